@@ -1,0 +1,31 @@
+"""The root of every error that reidexport and reidruntime raise on purpose, and the runtime's part of the tree.
+
+The whole tree is drawn in ``reidexport/errors.py``.
+"""
+
+
+class ReidExportError(Exception):
+    """Base of all errors meant for the user: the message says what failed, what was expected, what to do.
+
+    ``exit_status`` is what the command line returns for it.
+    """
+
+    exit_status = 2
+
+
+class InputError(ReidExportError):
+    """An argument or a file is not what the call needs."""
+
+
+class ArtifactError(InputError):
+    """An artifact or its manifest cannot be read, or does not fit this machine or call."""
+
+
+class ImageError(InputError):
+    """An image cannot be read, or does not have the form that the artifact takes."""
+
+
+class NotInstalledError(ReidExportError):
+    """A package or a device that the call needs is not there."""
+
+    exit_status = 3

@@ -1,0 +1,183 @@
+"""The manifest: everything a runtime must know about an artifact before it feeds it a pixel.
+
+In ONNX it lives in ``metadata_props`` under the key ``reidexport.manifest``; beside a TensorRT plan
+it is a file of its own, ``NAME.engine.json``.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reidruntime.errors import ArtifactError
+
+FORMAT_VERSION = 1
+METADATA_KEY = "reidexport.manifest"
+
+Feature = Literal["f_i", "f_t"]
+Metric = Literal["cosine", "euclidean"]
+Precision = Literal["fp32", "fp16", "int8"]
+Layout = Literal["NHWC", "NCHW"]
+ChannelOrder = Literal["RGB", "BGR"]
+ResizeKernel = Literal["bilinear", "bicubic"]
+Channels3 = tuple[float, float, float]
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class _Frozen(BaseModel):
+    """Immutable, and strict about unknown keys: a typo must not become a silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Producer(_Frozen):
+    """The program that wrote the artifact."""
+
+    name: str
+    version: str
+
+
+class Source(_Frozen):
+    """The checkpoint the artifact was made from: its file name and the sha256 of its bytes."""
+
+    name: str
+    sha256: str
+
+
+class Architecture(_Frozen):
+    """The network: what ``reidexport inspect`` prints and what a rebuild needs."""
+
+    backbone: str
+    family: str
+    last_stride: Literal[1, 2] | None = None
+    stem_relu: bool
+    pooling: str
+    neck: str
+    feature_dim: PositiveInt
+
+
+class TensorSpec(_Frozen):
+    """One graph input or output; ``None`` in ``shape`` is the dynamic batch dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[PositiveInt | None, ...]
+
+
+class Preprocess(_Frozen):
+    """How a decoded image becomes the input tensor.
+
+    ``mean`` and ``std`` are for pixels scaled to [0, 1]. ``in_graph`` true means that the artifact
+    takes raw uint8 pixels and scales, subtracts and divides by itself; false means that the runtime does.
+    """
+
+    height_px: PositiveInt
+    width_px: PositiveInt
+    channel_order: ChannelOrder = "RGB"
+    layout: Layout = "NHWC"
+    resize: ResizeKernel = "bilinear"
+    mean: Channels3
+    std: Annotated[Channels3, Field(description="per channel, of pixels in [0, 1]")]
+    in_graph: bool
+
+    @model_validator(mode="after")
+    def _std_is_positive(self) -> "Preprocess":
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
+        return self
+
+
+class BatchProfile(_Frozen):
+    """Batch sizes the artifact answers: ``maximum`` None means no upper limit, min = max a static batch."""
+
+    minimum: PositiveInt = 1
+    optimum: PositiveInt | None = None
+    maximum: PositiveInt | None = None
+
+    @property
+    def static(self) -> int | None:
+        """The one batch size of a static artifact, or None."""
+        return self.minimum if self.maximum == self.minimum else None
+
+
+class Engine(_Frozen):
+    """What a TensorRT plan is tied to."""
+
+    tensorrt_version: str
+    gpu_name: str
+    compute_capability: str
+    driver_version: str
+    onnx_sha256: str
+
+
+class Parity(_Frozen):
+    """How far the artifact's answers are from its reference's, as measured when it was written or verified."""
+
+    reference: str
+    num_images: PositiveInt
+    min_cosine: float
+    max_relative_l2: float
+
+
+class Manifest(_Frozen):
+    """The facts about one artifact; written once with it and checked by every runtime that opens it."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    producer: Producer
+    source: Source
+    architecture: Architecture
+    input: TensorSpec
+    output: TensorSpec
+    preprocess: Preprocess
+    feature: Feature
+    normalized: bool
+    flip: bool
+    metric: Metric
+    precision: Precision
+    layer_precisions: dict[str, int] = Field(description="number of convolution and linear layers per precision")
+    batch_profile: BatchProfile
+    engine: Engine | None = None
+    parity: Parity | None = None
+
+    def to_json(self) -> str:
+        """The manifest as compact JSON text."""
+        return self.model_dump_json()
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the JSON text: ties a file of embeddings to the exact artifact that made them."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def manifest_from_json(text: str, origin: str) -> Manifest:
+    """Parse and validate a manifest.
+
+    Args:
+        text: JSON as written by :meth:`Manifest.to_json`.
+        origin: what to call the source in an error message.
+
+    Raises:
+        ArtifactError: it is not JSON, is of another format version, or lacks or misspells a field.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{origin}: the manifest is not JSON ({error}). Export the artifact again.") from error
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{origin}: the manifest has format version {version!r}, this reidruntime reads {FORMAT_VERSION}. "
+            "Export the artifact again, or install the reidexport that wrote it."
+        )
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ArtifactError(f"{origin}: the manifest is not valid: {problems}. Export the artifact again.") from error
+
+
+def engine_manifest_path(engine: Path) -> Path:
+    """The manifest file that lies beside a TensorRT plan: ``NAME.engine`` → ``NAME.engine.json``."""
+    return engine.with_name(engine.name + ".json")
