@@ -1,0 +1,209 @@
+"""Read a checkpoint of any known project, safely, into one form.
+
+    file ─▶ Weights (nothing runs) ─▶ family ─▶ architecture ─▶ Checkpoint
+
+What the weights cannot tell is taken from the family's published configurations and listed in
+``Checkpoint.assumed``; arguments of :func:`load_checkpoint` override it.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from reidruntime.manifest import Preprocess
+from torch import Tensor
+
+from reidexport.errors import CheckpointError
+from reidexport.files import file_sha256, replaced_when_whole
+from reidexport.families import FAST_REID, REIDEXPORT, Family, family_of, rename_keys
+from reidexport.identify import describe, first_difference, identify
+from reidexport.models.baseline import IBN_RESNETS, RESNETS, Architecture, Baseline
+from reidexport.weights import FORMAT, Weights, read_weights
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+Stride = Literal[1, 2]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights under this project's names, with everything needed to rebuild and feed the network.
+
+    Attributes:
+        name: the file's name.
+        sha256: of the file's bytes.
+        family: the project whose conventions it follows.
+        layout: how the file holds the weights, in words.
+        architecture: the network.
+        preprocess: size, resize kernel and normalisation of its input.
+        state_dict: float32 tensors by name: ``backbone.*``, ``pool.p``, ``neck.*``, ``classifier.*``.
+        assumed: what was assumed because the weights cannot tell, each with the option that sets it.
+    """
+
+    name: str
+    sha256: str
+    family: str
+    layout: str
+    architecture: Architecture
+    preprocess: Preprocess
+    state_dict: dict[str, Tensor]
+    assumed: tuple[str, ...]
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    last_stride: Stride | None = None,
+    stem_relu: bool | None = None,
+    size: tuple[int, int] | None = None,
+) -> Checkpoint:
+    """Read a checkpoint and identify what it holds; no code from the file runs.
+
+    Args:
+        path: a file of ``torch.save`` (state dict, wrapped state dict or whole module) or safetensors.
+        arch: the backbone to compare with, where the weights fit none or the wrong one.
+        last_stride: stride of the last stage, instead of what the file or its family says.
+        stem_relu: whether a ReLU follows a ResNet's stem, instead of what the file or its family says.
+        size: (height, width) in pixels, instead of the family's.
+
+    Raises:
+        CheckpointError: it is not a checkpoint, is damaged, holds no known architecture, or weights that are
+            not finite numbers.
+    """
+    path = Path(path)
+    weights = read_weights(path)
+    try:
+        known = _told(weights) if weights.header is not None else _identified(weights, arch)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    given = {"last_stride": last_stride, "stem_relu": stem_relu, "size": size}
+    return Checkpoint(
+        name=path.name,
+        sha256=file_sha256(path),
+        family=known.family.name,
+        layout=weights.layout,
+        architecture=_with_given(known.architecture, last_stride, stem_relu),
+        preprocess=known.preprocess if size is None else _with_size(known.preprocess, size),
+        state_dict=known.state_dict,
+        assumed=tuple(text for key, text in known.assumed.items() if given.get(key) is None),
+    )
+
+
+def model_from_checkpoint(checkpoint: Checkpoint) -> Baseline:
+    """The network with the checkpoint's weights, in eval mode and without the classifier, which only training uses."""
+    model = Baseline(replace(checkpoint.architecture, num_classes=0))
+    counters = {key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")}
+    used = {key: value for key, value in checkpoint.state_dict.items() if not key.startswith("classifier.")}
+    model.load_state_dict({**counters, **used})
+    return model.eval()
+
+
+def save_checkpoint(
+    path: str | Path, model: Baseline, preprocess: Preprocess, extra: dict[str, object] | None = None
+) -> None:
+    """Write this project's own format, tensors and plain data only, atomically.
+
+    Args:
+        path: where to; an existing file is replaced only by a whole one.
+        model: its weights and architecture are written.
+        preprocess: the input that it was trained with.
+        extra: plain data to keep beside it, such as the recipe or the epoch.
+    """
+    path = Path(path)
+    content = {
+        **(extra or {}),
+        "format": FORMAT,
+        "architecture": asdict(model.architecture),
+        "preprocess": preprocess.model_dump(mode="json"),
+        "state_dict": {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()},
+    }
+    with replaced_when_whole(path) as temporary:
+        torch.save(content, temporary)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a file says or its family implies; ``assumed`` has a text for each fact that is only implied."""
+
+    family: Family
+    architecture: Architecture
+    preprocess: Preprocess
+    state_dict: dict[str, Tensor]
+    assumed: dict[str, str]
+
+
+def _told(weights: Weights) -> _Known:
+    """A checkpoint of this project tells everything itself."""
+    header = weights.header or {}
+    try:
+        architecture = TypeAdapter(Architecture).validate_python(header.get("architecture"))
+        preprocess = Preprocess.model_validate(header.get("preprocess"))
+    except ValidationError as error:
+        raise CheckpointError(f"its header is not valid: {error}. Write it with reidexport.save_checkpoint.") from error
+    state_dict = _finite(rename_keys(weights.state_dict, REIDEXPORT))
+    with torch.device("meta"):
+        expected = Baseline(architecture).state_dict()
+    problem = first_difference(
+        {key: tuple(value.shape) for key, value in state_dict.items()},
+        {key: tuple(value.shape) for key, value in expected.items() if not key.endswith("num_batches_tracked")},
+    )
+    if problem is not None:
+        raise CheckpointError(f"its weights are not those of its {describe(architecture)}: {problem}")
+    return _Known(REIDEXPORT, architecture, preprocess, state_dict, {})
+
+
+def _identified(weights: Weights, arch: str | None) -> _Known:
+    """A foreign checkpoint: names and shapes tell the network, the family's habits the rest."""
+    family = family_of(set(weights.state_dict))
+    if family is None:
+        first = next(iter(weights.state_dict), None)
+        raise CheckpointError(
+            f"no known project names its tensors like this (first: {first}). Known are reid-strong-baseline "
+            "(base.*), fast-reid (backbone.*, heads.*), torchreid (conv1.*, layer1.*) and reidexport itself."
+        )
+    state_dict = _finite(rename_keys(weights.state_dict, family))
+    architecture = identify(state_dict, family, arch)
+    assumed: dict[str, str] = {}
+    # fast-reid's SBS configurations are those with a learned pooling power, and take taller images.
+    height_px, width_px = (384, 128) if family is FAST_REID and architecture.pooling == "gem" else (256, 128)
+    assumed["size"] = f"input {height_px}x{width_px} px (as in {family.name}; set with --size)"
+    if architecture.non_local and architecture.pooling == "avg":
+        # fast-reid's AGW pools with a fixed power that its weights do not hold.
+        state_dict["pool.p"] = torch.tensor([3.0])
+        architecture = replace(architecture, pooling="gem")
+        assumed["pooling"] = "generalised-mean pooling with p = 3 (as in fast-reid's AGW)"
+    if weights.last_stride is None and architecture.last_stride is not None:
+        assumed["last_stride"] = f"last stride {architecture.last_stride} (as in {family.name}; set with --last-stride)"
+    if weights.stem_relu is None and not architecture.stem_relu:
+        assumed["stem_relu"] = f"no ReLU after the stem (as in {family.name}'s code; set with --stem-relu)"
+    architecture = _with_given(architecture, weights.last_stride, weights.stem_relu)
+    preprocess = Preprocess(
+        height_px=height_px, width_px=width_px, resize=family.resize, mean=IMAGENET_MEAN, std=IMAGENET_STD, in_graph=True
+    )
+    return _Known(family, architecture, preprocess, state_dict, assumed)
+
+
+def _with_given(architecture: Architecture, last_stride: Stride | None, stem_relu: bool | None) -> Architecture:
+    if last_stride is not None and architecture.last_stride is not None:
+        architecture = replace(architecture, last_stride=last_stride)
+    if stem_relu is not None and architecture.backbone in (*RESNETS, *IBN_RESNETS):
+        architecture = replace(architecture, stem_relu=stem_relu)
+    return architecture
+
+
+def _with_size(preprocess: Preprocess, size: tuple[int, int]) -> Preprocess:
+    return preprocess.model_copy(update={"height_px": size[0], "width_px": size[1]})
+
+
+def _finite(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    for key, tensor in state_dict.items():
+        num_bad = int((~torch.isfinite(tensor)).sum())
+        if num_bad:
+            raise CheckpointError(
+                f"{key} holds {num_bad} values that are not finite numbers: the training diverged or the file is "
+                "damaged. Use an earlier checkpoint."
+            )
+    return {key: tensor.float() for key, tensor in state_dict.items()}

@@ -1,0 +1,110 @@
+"""Distances between features, block by block, so that a whole matrix is held only by who asks for it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from reidruntime.manifest import Metric
+
+from reidexport.errors import InputError
+
+Floats = npt.NDArray[np.floating[Any]]
+
+_BLOCK_BYTES = 64 * 2**20
+
+
+def checked_features(q_feats: npt.ArrayLike, g_feats: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Both feature sets as float32 (float64 if either is), after checking that they fit each other.
+
+    Raises:
+        InputError: one is empty, not 2-D, not of numbers or not finite, or their dimensions differ.
+    """
+    query, gallery = _checked(q_feats, "q_feats"), _checked(g_feats, "g_feats")
+    if query.shape[1] != gallery.shape[1]:
+        raise InputError(
+            f"q_feats have {query.shape[1]} dimensions and g_feats {gallery.shape[1]}: "
+            "they must come from the same model."
+        )
+    dtype = np.result_type(query, gallery, np.float32)
+    return query.astype(dtype, copy=False), gallery.astype(dtype, copy=False)
+
+
+def _checked(feats: npt.ArrayLike, name: str) -> Floats:
+    array = np.asarray(feats)
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
+        raise InputError(
+            f"{name} must be a (number of images, dimension) array of floats, got {_described(array)}."
+        )
+    if not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+        raise InputError(f"{name} hold NaN or infinity, first in row {row}: embed that image again.")
+    return array
+
+
+def _described(array: npt.NDArray[Any]) -> str:
+    return f"{array.dtype} of shape {array.shape}"
+
+
+def distance_blocks(
+    q_feats: Floats, g_feats: Floats, *, metric: Metric, block_bytes: int = _BLOCK_BYTES
+) -> Iterator[tuple[slice, Floats]]:
+    """The rows of the distance matrix, a block at a time, in the dtype of the features.
+
+    Args:
+        q_feats: (num_query, dim), as :func:`checked_features` gives them.
+        g_feats: (num_gallery, dim), likewise.
+        metric: ``cosine`` for 1 - cosine similarity, in [0, 2]; ``euclidean`` for the squared Euclidean
+            distance, which ranks as the distance itself does. Rounding can take a value just below 0.
+        block_bytes: about how much memory one block may take.
+
+    Yields:
+        The slice of query rows, and their (len, num_gallery) distances, which the caller may overwrite.
+
+    Raises:
+        InputError: the metric is unknown.
+    """
+    prepare = {"cosine": _cosine_terms, "euclidean": _euclidean_terms}.get(metric)
+    if prepare is None:
+        raise InputError(f"The metric must be cosine or euclidean, got {metric!r}.")
+    left, right, row_term, column_term = prepare(q_feats, g_feats)
+    rows = max(1, block_bytes // (right.shape[0] * right.itemsize))
+    for start in range(0, left.shape[0], rows):
+        part = slice(start, min(start + rows, left.shape[0]))
+        block = left[part] @ right.T
+        block += column_term
+        block += row_term[part, None]
+        yield part, block
+
+
+def _cosine_terms(q_feats: Floats, g_feats: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    ones = np.ones(len(q_feats), q_feats.dtype)
+    return -unit_rows(q_feats), unit_rows(g_feats), ones, np.zeros(len(g_feats), g_feats.dtype)
+
+
+def _euclidean_terms(q_feats: Floats, g_feats: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    # |q|² + |g|² - 2qg cancels when all features share a large offset, which distances do not depend on.
+    mean = g_feats.mean(axis=0, dtype=np.float64).astype(g_feats.dtype)
+    query, gallery = q_feats - mean, g_feats - mean
+    return -2 * query, gallery, np.einsum("nd,nd->n", query, query), np.einsum("nd,nd->n", gallery, gallery)
+
+
+def unit_rows(feats: Floats) -> Floats:
+    """Rows scaled to unit length; a row of zeros stays zero, and is at cosine distance 1 from everything."""
+    lengths = np.linalg.norm(feats, axis=1, keepdims=True)
+    return feats / np.where(lengths > 0, lengths, 1)
+
+
+def distmat_from_features(
+    q_feats: npt.ArrayLike, g_feats: npt.ArrayLike, *, metric: Metric = "cosine"
+) -> Floats:
+    """The whole (num_query, num_gallery) distance matrix; see :func:`distance_blocks` for its values.
+
+    Raises:
+        InputError: the features do not fit each other, or the metric is unknown.
+    """
+    query, gallery = checked_features(q_feats, g_feats)
+    distmat = np.empty((len(query), len(gallery)), query.dtype)
+    for part, block in distance_blocks(query, gallery, metric=metric):
+        distmat[part] = block
+    return distmat

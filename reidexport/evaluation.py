@@ -1,0 +1,173 @@
+"""From a session and a data set to rank-1, mAP and mINP."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from reidexport.datasets.records import DISTRACTOR_PID, JUNK_PID, Dataset, ImageRecord
+from reidexport.distances import unit_rows
+from reidexport.errors import InputError
+from reidexport.machine import machine_info, package_versions
+from reidexport.metrics import RankMetrics, evaluate_rank, rank_features
+from reidexport.rerank import k_reciprocal
+from reidruntime.manifest import Manifest, Metric
+
+Features = npt.NDArray[np.float32]
+
+
+class Embedder(Protocol):
+    """What an evaluation needs of a session; :class:`reidruntime.Session` is one."""
+
+    manifest: Manifest
+    description: str
+
+    def embed(
+        self,
+        images: Sequence[Path],
+        *,
+        batch_size: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Features:
+        """One float32 row of features per image; ``progress`` hears how many are done."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The scores of one artifact on one data set, and the features they were computed from.
+
+    ``gallery`` and ``g_feats`` are without junk of pid -1, which is not even embedded: row i belongs to record i.
+    """
+
+    dataset: str
+    metric: Metric
+    rerank: bool
+    metrics: RankMetrics
+    manifest: Manifest
+    runtime: str
+    num_junk: int
+    query: tuple[ImageRecord, ...] = field(repr=False)
+    gallery: tuple[ImageRecord, ...] = field(repr=False)
+    q_feats: Features = field(repr=False)
+    g_feats: Features = field(repr=False)
+
+    def counts(self) -> dict[str, int]:
+        """How many images were scored, and how many were not."""
+        return {
+            "num_query": len(self.query),
+            "num_query_without_match": len(self.query) - self.metrics.num_valid_query,
+            "num_gallery": len(self.gallery),
+            "num_distractor": sum(record.pid == DISTRACTOR_PID for record in self.gallery),
+            "num_junk": self.num_junk,
+        }
+
+    def as_json(self, artifact: str) -> dict[str, Any]:
+        """One object for a JSON file; accuracies are fractions.
+
+        Args:
+            artifact: what to call the artifact, as a rule its path.
+        """
+        return {
+            "artifact": artifact,
+            "manifest_sha256": self.manifest.sha256,
+            "precision": self.manifest.precision,
+            "feature": self.manifest.feature,
+            "runtime": self.runtime,
+            "dataset": self.dataset,
+            "metric": self.metric,
+            "rerank": self.rerank,
+            **self.metrics.as_dict(),
+            **self.counts(),
+            "machine": machine_info(),
+            "versions": package_versions(),
+        }
+
+
+def evaluate(
+    session: Embedder,
+    dataset: Dataset,
+    *,
+    metric: Metric | None = None,
+    rerank: bool = False,
+    batch_size: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Embed the queries and the gallery of a data set, and score the ranking.
+
+    Args:
+        session: an opened artifact, or anything else that embeds images and has a manifest.
+        dataset: as :func:`reidexport.datasets.load_dataset` reads it.
+        metric: ``cosine`` or ``euclidean``; default: the one the manifest names.
+        rerank: re-rank with :func:`reidexport.rerank.k_reciprocal`, on unit-length features for cosine.
+        batch_size: images per run of the network; default: the session's choice.
+        progress: called with the number of images done and the number of all.
+
+    Raises:
+        ImageError: an image cannot be read.
+        InputError: the session answers with features that are not finite, or no query has a match.
+    """
+    gallery = tuple(record for record in dataset.gallery if record.pid != JUNK_PID)
+    records = (*dataset.query, *gallery)
+
+    def report(done: int) -> None:
+        if progress:
+            progress(done, len(records))
+
+    feats = session.embed([record.path for record in records], batch_size=batch_size, progress=report)
+    _refuse_broken(feats, records)
+    q_feats, g_feats = feats[: len(dataset.query)], feats[len(dataset.query) :]
+    metric = metric or session.manifest.metric
+    return Evaluation(
+        dataset=dataset.name,
+        metric=metric,
+        rerank=rerank,
+        metrics=score_features(q_feats, g_feats, dataset.query, gallery, metric=metric, rerank=rerank),
+        manifest=session.manifest,
+        runtime=session.description,
+        num_junk=len(dataset.gallery) - len(gallery),
+        query=dataset.query,
+        gallery=gallery,
+        q_feats=q_feats,
+        g_feats=g_feats,
+    )
+
+
+def score_features(
+    q_feats: npt.ArrayLike,
+    g_feats: npt.ArrayLike,
+    query: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
+    *,
+    metric: Metric,
+    rerank: bool = False,
+) -> RankMetrics:
+    """Score the features of records: (num_query, dim) and (num_gallery, dim) floats, row i of record i.
+
+    Raises:
+        InputError: features do not fit each other or the records, or no query has a match.
+    """
+    q_pids, q_camids = [r.pid for r in query], [r.camid for r in query]
+    g_pids, g_camids = [r.pid for r in gallery], [r.camid for r in gallery]
+    if not rerank:
+        return rank_features(q_feats, g_feats, q_pids, g_pids, q_camids, g_camids, metric=metric)
+    distmat = _reranked(np.asarray(q_feats), np.asarray(g_feats), metric)
+    return evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids)
+
+
+def _reranked(q_feats: Features, g_feats: Features, metric: Metric) -> npt.NDArray[np.float32]:
+    if metric == "cosine":
+        return k_reciprocal(unit_rows(q_feats), unit_rows(g_feats))
+    return k_reciprocal(q_feats, g_feats)
+
+
+def _refuse_broken(feats: Features, records: Sequence[ImageRecord]) -> None:
+    broken = np.flatnonzero(~np.isfinite(feats).all(axis=1))
+    if len(broken):
+        raise InputError(
+            f"The features of {len(broken)} of {len(records)} images are NaN or infinite, "
+            f"first those of {records[broken[0]].path}. Run `reidexport verify` on the artifact."
+        )

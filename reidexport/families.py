@@ -1,0 +1,148 @@
+"""The projects whose checkpoints people have: how each names its tensors, and what its weights leave unsaid."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from reidexport.models.baseline import (
+    IBN_RESNETS,
+    OSNETS,
+    RESNETS,
+    TIMM_NAMES,
+    Architecture,
+    build_backbone,
+)
+from reidexport.models.resnet import StemPool
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One project's conventions.
+
+    Attributes:
+        name: the project.
+        key_map: (pattern, replacement) pairs that turn its tensor names into this project's; an empty result
+            drops the tensor.
+        backbones: the backbones it has; a name with "+nl" has fast-reid's non-local blocks.
+        silent_stem: backbones without a ReLU after the stem's bn1.
+        stem_pool: how its ResNets pool after the stem.
+        last_stride: what its published configurations use.
+        resize: the kernel it resizes test images with.
+    """
+
+    name: str
+    key_map: tuple[tuple[str, str], ...]
+    backbones: tuple[str, ...]
+    last_stride: Literal[1, 2]
+    silent_stem: tuple[str, ...] = ()
+    stem_pool: StemPool = "padded"
+    resize: Literal["bilinear", "bicubic"] = "bilinear"
+
+
+STRONG_BASELINE = Family(
+    name="reid-strong-baseline",
+    # ResNet_IBN keeps ImageNet's fc, which its forward never uses.
+    key_map=((r"^base\.fc\..*", ""), (r"^base\.", "backbone."), (r"^bottleneck\.", "neck.")),
+    backbones=(*RESNETS, "resnet50_ibn_a", *TIMM_NAMES),
+    last_stride=1,
+    silent_stem=RESNETS,
+)
+FAST_REID = Family(
+    name="fast-reid",
+    key_map=(
+        (r"^pixel_(mean|std)$", ""),
+        (r"^heads\.pool_layer\.p$", "pool.p"),
+        (r"^heads\.(weight|classifier\.weight)$", "classifier.weight"),
+        (r"^heads\.bnneck\.", "neck."),
+        (r"^heads\.bottleneck\.", "neck."),
+    ),
+    backbones=(
+        "resnet18", "resnet34", "resnet50", "resnet101", "resnet50+nl", "resnet101+nl",
+        "resnet50_ibn_a", "resnet101_ibn_a", "resnet50_ibn_a+nl", "resnet101_ibn_a+nl", "resnest50",
+    ),  # fmt: skip
+    last_stride=1,
+    stem_pool="ceil",
+    resize="bicubic",
+)
+_TORCHREID_HEAD = ((r"^fc\.", "neck."), (r"^(conv\d|bn1|layer\d|pool\d)\.", r"backbone.\1."))
+TORCHREID = Family(
+    name="torchreid",
+    key_map=(
+        *_TORCHREID_HEAD,
+        # Plain OSNet numbers its transition as the third block and its scales with letters; AIN does not.
+        (r"^(backbone\.)conv([23])\.2\.0\.", r"\1pool\2.0."),
+        (r"\.conv2a\.", ".conv2.0.layers.0."),
+        (r"\.conv2b\.", ".conv2.1.layers."),
+        (r"\.conv2c\.", ".conv2.2.layers."),
+        (r"\.conv2d\.", ".conv2.3.layers."),
+    ),
+    backbones=(*OSNETS, *RESNETS),
+    last_stride=2,
+)
+REIDEXPORT = Family(
+    name="reidexport", key_map=(), backbones=(*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", *OSNETS), last_stride=1
+)
+
+
+def family_of(keys: set[str]) -> Family | None:
+    """The project that wrote a state dict with these keys, or None."""
+    if any(key.startswith("base.") for key in keys):
+        return STRONG_BASELINE
+    if any(key.startswith("heads.") for key in keys):
+        return FAST_REID
+    if any(key.startswith("backbone.") for key in keys):
+        return REIDEXPORT
+    if "conv1.conv.weight" in keys or {"conv1.weight", "layer1.0.conv1.weight"} <= keys:
+        return TORCHREID
+    return None
+
+
+def rename_keys(state_dict: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """The same tensors under this project's names, without those that inference and training do not use."""
+    renamed = {}
+    for key, tensor in state_dict.items():
+        for pattern, replacement in family.key_map:
+            key = re.sub(pattern, replacement, key)  # noqa: PLW2901
+        if key and not key.endswith("num_batches_tracked"):
+            renamed[key] = tensor
+    return _flatten_neck(renamed)
+
+
+def _flatten_neck(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """fast-reid's neck is a Sequential of BatchNorm2d, with a 1×1 convolution before it where it reduces."""
+    weight = state_dict.get("neck.0.weight")
+    if weight is not None and weight.ndim == 4:
+        state_dict["neck.0.weight"] = weight.flatten(1)
+    if weight is not None and weight.ndim == 1:
+        return {re.sub(r"^neck\.0\.", "neck.", key): tensor for key, tensor in state_dict.items()}
+    return state_dict
+
+
+def candidate(family: Family, backbone: str) -> Architecture:
+    """The :class:`Architecture` of one of the family's backbones, its neck and classifier still open."""
+    name = backbone.removesuffix("+nl")
+    return Architecture(
+        backbone=name,
+        last_stride=None if name in OSNETS else family.last_stride,
+        stem_relu=name not in family.silent_stem,
+        stem_pool=family.stem_pool if name in (*RESNETS, *IBN_RESNETS) else "padded",
+        non_local=backbone.endswith("+nl"),
+    )
+
+
+@cache
+def backbone_shapes(architecture: Architecture) -> Shapes:
+    """Name and shape of every tensor of a backbone, without allocating it."""
+    with torch.device("meta"):
+        state_dict = build_backbone(architecture).state_dict()
+    return {
+        f"backbone.{key}": tuple(tensor.shape)
+        for key, tensor in state_dict.items()
+        if not key.endswith("num_batches_tracked")
+    }

@@ -1,0 +1,214 @@
+"""The inference graph: pixels in, one feature vector per image out.
+
+    images ─▶ − 255·mean ─▶ backbone (÷ 255·std and every BatchNorm folded in) ─▶ pooling = f_t
+           ─▶ neck (BNNeck folded) = f_i ─▶ average with the mirror image (flip) ─▶ unit length (normalize)
+
+Everything that is folded is folded in float64 and stored in float32; no BatchNorm is left. The mean is
+subtracted before conv1 and not moved into its bias: padding comes after normalisation, so that the bias would be
+wrong at every border.
+"""
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from reidruntime.manifest import Feature, Preprocess
+from torch import Tensor, fx, nn
+
+from reidexport.checkpoint import Checkpoint, model_from_checkpoint
+from reidexport.errors import InputError
+from reidexport.models.resnet import IBN
+
+InputType = Literal["uint8", "float32"]
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """What a graph is to take and give.
+
+    Attributes:
+        feature: f_i (behind the neck) or f_t (before it); None takes f_i where there is a neck, else f_t.
+        normalize: make each row unit length.
+        flip: average the features of the image and of its mirror image.
+        input: "uint8" takes raw RGB pixels, NHWC; "float32" takes normalised images, NCHW.
+    """
+
+    feature: Feature | None = None
+    normalize: bool = False
+    flip: bool = False
+    input: InputType = "uint8"
+
+
+class InferenceGraph(nn.Module):
+    """What goes into the ONNX file, as a module: ``forward(images)`` gives features of shape (B, D), float32.
+
+    Attributes:
+        checkpoint: what it was made from.
+        options: as given, with ``feature`` settled.
+        preprocess: the input's size, kernel and normalisation; ``in_graph`` tells who normalises.
+        feature_dim: D.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pool: nn.Module,
+        neck: nn.Module,
+        *,
+        checkpoint: Checkpoint,
+        preprocess: Preprocess,
+        options: GraphOptions,
+        feature_dim: int,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.pool, self.neck = backbone, pool, neck
+        self.checkpoint, self.preprocess = checkpoint, preprocess
+        self.options, self.feature_dim = options, feature_dim
+        mean = torch.tensor(preprocess.mean, dtype=torch.float64) * 255
+        self.register_buffer("mean_255", mean.float().reshape(1, 3, 1, 1))
+        self.mean_255: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images to features.
+
+        Args:
+            images: uint8 (B, height, width, 3) RGB, or float32 (B, 3, height, width) normalised.
+
+        Returns:
+            float32 (B, D).
+        """
+        x = images
+        if self.options.input == "uint8":
+            # Cast first: TensorRT takes a uint8 input into a Cast and nothing else.
+            x = images.float().permute(0, 3, 1, 2) - self.mean_255
+        if self.options.flip:
+            x = torch.cat((x, x.flip(3)))
+        features: Tensor = self.neck(self.pool(self.backbone(x)))
+        if self.options.flip:
+            features = features.reshape(2, -1, self.feature_dim).mean(0)
+        if self.options.normalize:
+            features = features / features.square().sum(1, keepdim=True).sqrt().clamp(min=1e-12)
+        return features
+
+    def example(self, batch: int) -> Tensor:
+        """Random images of the graph's input type, seeded, of a given batch size."""
+        generator = torch.Generator().manual_seed(batch)
+        height, width = self.preprocess.height_px, self.preprocess.width_px
+        if self.options.input == "uint8":
+            return torch.randint(0, 256, (batch, height, width, 3), dtype=torch.uint8, generator=generator)
+        return torch.randn((batch, 3, height, width), generator=generator)
+
+
+class ScaleShift(nn.Module):
+    """BNNeck folded: ``f_i = scale · f_t + shift``, scale = γ/√(σ²+ε), shift = β − μ·scale (paper, 3.5)."""
+
+    def __init__(self, norm: nn.BatchNorm1d) -> None:
+        super().__init__()
+        scale, shift = _scale_shift(norm)
+        self.register_buffer("scale", scale.float())
+        self.register_buffer("shift", shift.float())
+        self.scale: Tensor
+        self.shift: Tensor
+
+    def forward(self, f_t: Tensor) -> Tensor:
+        """(B, D) → (B, D)."""
+        return f_t * self.scale + self.shift
+
+
+def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None = None) -> InferenceGraph:
+    """Fold a checkpoint into its inference graph.
+
+    Raises:
+        InputError: ``feature="f_i"`` is asked of a network without a neck.
+    """
+    options = options or GraphOptions()
+    model = model_from_checkpoint(checkpoint)
+    has_neck = checkpoint.architecture.neck != "none"
+    if options.feature == "f_i" and not has_neck:
+        raise InputError(f"{checkpoint.name} has no neck, so it has no f_i: leave --feature out, or ask for f_t")
+    options = replace(options, feature=options.feature or ("f_i" if has_neck else "f_t"))
+    with_neck, normalizes = options.feature == "f_i", options.input == "uint8"
+    backbone = fold_batch_norms(model.backbone)
+    if normalizes:
+        _divide_first_convolution(backbone, checkpoint.preprocess.std)
+    return InferenceGraph(
+        backbone,
+        model.pool,
+        _fold_neck(model.neck) if with_neck else nn.Identity(),
+        checkpoint=checkpoint,
+        preprocess=checkpoint.preprocess.model_copy(
+            update={"in_graph": normalizes, "layout": "NHWC" if normalizes else "NCHW"}
+        ),
+        options=options,
+        feature_dim=checkpoint.architecture.feature_dim if with_neck else model.backbone.out_channels,
+    ).eval()
+
+
+class _Tracer(fx.Tracer):
+    """Sees an IBN as one layer, because its batch norm reaches only half of the convolution before it."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, IBN) or super().is_leaf_module(m, module_qualified_name)
+
+
+def fold_batch_norms(module: nn.Module) -> fx.GraphModule:
+    """Fold every BatchNorm into the convolution or linear layer before it, in float64.
+
+    Args:
+        module: in eval mode; left as it is.
+
+    Raises:
+        InputError: a BatchNorm follows something that it cannot be folded into.
+    """
+    module = copy.deepcopy(module)
+    traced = fx.GraphModule(module, _Tracer().trace(module))
+    layers = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        norm = layers.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | IBN):
+            continue
+        before = node.args[0]
+        layer = layers.get(str(before.target)) if before.op == "call_module" else None
+        if not isinstance(layer, nn.Conv2d | nn.Linear) or len(before.users) > 1:
+            raise InputError(f"the BatchNorm {node.target} follows {before.target}: nothing to fold it into")
+        if isinstance(norm, IBN) and isinstance(norm.BN, nn.BatchNorm2d):
+            scale, shift = _scale_shift(norm.BN)
+            untouched = torch.ones(norm.half, dtype=torch.float64)
+            _scale_outputs(layer, torch.cat((untouched, scale)), torch.cat((torch.zeros_like(untouched), shift)))
+            norm.BN = nn.Identity()
+        elif isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            _scale_outputs(layer, *_scale_shift(norm))
+            node.replace_all_uses_with(before)
+            traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
+def _scale_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """A BatchNorm in eval mode as ``scale · x + shift``, float64."""
+    state = {key: value.double() for key, value in norm.state_dict().items()}
+    scale = state["weight"] / torch.sqrt(state["running_var"] + norm.eps)
+    return scale, state["bias"] - state["running_mean"] * scale
+
+
+def _scale_outputs(layer: nn.Conv2d | nn.Linear, scale: Tensor, shift: Tensor) -> None:
+    """Make a layer compute ``scale · layer(x) + shift``, per output channel."""
+    weight = layer.weight.detach().double()
+    bias = torch.zeros(len(scale), dtype=torch.float64) if layer.bias is None else layer.bias.detach().double()
+    layer.weight = nn.Parameter((weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).float(), requires_grad=False)
+    layer.bias = nn.Parameter((bias * scale + shift).float(), requires_grad=False)
+
+
+def _divide_first_convolution(backbone: nn.Module, std: tuple[float, float, float]) -> None:
+    """Let conv1 take pixels of 0 to 255 (less the mean) instead of normalised ones."""
+    first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    divisor = torch.tensor(std, dtype=torch.float64).reshape(1, 3, 1, 1) * 255
+    first.weight = nn.Parameter((first.weight.detach().double() / divisor).float(), requires_grad=False)
+
+
+def _fold_neck(neck: nn.Module) -> nn.Module:
+    if isinstance(neck, nn.BatchNorm1d):
+        return ScaleShift(neck)
+    return fold_batch_norms(neck)

@@ -1,0 +1,109 @@
+"""Which architecture do these weights belong to? Found by comparing names and shapes with every known one."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from reidexport.errors import CheckpointError
+from reidexport.families import Family, Shapes, backbone_shapes, candidate
+from reidexport.models.baseline import Architecture, Neck
+
+
+def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) -> Architecture:
+    """Find the architecture whose tensors have exactly these names and shapes.
+
+    Args:
+        state_dict: tensors under this project's names (``families.rename_keys``).
+        family: whose conventions to assume for what weights cannot tell.
+        arch: restrict the search to this backbone.
+
+    Raises:
+        CheckpointError: none fits; the message names the nearest one and the first tensor that differs.
+    """
+    found = {key: tuple(tensor.shape) for key, tensor in state_dict.items() if key.startswith("backbone.")}
+    candidates = [candidate(family, name) for name in _names(family, arch)]
+    nearest = max(candidates, key=lambda architecture: _similarity(found, backbone_shapes(architecture)))
+    problem = first_difference(found, backbone_shapes(nearest))
+    if problem is not None:
+        share = _similarity(found, backbone_shapes(nearest))
+        raise CheckpointError(
+            f"no known {family.name} architecture has these weights. Nearest: {describe(nearest)} "
+            f"({share:.0%} of the tensors agree). First difference: {problem}. "
+            "If you know the backbone, pass --arch to compare with that one."
+        )
+    return _with_head(nearest, state_dict)
+
+
+def describe(architecture: Architecture) -> str:
+    """A backbone's name for messages."""
+    return architecture.backbone + (" with non-local blocks" if architecture.non_local else "")
+
+
+def first_difference(found: Shapes, expected: Shapes) -> str | None:
+    """The first tensor, in the network's order, that is missing, unexpected or of another shape; or None."""
+    for key, shape in expected.items():
+        if key not in found:
+            return f"{key} of shape {list(shape)} is missing"
+        if found[key] != shape:
+            return f"{key} has shape {list(found[key])}, expected {list(shape)}"
+    extra = next((key for key in found if key not in expected), None)
+    return None if extra is None else f"{extra} of shape {list(found[extra])} is unexpected"
+
+
+def _names(family: Family, arch: str | None) -> list[str]:
+    if arch is None:
+        return list(family.backbones)
+    names = [name for name in family.backbones if name in (arch, f"{arch}+nl")]
+    if not names:
+        raise CheckpointError(f"--arch {arch}: {family.name} has no such backbone; it has {', '.join(family.backbones)}")
+    return names
+
+
+def _similarity(found: Shapes, expected: Shapes) -> float:
+    agreeing = sum(found.get(key) == shape for key, shape in expected.items())
+    return agreeing / max(len(found.keys() | expected.keys()), 1)
+
+
+def _with_head(architecture: Architecture, state_dict: dict[str, Tensor]) -> Architecture:
+    """Complete the backbone's architecture by the pooling, neck and classifier that the tensors show."""
+    neck = _neck_of(state_dict)
+    backbone_dim = _backbone_dim(architecture)
+    weight = state_dict.get("neck.weight", state_dict.get("neck.0.weight"))
+    feature_dim = backbone_dim if weight is None else weight.shape[0]
+    _check_neck(neck, weight, backbone_dim)
+    classifier = state_dict.get("classifier.weight")
+    if classifier is not None and tuple(classifier.shape[1:]) != (feature_dim,):
+        raise CheckpointError(
+            f"classifier.weight has shape {list(classifier.shape)}, expected [classes, {feature_dim}]: it does not "
+            f"belong to this {architecture.backbone} with a {feature_dim}-d feature"
+        )
+    return replace(
+        architecture,
+        pooling="gem" if "pool.p" in state_dict else "avg",
+        neck=neck,
+        feature_dim=feature_dim,
+        num_classes=0 if classifier is None else classifier.shape[0],
+    )
+
+
+def _neck_of(state_dict: dict[str, Tensor]) -> Neck:
+    if "neck.weight" in state_dict:
+        return "bnneck"
+    if "neck.0.weight" not in state_dict:
+        return "none"
+    return "fc" if "neck.0.bias" in state_dict else "reduction-bnneck"
+
+
+def _check_neck(neck: Neck, weight: Tensor | None, backbone_dim: int) -> None:
+    expected = (backbone_dim,)
+    found = expected if weight is None else tuple(weight.shape if neck == "bnneck" else weight.shape[1:])
+    if found != expected:
+        raise CheckpointError(f"the neck takes {list(found)} features, the backbone gives {list(expected)}")
+
+
+def _backbone_dim(architecture: Architecture) -> int:
+    from reidexport.models.baseline import build_backbone
+
+    with torch.device("meta"):
+        return build_backbone(architecture).out_channels

@@ -1,0 +1,171 @@
+"""CMC, mAP and mINP: how well a query's own images are ranked among the gallery. Arrays in, numbers out.
+
+For each query the gallery images that are ignored are *junk*: those of pid -1, and those of the query's own
+person taken by the query's own camera. A *distractor* (pid 0) counts as a wrong answer like anybody else.
+A query that has no match in what is left is left out, and shows in ``num_valid_query``.
+Equal distances rank in gallery order, as ``numpy.argsort(kind="stable")`` ranks them.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from reidruntime.manifest import Metric
+
+from reidexport.datasets.records import JUNK_PID
+from reidexport.distances import Floats, checked_features, distance_blocks
+from reidexport.errors import InputError
+from reidexport.ranking import Labels, checked_labels, checked_max_rank, match_ranks
+
+
+@dataclass(frozen=True, eq=False)
+class RankMetrics:
+    """The scores of one evaluation; all are fractions in [0, 1].
+
+    ``cmc`` is 0-based: ``cmc[k - 1]`` is the share of valid queries with a match among the first k images
+    that are not junk. Its length is ``max_rank``, or the number of gallery images when there are fewer.
+    """
+
+    cmc: npt.NDArray[np.float64]
+    mAP: float
+    mINP: float
+    num_valid_query: int
+
+    @property
+    def rank1(self) -> float:
+        """The share of queries whose nearest image is a match."""
+        return self._rank(1)
+
+    @property
+    def rank5(self) -> float:
+        """The share of queries with a match among the five nearest images."""
+        return self._rank(5)
+
+    @property
+    def rank10(self) -> float:
+        """The share of queries with a match among the ten nearest images."""
+        return self._rank(10)
+
+    def _rank(self, k: int) -> float:
+        return float(self.cmc[min(k, len(self.cmc)) - 1])
+
+    def as_dict(self) -> dict[str, float]:
+        """The scores under the keys that every JSON file of this project uses."""
+        return {
+            "rank1": self.rank1,
+            "rank5": self.rank5,
+            "rank10": self.rank10,
+            "mAP": self.mAP,
+            "mINP": self.mINP,
+        }
+
+
+def evaluate_rank(
+    distmat: npt.ArrayLike,
+    q_pids: npt.ArrayLike,
+    g_pids: npt.ArrayLike,
+    q_camids: npt.ArrayLike,
+    g_camids: npt.ArrayLike,
+    *,
+    max_rank: int = 50,
+) -> RankMetrics:
+    """Score a distance matrix.
+
+    The protocol is Market-1501's (Zheng et al., ICCV 2015); mINP is that of AGW (Ye et al., TPAMI 2021).
+
+    Args:
+        distmat: (num_query, num_gallery) numbers, smaller is nearer.
+        q_pids: (num_query,) integers, the person on each query.
+        g_pids: (num_gallery,) integers, the person on each gallery image; -1 is junk, 0 a distractor.
+        q_camids: (num_query,) integers, the camera of each query.
+        g_camids: (num_gallery,) integers, the camera of each gallery image.
+        max_rank: how long the CMC curve is, at least 1.
+
+    Raises:
+        InputError: shapes or dtypes do not fit, a distance is NaN, or no query has a match.
+    """
+    distances = np.asarray(distmat)
+    if distances.ndim != 2 or distances.dtype.kind not in "fiu":
+        raise InputError(
+            "distmat must be a (num_query, num_gallery) array of numbers, "
+            f"got {distances.dtype} of shape {distances.shape}."
+        )
+    labels = checked_labels(distances.shape, q_pids, g_pids, q_camids, g_camids)
+    _refuse_nan(distances, first_row=0)
+    keep = labels.g_pids != JUNK_PID
+    rows = (row[keep] for row in distances)
+    return _scores(rows, labels, checked_max_rank(max_rank, distances.shape[1]))
+
+
+def rank_features(
+    q_feats: npt.ArrayLike,
+    g_feats: npt.ArrayLike,
+    q_pids: npt.ArrayLike,
+    g_pids: npt.ArrayLike,
+    q_camids: npt.ArrayLike,
+    g_camids: npt.ArrayLike,
+    *,
+    metric: Metric = "cosine",
+    max_rank: int = 50,
+) -> RankMetrics:
+    """Score features as :func:`evaluate_rank` scores their distances, never holding the distance matrix.
+
+    Args:
+        q_feats: (num_query, dim) floats; float64 features are compared in float64, others in float32.
+        g_feats: (num_gallery, dim) floats.
+        q_pids: (num_query,) integers.
+        g_pids: (num_gallery,) integers; -1 is junk, 0 a distractor.
+        q_camids: (num_query,) integers.
+        g_camids: (num_gallery,) integers.
+        metric: ``cosine`` or ``euclidean``.
+        max_rank: how long the CMC curve is, at least 1.
+
+    Raises:
+        InputError: shapes or dtypes do not fit, a feature is not finite, the metric is unknown,
+            or no query has a match.
+    """
+    query, gallery = checked_features(q_feats, g_feats)
+    labels = checked_labels((len(query), len(gallery)), q_pids, g_pids, q_camids, g_camids)
+    max_rank = checked_max_rank(max_rank, len(gallery))
+    keep = labels.g_pids != JUNK_PID
+    return _scores(_rows(query, gallery[keep], metric), labels, max_rank)
+
+
+def _rows(q_feats: Floats, g_feats: Floats, metric: Metric) -> Iterator[Floats]:
+    if len(g_feats) == 0:
+        yield from np.empty((len(q_feats), 0), q_feats.dtype)
+        return
+    for part, block in distance_blocks(q_feats, g_feats, metric=metric):
+        _refuse_nan(block, first_row=part.start)  # finite features can still overflow
+        yield from block
+
+
+def _scores(rows: Iterable[npt.NDArray[Any]], labels: Labels, max_rank: int) -> RankMetrics:
+    """Average over the valid queries; ``rows`` are distances to the gallery without the images of pid -1."""
+    keep = labels.g_pids != JUNK_PID
+    g_pids, g_camids = labels.g_pids[keep], labels.g_camids[keep]
+    hits = np.zeros(max_rank)
+    precisions, penalties = [], []
+    for row, pid, camid in zip(rows, labels.q_pids, labels.q_camids, strict=True):
+        ranks = match_ranks(row, g_pids == pid, g_camids == camid)
+        if len(ranks) == 0:
+            continue
+        hits[ranks[0] :] += 1
+        precisions.append(np.mean(np.arange(1, len(ranks) + 1) / (ranks + 1)))
+        penalties.append(len(ranks) / (ranks[-1] + 1))
+    if not precisions:
+        raise InputError(
+            f"None of the {len(labels.q_pids)} queries has a match in the gallery: an image of the same "
+            "person from another camera. Check that pids and camids are those of these images, in this order."
+        )
+    return RankMetrics(
+        hits / len(precisions), float(np.mean(precisions)), float(np.mean(penalties)), len(precisions)
+    )
+
+
+def _refuse_nan(distances: npt.NDArray[Any], *, first_row: int) -> None:
+    if np.isnan(distances).any():
+        row = first_row + int(np.flatnonzero(np.isnan(distances).any(axis=1))[0])
+        raise InputError(f"Distances are NaN, first for query {row}: its features overflow or are damaged.")

@@ -1,0 +1,129 @@
+"""The model of the paper: backbone, global pooling to f_t, neck to f_i, classifier (paper, Fig. 2b and 5b)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from reidexport.models.osnet import OSNet, Variant
+from reidexport.models.resnest import ResNeSt50
+from reidexport.models.resnet import ResNet, StemPool
+from reidexport.models.senet import TIMM_NAMES, SENet
+
+Pooling = Literal["avg", "gem"]
+Neck = Literal["bnneck", "reduction-bnneck", "fc", "none"]
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+IBN_RESNETS = ("resnet50_ibn_a", "resnet101_ibn_a")
+OSNETS = (
+    *(f"osnet_{width}" for width in ("x1_0", "x0_75", "x0_5", "x0_25")),
+    "osnet_ibn_x1_0",
+    *(f"osnet_ain_{width}" for width in ("x1_0", "x0_75", "x0_5", "x0_25")),
+)
+BACKBONES = (*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", *OSNETS)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that decides which numbers come out for given weights.
+
+    Attributes:
+        backbone: a name in ``BACKBONES``.
+        last_stride: stride of the backbone's last stage (paper, 3.4); None for OSNet, which has no such stage.
+        stem_relu: whether a ReLU follows the stem's bn1. False for reid-strong-baseline's plain ResNets.
+        stem_pool: max pooling of a ResNet's stem: "padded" (torchvision) or "ceil" (fast-reid).
+        non_local: fast-reid's non-local blocks.
+        pooling: global average, or generalised mean with the power ``gem.p`` of the state dict.
+        neck: "bnneck" (BatchNorm), "reduction-bnneck" (Linear, BatchNorm), "fc" (Linear, BatchNorm, ReLU), "none".
+        feature_dim: length of f_i.
+        num_classes: rows of the classifier, 0 when the checkpoint holds none.
+    """
+
+    backbone: str
+    last_stride: Literal[1, 2] | None = 1
+    stem_relu: bool = True
+    stem_pool: StemPool = "padded"
+    non_local: bool = False
+    pooling: Pooling = "avg"
+    neck: Neck = "bnneck"
+    feature_dim: int = 2048
+    num_classes: int = 0
+
+
+class GeneralizedMeanPooling(nn.Module):
+    """GeM (Radenovic et al., 2018) with fast-reid's clamp at 1e-6; p is a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.full((1,), 3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C)."""
+        return x.clamp(min=1e-6).pow(self.p).mean((2, 3)).pow(1.0 / self.p)
+
+
+class GlobalAveragePooling(nn.Module):
+    """Mean over the map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C)."""
+        return x.mean((2, 3))
+
+
+class Baseline(nn.Module):
+    """Backbone + pooling + neck + classifier; forward gives (f_t, f_i).
+
+    BNNeck's shift is frozen at zero and the classifier has no bias (paper, 3.5); upstream weights with a
+    trained shift load all the same.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.backbone = build_backbone(architecture)
+        self.pool = GeneralizedMeanPooling() if architecture.pooling == "gem" else GlobalAveragePooling()
+        self.neck = _build_neck(architecture.neck, self.backbone.out_channels, architecture.feature_dim)
+        self.classifier: nn.Linear | None = None
+        if architecture.num_classes:
+            self.classifier = nn.Linear(architecture.feature_dim, architecture.num_classes, bias=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) normalised images → f_t of shape (B, backbone channels), f_i of shape (B, feature_dim)."""
+        f_t = self.pool(self.backbone(images))
+        return f_t, self.neck(f_t)
+
+
+def build_backbone(architecture: Architecture) -> ResNet | SENet | ResNeSt50 | OSNet:
+    """The backbone that an :class:`Architecture` names, with fresh weights."""
+    name, last_stride = architecture.backbone, architecture.last_stride or 2
+    if name in TIMM_NAMES:
+        return SENet(name, last_stride)
+    if name == "resnest50":
+        return ResNeSt50(last_stride)
+    if name in OSNETS:
+        _, *variant, width = name.replace("x0_", "x0-").replace("x1_", "x1-").split("_")
+        return OSNet(width.replace("-", "_"), _osnet_variant(variant))
+    ibn = name in IBN_RESNETS
+    depth = int(name.removesuffix("_ibn_a").removeprefix("resnet"))
+    return ResNet(
+        depth, last_stride, architecture.stem_relu, architecture.stem_pool, ibn, architecture.non_local
+    )
+
+
+def _osnet_variant(words: list[str]) -> Variant:
+    if words == ["ibn"]:
+        return "ibn"
+    return "ain" if words == ["ain"] else "plain"
+
+
+def _build_neck(neck: Neck, in_features: int, feature_dim: int) -> nn.Module:
+    if neck == "none":
+        return nn.Identity()
+    if neck == "bnneck":
+        norm = nn.BatchNorm1d(in_features)
+        norm.bias.requires_grad_(False)
+        return norm
+    if neck == "reduction-bnneck":
+        return nn.Sequential(nn.Linear(in_features, feature_dim, bias=False), nn.BatchNorm1d(feature_dim))
+    return nn.Sequential(nn.Linear(in_features, feature_dim), nn.BatchNorm1d(feature_dim), nn.ReLU(inplace=True))

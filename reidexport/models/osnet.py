@@ -1,0 +1,142 @@
+"""OSNet, OSNet-IBN and OSNet-AIN (Zhou et al., ICCV 2019 and TPAMI 2021), with torchreid's AIN parameter names.
+
+Plain OSNet's own names differ from AIN's; ``families.py`` maps them.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Variant = Literal["plain", "ibn", "ain"]
+InstanceNormPlace = Literal["none", "residual", "output"]
+
+WIDTHS: dict[str, tuple[int, int, int, int]] = {
+    "x1_0": (64, 256, 384, 512),
+    "x0_75": (48, 192, 288, 384),
+    "x0_5": (32, 128, 192, 256),
+    "x0_25": (16, 64, 96, 128),
+}
+# Where each of the 3 × 2 blocks has its instance norm.
+BLOCKS: dict[Variant, tuple[tuple[InstanceNormPlace, InstanceNormPlace], ...]] = {
+    "plain": (("none", "none"), ("none", "none"), ("none", "none")),
+    "ibn": (("output", "output"), ("none", "none"), ("none", "none")),
+    "ain": (("residual", "residual"), ("none", "residual"), ("residual", "none")),
+}
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then batch norm (or instance norm, or none), then ReLU unless ``relu`` is False."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, norm: str = "batch",
+        relu: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+        self.bn: nn.Module = nn.Identity()
+        if norm != "none":
+            self.bn = nn.BatchNorm2d(out_channels) if norm == "batch" else _instance_norm(out_channels)
+        self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) → (B, C_out, H/stride, W/stride)."""
+        return self.relu(self.bn(self.conv(x)))
+
+
+class LightConv3x3(nn.Module):
+    """1×1 convolution, then depthwise 3×3, batch norm and ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape."""
+        return self.relu(self.bn(self.conv2(self.conv1(x))))
+
+
+class LightConvStream(nn.Module):
+    """``depth`` light convolutions in a row: one scale of a block."""
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(LightConv3x3(channels) for _ in range(depth)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape."""
+        return self.layers(x)
+
+
+class ChannelGate(nn.Module):
+    """Sigmoid gate per channel from the globally pooled input, shared by the four scales of a block."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, channels // reduction, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.fc2 = nn.Conv2d(channels // reduction, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape."""
+        pooled = x.mean((2, 3), keepdim=True)
+        return x * torch.sigmoid(self.fc2(self.relu(self.fc1(pooled))))
+
+
+class OSBlock(nn.Module):
+    """Residual block of four scales; its instance norm lies nowhere, in the residual, or on the output."""
+
+    def __init__(self, in_channels: int, out_channels: int, instance_norm: InstanceNormPlace) -> None:
+        super().__init__()
+        mid_channels = out_channels // 4
+        self.in_residual = instance_norm == "residual"
+        self.conv1 = ConvNorm(in_channels, mid_channels)
+        self.conv2 = nn.ModuleList(LightConvStream(mid_channels, depth) for depth in (1, 2, 3, 4))
+        self.gate = ChannelGate(mid_channels)
+        self.conv3 = ConvNorm(mid_channels, out_channels, norm="none" if self.in_residual else "batch", relu=False)
+        self.downsample: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.downsample = ConvNorm(in_channels, out_channels, relu=False)
+        self.IN: nn.Module = nn.Identity() if instance_norm == "none" else _instance_norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) → (B, C_out, H, W)."""
+        reduced = self.conv1(x)
+        scales = self.gate(self.conv2[0](reduced))
+        for stream in list(self.conv2)[1:]:
+            scales = scales + self.gate(stream(reduced))
+        residual = self.conv3(scales)
+        if self.in_residual:
+            return torch.relu(self.IN(residual) + self.downsample(x))
+        return torch.relu(self.IN(residual + self.downsample(x)))
+
+
+class OSNet(nn.Module):
+    """(B, 3, H, W) → (B, out_channels, H/16, W/16)."""
+
+    def __init__(self, width: str, variant: Variant) -> None:
+        super().__init__()
+        channels = WIDTHS[width]
+        self.out_channels = channels[3]
+        self.conv1 = ConvNorm(3, channels[0], 7, 2, norm="batch" if variant == "plain" else "instance")
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.conv2, self.conv3, self.conv4 = (
+            nn.Sequential(OSBlock(channels[i], channels[i + 1], first), OSBlock(channels[i + 1], channels[i + 1], second))
+            for i, (first, second) in enumerate(BLOCKS[variant])
+        )
+        self.pool2 = nn.Sequential(ConvNorm(channels[1], channels[1]), nn.AvgPool2d(2, stride=2))
+        self.pool3 = nn.Sequential(ConvNorm(channels[2], channels[2]), nn.AvgPool2d(2, stride=2))
+        self.conv5 = ConvNorm(channels[3], channels[3])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, out_channels, H/16, W/16)."""
+        x = self.pool2(self.conv2(self.maxpool(self.conv1(x))))
+        x = self.pool3(self.conv3(x))
+        return self.conv5(self.conv4(x))
+
+
+def _instance_norm(channels: int) -> nn.InstanceNorm2d:
+    return nn.InstanceNorm2d(channels, affine=True)

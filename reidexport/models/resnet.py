@@ -1,0 +1,113 @@
+"""ResNet-18 to -152, their IBN-a variants and fast-reid's non-local blocks, on torchvision's blocks.
+
+Parameter names are torchvision's, so strong-baseline, fast-reid, torchreid and ImageNet weights load as they are.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet as torchvision_resnet
+
+StemPool = Literal["padded", "ceil"]
+
+DEPTHS: dict[int, tuple[int, int, int, int]] = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+# fast-reid puts this many non-local blocks at the end of each stage.
+NON_LOCAL_BLOCKS: dict[int, tuple[int, int, int, int]] = {50: (0, 2, 3, 0), 101: (0, 2, 9, 0)}
+
+
+class IBN(nn.Module):
+    """Instance norm on the first half of the channels, batch norm on the rest (IBN-Net, Pan et al. 2018)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.half = channels // 2
+        self.IN = nn.InstanceNorm2d(self.half, affine=True)
+        self.BN: nn.Module = nn.BatchNorm2d(channels - self.half)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape."""
+        return torch.cat((self.IN(x[:, : self.half]), self.BN(x[:, self.half :])), 1)
+
+
+class NonLocal(nn.Module):
+    """fast-reid's non-local block: dot-product attention through a single channel, divided by H·W."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.g = nn.Conv2d(channels, 1, 1)
+        self.theta = nn.Conv2d(channels, 1, 1)
+        self.phi = nn.Conv2d(channels, 1, 1)
+        self.W = nn.Sequential(nn.Conv2d(1, channels, 1), nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape; with one channel, theta·(phi·g) needs no H·W × H·W matrix."""
+        phi_g = (self.phi(x) * self.g(x)).mean((2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)
+        return x + self.W(self.theta(x) * phi_g)
+
+
+class ResNet(nn.Module):
+    """A ResNet without its classifier: (B, 3, H, W) → (B, out_channels, H/32 or H/16, W/32 or W/16).
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        last_stride: stride of the first block of layer4; 1 keeps the map twice as large (paper, 3.4).
+        stem_relu: False for reid-strong-baseline, whose code has none after bn1.
+        stem_pool: "ceil" for fast-reid, whose max pooling has ceil_mode and no padding.
+        ibn: IBN-a: layers 1 to 3 get :class:`IBN` as their first norm.
+        non_local: fast-reid's non-local blocks (SBS and AGW).
+    """
+
+    def __init__(
+        self, depth: int, last_stride: int, stem_relu: bool, stem_pool: StemPool, ibn: bool, non_local: bool
+    ) -> None:
+        super().__init__()
+        block = torchvision_resnet.BasicBlock if depth < 50 else torchvision_resnet.Bottleneck
+        trunk = torchvision_resnet.ResNet(block, list(DEPTHS[depth]), num_classes=1)
+        self.out_channels = 512 * block.expansion
+        self.conv1, self.bn1 = trunk.conv1, trunk.bn1
+        self.relu = nn.ReLU(inplace=True) if stem_relu else nn.Identity()
+        self.maxpool = trunk.maxpool if stem_pool == "padded" else nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
+        set_last_stride(self.layer4, last_stride)
+        if ibn:
+            self._replace_first_norms_by_ibn()
+        counts = NON_LOCAL_BLOCKS[depth] if non_local else (0, 0, 0, 0)
+        for stage, count in enumerate(counts, start=1):
+            channels = 64 * 2 ** (stage - 1) * block.expansion
+            setattr(self, f"NL_{stage}", nn.ModuleList(NonLocal(channels) for _ in range(count)))
+
+    def _replace_first_norms_by_ibn(self) -> None:
+        for layer in (self.layer1, self.layer2, self.layer3):
+            for block in layer:
+                block.bn1 = IBN(block.bn1.num_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, out_channels, h, w)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for layer, non_local in (
+            (self.layer1, self.NL_1),
+            (self.layer2, self.NL_2),
+            (self.layer3, self.NL_3),
+            (self.layer4, self.NL_4),
+        ):
+            first_with_non_local = len(layer) - len(non_local)
+            for index, block in enumerate(layer):
+                x = block(x)
+                if index >= first_with_non_local:
+                    x = non_local[index - first_with_non_local](x)
+        return x
+
+
+def set_last_stride(layer4: nn.Module, last_stride: int) -> None:
+    """Turn every stride-2 convolution of layer4 to stride 1 where ``last_stride`` is 1 (paper, 3.4)."""
+    if last_stride == 1:
+        for module in layer4.modules():
+            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+                module.stride = (1, 1)

@@ -1,0 +1,199 @@
+"""InferenceGraph → one ONNX file that carries its manifest, checked before it appears under its name."""
+
+import logging
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import torch
+from reidruntime.manifest import (
+    METADATA_KEY,
+    Architecture,
+    BatchProfile,
+    Manifest,
+    Parity,
+    Precision,
+    Producer,
+    Source,
+    TensorSpec,
+)
+
+from reidexport.errors import InputError, NotInstalledError, ParityError
+from reidexport.files import replaced_when_whole
+from reidexport.graph import InferenceGraph
+from reidexport.precision import fp16_graph
+from reidexport.version import __version__
+
+OPSET = 18
+CHECKED_BATCHES = (1, 2, 5)
+# Relative L2 error that the file's answers may have against torch's float32 ones.
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
+_PRECISION_OF_TYPE = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
+
+
+def onnx_from_graph(
+    graph: InferenceGraph,
+    path: str | Path,
+    *,
+    batch: int | Literal["dynamic"] = "dynamic",
+    precision: Literal["fp32", "fp16"] = "fp32",
+) -> Manifest:
+    """Write a graph as ONNX, compare its answers with torch's, and only then rename it into place.
+
+    Args:
+        graph: from ``graph_from_checkpoint``.
+        path: where to; an old file there stays until the new one is whole and right.
+        batch: "dynamic", or the one batch size that the file is to take.
+        precision: "fp16" writes the graph of ``precision.fp16_graph``.
+
+    Returns:
+        The manifest that the file carries.
+
+    Raises:
+        InputError: ``batch`` is not positive, or the path cannot be written.
+        NotInstalledError: ONNX Runtime, which the check needs, is not installed.
+        ParityError: the written file does not answer as torch does.
+    """
+    if batch != "dynamic" and batch < 1:
+        raise InputError(f"batch must be 'dynamic' or at least 1, got {batch}")
+    _require_onnxruntime()
+    path = Path(path)
+    exported = fp16_graph(graph) if precision == "fp16" else graph
+    with replaced_when_whole(path) as temporary, torch.inference_mode():
+        model = _onnx_model(exported, batch)
+        _check_structure(model)
+        onnx.save(model, temporary)
+        onnx.checker.check_model(str(temporary), full_check=True)
+        parity = _check_parity(graph, temporary, batch, precision)
+        manifest = _manifest(graph, model, batch, precision, parity)
+        entry = model.metadata_props.add()
+        entry.key, entry.value = METADATA_KEY, manifest.to_json()
+        onnx.save(model, temporary)
+    return manifest
+
+
+def _onnx_model(graph: InferenceGraph, batch: int | Literal["dynamic"]) -> onnx.ModelProto:
+    """Export with names of our own and without the traces of this machine that torch leaves in every node."""
+    example = graph.example(2 if batch == "dynamic" else batch)
+    with warnings.catch_warnings():
+        # torch's and onnxscript's notices of their own internals; failures raise.
+        warnings.simplefilter("ignore")
+        logging.getLogger("onnxscript").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+            input_names=["images"],
+            output_names=[str(graph.options.feature)],
+            dynamic_shapes=({0: "batch"},) if batch == "dynamic" else None,
+        )
+    if program is None:
+        raise ParityError("torch.onnx.export gave no program")
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    del model.metadata_props[:]
+    model.producer_name, model.producer_version = "reidexport", __version__
+    return model
+
+
+def _check_structure(model: onnx.ModelProto) -> None:
+    opset = {entry.domain: entry.version for entry in model.opset_import}.get("")
+    if opset != OPSET:
+        raise ParityError(f"the exporter wrote opset {opset}, expected {OPSET}: this torch or onnxscript is not supported")
+    leftover = sorted({node.op_type for node in model.graph.node} & {"BatchNormalization", "Dropout"})
+    if leftover:
+        raise ParityError(f"the graph still holds {', '.join(leftover)}, which inference must not")
+
+
+def _check_parity(
+    graph: InferenceGraph, file: Path, batch: int | Literal["dynamic"], precision: Precision
+) -> Parity:
+    """Compare the file with torch at several batch sizes, on seeded random images."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    errors, cosines, num_images = [], [], 0
+    for size in CHECKED_BATCHES if batch == "dynamic" else (batch,):
+        images = graph.example(size)
+        expected = graph(images).double().numpy()
+        found = session.run(None, {"images": images.numpy()})[0].astype(np.float64)
+        if found.shape != expected.shape:
+            raise ParityError(f"at batch {size} the file answers with shape {found.shape}, torch with {expected.shape}")
+        norms = np.linalg.norm(expected, axis=1)
+        errors.append(float((np.linalg.norm(found - expected, axis=1) / norms).max()))
+        cosines.append(float(((found * expected).sum(1) / norms / np.linalg.norm(found, axis=1)).min()))
+        num_images += size
+        if not errors[-1] <= TOLERANCE[precision]:
+            raise ParityError(
+                f"at batch {size} the file is off by a relative L2 error of {errors[-1]:.2e}, allowed "
+                f"{TOLERANCE[precision]:.0e}; nothing was written"
+            )
+    return Parity(
+        reference=graph.checkpoint.name, num_images=num_images, min_cosine=min(cosines), max_relative_l2=max(errors)
+    )
+
+
+def _manifest(
+    graph: InferenceGraph,
+    model: onnx.ModelProto,
+    batch: int | Literal["dynamic"],
+    precision: Precision,
+    parity: Parity,
+) -> Manifest:
+    checkpoint, options, pixels = graph.checkpoint, graph.options, graph.preprocess
+    size = None if batch == "dynamic" else batch
+    hwc = (pixels.height_px, pixels.width_px, 3)
+    image_shape = hwc if options.input == "uint8" else (3, *hwc[:2])
+    return Manifest(
+        producer=Producer(name="reidexport", version=__version__),
+        source=Source(name=checkpoint.name, sha256=checkpoint.sha256),
+        architecture=Architecture(
+            backbone=checkpoint.architecture.backbone,
+            family=checkpoint.family,
+            last_stride=checkpoint.architecture.last_stride,
+            stem_relu=checkpoint.architecture.stem_relu,
+            pooling=checkpoint.architecture.pooling,
+            neck=checkpoint.architecture.neck,
+            feature_dim=graph.feature_dim,
+        ),
+        input=TensorSpec(name="images", dtype=options.input, shape=(size, *image_shape)),
+        output=TensorSpec(name=str(options.feature), dtype="float32", shape=(size, graph.feature_dim)),
+        preprocess=pixels,
+        feature=options.feature or "f_i",
+        normalized=options.normalize,
+        flip=options.flip,
+        metric="cosine",
+        precision=precision,
+        layer_precisions=layer_precisions(model),
+        batch_profile=BatchProfile(minimum=size or 1, optimum=size, maximum=size),
+        parity=parity,
+    )
+
+
+def layer_precisions(model: onnx.ModelProto) -> dict[str, int]:
+    """How many convolution and linear layers hold weights of each precision."""
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    weights = [next((types[name] for name in node.input[1:2] if name in types), None) for node in layers]
+    counts = Counter(_PRECISION_OF_TYPE.get(weight, "other") for weight in weights if weight is not None)
+    return dict(sorted(counts.items()))
+
+
+def _require_onnxruntime() -> None:
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise NotInstalledError(
+            'the exported file is checked with ONNX Runtime, which is not installed: pip install "reidexport[cpu]" '
+            '(or "reidexport[gpu]")'
+        ) from error

@@ -1,0 +1,112 @@
+"""Ranked lists as a picture: each row a query and the gallery images that come nearest to it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+
+from reidexport.datasets.records import JUNK_PID, ImageRecord
+from reidexport.errors import ImageError, InputError
+
+_RIGHT, _WRONG, _QUERY = "#1a9850", "#d73027", "#6b7280"
+_PAPER, _INK, _SOFT_INK = "#ffffff", "#111827", "#6b7280"
+_FRAME_PX, _GAP_PX, _MARGIN_PX, _LABEL_PX, _QUERY_GAP_PX = 4, 8, 20, 32, 26
+_FONT_PX = 13
+
+
+def ranked_list_picture(
+    query: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
+    distmat: npt.ArrayLike,
+    *,
+    num_ranks: int = 10,
+    height_px: int = 192,
+) -> Image.Image:
+    """Draw queries, a row each, with their nearest gallery images: green frames are right, red ones wrong.
+
+    What the metrics ignore (pid -1; the query's person seen by the query's camera) is left out here too.
+    Under each image stand its person, its camera (from 1) and its distance.
+
+    Args:
+        query: the queries to show.
+        gallery: the gallery.
+        distmat: (len(query), len(gallery)) distances.
+        num_ranks: how many gallery images a row shows at most.
+        height_px: of a thumbnail; its width is half of that.
+
+    Returns:
+        An RGB image; save it as PNG.
+
+    Raises:
+        ImageError: an image cannot be read.
+        InputError: there is no query, or the shape of ``distmat`` is another.
+    """
+    distances = np.asarray(distmat)
+    if not query or distances.shape != (len(query), len(gallery)):
+        raise InputError(
+            f"distmat must be of shape ({len(query)}, {len(gallery)}) with at least one query, got {distances.shape}."
+        )
+    thumbnail = (height_px // 2, height_px)
+    columns = [_left(rank, thumbnail[0]) for rank in range(num_ranks + 1)]
+    row_px = height_px + 2 * _FRAME_PX + _LABEL_PX + _GAP_PX
+    width = columns[-1] + thumbnail[0] + 2 * _FRAME_PX + _MARGIN_PX
+    sheet = Image.new("RGB", (width, 2 * _MARGIN_PX + _LABEL_PX // 2 + row_px * len(query)), _PAPER)
+    _draw_heading(sheet, columns)
+    for i, record in enumerate(query):
+        top = _MARGIN_PX + _LABEL_PX // 2 + i * row_px
+        _draw_cell(sheet, (columns[0], top), record, thumbnail, _QUERY, "")
+        for left, index in zip(columns[1:], _nearest(record, gallery, distances[i], num_ranks), strict=False):
+            colour = _RIGHT if gallery[index].pid == record.pid else _WRONG
+            _draw_cell(sheet, (left, top), gallery[index], thumbnail, colour, f"{distances[i, index]:.3f}")
+    return sheet
+
+
+def _left(rank: int, width: int) -> int:
+    """The left edge of a column; the query's stands a little apart."""
+    return _MARGIN_PX + rank * (width + 2 * _FRAME_PX + _GAP_PX) + (_QUERY_GAP_PX if rank else 0)
+
+
+def _nearest(
+    query: ImageRecord, gallery: Sequence[ImageRecord], distances: npt.NDArray[Any], count: int
+) -> list[int]:
+    """Indices of the nearest gallery images that are not junk for this query."""
+    order = (int(index) for index in np.argsort(distances, kind="stable"))
+    return [index for index in order if not _is_junk(query, gallery[index])][:count]
+
+
+def _is_junk(query: ImageRecord, image: ImageRecord) -> bool:
+    return image.pid == JUNK_PID or (image.pid == query.pid and image.camid == query.camid)
+
+
+def _draw_heading(sheet: Image.Image, columns: list[int]) -> None:
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_PX)
+    for rank, left in enumerate(columns):
+        draw.text((left + _FRAME_PX, _MARGIN_PX // 2), str(rank) if rank else "query", _SOFT_INK, font)
+
+
+def _draw_cell(
+    sheet: Image.Image,
+    corner: tuple[int, int],
+    record: ImageRecord,
+    thumbnail: tuple[int, int],
+    colour: str,
+    distance: str,
+) -> None:
+    left, top = corner
+    width, height = thumbnail
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_PX)
+    right, bottom = left + width + 2 * _FRAME_PX - 1, top + height + 2 * _FRAME_PX - 1
+    draw.rectangle((left, top, right, bottom), fill=colour)
+    sheet.paste(_opened(record.path).resize(thumbnail, Image.Resampling.LANCZOS), (left + _FRAME_PX, top + _FRAME_PX))
+    draw.text((left + _FRAME_PX, bottom + 3), f"{record.pid:04d}  cam {record.camid + 1}", _INK, font)
+    draw.text((left + _FRAME_PX, bottom + 3 + _FONT_PX), distance, _SOFT_INK, font)
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(path).convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise ImageError(f"{path}: cannot be read as an image ({error}).") from error

@@ -1,0 +1,5 @@
+"""The one version of reidexport and reidruntime."""
+
+from importlib.metadata import version
+
+__version__ = version("reidexport")

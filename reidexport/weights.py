@@ -1,0 +1,153 @@
+"""From a file to the tensors in it: every layout in which training programs leave their weights.
+
+A file may hold a state dict, a state dict under some key, or a whole pickled module whose classes nobody
+has any more; nothing of it is ever run (see ``pickle_reader.py``).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from reidexport.errors import CheckpointError
+from reidexport.pickle_reader import StandIn, read_torch_file
+
+FORMAT = "reidexport.checkpoint.v1"
+# Where training programs put the weights; the first that is there wins.
+WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "module")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors as the file names them, and what the file says beside them.
+
+    Attributes:
+        state_dict: tensors by name, without DataParallel's ``module.``.
+        layout: how the file holds them, in words.
+        last_stride: of a pickled module, which carries its strides; None where unknown.
+        stem_relu: of a pickled module, which has a ``relu`` beside its layers or not; None where unknown.
+        header: of this project's own format: architecture and preprocessing.
+    """
+
+    state_dict: dict[str, Tensor]
+    layout: str
+    last_stride: Literal[1, 2] | None = None
+    stem_relu: bool | None = None
+    header: Mapping[str, Any] | None = None
+
+
+def read_weights(path: Path) -> Weights:
+    """Read the tensors of a checkpoint file; no code from the file runs.
+
+    Raises:
+        CheckpointError: not a checkpoint, cut, damaged, or another file of a training run (optimizer, centers).
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    with path.open("rb") as stream:
+        head = stream.read(64)
+    if not head:
+        raise CheckpointError(f"{path}: the file is empty. Copy or download it again.")
+    if head.startswith((b"version https://git-lfs", b"<")):
+        kind = "a Git LFS pointer" if head.startswith(b"version") else "a web page"
+        raise CheckpointError(f"{path}: this is {kind}, not the checkpoint itself. Download the file it stands for.")
+    if head[8:9] == b"{":
+        return _read_safetensors(path)
+    if not head.startswith((b"PK", b"\x80")):
+        raise CheckpointError(
+            f"{path}: not a checkpoint: neither torch.save's nor safetensors' format (it begins {head[:8]!r})"
+        )
+    return _unwrap(path, read_torch_file(path))
+
+
+def _read_safetensors(path: Path) -> Weights:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            state_dict = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            header = (file.metadata() or {}).get(FORMAT)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error}). Copy or download it again.") from error
+    return Weights(state_dict, "safetensors", header=None if header is None else json.loads(header))
+
+
+def _unwrap(path: Path, loaded: object) -> Weights:
+    """Find the weights in what a training program saved."""
+    if isinstance(loaded, StandIn):
+        return _weights_of_module(path, loaded)
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, expected a dict of tensors or a module")
+    if loaded.get("format") == FORMAT:
+        return Weights(_tensors(path, loaded["state_dict"]), "reidexport checkpoint", header=loaded)
+    for wrapper in WRAPPERS:
+        inner = loaded.get(wrapper)
+        if isinstance(inner, StandIn):
+            return _weights_of_module(path, inner)
+        if isinstance(inner, dict) and inner:
+            return Weights(_tensors(path, inner), f"state dict under {wrapper!r}")
+    return Weights(_tensors(path, loaded), "state dict")
+
+
+def _tensors(path: Path, state_dict: dict[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict, without DataParallel's prefix."""
+    tensors = {str(key): value for key, value in state_dict.items() if isinstance(value, Tensor)}
+    if {"state", "param_groups"} <= set(map(str, state_dict)):
+        raise CheckpointError(
+            f"{path}: this is an optimizer's state, not the model. Pass the model's file of the same epoch "
+            "(reid-strong-baseline: NAME_model_N.pth, not NAME_optimizer_N.pth)."
+        )
+    if set(tensors) == {"centers"}:
+        shape = list(tensors["centers"].shape)
+        raise CheckpointError(
+            f"{path}: these are the centers of the center loss, of shape {shape}, not the model. Pass the model's "
+            "file of the same epoch."
+        )
+    if not tensors:
+        keys = ", ".join(map(str, list(state_dict)[:8])) or "nothing"
+        raise CheckpointError(f"{path}: holds no tensors (its keys: {keys}). Expected a state dict or one under 'model'.")
+    while all(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
+    return tensors
+
+
+def _weights_of_module(path: Path, module: StandIn) -> Weights:
+    """Weights, last stride and stem ReLU of a pickled ``nn.Module`` whose classes are not here."""
+    name = module.qualified_name
+    if "optim" in name:
+        raise CheckpointError(f"{path}: this is a pickled optimizer ({name}), not the model. Pass the model's file.")
+    state_dict = {key: value for key, value in _walk(module, "") if isinstance(value, Tensor)}
+    if not state_dict:
+        raise CheckpointError(f"{path}: holds a pickled {name}, which has no weights. Expected a model.")
+    tensors = _tensors(path, state_dict)
+    modules = {key.removeprefix("module."): value for key, value in _walk(module, "") if isinstance(value, StandIn)}
+    first_block = next((key for key in modules if key.endswith("layer4.0")), None)
+    strides = [
+        value.state["stride"]
+        for key, value in modules.items()
+        if first_block is not None and key.startswith(f"{first_block}.") and isinstance(value.state.get("stride"), tuple)
+    ]
+    relu_name = None if first_block is None else first_block.removesuffix("layer4.0") + "relu"
+    return Weights(
+        tensors,
+        f"pickled module {name}",
+        last_stride=None if not strides else (2 if (2, 2) in strides else 1),
+        stem_relu=None if relu_name is None else relu_name in modules,
+    )
+
+
+def _walk(module: StandIn, prefix: str) -> list[tuple[str, Tensor | StandIn]]:
+    """Every tensor and sub-module below a pickled module, with its dotted name."""
+    found: list[tuple[str, Tensor | StandIn]] = []
+    state = module.state if isinstance(module.state, dict) else {}
+    for group in ("_parameters", "_buffers"):
+        found += [(prefix + name, value) for name, value in (state.get(group) or {}).items() if value is not None]
+    for name, child in (state.get("_modules") or {}).items():
+        if isinstance(child, StandIn):
+            found += [(prefix + name, child), *_walk(child, f"{prefix}{name}.")]
+    return found
+
+
