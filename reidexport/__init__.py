@@ -1,0 +1,59 @@
+"""From a person re-identification checkpoint to an engine that provably gives the same answers.
+
+checkpoint = load_checkpoint("resnet50_model_120.pth")
+manifest = onnx_from_graph(graph_from_checkpoint(checkpoint), "resnet50.onnx")
+
+Names are imported when first used, so that what needs no torch does not wait for it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reidruntime.manifest import Manifest
+
+    from reidexport.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from reidexport.errors import ReidExportError
+    from reidexport.evaluation import evaluate
+    from reidexport.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
+    from reidexport.onnx_export import onnx_from_graph
+    from reidexport.torch_session import session_from_checkpoint
+    from reidexport.verification import Limits, verify
+
+_HOMES = {
+    "Checkpoint": "reidexport.checkpoint",
+    "GraphOptions": "reidexport.graph",
+    "InferenceGraph": "reidexport.graph",
+    "Limits": "reidexport.verification",
+    "Manifest": "reidruntime.manifest",
+    "ReidExportError": "reidexport.errors",
+    "evaluate": "reidexport.evaluation",
+    "graph_from_checkpoint": "reidexport.graph",
+    "load_checkpoint": "reidexport.checkpoint",
+    "onnx_from_graph": "reidexport.onnx_export",
+    "save_checkpoint": "reidexport.checkpoint",
+    "session_from_checkpoint": "reidexport.torch_session",
+    "verify": "reidexport.verification",
+}
+
+__all__ = [
+    "Checkpoint",
+    "GraphOptions",
+    "InferenceGraph",
+    "Limits",
+    "Manifest",
+    "ReidExportError",
+    "evaluate",
+    "graph_from_checkpoint",
+    "load_checkpoint",
+    "onnx_from_graph",
+    "save_checkpoint",
+    "session_from_checkpoint",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'reidexport' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -16,10 +16,10 @@ from reidruntime.manifest import Preprocess
 from torch import Tensor
 
 from reidexport.errors import CheckpointError
-from reidexport.files import file_sha256, replaced_when_whole
 from reidexport.families import FAST_REID, REIDEXPORT, Family, family_of, rename_keys
+from reidexport.files import file_sha256, replaced_when_whole
 from reidexport.identify import describe, first_difference, identify
-from reidexport.models.baseline import IBN_RESNETS, RESNETS, Architecture, Baseline
+from reidexport.models.baseline import IBN_RESNETS, RESNETS, Architecture, Baseline, Pooling
 from reidexport.weights import FORMAT, Weights, read_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -51,6 +51,16 @@ class Checkpoint:
     state_dict: dict[str, Tensor]
     assumed: tuple[str, ...]
 
+    @property
+    def summary(self) -> str:
+        """One line: project, backbone, neck, feature length and classes."""
+        architecture = self.architecture
+        classes = f", {architecture.num_classes} classes" if architecture.num_classes else ""
+        return (
+            f"{self.family} {describe(architecture)}, neck {architecture.neck}, "
+            f"{architecture.feature_dim}-d feature{classes} ({self.layout})"
+        )
+
 
 def load_checkpoint(
     path: str | Path,
@@ -58,6 +68,7 @@ def load_checkpoint(
     arch: str | None = None,
     last_stride: Stride | None = None,
     stem_relu: bool | None = None,
+    pooling: Pooling | None = None,
     size: tuple[int, int] | None = None,
 ) -> Checkpoint:
     """Read a checkpoint and identify what it holds; no code from the file runs.
@@ -67,6 +78,7 @@ def load_checkpoint(
         arch: the backbone to compare with, where the weights fit none or the wrong one.
         last_stride: stride of the last stage, instead of what the file or its family says.
         stem_relu: whether a ReLU follows a ResNet's stem, instead of what the file or its family says.
+        pooling: "avg" or "gem" (p = 3) where the weights hold no power: fast-reid's AGW with ResNeSt looks like BoT.
         size: (height, width) in pixels, instead of the family's.
 
     Raises:
@@ -79,7 +91,9 @@ def load_checkpoint(
         known = _told(weights) if weights.header is not None else _identified(weights, arch)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    given = {"last_stride": last_stride, "stem_relu": stem_relu, "size": size}
+    if pooling is not None and known.pooling_is_open:
+        known = _with_pooling(known, pooling)
+    given = {"last_stride": last_stride, "stem_relu": stem_relu, "pooling": pooling, "size": size}
     return Checkpoint(
         name=path.name,
         sha256=file_sha256(path),
@@ -95,7 +109,9 @@ def load_checkpoint(
 def model_from_checkpoint(checkpoint: Checkpoint) -> Baseline:
     """The network with the checkpoint's weights, in eval mode and without the classifier, which only training uses."""
     model = Baseline(replace(checkpoint.architecture, num_classes=0))
-    counters = {key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")}
+    counters = {
+        key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")
+    }
     used = {key: value for key, value in checkpoint.state_dict.items() if not key.startswith("classifier.")}
     model.load_state_dict({**counters, **used})
     return model.eval()
@@ -134,6 +150,11 @@ class _Known:
     state_dict: dict[str, Tensor]
     assumed: dict[str, str]
 
+    @property
+    def pooling_is_open(self) -> bool:
+        """Whether the weights leave the pooling open: no learned power is among them."""
+        return self.architecture.pooling == "avg" or "pooling" in self.assumed
+
 
 def _told(weights: Weights) -> _Known:
     """A checkpoint of this project tells everything itself."""
@@ -142,13 +163,19 @@ def _told(weights: Weights) -> _Known:
         architecture = TypeAdapter(Architecture).validate_python(header.get("architecture"))
         preprocess = Preprocess.model_validate(header.get("preprocess"))
     except ValidationError as error:
-        raise CheckpointError(f"its header is not valid: {error}. Write it with reidexport.save_checkpoint.") from error
+        raise CheckpointError(
+            f"its header is not valid: {error}. Write it with reidexport.save_checkpoint."
+        ) from error
     state_dict = _finite(rename_keys(weights.state_dict, REIDEXPORT))
     with torch.device("meta"):
         expected = Baseline(architecture).state_dict()
     problem = first_difference(
         {key: tuple(value.shape) for key, value in state_dict.items()},
-        {key: tuple(value.shape) for key, value in expected.items() if not key.endswith("num_batches_tracked")},
+        {
+            key: tuple(value.shape)
+            for key, value in expected.items()
+            if not key.endswith("num_batches_tracked")
+        },
     )
     if problem is not None:
         raise CheckpointError(f"its weights are not those of its {describe(architecture)}: {problem}")
@@ -172,26 +199,43 @@ def _identified(weights: Weights, arch: str | None) -> _Known:
     assumed["size"] = f"input {height_px}x{width_px} px (as in {family.name}; set with --size)"
     if architecture.non_local and architecture.pooling == "avg":
         # fast-reid's AGW pools with a fixed power that its weights do not hold.
-        state_dict["pool.p"] = torch.tensor([3.0])
         architecture = replace(architecture, pooling="gem")
         assumed["pooling"] = "generalised-mean pooling with p = 3 (as in fast-reid's AGW)"
     if weights.last_stride is None and architecture.last_stride is not None:
-        assumed["last_stride"] = f"last stride {architecture.last_stride} (as in {family.name}; set with --last-stride)"
+        assumed["last_stride"] = (
+            f"last stride {architecture.last_stride} (as in {family.name}; set with --last-stride)"
+        )
     if weights.stem_relu is None and not architecture.stem_relu:
         assumed["stem_relu"] = f"no ReLU after the stem (as in {family.name}'s code; set with --stem-relu)"
     architecture = _with_given(architecture, weights.last_stride, weights.stem_relu)
     preprocess = Preprocess(
-        height_px=height_px, width_px=width_px, resize=family.resize, mean=IMAGENET_MEAN, std=IMAGENET_STD, in_graph=True
+        height_px=height_px,
+        width_px=width_px,
+        resize=family.resize,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        in_graph=True,
     )
-    return _Known(family, architecture, preprocess, state_dict, assumed)
+    known = _Known(family, architecture, preprocess, state_dict, assumed)
+    return _with_pooling(known, architecture.pooling) if "pooling" in assumed else known
 
 
-def _with_given(architecture: Architecture, last_stride: Stride | None, stem_relu: bool | None) -> Architecture:
+def _with_given(
+    architecture: Architecture, last_stride: Stride | None, stem_relu: bool | None
+) -> Architecture:
     if last_stride is not None and architecture.last_stride is not None:
         architecture = replace(architecture, last_stride=last_stride)
     if stem_relu is not None and architecture.backbone in (*RESNETS, *IBN_RESNETS):
         architecture = replace(architecture, stem_relu=stem_relu)
     return architecture
+
+
+def _with_pooling(known: _Known, pooling: Pooling) -> _Known:
+    power = {"pool.p": torch.tensor([3.0])} if pooling == "gem" else {}
+    weights = {key: tensor for key, tensor in known.state_dict.items() if key != "pool.p"}
+    return replace(
+        known, architecture=replace(known.architecture, pooling=pooling), state_dict={**weights, **power}
+    )
 
 
 def _with_size(preprocess: Preprocess, size: tuple[int, int]) -> Preprocess:

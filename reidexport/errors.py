@@ -1,13 +1,13 @@
 """One tree of errors; the command line turns each into its exit status.
 
-    ReidExportError
-    ├── InputError            2   an argument or a file is not what the call needs
-    │   ├── CheckpointError   2   not a checkpoint, damaged, or of an unknown architecture
-    │   ├── ArtifactError     2   ONNX file, engine or manifest unreadable or unfit
-    │   ├── ImageError        2   an image that cannot be read
-    │   └── DatasetError      2   a data set folder that is missing, misnamed or empty
-    ├── NotInstalledError     3   a package or a device that is not there
-    └── ParityError           1   the exported file does not answer as its source does
+ReidExportError
+├── InputError            2   an argument or a file is not what the call needs
+│   ├── CheckpointError   2   not a checkpoint, damaged, or of an unknown architecture
+│   ├── ArtifactError     2   ONNX file, engine or manifest unreadable or unfit
+│   ├── ImageError        2   an image that cannot be read
+│   └── DatasetError      2   a data set folder that is missing, misnamed or empty
+├── NotInstalledError     3   a package or a device that is not there
+└── ParityError           1   the exported file does not answer as its source does
 """
 
 from reidruntime.errors import ArtifactError, ImageError, InputError, NotInstalledError, ReidExportError

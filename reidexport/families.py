@@ -12,11 +12,11 @@ from reidexport.models.baseline import (
     IBN_RESNETS,
     OSNETS,
     RESNETS,
-    TIMM_NAMES,
     Architecture,
     build_backbone,
 )
 from reidexport.models.resnet import StemPool
+from reidexport.models.senet import TIMM_NAMES
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -63,8 +63,17 @@ FAST_REID = Family(
         (r"^heads\.bottleneck\.", "neck."),
     ),
     backbones=(
-        "resnet18", "resnet34", "resnet50", "resnet101", "resnet50+nl", "resnet101+nl",
-        "resnet50_ibn_a", "resnet101_ibn_a", "resnet50_ibn_a+nl", "resnet101_ibn_a+nl", "resnest50",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnet50+nl",
+        "resnet101+nl",
+        "resnet50_ibn_a",
+        "resnet101_ibn_a",
+        "resnet50_ibn_a+nl",
+        "resnet101_ibn_a+nl",
+        "resnest50",
     ),  # fmt: skip
     last_stride=1,
     stem_pool="ceil",
@@ -86,7 +95,10 @@ TORCHREID = Family(
     last_stride=2,
 )
 REIDEXPORT = Family(
-    name="reidexport", key_map=(), backbones=(*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", *OSNETS), last_stride=1
+    name="reidexport",
+    key_map=(),
+    backbones=(*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", *OSNETS),
+    last_stride=1,
 )
 
 
@@ -108,7 +120,7 @@ def rename_keys(state_dict: dict[str, Tensor], family: Family) -> dict[str, Tens
     renamed = {}
     for key, tensor in state_dict.items():
         for pattern, replacement in family.key_map:
-            key = re.sub(pattern, replacement, key)  # noqa: PLW2901
+            key = re.sub(pattern, replacement, key)
         if key and not key.endswith("num_batches_tracked"):
             renamed[key] = tensor
     return _flatten_neck(renamed)

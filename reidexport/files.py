@@ -23,7 +23,9 @@ def replaced_when_whole(path: Path) -> Iterator[Path]:
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     except OSError as error:
-        raise InputError(f"{path}: cannot write there ({error.strerror}). Make the folder, or give another -o.") from error
+        raise InputError(
+            f"{path}: cannot write there ({error.strerror}). Make the folder, or give another -o."
+        ) from error
     os.close(descriptor)
     temporary = Path(name)
     try:

@@ -13,12 +13,24 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from reidruntime.manifest import Feature, Preprocess
+from reidruntime import manifest
+from reidruntime.manifest import (
+    BatchProfile,
+    Feature,
+    Manifest,
+    Parity,
+    Precision,
+    Preprocess,
+    Producer,
+    Source,
+    TensorSpec,
+)
 from torch import Tensor, fx, nn
 
 from reidexport.checkpoint import Checkpoint, model_from_checkpoint
 from reidexport.errors import InputError
 from reidexport.models.resnet import IBN
+from reidexport.version import __version__
 
 InputType = Literal["uint8", "float32"]
 
@@ -126,7 +138,9 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
     model = model_from_checkpoint(checkpoint)
     has_neck = checkpoint.architecture.neck != "none"
     if options.feature == "f_i" and not has_neck:
-        raise InputError(f"{checkpoint.name} has no neck, so it has no f_i: leave --feature out, or ask for f_t")
+        raise InputError(
+            f"{checkpoint.name} has no neck, so it has no f_i: leave --feature out, or ask for f_t"
+        )
     options = replace(options, feature=options.feature or ("f_i" if has_neck else "f_t"))
     with_neck, normalizes = options.feature == "f_i", options.input == "uint8"
     backbone = fold_batch_norms(model.backbone)
@@ -143,6 +157,45 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
         options=options,
         feature_dim=checkpoint.architecture.feature_dim if with_neck else model.backbone.out_channels,
     ).eval()
+
+
+def manifest_of_graph(
+    graph: InferenceGraph,
+    *,
+    batch: int | Literal["dynamic"] = "dynamic",
+    precision: Precision = "fp32",
+    layer_precisions: dict[str, int] | None = None,
+    parity: Parity | None = None,
+) -> Manifest:
+    """The manifest of an artifact that answers as this graph does."""
+    checkpoint, options, pixels = graph.checkpoint, graph.options, graph.preprocess
+    size = None if batch == "dynamic" else batch
+    height_width = (pixels.height_px, pixels.width_px)
+    image_shape = (*height_width, 3) if options.input == "uint8" else (3, *height_width)
+    return Manifest(
+        producer=Producer(name="reidexport", version=__version__),
+        source=Source(name=checkpoint.name, sha256=checkpoint.sha256),
+        architecture=manifest.Architecture(
+            backbone=checkpoint.architecture.backbone,
+            family=checkpoint.family,
+            last_stride=checkpoint.architecture.last_stride,
+            stem_relu=checkpoint.architecture.stem_relu,
+            pooling=checkpoint.architecture.pooling,
+            neck=checkpoint.architecture.neck,
+            feature_dim=graph.feature_dim,
+        ),
+        input=TensorSpec(name="images", dtype=options.input, shape=(size, *image_shape)),
+        output=TensorSpec(name=str(options.feature), dtype="float32", shape=(size, graph.feature_dim)),
+        preprocess=pixels,
+        feature=options.feature or "f_i",
+        normalized=options.normalize,
+        flip=options.flip,
+        metric="cosine",
+        precision=precision,
+        layer_precisions=layer_precisions or {},
+        batch_profile=BatchProfile(minimum=size or 1, optimum=size, maximum=size),
+        parity=parity,
+    )
 
 
 class _Tracer(fx.Tracer):
@@ -174,8 +227,10 @@ def fold_batch_norms(module: nn.Module) -> fx.GraphModule:
             raise InputError(f"the BatchNorm {node.target} follows {before.target}: nothing to fold it into")
         if isinstance(norm, IBN) and isinstance(norm.BN, nn.BatchNorm2d):
             scale, shift = _scale_shift(norm.BN)
-            untouched = torch.ones(norm.half, dtype=torch.float64)
-            _scale_outputs(layer, torch.cat((untouched, scale)), torch.cat((torch.zeros_like(untouched), shift)))
+            untouched = torch.ones(norm.num_instance, dtype=torch.float64)
+            _scale_outputs(
+                layer, torch.cat((untouched, scale)), torch.cat((torch.zeros_like(untouched), shift))
+            )
             norm.BN = nn.Identity()
         elif isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
             _scale_outputs(layer, *_scale_shift(norm))
@@ -196,8 +251,12 @@ def _scale_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]
 def _scale_outputs(layer: nn.Conv2d | nn.Linear, scale: Tensor, shift: Tensor) -> None:
     """Make a layer compute ``scale · layer(x) + shift``, per output channel."""
     weight = layer.weight.detach().double()
-    bias = torch.zeros(len(scale), dtype=torch.float64) if layer.bias is None else layer.bias.detach().double()
-    layer.weight = nn.Parameter((weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).float(), requires_grad=False)
+    bias = (
+        torch.zeros(len(scale), dtype=torch.float64) if layer.bias is None else layer.bias.detach().double()
+    )
+    layer.weight = nn.Parameter(
+        (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).float(), requires_grad=False
+    )
     layer.bias = nn.Parameter((bias * scale + shift).float(), requires_grad=False)
 
 

@@ -56,7 +56,9 @@ def _names(family: Family, arch: str | None) -> list[str]:
         return list(family.backbones)
     names = [name for name in family.backbones if name in (arch, f"{arch}+nl")]
     if not names:
-        raise CheckpointError(f"--arch {arch}: {family.name} has no such backbone; it has {', '.join(family.backbones)}")
+        raise CheckpointError(
+            f"--arch {arch}: {family.name} has no such backbone; it has {', '.join(family.backbones)}"
+        )
     return names
 
 

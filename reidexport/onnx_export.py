@@ -9,21 +9,11 @@ from typing import Literal
 import numpy as np
 import onnx
 import torch
-from reidruntime.manifest import (
-    METADATA_KEY,
-    Architecture,
-    BatchProfile,
-    Manifest,
-    Parity,
-    Precision,
-    Producer,
-    Source,
-    TensorSpec,
-)
+from reidruntime.manifest import METADATA_KEY, Manifest, Parity, Precision
 
 from reidexport.errors import InputError, NotInstalledError, ParityError
 from reidexport.files import replaced_when_whole
-from reidexport.graph import InferenceGraph
+from reidexport.graph import InferenceGraph, manifest_of_graph
 from reidexport.precision import fp16_graph
 from reidexport.version import __version__
 
@@ -68,7 +58,9 @@ def onnx_from_graph(
         onnx.save(model, temporary)
         onnx.checker.check_model(str(temporary), full_check=True)
         parity = _check_parity(graph, temporary, batch, precision)
-        manifest = _manifest(graph, model, batch, precision, parity)
+        manifest = manifest_of_graph(
+            graph, batch=batch, precision=precision, layer_precisions=layer_precisions(model), parity=parity
+        )
         entry = model.metadata_props.add()
         entry.key, entry.value = METADATA_KEY, manifest.to_json()
         onnx.save(model, temporary)
@@ -109,7 +101,9 @@ def _onnx_model(graph: InferenceGraph, batch: int | Literal["dynamic"]) -> onnx.
 def _check_structure(model: onnx.ModelProto) -> None:
     opset = {entry.domain: entry.version for entry in model.opset_import}.get("")
     if opset != OPSET:
-        raise ParityError(f"the exporter wrote opset {opset}, expected {OPSET}: this torch or onnxscript is not supported")
+        raise ParityError(
+            f"the exporter wrote opset {opset}, expected {OPSET}: this torch or onnxscript is not supported"
+        )
     leftover = sorted({node.op_type for node in model.graph.node} & {"BatchNormalization", "Dropout"})
     if leftover:
         raise ParityError(f"the graph still holds {', '.join(leftover)}, which inference must not")
@@ -128,7 +122,9 @@ def _check_parity(
         expected = graph(images).double().numpy()
         found = session.run(None, {"images": images.numpy()})[0].astype(np.float64)
         if found.shape != expected.shape:
-            raise ParityError(f"at batch {size} the file answers with shape {found.shape}, torch with {expected.shape}")
+            raise ParityError(
+                f"at batch {size} the file answers with shape {found.shape}, torch with {expected.shape}"
+            )
         norms = np.linalg.norm(expected, axis=1)
         errors.append(float((np.linalg.norm(found - expected, axis=1) / norms).max()))
         cosines.append(float(((found * expected).sum(1) / norms / np.linalg.norm(found, axis=1)).min()))
@@ -139,44 +135,10 @@ def _check_parity(
                 f"{TOLERANCE[precision]:.0e}; nothing was written"
             )
     return Parity(
-        reference=graph.checkpoint.name, num_images=num_images, min_cosine=min(cosines), max_relative_l2=max(errors)
-    )
-
-
-def _manifest(
-    graph: InferenceGraph,
-    model: onnx.ModelProto,
-    batch: int | Literal["dynamic"],
-    precision: Precision,
-    parity: Parity,
-) -> Manifest:
-    checkpoint, options, pixels = graph.checkpoint, graph.options, graph.preprocess
-    size = None if batch == "dynamic" else batch
-    hwc = (pixels.height_px, pixels.width_px, 3)
-    image_shape = hwc if options.input == "uint8" else (3, *hwc[:2])
-    return Manifest(
-        producer=Producer(name="reidexport", version=__version__),
-        source=Source(name=checkpoint.name, sha256=checkpoint.sha256),
-        architecture=Architecture(
-            backbone=checkpoint.architecture.backbone,
-            family=checkpoint.family,
-            last_stride=checkpoint.architecture.last_stride,
-            stem_relu=checkpoint.architecture.stem_relu,
-            pooling=checkpoint.architecture.pooling,
-            neck=checkpoint.architecture.neck,
-            feature_dim=graph.feature_dim,
-        ),
-        input=TensorSpec(name="images", dtype=options.input, shape=(size, *image_shape)),
-        output=TensorSpec(name=str(options.feature), dtype="float32", shape=(size, graph.feature_dim)),
-        preprocess=pixels,
-        feature=options.feature or "f_i",
-        normalized=options.normalize,
-        flip=options.flip,
-        metric="cosine",
-        precision=precision,
-        layer_precisions=layer_precisions(model),
-        batch_profile=BatchProfile(minimum=size or 1, optimum=size, maximum=size),
-        parity=parity,
+        reference=graph.checkpoint.name,
+        num_images=num_images,
+        min_cosine=min(cosines),
+        max_relative_l2=max(errors),
     )
 
 

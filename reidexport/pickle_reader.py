@@ -35,9 +35,24 @@ STORAGE_DTYPES: dict[str, torch.dtype] = {
 }
 # A checkpoint has no use for these: one that names them was made to attack whoever loads it.
 CODE_MODULES = frozenset(
-    "os posix nt subprocess sys shutil socket importlib runpy pty ctypes webbrowser code multiprocessing".split()
+    [
+        "os",
+        "posix",
+        "nt",
+        "subprocess",
+        "sys",
+        "shutil",
+        "socket",
+        "importlib",
+        "runpy",
+        "pty",
+        "ctypes",
+        "webbrowser",
+        "code",
+        "multiprocessing",
+    ]
 )
-CODE_BUILTINS = frozenset("eval exec compile open __import__ breakpoint input".split())
+CODE_BUILTINS = frozenset(["eval", "exec", "compile", "open", "__import__", "breakpoint", "input"])
 # What a damaged or hostile stream makes the unpickler raise.
 STREAM_ERRORS = (
     pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, ValueError, TypeError, RuntimeError,
@@ -85,7 +100,9 @@ class _Storage:
         self.data, self.dtype = data, dtype
 
 
-def _tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
+def _tensor(
+    storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
+) -> Tensor:
     return torch.as_strided(storage.data.view(storage.dtype), size, stride, offset)
 
 
@@ -167,7 +184,9 @@ class _LegacyUnpickler(_InertUnpickler):
         if key not in self.storages:
             num_bytes = num_elements * dtype.itemsize
             if num_bytes > self.file_size:
-                raise CheckpointError(f"storage {key} claims {num_bytes} bytes in a file of {self.file_size}: it is cut")
+                raise CheckpointError(
+                    f"storage {key} claims {num_bytes} bytes in a file of {self.file_size}: it is cut"
+                )
             self.storages[key] = _Storage(torch.empty(num_bytes, dtype=torch.uint8), dtype)
         return self.storages[key]
 
@@ -216,7 +235,9 @@ def _read_zip(path: Path) -> object:
             raise CheckpointError("this is a zip archive, but not one of torch.save: it holds no data.pkl")
         folder = pickles[0].removesuffix("/data.pkl")
         if f"{folder}/byteorder" in names and archive.read(f"{folder}/byteorder") != b"little":
-            raise CheckpointError("it was saved on a big-endian machine. Load and save it again on a little-endian one.")
+            raise CheckpointError(
+                "it was saved on a big-endian machine. Load and save it again on a little-endian one."
+            )
         return _ZipUnpickler(archive, folder).load_without_code()
 
 

@@ -100,7 +100,9 @@ def _draw_cell(
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_PX)
     right, bottom = left + width + 2 * _FRAME_PX - 1, top + height + 2 * _FRAME_PX - 1
     draw.rectangle((left, top, right, bottom), fill=colour)
-    sheet.paste(_opened(record.path).resize(thumbnail, Image.Resampling.LANCZOS), (left + _FRAME_PX, top + _FRAME_PX))
+    sheet.paste(
+        _opened(record.path).resize(thumbnail, Image.Resampling.LANCZOS), (left + _FRAME_PX, top + _FRAME_PX)
+    )
     draw.text((left + _FRAME_PX, bottom + 3), f"{record.pid:04d}  cam {record.camid + 1}", _INK, font)
     draw.text((left + _FRAME_PX, bottom + 3 + _FONT_PX), distance, _SOFT_INK, font)
 

@@ -53,7 +53,9 @@ def read_weights(path: Path) -> Weights:
         raise CheckpointError(f"{path}: the file is empty. Copy or download it again.")
     if head.startswith((b"version https://git-lfs", b"<")):
         kind = "a Git LFS pointer" if head.startswith(b"version") else "a web page"
-        raise CheckpointError(f"{path}: this is {kind}, not the checkpoint itself. Download the file it stands for.")
+        raise CheckpointError(
+            f"{path}: this is {kind}, not the checkpoint itself. Download the file it stands for."
+        )
     if head[8:9] == b"{":
         return _read_safetensors(path)
     if not head.startswith((b"PK", b"\x80")):
@@ -71,7 +73,9 @@ def _read_safetensors(path: Path) -> Weights:
             state_dict = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             header = (file.metadata() or {}).get(FORMAT)
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error}). Copy or download it again.") from error
+        raise CheckpointError(
+            f"{path}: not a whole safetensors file ({error}). Copy or download it again."
+        ) from error
     return Weights(state_dict, "safetensors", header=None if header is None else json.loads(header))
 
 
@@ -80,7 +84,9 @@ def _unwrap(path: Path, loaded: object) -> Weights:
     if isinstance(loaded, StandIn):
         return _weights_of_module(path, loaded)
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, expected a dict of tensors or a module")
+        raise CheckpointError(
+            f"{path}: holds a {type(loaded).__name__}, expected a dict of tensors or a module"
+        )
     if loaded.get("format") == FORMAT:
         return Weights(_tensors(path, loaded["state_dict"]), "reidexport checkpoint", header=loaded)
     for wrapper in WRAPPERS:
@@ -108,7 +114,9 @@ def _tensors(path: Path, state_dict: dict[Any, Any]) -> dict[str, Tensor]:
         )
     if not tensors:
         keys = ", ".join(map(str, list(state_dict)[:8])) or "nothing"
-        raise CheckpointError(f"{path}: holds no tensors (its keys: {keys}). Expected a state dict or one under 'model'.")
+        raise CheckpointError(
+            f"{path}: holds no tensors (its keys: {keys}). Expected a state dict or one under 'model'."
+        )
     while all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
     return tensors
@@ -118,17 +126,23 @@ def _weights_of_module(path: Path, module: StandIn) -> Weights:
     """Weights, last stride and stem ReLU of a pickled ``nn.Module`` whose classes are not here."""
     name = module.qualified_name
     if "optim" in name:
-        raise CheckpointError(f"{path}: this is a pickled optimizer ({name}), not the model. Pass the model's file.")
+        raise CheckpointError(
+            f"{path}: this is a pickled optimizer ({name}), not the model. Pass the model's file."
+        )
     state_dict = {key: value for key, value in _walk(module, "") if isinstance(value, Tensor)}
     if not state_dict:
         raise CheckpointError(f"{path}: holds a pickled {name}, which has no weights. Expected a model.")
     tensors = _tensors(path, state_dict)
-    modules = {key.removeprefix("module."): value for key, value in _walk(module, "") if isinstance(value, StandIn)}
+    modules = {
+        key.removeprefix("module."): value for key, value in _walk(module, "") if isinstance(value, StandIn)
+    }
     first_block = next((key for key in modules if key.endswith("layer4.0")), None)
     strides = [
         value.state["stride"]
         for key, value in modules.items()
-        if first_block is not None and key.startswith(f"{first_block}.") and isinstance(value.state.get("stride"), tuple)
+        if first_block is not None
+        and key.startswith(f"{first_block}.")
+        and isinstance(value.state.get("stride"), tuple)
     ]
     relu_name = None if first_block is None else first_block.removesuffix("layer4.0") + "relu"
     return Weights(
@@ -144,10 +158,10 @@ def _walk(module: StandIn, prefix: str) -> list[tuple[str, Tensor | StandIn]]:
     found: list[tuple[str, Tensor | StandIn]] = []
     state = module.state if isinstance(module.state, dict) else {}
     for group in ("_parameters", "_buffers"):
-        found += [(prefix + name, value) for name, value in (state.get(group) or {}).items() if value is not None]
+        found += [
+            (prefix + name, value) for name, value in (state.get(group) or {}).items() if value is not None
+        ]
     for name, child in (state.get("_modules") or {}).items():
         if isinstance(child, StandIn):
             found += [(prefix + name, child), *_walk(child, f"{prefix}{name}.")]
     return found
-
-

@@ -1,0 +1,32 @@
+"""The command line: one file per command, each parses, calls one public function and prints.
+
+Results go to stdout, progress and messages to stderr. Exit status: 0 done, 1 a gate failed, 2 bad input or usage,
+3 something that is not installed or not there.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Run the ``reidexport`` command."""
+    try:
+        from reidexport.cli.app import app
+    except ModuleNotFoundError as error:
+        print(f'reidexport: {error.name} is not installed: pip install "reidexport[cli]"', file=sys.stderr)
+        sys.exit(3)
+    from reidexport.errors import ReidExportError
+
+    try:
+        app()
+    except ReidExportError as error:
+        print(f"reidexport: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except ModuleNotFoundError as error:
+        print(f"reidexport: {error.name} is not installed: {_advice(error.name or '')}", file=sys.stderr)
+        sys.exit(3)
+
+
+def _advice(module: str) -> str:
+    backends = {"onnxruntime", "openvino"}
+    extra = "cpu" if module.partition(".")[0] in backends else "export"
+    return f'pip install "reidexport[{extra}]"'

@@ -126,4 +126,6 @@ def _build_neck(neck: Neck, in_features: int, feature_dim: int) -> nn.Module:
         return norm
     if neck == "reduction-bnneck":
         return nn.Sequential(nn.Linear(in_features, feature_dim, bias=False), nn.BatchNorm1d(feature_dim))
-    return nn.Sequential(nn.Linear(in_features, feature_dim), nn.BatchNorm1d(feature_dim), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.Linear(in_features, feature_dim), nn.BatchNorm1d(feature_dim), nn.ReLU(inplace=True)
+    )

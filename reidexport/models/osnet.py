@@ -41,7 +41,8 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C_out, H/stride, W/stride)."""
-        return self.relu(self.bn(self.conv(x)))
+        y: Tensor = self.relu(self.bn(self.conv(x)))
+        return y
 
 
 class LightConv3x3(nn.Module):
@@ -56,7 +57,8 @@ class LightConv3x3(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the shape."""
-        return self.relu(self.bn(self.conv2(self.conv1(x))))
+        y: Tensor = self.relu(self.bn(self.conv2(self.conv1(x))))
+        return y
 
 
 class LightConvStream(nn.Module):
@@ -68,7 +70,8 @@ class LightConvStream(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the shape."""
-        return self.layers(x)
+        y: Tensor = self.layers(x)
+        return y
 
 
 class ChannelGate(nn.Module):
@@ -96,7 +99,9 @@ class OSBlock(nn.Module):
         self.conv1 = ConvNorm(in_channels, mid_channels)
         self.conv2 = nn.ModuleList(LightConvStream(mid_channels, depth) for depth in (1, 2, 3, 4))
         self.gate = ChannelGate(mid_channels)
-        self.conv3 = ConvNorm(mid_channels, out_channels, norm="none" if self.in_residual else "batch", relu=False)
+        self.conv3 = ConvNorm(
+            mid_channels, out_channels, norm="none" if self.in_residual else "batch", relu=False
+        )
         self.downsample: nn.Module = nn.Identity()
         if in_channels != out_channels:
             self.downsample = ConvNorm(in_channels, out_channels, relu=False)
@@ -124,7 +129,10 @@ class OSNet(nn.Module):
         self.conv1 = ConvNorm(3, channels[0], 7, 2, norm="batch" if variant == "plain" else "instance")
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.conv2, self.conv3, self.conv4 = (
-            nn.Sequential(OSBlock(channels[i], channels[i + 1], first), OSBlock(channels[i + 1], channels[i + 1], second))
+            nn.Sequential(
+                OSBlock(channels[i], channels[i + 1], first),
+                OSBlock(channels[i + 1], channels[i + 1], second),
+            )
             for i, (first, second) in enumerate(BLOCKS[variant])
         )
         self.pool2 = nn.Sequential(ConvNorm(channels[1], channels[1]), nn.AvgPool2d(2, stride=2))
@@ -135,7 +143,8 @@ class OSNet(nn.Module):
         """(B, 3, H, W) → (B, out_channels, H/16, W/16)."""
         x = self.pool2(self.conv2(self.maxpool(self.conv1(x))))
         x = self.pool3(self.conv3(x))
-        return self.conv5(self.conv4(x))
+        features: Tensor = self.conv5(self.conv4(x))
+        return features
 
 
 def _instance_norm(channels: int) -> nn.InstanceNorm2d:

@@ -1,5 +1,7 @@
 """ResNeSt-50 as in fast-reid (its S50), on timm's layers."""
 
+from typing import Any
+
 import timm
 from torch import Tensor, nn
 
@@ -15,17 +17,22 @@ class ResNeSt50(nn.Module):
 
     def __init__(self, last_stride: int) -> None:
         super().__init__()
-        trunk = timm.create_model(
+        trunk: Any = timm.create_model(
             "resnest50d", pretrained=False, num_classes=0, output_stride=16 if last_stride == 1 else 32
         )
         if last_stride == 1:
             trunk.layer4[0].avd_last = nn.AvgPool2d(3, stride=1, padding=1)
             trunk.layer4[0].downsample[0] = nn.Identity()
         self.conv1, self.bn1, self.act1, self.maxpool = trunk.conv1, trunk.bn1, trunk.act1, trunk.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            trunk.layer1,
+            trunk.layer2,
+            trunk.layer3,
+            trunk.layer4,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, 2048, h, w)."""
         x = self.maxpool(self.act1(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return x
+        features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return features

@@ -27,13 +27,13 @@ class IBN(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.half = channels // 2
-        self.IN = nn.InstanceNorm2d(self.half, affine=True)
-        self.BN: nn.Module = nn.BatchNorm2d(channels - self.half)
+        self.num_instance = channels // 2
+        self.IN = nn.InstanceNorm2d(self.num_instance, affine=True)
+        self.BN: nn.Module = nn.BatchNorm2d(channels - self.num_instance)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape."""
-        return torch.cat((self.IN(x[:, : self.half]), self.BN(x[:, self.half :])), 1)
+        return torch.cat((self.IN(x[:, : self.num_instance]), self.BN(x[:, self.num_instance :])), 1)
 
 
 class NonLocal(nn.Module):
@@ -49,7 +49,8 @@ class NonLocal(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape; with one channel, theta·(phi·g) needs no H·W × H·W matrix."""
         phi_g = (self.phi(x) * self.g(x)).mean((2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)
-        return x + self.W(self.theta(x) * phi_g)
+        attended: Tensor = self.W(self.theta(x) * phi_g)
+        return x + attended
 
 
 class ResNet(nn.Module):
@@ -74,7 +75,12 @@ class ResNet(nn.Module):
         self.conv1, self.bn1 = trunk.conv1, trunk.bn1
         self.relu = nn.ReLU(inplace=True) if stem_relu else nn.Identity()
         self.maxpool = trunk.maxpool if stem_pool == "padded" else nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            trunk.layer1,
+            trunk.layer2,
+            trunk.layer3,
+            trunk.layer4,
+        )
         set_last_stride(self.layer4, last_stride)
         if ibn:
             self._replace_first_norms_by_ibn()
@@ -91,17 +97,18 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, out_channels, h, w)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for layer, non_local in (
-            (self.layer1, self.NL_1),
-            (self.layer2, self.NL_2),
-            (self.layer3, self.NL_3),
-            (self.layer4, self.NL_4),
-        ):
-            first_with_non_local = len(layer) - len(non_local)
-            for index, block in enumerate(layer):
-                x = block(x)
-                if index >= first_with_non_local:
-                    x = non_local[index - first_with_non_local](x)
+        for stage in (1, 2, 3, 4):
+            x = self._run_stage(x, self.get_submodule(f"layer{stage}"), self.get_submodule(f"NL_{stage}"))
+        return x
+
+    def _run_stage(self, x: Tensor, layer: nn.Module, non_local: nn.Module) -> Tensor:
+        """The blocks of a stage, the last ones each followed by a non-local block."""
+        blocks, attentions = list(layer.children()), list(non_local.children())
+        num_plain = len(blocks) - len(attentions)
+        for block in blocks[:num_plain]:
+            x = block(x)
+        for block, attention in zip(blocks[num_plain:], attentions, strict=True):
+            x = attention(block(x))
         return x
 
 

@@ -1,5 +1,7 @@
 """SE-ResNet, SE-ResNeXt and SENet-154 as in reid-strong-baseline, on timm's copies of the same code."""
 
+from typing import Any
+
 import timm
 from torch import Tensor, nn
 
@@ -25,13 +27,18 @@ class SENet(nn.Module):
 
     def __init__(self, name: str, last_stride: int) -> None:
         super().__init__()
-        trunk = timm.create_model(TIMM_NAMES[name], pretrained=False, num_classes=0)
+        trunk: Any = timm.create_model(TIMM_NAMES[name], pretrained=False, num_classes=0)
         self.layer0, self.pool0 = trunk.layer0, trunk.pool0
-        self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            trunk.layer1,
+            trunk.layer2,
+            trunk.layer3,
+            trunk.layer4,
+        )
         set_last_stride(self.layer4, last_stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, 2048, h, w)."""
         x = self.pool0(self.layer0(x))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return x
+        features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return features

@@ -1,5 +1,30 @@
 """Open an exported re-identification artifact and turn person images into embeddings.
 
-    with open_session("model.onnx") as session:
-        embeddings = session.embed(images)     # uint8 HWC arrays or paths -> (N, D) float32
+>>> with open_session("model.onnx") as session:
+...     embeddings = session.embed(images)  # uint8 HWC arrays or paths -> (N, D) float32
 """
+
+from reidruntime.errors import (
+    ArtifactError,
+    ImageError,
+    InputError,
+    NotInstalledError,
+    ReidExportError,
+)
+from reidruntime.foreign import manifest_for_foreign_onnx
+from reidruntime.manifest import Manifest
+from reidruntime.onnx_metadata import manifest_from_onnx
+from reidruntime.session import Session, open_session
+
+__all__ = [
+    "ArtifactError",
+    "ImageError",
+    "InputError",
+    "Manifest",
+    "NotInstalledError",
+    "ReidExportError",
+    "Session",
+    "manifest_for_foreign_onnx",
+    "manifest_from_onnx",
+    "open_session",
+]

@@ -7,13 +7,13 @@ it is a file of its own, ``NAME.engine.json``.
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reidruntime.errors import ArtifactError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 METADATA_KEY = "reidexport.manifest"
 
 Feature = Literal["f_i", "f_t"]
@@ -47,12 +47,12 @@ class Source(_Frozen):
 
 
 class Architecture(_Frozen):
-    """The network: what ``reidexport inspect`` prints and what a rebuild needs."""
+    """The network: what ``reidexport inspect`` prints and what a rebuild needs; None where it is not known."""
 
     backbone: str
     family: str
     last_stride: Literal[1, 2] | None = None
-    stem_relu: bool
+    stem_relu: bool | None
     pooling: str
     neck: str
     feature_dim: PositiveInt

@@ -1,0 +1,72 @@
+"""Does a manifest tell the truth about its file? Asked before any backend loads the file."""
+
+from math import prod
+from pathlib import Path
+
+from reidruntime.errors import ArtifactError
+from reidruntime.manifest import Manifest, TensorSpec
+from reidruntime.onnx_metadata import OnnxFile, OnnxTensor, Shape, shape_text
+
+_WHAT_TO_DO = "Export the artifact again, or pass the facts that fit this file."
+
+
+def check_manifest(manifest: Manifest, file: OnnxFile, path: Path) -> None:
+    """Compare names, dtypes and shapes of the manifest with the file's, and its preprocessing with its input.
+
+    Raises:
+        ArtifactError: they disagree; the message says what was expected, what was found, and what to do.
+    """
+    _check_preprocess(manifest, path)
+    if len(file.inputs) != 1:
+        names = [tensor.name for tensor in file.inputs]
+        raise ArtifactError(f"{path}: expected one input, found {names}. {_WHAT_TO_DO}")
+    _check_tensor("input", manifest.input, file.inputs, path)
+    _check_tensor("output", manifest.output, file.outputs, path)
+    feature_dim = prod(size or 0 for size in manifest.output.shape[1:])
+    if feature_dim != manifest.architecture.feature_dim:
+        raise ArtifactError(
+            f"{path}: the manifest says {manifest.architecture.feature_dim} dimensions, "
+            f"but its output has shape {shape_text(manifest.output.shape)}. {_WHAT_TO_DO}"
+        )
+
+
+def _check_preprocess(manifest: Manifest, path: Path) -> None:
+    wanted = manifest.preprocess
+    size = (wanted.height_px, wanted.width_px)
+    expected = (*size, 3) if wanted.layout == "NHWC" else (3, *size)
+    found = manifest.input.shape
+    if len(found) != 4 or found[1:] != expected:
+        raise ArtifactError(
+            f"{path}: the manifest asks for {size[0]}x{size[1]} images in {wanted.layout}, so the input "
+            f"must be {shape_text((None, *expected))}, but it says {shape_text(found)}. {_WHAT_TO_DO}"
+        )
+    allowed = ("uint8",) if wanted.in_graph else ("float32", "float16")
+    if manifest.input.dtype not in allowed:
+        raise ArtifactError(
+            f"{path}: normalisation is {'in' if wanted.in_graph else 'not in'} the graph, so the input must "
+            f"be {' or '.join(allowed)}, but the manifest says {manifest.input.dtype}. {_WHAT_TO_DO}"
+        )
+
+
+def _check_tensor(role: str, spec: TensorSpec, tensors: tuple[OnnxTensor, ...], path: Path) -> None:
+    found = {tensor.name: tensor for tensor in tensors}.get(spec.name)
+    if found is None:
+        names = ", ".join(repr(tensor.name) for tensor in tensors)
+        raise ArtifactError(
+            f"{path}: the manifest's {role} {spec.name!r} is not in the file, which has {names}. "
+            f"{_WHAT_TO_DO}"
+        )
+    if found.dtype != spec.dtype or not _fits(spec.shape, found.shape):
+        raise ArtifactError(
+            f"{path}: {role} {spec.name!r}: the manifest expects {spec.dtype} {shape_text(spec.shape)}, "
+            f"the file has {found.dtype} {shape_text(found.shape)}. {_WHAT_TO_DO}"
+        )
+
+
+def _fits(expected: Shape, found: Shape | None) -> bool:
+    """Equal where the file states a size; a batch that is dynamic in the manifest must be so in the file."""
+    if found is None:
+        return True
+    return len(expected) == len(found) and all(
+        size is None or size == wanted for wanted, size in zip(expected, found, strict=True)
+    )

@@ -1,0 +1,165 @@
+"""A manifest for an ONNX file that some other program wrote."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from reidruntime.backends import Network, open_backend
+from reidruntime.errors import ArtifactError
+from reidruntime.manifest import (
+    Architecture,
+    BatchProfile,
+    ChannelOrder,
+    Channels3,
+    Feature,
+    Layout,
+    Manifest,
+    Metric,
+    Precision,
+    Preprocess,
+    Producer,
+    ResizeKernel,
+    Source,
+    TensorSpec,
+)
+from reidruntime.onnx_metadata import OnnxTensor, Shape, read_onnx, shape_text
+
+_FLOATS = ("float32", "float16")
+
+
+def manifest_for_foreign_onnx(
+    path: str | Path,
+    *,
+    height_px: int,
+    width_px: int,
+    mean: Channels3,
+    std: Channels3,
+    channel_order: ChannelOrder = "RGB",
+    layout: Layout = "NCHW",
+    resize: ResizeKernel = "bilinear",
+    feature: Feature = "f_i",
+    normalized: bool = False,
+    metric: Metric = "cosine",
+    precision: Precision = "fp32",
+) -> Manifest:
+    """State the facts that a file without a manifest does not tell; names and shapes are read from the file.
+
+    Args:
+        path: the ONNX file: one image input, and an output of shape (N, D) or (N, D, 1, 1); of several
+            outputs the first such one is taken.
+        height_px: height that the images are resized to; must agree with the file.
+        width_px: width, likewise.
+        mean: per channel, in ``channel_order``, of pixels in [0, 1]. A network that takes raw 0-255 floats
+            has mean 0 and std 1/255.
+        std: per channel, in ``channel_order``, of pixels in [0, 1].
+        channel_order: the order the network takes, ``"RGB"`` or ``"BGR"``.
+        layout: ``"NCHW"`` or ``"NHWC"``. A uint8 input gets the pixels as they are, mean and std unused.
+        resize: the kernel of the training code.
+        feature: what the network emits, where that is known.
+        normalized: whether its rows have unit length.
+        metric: how to compare its rows.
+        precision: of the file's weights.
+
+    Returns:
+        A manifest of family ``"foreign"``; what is not known of the architecture is called unknown.
+
+    Raises:
+        ArtifactError: the file has no such input or output, or disagrees with the size or the layout.
+        NotInstalledError: the file does not state its output's shape, and no backend is there to find out.
+    """
+    path = Path(path)
+    file = read_onnx(path)
+    if len(file.inputs) != 1:
+        raise ArtifactError(f"{path}: expected one image input, found {_listed(file.inputs)}.")
+    image = file.inputs[0]
+    pixels = (height_px, width_px, 3) if layout == "NHWC" else (3, height_px, width_px)
+    batch = _batch(image, pixels, path)
+    taken = TensorSpec(name=image.name, dtype=image.dtype, shape=(batch, *pixels))
+    output, feature_dim = _feature_output(taken, file.outputs, path)
+    return Manifest(
+        producer=Producer(name=file.producer[0] or "unknown", version=file.producer[1] or "unknown"),
+        source=Source(name=path.name, sha256=_sha256(path)),
+        architecture=_unknown_architecture(feature_dim),
+        input=taken,
+        output=output,
+        preprocess=Preprocess(
+            height_px=height_px,
+            width_px=width_px,
+            channel_order=channel_order,
+            layout=layout,
+            resize=resize,
+            mean=mean,
+            std=std,
+            in_graph=image.dtype == "uint8",
+        ),
+        feature=feature,
+        normalized=normalized,
+        flip=False,
+        metric=metric,
+        precision=precision,
+        layer_precisions={},
+        batch_profile=BatchProfile(minimum=batch, maximum=batch) if batch else BatchProfile(),
+    )
+
+
+def _batch(image: OnnxTensor, pixels: tuple[int, int, int], path: Path) -> int | None:
+    """The batch size that is fixed in the file, or None; size, layout and dtype are checked on the way."""
+    shape = image.shape
+    agrees = shape is None or (
+        len(shape) == 4
+        and all(size in (None, wanted) for size, wanted in zip(shape[1:], pixels, strict=True))
+    )
+    if not agrees:
+        raise ArtifactError(
+            f"{path}: input {image.name!r} has shape {shape_text(shape)}; the given size and layout need "
+            f"{shape_text((None, *pixels))}. Correct --size (HxW) or --layout."
+        )
+    if image.dtype not in (*_FLOATS, "uint8"):
+        raise ArtifactError(
+            f"{path}: input {image.name!r} is {image.dtype}; expected float32, float16 or uint8."
+        )
+    return shape[0] if shape else None
+
+
+def _feature_output(image: TensorSpec, outputs: tuple[OnnxTensor, ...], path: Path) -> tuple[TensorSpec, int]:
+    """The first output that can be a batch of embeddings, and how many dimensions those have."""
+    for output in outputs:
+        if output.dtype not in _FLOATS:
+            continue
+        stated = output.shape
+        shape = stated if stated and None not in stated[1:] else _shape_by_running(image, output, path)
+        row = tuple(size for size in shape[1:] if size)
+        if len(row) == 1 or (len(row) == 3 and row[1:] == (1, 1)):
+            spec = TensorSpec(name=output.name, dtype=output.dtype, shape=(image.shape[0], *row))
+            return spec, row[0]
+    raise ArtifactError(
+        f"{path}: no output is a batch of embeddings, float of shape (N, D) or (N, D, 1, 1); "
+        f"found {_listed(outputs)}. Export the network without its classifier, with a pooled output."
+    )
+
+
+def _shape_by_running(image: TensorSpec, output: OnnxTensor, path: Path) -> Shape:
+    network = Network(path, image.name, output.name, "fp32")
+    _, backend = open_backend(network, "auto", "cpu", threads=1)
+    return backend.run(np.zeros([size or 1 for size in image.shape], image.dtype)).shape
+
+
+def _unknown_architecture(feature_dim: int) -> Architecture:
+    return Architecture(
+        backbone="unknown",
+        family="foreign",
+        stem_relu=None,
+        pooling="unknown",
+        neck="unknown",
+        feature_dim=feature_dim,
+    )
+
+
+def _listed(tensors: tuple[OnnxTensor, ...]) -> str:
+    return ", ".join(f"{t.name!r} {t.dtype} {shape_text(t.shape)}" for t in tensors) or "none"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,248 @@
+"""A session: an artifact opened on this machine, from images to embeddings."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidruntime.backends import Backend, BackendName, DeviceName, Network, open_backend
+from reidruntime.checks import check_manifest
+from reidruntime.errors import ArtifactError, ImageError, InputError, NotInstalledError
+from reidruntime.manifest import METADATA_KEY, Manifest, manifest_from_json
+from reidruntime.onnx_metadata import OnnxFile, read_onnx
+from reidruntime.preprocess import describe_preprocessing, image_pixels, normalize
+from reidruntime.resize import Image8
+
+Image = Image8 | str | Path
+Features = NDArray[np.float32]
+_DEFAULT_BATCH = 32
+_Prepared = tuple[list[int], Image8, list[tuple[int, ImageError]]]
+
+
+def open_session(
+    artifact: str | Path,
+    *,
+    backend: BackendName = "auto",
+    device: DeviceName = "auto",
+    threads: int | None = None,
+    manifest: Manifest | None = None,
+) -> "Session":
+    """Check an artifact against its manifest and load it.
+
+    Args:
+        artifact: an ONNX file.
+        backend: ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: the fastest one installed, in the order
+            that :func:`reidruntime.backends.choose` gives.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where it can be used.
+        threads: for the network, and as many again for reading images; default: the CPUs that this
+            process may use.
+        manifest: the facts about a file that carries none (see
+            :func:`reidruntime.foreign.manifest_for_foreign_onnx`); takes precedence over the file's own.
+
+    Returns:
+        A session, which closes itself at the end of a ``with`` block.
+
+    Raises:
+        ArtifactError: the file is unreadable, has no manifest, or is not what its manifest says.
+        InputError: an option has a value that does not exist.
+        NotInstalledError: the backend or device is not there; nothing else is taken in its place.
+    """
+    path = Path(artifact)
+    if path.suffix in (".engine", ".plan"):
+        raise NotInstalledError(f"{path}: this version cannot open TensorRT plans yet. Open the ONNX file.")
+    threads = default_threads() if threads is None else threads
+    if threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}.")
+    file = read_onnx(path)
+    manifest = manifest or _own_manifest(file, path)
+    check_manifest(manifest, file, path)
+    network = Network(path, manifest.input.name, manifest.output.name, manifest.precision)
+    name, loaded = open_backend(network, backend, device, threads)
+    return Session(manifest, name, loaded, threads)
+
+
+def default_threads() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Session:
+    """An opened artifact; made by :func:`open_session`. One caller at a time.
+
+    Attributes:
+        manifest: the facts about the artifact.
+        backend: ``"onnxruntime"`` or ``"openvino"``.
+        description: one line: backend and version, device, threads, computing precision, image reading.
+    """
+
+    def __init__(self, manifest: Manifest, backend: str, loaded: Backend, threads: int) -> None:
+        self.manifest = manifest
+        self.backend = backend
+        self.description = f"{loaded.describe()}; {describe_preprocessing()}"
+        self._network: Backend | None = loaded
+        self._threads = threads
+
+    def embed(
+        self,
+        images: Sequence[Image],
+        *,
+        batch_size: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Features:
+        """Embed images.
+
+        Args:
+            images: paths, and uint8 RGB arrays of shape (H, W, 3) of any size, in any mixture.
+            batch_size: images per run of the network; default: the artifact's optimum, or 32.
+            progress: called with the number of images done after every batch.
+
+        Returns:
+            float32, shape (len(images), feature dimension); row i belongs to image i.
+
+        Raises:
+            ImageError: an image cannot be read; the message names it.
+            InputError: ``images`` is a single path, or the session is closed.
+        """
+        if isinstance(images, str | Path):
+            raise InputError(f"Expected a list of images, got the single path {str(images)!r}.")
+        features = np.empty((len(images), self.manifest.architecture.feature_dim), np.float32)
+        for indices, rows in self.embed_batches(images, batch_size=batch_size):
+            features[indices] = rows
+            if progress:
+                progress(indices[-1] + 1)
+        return features
+
+    def embed_batches(
+        self,
+        images: Iterable[Image],
+        *,
+        batch_size: int | None = None,
+        on_bad_image: Callable[[int, ImageError], None] | None = None,
+    ) -> Iterator[tuple[list[int], Features]]:
+        """Embed a stream of images, holding only a few batches of it in memory.
+
+        Worker threads read the next batches while the network answers one.
+
+        Args:
+            images: as for :meth:`embed`, but any iterable.
+            batch_size: as for :meth:`embed`.
+            on_bad_image: called with the position and the error of an image that cannot be read, which is
+                then left out; default: the error is raised.
+
+        Yields:
+            The positions of a batch's images, and their features: float32, shape (n, feature dimension).
+        """
+        size = self._batch_size(batch_size)
+        numbered = iter(enumerate(images))
+        pending: deque[Future[_Prepared]] = deque()
+        with ThreadPoolExecutor(self._threads, "reidruntime") as workers:
+            try:
+                while True:
+                    while len(pending) <= self._threads and (batch := list(islice(numbered, size))):
+                        pending.append(workers.submit(self._prepare, batch))
+                    if not pending:
+                        return
+                    indices, pixels, bad = pending.popleft().result()
+                    for index, error in bad:
+                        if on_bad_image is None:
+                            raise error
+                        on_bad_image(index, error)
+                    if indices:
+                        yield indices, self.run(pixels)
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    def run(self, batch: Image8) -> Features:
+        """Answer images that already have the artifact's size and channel order.
+
+        Args:
+            batch: uint8, shape (N, height_px, width_px, 3), any N: it is split and padded as the artifact's
+                batch profile needs.
+
+        Returns:
+            float32, shape (N, feature dimension).
+
+        Raises:
+            InputError: the batch has another dtype or shape, or the session is closed.
+        """
+        wanted = (self.manifest.preprocess.height_px, self.manifest.preprocess.width_px, 3)
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != wanted:
+            raise InputError(
+                f"Expected a uint8 batch of shape (N, {wanted[0]}, {wanted[1]}, 3), "
+                f"got {batch.dtype} of shape {batch.shape}."
+            )
+        limit = self.manifest.batch_profile.maximum or max(len(batch), 1)
+        parts = [self._answer(batch[start : start + limit]) for start in range(0, len(batch), limit)]
+        return np.concatenate(parts) if parts else self._no_features()
+
+    def close(self) -> None:
+        """Give the network's memory back; the session cannot be used any more."""
+        self._network = None
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _batch_size(self, wanted: int | None) -> int:
+        if wanted is not None and wanted < 1:
+            raise InputError(f"batch_size must be at least 1, got {wanted}.")
+        profile = self.manifest.batch_profile
+        size = wanted or profile.optimum or profile.static or _DEFAULT_BATCH
+        return min(size, profile.maximum) if profile.maximum else size
+
+    def _prepare(self, batch: list[tuple[int, Image]]) -> _Prepared:
+        """Read one batch, in a worker thread."""
+        preprocess = self.manifest.preprocess
+        indices: list[int] = []
+        bad: list[tuple[int, ImageError]] = []
+        pixels = np.empty((len(batch), preprocess.height_px, preprocess.width_px, 3), np.uint8)
+        for index, image in batch:
+            try:
+                pixels[len(indices)] = image_pixels(image, f"image {index}", preprocess)
+                indices.append(index)
+            except ImageError as error:
+                bad.append((index, error))
+        return indices, pixels[: len(indices)], bad
+
+    def _answer(self, batch: Image8) -> Features:
+        """One run of the network, its last row repeated up to the smallest batch that the artifact takes."""
+        if self._network is None:
+            raise InputError("The session is closed. Open it again with open_session().")
+        missing = max(self.manifest.batch_profile.minimum - len(batch), 0)
+        padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+        answer = self._network.run(self._tensor(padded))
+        return answer.reshape(len(padded), -1)[: len(batch)].astype(np.float32, copy=False)
+
+    def _tensor(self, batch: Image8) -> NDArray[Any]:
+        preprocess = self.manifest.preprocess
+        if not preprocess.in_graph:
+            return normalize(batch, preprocess).astype(self.manifest.input.dtype, copy=False)
+        ordered = batch if preprocess.layout == "NHWC" else batch.transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(ordered)
+
+    def _no_features(self) -> Features:
+        return np.empty((0, self.manifest.architecture.feature_dim), np.float32)
+
+
+def _own_manifest(file: OnnxFile, path: Path) -> Manifest:
+    text = file.metadata.get(METADATA_KEY)
+    if text is None:
+        raise ArtifactError(
+            f"{path}: the file carries no manifest, so its image size, mean, std, channel order and layout "
+            "are not known. On the command line give --size HxW --mean R,G,B --std R,G,B "
+            "--channel-order RGB|BGR --layout NCHW|NHWC; in Python "
+            "open_session(path, manifest=manifest_for_foreign_onnx(path, ...))."
+        )
+    return manifest_from_json(text, str(path))

@@ -1,0 +1,46 @@
+"""The commands, gathered."""
+
+from typing import Annotated
+
+import typer
+
+from reidexport.cli.bench import bench
+from reidexport.cli.demo import demo
+from reidexport.cli.doctor import doctor
+from reidexport.cli.embed import embed
+from reidexport.cli.eval import eval_
+from reidexport.cli.inspect import inspect
+from reidexport.cli.onnx import onnx
+from reidexport.cli.verify import verify
+
+app = typer.Typer(
+    help="From a person re-identification checkpoint to an engine that provably gives the same answers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command, name in (
+    (onnx, "onnx"),
+    (verify, "verify"),
+    (eval_, "eval"),
+    (embed, "embed"),
+    (bench, "bench"),
+    (inspect, "inspect"),
+    (doctor, "doctor"),
+    (demo, "demo"),
+):
+    app.command(name)(command)
+
+
+@app.callback()
+def _version(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    if version:
+        from reidexport.version import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit

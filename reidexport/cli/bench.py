@@ -1,0 +1,77 @@
+"""``reidexport bench``: latency and throughput of an artifact."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from reidexport.cli import artifact_options as options
+from reidexport.cli.json_file import JsonOption, write_json
+from reidexport.errors import InputError
+from reidexport.image_paths import find_images
+from reidexport.timing import BenchReport, bench_session
+
+
+def bench(
+    artifact: options.ArtifactArgument,
+    batch: Annotated[str, typer.Option(metavar="N,N,...", help="Batch sizes to measure.")] = "1,8,32",
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure each batch size.")] = 3.0,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Also measure from these files or folders, reading included."),
+    ] = None,
+    backend: options.BackendOption = "auto",
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
+    size: options.SizeOption = None,
+    mean: options.MeanOption = None,
+    std: options.StdOption = None,
+    channel_order: options.ChannelOrderOption = None,
+    layout: options.LayoutOption = None,
+    resize: options.ResizeOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Measure latency and throughput of an artifact.
+
+    The network alone, from pixels in memory; with --images also from files to embeddings.
+    """
+    batch_sizes = _parse_batches(batch)
+    paths = find_images(images or [])
+    with options.open_artifact(
+        artifact,
+        backend=backend,
+        device=device,
+        threads=threads,
+        size=size,
+        mean=mean,
+        std=std,
+        channel_order=channel_order,
+        layout=layout,
+        resize=resize,
+    ) as session:
+        report = bench_session(session, batch_sizes, seconds_per_batch=seconds, image_paths=paths)
+    write_json(json_file, {"artifact": str(artifact), **asdict(report)})
+    _print(report)
+
+
+def _parse_batches(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"--batch {text!r}: expected positive numbers with commas between, as in 1,8,32.")
+    return [int(part) for part in parts]
+
+
+def _print(report: BenchReport) -> None:
+    for warning in report.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(report.session)
+    typer.echo(f"{'batch':>6} {'p50 ms':>9} {'p90 ms':>9} {'p99 ms':>9} {'images/s':>9}")
+    for row in report.batches:
+        latencies = f"{row.p50_ms:9.2f} {row.p90_ms:9.2f} {row.p99_ms:9.2f}"
+        typer.echo(f"{row.batch_size:6d} {latencies} {row.images_per_s:9.1f}")
+    if report.end_to_end:
+        whole = report.end_to_end
+        typer.echo(
+            f"from {whole.num_images} files: {whole.images_per_s:.1f} images/s, {whole.share_of_net:.1%} of "
+            f"the network alone at batch {whole.batch_size} ({whole.net_images_per_s:.1f} images/s)"
+        )

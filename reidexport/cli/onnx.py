@@ -1,0 +1,91 @@
+"""``reidexport onnx``: checkpoint → ONNX."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from reidexport.cli.artifact_options import parse_size
+from reidexport.errors import InputError
+
+
+def onnx(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of any known project.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Where to write; default: the checkpoint's name with .onnx."),
+    ] = None,
+    feature: Annotated[
+        Literal["f_i", "f_t"] | None,
+        typer.Option(help="Feature behind (f_i) or before (f_t) the neck; default: f_i."),
+    ] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Make every feature unit length.")] = False,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Average the features of the image and its mirror.")
+    ] = False,
+    input_: Annotated[
+        Literal["uint8", "float32"],
+        typer.Option("--input", help="uint8: raw RGB pixels, NHWC. float32: normalised images, NCHW."),
+    ] = "uint8",
+    batch: Annotated[
+        str, typer.Option(help="'dynamic', or the one batch size that the file takes.")
+    ] = "dynamic",
+    fp16: Annotated[
+        bool, typer.Option("--fp16/--fp32", help="Half the convolutions, or keep all in FP32.")
+    ] = False,
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Input size, such as 256x128.")] = None,
+    last_stride: Annotated[int | None, typer.Option(min=1, max=2, help="Stride of the last stage.")] = None,
+    stem_relu: Annotated[
+        bool | None,
+        typer.Option("--stem-relu/--no-stem-relu", help="Whether a ReLU follows a ResNet's stem."),
+    ] = None,
+    pooling: Annotated[
+        Literal["avg", "gem"] | None, typer.Option(help="Global pooling; gem has p = 3.")
+    ] = None,
+    arch: Annotated[str | None, typer.Option(help="The backbone, when it is not recognised.")] = None,
+) -> None:
+    """Fold a checkpoint into an inference graph and write it as ONNX, checked against torch."""
+    import json
+    import sys
+
+    from reidexport.checkpoint import load_checkpoint
+    from reidexport.graph import GraphOptions, graph_from_checkpoint
+    from reidexport.onnx_export import onnx_from_graph
+
+    loaded = load_checkpoint(
+        checkpoint,
+        arch=arch,
+        last_stride=None if last_stride is None else (1 if last_stride == 1 else 2),
+        stem_relu=stem_relu,
+        pooling=pooling,
+        size=parse_size(size) if size else None,
+    )
+    print(f"{checkpoint}: {loaded.summary}", file=sys.stderr)
+    for fact in loaded.assumed:
+        print(f"  assumed: {fact}", file=sys.stderr)
+    graph = graph_from_checkpoint(loaded, GraphOptions(feature, normalize, flip, input_))
+    target = output or checkpoint.with_suffix(".onnx")
+    manifest = onnx_from_graph(graph, target, batch=_parse_batch(batch), precision="fp16" if fp16 else "fp32")
+    source, answer = manifest.input, manifest.output
+    parity = manifest.parity
+    print(f"wrote {target} ({target.stat().st_size / 2**20:.1f} MiB, {manifest.precision})")
+    print(f"  in   {source.name}: {source.dtype} {_shape(source.shape)}")
+    print(f"  out  {answer.name}: {answer.dtype} {_shape(answer.shape)}")
+    print(f"  layers {json.dumps(manifest.layer_precisions)}")
+    if parity:
+        print(
+            f"  same as torch on {parity.num_images} images: relative L2 error at most {parity.max_relative_l2:.1e}, "
+            f"cosine at least {parity.min_cosine:.7f}"
+        )
+
+
+def _parse_batch(text: str) -> int | Literal["dynamic"]:
+    if text == "dynamic":
+        return "dynamic"
+    if not (text.isdecimal() and int(text)):
+        raise InputError(f"--batch {text}: expected 'dynamic' or a batch size of at least 1")
+    return int(text)
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "[" + ", ".join("batch" if size is None else str(size) for size in shape) + "]"

@@ -1,0 +1,93 @@
+"""``reidexport verify``: the gate."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from reidexport.cli import artifact_options as options
+from reidexport.cli.json_file import JsonOption, write_json
+
+NUM_DRAWN = 64
+
+
+def verify(
+    candidate: Annotated[Path, typer.Argument(help="The artifact under test.")],
+    reference: Annotated[Path, typer.Option(help="The checkpoint or artifact that it must answer like.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Data set folder: also compare rank-1 and mAP. Default: drawn people.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Which data set, where the folder holds several.")
+    ] = None,
+    metric: Annotated[
+        Literal["cosine", "euclidean"] | None, typer.Option(help="Distance; default: the candidate's.")
+    ] = None,
+    min_cosine: Annotated[float, typer.Option(help="Lowest cosine that any image may have.")] = 0.999,
+    max_rank1_drop: Annotated[float, typer.Option(help="Allowed loss of rank-1, percentage points.")] = 0.1,
+    max_map_drop: Annotated[float, typer.Option(help="Allowed loss of mAP, percentage points.")] = 0.1,
+    backend: options.BackendOption = "auto",
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Compare an artifact with its reference; exit status 1 when it lost more than allowed."""
+    from reidruntime.session import open_session
+
+    from reidexport.datasets import load_dataset
+    from reidexport.opening import open_reference
+    from reidexport.progress import progress_bar
+    from reidexport.synthetic import draw_people
+    from reidexport.verification import Limits
+    from reidexport.verification import verify as verify_sessions
+
+    limits = Limits(min_cosine, max_rank1_drop, max_map_drop)
+    records = load_dataset(data, dataset) if data else None
+    images = [] if records else draw_people(NUM_DRAWN)
+    total = 2 * (len(records.query) + len(records.gallery) if records else len(images))
+    with (
+        open_session(candidate, backend=backend, device=device, threads=threads) as artifact,
+        open_reference(reference, artifact.manifest, threads=threads) as original,
+        progress_bar("comparing", total) as progress,
+    ):
+        result = verify_sessions(
+            artifact,
+            original,
+            images=images,
+            dataset=records,
+            limits=limits,
+            metric=metric,
+            progress=progress,
+        )
+    content = {**result.as_json(), "artifact": str(candidate), "reference_file": str(reference)}
+    write_json(json_file, content)
+    _print(content)
+    if not result.passed:
+        for failure in result.failures:
+            print(f"FAILED: {failure}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _print(result: dict[str, Any]) -> None:
+    print(f"candidate  {result['candidate']}")
+    print(f"reference  {result['reference']}")
+    print(
+        f"features   {result['num_images']} images: cosine at least {result['min_cosine']:.7f}, "
+        f"relative L2 error at most {result['max_relative_l2']:.1e}"
+    )
+    consistency = ", ".join(
+        f"{key.replace('_', ' ')} {value:.1e}" for key, value in result["batch_consistency"].items()
+    )
+    print(f"batches    largest change of a row: {consistency}")
+    print(f"neighbours top-1 {result['top1_agreement']:.2%} the same, top-10 {result['top10_agreement']:.2%}")
+    if result["dataset"]:
+        for who in ("reference", "candidate"):
+            ranks = result[f"{who}_ranks"]
+            print(
+                f"{who:<10} rank-1 {ranks['rank1']:.2%}  mAP {ranks['mAP']:.2%}  ({result['dataset']}, {result['metric']})"
+            )
+        print(f"drops      rank-1 {result['drops']['rank1']:.3f}  mAP {result['drops']['mAP']:.3f} points")
+    worst = ", ".join(f"{Path(item['image']).name} {item['cosine']:.7f}" for item in result["worst"])
+    print(f"worst      {worst}")
+    print("PASSED" if result["passed"] else "FAILED")

@@ -1,0 +1,154 @@
+"""The folder trees that data sets come in: how each is recognised, and how each is read."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from reidexport.datasets.records import Dataset, ImageRecord, records_from_folder
+from reidexport.errors import DatasetError
+
+# The names under which people keep data sets that share Market-1501's tree, in lower case.
+USUAL_FOLDERS = {
+    "market1501": "market1501",
+    "market-1501": "market1501",
+    "market-1501-v15.09.15": "market1501",
+    "dukemtmcreid": "dukemtmcreid",
+    "dukemtmc-reid": "dukemtmcreid",
+    "detected": "cuhk03-detected",
+    "labeled": "cuhk03-labeled",
+}
+
+_BOXES = ("bounding_box_train", "query", "bounding_box_test")
+_BOXES_TREE = """{}/
+    bounding_box_train/  0002_c1s1_000451_03.jpg …
+    query/               0001_c1s1_001051_00.jpg …
+    bounding_box_test/   0001_c1s1_002301_00.jpg …"""
+_LISTS = ("list_train.txt", "list_query.txt", "list_gallery.txt")
+_MSMT17_FOLDERS = {"msmt17-v1": ("train", "test"), "msmt17-v2": ("mask_train_v2", "mask_test_v2")}
+_MSMT17_TREE = (
+    "{}/\n    list_train.txt  list_query.txt  list_gallery.txt\n    {}/  0000/0000_000_01_….jpg …\n    {}/"
+)
+_CUHK03_HELP = (
+    "\nor what torchreid makes of the raw cuhk-03.mat: images_{0}/ beside splits_new_{0}.json. The .mat file "
+    "itself is not read: run torchreid's CUHK03 loader on it once, or get the CUHK03-NP images."
+)
+
+TREES = {
+    "market1501": _BOXES_TREE.format("market1501"),
+    "dukemtmcreid": _BOXES_TREE.format("DukeMTMC-reID"),
+    "msmt17-v1": _MSMT17_TREE.format("MSMT17_V1", *_MSMT17_FOLDERS["msmt17-v1"]),
+    "msmt17-v2": _MSMT17_TREE.format("MSMT17_V2", *_MSMT17_FOLDERS["msmt17-v2"]),
+    "cuhk03-detected": _BOXES_TREE.format("cuhk03-np/detected") + _CUHK03_HELP.format("detected"),
+    "cuhk03-labeled": _BOXES_TREE.format("cuhk03-np/labeled") + _CUHK03_HELP.format("labeled"),
+    "folder": """ANY NAME/
+    query/    1_c1_anything.jpg …
+    gallery/  1_c2_anything.jpg …
+    train/    (optional)""",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set that was recognised in a folder and not read yet; ``names`` are those it answers to."""
+
+    folder: Path
+    names: tuple[str, ...]
+    read: Callable[[Path, str], Dataset]
+
+
+def recognised_in(folder: Path) -> list[Found]:
+    """The data sets whose tree starts at ``folder``: none, one, or two for CUHK03's detected and labeled."""
+    if all((folder / name).is_dir() for name in _BOXES):
+        return [Found(folder, _boxes_names(folder), _read_boxes)]
+    if all((folder / name).is_file() for name in _LISTS):
+        versions = [
+            name for name, parts in _MSMT17_FOLDERS.items() if all((folder / p).is_dir() for p in parts)
+        ]
+        return [Found(folder, (name,), _read_msmt17) for name in versions]
+    if all((folder / name).is_dir() for name in ("query", "gallery")):
+        return [Found(folder, (folder.absolute().name, "folder"), _read_folder)]
+    kinds = [kind for kind in ("detected", "labeled") if _splits_file(folder, kind).is_file()]
+    return [Found(folder, (f"cuhk03-{kind}",), _read_cuhk03_splits) for kind in kinds]
+
+
+def _boxes_names(folder: Path) -> tuple[str, ...]:
+    """A well-known folder name decides; any other one may be called what the user says it is."""
+    known = USUAL_FOLDERS.get(folder.absolute().name.lower())
+    return (known,) if known else (folder.absolute().name, *sorted(set(USUAL_FOLDERS.values())))
+
+
+def _read_boxes(folder: Path, name: str) -> Dataset:
+    """Market-1501 (Zheng et al., ICCV 2015) and the data sets that copied its tree."""
+    return Dataset(name, *(records_from_folder(folder / part) for part in _BOXES))
+
+
+def _read_folder(folder: Path, name: str) -> Dataset:
+    train = folder / "train"
+    return Dataset(
+        name,
+        records_from_folder(train) if train.is_dir() else (),
+        records_from_folder(folder / "query"),
+        records_from_folder(folder / "gallery"),
+    )
+
+
+def _read_msmt17(folder: Path, name: str) -> Dataset:
+    """MSMT17 (Wei et al., CVPR 2018): ``list_val.txt`` is left out, as in the published protocol."""
+    train_folder, test_folder = _MSMT17_FOLDERS[name]
+    # Both halves number their people from 0, which elsewhere means a distractor: shift, and keep them apart.
+    train = _records_from_list(folder / "list_train.txt", folder / train_folder, first_pid=1)
+    first_test_pid = max(record.pid for record in train) + 1
+    query, gallery = (
+        _records_from_list(folder / f"list_{part}.txt", folder / test_folder, first_pid=first_test_pid)
+        for part in ("query", "gallery")
+    )
+    return Dataset(name, train, query, gallery)
+
+
+def _records_from_list(listing: Path, folder: Path, *, first_pid: int) -> tuple[ImageRecord, ...]:
+    lines = [line for line in listing.read_text().splitlines() if line.strip()]
+    if not lines:
+        raise DatasetError(
+            f"{listing} is empty. Expected lines such as 0000/0000_000_01_0303morning_0008_0.jpg 0"
+        )
+    return tuple(_record_from_line(line, listing, folder, first_pid) for line in lines)
+
+
+def _record_from_line(line: str, listing: Path, folder: Path, first_pid: int) -> ImageRecord:
+    try:
+        name, pid = line.split()
+        camera = int(Path(name).name.split("_")[2])
+        return ImageRecord(folder / name, first_pid + int(pid), camera - 1)
+    except (ValueError, IndexError) as error:
+        raise DatasetError(
+            f"{listing}: cannot read the line {line!r}. Expected 0000/0000_000_01_0303morning_0008_0.jpg 0"
+        ) from error
+
+
+def _splits_file(folder: Path, kind: str) -> Path:
+    return folder / f"splits_new_{kind}.json"
+
+
+def _read_cuhk03_splits(folder: Path, name: str) -> Dataset:
+    """CUHK03 (Li et al., CVPR 2014) in the protocol of Zhong et al., CVPR 2017, as torchreid unpacks it."""
+    kind = name.removeprefix("cuhk03-")
+    listing = _splits_file(folder, kind)
+    try:
+        (split,) = json.loads(listing.read_text())
+        parts = [split[part] for part in ("train", "query", "gallery")]
+        records = [
+            tuple(_cuhk03_record(folder / f"images_{kind}", path) for path, _, _ in part) for part in parts
+        ]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise DatasetError(
+            f"{listing} is not a split file as torchreid writes it: {error!r}. Delete and remake it."
+        ) from error
+    return Dataset(name, *records)
+
+
+def _cuhk03_record(folder: Path, path: str) -> ImageRecord:
+    # The listed pids are labels that start at 0 in each half; the name tells <camera pair>_<person>_<view>.
+    name = path.replace("\\", "/").rsplit("/", 1)[-1]
+    pair, person, view = (int(part) for part in name.split("_")[:3])
+    return ImageRecord(folder / name, pid=1000 * pair + person, camid=view - 1)

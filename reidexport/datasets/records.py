@@ -1,0 +1,71 @@
+"""What a data set is made of, and how images named after their person and camera become records."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from reidexport.errors import DatasetError
+
+JUNK_PID = -1
+DISTRACTOR_PID = 0
+
+_SUFFIXES = {".jpg", ".jpeg", ".png"}
+_PID_AND_CAMERA = re.compile(r"(-?\d+)_c(\d+)")
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image: its path, its person, and its camera.
+
+    ``pid`` is -1 for junk (never scored) and 0 for a distractor (scored, but nobody's match);
+    ``camid`` counts from 0.
+    """
+
+    path: Path
+    pid: int
+    camid: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Train, query and gallery records in the order of their file names; ``train`` may be empty.
+
+    The gallery holds junk and distractors too: :mod:`reidexport.metrics` knows what to do with them.
+    """
+
+    name: str
+    train: tuple[ImageRecord, ...]
+    query: tuple[ImageRecord, ...]
+    gallery: tuple[ImageRecord, ...]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The JPEG and PNG files of a folder, sorted by name; hidden files and ``Thumbs.db`` are not images.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    paths = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    images = sorted(path for path in paths if not path.name.startswith("."))
+    if not images:
+        raise DatasetError(f"{folder} holds no *.jpg, *.jpeg or *.png image.")
+    return images
+
+
+def records_from_folder(folder: Path) -> tuple[ImageRecord, ...]:
+    """Records of images that are named ``<pid>_c<camera>…``, with cameras counted from 1.
+
+    Raises:
+        DatasetError: there is no image, or one that is named otherwise.
+    """
+    return tuple(_record_from_name(path) for path in images_in(folder))
+
+
+def _record_from_name(path: Path) -> ImageRecord:
+    found = _PID_AND_CAMERA.match(path.name)
+    if found is None or int(found[1]) < JUNK_PID or int(found[2]) < 1:
+        raise DatasetError(
+            f"{path}: the name tells no person and camera. Expected <pid>_c<camera>_<anything>, such as "
+            "0001_c1s1_000151_00.jpg, with pid -1 for junk, 0 for a distractor, and cameras from 1."
+        )
+    return ImageRecord(path, pid=int(found[1]), camid=int(found[2]) - 1)

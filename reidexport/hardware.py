@@ -1,0 +1,113 @@
+"""What the processor and NVIDIA's driver offer to this process, asked without any framework."""
+
+import ctypes
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+# What networks profit from, and the flags by which Linux tells it on x86-64 and ARM.
+_FEATURES = {
+    "AVX2": ("avx2",),
+    "AVX-512": ("avx512f",),
+    "VNNI": ("avx512_vnni", "avx_vnni"),
+    "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
+    "AMX": ("amx_tile",),
+    "NEON": ("asimd",),
+    "SVE": ("sve",),
+    "I8MM": ("i8mm",),
+}
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU that CUDA offers to this process; ``compute_capability`` such as "9.0"."""
+
+    name: str
+    compute_capability: str
+    memory_mib: int
+
+
+@dataclass(frozen=True)
+class NvidiaDriver:
+    """NVIDIA's driver.
+
+    Attributes:
+        version: such as "580.95.05"; None where it is not told.
+        cuda: the newest CUDA that it runs, such as "13.0".
+        gpus: those that this process may use.
+        problem: why CUDA does not start, or None.
+    """
+
+    version: str | None
+    cuda: str | None
+    gpus: tuple[Gpu, ...]
+    problem: str | None = None
+
+
+def cpu_features(cpuinfo: str) -> tuple[str, ...]:
+    """The instruction sets that matter to networks, from the text of ``/proc/cpuinfo``; empty if it is not told."""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    flags = set(found.group(1).split()) if found else set()
+    return tuple(name for name, any_of in _FEATURES.items() if flags & set(any_of))
+
+
+def cpuinfo_text() -> str:
+    """The text of ``/proc/cpuinfo``, or "" on systems without one."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.is_file() else ""
+
+
+def nvidia_driver(
+    cuda_library: str = "libcuda.so.1", nvml_library: str = "libnvidia-ml.so.1"
+) -> NvidiaDriver | None:
+    """Ask NVIDIA's driver what it is and which GPUs this process may use; None where it is not installed."""
+    try:
+        cuda = ctypes.CDLL(cuda_library)
+    except OSError:
+        return None
+    version = _driver_version(nvml_library)
+    number = ctypes.c_int(0)
+    cuda.cuDriverGetVersion(ctypes.byref(number))
+    newest = f"{number.value // 1000}.{number.value % 1000 // 10}"
+    status = cuda.cuInit(0)
+    if status != 0:
+        return NvidiaDriver(version, newest, (), f"CUDA does not start ({_error_name(cuda, status)})")
+    count = ctypes.c_int(0)
+    cuda.cuDeviceGetCount(ctypes.byref(count))
+    return NvidiaDriver(version, newest, tuple(_gpu(cuda, index) for index in range(count.value)))
+
+
+def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
+    device, memory, name = ctypes.c_int(0), ctypes.c_size_t(0), ctypes.create_string_buffer(256)
+    cuda.cuDeviceGet(ctypes.byref(device), index)
+    cuda.cuDeviceGetName(name, len(name), device)
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    major, minor = _attribute(cuda, device, _MAJOR), _attribute(cuda, device, _MINOR)
+    return Gpu(name.value.decode(), f"{major}.{minor}", memory.value >> 20)
+
+
+def _attribute(cuda: ctypes.CDLL, device: ctypes.c_int, which: int) -> int:
+    value = ctypes.c_int(0)
+    cuda.cuDeviceGetAttribute(ctypes.byref(value), which, device)
+    return value.value
+
+
+def _error_name(cuda: ctypes.CDLL, status: int) -> str:
+    text = ctypes.c_char_p()
+    cuda.cuGetErrorName(status, ctypes.byref(text))
+    return text.value.decode() if text.value else f"error {status}"
+
+
+def _driver_version(nvml_library: str) -> str | None:
+    """CUDA tells only the CUDA version; the driver's own is NVML's to tell."""
+    try:
+        nvml = ctypes.CDLL(nvml_library)
+    except OSError:
+        return None
+    text = ctypes.create_string_buffer(96)
+    if nvml.nvmlInit_v2() != 0:
+        return None
+    known = nvml.nvmlSystemGetDriverVersion(text, len(text)) == 0
+    nvml.nvmlShutdown()
+    return text.value.decode() if known else None

@@ -1,0 +1,45 @@
+"""Which images a user means by files, folders and patterns."""
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from reidexport.errors import InputError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+
+
+def find_images(sources: Sequence[str | Path]) -> list[str]:
+    """List the images behind files, folders and glob patterns.
+
+    Args:
+        sources: files (taken whatever their suffix), folders (searched with all their subfolders for
+            ``IMAGE_SUFFIXES``, in order of name) and patterns such as ``"crops/**/*.jpg"``.
+
+    Returns:
+        Paths in the order of ``sources``, each once.
+
+    Raises:
+        InputError: a source does not exist, or holds no image.
+    """
+    return list(dict.fromkeys(path for source in sources for path in _images_of(str(source))))
+
+
+def _images_of(source: str) -> Iterator[str]:
+    path = Path(source)
+    if path.is_file():
+        yield source
+    elif path.is_dir():
+        yield from _images_in(path)
+    elif matches := sorted(glob.glob(source, recursive=True)):  # noqa: PTH207 - Path has no absolute patterns
+        for match in map(Path, matches):
+            yield from _images_in(match) if match.is_dir() else [str(match)]
+    else:
+        raise InputError(f"{source}: no such file or folder, and no file matches it as a pattern.")
+
+
+def _images_in(folder: Path) -> list[str]:
+    found = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not found:
+        raise InputError(f"{folder}: the folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+    return found

@@ -1,0 +1,85 @@
+"""What is this file? A checkpoint, an ONNX file or an engine, described as plain data."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from reidruntime.manifest import engine_manifest_path, manifest_from_json
+from reidruntime.onnx_metadata import manifest_from_onnx
+
+from reidexport.errors import ArtifactError
+from reidexport.files import file_sha256
+from reidexport.opening import kind_of
+
+
+def inspect_file(path: str | Path) -> dict[str, Any]:
+    """Describe a checkpoint, an ONNX file or an engine.
+
+    Returns:
+        A dict of plain data with at least ``file``, ``kind`` ("checkpoint", "onnx" or "engine"), ``sha256`` and
+        ``size_mib``.
+
+    Raises:
+        ArtifactError: there is no such file, or it is damaged.
+        CheckpointError: it is neither an artifact nor a checkpoint that can be read.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    describe = {"checkpoint": _checkpoint, "onnx": _onnx, "engine": _engine}[kind]
+    return {
+        "file": str(path),
+        "kind": kind,
+        "size_mib": round(path.stat().st_size / 2**20, 2),
+        "sha256": file_sha256(path),
+        **describe(path),
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from reidexport.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(path)
+    return {
+        "family": checkpoint.family,
+        "layout": checkpoint.layout,
+        **asdict(checkpoint.architecture),
+        "num_parameters": sum(tensor.numel() for tensor in checkpoint.state_dict.values()),
+        "input": f"{checkpoint.preprocess.height_px}x{checkpoint.preprocess.width_px} px, {checkpoint.preprocess.resize}",
+        "assumed": list(checkpoint.assumed),
+    }
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    import onnx
+
+    manifest = manifest_from_onnx(path)
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        raise ArtifactError(f"{path}: not an ONNX file ({error})") from error
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return {
+        "opset": next((entry.version for entry in model.opset_import if entry.domain == ""), None),
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "inputs": [_tensor(value) for value in model.graph.input if value.name not in weights],
+        "outputs": [_tensor(value) for value in model.graph.output],
+        "operators": dict(Counter(node.op_type for node in model.graph.node).most_common()),
+        "manifest": manifest.model_dump(mode="json") if manifest else None,
+    }
+
+
+def _engine(path: Path) -> dict[str, Any]:
+    beside = engine_manifest_path(path)
+    if not beside.is_file():
+        return {"manifest": None}
+    return {"manifest": manifest_from_json(beside.read_text(), str(beside)).model_dump(mode="json")}
+
+
+def _tensor(value: Any) -> str:
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = ", ".join(str(dim.dim_param or dim.dim_value) for dim in tensor.shape.dim)
+    return f"{value.name}: {onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} [{shape}]"

@@ -1,0 +1,138 @@
+"""The finished part of a long embedding run, kept on disk until the whole is written.
+
+``NAME.partial/`` holds ``run.json`` (what is being embedded, with what) and one ``.npz`` a shard, each
+written to a temporary name, flushed to the disk and renamed: a run that dies loses at most the shard that it
+was filling.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidexport.errors import InputError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Answers for the images from ``start`` to ``stop`` of a run's list.
+
+    ``positions`` (n,) and ``embeddings`` (n, D) are of the good images; ``bad_positions`` and ``reasons`` of
+    the others.
+    """
+
+    start: int
+    stop: int
+    positions: NDArray[np.int64]
+    embeddings: NDArray[np.float32]
+    bad_positions: NDArray[np.int64]
+    reasons: NDArray[np.str_]
+
+
+def partial_folder(output: Path) -> Path:
+    """Where the shards of an output file lie: ``NAME.partial`` beside it."""
+    return output.with_name(output.name + ".partial")
+
+
+def start_run(output: Path, paths: Sequence[str], manifest_sha256: str, resume: bool) -> int:
+    """Make the folder of shards, or find the one of an interrupted run.
+
+    Returns:
+        How many of ``paths`` are finished.
+
+    Raises:
+        InputError: an interrupted run is there and ``resume`` is false, or it was of other images or of
+            another artifact; or the folder cannot be made.
+    """
+    folder = partial_folder(output)
+    run: dict[str, str | int] = {
+        "manifest_sha256": manifest_sha256,
+        "paths_sha256": _sha256_of(paths),
+        "num_images": len(paths),
+    }
+    if not folder.exists():
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made ({error.strerror}). Give another -o.") from error
+        _write_whole(folder / "run.json", lambda file: file.write(json.dumps(run).encode()))
+        return 0
+    if not resume:
+        raise InputError(
+            f"{folder}: an interrupted run lies there. Go on with --resume, or delete the folder."
+        )
+    _check_same_run(folder, run)
+    stop = 0
+    for path in _shard_files(folder):
+        stop = int(path.stem.split("-")[2])
+    return stop
+
+
+def write_shard(output: Path, shard: Shard) -> None:
+    """Put a finished shard on the disk."""
+    name = f"shard-{shard.start:09d}-{shard.stop:09d}.npz"
+    _write_whole(
+        partial_folder(output) / name,
+        lambda file: np.savez(
+            file,
+            positions=shard.positions,
+            embeddings=shard.embeddings,
+            bad_positions=shard.bad_positions,
+            reasons=shard.reasons,
+        ),
+    )
+
+
+def read_shards(output: Path) -> Iterator[Shard]:
+    """The finished shards in order, one in memory at a time."""
+    for path in _shard_files(partial_folder(output)):
+        _, start, stop = path.stem.split("-")
+        with np.load(path) as arrays:
+            yield Shard(int(start), int(stop), **arrays)
+
+
+def remove_shards(output: Path) -> None:
+    """Delete the folder of shards."""
+    shutil.rmtree(partial_folder(output))
+
+
+def _shard_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("shard-*.npz"))
+
+
+def _check_same_run(folder: Path, run: dict[str, str | int]) -> None:
+    try:
+        before = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: not the folder of an interrupted run ({error}). Delete it.") from error
+    if before["manifest_sha256"] != run["manifest_sha256"]:
+        raise InputError(
+            f"{folder}: the interrupted run used another artifact (manifest "
+            f"{before['manifest_sha256'][:12]}, now {str(run['manifest_sha256'])[:12]}). "
+            "Take that artifact, or delete the folder."
+        )
+    if before != run:
+        raise InputError(
+            f"{folder}: the interrupted run was of other images ({before['num_images']}, now "
+            f"{run['num_images']}). Give the same paths, or delete the folder."
+        )
+
+
+def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _sha256_of(paths: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(paths).encode()).hexdigest()

@@ -1,0 +1,133 @@
+"""How fast a session answers: latency of the network per batch size, and images per second from files."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from reidruntime import Session
+from reidruntime.resize import Image8
+
+from reidexport.errors import InputError
+from reidexport.machine import MachineInfo, machine_info, package_versions
+
+_MIN_REPEATS = 5
+_WARM_UP_SECONDS = 0.5
+_BUSY_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class BatchTiming:
+    """The network alone, pixels in memory to features: percentiles over ``repeats`` runs of a batch."""
+
+    batch_size: int
+    repeats: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    images_per_s: float
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """From image files to features, beside the network alone at the same batch size."""
+
+    num_images: int
+    batch_size: int
+    seconds: float
+    images_per_s: float
+    net_images_per_s: float
+    share_of_net: float
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What was measured, with what, where; ``warnings`` says what makes the figures doubtful."""
+
+    session: str
+    batches: tuple[BatchTiming, ...]
+    end_to_end: EndToEnd | None
+    machine: MachineInfo
+    versions: dict[str, str] = field(default_factory=package_versions)
+    warnings: tuple[str, ...] = ()
+
+
+def bench_session(
+    session: Session,
+    batch_sizes: Sequence[int] = (1, 8, 32),
+    *,
+    seconds_per_batch: float = 3.0,
+    image_paths: Sequence[str] = (),
+) -> BenchReport:
+    """Measure a session.
+
+    Args:
+        session: the opened artifact.
+        batch_sizes: images per call of ``session.run``; a static artifact splits or pads them.
+        seconds_per_batch: how long to measure each batch size, after warming up; at least five runs.
+        image_paths: files to measure end to end with, reading included; none: not measured.
+
+    Raises:
+        InputError: a batch size or the time is not positive.
+        ImageError: an image cannot be read.
+    """
+    if not batch_sizes or min(batch_sizes) < 1 or seconds_per_batch <= 0:
+        raise InputError(
+            f"Expected positive batch sizes and seconds, got {batch_sizes}, {seconds_per_batch}."
+        )
+    machine = machine_info()
+    timings = tuple(_time_batch(session, size, seconds_per_batch) for size in batch_sizes)
+    whole = _time_files(session, image_paths, max(batch_sizes), seconds_per_batch) if image_paths else None
+    return BenchReport(
+        session=session.description,
+        batches=timings,
+        end_to_end=whole,
+        machine=machine,
+        warnings=_warnings(machine),
+    )
+
+
+def _time_batch(session: Session, batch_size: int, seconds: float) -> BatchTiming:
+    batch = _pixels(session, batch_size)
+    _run_for(session, batch, min(_WARM_UP_SECONDS, seconds), 2)
+    times = _run_for(session, batch, seconds, _MIN_REPEATS)
+    p50, p90, p99 = (float(value) * 1000 for value in np.percentile(times, (50, 90, 99)))
+    return BatchTiming(batch_size, len(times), p50, p90, p99, batch_size * len(times) / sum(times))
+
+
+def _time_files(session: Session, paths: Sequence[str], batch_size: int, seconds: float) -> EndToEnd:
+    """Files and network in turn, half of the network's runs before and half after, as machines drift."""
+    session.embed(paths[:batch_size], batch_size=batch_size)
+    batch = _pixels(session, batch_size)
+    times = _run_for(session, batch, seconds / 2, 2)
+    began = time.perf_counter()
+    for _ in session.embed_batches(paths, batch_size=batch_size):
+        pass
+    elapsed = time.perf_counter() - began
+    times += _run_for(session, batch, seconds / 2, 2)
+    speed, net_speed = len(paths) / elapsed, batch_size * len(times) / sum(times)
+    return EndToEnd(len(paths), batch_size, elapsed, speed, net_speed, speed / net_speed)
+
+
+def _run_for(session: Session, batch: Image8, seconds: float, min_repeats: int) -> list[float]:
+    """Durations in seconds of runs, one after the other, until the time is over."""
+    times: list[float] = []
+    while len(times) < min_repeats or sum(times) < seconds:
+        began = time.perf_counter()
+        session.run(batch)
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def _pixels(session: Session, batch_size: int) -> Image8:
+    """Noise, as zeros would let some kernels off lightly."""
+    wanted = session.manifest.preprocess
+    shape = (batch_size, wanted.height_px, wanted.width_px, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def _warnings(machine: MachineInfo) -> tuple[str, ...]:
+    load, cores = machine["load_average"], machine["cores"]
+    if load is None or load < _BUSY_SHARE * cores:
+        return ()
+    return (f"The machine was busy before the measurement: load average {load} on {cores} cores.",)

@@ -1,0 +1,71 @@
+"""A checkpoint opened as a session: the reference that artifacts are compared with.
+
+It runs the network as its authors wrote it, with BatchNorms in place and images normalised outside, so that
+comparing an artifact with it also tests everything that the export folds.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from reidruntime.session import Session, default_threads
+from torch import Tensor
+
+from reidexport.checkpoint import Checkpoint, model_from_checkpoint
+from reidexport.graph import GraphOptions, graph_from_checkpoint, manifest_of_graph
+
+
+class TorchBackend:
+    """The unfolded network in torch, on CUDA where there is a GPU, else on the CPU."""
+
+    def __init__(self, checkpoint: Checkpoint, options: GraphOptions, threads: int) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = model_from_checkpoint(checkpoint).to(self.device)
+        self.options = options
+        self.mean = torch.tensor(checkpoint.preprocess.mean, device=self.device).reshape(1, 3, 1, 1)
+        self.std = torch.tensor(checkpoint.preprocess.std, device=self.device).reshape(1, 3, 1, 1)
+        torch.set_num_threads(threads)
+
+    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """uint8 (B, H, W, 3) RGB → float32 (B, D)."""
+        with torch.inference_mode():
+            images = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float() / 255
+            images = (images - self.mean) / self.std
+            features = self._features(images)
+            if self.options.flip:
+                features = (features + self._features(images.flip(3))) / 2
+            if self.options.normalize:
+                features = torch.nn.functional.normalize(features)
+        answer: NDArray[np.float32] = features.cpu().numpy()
+        return answer
+
+    def _features(self, images: Tensor) -> Tensor:
+        f_t, f_i = self.model(images)
+        features: Tensor = f_i if self.options.feature == "f_i" else f_t
+        return features
+
+    def describe(self) -> str:
+        """Name, version, device and precision."""
+        return f"torch {torch.__version__} on {self.device.type}, fp32"
+
+
+def session_from_checkpoint(
+    checkpoint: Checkpoint, options: GraphOptions | None = None, *, threads: int | None = None
+) -> Session:
+    """Open a checkpoint as a session that answers with torch.
+
+    Args:
+        checkpoint: from ``load_checkpoint``.
+        options: feature, flip and normalisation; ``input`` does not matter here.
+        threads: of torch on a CPU; default: the CPUs this process may use.
+
+    Raises:
+        InputError: ``feature="f_i"`` is asked of a network without a neck.
+    """
+    options = options or GraphOptions()
+    graph = graph_from_checkpoint(checkpoint, GraphOptions(options.feature, options.normalize, options.flip))
+    threads = threads or default_threads()
+    return Session(
+        manifest_of_graph(graph), "torch", TorchBackend(checkpoint, graph.options, threads), threads
+    )
