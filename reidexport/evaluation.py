@@ -7,14 +7,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from reidruntime.manifest import Manifest, Metric
 
-from reidexport.datasets.records import DISTRACTOR_PID, JUNK_PID, Dataset, ImageRecord
+from reidexport.datasets.records import DISTRACTOR_PID, Dataset, ImageRecord
 from reidexport.distances import unit_rows
 from reidexport.errors import InputError
 from reidexport.machine import machine_info, package_versions
 from reidexport.metrics import RankMetrics, evaluate_rank, rank_features
 from reidexport.rerank import k_reciprocal
-from reidruntime.manifest import Manifest, Metric
 
 Features = npt.NDArray[np.float32]
 
@@ -40,7 +40,8 @@ class Embedder(Protocol):
 class Evaluation:
     """The scores of one artifact on one data set, and the features they were computed from.
 
-    ``gallery`` and ``g_feats`` are without junk of pid -1, which is not even embedded: row i belongs to record i.
+    Row i of ``q_feats`` belongs to ``query[i]``, row i of ``g_feats`` to ``gallery[i]``; both are without the
+    junk of pid -1, which is not even embedded.
     """
 
     dataset: str
@@ -94,7 +95,7 @@ def evaluate(
     metric: Metric | None = None,
     rerank: bool = False,
     batch_size: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Embed the queries and the gallery of a data set, and score the ranking.
 
@@ -104,20 +105,15 @@ def evaluate(
         metric: ``cosine`` or ``euclidean``; default: the one the manifest names.
         rerank: re-rank with :func:`reidexport.rerank.k_reciprocal`, on unit-length features for cosine.
         batch_size: images per run of the network; default: the session's choice.
-        progress: called with the number of images done and the number of all.
+        progress: called with the number of images done, of the queries and ``dataset.scored_gallery``.
 
     Raises:
         ImageError: an image cannot be read.
         InputError: the session answers with features that are not finite, or no query has a match.
     """
-    gallery = tuple(record for record in dataset.gallery if record.pid != JUNK_PID)
+    gallery = dataset.scored_gallery
     records = (*dataset.query, *gallery)
-
-    def report(done: int) -> None:
-        if progress:
-            progress(done, len(records))
-
-    feats = session.embed([record.path for record in records], batch_size=batch_size, progress=report)
+    feats = session.embed([record.path for record in records], batch_size=batch_size, progress=progress)
     _refuse_broken(feats, records)
     q_feats, g_feats = feats[: len(dataset.query)], feats[len(dataset.query) :]
     metric = metric or session.manifest.metric

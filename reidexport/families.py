@@ -63,18 +63,10 @@ FAST_REID = Family(
         (r"^heads\.bottleneck\.", "neck."),
     ),
     backbones=(
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "resnet101",
-        "resnet50+nl",
-        "resnet101+nl",
-        "resnet50_ibn_a",
-        "resnet101_ibn_a",
-        "resnet50_ibn_a+nl",
-        "resnet101_ibn_a+nl",
-        "resnest50",
-    ),  # fmt: skip
+        *("resnet18", "resnet34", "resnet50", "resnet101", "resnest50"),
+        *("resnet50+nl", "resnet101+nl"),
+        *("resnet50_ibn_a", "resnet101_ibn_a", "resnet50_ibn_a+nl", "resnet101_ibn_a+nl"),
+    ),
     last_stride=1,
     stem_pool="ceil",
     resize="bicubic",
@@ -119,10 +111,11 @@ def rename_keys(state_dict: dict[str, Tensor], family: Family) -> dict[str, Tens
     """The same tensors under this project's names, without those that inference and training do not use."""
     renamed = {}
     for key, tensor in state_dict.items():
+        name = key
         for pattern, replacement in family.key_map:
-            key = re.sub(pattern, replacement, key)
-        if key and not key.endswith("num_batches_tracked"):
-            renamed[key] = tensor
+            name = re.sub(pattern, replacement, name)
+        if name and not name.endswith("num_batches_tracked"):
+            renamed[name] = tensor
     return _flatten_neck(renamed)
 
 

@@ -46,19 +46,20 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         "layout": checkpoint.layout,
         **asdict(checkpoint.architecture),
         "num_parameters": sum(tensor.numel() for tensor in checkpoint.state_dict.values()),
-        "input": f"{checkpoint.preprocess.height_px}x{checkpoint.preprocess.width_px} px, {checkpoint.preprocess.resize}",
+        "preprocess": checkpoint.preprocess.model_dump(mode="json"),
         "assumed": list(checkpoint.assumed),
     }
 
 
 def _onnx(path: Path) -> dict[str, Any]:
     import onnx
+    from google.protobuf.message import DecodeError
 
     manifest = manifest_from_onnx(path)
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:
-        raise ArtifactError(f"{path}: not an ONNX file ({error})") from error
+    except DecodeError as error:
+        raise ArtifactError(f"{path}: not a whole ONNX file ({error}). Copy or export it again.") from error
     weights = {tensor.name for tensor in model.graph.initializer}
     return {
         "opset": next((entry.version for entry in model.opset_import if entry.domain == ""), None),

@@ -35,24 +35,10 @@ STORAGE_DTYPES: dict[str, torch.dtype] = {
 }
 # A checkpoint has no use for these: one that names them was made to attack whoever loads it.
 CODE_MODULES = frozenset(
-    [
-        "os",
-        "posix",
-        "nt",
-        "subprocess",
-        "sys",
-        "shutil",
-        "socket",
-        "importlib",
-        "runpy",
-        "pty",
-        "ctypes",
-        "webbrowser",
-        "code",
-        "multiprocessing",
-    ]
+    ("os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "importlib", "runpy", "pty", "ctypes")
+    + ("webbrowser", "code", "multiprocessing")
 )
-CODE_BUILTINS = frozenset(["eval", "exec", "compile", "open", "__import__", "breakpoint", "input"])
+CODE_BUILTINS = frozenset(("eval", "exec", "compile", "open", "__import__", "breakpoint", "input"))
 # What a damaged or hostile stream makes the unpickler raise.
 STREAM_ERRORS = (
     pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, ValueError, TypeError, RuntimeError,
@@ -129,6 +115,7 @@ class _InertUnpickler(pickle.Unpickler):
         self.code_names: list[str] = []
 
     def find_class(self, module: str, name: str) -> Any:
+        """A tensor builder, a dtype, or a class of stand-ins; never the thing that was named."""
         if (module, name) in _TENSOR_BUILDERS:
             return _TENSOR_BUILDERS[module, name]
         if module in ("torch", "torch.storage", "torch.cuda") and name in STORAGE_DTYPES:
@@ -159,6 +146,7 @@ class _ZipUnpickler(_InertUnpickler):
         self.storages: dict[str, _Storage] = {}
 
     def persistent_load(self, pid: Any) -> _Storage:
+        """The storage of a tensor, read from its record."""
         _, dtype, key, _, num_elements = pid
         if key not in self.storages:
             data = bytearray(self.archive.read(f"{self.folder}/data/{key}"))
@@ -176,6 +164,7 @@ class _LegacyUnpickler(_InertUnpickler):
         self.storages: dict[str, _Storage] = {}
 
     def persistent_load(self, pid: Any) -> Any:
+        """The storage of a tensor, still empty."""
         if pid[0] == "module":  # the class of a module, with its source text
             return pid[1]
         _, dtype, key, _, num_elements, view = pid

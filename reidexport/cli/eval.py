@@ -1,10 +1,95 @@
 """``reidexport eval``: rank-1, mAP and mINP of a checkpoint or an artifact on a data set."""
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from reidruntime import Session
+from reidruntime.backends import BackendName, DeviceName
+from reidruntime.manifest import Feature, Metric
 
-from reidexport.datasets import load_dataset
-from reidexport.evaluation import Evaluation, evaluate
+from reidexport.cli import artifact_options as options
+from reidexport.cli.json_file import JsonOption, write_json
+from reidexport.errors import InputError
+
+if TYPE_CHECKING:
+    from reidexport.evaluation import Evaluation
+
+
+def eval_(
+    artifact: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT|ARTIFACT", help="A checkpoint or an ONNX file.")
+    ],
+    data: Annotated[Path, typer.Option(metavar="ROOT", help="Data set folder, or the folder that holds it.")],
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which data set, where the folder holds several.")
+    ] = None,
+    metric: Annotated[Metric | None, typer.Option(help="Distance; the artifact's own if left out.")] = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Re-rank by k-reciprocal neighbours.")] = False,
+    feature: Annotated[
+        Feature | None, typer.Option(help="Of a checkpoint: after (f_i) or before (f_t) the BNNeck.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per run of the network.")] = None,
+    json_file: JsonOption = None,
+    backend: options.BackendOption = "auto",
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
+    size: options.SizeOption = None,
+    mean: options.MeanOption = None,
+    std: options.StdOption = None,
+    channel_order: options.ChannelOrderOption = None,
+    layout: options.LayoutOption = None,
+    resize: options.ResizeOption = None,
+) -> None:
+    """Measure rank-1, rank-5, rank-10, mAP and mINP on a data set."""
+    from reidexport.datasets import load_dataset
+    from reidexport.evaluation import evaluate
+    from reidexport.progress import progress_bar
+
+    records = load_dataset(data, dataset)
+    if (size, mean, std, channel_order, layout, resize) == (None,) * 6:
+        session = _opened(artifact, feature, backend, device, threads)
+    elif feature:
+        raise InputError(
+            "--feature chooses an output of a checkpoint; an ONNX file without a manifest has one."
+        )
+    else:
+        session = options.open_artifact(
+            artifact,
+            backend=backend,
+            device=device,
+            threads=threads,
+            size=size,
+            mean=mean,
+            std=std,
+            channel_order=channel_order,
+            layout=layout,
+            resize=resize,
+        )
+    total = len(records.query) + len(records.scored_gallery)
+    with session, progress_bar("embedding", total) as progress:
+        result = evaluate(session, records, metric=metric, rerank=rerank, batch_size=batch, progress=progress)
+    write_json(json_file, result.as_json(str(artifact)))
+    _print(result, artifact)
+
+
+def _opened(
+    path: Path, feature: Feature | None, backend: BackendName, device: DeviceName, threads: int | None
+) -> Session:
+    from reidexport.opening import open_any
+
+    return open_any(path, backend=backend, device=device, threads=threads, feature=feature)
+
+
+def _print(result: "Evaluation", artifact: Path) -> None:
+    counts, scores = result.counts(), result.metrics.as_dict()
+    print(f"artifact  {artifact}  ({result.manifest.feature}, {result.manifest.precision})")
+    print(f"runtime   {result.runtime}")
+    print(
+        f"dataset   {result.dataset}: {counts['num_query']} queries ({counts['num_query_without_match']} "
+        f"without a match), {counts['num_gallery']} gallery images ({counts['num_distractor']} distractors), "
+        f"{counts['num_junk']} junk left out"
+    )
+    print(f"metric    {result.metric}{', re-ranked' if result.rerank else ''}")
+    print("  ".join(f"{name:>7}" for name in scores))
+    print("  ".join(f"{value:7.2%}" for value in scores.values()))

@@ -84,9 +84,7 @@ def _print(result: dict[str, Any]) -> None:
     if result["dataset"]:
         for who in ("reference", "candidate"):
             ranks = result[f"{who}_ranks"]
-            print(
-                f"{who:<10} rank-1 {ranks['rank1']:.2%}  mAP {ranks['mAP']:.2%}  ({result['dataset']}, {result['metric']})"
-            )
+            print(f"{who:<10} rank-1 {ranks['rank1']:.2%}  mAP {ranks['mAP']:.2%}  ({result['dataset']})")
         print(f"drops      rank-1 {result['drops']['rank1']:.3f}  mAP {result['drops']['mAP']:.3f} points")
     worst = ", ".join(f"{Path(item['image']).name} {item['cosine']:.7f}" for item in result["worst"])
     print(f"worst      {worst}")

@@ -38,6 +38,11 @@ class Dataset:
     query: tuple[ImageRecord, ...]
     gallery: tuple[ImageRecord, ...]
 
+    @property
+    def scored_gallery(self) -> tuple[ImageRecord, ...]:
+        """The gallery without the images of pid -1, which no query is ever scored on: no need to embed them."""
+        return tuple(record for record in self.gallery if record.pid != JUNK_PID)
+
 
 def images_in(folder: Path) -> list[Path]:
     """The JPEG and PNG files of a folder, sorted by name; hidden files and ``Thumbs.db`` are not images.

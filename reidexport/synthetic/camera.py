@@ -61,7 +61,9 @@ def install_camera(rng: np.random.Generator, height: int, width: int) -> Camera:
     )
 
 
-def photograph(person: Person, camera: Camera, shot: Shot, rng: np.random.Generator, size: tuple[int, int]) -> bytes:
+def photograph(
+    person: Person, camera: Camera, shot: Shot, rng: np.random.Generator, size: tuple[int, int]
+) -> bytes:
     """Take a picture of a person: a JPEG of ``size`` (height, width)."""
     height, width = size
     left = int(rng.integers(camera.scene.shape[1] - width + 1))

@@ -1,5 +1,6 @@
 """``draw_dataset``: people and cameras, photographed into Market-1501's folders."""
 
+import io
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from reidexport.datasets import DISTRACTOR_PID, JUNK_PID, Dataset, load_dataset
 from reidexport.errors import DatasetError, InputError
@@ -85,6 +88,23 @@ def draw_dataset(
     return load_dataset(root)
 
 
+def draw_people(
+    count: int, *, seed: int = 0, size: tuple[int, int] = (128, 64)
+) -> list[npt.NDArray[np.uint8]]:
+    """Draw one image each of ``count`` people, under four cameras in turn.
+
+    Returns:
+        uint8 RGB arrays of shape (height, width, 3), ``size`` being (height, width) in pixels.
+    """
+    cameras = [install_camera(_rng(seed, _CAMERAS, camid), *size) for camid in range(4)]
+    images = []
+    for number in range(count):
+        rng = _rng(seed, _STRANGERS, number)
+        jpeg = photograph(dress(rng), cameras[number % 4], _shot(rng, _facing(rng), missed=False), rng, size)
+        images.append(np.asarray(Image.open(io.BytesIO(jpeg))))
+    return images
+
+
 def _tasks(num_train: int, num_test: int, num_cameras: int, per_camera: int, seed: int) -> Iterator[_Task]:
     for pid in range(1, num_train + num_test + 1):
         person = dress(_rng(seed, _PEOPLE, pid))
@@ -104,7 +124,7 @@ def _tasks(num_train: int, num_test: int, num_cameras: int, per_camera: int, see
 def _draw(root: Path, task: _Task, camera: Camera, seed: int, size: tuple[int, int]) -> None:
     rng = _rng(seed, _SHOTS, task.pid - JUNK_PID, task.camid, task.number)
     # A person crosses one camera's view in one direction: its images there resemble each other.
-    facing = _rng(seed, _SHOTS, task.pid - JUNK_PID, task.camid).uniform(0, 2 * np.pi)
+    facing = _facing(_rng(seed, _SHOTS, task.pid - JUNK_PID, task.camid))
     jpeg = photograph(task.person, camera, _shot(rng, facing, missed=task.pid == JUNK_PID), rng, size)
     pid = str(task.pid) if task.pid < 0 else f"{task.pid:04d}"
     name = f"{pid}_c{task.camid + 1}s1_{25 * task.number + 1:06d}_00.jpg"
@@ -115,8 +135,14 @@ def _shot(rng: np.random.Generator, facing: float, *, missed: bool) -> Shot:
     pose = Pose(facing + rng.normal(0, 0.3), rng.uniform(0, 2 * np.pi), rng.uniform(0.08, 0.19))
     if missed:
         aside = float(rng.choice([-1, 1]))
-        return Shot(pose, aside * rng.uniform(0.34, 0.5), rng.uniform(-0.4, 0.4), rng.uniform(0.8, 1.7), False)
+        return Shot(
+            pose, aside * rng.uniform(0.34, 0.5), rng.uniform(-0.4, 0.4), rng.uniform(0.8, 1.7), False
+        )
     return Shot(pose, rng.normal(0, 0.045), rng.normal(0, 0.018), rng.normal(1, 0.03), rng.random() < 0.12)
+
+
+def _facing(rng: np.random.Generator) -> float:
+    return rng.uniform(0, 2 * np.pi)
 
 
 def _rng(*key: int) -> np.random.Generator:
@@ -124,7 +150,12 @@ def _rng(*key: int) -> np.random.Generator:
 
 
 def _check_numbers(
-    num_train_pids: int, num_test_pids: int, num_cameras: int, images_per_camera: int, seed: int, size: tuple[int, int]
+    num_train_pids: int,
+    num_test_pids: int,
+    num_cameras: int,
+    images_per_camera: int,
+    seed: int,
+    size: tuple[int, int],
 ) -> None:
     least = {
         "num_train_pids": (num_train_pids, 1),

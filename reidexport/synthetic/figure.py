@@ -118,7 +118,9 @@ def _draw_legs(sheet: Sheet, person: Person, pose: Pose, lower: Paint) -> None:
         sheet.capsule(leg.end + [0, -0.012], toe, 0.02, 0.016, person.shoes)
         trousers = person.lower_kind == "trousers"
         sheet.capsule(leg.middle, leg.end, 0.037 * thick, 0.026, lower if trousers else person.skin)
-        sheet.capsule(leg.start, leg.middle, 0.054 * thick, 0.04 * thick, person.skin if _bare(person) else lower)
+        sheet.capsule(
+            leg.start, leg.middle, 0.054 * thick, 0.04 * thick, person.skin if _bare(person) else lower
+        )
         if person.lower_kind == "shorts":
             sheet.capsule(leg.start, leg.middle, 0.06 * thick, 0.052 * thick, lower)
     if person.lower_kind == "skirt":
@@ -134,15 +136,31 @@ def _bare(person: Person) -> bool:
 
 def _draw_torso(sheet: Sheet, person: Person, pose: Pose, upper: Paint) -> None:
     width = person.build * body_width(pose)
-    neck, shoulder, waist, hem = 0.034, 0.118 * width, 0.088 * width, (0.096 + 0.04 * (0.47 - person.hem)) * width
-    left = [(-neck, 0.85), (-0.75 * shoulder, 0.833), (-shoulder, 0.8), (-0.92 * shoulder, 0.72), (-waist, 0.6)]
+    neck, shoulder, waist, hem = (
+        0.034,
+        0.118 * width,
+        0.088 * width,
+        (0.096 + 0.04 * (0.47 - person.hem)) * width,
+    )
+    left = [
+        (-neck, 0.85),
+        (-0.75 * shoulder, 0.833),
+        (-shoulder, 0.8),
+        (-0.92 * shoulder, 0.72),
+        (-waist, 0.6),
+    ]
     outline = [*left, (-hem, person.hem)]
     sheet.capsule(np.array([0, 0.8]), np.array([0, 0.88]), 0.034, 0.03, person.skin)
     sheet.polygon([*outline, *((-x, y) for x, y in reversed(outline))], upper)
     if person.inner and pose.front > 0.2:
         half, middle = 0.036 * width, 0.02 * pose.side
         sheet.polygon(
-            [(middle - half, 0.84), (middle + half, 0.84), (middle + 0.7 * half, person.hem), (middle - 0.7 * half, person.hem)],
+            [
+                (middle - half, 0.84),
+                (middle + half, 0.84),
+                (middle + 0.7 * half, person.hem),
+                (middle - 0.7 * half, person.hem),
+            ],
             person.inner,
         )
     elif person.upper.texture == "logo" and pose.front > -0.1:
@@ -163,7 +181,9 @@ def _draw_arm(sheet: Sheet, person: Person, arm: Limb, upper: Paint) -> None:
         sheet.capsule(arm.start, arm.middle, 0.04 * thick, 0.034 * thick, sleeve)
     else:
         sheet.capsule(arm.start, arm.middle, 0.032 * thick, 0.027 * thick, person.skin)
-        sheet.capsule(arm.start, arm.start + 0.7 * (arm.middle - arm.start), 0.042 * thick, 0.04 * thick, sleeve)
+        sheet.capsule(
+            arm.start, arm.start + 0.7 * (arm.middle - arm.start), 0.042 * thick, 0.04 * thick, sleeve
+        )
 
 
 def _draw_head(sheet: Sheet, person: Person, pose: Pose) -> None:
@@ -178,7 +198,9 @@ def _draw_head(sheet: Sheet, person: Person, pose: Pose) -> None:
     sheet.ellipse(x - 0.016 * pose.side, y + 0.58 * tall, 1.02 * narrow, 0.5 * tall, hair)
     if pose.front < 0.2:
         back = 1.5 if person.hair_style == "long" else 0.95
-        sheet.ellipse(x - 0.028 * pose.side, y - 0.25 * tall * (back - 0.95), 0.92 * narrow, back * tall, hair)
+        sheet.ellipse(
+            x - 0.028 * pose.side, y - 0.25 * tall * (back - 0.95), 0.92 * narrow, back * tall, hair
+        )
         if pose.front > -0.5:
             sheet.ellipse(x + 0.024 * pose.side, y - 0.2 * tall, 0.62 * narrow, 0.72 * tall, person.skin)
     if person.hat:
@@ -191,7 +213,10 @@ def _draw_backpack(sheet: Sheet, person: Person, pose: Pose) -> None:
     width = person.build * body_width(pose)
     x, half = -0.1 * pose.side * person.build, 0.08 * width * max(abs(pose.front), 0.55)
     sheet.ellipse(x, 0.77, half, 0.05, person.bag_colour)
-    sheet.polygon([(x - half, 0.77), (x + half, 0.77), (x + 1.05 * half, 0.575), (x - 1.05 * half, 0.575)], person.bag_colour)
+    sheet.polygon(
+        [(x - half, 0.77), (x + half, 0.77), (x + 1.05 * half, 0.575), (x - 1.05 * half, 0.575)],
+        person.bag_colour,
+    )
     sheet.polygon(
         [(x - 0.7 * half, 0.67), (x + 0.7 * half, 0.67), (x + 0.7 * half, 0.595), (x - 0.7 * half, 0.595)],
         _shaded(person.bag_colour, 0.7),
@@ -202,7 +227,10 @@ def _draw_carried(sheet: Sheet, person: Person, pose: Pose, arm: Limb) -> None:
     dark = _shaded(person.bag_colour, 0.72)
     if person.bag == "hand":
         x, y = arm.end
-        sheet.polygon([(x - 0.045, y - 0.03), (x + 0.045, y - 0.03), (x + 0.055, y - 0.13), (x - 0.055, y - 0.13)], person.bag_colour)
+        sheet.polygon(
+            [(x - 0.045, y - 0.03), (x + 0.045, y - 0.03), (x + 0.055, y - 0.13), (x - 0.055, y - 0.13)],
+            person.bag_colour,
+        )
         sheet.capsule(np.array([x - 0.03, y - 0.03]), np.array([x, y]), 0.006, 0.006, dark)
         return
     width = person.build * body_width(pose)

@@ -7,7 +7,12 @@ from PIL import Image, ImageDraw
 Picture = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.float32]
 
-_GROUND = {"pavement": (150, 146, 140), "asphalt": (104, 106, 110), "grass": (104, 126, 74), "tiles": (182, 172, 158)}
+_GROUND = {
+    "pavement": (150, 146, 140),
+    "asphalt": (104, 106, 110),
+    "grass": (104, 126, 74),
+    "tiles": (182, 172, 158),
+}
 _WALL = {"bricks": (148, 96, 78), "plaster": (196, 190, 176), "hedge": (70, 98, 58), "glass": (128, 148, 162)}
 _GREY = 122
 _CLUTTER = ((70, 74, 80), (120, 60, 50), (60, 84, 110), (150, 140, 120), (54, 76, 58), (190, 180, 90))
@@ -33,7 +38,9 @@ def _mixed(rng: np.random.Generator, colour: tuple[int, int, int], spread: int =
     return red, green, blue
 
 
-def _draw_wall(draw: ImageDraw.ImageDraw, rng: np.random.Generator, kind: str, width: int, horizon: int) -> None:
+def _draw_wall(
+    draw: ImageDraw.ImageDraw, rng: np.random.Generator, kind: str, width: int, horizon: int
+) -> None:
     if kind == "bricks":
         for row, y in enumerate(range(0, horizon, 5)):
             draw.line((0, y, width, y), fill=(118, 84, 72))

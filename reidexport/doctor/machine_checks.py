@@ -1,0 +1,81 @@
+"""What the processor, the GPUs, the environment and the data folder look like."""
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+from reidexport.datasets.layouts import recognised_in
+from reidexport.doctor.finding import Finding
+from reidexport.doctor.hardware import NvidiaDriver
+from reidexport.errors import DatasetError
+from reidexport.machine import MachineInfo
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def system_findings(machine: MachineInfo, features: tuple[str, ...], python: str) -> list[Finding]:
+    """Operating system, Python, processor and memory.
+
+    Args:
+        machine: from :func:`reidexport.machine.machine_info`.
+        features: from :func:`reidexport.doctor.hardware.cpu_features`.
+        python: its version.
+    """
+    memory = machine["memory_mib"]
+    extensions = ", ".join(features) or "its instruction sets are not known"
+    findings = [
+        Finding("ok", "system", f"{machine['system']}, Python {python}"),
+        Finding("ok", "processor", f"{machine['cpu']}, {machine['cores']} cores for this process; {extensions}"),
+        Finding("ok", "memory", f"{memory / 1024:.1f} GiB" if memory else "not known"),
+    ]
+    if features and not {"AVX2", "NEON"} & set(features):
+        findings.append(Finding("note", "processor", "it has no AVX2: networks run several times slower"))
+    return findings
+
+
+def gpu_findings(driver: NvidiaDriver | None) -> list[Finding]:
+    """NVIDIA's driver and the GPUs that it offers."""
+    if driver is None:
+        return [Finding("ok", "GPU", "no NVIDIA driver, so no GPU: everything runs on the CPU")]
+    about = f"NVIDIA driver {driver.version or 'of unknown version'}, CUDA up to {driver.cuda}"
+    if driver.problem:
+        return [Finding("problem", "GPU", f"{about}: {driver.problem}", "check with nvidia-smi; reinstall the driver")]
+    if not driver.gpus:
+        return [Finding("note", "GPU", f"{about}, but no GPU for this process", "check CUDA_VISIBLE_DEVICES")]
+    return [Finding("ok", "GPU", about)] + [
+        Finding("ok", "GPU", f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.memory_mib} MiB")
+        for gpu in driver.gpus
+    ]
+
+
+def environment_findings(env: Mapping[str, str], cores: int) -> list[Finding]:
+    """Environment variables that make things slower than they need to be."""
+    findings = []
+    if "OPENBLAS_CORETYPE" in env:
+        value = env["OPENBLAS_CORETYPE"]
+        text = f"OPENBLAS_CORETYPE={value} chooses numpy's kernels: a wrong one halves its speed"
+        findings.append(Finding("note", "environment", text, "unset OPENBLAS_CORETYPE"))
+    for name in _THREAD_VARIABLES:
+        if (value := env.get(name, "")).isdecimal() and int(value) < cores:
+            text = f"{name}={value} leaves {cores - int(value)} of {cores} cores idle in some computations"
+            findings.append(Finding("note", "environment", text, f"unset {name}"))
+    return findings
+
+
+def dataset_findings(root: str | None) -> list[Finding]:
+    """The data sets in a folder, down to two levels below it; ``root`` None is an unset REIDEXPORT_DATA."""
+    topic = "data sets"
+    if root is None:
+        advice = "export REIDEXPORT_DATA=FOLDER, the one that holds them"
+        return [Finding("ok", topic, "REIDEXPORT_DATA is not set: tests that need a real one are skipped", advice)]
+    folder = Path(root)
+    if not folder.is_dir():
+        return [Finding("problem", topic, f"REIDEXPORT_DATA={root} is not a folder", "correct or unset it")]
+    folders = [folder, *sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))]
+    findings = [_dataset_finding(each.folder, each.names[0]) for place in folders for each in recognised_in(place)]
+    return findings or [Finding("note", topic, f"REIDEXPORT_DATA={root} holds none that is known")]
+
+
+def this_python() -> str:
+    """The version of the running Python."""
+    return platform.python_version()

@@ -1,0 +1,145 @@
+"""Are the right packages there, in versions that work, and do they get along?"""
+
+from collections.abc import Iterable, Mapping
+
+from reidexport.doctor.finding import Finding
+from reidexport.doctor.requirements import Requirement, extra_of, missing_packages, within
+
+PACKAGES = (
+    "reidexport",
+    "numpy",
+    "pillow",
+    "pydantic",
+    "typer",
+    "rich",
+    "pyarrow",
+    "numba",
+    "simplejpeg",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "torch",
+    "torchvision",
+    "timm",
+    "safetensors",
+    "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
+    "tensorrt-rtx",
+)
+_USES = {
+    "cli": "the commands",
+    "export": "reading checkpoints and writing ONNX",
+    "cpu": "running artifacts on the CPU",
+    "gpu": "running artifacts on an NVIDIA GPU",
+}
+
+
+def package_findings(
+    packages: Mapping[str, str], requirements: tuple[Requirement, ...], torch_cuda: str | None, num_gpus: int
+) -> list[Finding]:
+    """The version of every package, and what each extra still lacks.
+
+    Args:
+        packages: installed versions by name.
+        requirements: what reidexport asks for.
+        torch_cuda: the CUDA that torch was built for.
+        num_gpus: NVIDIA GPUs that this process may use.
+    """
+    torch_text = f" ({_what_torch_sees(torch_cuda, num_gpus)})"
+    versions = [
+        _version_finding(name, packages[name], requirements, torch_text if name == "torch" else "")
+        for name in PACKAGES
+        if name in packages
+    ]
+    on_gpu = num_gpus > 0 or "onnxruntime-gpu" in packages
+    extras = ("cli", "export", "gpu" if on_gpu else "cpu")
+    return versions + [
+        _missing_finding(extra, missing, packages)
+        for extra in extras
+        if (missing := missing_packages(extra, requirements, packages))
+    ]
+
+
+def conflicts(packages: Mapping[str, str], num_gpus: int) -> list[Finding]:
+    """Packages that do not get along with each other or with this machine.
+
+    Args:
+        packages: installed versions by name.
+        num_gpus: NVIDIA GPUs that this process may use.
+    """
+    return [*_onnxruntime_conflicts(packages, num_gpus), *_torch_conflicts(packages)]
+
+
+def _onnxruntime_conflicts(packages: Mapping[str, str], num_gpus: int) -> Iterable[Finding]:
+    topic, extra = "onnxruntime", "gpu" if num_gpus else "cpu"
+    if "onnxruntime" in packages and "onnxruntime-gpu" in packages:
+        yield Finding(
+            "problem",
+            topic,
+            "onnxruntime and onnxruntime-gpu are both installed: they overwrite each other's files",
+            f'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "reidexport[{extra}]"',
+        )
+    elif "onnxruntime-gpu" in packages and not num_gpus:
+        yield Finding(
+            "note",
+            topic,
+            "onnxruntime-gpu is installed and there is no GPU to use: it runs on the CPU, without OpenVINO's help",
+            'pip uninstall -y onnxruntime-gpu && pip install "reidexport[cpu]"',
+        )
+    tensorrt = next((packages[n] for n in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12") if n in packages), "0")
+    if "onnxruntime-gpu" in packages and not within(tensorrt, "<11"):
+        yield Finding(
+            "note",
+            topic,
+            f"ONNX Runtime's TensorRT provider needs libnvinfer.so.10 and cannot load beside TensorRT {tensorrt}; "
+            "its CUDA provider, which reidexport uses, can",
+        )
+
+
+def _torch_conflicts(packages: Mapping[str, str]) -> Iterable[Finding]:
+    advice = 'pip install --force-reinstall "reidexport[export]"'
+    if "torch" in packages and "torchvision" not in packages:
+        yield Finding("problem", "torch", "torch is installed without torchvision", 'pip install "reidexport[export]"')
+    elif "torch" in packages and not _same_build(packages["torch"], packages["torchvision"]):
+        yield Finding(
+            "problem",
+            "torch",
+            f"torch {packages['torch']} and torchvision {packages['torchvision']} are builds for different devices: "
+            "torchvision cannot be imported",
+            advice,
+        )
+
+
+def _same_build(torch: str, torchvision: str) -> bool:
+    """Whether both are CPU builds or neither; PyPI's CUDA builds carry no suffix, so those compare as equal."""
+    return torch.endswith("+cpu") == torchvision.endswith("+cpu")
+
+
+def _what_torch_sees(torch_cuda: str | None, num_gpus: int) -> str:
+    if torch_cuda is None:
+        return "built without CUDA"
+    return f"built for CUDA {torch_cuda}, {'with a GPU to use' if num_gpus else 'runs on the CPU here'}"
+
+
+def _version_finding(name: str, version: str, requirements: tuple[Requirement, ...], more: str) -> Finding:
+    bounds = next((each.bounds for each in requirements if each.package == name), "")
+    if within(version, bounds):
+        return Finding("ok", name, f"{version}{more}")
+    extra = extra_of(name, requirements)
+    what = f"reidexport[{extra}]" if extra else "reidexport"
+    return Finding("problem", name, f"{version} is not supported, expected {bounds}{more}", f'pip install "{what}"')
+
+
+def _missing_finding(extra: str, missing: tuple[str, ...], packages: Mapping[str, str]) -> Finding:
+    # Installing onnxruntime-gpu over onnxruntime is the conflict that this command warns of.
+    replaces = extra == "gpu" and "onnxruntime-gpu" in missing and "onnxruntime" in packages
+    uninstall = "pip uninstall -y onnxruntime && " if replaces else ""
+    return Finding(
+        "note",
+        f"for {extra}",
+        f"not installed: {', '.join(missing)} ({_USES[extra]})",
+        f'{uninstall}pip install "reidexport[{extra}]"',
+    )
