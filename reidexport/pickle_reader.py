@@ -35,8 +35,10 @@ STORAGE_DTYPES: dict[str, torch.dtype] = {
 }
 # A checkpoint has no use for these: one that names them was made to attack whoever loads it.
 CODE_MODULES = frozenset(
-    ("os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "importlib", "runpy", "pty", "ctypes")
-    + ("webbrowser", "code", "multiprocessing")
+    (
+        *("os", "posix", "nt", "subprocess", "multiprocessing", "sys", "shutil", "socket", "importlib"),
+        *("runpy", "pty", "ctypes", "webbrowser", "code"),
+    )
 )
 CODE_BUILTINS = frozenset(("eval", "exec", "compile", "open", "__import__", "breakpoint", "input"))
 # What a damaged or hostile stream makes the unpickler raise.
@@ -52,6 +54,7 @@ class StandIn:
     qualified_name = ""
 
     def __new__(cls, *args: object, **kwargs: object) -> "StandIn":
+        """Keep the arguments of a constructor or call; do nothing with them."""
         stand_in = object.__new__(cls)
         stand_in.args, stand_in.state = args, {}
         return stand_in
@@ -64,6 +67,7 @@ class StandIn:
         self.state = state
 
     def __call__(self, *args: object, **kwargs: object) -> "StandIn":
+        """Be called in vain: the object may have been a function."""
         return self
 
     def __setitem__(self, key: object, value: object) -> None:

@@ -13,7 +13,7 @@ from reidexport.errors import ImageError, InputError
 
 _RIGHT, _WRONG, _QUERY = "#1a9850", "#d73027", "#6b7280"
 _PAPER, _INK, _SOFT_INK = "#ffffff", "#111827", "#6b7280"
-_FRAME_PX, _GAP_PX, _MARGIN_PX, _LABEL_PX, _QUERY_GAP_PX = 4, 8, 20, 32, 26
+_FRAME_PX, _GAP_PX, _MARGIN_PX, _LABEL_PX, _QUERY_GAP_PX = 4, 8, 20, 38, 26
 _FONT_PX = 13
 
 

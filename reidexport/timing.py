@@ -72,9 +72,7 @@ def bench_session(
         ImageError: an image cannot be read.
     """
     if not batch_sizes or min(batch_sizes) < 1 or seconds_per_batch <= 0:
-        raise InputError(
-            f"Expected positive batch sizes and seconds, got {batch_sizes}, {seconds_per_batch}."
-        )
+        raise InputError(f"Expected positive sizes and seconds, got {batch_sizes}, {seconds_per_batch}.")
     machine = machine_info()
     timings = tuple(_time_batch(session, size, seconds_per_batch) for size in batch_sizes)
     whole = _time_files(session, image_paths, max(batch_sizes), seconds_per_batch) if image_paths else None

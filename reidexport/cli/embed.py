@@ -1,21 +1,16 @@
 """``reidexport embed``: image files in, one file of embeddings out."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reidexport.cli import artifact_options as options
 from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.embedding import EmbeddingRun, embed_to_file
 from reidexport.image_paths import find_images
-
-_stderr = Console(stderr=True, highlight=False)
+from reidexport.progress import progress_bar
 
 
 def embed(
@@ -63,9 +58,9 @@ def embed(
         layout=layout,
         resize=resize,
     ) as session:
-        _stderr.print(session.description)
+        typer.echo(session.description, err=True)
         try:
-            with _progress_bar(len(paths)) as progress:
+            with progress_bar("embedding", len(paths)) as progress:
                 run = embed_to_file(
                     session,
                     paths,
@@ -76,32 +71,21 @@ def embed(
                     progress=progress,
                 )
         except KeyboardInterrupt:
-            _stderr.print(f"Interrupted. What is finished is in {output}.partial; go on with --resume.")
+            typer.echo(
+                f"Interrupted. What is finished is in {output}.partial; go on with --resume.", err=True
+            )
             raise typer.Exit(130) from None
     _report(run, json_file, artifact)
 
 
-@contextmanager
-def _progress_bar(total: int) -> Iterator[Callable[[int], None] | None]:
-    """A bar on standard error, where that is a terminal."""
-    if not _stderr.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_stderr) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda done: bar.update(task, completed=done)
-
-
 def _report(run: EmbeddingRun, json_file: Path | None, artifact: Path) -> None:
     if run.num_resumed:
-        _stderr.print(f"Took over {run.num_resumed} images from the interrupted run.")
+        typer.echo(f"Took over {run.num_resumed} images from the interrupted run.", err=True)
     for _, reason in run.skipped:
-        _stderr.print(f"skipped {reason}", markup=False, soft_wrap=True)
+        typer.echo(f"skipped {reason}", err=True)
     write_json(json_file, {"artifact": str(artifact), **asdict(run), "output": str(run.output)})
     speed = (run.num_embedded - run.num_resumed) / max(run.seconds, 1e-9)
-    typer.echo(
-        f"{run.output}: {run.num_embedded} embeddings, {len(run.skipped)} skipped, {speed:.0f} images/s"
-    )
+    counts = f"{run.num_embedded} embeddings, {len(run.skipped)} skipped"
+    typer.echo(f"{run.output}: {counts}, {speed:.0f} images/s")
     if run.skipped:
         raise typer.Exit(1)

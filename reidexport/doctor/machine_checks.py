@@ -1,10 +1,9 @@
 """What the processor, the GPUs, the environment and the data folder look like."""
 
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from reidexport.datasets.layouts import recognised_in
+from reidexport.datasets.layouts import Found, recognised_in
 from reidexport.doctor.finding import Finding
 from reidexport.doctor.hardware import NvidiaDriver
 from reidexport.errors import DatasetError
@@ -25,7 +24,9 @@ def system_findings(machine: MachineInfo, features: tuple[str, ...], python: str
     extensions = ", ".join(features) or "its instruction sets are not known"
     findings = [
         Finding("ok", "system", f"{machine['system']}, Python {python}"),
-        Finding("ok", "processor", f"{machine['cpu']}, {machine['cores']} cores for this process; {extensions}"),
+        Finding(
+            "ok", "processor", f"{machine['cpu']}, {machine['cores']} cores for this process; {extensions}"
+        ),
         Finding("ok", "memory", f"{memory / 1024:.1f} GiB" if memory else "not known"),
     ]
     if features and not {"AVX2", "NEON"} & set(features):
@@ -39,7 +40,11 @@ def gpu_findings(driver: NvidiaDriver | None) -> list[Finding]:
         return [Finding("ok", "GPU", "no NVIDIA driver, so no GPU: everything runs on the CPU")]
     about = f"NVIDIA driver {driver.version or 'of unknown version'}, CUDA up to {driver.cuda}"
     if driver.problem:
-        return [Finding("problem", "GPU", f"{about}: {driver.problem}", "check with nvidia-smi; reinstall the driver")]
+        return [
+            Finding(
+                "problem", "GPU", f"{about}: {driver.problem}", "check with nvidia-smi; reinstall the driver"
+            )
+        ]
     if not driver.gpus:
         return [Finding("note", "GPU", f"{about}, but no GPU for this process", "check CUDA_VISIBLE_DEVICES")]
     return [Finding("ok", "GPU", about)] + [
@@ -67,15 +72,23 @@ def dataset_findings(root: str | None) -> list[Finding]:
     topic = "data sets"
     if root is None:
         advice = "export REIDEXPORT_DATA=FOLDER, the one that holds them"
-        return [Finding("ok", topic, "REIDEXPORT_DATA is not set: tests that need a real one are skipped", advice)]
+        return [
+            Finding("ok", topic, "REIDEXPORT_DATA is not set: tests that need a real one are skipped", advice)
+        ]
     folder = Path(root)
     if not folder.is_dir():
         return [Finding("problem", topic, f"REIDEXPORT_DATA={root} is not a folder", "correct or unset it")]
     folders = [folder, *sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))]
-    findings = [_dataset_finding(each.folder, each.names[0]) for place in folders for each in recognised_in(place)]
+    findings = [_dataset_finding(found) for place in folders for found in recognised_in(place)]
     return findings or [Finding("note", topic, f"REIDEXPORT_DATA={root} holds none that is known")]
 
 
-def this_python() -> str:
-    """The version of the running Python."""
-    return platform.python_version()
+def _dataset_finding(found: Found) -> Finding:
+    try:
+        dataset = found.read(found.folder, found.names[0])
+    except DatasetError as error:
+        return Finding("problem", "data sets", str(error))
+    counts = (
+        f"{len(dataset.train)} train, {len(dataset.query)} query and {len(dataset.gallery)} gallery images"
+    )
+    return Finding("ok", "data sets", f"{dataset.name}: {counts} in {found.folder}")

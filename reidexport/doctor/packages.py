@@ -89,7 +89,9 @@ def _onnxruntime_conflicts(packages: Mapping[str, str], num_gpus: int) -> Iterab
             "onnxruntime-gpu is installed and there is no GPU to use: it runs on the CPU, without OpenVINO's help",
             'pip uninstall -y onnxruntime-gpu && pip install "reidexport[cpu]"',
         )
-    tensorrt = next((packages[n] for n in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12") if n in packages), "0")
+    tensorrt = next(
+        (packages[n] for n in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12") if n in packages), "0"
+    )
     if "onnxruntime-gpu" in packages and not within(tensorrt, "<11"):
         yield Finding(
             "note",
@@ -102,7 +104,9 @@ def _onnxruntime_conflicts(packages: Mapping[str, str], num_gpus: int) -> Iterab
 def _torch_conflicts(packages: Mapping[str, str]) -> Iterable[Finding]:
     advice = 'pip install --force-reinstall "reidexport[export]"'
     if "torch" in packages and "torchvision" not in packages:
-        yield Finding("problem", "torch", "torch is installed without torchvision", 'pip install "reidexport[export]"')
+        yield Finding(
+            "problem", "torch", "torch is installed without torchvision", 'pip install "reidexport[export]"'
+        )
     elif "torch" in packages and not _same_build(packages["torch"], packages["torchvision"]):
         yield Finding(
             "problem",
@@ -130,7 +134,9 @@ def _version_finding(name: str, version: str, requirements: tuple[Requirement, .
         return Finding("ok", name, f"{version}{more}")
     extra = extra_of(name, requirements)
     what = f"reidexport[{extra}]" if extra else "reidexport"
-    return Finding("problem", name, f"{version} is not supported, expected {bounds}{more}", f'pip install "{what}"')
+    return Finding(
+        "problem", name, f"{version} is not supported, expected {bounds}{more}", f'pip install "{what}"'
+    )
 
 
 def _missing_finding(extra: str, missing: tuple[str, ...], packages: Mapping[str, str]) -> Finding:

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from reidexport.synthetic.figure import Frame, draw_figure
+from reidexport.synthetic.figure import draw_figure
 from reidexport.synthetic.pose import Pose
 from reidexport.synthetic.scenery import Picture, backdrop, obstacle
+from reidexport.synthetic.sheet import Frame
 from reidexport.synthetic.wardrobe import Person, dress
 
 _SUPERSAMPLING = 4

@@ -39,6 +39,11 @@ class Limb:
     depth: float
 
 
+def point(x: float, y: float) -> Point:
+    """A point in body heights."""
+    return np.array([x, y])
+
+
 def body_width(pose: Pose) -> float:
     """How wide a torso looks, relative to its front."""
     return float(np.hypot(pose.front, 0.62 * pose.side))
@@ -57,18 +62,18 @@ def arms(person: Person, pose: Pose) -> list[Limb]:
 def _leg(person: Person, pose: Pose, side: int) -> Limb:
     phase = pose.phase + (np.pi if side < 0 else 0)
     swing, lift = pose.stride * np.sin(phase), 0.02 * max(0.0, np.cos(phase))
-    hip = np.array([side * 0.05 * person.build * pose.front, person.hip])
-    ankle = np.array([0.85 * hip[0] + swing * pose.side, 0.035 + lift - 0.12 * swing * pose.front])
-    knee = (hip + ankle) / 2 + [0.025 * pose.side * (1 + np.cos(phase)), 0.01 + lift / 2]
+    hip = point(side * 0.05 * person.build * pose.front, person.hip)
+    ankle = point(0.85 * hip[0] + swing * pose.side, 0.035 + lift - 0.12 * swing * pose.front)
+    knee = (hip + ankle) / 2 + point(0.025 * pose.side * (1 + np.cos(phase)), 0.01 + lift / 2)
     return Limb(hip, knee, ankle, side * pose.side + swing * pose.front)
 
 
 def _arm(person: Person, pose: Pose, side: int) -> Limb:
     phase = pose.phase + (0 if side < 0 else np.pi)
     swing = 0.6 * pose.stride * np.sin(phase)
-    shoulder = np.array([side * 0.112 * person.build * pose.front, 0.805])
-    elbow = shoulder + [0.45 * swing * pose.side + side * 0.022 * pose.front, -0.155]
-    hand = elbow + [(0.7 * swing + 0.025) * pose.side + side * 0.004 * pose.front, -0.145]
+    shoulder = point(side * 0.112 * person.build * pose.front, 0.805)
+    elbow = shoulder + point(0.45 * swing * pose.side + side * 0.022 * pose.front, -0.155)
+    hand = elbow + point((0.7 * swing + 0.025) * pose.side + side * 0.004 * pose.front, -0.145)
     return Limb(shoulder, elbow, hand, side * pose.side)
 
 

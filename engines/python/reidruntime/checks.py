@@ -40,6 +40,11 @@ def _check_preprocess(manifest: Manifest, path: Path) -> None:
             f"{path}: the manifest asks for {size[0]}x{size[1]} images in {wanted.layout}, so the input "
             f"must be {shape_text((None, *expected))}, but it says {shape_text(found)}. {_WHAT_TO_DO}"
         )
+    if found[0] is not None and manifest.batch_profile.static != found[0]:
+        raise ArtifactError(
+            f"{path}: the input has the static batch {found[0]}, but the manifest's batch profile says "
+            f"{manifest.batch_profile.minimum} to {manifest.batch_profile.maximum or 'any'}. {_WHAT_TO_DO}"
+        )
     allowed = ("uint8",) if wanted.in_graph else ("float32", "float16")
     if manifest.input.dtype not in allowed:
         raise ArtifactError(

@@ -1,0 +1,87 @@
+"""Small ONNX networks and their manifests, for the tests of everything that opens an artifact."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from reidruntime.manifest import (
+    METADATA_KEY,
+    Architecture,
+    BatchProfile,
+    Manifest,
+    Preprocess,
+    Producer,
+    Source,
+    TensorSpec,
+)
+
+HEIGHT, WIDTH, DIM = 32, 16, 8
+
+
+def small_manifest(batch: int | None = None, **changes: object) -> Manifest:
+    """The manifest of :func:`write_artifact`'s network, with some fields changed."""
+    manifest = Manifest(
+        producer=Producer(name="tests", version="0"),
+        source=Source(name="none.pth", sha256="0" * 64),
+        architecture=Architecture(
+            backbone="tiny", family="tests", stem_relu=True, pooling="avg", neck="none", feature_dim=DIM
+        ),
+        input=TensorSpec(name="images", dtype="uint8", shape=(batch, HEIGHT, WIDTH, 3)),
+        output=TensorSpec(name="f_i", dtype="float32", shape=(batch, DIM)),
+        preprocess=Preprocess(height_px=HEIGHT, width_px=WIDTH, mean=(0, 0, 0), std=(1, 1, 1), in_graph=True),
+        feature="f_i",
+        normalized=False,
+        flip=False,
+        metric="cosine",
+        precision="fp32",
+        layer_precisions={"fp32": 1},
+        batch_profile=BatchProfile(minimum=batch, maximum=batch) if batch else BatchProfile(),
+    )
+    return manifest.model_copy(update=changes)
+
+
+def write_artifact(path: Path, batch: int | None = None, manifest: Manifest | None = None) -> Path:
+    """A uint8 NHWC network with its manifest inside."""
+    cast = helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT)
+    transpose = helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2])
+    image = helper.make_tensor_value_info(
+        "images", TensorProto.UINT8, ["batch" if batch is None else batch, HEIGHT, WIDTH, 3]
+    )
+    model = _model([cast, transpose], image, batch, [("f_i", [batch or "batch", DIM])])
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, (manifest or small_manifest(batch)).to_json()
+    onnx.save(model, path)
+    return path
+
+
+def write_foreign(
+    path: Path, batch: int | None = None, outputs: list[tuple[str, list[int | str] | None]] | None = None
+) -> Path:
+    """A float32 NCHW network without a manifest, as other exporters write it."""
+    image = helper.make_tensor_value_info(
+        "planes", TensorProto.FLOAT, ["batch" if batch is None else batch, 3, HEIGHT, WIDTH]
+    )
+    onnx.save(_model([], image, batch, outputs or [("f_i", [batch or "batch", DIM])]), path)
+    return path
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    image: onnx.ValueInfoProto,
+    batch: int | None,
+    outputs: list[tuple[str, list[int | str] | None]],
+) -> onnx.ModelProto:
+    weights = np.random.default_rng(0).normal(0, 0.05, (DIM, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        *nodes,
+        helper.make_node("Conv", ["planes", "weights"], ["maps"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Relu", ["maps"], ["positive"]),
+        helper.make_node("GlobalAveragePool", ["positive"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["f_i"]),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs]
+    graph = helper.make_graph(nodes, "tiny", [image], values, [numpy_helper.from_array(weights, "weights")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], producer_name="other")
+    model.ir_version = 8
+    return model

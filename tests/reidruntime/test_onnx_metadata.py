@@ -1,0 +1,66 @@
+"""Reading an ONNX file without the onnx package."""
+
+from pathlib import Path
+
+import pytest
+from reidruntime.errors import ArtifactError
+from reidruntime.onnx_metadata import manifest_from_onnx, metadata_from_onnx, read_onnx, shape_text
+
+from tests.reidruntime.models import DIM, HEIGHT, WIDTH, small_manifest, write_artifact, write_foreign
+
+
+def test_manifest_comes_back(tmp_path: Path) -> None:
+    """What was written into metadata_props is read back whole."""
+    path = write_artifact(tmp_path / "a.onnx")
+    assert manifest_from_onnx(path) == small_manifest()
+    assert list(metadata_from_onnx(path)) == ["reidexport.manifest"]
+
+
+def test_inputs_and_outputs_without_the_weights(tmp_path: Path) -> None:
+    """Names, dtypes and shapes are those of the file; dynamic and unstated sizes are None."""
+    file = read_onnx(write_foreign(tmp_path / "a.onnx", 4, [("f_i", None)]))
+    assert [(t.name, t.dtype, t.shape) for t in file.inputs] == [("planes", "float32", (4, 3, HEIGHT, WIDTH))]
+    assert file.outputs[0].shape is None
+    assert file.producer == ("other", "")
+    assert read_onnx(write_artifact(tmp_path / "b.onnx")).outputs[0].shape == (None, DIM)
+
+
+def test_a_file_of_another_program_has_no_manifest(tmp_path: Path) -> None:
+    """A foreign ONNX file is readable and gives None."""
+    assert manifest_from_onnx(write_foreign(tmp_path / "a.onnx")) is None
+
+
+@pytest.mark.parametrize("length", [1, 50, 400, 900])
+def test_a_cut_file_is_refused(tmp_path: Path, length: int) -> None:
+    """The first bytes of a model are not a model."""
+    whole = write_artifact(tmp_path / "a.onnx").read_bytes()
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(whole[:length])
+    with pytest.raises(ArtifactError, match=r"cut.onnx: not an ONNX model, or not all of it"):
+        read_onnx(cut)
+
+
+@pytest.mark.parametrize(
+    "content", [b"version https://git-lfs.github.com/spec/v1\n", b"PK\x03\x04", b"\xff" * 40]
+)
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    """Text, archives and noise are not taken for a model."""
+    path = tmp_path / "a.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="not an ONNX model"):
+        read_onnx(path)
+
+
+def test_empty_and_missing_files_are_refused(tmp_path: Path) -> None:
+    """Both say what is wrong with the file."""
+    (tmp_path / "a.onnx").touch()
+    with pytest.raises(ArtifactError, match="the file is empty"):
+        read_onnx(tmp_path / "a.onnx")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read_onnx(tmp_path / "b.onnx")
+
+
+def test_shapes_read_well() -> None:
+    """Only the first dimension is called batch."""
+    assert shape_text((None, 3, None)) == "[batch, 3, ?]"
+    assert shape_text(None) == "of unknown shape"

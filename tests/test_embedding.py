@@ -1,0 +1,264 @@
+"""Bulk embedding: whole files, no lost work, bad images reported by name."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import typer
+from PIL import Image
+from reidruntime import Session, open_session
+from typer.testing import CliRunner
+
+from reidexport.cli.embed import embed
+from reidexport.embedding import embed_to_file
+from reidexport.errors import ImageError, InputError
+from reidexport.image_paths import find_images
+from tests.reidruntime.models import DIM, small_manifest, write_artifact, write_foreign
+
+CLI = typer.Typer()
+CLI.command()(embed)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ten images in two folders, and a file that is no image."""
+    rng = np.random.default_rng(0)
+    for index in range(10):
+        path = tmp_path / "crops" / ("a" if index < 5 else "b") / f"{index}.{'png' if index % 2 else 'JPG'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (30, 20, 3), dtype=np.uint8)).save(path)
+    (tmp_path / "crops" / "Thumbs.db").write_bytes(b"x")
+    return tmp_path / "crops"
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    """A small network."""
+    with open_session(write_artifact(tmp_path / "a.onnx"), threads=1) as opened:
+        yield opened
+
+
+def test_files_folders_and_patterns_are_found_once(folder: Path) -> None:
+    """Folders deeply and sorted, patterns, single files; duplicates only once; other files left out."""
+    everything = find_images([folder])
+    assert [Path(path).stem for path in everything] == [str(i) for i in range(10)]
+    assert find_images([folder / "b" / "7.png", folder, f"{folder}/**/*.png"])[0].endswith("7.png")
+    assert len(find_images([folder / "b" / "7.png", folder])) == 10
+    assert len(find_images([f"{folder}/**/*.JPG"])) == 5
+    assert len(find_images([f"{folder}/?"])) == 10
+
+
+def test_nothing_found_is_an_error(folder: Path) -> None:
+    """A missing path and a folder without images are named."""
+    with pytest.raises(InputError, match="no such file or folder"):
+        find_images([folder / "c"])
+    (folder / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: the folder holds no image"):
+        find_images([folder / "empty"])
+
+
+def test_npz_holds_paths_embeddings_and_manifest(folder: Path, session: Session, tmp_path: Path) -> None:
+    """The file is what session.embed answers, with the manifest and its hash, and no folder stays."""
+    paths = find_images([folder])
+    run = embed_to_file(session, paths, tmp_path / "out.npz", batch_size=2, shard_size=3)
+    assert (run.num_embedded, run.num_resumed, run.skipped) == (10, 0, ())
+    with np.load(tmp_path / "out.npz") as file:
+        assert file["paths"].tolist() == paths
+        assert np.allclose(file["embeddings"], session.embed(paths), rtol=1e-5)
+        assert file["embeddings"].dtype == np.float32
+        assert str(file["manifest_sha256"]) == session.manifest.sha256
+        assert json.loads(str(file["manifest"])) == json.loads(session.manifest.to_json())
+    assert not (tmp_path / "out.npz.partial").exists()
+
+
+def test_parquet_holds_the_same(folder: Path, session: Session, tmp_path: Path) -> None:
+    """Columns path, embedding as a fixed-size list, and manifest_sha256."""
+    paths = find_images([folder])
+    embed_to_file(session, paths, tmp_path / "out.parquet", shard_size=4, batch_size=2)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["path", "embedding", "manifest_sha256"]
+    assert table["path"].to_pylist() == paths
+    assert str(table.schema.field("embedding").type) == f"fixed_size_list<element: float>[{DIM}]"
+    assert np.allclose(np.stack(table["embedding"].to_pylist()), session.embed(paths), rtol=1e-5)
+    assert set(table["manifest_sha256"].to_pylist()) == {session.manifest.sha256}
+    assert table.schema.metadata[b"reidexport.manifest"].decode() == session.manifest.to_json()
+
+
+def test_bad_images_are_skipped_by_name(folder: Path, session: Session, tmp_path: Path) -> None:
+    """With on_error skip the others are embedded, in order, and each bad one is reported with its reason."""
+    bad = [folder / "a" / "0.JPG", folder / "b" / "8.JPG", folder / "b" / "9.png"]
+    for path in bad:
+        path.write_bytes(b"")
+    paths = find_images([folder])
+    run = embed_to_file(session, paths, tmp_path / "o.npz", on_error="skip", batch_size=2, shard_size=2)
+    assert [path for path, _ in run.skipped] == [str(path) for path in bad]
+    assert all("is empty" in reason for _, reason in run.skipped)
+    with np.load(tmp_path / "o.npz") as file:
+        assert file["paths"].tolist() == [path for path in paths if path not in map(str, bad)]
+
+
+def test_all_images_bad_gives_an_empty_file(tmp_path: Path, session: Session) -> None:
+    """Nothing to embed is still a valid file of shape (0, D)."""
+    (tmp_path / "x.png").write_bytes(b"")
+    embed_to_file(session, [str(tmp_path / "x.png")], tmp_path / "o.npz", on_error="skip")
+    with np.load(tmp_path / "o.npz") as file:
+        assert file["embeddings"].shape == (0, DIM)
+
+
+def test_a_bad_image_stops_and_the_rest_is_resumed(folder: Path, session: Session, tmp_path: Path) -> None:
+    """The default stops with the name; the old file stays; --resume takes over what was finished."""
+    paths = find_images([folder])
+    good = Path(paths[7]).read_bytes()
+    Path(paths[7]).write_bytes(b"")
+    output = tmp_path / "out.npz"
+    output.write_bytes(b"old")
+    with pytest.raises(ImageError, match=r"7\.png: the file is empty\..*--resume.*6 of 10 images are done"):
+        embed_to_file(session, paths, output, batch_size=2, shard_size=4)
+    assert output.read_bytes() == b"old"
+    with pytest.raises(InputError, match=r"an interrupted run lies there\. Go on with --resume"):
+        embed_to_file(session, paths, output)
+    Path(paths[7]).write_bytes(good)
+    run = embed_to_file(session, paths, output, resume=True, batch_size=2)
+    assert (run.num_embedded, run.num_resumed) == (10, 6)
+    with np.load(output) as file:
+        assert np.allclose(file["embeddings"], session.embed(paths), rtol=1e-5)
+
+
+def test_an_interruption_keeps_what_is_finished(folder: Path, session: Session, tmp_path: Path) -> None:
+    """After Ctrl-C the finished batches are on the disk and the rest is all that is done again."""
+    paths = find_images([folder])
+
+    def interrupt(done: int) -> None:
+        if done >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_to_file(session, paths, tmp_path / "o.npz", batch_size=2, progress=interrupt)
+    assert not (tmp_path / "o.npz").exists()
+    again: list[int] = []
+    run = embed_to_file(session, paths, tmp_path / "o.npz", batch_size=2, resume=True, progress=again.append)
+    assert (run.num_resumed, again) == (6, [8, 10])
+    with np.load(tmp_path / "o.npz") as file:
+        assert file["paths"].tolist() == paths
+        assert np.allclose(file["embeddings"], session.embed(paths), rtol=1e-5)
+
+
+def test_a_resumed_run_must_be_the_same(folder: Path, session: Session, tmp_path: Path) -> None:
+    """Other images, another artifact or a damaged folder are refused."""
+    paths, output = find_images([folder]), tmp_path / "o.npz"
+    Path(paths[9]).write_bytes(b"")
+    with pytest.raises(ImageError):
+        embed_to_file(session, paths, output, batch_size=1)
+    with pytest.raises(InputError, match=r"was of other images \(10, now 9\)"):
+        embed_to_file(session, paths[:9], output, resume=True)
+    other = write_artifact(tmp_path / "b.onnx", manifest=small_manifest(metric="euclidean"))
+    with open_session(other) as changed, pytest.raises(InputError, match="used another artifact"):
+        embed_to_file(changed, paths, output, resume=True)
+    (tmp_path / "o.npz.partial" / "run.json").unlink()
+    with pytest.raises(InputError, match="not the folder of an interrupted run"):
+        embed_to_file(session, paths, output, resume=True)
+
+
+def test_nothing_finished_leaves_nothing(folder: Path, session: Session, tmp_path: Path) -> None:
+    """A run that fails at its first image leaves no folder behind."""
+    paths = find_images([folder])
+    Path(paths[0]).write_bytes(b"")
+    with pytest.raises(ImageError):
+        embed_to_file(session, paths, tmp_path / "o.npz", batch_size=2)
+    assert not (tmp_path / "o.npz.partial").exists()
+
+
+def test_unfit_outputs_are_refused_at_once(session: Session, tmp_path: Path) -> None:
+    """An unknown suffix, a missing folder and an unknown policy are found before any work."""
+    with pytest.raises(InputError, match=r"ends in \.npz or \.parquet"):
+        embed_to_file(session, ["a.jpg"], tmp_path / "o.csv")
+    with pytest.raises(InputError, match="cannot be made"):
+        embed_to_file(session, ["a.jpg"], tmp_path / "none" / "o.npz")
+    with pytest.raises(InputError, match="on_error must be"):
+        embed_to_file(session, ["a.jpg"], tmp_path / "o.npz", on_error="log")  # type: ignore[arg-type]
+
+
+def test_command_embeds_and_reports(folder: Path, session: Session, tmp_path: Path) -> None:
+    """Counts go to stdout, the session's description to stderr, one object to --json; status 0."""
+    words = [
+        str(tmp_path / "a.onnx"),
+        str(folder),
+        "-o",
+        str(tmp_path / "o.npz"),
+        "--json",
+        str(tmp_path / "j"),
+    ]
+    result = CliRunner().invoke(CLI, words)
+    assert result.exit_code == 0, result.output
+    assert "10 embeddings, 0 skipped" in result.stdout
+    assert "threads" in result.stderr
+    written = json.loads((tmp_path / "j").read_text())
+    assert (written["num_embedded"], written["skipped"]) == (10, [])
+
+
+def test_command_exits_with_1_when_images_were_skipped(
+    folder: Path, session: Session, tmp_path: Path
+) -> None:
+    """Skipped images are named on stderr and make the status 1; the file is written all the same."""
+    (folder / "a" / "1.png").write_bytes(b"")
+    words = [str(tmp_path / "a.onnx"), str(folder), "-o", str(tmp_path / "o.npz"), "--on-error", "skip"]
+    result = CliRunner().invoke(CLI, words)
+    assert result.exit_code == 1
+    assert "9 embeddings, 1 skipped" in result.stdout
+    assert "1.png: the file is empty" in result.stderr
+    assert (tmp_path / "o.npz").exists()
+
+
+def test_command_says_how_to_go_on_after_an_interruption(
+    folder: Path, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends with status 130 and the word --resume."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "embed_batches", interrupted)
+    words = [str(tmp_path / "a.onnx"), str(folder), "-o", str(tmp_path / "o.npz")]
+    result = CliRunner().invoke(CLI, words)
+    assert result.exit_code == 130
+    assert "--resume" in result.stderr
+
+
+def test_command_opens_foreign_files(folder: Path, tmp_path: Path, session: Session) -> None:
+    """The facts given as options make a foreign file answer as our own."""
+    words = [str(write_foreign(tmp_path / "f.onnx")), str(folder), "-o", str(tmp_path / "o.npz")]
+    facts = ["--size", "32x16", "--mean", "0", "--std", "1/255,1/255,1/255"]
+    result = CliRunner().invoke(CLI, [*words, *facts])
+    assert result.exit_code == 0, result.output
+    with np.load(tmp_path / "o.npz") as file:
+        expected = session.embed(find_images([folder]))
+        assert np.allclose(file["embeddings"], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (["--size", "32x16"], "give --mean --std too"),
+        (["--size", "32", "--mean", "0", "--std", "1"], "expected HEIGHTxWIDTH"),
+        (["--size", "32x16", "--mean", "a", "--std", "1"], "Expected three numbers"),
+        (["--size", "32x16", "--mean", "0,0", "--std", "1"], "expected three numbers"),
+        (["--size", "32x16", "--mean", "0", "--std", "0"], "positive for --std"),
+    ],
+)
+def test_command_refuses_unfit_facts(folder: Path, tmp_path: Path, facts: list[str], words: str) -> None:
+    """Missing and malformed facts are named."""
+    arguments = [str(write_foreign(tmp_path / "f.onnx")), str(folder), "-o", str(tmp_path / "o.npz"), *facts]
+    with pytest.raises(InputError, match=words):
+        CliRunner().invoke(CLI, arguments, catch_exceptions=False)
+
+
+def test_command_refuses_facts_for_a_file_that_has_them(
+    folder: Path, session: Session, tmp_path: Path
+) -> None:
+    """A manifest is not silently overridden."""
+    arguments = [str(tmp_path / "a.onnx"), str(folder), "-o", str(tmp_path / "o.npz"), "--size", "32x16"]
+    with pytest.raises(InputError, match="the file carries a manifest"):
+        CliRunner().invoke(CLI, arguments, catch_exceptions=False)

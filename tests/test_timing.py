@@ -1,0 +1,105 @@
+"""The benchmark reports what it measured, and with what."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from reidruntime import open_session
+from typer.testing import CliRunner
+
+from reidexport.cli.bench import bench
+from reidexport.errors import InputError
+from reidexport.machine import machine_info, package_versions
+from reidexport.timing import bench_session
+from tests.reidruntime.models import write_artifact
+
+CLI = typer.Typer()
+CLI.command()(bench)
+
+
+def test_every_batch_size_is_measured(tmp_path: Path) -> None:
+    """Percentiles are ordered, at least five runs each, in the order asked for."""
+    with open_session(write_artifact(tmp_path / "a.onnx")) as session:
+        report = bench_session(session, (4, 1), seconds_per_batch=0.02)
+    assert [row.batch_size for row in report.batches] == [4, 1]
+    for row in report.batches:
+        assert row.repeats >= 5
+        assert 0 < row.p50_ms <= row.p90_ms <= row.p99_ms
+        assert row.images_per_s > 0
+    assert report.end_to_end is None
+    assert report.session.endswith(session.description)
+
+
+def test_files_are_measured_beside_the_network(tmp_path: Path) -> None:
+    """End to end counts every file and gives its share of the network's speed."""
+    paths = [str(tmp_path / f"{index}.png") for index in range(5)]
+    for path in paths:
+        Image.fromarray(np.zeros((20, 10, 3), np.uint8)).save(path)
+    with open_session(write_artifact(tmp_path / "a.onnx")) as session:
+        whole = bench_session(session, (2,), seconds_per_batch=0.02, image_paths=paths).end_to_end
+    assert whole is not None
+    assert (whole.num_images, whole.batch_size) == (5, 2)
+    assert whole.images_per_s == pytest.approx(5 / whole.seconds)
+    assert whole.share_of_net == pytest.approx(whole.images_per_s / whole.net_images_per_s)
+
+
+def test_a_busy_machine_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load average near the number of cores makes the figures doubtful; a small one does not."""
+    with open_session(write_artifact(tmp_path / "a.onnx")) as session:
+        monkeypatch.setattr(os, "getloadavg", lambda: (500.0, 0.0, 0.0))
+        assert "load average 500.0" in bench_session(session, (1,), seconds_per_batch=0.01).warnings[0]
+        monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+        assert bench_session(session, (1,), seconds_per_batch=0.01).warnings == ()
+
+
+@pytest.mark.parametrize(("sizes", "seconds"), [((), 1.0), ((0,), 1.0), ((1,), 0.0)])
+def test_silly_numbers_are_refused(tmp_path: Path, sizes: tuple[int, ...], seconds: float) -> None:
+    """No batch, a batch of nothing, and no time."""
+    with (
+        open_session(write_artifact(tmp_path / "a.onnx")) as session,
+        pytest.raises(InputError, match="Expected positive sizes and seconds"),
+    ):
+        bench_session(session, sizes, seconds_per_batch=seconds)
+
+
+def test_machine_and_versions_are_stated() -> None:
+    """CPU, cores and the versions that decide a result are there, and go into JSON."""
+    machine, versions = machine_info(), package_versions()
+    assert machine["cpu"]
+    assert machine["cores"] >= 1
+    assert {"python", "numpy", "reidexport"} <= versions.keys()
+    json.dumps([machine, versions])
+
+
+def test_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
+    """One row a batch size on stdout, one object in the file, its paths and batches inside."""
+    Image.fromarray(np.zeros((20, 10, 3), np.uint8)).save(tmp_path / "x.png")
+    path = write_artifact(tmp_path / "a.onnx")
+    options = [
+        "--batch",
+        "1,2",
+        "--seconds",
+        "0.1",
+        "--images",
+        str(tmp_path),
+        "--json",
+        str(tmp_path / "j.json"),
+    ]
+    result = CliRunner().invoke(CLI, [str(path), *options])
+    assert result.exit_code == 0, result.output
+    assert "images/s" in result.stdout
+    assert "from 1 files" in result.stdout
+    written = json.loads((tmp_path / "j.json").read_text())
+    assert [row["batch_size"] for row in written["batches"]] == [1, 2]
+    assert {"artifact", "session", "machine", "versions", "end_to_end", "warnings"} <= written.keys()
+
+
+@pytest.mark.parametrize("batch", ["", "1,x", "0", "1;2"])
+def test_command_refuses_unreadable_batches(tmp_path: Path, batch: str) -> None:
+    """--batch takes positive numbers with commas between."""
+    with pytest.raises(InputError, match="expected positive numbers"):
+        CliRunner().invoke(CLI, [str(tmp_path / "a.onnx"), "--batch", batch], catch_exceptions=False)
