@@ -103,8 +103,7 @@ def _augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def _loss(model: Baseline, images: Tensor, labels: Tensor) -> Tensor:
     f_t, f_i = model(images)
-    assert model.classifier is not None
-    logits = model.classifier(f_i)
+    logits = model.get_submodule("classifier")(f_i)
     return functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING) + _triplet(f_t, labels)
 
 
