@@ -33,6 +33,8 @@ def open_any(
     threads: int | None = None,
     manifest: Manifest | None = None,
     feature: Feature | None = None,
+    last_stride: Literal[1, 2] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Session:
     """Open a checkpoint or an artifact as a session.
 
@@ -43,6 +45,8 @@ def open_any(
         threads: for the network; default: the CPUs this process may use.
         manifest: the facts about a third-party ONNX file.
         feature: f_i or f_t; an artifact has one of them built in.
+        last_stride: of a checkpoint, as in ``load_checkpoint``.
+        size: of a checkpoint, as in ``load_checkpoint``.
 
     Raises:
         InputError: the artifact emits another feature, or an artifact's option is given for a checkpoint.
@@ -50,6 +54,8 @@ def open_any(
         ArtifactError: the artifact cannot be opened.
     """
     if kind_of(path) != "checkpoint":
+        if last_stride is not None or size is not None:
+            raise InputError(f"{path} is an artifact: its last stride and size are built in, leave them out")
         session = open_session(path, backend=backend, device=device, threads=threads, manifest=manifest)
         if feature not in (None, session.manifest.feature):
             raise InputError(
@@ -65,7 +71,8 @@ def open_any(
     from reidexport.graph import GraphOptions
     from reidexport.torch_session import session_from_checkpoint
 
-    return session_from_checkpoint(load_checkpoint(path), GraphOptions(feature=feature), threads=threads)
+    checkpoint = load_checkpoint(path, last_stride=last_stride, size=size)
+    return session_from_checkpoint(checkpoint, GraphOptions(feature=feature), threads=threads)
 
 
 def open_reference(path: Path, candidate: Manifest, *, threads: int | None = None) -> Session:

@@ -6,7 +6,7 @@ with a data set, are rank-1 and mAP the same.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from reidruntime.preprocess import image_pixels
 from reidruntime.session import Features, Image, Session
 
 from reidexport.datasets import Dataset
+from reidexport.distances import unit_rows
 from reidexport.errors import InputError
+from reidexport.evaluation import score_features
 from reidexport.machine import machine_info, package_versions
-from reidexport.metrics import rank_features
 
 TOP_K = 10
 NUM_WORST = 5
@@ -75,7 +76,7 @@ class Verification:
     dataset: str | None = None
     candidate_ranks: dict[str, float] | None = None
     reference_ranks: dict[str, float] | None = None
-    failures: tuple[str, ...] = field(default=())
+    failures: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -133,8 +134,7 @@ def verify(
     offset = len(paths)
     expected = reference.embed(paths, progress=progress and (lambda done: progress(offset + done)))
     cosines, abs_errors, relative = _differences(found, expected)
-    split = len(queries) if dataset else len(paths)
-    top1, top10 = _neighbour_agreement(found, expected, split if dataset else None, metric)
+    top1, top10 = _neighbour_agreement(found, expected, len(queries) if dataset else None, metric)
     result = Verification(
         candidate=candidate.description,
         reference=reference.description,
@@ -190,7 +190,7 @@ def _check_comparable(candidate: Session, reference: Session) -> None:
 
 def _images(images: Sequence[Image], dataset: Dataset | None) -> tuple[list[Image], list[Image]]:
     if dataset is not None:
-        return [record.path for record in dataset.query], [record.path for record in dataset.gallery]
+        return [record.path for record in dataset.query], [record.path for record in dataset.scored_gallery]
     if len(images) < 2:
         raise InputError(f"verify needs at least two images to compare, got {len(images)}")
     return list(images), []
@@ -199,7 +199,7 @@ def _images(images: Sequence[Image], dataset: Dataset | None) -> tuple[list[Imag
 def _differences(
     found: Features, expected: Features
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Per row: cosine, largest absolute error, relative L2 error. A row that is not finite has cosine −1."""
+    """Per row: cosine, largest absolute error, relative L2 error. A row that is not finite has cosine -1."""
     a, b = found.astype(np.float64), expected.astype(np.float64)
     norm_a, norm_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     tiny = np.finfo(np.float64).tiny
@@ -234,7 +234,7 @@ def _neighbour_agreement(
 def _neighbours(features: Features, num_queries: int | None, metric: Metric) -> NDArray[np.intp]:
     features = np.nan_to_num(features)
     if metric == "cosine":
-        features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+        features = unit_rows(features)
     queries = features if num_queries is None else features[:num_queries]
     gallery = features if num_queries is None else features[num_queries:]
     k = min(TOP_K, len(gallery) - (num_queries is None))
@@ -254,20 +254,8 @@ def _neighbours(features: Features, num_queries: int | None, metric: Metric) -> 
 def _ranks(features: Features, dataset: Dataset | None, metric: Metric) -> dict[str, float] | None:
     if dataset is None:
         return None
-    split = len(dataset.query)
-    pids, camids = (
-        np.array([getattr(r, k) for r in (*dataset.query, *dataset.gallery)]) for k in ("pid", "camid")
-    )
-    ranks = rank_features(
-        features[:split],
-        features[split:],
-        pids[:split],
-        pids[split:],
-        camids[:split],
-        camids[split:],
-        metric=metric,
-    )
-    return ranks.as_dict()
+    q_feats, g_feats = np.split(np.nan_to_num(features), [len(dataset.query)])
+    return score_features(q_feats, g_feats, dataset.query, dataset.scored_gallery, metric=metric).as_dict()
 
 
 def _judged(result: Verification, limits: Limits, consistency_tolerance: float) -> Verification:
@@ -284,4 +272,4 @@ def _judged(result: Verification, limits: Limits, consistency_tolerance: float) 
         drop = result.drops.get(key, 0.0)
         if not drop <= allowed:
             failures.append(f"{key} dropped by {drop:.2f} points, allowed {allowed}")
-    return Verification(**{**result.__dict__, "failures": tuple(failures)})
+    return replace(result, failures=tuple(failures))

@@ -1,21 +1,25 @@
 """What several tests share: a real data set where there is one, and a drawn one everywhere."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from reidruntime.manifest import Preprocess
 
+from reidexport.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint, save_checkpoint
 from reidexport.datasets import Dataset
+from reidexport.graph import graph_from_checkpoint
+from reidexport.models import Architecture, Baseline
+from reidexport.onnx_export import onnx_from_graph
 from reidexport.synthetic import draw_dataset
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot run, with the reason."""
-    if item.get_closest_marker("gpu"):
-        import torch
-
-        if not torch.cuda.is_available():
-            pytest.skip("needs an NVIDIA GPU: torch.cuda.is_available() is False")
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU: torch.cuda.is_available() is False")
     if item.get_closest_marker("data") and not os.environ.get("REIDEXPORT_DATA"):
         pytest.skip("needs real data: set REIDEXPORT_DATA to the folder that holds market1501")
 
@@ -31,3 +35,27 @@ def drawn_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """A small drawn data set: 6 test people, 3 cameras, 2 images each, distractors and junk."""
     root = tmp_path_factory.mktemp("data") / "drawn"
     return draw_dataset(root, num_train_pids=2, num_test_pids=6, num_cameras=3, images_per_camera=2)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A small seeded checkpoint in this project's format, and its FP32 and FP16 ONNX files."""
+
+    checkpoint: Path
+    onnx: Path
+    fp16: Path
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A ResNet-18 with BNNeck for images of 64x32 px, exported both ways."""
+    folder = tmp_path_factory.mktemp("exported")
+    files = Exported(folder / "small.pth", folder / "small.onnx", folder / "small_fp16.onnx")
+    torch.manual_seed(0)
+    model = Baseline(Architecture("resnet18", last_stride=1, feature_dim=512, num_classes=4))
+    preprocess = Preprocess(height_px=64, width_px=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, in_graph=True)
+    save_checkpoint(files.checkpoint, model, preprocess)
+    graph = graph_from_checkpoint(load_checkpoint(files.checkpoint))
+    onnx_from_graph(graph, files.onnx)
+    onnx_from_graph(graph, files.fp16, precision="fp16")
+    return files

@@ -171,7 +171,7 @@ def test_command_refuses_a_feature_of_a_foreign_file(command: typer.Typer, drawn
     """A file that needs its facts told has one output: --feature cannot choose."""
     root = drawn_dataset.query[0].path.parents[1]
     result = CliRunner().invoke(
-        command, ["model.onnx", "--data", str(root), "--feature", "f_t", "--size", "256x128"]
+        command, ["model.onnx", "--data", str(root), "--feature", "f_t", "--mean", "0.5", "--std", "0.5"]
     )
     assert isinstance(result.exception, InputError)
     assert "--feature chooses an output of a checkpoint" in str(result.exception)

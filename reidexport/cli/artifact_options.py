@@ -3,7 +3,7 @@
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import typer
 from reidruntime import Manifest, Session, manifest_for_foreign_onnx, manifest_from_onnx, open_session
@@ -110,6 +110,11 @@ def parse_size(text: str) -> tuple[int, int]:
     if not found:
         raise InputError(f"--size {text!r}: expected HEIGHTxWIDTH in pixels, for example 256x128.")
     return int(found.group(1)), int(found.group(2))
+
+
+def parse_stride(value: int | None) -> Literal[1, 2] | None:
+    """A ``--last-stride`` that the command line has checked to be 1 or 2."""
+    return None if value is None else (1 if value == 1 else 2)
 
 
 def _parse_channels(option: str, text: str) -> Channels3:

@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from reidruntime import Session
-from reidruntime.backends import BackendName, DeviceName
 from reidruntime.manifest import Feature, Metric
 
 from reidexport.cli import artifact_options as options
@@ -29,6 +27,9 @@ def eval_(
     feature: Annotated[
         Feature | None, typer.Option(help="Of a checkpoint: after (f_i) or before (f_t) the BNNeck.")
     ] = None,
+    last_stride: Annotated[
+        int | None, typer.Option(min=1, max=2, help="Of a checkpoint: stride of the last stage.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per run of the network.")] = None,
     json_file: JsonOption = None,
     backend: options.BackendOption = "auto",
@@ -44,16 +45,14 @@ def eval_(
     """Measure rank-1, rank-5, rank-10, mAP and mINP on a data set."""
     from reidexport.datasets import load_dataset
     from reidexport.evaluation import evaluate
+    from reidexport.opening import open_any
     from reidexport.progress import progress_bar
 
     records = load_dataset(data, dataset)
-    if (size, mean, std, channel_order, layout, resize) == (None,) * 6:
-        session = _opened(artifact, feature, backend, device, threads)
-    elif feature:
-        raise InputError(
-            "--feature chooses an output of a checkpoint; an ONNX file without a manifest has one."
-        )
-    else:
+    foreign = (mean, std, channel_order, layout, resize) != (None,) * 5
+    if foreign and (feature or last_stride):
+        raise InputError("--feature and --last-stride are for checkpoints, --mean and --std for ONNX files.")
+    if foreign:
         session = options.open_artifact(
             artifact,
             backend=backend,
@@ -66,19 +65,21 @@ def eval_(
             layout=layout,
             resize=resize,
         )
+    else:
+        session = open_any(
+            artifact,
+            backend=backend,
+            device=device,
+            threads=threads,
+            feature=feature,
+            last_stride=options.parse_stride(last_stride),
+            size=options.parse_size(size) if size else None,
+        )
     total = len(records.query) + len(records.scored_gallery)
     with session, progress_bar("embedding", total) as progress:
         result = evaluate(session, records, metric=metric, rerank=rerank, batch_size=batch, progress=progress)
     write_json(json_file, result.as_json(str(artifact)))
     _print(result, artifact)
-
-
-def _opened(
-    path: Path, feature: Feature | None, backend: BackendName, device: DeviceName, threads: int | None
-) -> Session:
-    from reidexport.opening import open_any
-
-    return open_any(path, backend=backend, device=device, threads=threads, feature=feature)
 
 
 def _print(result: "Evaluation", artifact: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from reidexport.cli.artifact_options import parse_size
+from reidexport.cli.artifact_options import parse_size, parse_stride
 from reidexport.errors import InputError
 
 
@@ -55,7 +55,7 @@ def onnx(
     loaded = load_checkpoint(
         checkpoint,
         arch=arch,
-        last_stride=None if last_stride is None else (1 if last_stride == 1 else 2),
+        last_stride=parse_stride(last_stride),
         stem_relu=stem_relu,
         pooling=pooling,
         size=parse_size(size) if size else None,

@@ -31,7 +31,9 @@ def replaced_folder(out: Path, contents: tuple[str, ...]) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     except OSError as error:
-        raise InputError(f"{out}: cannot make a folder there ({error.strerror}). Give another --out.") from error
+        raise InputError(
+            f"{out}: cannot make a folder there ({error.strerror}). Give another --out."
+        ) from error
     try:
         made = temporary / "new"
         made.mkdir()
@@ -52,4 +54,6 @@ def _refuse_foreign(out: Path, contents: tuple[str, ...]) -> None:
     names = {entry.name for entry in out.iterdir()}
     foreign = sorted(names - {MARKER, *contents}) if MARKER in names else sorted(names)
     if foreign:
-        raise InputError(f"{out} holds {foreign[0]}, which the demo did not make. Empty it, or give another --out.")
+        raise InputError(
+            f"{out} holds {foreign[0]}, which the demo did not make. Empty it, or give another --out."
+        )

@@ -1,12 +1,11 @@
 """A minute of training on a CPU: enough for the demo, and by far not the recipe of the paper."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from reidexport.checkpoint import IMAGENET_MEAN, IMAGENET_STD
@@ -49,12 +48,14 @@ def train_small_model(
         torch.manual_seed(seed)
         model = Baseline(Architecture("resnet18", feature_dim=512, num_classes=len(pids)))
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_share(step, num_steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _learning_rate_share(step, num_steps)
+    )
     batches = _batches(labels, num_pids_per_batch, num_instances, num_steps, generator)
     for step, batch in enumerate(batches, start=1):
         loss = _loss(model, _augmented(images[batch], generator), labels[batch])
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
         if progress:

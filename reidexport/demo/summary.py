@@ -1,0 +1,153 @@
+"""What the demo found, as JSON, as Markdown, and as one HTML page that needs nothing beside it."""
+
+import base64
+import html
+import json
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from reidexport.files import replaced_when_whole
+
+FILES = (
+    "data",
+    "checkpoint.pth",
+    "model-fp32.onnx",
+    "model-fp16.onnx",
+    "ranked-lists.png",
+    "summary.json",
+    "summary.md",
+    "summary.html",
+)
+Rows = list[list[str]]
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write ``summary.json``, ``.md`` and ``.html`` into ``folder``, where ``ranked-lists.png`` lies."""
+    contents = {
+        "summary.json": json.dumps(summary, indent=2) + "\n",
+        "summary.md": markdown(summary),
+        "summary.html": html_page(summary, (folder / "ranked-lists.png").read_bytes()),
+    }
+    for name, text in contents.items():
+        with replaced_when_whole(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def accuracy_table(summary: dict[str, Any]) -> Rows:
+    """Rank-1, rank-5 and mAP of raw pixels, the checkpoint and both files; the first row is the heading."""
+    checkpoint = summary["artifacts"][0]["verify"]["reference_ranks"]
+    named = [("raw pixels", summary["raw_pixels"]), ("checkpoint (torch)", checkpoint)]
+    named += [(each["artifact"], each) for each in summary["artifacts"]]
+    ranks = ("rank1", "rank5", "mAP")
+    return [["", "rank-1", "rank-5", "mAP"]] + [
+        [name, *(f"{of[key]:.1%}" for key in ranks)] for name, of in named
+    ]
+
+
+def parity_table(summary: dict[str, Any]) -> Rows:
+    """What ``verify`` found about each file against the checkpoint."""
+    rows = [["", "lowest cosine", "rank-1 drop", "mAP drop", "verify"]]
+    for each in summary["artifacts"]:
+        found = each["verify"]
+        drops = (f"{found['drops'][key]:+.2f} points" for key in ("rank1", "mAP"))
+        cosine = f"{found['min_cosine']:.7f}"
+        rows.append([each["artifact"], cosine, *drops, "passed" if found["passed"] else "FAILED"])
+    return rows
+
+
+def speed_table(summary: dict[str, Any]) -> Rows:
+    """Latency and throughput of each file, the network alone."""
+    rows = [["", "batch", "p50 ms", "p99 ms", "images/s"]]
+    for each in summary["artifacts"]:
+        for timing in each["bench"]:
+            times = (f"{timing[key]:.2f}" for key in ("p50_ms", "p99_ms"))
+            rows.append(
+                [each["artifact"], str(timing["batch_size"]), *times, f"{timing['images_per_s']:.0f}"]
+            )
+    return rows
+
+
+def sentences(summary: dict[str, Any]) -> dict[str, str]:
+    """The prose of the page: what was done, on what, and what it does not mean."""
+    data, training, machine = summary["dataset"], summary["training"], summary["machine"]
+    return {
+        "lead": (
+            f"A {training['backbone']} with BNNeck, trained for {training['seconds']:.0f} s on "
+            f"{data['num_train']} drawn pictures of {data['num_train_pids']} people, looks for "
+            f"{data['num_query_pids']} people it has never seen: {data['num_query']} queries in a gallery of "
+            f"{data['num_gallery']} pictures from other cameras."
+        ),
+        "caveat": (
+            "The people are drawn and the training is short: the figures show that every step works, and say "
+            "nothing about real cameras."
+        ),
+        "runtime": "; ".join(f"{each['artifact']}: {each['runtime']}" for each in summary["artifacts"]),
+        "machine": (
+            f"{machine['cpu']}, {machine['cores']} cores; reidexport {summary['versions'].get('reidexport', '')}, "
+            f"torch {summary['versions'].get('torch', '')}; {summary['seconds']:.0f} s in all."
+        ),
+    }
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """The page as Markdown; the picture lies beside it."""
+    text = sentences(summary)
+    return "\n\n".join(
+        [
+            "# reidexport demo",
+            text["lead"] + " " + text["caveat"],
+            "## Accuracy",
+            _markdown_table(accuracy_table(summary)),
+            "## The files answer as the checkpoint does",
+            _markdown_table(parity_table(summary)),
+            "## Speed",
+            _markdown_table(speed_table(summary)),
+            text["runtime"],
+            "## Ranked lists",
+            "![Queries and their nearest gallery pictures](ranked-lists.png)",
+            text["machine"] + "\n",
+        ]
+    )
+
+
+def html_page(summary: dict[str, Any], picture_png: bytes) -> str:
+    """The page as HTML with the picture inside it."""
+    template = Template(files("reidexport.demo").joinpath("summary.html").read_text(encoding="utf-8"))
+    passed = summary["passed"]
+    return template.substitute(
+        {name: html.escape(text) for name, text in sentences(summary).items()},
+        verdict="passed" if passed else "FAILED",
+        verdict_class="good" if passed else "bad",
+        accuracy=_html_table(accuracy_table(summary)),
+        parity=_html_table(parity_table(summary)),
+        speed=_html_table(speed_table(summary)),
+        picture=base64.b64encode(picture_png).decode(),
+    )
+
+
+def text_table(rows: Rows) -> str:
+    """Rows with aligned columns, for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        [row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
+        for row in rows
+    )
+    return "\n".join("  ".join(line) for line in lines)
+
+
+def _markdown_table(rows: Rows) -> str:
+    rule = ["---", *["---:"] * (len(rows[0]) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
+
+
+def _html_table(rows: Rows) -> str:
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in rows[0])
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(row[0])}</th>'
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows[1:]
+    )
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,0 +1,85 @@
+"""Opening and inspecting whatever file a command was given."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reidexport.errors import ArtifactError, CheckpointError, InputError
+from reidexport.inspection import inspect_file
+from reidexport.opening import open_any
+from reidexport.synthetic import draw_people
+from tests.conftest import Exported
+
+
+def test_checkpoint_and_artifact_open_alike(exported: Exported) -> None:
+    """A checkpoint and its export give the same features through the same call."""
+    people = draw_people(4)
+    with open_any(exported.checkpoint) as torch_session, open_any(exported.onnx) as onnx_session:
+        np.testing.assert_allclose(
+            torch_session.embed(people), onnx_session.embed(people), rtol=1e-3, atol=1e-4
+        )
+        assert torch_session.backend == "torch"
+        assert torch_session.description.startswith("torch ")
+
+
+def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    """A wrong path is an ArtifactError that names it."""
+    with pytest.raises(ArtifactError, match=r"nowhere\.onnx: there is no such file"):
+        open_any(tmp_path / "nowhere.onnx")
+
+
+def test_options_of_the_other_kind_are_refused(exported: Exported) -> None:
+    """Artifact options for a checkpoint, and checkpoint options for an artifact, are input errors."""
+    with pytest.raises(InputError, match="is a checkpoint and runs in torch"):
+        open_any(exported.checkpoint, backend="openvino")
+    with pytest.raises(InputError, match="last stride and size are built in"):
+        open_any(exported.onnx, last_stride=1)
+    with pytest.raises(
+        InputError, match="emits f_i, not f_t: export the checkpoint again with --feature f_t"
+    ):
+        open_any(exported.onnx, feature="f_t")
+
+
+def test_inspect_describes_a_checkpoint(exported: Exported) -> None:
+    """The description names family, backbone, neck, feature length and classes."""
+    found = inspect_file(exported.checkpoint)
+    assert found["kind"] == "checkpoint"
+    assert found["family"] == "reidexport"
+    assert (found["backbone"], found["neck"], found["feature_dim"]) == ("resnet18", "bnneck", 512)
+    assert found["num_classes"] == 4
+    assert found["assumed"] == []
+    assert len(found["sha256"]) == 64
+
+
+def test_inspect_describes_an_onnx_file(exported: Exported) -> None:
+    """The description holds opset, inputs, outputs, operators and the manifest."""
+    found = inspect_file(exported.onnx)
+    assert found["kind"] == "onnx"
+    assert found["opset"] == 18
+    assert found["inputs"] == ["images: uint8 [batch, 64, 32, 3]"]
+    assert found["outputs"] == ["f_i: float [batch, 512]"]
+    assert "BatchNormalization" not in found["operators"]
+    assert found["manifest"]["architecture"]["backbone"] == "resnet18"
+
+
+def test_inspect_describes_an_engine_by_its_manifest(exported: Exported, tmp_path: Path) -> None:
+    """A plan is described by the manifest that lies beside it, and without one says so."""
+    engine = tmp_path / "small.engine"
+    engine.write_bytes(b"ptrt" + bytes(100))
+    assert inspect_file(engine)["manifest"] is None
+    with open_any(exported.onnx) as session:
+        (tmp_path / "small.engine.json").write_text(session.manifest.to_json())
+    assert inspect_file(engine)["manifest"]["precision"] == "fp32"
+
+
+def test_inspect_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    """A text file is no checkpoint, a damaged ONNX file no ONNX file."""
+    text = tmp_path / "notes.txt"
+    text.write_text("hello")
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        inspect_file(text)
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"\x08\x0a\x3a\xff\xff\xff\x7f")
+    with pytest.raises(ArtifactError, match=r"broken\.onnx"):
+        inspect_file(broken)

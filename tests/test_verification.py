@@ -1,0 +1,169 @@
+"""The gate: what passes, what fails, and what it says."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from reidruntime import open_session
+from reidruntime.session import Session
+
+from reidexport import load_checkpoint, session_from_checkpoint, verify
+from reidexport.datasets import Dataset
+from reidexport.errors import InputError
+from reidexport.opening import open_any, open_reference
+from reidexport.synthetic import draw_people
+from reidexport.verification import Limits, batch_consistency
+from tests.conftest import Exported
+
+
+@pytest.fixture(scope="module")
+def people() -> list[NDArray[np.uint8]]:
+    """A few drawn people."""
+    return draw_people(12)
+
+
+class LeakyBackend:
+    """Answers each row right only when the row is alone: the mean of the batch leaks into every row."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """The real answer plus a part of the batch's mean."""
+        answer = self.backend.run(batch)
+        return answer + 0.05 * (answer.mean(0) - answer)
+
+    def describe(self) -> str:
+        """A name for the report."""
+        return "leaky"
+
+
+def damaged_copy(exported: Exported, folder: Any) -> Any:
+    """The FP32 file with the weights of one layer scaled by 1.5."""
+    model = onnx.load(exported.onnx)
+    weight = next(t for t in model.graph.initializer if t.dims and len(t.dims) == 4 and t.dims[0] == 512)
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.5), weight.name))
+    path = folder / "damaged.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_an_export_passes_against_its_checkpoint(
+    exported: Exported, people: list[NDArray[np.uint8]], backend: Any
+) -> None:
+    """Every backend answers as the unfolded network in torch does, in any batch."""
+    with open_session(exported.onnx, backend=backend) as candidate:
+        with open_reference(exported.checkpoint, candidate.manifest) as reference:
+            result = verify(candidate, reference, images=people)
+    assert result.passed, result.failures
+    assert result.max_relative_l2 < 1e-5
+    assert result.top1_agreement == result.top10_agreement == 1.0
+    assert set(result.batch_consistency) == {"full_batch", "permuted", "duplicated"}
+    assert max(result.batch_consistency.values()) < 1e-5
+
+
+def test_a_data_set_adds_ranks_of_both_and_their_drops(exported: Exported, drawn_dataset: Dataset) -> None:
+    """With a data set, rank-1 and mAP of both sessions and the drops in points are reported."""
+    with open_session(exported.onnx) as candidate, open_any(exported.checkpoint) as reference:
+        result = verify(candidate, reference, dataset=drawn_dataset)
+    content = result.as_json()
+    assert content["passed"] is True
+    assert content["candidate_ranks"] == pytest.approx(content["reference_ranks"])
+    assert content["drops"]["rank1"] == pytest.approx(0.0)
+    assert result.num_images == len(drawn_dataset.query) + len(drawn_dataset.scored_gallery)
+    assert content["machine"]["cores"] >= 1
+
+
+def test_the_fp16_file_passes_with_its_own_consistency(
+    exported: Exported, people: list[NDArray[np.uint8]]
+) -> None:
+    """The half graph stays within the default limits of the float32 reference."""
+    with open_session(exported.fp16) as candidate, open_any(exported.checkpoint) as reference:
+        result = verify(candidate, reference, images=people)
+    assert result.passed, result.failures
+    assert 1e-6 < result.max_relative_l2 < 1e-2
+
+
+def test_damaged_weights_fail_and_name_the_worst_image(
+    exported: Exported, people: list[NDArray[np.uint8]], tmp_path: Any
+) -> None:
+    """A file with one wrong layer fails on cosine, and the failure names the image."""
+    with open_session(damaged_copy(exported, tmp_path)) as candidate:
+        with open_any(exported.checkpoint) as reference:
+            result = verify(candidate, reference, images=people, limits=Limits(min_cosine=0.99999))
+    assert not result.passed
+    assert result.failures[0].startswith("cosine 0.") and "of image " in result.failures[0]
+    assert result.worst[0].cosine == result.min_cosine <= result.worst[-1].cosine
+
+
+def test_a_row_that_depends_on_its_batch_fails(exported: Exported, people: list[NDArray[np.uint8]]) -> None:
+    """A session whose rows leak into each other is caught although it is right at batch 1."""
+    with open_session(exported.onnx) as session:
+        leaky = Session(session.manifest, "leaky", LeakyBackend(session._network), 1)
+        differences = batch_consistency(leaky, people)
+        assert differences["full_batch"] > 1e-3
+        assert differences["duplicated"] < 1e-5
+        with open_any(exported.checkpoint) as reference:
+            result = verify(leaky, reference, images=people, limits=Limits(min_cosine=0.5))
+    assert any("a row answers differently full batch" in failure for failure in result.failures)
+
+
+def test_drops_over_the_limit_fail_in_words(exported: Exported, drawn_dataset: Dataset) -> None:
+    """A drop of rank-1 or mAP over its limit is a failure that states both numbers."""
+    with open_session(exported.onnx) as candidate, open_any(exported.checkpoint) as reference:
+        result = verify(
+            candidate, reference, dataset=drawn_dataset, limits=Limits(max_rank1_drop=-1.0, max_map_drop=-2.0)
+        )
+    assert result.failures == (
+        "rank1 dropped by 0.00 points, allowed -1.0",
+        "mAP dropped by 0.00 points, allowed -2.0",
+    )
+
+
+def test_features_that_are_not_comparable_are_refused(
+    exported: Exported, people: list[NDArray[np.uint8]]
+) -> None:
+    """f_i against f_t, other lengths, and too few images are input errors, not low cosines."""
+    with open_session(exported.onnx) as candidate:
+        with open_any(exported.checkpoint, feature="f_t") as reference:
+            with pytest.raises(InputError, match="candidate's feature is f_i, the reference's f_t"):
+                verify(candidate, reference, images=people)
+        with open_any(exported.checkpoint) as reference:
+            with pytest.raises(InputError, match="at least two images"):
+                verify(candidate, reference, images=people[:1])
+            output = candidate.manifest.output.model_copy(update={"shape": (None, 7)})
+            reference.manifest = reference.manifest.model_copy(update={"output": output})
+            with pytest.raises(InputError, match="have 512 values, the reference's 7"):
+                verify(candidate, reference, images=people)
+
+
+def test_not_a_number_fails_rather_than_passing(exported: Exported, people: list[NDArray[np.uint8]]) -> None:
+    """A candidate that answers NaN for one image has cosine -1 there, and fails."""
+    checkpoint = load_checkpoint(exported.checkpoint)
+    with session_from_checkpoint(checkpoint) as reference, open_session(exported.onnx) as candidate:
+
+        class NanBackend(LeakyBackend):
+            def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+                answer = np.array(self.backend.run(batch))
+                answer[0, 3] = np.nan
+                return answer
+
+        broken = Session(candidate.manifest, "nan", NanBackend(candidate._network), 1)
+        result = verify(broken, reference, images=people)
+    assert result.min_cosine == -1.0
+    assert not result.passed
+
+
+def test_a_reference_checkpoint_takes_the_candidates_choices(exported: Exported) -> None:
+    """Feature, flip, normalisation and size of the candidate's manifest are used for the reference."""
+    with open_session(exported.onnx) as candidate:
+        wanted = candidate.manifest.model_copy(update={"feature": "f_t", "normalized": True, "flip": True})
+        with open_reference(exported.checkpoint, wanted) as reference:
+            assert reference.manifest.feature == "f_t"
+            assert reference.manifest.normalized and reference.manifest.flip
+            rows = reference.embed(draw_people(3))
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, rtol=1e-5)
