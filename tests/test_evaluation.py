@@ -174,4 +174,4 @@ def test_command_refuses_a_feature_of_a_foreign_file(command: typer.Typer, drawn
         command, ["model.onnx", "--data", str(root), "--feature", "f_t", "--mean", "0.5", "--std", "0.5"]
     )
     assert isinstance(result.exception, InputError)
-    assert "--feature chooses an output of a checkpoint" in str(result.exception)
+    assert "--feature and --last-stride are for checkpoints" in str(result.exception)

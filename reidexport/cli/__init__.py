@@ -21,6 +21,11 @@ def main() -> None:
     except ReidExportError as error:
         print(f"reidexport: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
+    except OSError as error:
+        print(
+            f"reidexport: {error.filename or 'the file system'}: {error.strerror or error}", file=sys.stderr
+        )
+        sys.exit(2)
     except ModuleNotFoundError as error:
         print(f"reidexport: {error.name} is not installed: {_advice(error.name or '')}", file=sys.stderr)
         sys.exit(3)

@@ -128,7 +128,8 @@ def _verified(session: Session, reference: Session, dataset: Dataset) -> dict[st
 
 def picture(evaluation: Evaluation, path: Path) -> None:
     """Draw the ranked lists of a few queries, evenly taken from all of them."""
-    chosen = range(0, len(evaluation.query), max(1, len(evaluation.query) // _NUM_PICTURED))[:_NUM_PICTURED]
+    last = len(evaluation.query) - 1
+    chosen = np.unique(np.linspace(0, last, _NUM_PICTURED).round().astype(int))
     distmat = distmat_from_features(evaluation.q_feats[chosen], evaluation.g_feats, metric=evaluation.metric)
     query = [evaluation.query[index] for index in chosen]
     ranked_list_picture(query, evaluation.gallery, distmat, num_ranks=_NUM_RANKS).save(path)

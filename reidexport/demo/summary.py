@@ -38,7 +38,7 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 def accuracy_table(summary: dict[str, Any]) -> Rows:
     """Rank-1, rank-5 and mAP of raw pixels, the checkpoint and both files; the first row is the heading."""
     checkpoint = summary["artifacts"][0]["verify"]["reference_ranks"]
-    named = [("raw pixels", summary["raw_pixels"]), ("checkpoint (torch)", checkpoint)]
+    named = [("raw pixels", summary["raw_pixels"]), ("checkpoint", checkpoint)]
     named += [(each["artifact"], each) for each in summary["artifacts"]]
     ranks = ("rank1", "rank5", "mAP")
     return [["", "rank-1", "rank-5", "mAP"]] + [
@@ -48,12 +48,12 @@ def accuracy_table(summary: dict[str, Any]) -> Rows:
 
 def parity_table(summary: dict[str, Any]) -> Rows:
     """What ``verify`` found about each file against the checkpoint."""
-    rows = [["", "lowest cosine", "rank-1 drop", "mAP drop", "verify"]]
+    rows = [["", "verify", "lowest cosine", "rank-1 drop (points)", "mAP drop (points)"]]
     for each in summary["artifacts"]:
         found = each["verify"]
-        drops = (f"{found['drops'][key]:+.2f} points" for key in ("rank1", "mAP"))
-        cosine = f"{found['min_cosine']:.7f}"
-        rows.append([each["artifact"], cosine, *drops, "passed" if found["passed"] else "FAILED"])
+        drops = (f"{found['drops'][key]:.2f}" for key in ("rank1", "mAP"))
+        verdict = "passed" if found["passed"] else "FAILED"
+        rows.append([each["artifact"], verdict, f"{found['min_cosine']:.6f}", *drops])
     return rows
 
 
@@ -77,7 +77,7 @@ def sentences(summary: dict[str, Any]) -> dict[str, str]:
             f"A {training['backbone']} with BNNeck, trained for {training['seconds']:.0f} s on "
             f"{data['num_train']} drawn pictures of {data['num_train_pids']} people, looks for "
             f"{data['num_query_pids']} people it has never seen: {data['num_query']} queries in a gallery of "
-            f"{data['num_gallery']} pictures from other cameras."
+            f"{data['num_gallery']} pictures."
         ),
         "caveat": (
             "The people are drawn and the training is short: the figures show that every step works, and say "

@@ -1,0 +1,176 @@
+"""The command line as a user meets it: exit statuses, streams and files."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from reidexport.cli import main
+from reidexport.cli.app import app
+from reidexport.datasets import Dataset
+from tests.conftest import Exported
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command returned and printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """``reidexport ARGUMENTS`` through its entry point, in this process."""
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["reidexport", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return Done(status, *capsys.readouterr())
+
+    return call
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter that runs ``code``."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_version_and_help_need_no_command(run: Run) -> None:
+    """``--version`` prints the version alone; no arguments print the help."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", run("--version").stdout)
+    assert "verify" in run("--help").stdout
+
+
+def test_every_command_has_help_and_stands_in_the_readme() -> None:
+    """Each command and each of its options has a help text, and the README names the command."""
+    readme = (ROOT / "README.md").read_text()
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert command.help, name
+        assert f"reidexport {name}" in readme, name
+        for option in command.params:
+            assert getattr(option, "help", None) or option.name == "help", (name, option.name)
+
+
+def test_a_checkpoint_becomes_a_verified_evaluated_artifact(
+    run: Run, exported: Exported, drawn_dataset: Dataset, tmp_path: Path
+) -> None:
+    """onnx, verify and eval, as the README shows them, with JSON results and nothing left behind."""
+    data = drawn_dataset.query[0].path.parents[1]
+    target, gate, scores = tmp_path / "out.onnx", tmp_path / "gate.json", tmp_path / "scores.json"
+    done = run("onnx", exported.checkpoint, "-o", target, "--fp16", "--flip")
+    assert done.returncode == 0, done.stderr
+    assert "out  f_i: float32 [batch, 512]" in done.stdout
+    done = run("verify", target, "--reference", exported.checkpoint, "--data", data, "--json", gate)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("PASSED\n")
+    done = run("eval", target, "--data", data, "--json", scores)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(gate.read_text())["passed"] is True
+    content = json.loads(scores.read_text())
+    wanted = {
+        "artifact",
+        "dataset",
+        "metric",
+        "rank1",
+        "rank5",
+        "rank10",
+        "mAP",
+        "mINP",
+        "machine",
+        "versions",
+    }
+    assert wanted <= content.keys()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gate.json", "out.onnx", "scores.json"]
+
+
+def test_a_failed_gate_exits_1_and_still_writes_its_json(
+    run: Run, exported: Exported, tmp_path: Path
+) -> None:
+    """A candidate over a limit: status 1, the failure on stderr, the numbers in the file."""
+    gate = tmp_path / "gate.json"
+    done = run("verify", exported.fp16, "--reference", exported.onnx, "--min-cosine", "1.5", "--json", gate)
+    assert done.returncode == 1
+    assert "FAILED: cosine" in done.stderr
+    assert json.loads(gate.read_text())["passed"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["onnx", "missing.pth"], "missing.pth: there is no such file"),
+        (["onnx", "{checkpoint}", "--size", "256"], "expected HEIGHTxWIDTH"),
+        (["onnx", "{checkpoint}", "--batch", "many"], "expected 'dynamic' or a batch size"),
+        (["onnx", "{checkpoint}", "-o", "no/such/folder/x.onnx"], "cannot write there"),
+        (["inspect", "{text}"], "not a checkpoint"),
+        (["verify", "{onnx}", "--reference", "missing.onnx"], "missing.onnx: there is no such file"),
+        (["eval", "{onnx}", "--data", "missing"], "missing"),
+    ],
+)
+def test_bad_input_exits_2_with_words_and_no_traceback(
+    run: Run,
+    exported: Exported,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: str,
+) -> None:
+    """Wrong files and options end with status 2 and one message on stderr, nothing on stdout."""
+    text = tmp_path / "notes.txt"
+    text.write_text("hello")
+    filled = [a.format(checkpoint=exported.checkpoint, onnx=exported.onnx, text=text) for a in arguments]
+    monkeypatch.chdir(tmp_path)
+    done = run(*filled)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_inspect_prints_text_and_json(run: Run, exported: Exported) -> None:
+    """``inspect`` prints lines for people and one JSON object for programs."""
+    assert "backbone" in run("inspect", exported.checkpoint).stdout
+    assert json.loads(run("inspect", exported.onnx, "--json").stdout)["kind"] == "onnx"
+
+
+def test_a_missing_package_exits_3_and_names_the_extra() -> None:
+    """Without typer, which the runtime does not need, the command says what to install."""
+    code = "import sys; sys.modules['typer'] = None; from reidexport.cli import main; main()"
+    done = python(code)
+    assert done.returncode == 3
+    assert 'pip install "reidexport[cli]"' in done.stderr
+
+
+def test_the_runtime_imports_neither_torch_nor_reidexport() -> None:
+    """The import arrow: an application that embeds reidruntime gets no training stack with it."""
+    code = (
+        "import sys, reidruntime; print(sorted({'torch', 'reidexport', 'onnx', 'typer'} & set(sys.modules)))"
+    )
+    done = python(code)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_reidexport_does_not_wait_for_torch() -> None:
+    """Names of the package are imported when used; every advertised one exists."""
+    code = (
+        "import sys, reidexport; assert 'torch' not in sys.modules; "
+        "print(all(callable(getattr(reidexport, name)) for name in reidexport.__all__))"
+    )
+    done = python(code)
+    assert done.stdout.strip() == "True"
