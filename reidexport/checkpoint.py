@@ -15,11 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 from reidruntime.manifest import Preprocess
 from torch import Tensor
 
-from reidexport.errors import CheckpointError
-from reidexport.families import FAST_REID, REIDEXPORT, Family, family_of, rename_keys
+from reidexport.errors import CheckpointError, InputError
+from reidexport.families import FAST_REID, REIDEXPORT, TORCHREID, Family, family_of, rename_keys
 from reidexport.files import file_sha256, replaced_when_whole
 from reidexport.identify import describe, first_difference, identify
-from reidexport.models.baseline import IBN_RESNETS, RESNETS, Architecture, Baseline, Pooling
+from reidexport.models.baseline import BACKBONES, IBN_RESNETS, RESNETS, Architecture, Baseline, Pooling
 from reidexport.weights import FORMAT, Weights, read_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -84,11 +84,14 @@ def load_checkpoint(
     Raises:
         CheckpointError: it is not a checkpoint, is damaged, holds no known architecture, or weights that are
             not finite numbers.
+        InputError: ``size`` is not positive.
     """
+    if size is not None and min(size) < 1:
+        raise InputError(f"size must be positive, got {size[0]}x{size[1]}")
     path = Path(path)
     weights = read_weights(path)
     try:
-        known = _told(weights) if weights.header is not None else _identified(weights, arch)
+        known = _told(weights, arch) if weights.header is not None else _identified(weights, arch)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     if pooling is not None and known.pooling_is_open:
@@ -156,7 +159,7 @@ class _Known:
         return self.architecture.pooling == "avg" or "pooling" in self.assumed
 
 
-def _told(weights: Weights) -> _Known:
+def _told(weights: Weights, arch: str | None) -> _Known:
     """A checkpoint of this project tells everything itself."""
     header = weights.header or {}
     try:
@@ -166,20 +169,19 @@ def _told(weights: Weights) -> _Known:
         raise CheckpointError(
             f"its header is not valid: {error}. Write it with reidexport.save_checkpoint."
         ) from error
-    state_dict = _finite(rename_keys(weights.state_dict, REIDEXPORT))
-    with torch.device("meta"):
-        expected = Baseline(architecture).state_dict()
-    problem = first_difference(
-        {key: tuple(value.shape) for key, value in state_dict.items()},
-        {
-            key: tuple(value.shape)
-            for key, value in expected.items()
-            if not key.endswith("num_batches_tracked")
-        },
-    )
-    if problem is not None:
-        raise CheckpointError(f"its weights are not those of its {describe(architecture)}: {problem}")
-    return _Known(REIDEXPORT, architecture, preprocess, state_dict, {})
+    if architecture.backbone not in BACKBONES:
+        raise CheckpointError(
+            f"its backbone {architecture.backbone!r} is not known. Known: {', '.join(BACKBONES)}"
+        )
+    if architecture.feature_dim < 1 or architecture.num_classes < 0:
+        raise CheckpointError(
+            f"its header says a {architecture.feature_dim}-d feature and {architecture.num_classes} classes"
+        )
+    if arch not in (None, architecture.backbone):
+        raise CheckpointError(f"--arch {arch}: the file says that it is a {architecture.backbone}")
+    state_dict = rename_keys(weights.state_dict, REIDEXPORT)
+    _check_names(state_dict, architecture)
+    return _Known(REIDEXPORT, architecture, preprocess, _finite(state_dict), {})
 
 
 def _identified(weights: Weights, arch: str | None) -> _Known:
@@ -191,8 +193,12 @@ def _identified(weights: Weights, arch: str | None) -> _Known:
             f"no known project names its tensors like this (first: {first}). Known are reid-strong-baseline "
             "(base.*), fast-reid (backbone.*, heads.*), torchreid (conv1.*, layer1.*) and reidexport itself."
         )
-    state_dict = _finite(rename_keys(weights.state_dict, family))
+    state_dict = rename_keys(weights.state_dict, family)
     architecture = identify(state_dict, family, arch)
+    _check_names(state_dict, architecture)
+    state_dict = _finite(state_dict)
+    if family is TORCHREID and architecture.neck == "fc" and architecture.last_stride is not None:
+        architecture = replace(architecture, last_stride=1)  # its resnet50_fc512; its plain resnet50 has 2
     assumed: dict[str, str] = {}
     # fast-reid's SBS configurations are those with a learned pooling power, and take taller images.
     height_px, width_px = (384, 128) if family is FAST_REID and architecture.pooling == "gem" else (256, 128)
@@ -201,6 +207,10 @@ def _identified(weights: Weights, arch: str | None) -> _Known:
         # fast-reid's AGW pools with a fixed power that its weights do not hold.
         architecture = replace(architecture, pooling="gem")
         assumed["pooling"] = "generalised-mean pooling with p = 3 (as in fast-reid's AGW)"
+    elif architecture.backbone == "resnest50" and architecture.pooling == "avg":
+        assumed["pooling"] = (
+            "average pooling (as in fast-reid's BoT; its AGW has the same weights: --pooling gem)"
+        )
     if weights.last_stride is None and architecture.last_stride is not None:
         assumed["last_stride"] = (
             f"last stride {architecture.last_stride} (as in {family.name}; set with --last-stride)"
@@ -242,7 +252,32 @@ def _with_size(preprocess: Preprocess, size: tuple[int, int]) -> Preprocess:
     return preprocess.model_copy(update={"height_px": size[0], "width_px": size[1]})
 
 
+def _check_names(state_dict: dict[str, Tensor], architecture: Architecture) -> None:
+    """Compare every tensor, those of the head included, with what the architecture has."""
+    with torch.device("meta"):
+        model = Baseline(architecture)
+    backbone_dim = model.backbone.out_channels
+    if architecture.neck in ("bnneck", "none") and architecture.feature_dim != backbone_dim:
+        raise CheckpointError(
+            f"its header says a {architecture.feature_dim}-d feature, but its {describe(architecture)} with neck "
+            f"{architecture.neck} gives {backbone_dim}"
+        )
+    # A classifier's bias is no part of the paper's model; it would be dropped with the classifier.
+    problem = first_difference(
+        {key: tuple(value.shape) for key, value in state_dict.items() if key != "classifier.bias"},
+        {
+            key: tuple(value.shape)
+            for key, value in model.state_dict().items()
+            if not key.endswith("num_batches_tracked")
+        },
+    )
+    if problem is not None:
+        raise CheckpointError(f"its weights are not those of a {describe(architecture)}: {problem}")
+
+
 def _finite(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors in float32, all their values finite there."""
+    state_dict = {key: tensor.float() for key, tensor in state_dict.items()}
     for key, tensor in state_dict.items():
         num_bad = int((~torch.isfinite(tensor)).sum())
         if num_bad:
@@ -250,4 +285,4 @@ def _finite(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
                 f"{key} holds {num_bad} values that are not finite numbers: the training diverged or the file is "
                 "damaged. Use an earlier checkpoint."
             )
-    return {key: tensor.float() for key, tensor in state_dict.items()}
+    return state_dict

@@ -18,8 +18,10 @@ def replaced_when_whole(path: Path) -> Iterator[Path]:
     a failed run, and no half-written one stays.
 
     Raises:
-        InputError: the folder is missing or cannot be written to.
+        InputError: the folder is missing or cannot be written to, or ``path`` is itself a folder.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder. Give the name of a file in it.")
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     except OSError as error:

@@ -7,9 +7,13 @@ of stand-ins with real tensors in it, and ``os.system`` opens as a stand-in that
 """
 
 import collections
+import io
+import lzma
 import pickle
+import pickletools
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +23,7 @@ from torch import Tensor
 from reidexport.errors import CheckpointError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+BIG_ENDIAN = "it was saved on a big-endian machine. Load and save it again on a little-endian one."
 
 STORAGE_DTYPES: dict[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
@@ -37,14 +42,18 @@ STORAGE_DTYPES: dict[str, torch.dtype] = {
 CODE_MODULES = frozenset(
     (
         *("os", "posix", "nt", "subprocess", "multiprocessing", "sys", "shutil", "socket", "importlib"),
-        *("runpy", "pty", "ctypes", "webbrowser", "code"),
+        *("runpy", "pty", "ctypes", "webbrowser", "code", "pdb", "timeit", "_posixsubprocess"),
+        *("marshal", "pickle", "_pickle"),
     )
 )
 CODE_BUILTINS = frozenset(("eval", "exec", "compile", "open", "__import__", "breakpoint", "input"))
+CODE_CALLS = frozenset(
+    ("torch.hub.load", "types.CodeType", "types.FunctionType", "io.open", "_io.open", "codecs.open")
+)
 # What a damaged or hostile stream makes the unpickler raise.
 STREAM_ERRORS = (
     pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, ValueError, TypeError, RuntimeError,
-    ImportError, MemoryError, OverflowError, struct.error, zipfile.BadZipFile,
+    ImportError, MemoryError, OverflowError, OSError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 
 
@@ -89,6 +98,9 @@ class _Storage:
     def __init__(self, data: Tensor, dtype: torch.dtype) -> None:
         self.data, self.dtype = data, dtype
 
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("it sets the state of a storage")
+
 
 def _tensor(
     storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
@@ -115,6 +127,7 @@ class _InertUnpickler(pickle.Unpickler):
     """Resolves globals to tensor builders, storage dtypes or stand-ins, and storages through ``read_storage``."""
 
     def __init__(self, stream: BinaryIO) -> None:
+        _check_opcodes(stream)
         super().__init__(stream, encoding="latin1")
         self.code_names: list[str] = []
 
@@ -124,28 +137,31 @@ class _InertUnpickler(pickle.Unpickler):
             return _TENSOR_BUILDERS[module, name]
         if module in ("torch", "torch.storage", "torch.cuda") and name in STORAGE_DTYPES:
             return STORAGE_DTYPES[name]
-        in_builtins = module in ("builtins", "__builtin__") and name in CODE_BUILTINS
-        if in_builtins or module.partition(".")[0] in CODE_MODULES:
-            self.code_names.append(f"{module}.{name}")
         qualified_name = f"{module}.{name}"
+        in_builtins = module in ("builtins", "__builtin__") and name in CODE_BUILTINS
+        # "torch" and "os.system" reach a module through another one.
+        modules = {module.partition(".")[0], *name.split(".")[:-1]}
+        if in_builtins or qualified_name in CODE_CALLS or modules & CODE_MODULES:
+            self.code_names.append(qualified_name)
         return type(name.rpartition(".")[2] or "StandIn", (StandIn,), {"qualified_name": qualified_name})
 
     def load_without_code(self) -> object:
-        """Unpickle one object; refuse it when it names something that runs code."""
-        loaded = self.load()
-        if self.code_names:
-            raise CheckpointError(
-                f"it would call {', '.join(sorted(set(self.code_names)))} when loaded by torch.load. Nothing was "
-                "run, and the file was refused. Get the weights from a source that you trust."
-            )
-        return loaded
+        """Unpickle one object; refuse it when it names something that runs code, whole or not."""
+        try:
+            return self.load()
+        finally:
+            if self.code_names:
+                raise CheckpointError(
+                    f"it would call {', '.join(sorted(set(self.code_names)))} when loaded by torch.load. Nothing "
+                    "was run, and the file was refused. Get the weights from a source that you trust."
+                )
 
 
 class _ZipUnpickler(_InertUnpickler):
     """Storages are records of the zip archive that torch 1.6 and later write."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
-        super().__init__(archive.open(f"{folder}/data.pkl"))  # type: ignore[arg-type]
+        super().__init__(io.BytesIO(archive.read(f"{folder}/data.pkl")))
         self.archive, self.folder = archive, folder
         self.storages: dict[str, _Storage] = {}
 
@@ -185,11 +201,17 @@ class _LegacyUnpickler(_InertUnpickler):
 
     def read_storages(self, stream: BinaryIO, keys: list[str]) -> None:
         """Fill the storages from the bytes behind the pickles, in the order of ``keys``."""
+        if unfilled := self.storages.keys() - set(keys):
+            raise CheckpointError(
+                f"the bytes of storage {min(map(str, unfilled))} are missing: the file is damaged"
+            )
         for key in keys:
             storage = self.storages[key]
             (num_elements,) = struct.unpack("<q", stream.read(8))
-            data = bytearray(stream.read(num_elements * storage.dtype.itemsize))
-            _check_size(len(data), storage.data.numel(), f"storage {key}")
+            num_bytes = storage.data.numel()
+            _check_size(num_elements * storage.dtype.itemsize, num_bytes, f"storage {key}")
+            data = bytearray(stream.read(num_bytes))
+            _check_size(len(data), num_bytes, f"storage {key}")
             storage.data.copy_(_bytes_tensor(data))
 
 
@@ -219,6 +241,11 @@ def read_torch_file(path: Path) -> object:
 def _read_zip(path: Path) -> object:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
+        if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
+            raise CheckpointError(
+                "its records claim more bytes than the file has: it is damaged, or not from torch.save, which "
+                "does not compress"
+            )
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if any(name.endswith("/constants.pkl") for name in names):
             raise CheckpointError(
@@ -228,24 +255,41 @@ def _read_zip(path: Path) -> object:
             raise CheckpointError("this is a zip archive, but not one of torch.save: it holds no data.pkl")
         folder = pickles[0].removesuffix("/data.pkl")
         if f"{folder}/byteorder" in names and archive.read(f"{folder}/byteorder") != b"little":
-            raise CheckpointError(
-                "it was saved on a big-endian machine. Load and save it again on a little-endian one."
-            )
+            raise CheckpointError(BIG_ENDIAN)
         return _ZipUnpickler(archive, folder).load_without_code()
 
 
 def _read_legacy(path: Path) -> object:
     with path.open("rb") as stream:
-        header = _LegacyUnpickler(stream, path.stat().st_size)
-        if header.load() != LEGACY_MAGIC:
+        file_size = path.stat().st_size
+        if _LegacyUnpickler(stream, file_size).load_without_code() != LEGACY_MAGIC:
             raise pickle.UnpicklingError("no magic number of torch.save")
-        for _ in ("protocol version", "system information"):
-            _LegacyUnpickler(stream, path.stat().st_size).load()
-        unpickler = _LegacyUnpickler(stream, path.stat().st_size)
+        _LegacyUnpickler(stream, file_size).load_without_code()  # protocol version
+        system = _LegacyUnpickler(stream, file_size).load_without_code()
+        if isinstance(system, dict) and system.get("little_endian") is False:
+            raise CheckpointError(BIG_ENDIAN)
+        unpickler = _LegacyUnpickler(stream, file_size)
         loaded = unpickler.load_without_code()
-        keys = _LegacyUnpickler(stream, path.stat().st_size).load()
+        keys = _LegacyUnpickler(stream, file_size).load_without_code()
+        if not isinstance(keys, list):
+            raise pickle.UnpicklingError("no list of storages")
         unpickler.read_storages(stream, keys)
         return loaded
+
+
+def _check_opcodes(stream: BinaryIO) -> None:
+    """Refuse a pickle that would make the unpickler itself misbehave, then go back to its beginning.
+
+    The memo is an array: an index that no stream of this length can need makes it allocate gigabytes. Extension
+    codes stand for objects that this process has registered, past ``find_class``.
+    """
+    start = stream.tell()
+    for opcode, argument, position in pickletools.genops(stream):
+        if opcode.name in ("PUT", "LONG_BINPUT") and argument > (position or 0):
+            raise pickle.UnpicklingError(f"memo index {argument} at byte {position}")
+        if opcode.name.startswith("EXT"):
+            raise pickle.UnpicklingError(f"extension code {argument}")
+    stream.seek(start)
 
 
 def _bytes_tensor(data: bytearray) -> Tensor:

@@ -5,17 +5,20 @@ has any more; nothing of it is ever run (see ``pickle_reader.py``).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
 from reidexport.errors import CheckpointError
-from reidexport.pickle_reader import StandIn, read_torch_file
+from reidexport.pickle_reader import STREAM_ERRORS, StandIn, read_torch_file
 
 FORMAT = "reidexport.checkpoint.v1"
+# The tensors and modules of the largest known network are some 3000.
+MAX_PARTS = 100_000
 # Where training programs put the weights; the first that is there wins.
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "module")
 
@@ -62,7 +65,14 @@ def read_weights(path: Path) -> Weights:
         raise CheckpointError(
             f"{path}: not a checkpoint: neither torch.save's nor safetensors' format (it begins {head[:8]!r})"
         )
-    return _unwrap(path, read_torch_file(path))
+    loaded = read_torch_file(path)
+    try:
+        return _unwrap(path, loaded)
+    except STREAM_ERRORS as error:
+        raise CheckpointError(
+            f"{path}: its parts are not those of a model ({type(error).__name__}: {error}). It may be damaged: "
+            "copy it again."
+        ) from error
 
 
 def _read_safetensors(path: Path) -> Weights:
@@ -76,7 +86,10 @@ def _read_safetensors(path: Path) -> Weights:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}). Copy or download it again."
         ) from error
-    return Weights(state_dict, "safetensors", header=None if header is None else json.loads(header))
+    try:
+        return Weights(state_dict, "safetensors", header=None if header is None else dict(json.loads(header)))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: its entry {FORMAT!r} is not a JSON object ({error})") from error
 
 
 def _unwrap(path: Path, loaded: object) -> Weights:
@@ -88,7 +101,12 @@ def _unwrap(path: Path, loaded: object) -> Weights:
             f"{path}: holds a {type(loaded).__name__}, expected a dict of tensors or a module"
         )
     if loaded.get("format") == FORMAT:
-        return Weights(_tensors(path, loaded["state_dict"]), "reidexport checkpoint", header=loaded)
+        weights = loaded.get("state_dict")
+        return Weights(
+            _tensors(path, weights if isinstance(weights, dict) else {}),
+            "reidexport checkpoint",
+            header=loaded,
+        )
     for wrapper in WRAPPERS:
         inner = loaded.get(wrapper)
         if isinstance(inner, StandIn):
@@ -117,6 +135,12 @@ def _tensors(path: Path, state_dict: dict[Any, Any]) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: holds no tensors (its keys: {keys}). Expected a state dict or one under 'model'."
         )
+    file_size = path.stat().st_size
+    for key, tensor in tensors.items():
+        if tensor.numel() * tensor.itemsize > file_size:
+            raise CheckpointError(
+                f"{path}: {key} of shape {list(tensor.shape)} is larger than the whole file of {file_size} bytes"
+            )
     while all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
     return tensors
@@ -129,13 +153,16 @@ def _weights_of_module(path: Path, module: StandIn) -> Weights:
         raise CheckpointError(
             f"{path}: this is a pickled optimizer ({name}), not the model. Pass the model's file."
         )
-    state_dict = {key: value for key, value in _walk(module, "") if isinstance(value, Tensor)}
+    parts = list(islice(_walk(module, ""), MAX_PARTS + 1))
+    if len(parts) > MAX_PARTS:
+        raise CheckpointError(
+            f"{path}: the pickled {name} has more than {MAX_PARTS} parts, which no model has"
+        )
+    state_dict = {key: value for key, value in parts if isinstance(value, Tensor)}
     if not state_dict:
         raise CheckpointError(f"{path}: holds a pickled {name}, which has no weights. Expected a model.")
     tensors = _tensors(path, state_dict)
-    modules = {
-        key.removeprefix("module."): value for key, value in _walk(module, "") if isinstance(value, StandIn)
-    }
+    modules = {key.removeprefix("module."): value for key, value in parts if isinstance(value, StandIn)}
     first_block = next((key for key in modules if key.endswith("layer4.0")), None)
     strides = [
         value.state["stride"]
@@ -153,15 +180,16 @@ def _weights_of_module(path: Path, module: StandIn) -> Weights:
     )
 
 
-def _walk(module: StandIn, prefix: str) -> list[tuple[str, Tensor | StandIn]]:
+def _walk(module: StandIn, prefix: str) -> Iterator[tuple[str, Tensor | StandIn]]:
     """Every tensor and sub-module below a pickled module, with its dotted name."""
-    found: list[tuple[str, Tensor | StandIn]] = []
+    if len(prefix) > 1000:
+        raise ValueError(f"modules are nested too deep at {prefix[:100]}...")
     state = module.state if isinstance(module.state, dict) else {}
     for group in ("_parameters", "_buffers"):
-        found += [
-            (prefix + name, value) for name, value in (state.get(group) or {}).items() if value is not None
-        ]
+        for name, value in (state.get(group) or {}).items():
+            if value is not None:
+                yield prefix + name, value
     for name, child in (state.get("_modules") or {}).items():
         if isinstance(child, StandIn):
-            found += [(prefix + name, child), *_walk(child, f"{prefix}{name}.")]
-    return found
+            yield prefix + name, child
+            yield from _walk(child, f"{prefix}{name}.")

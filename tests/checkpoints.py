@@ -43,15 +43,19 @@ def expected(case: str, feature: str) -> np.ndarray:
 def golden_images(case: str) -> Tensor:
     """The two images of a case, uint8 (2, H, W, 3)."""
     about = golden_cases()[case]
-    return torch.from_numpy(seeded.seeded_images(about["height_px"], about["width_px"], 2, about["image_seed"]))
+    return torch.from_numpy(
+        seeded.seeded_images(about["height_px"], about["width_px"], 2, about["image_seed"])
+    )
 
 
 def seeded_weights(shapes: dict[str, list[int]], seed: int) -> dict[str, Tensor]:
-    """``seeded.seeded_state_dict`` as tensors, drawn on several threads: the largest first, numpy lets go of the GIL."""
+    """``seeded.seeded_state_dict`` as tensors, drawn on several threads, the largest first."""
 
     def draw(key: str) -> Tensor:
         ends_branch = seeded._ends_residual_branch(key, shapes)
-        return torch.from_numpy(np.asarray(seeded.seeded_tensor(key, shapes[key], seed, ends_branch=ends_branch)))
+        return torch.from_numpy(
+            np.asarray(seeded.seeded_tensor(key, shapes[key], seed, ends_branch=ends_branch))
+        )
 
     keys = sorted(shapes, key=lambda key: -int(np.prod(shapes[key])))
     with ThreadPoolExecutor(4) as threads:

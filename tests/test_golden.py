@@ -1,12 +1,12 @@
 """Every architecture against the vectors of its upstream project's own code (tests/golden/README.md).
 
-All cases run in torch; the ONNX export of each takes seconds, so that by default only one case of every kind
-is exported. ``REIDEXPORT_ALL_GOLDEN=1`` exports them all.
+The network of every case runs in torch. Folding and exporting take seconds each, so that by default only one
+case of every kind is exported, and the deep ones are not folded; ``REIDEXPORT_ALL_GOLDEN=1`` does it for all.
 """
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from reidexport.checkpoint import Checkpoint, load_checkpoint, model_from_checkpoint
 from reidexport.errors import InputError
-from reidexport.graph import GraphOptions, InferenceGraph, ScaleShift, fold_batch_norms, graph_from_checkpoint
+from reidexport.folding import ScaleShift, fold_batch_norms
+from reidexport.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
 from reidexport.models.baseline import Architecture
 from reidexport.onnx_export import onnx_from_graph
 from reidexport.precision import fp16_graph
@@ -33,9 +34,13 @@ EXPORTED_BY_DEFAULT = {
     "sb_resnet50", "sb_resnet50_ibn_a", "sb_se_resnet50", "fr_bot_s50", "fr_sbs_r50",
     "tr_osnet_x0_25", "tr_osnet_ain_x0_25",
 }  # fmt: skip
+# The same code as a shallower case, only more of it; folding these takes a third of this file's time.
+DEEP = {"sb_resnet101", "sb_resnet152", "sb_se_resnet101", "sb_se_resnext101", "sb_senet154", "fr_bot_r101_ibn",
+        "fr_sbs_r101_ibn"}  # fmt: skip
 ALL = os.environ.get("REIDEXPORT_ALL_GOLDEN") == "1"
 FULL_EXPORT = "exported only with REIDEXPORT_ALL_GOLDEN=1"
 NECKS = {"no": "none", "bnneck": "bnneck", "fc": "fc"}
+Record = Callable[[str, object], None]
 POOLINGS = {"avg": "avg", "gem": "gem", "gemp": "gem"}
 
 
@@ -92,35 +97,46 @@ def test_architecture_is_identified(loaded: Checkpoint, case: str) -> None:
         feature_dim=expected(case, "f_i").shape[1],
         num_classes=about["num_classes"],
     )
-    assert (loaded.preprocess.height_px, loaded.preprocess.width_px) == (about["height_px"], about["width_px"])
+    assert (loaded.preprocess.height_px, loaded.preprocess.width_px) == (
+        about["height_px"],
+        about["width_px"],
+    )
     assert loaded.preprocess.resize == ("bicubic" if about["family"] == "fast-reid" else "bilinear")
 
 
-@every_case
-def test_drawn_weights_and_images_are_those_of_the_vectors(loaded: Checkpoint, case: str) -> None:
+@pytest.mark.parametrize("name", ["sb_resnet18", "fr_agw_r50", "tr_osnet_x0_25", "tr_osnet_ain_x1_0"])
+def test_drawn_weights_and_images_are_those_of_the_vectors(name: str) -> None:
     """The random streams are the ones upstream's code was given, so a failure below is the model's."""
-    about = golden_cases()[case]
-    assert seeded.checksum([golden_images(case).numpy()]) == about["images_crc32"]
-    # The images come from the same generator as the weights; one small tensor stands for those.
-    assert "backbone.conv1.weight" in loaded.state_dict or "resnest" in about["arch"] or about["stem_relu"]
+    about, weights = golden_cases()[name], checkpoints.golden_weights(name)
+    assert seeded.checksum([golden_images(name).numpy()]) == about["images_crc32"]
+    assert seeded.checksum(weights[key].numpy() for key in sorted(weights)) == about["weights_crc32"]
 
 
 @every_case
-def test_features_equal_upstreams(loaded: Checkpoint, case: str) -> None:
-    """f_t and f_i in torch, and f_i of the folded graph from raw pixels, are upstream's to 1e-4 for each image."""
-    images = golden_images(case)
-    f_t, f_i = features_of(loaded, images)
-    graph = graph_from_checkpoint(loaded, GraphOptions())
-    errors = {
-        "f_t": relative_l2(f_t, expected(case, "f_t")),
-        "f_i": relative_l2(f_i, expected(case, "f_i")),
-        "graph": relative_l2(answers(graph, images), expected(case, "f_i")),
-    }
-    assert max(errors.values()) < TOLERANCE, errors
+def test_features_equal_upstreams(loaded: Checkpoint, case: str, record_property: Record) -> None:
+    """f_t and f_i of the network in torch are upstream's to a relative L2 error of 1e-4 for each image."""
+    f_t, f_i = features_of(loaded, golden_images(case))
+    errors = relative_l2(f_t, expected(case, "f_t")), relative_l2(f_i, expected(case, "f_i"))
+    record_property("relative_l2", errors)
+    assert max(errors) < TOLERANCE
 
 
 @every_case
-def test_exported_file_equals_upstream(loaded: Checkpoint, case: str, tmp_path: Path) -> None:
+def test_folded_graph_equals_upstream(loaded: Checkpoint, case: str, record_property: Record) -> None:
+    """f_i of the folded graph, from raw pixels, is upstream's to a relative L2 error of 1e-4 for each image."""
+    if case in (*DEEP, *EXPORTED_BY_DEFAULT) and not ALL:
+        pytest.skip(
+            "folded only with REIDEXPORT_ALL_GOLDEN=1: exported below, or a deeper copy of a shallow case"
+        )
+    error = relative_l2(answers(graph_from_checkpoint(loaded), golden_images(case)), expected(case, "f_i"))
+    record_property("relative_l2", error)
+    assert error < TOLERANCE
+
+
+@every_case
+def test_exported_file_equals_upstream(
+    loaded: Checkpoint, case: str, tmp_path: Path, record_property: Record
+) -> None:
     """The ONNX file passes the full checker, holds no BatchNorm, and answers as upstream at batch 1, 2 and 5."""
     if case not in EXPORTED_BY_DEFAULT and not ALL:
         pytest.skip(FULL_EXPORT)
@@ -132,10 +148,13 @@ def test_exported_file_equals_upstream(loaded: Checkpoint, case: str, tmp_path: 
     assert kinds["Conv"] > 0
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     images, wanted = golden_images(case).numpy(), expected(case, "f_i")
+    errors = []
     for rows in ([1], [0, 1], [1, 0, 0, 1, 0]):
         (found,) = session.run(None, {"images": images[rows]})
         assert found.dtype == np.float32
-        assert relative_l2(found, wanted[rows]) < TOLERANCE
+        errors.append(relative_l2(found, wanted[rows]))
+    record_property("relative_l2", errors)
+    assert max(errors) < TOLERANCE
     assert manifest.parity is not None
     assert manifest.parity.num_images == 1 + 2 + 5
 
@@ -222,7 +241,9 @@ def test_folded_neck_is_the_formula_in_float64() -> None:
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (255, 0, 0), (3, 128, 250)])
-def test_borders_are_those_of_the_unfolded_network(resnet18: Checkpoint, colour: tuple[int, int, int]) -> None:
+def test_borders_are_those_of_the_unfolded_network(
+    resnet18: Checkpoint, colour: tuple[int, int, int]
+) -> None:
     """On images of one colour everything but the borders is constant; the graph's borders are still right."""
     images = torch.tensor(colour, dtype=torch.uint8).expand(1, 256, 128, 3).contiguous()
     graph = graph_from_checkpoint(resnet18)
@@ -263,12 +284,16 @@ def test_unfoldable_norm_is_named() -> None:
 def test_feature_before_the_neck(resnet18: Checkpoint) -> None:
     """``feature="f_t"`` gives upstream's feature before BNNeck."""
     graph = graph_from_checkpoint(resnet18, GraphOptions(feature="f_t"))
-    assert relative_l2(answers(graph, golden_images("sb_resnet18")), expected("sb_resnet18", "f_t")) < TOLERANCE
+    assert (
+        relative_l2(answers(graph, golden_images("sb_resnet18")), expected("sb_resnet18", "f_t")) < TOLERANCE
+    )
 
 
 def test_normalize_gives_unit_rows(resnet18: Checkpoint) -> None:
     """``normalize`` divides each row by its length and changes nothing else."""
-    found = answers(graph_from_checkpoint(resnet18, GraphOptions(normalize=True)), golden_images("sb_resnet18"))
+    found = answers(
+        graph_from_checkpoint(resnet18, GraphOptions(normalize=True)), golden_images("sb_resnet18")
+    )
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-6)
     wanted = expected("sb_resnet18", "f_i")
     assert relative_l2(found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True)) < TOLERANCE
@@ -301,7 +326,9 @@ def test_float32_input_takes_normalised_images(resnet18: Checkpoint) -> None:
     ],
     ids=["normalize-flip", "f_t-float32", "static-flip"],
 )
-def test_exported_options(resnet18: Checkpoint, options: GraphOptions, batch: int | str, tmp_path: Path) -> None:
+def test_exported_options(
+    resnet18: Checkpoint, options: GraphOptions, batch: int | str, tmp_path: Path
+) -> None:
     """Every option survives the export: the file's input and output are as asked, and it answers as the graph."""
     graph = graph_from_checkpoint(resnet18, options)
     path = tmp_path / "model.onnx"
@@ -345,11 +372,14 @@ def test_fp16_weights_are_half_and_the_rest_is_float(fp16_file: Path) -> None:
     """Every convolution holds FLOAT16 weights; pooling, neck, L2 and output are float32; two casts join them."""
     model = onnx.shape_inference.infer_shapes(onnx.load(fp16_file))
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    shown = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.value_info, *model.graph.output)}
+    shown = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*model.graph.value_info, *model.graph.output)
+    }
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     assert {types[name] for node in convolutions for name in node.input[1:]} == {TensorProto.FLOAT16}
     half = {node.op_type for node in model.graph.node if shown[node.output[0]] == TensorProto.FLOAT16}
-    assert half == {"Cast", "Conv", "Relu", "MaxPool", "Add"} or half == {"Cast", "Conv", "Relu", "MaxPool", "Add", "Identity"}
+    assert half == {"Cast", "Conv", "Relu", "MaxPool", "Add"}
     sums = [node for node in model.graph.node if node.op_type.startswith("Reduce")]
     assert sums  # the pooling's mean, and the sum of squares of L2
     assert {shown[node.output[0]] for node in sums} == {TensorProto.FLOAT}
@@ -399,6 +429,8 @@ def test_network_without_a_neck_has_no_f_i(resnet18: Checkpoint) -> None:
         architecture=replace(resnet18.architecture, neck="none"),
         state_dict={key: value for key, value in resnet18.state_dict.items() if not key.startswith("neck.")},
     )
-    with pytest.raises(InputError, match=r"has no neck, so it has no f_i: leave --feature out, or ask for f_t"):
+    with pytest.raises(
+        InputError, match=r"has no neck, so it has no f_i: leave --feature out, or ask for f_t"
+    ):
         graph_from_checkpoint(bare, GraphOptions(feature="f_i"))
     assert graph_from_checkpoint(bare).options.feature == "f_t"

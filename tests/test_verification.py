@@ -167,3 +167,15 @@ def test_a_reference_checkpoint_takes_the_candidates_choices(exported: Exported)
             assert reference.manifest.normalized and reference.manifest.flip
             rows = reference.embed(draw_people(3))
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.gpu
+def test_cuda_answers_as_the_cpu_does(exported: Exported, people: list[NDArray[np.uint8]]) -> None:
+    """Both precisions pass the gate on an NVIDIA GPU, and the session says that it runs there."""
+    for path in (exported.onnx, exported.fp16):
+        with (
+            open_session(path, backend="onnxruntime", device="cuda") as candidate,
+            open_session(exported.onnx, device="cpu") as reference,
+        ):
+            assert "CUDA" in candidate.description
+            assert verify(candidate, reference, images=people).passed

@@ -46,7 +46,7 @@ class DemoSettings:
 
     num_train_pids: int = 64
     num_test_pids: int = 32
-    size: tuple[int, int] = (128, 64)
+    size: tuple[int, int] = (96, 48)
     num_steps: int = 100
     num_pids_per_batch: int = 8
     num_instances: int = 4

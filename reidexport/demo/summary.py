@@ -51,7 +51,7 @@ def parity_table(summary: dict[str, Any]) -> Rows:
     rows = [["", "verify", "lowest cosine", "rank-1 drop (points)", "mAP drop (points)"]]
     for each in summary["artifacts"]:
         found = each["verify"]
-        drops = (f"{found['drops'][key]:.2f}" for key in ("rank1", "mAP"))
+        drops = (f"{found['drops'][key]:z.2f}" for key in ("rank1", "mAP"))
         verdict = "passed" if found["passed"] else "FAILED"
         rows.append([each["artifact"], verdict, f"{found['min_cosine']:.6f}", *drops])
     return rows

@@ -12,7 +12,9 @@ from reidexport.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from reidexport.datasets import ImageRecord
 from reidexport.models.baseline import Architecture, Baseline
 
-MARGIN, LABEL_SMOOTHING, LEARNING_RATE, WEIGHT_DECAY = 0.3, 0.1, 3.5e-4, 5e-4
+MARGIN, LABEL_SMOOTHING, WEIGHT_DECAY = 0.3, 0.1, 5e-4
+# The paper's 3.5e-4 is for weights that ImageNet has trained: from nothing, in so few steps, it stays behind.
+LEARNING_RATE = 1e-3
 _MAX_SHIFT_PX, _WARM_UP_SHARE = 8, 0.15
 
 

@@ -1,0 +1,101 @@
+"""Every BatchNorm and the pixel scaling, folded into the layers beside them, in float64 and stored in float32."""
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+
+from reidexport.errors import InputError
+from reidexport.models.resnet import IBN
+
+
+class ScaleShift(nn.Module):
+    """BNNeck folded: ``f_i = scale · f_t + shift``, scale = γ/√(σ²+ε), shift = β − μ·scale (paper, 3.5)."""
+
+    def __init__(self, norm: nn.BatchNorm1d) -> None:
+        super().__init__()
+        scale, shift = _scale_shift(norm)
+        self.register_buffer("scale", scale.float())
+        self.register_buffer("shift", shift.float())
+        self.scale: Tensor
+        self.shift: Tensor
+
+    def forward(self, f_t: Tensor) -> Tensor:
+        """(B, D) → (B, D)."""
+        return f_t * self.scale + self.shift
+
+
+class _Tracer(fx.Tracer):
+    """Sees an IBN as one layer, because its batch norm reaches only half of the convolution before it."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, IBN) or super().is_leaf_module(m, module_qualified_name)
+
+
+def fold_batch_norms(module: nn.Module) -> fx.GraphModule:
+    """Fold every BatchNorm into the convolution or linear layer before it, in float64.
+
+    Args:
+        module: in eval mode; left as it is.
+
+    Raises:
+        InputError: a BatchNorm follows something that it cannot be folded into.
+    """
+    module = copy.deepcopy(module)
+    traced = fx.GraphModule(module, _Tracer().trace(module))
+    layers = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        norm = layers.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | IBN):
+            continue
+        before = node.args[0]
+        layer = layers.get(str(before.target)) if before.op == "call_module" else None
+        if not isinstance(layer, nn.Conv2d | nn.Linear) or len(before.users) > 1:
+            raise InputError(f"the BatchNorm {node.target} follows {before.target}: nothing to fold it into")
+        if isinstance(norm, IBN) and isinstance(norm.BN, nn.BatchNorm2d):
+            scale, shift = _scale_shift(norm.BN)
+            untouched = torch.ones(norm.num_instance, dtype=torch.float64)
+            _scale_outputs(
+                layer, torch.cat((untouched, scale)), torch.cat((torch.zeros_like(untouched), shift))
+            )
+            norm.BN = nn.Identity()
+        elif isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            _scale_outputs(layer, *_scale_shift(norm))
+            node.replace_all_uses_with(before)
+            traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
+def _scale_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """A BatchNorm in eval mode as ``scale · x + shift``, float64."""
+    state = {key: value.double() for key, value in norm.state_dict().items()}
+    scale = state["weight"] / torch.sqrt(state["running_var"] + norm.eps)
+    return scale, state["bias"] - state["running_mean"] * scale
+
+
+def _scale_outputs(layer: nn.Conv2d | nn.Linear, scale: Tensor, shift: Tensor) -> None:
+    """Make a layer compute ``scale · layer(x) + shift``, per output channel."""
+    weight = layer.weight.detach().double()
+    bias = (
+        torch.zeros(len(scale), dtype=torch.float64) if layer.bias is None else layer.bias.detach().double()
+    )
+    layer.weight = nn.Parameter(
+        (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).float(), requires_grad=False
+    )
+    layer.bias = nn.Parameter((bias * scale + shift).float(), requires_grad=False)
+
+
+def divide_first_convolution(backbone: nn.Module, std: tuple[float, float, float]) -> None:
+    """Let conv1 take pixels of 0 to 255 (less the mean) instead of normalised ones."""
+    first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    divisor = torch.tensor(std, dtype=torch.float64).reshape(1, 3, 1, 1) * 255
+    first.weight = nn.Parameter((first.weight.detach().double() / divisor).float(), requires_grad=False)
+
+
+def fold_neck(neck: nn.Module) -> nn.Module:
+    """BNNeck as a :class:`ScaleShift`; a neck with a linear layer as that layer."""
+    if isinstance(neck, nn.BatchNorm1d):
+        return ScaleShift(neck)
+    return fold_batch_norms(neck)

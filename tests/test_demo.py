@@ -1,0 +1,155 @@
+"""The demo at a small size: every step runs, and its folder is whole or not there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reidexport.checkpoint import load_checkpoint
+from reidexport.cli.demo import demo
+from reidexport.datasets import load_dataset
+from reidexport.demo import DemoSettings, run_demo
+from reidexport.demo.folder import MARKER, replaced_folder
+from reidexport.demo.summary import FILES, accuracy_table, html_page, markdown, parity_table, text_table
+from reidexport.demo.training import train_small_model
+from reidexport.errors import InputError
+
+SMALL = DemoSettings(
+    num_train_pids=4,
+    num_test_pids=3,
+    size=(64, 32),
+    num_steps=2,
+    num_pids_per_batch=2,
+    num_instances=2,
+    batch_sizes=(1, 3),
+    seconds_per_batch=0.02,
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
+    """One small run: its folder, what it returned, and what it said."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    said: list[str] = []
+    return out, run_demo(out, settings=SMALL, say=said.append), said
+
+
+def test_the_folder_holds_what_is_promised(made: tuple[Path, dict[str, Any], list[str]]) -> None:
+    """All files and nothing else, in it or beside it."""
+    out, _, said = made
+    assert {entry.name for entry in out.iterdir()} == {MARKER, *FILES}
+    assert [entry.name for entry in out.parent.iterdir()] == ["out"]
+    assert len(said) == 4
+    assert load_checkpoint(out / "checkpoint.pth").architecture.backbone == "resnet18"
+    assert len(load_dataset(out / "data").query) == 12
+
+
+def test_the_summary_says_what_was_measured(made: tuple[Path, dict[str, Any], list[str]]) -> None:
+    """Data, training, the baseline, and for each file parity, accuracy and speed."""
+    out, summary, _ = made
+    written = json.loads((out / "summary.json").read_text())
+    assert written == json.loads(json.dumps(summary))
+    assert written["dataset"] == {
+        "num_train": 64,
+        "num_train_pids": 4,
+        "num_query": 12,
+        "num_query_pids": 3,
+        "num_gallery": 48,
+    }
+    assert written["training"]["num_steps"] == 2
+    assert 0 < written["raw_pixels"]["rank1"] <= 1
+    fp32, fp16 = written["artifacts"]
+    assert (fp32["artifact"], fp16["artifact"]) == ("model-fp32.onnx", "model-fp16.onnx")
+    assert fp32["verify"]["passed"]
+    assert fp32["verify"]["drops"]["rank1"] == 0
+    assert fp16["verify"]["min_cosine"] > 0.999
+    assert fp16["size_mib"] < 0.6 * fp32["size_mib"]
+    for artifact in written["artifacts"]:
+        assert artifact["rank1"] == artifact["verify"]["candidate_ranks"]["rank1"]
+        assert [timing["batch_size"] for timing in artifact["bench"]] == [1, 3]
+    assert str(out.parent) not in (out / "summary.json").read_text()
+
+
+def test_the_pages_hold_every_table(made: tuple[Path, dict[str, Any], list[str]]) -> None:
+    """Markdown beside the picture; HTML with the picture inside, which asks nothing of the network."""
+    out, summary, _ = made
+    text = (out / "summary.md").read_text()
+    page = (out / "summary.html").read_text()
+    rows = [row for table in (accuracy_table, parity_table) for row in table(summary)]
+    for row in rows:
+        assert f"| {' | '.join(row)} |" in text
+        assert all(cell in page for cell in row)
+    assert "data:image/png;base64,iVBOR" in page
+    assert "http" not in page
+    assert "$" not in page
+    assert text == markdown(summary)
+
+
+def test_a_page_escapes_and_shows_a_failure(made: tuple[Path, dict[str, Any], list[str]]) -> None:
+    """A processor called <script> is text; a failed gate is the heading."""
+    _, summary, _ = made
+    odd = {**summary, "passed": False, "machine": {**summary["machine"], "cpu": "<script>"}}
+    page = html_page(odd, b"")
+    assert "<script>" not in page
+    assert '<span class="bad">FAILED</span>' in page
+
+
+def test_text_columns_are_aligned() -> None:
+    """Names to the left, figures to the right."""
+    assert text_table([["", "a"], ["name", "10.0"]]) == "         a\nname  10.0"
+
+
+def test_an_interrupted_run_leaves_the_earlier_one(tmp_path: Path) -> None:
+    """Ctrl-C after the drawing: the old folder is as it was, and nothing lies beside it."""
+    out = tmp_path / "out"
+    with replaced_folder(out, FILES) as folder:
+        (folder / "summary.md").write_text("earlier")
+
+    def interrupt(line: str) -> None:
+        if line.startswith("training"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(out, settings=SMALL, say=interrupt)
+    assert (out / "summary.md").read_text() == "earlier"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_earlier_result_is_replaced(tmp_path: Path) -> None:
+    """And so is an empty folder."""
+    out = tmp_path / "out"
+    out.mkdir()
+    for text in ("first", "second"):
+        with replaced_folder(out, FILES) as folder:
+            (folder / "summary.md").write_text(text)
+        assert (out / "summary.md").read_text() == text
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_somebody_elses_files_are_not_touched(tmp_path: Path) -> None:
+    """Not in a folder that the demo did not make, not in one that it did, and not in the place of a file."""
+    (tmp_path / "summary.md").write_text("mine")
+    with pytest.raises(InputError, match=r"holds summary\.md, which the demo did not make"):
+        demo(tmp_path)
+    (tmp_path / MARKER).touch()
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds notes\.txt"):
+        demo(tmp_path)
+    with pytest.raises(InputError, match="is not a folder"):
+        demo(tmp_path / "notes.txt")
+
+
+def test_the_same_seed_trains_the_same_network(made: tuple[Path, dict[str, Any], list[str]]) -> None:
+    """Another seed another one; a person with fewer images than a batch takes is drawn repeatedly."""
+    records = load_dataset(made[0] / "data").train[::6]
+
+    def classifier(seed: int) -> torch.Tensor:
+        model = train_small_model(
+            records, size=(32, 16), num_steps=1, num_pids_per_batch=2, num_instances=5, seed=seed
+        )
+        return model.state_dict()["classifier.weight"]
+
+    assert torch.equal(classifier(1), classifier(1))
+    assert not torch.equal(classifier(1), classifier(2))

@@ -1,0 +1,162 @@
+"""Writing an ONNX file: what it carries, and what a failure leaves behind. Its answers: tests/test_golden.py."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from reidruntime.manifest import METADATA_KEY, Preprocess, manifest_from_json
+
+from reidexport import onnx_export
+from reidexport.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint, save_checkpoint
+from reidexport.errors import InputError, ParityError
+from reidexport.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
+from reidexport.models.baseline import Architecture
+from reidexport.onnx_export import onnx_from_graph
+from tests import checkpoints
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> InferenceGraph:
+    """An OSNet with BNNeck for images of 64x32 px."""
+    path = tmp_path_factory.mktemp("checkpoint") / "small.pth"
+    model = checkpoints.drawn_model(
+        Architecture("osnet_x0_25", last_stride=None, neck="bnneck", feature_dim=128, num_classes=5)
+    )
+    preprocess = Preprocess(height_px=64, width_px=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, in_graph=True)
+    save_checkpoint(path, model, preprocess)
+    return graph_from_checkpoint(load_checkpoint(path), GraphOptions())
+
+
+def test_manifest_travels_in_the_file(graph: InferenceGraph, tmp_path: Path) -> None:
+    """The file's metadata holds the manifest that was returned, and it says what the graph is."""
+    path = tmp_path / "model.onnx"
+    manifest = onnx_from_graph(graph, path)
+    model = onnx.load(path)
+    assert [entry.key for entry in model.metadata_props] == [METADATA_KEY]
+    assert manifest_from_json(model.metadata_props[0].value, str(path)) == manifest
+    assert (model.producer_name, model.producer_version) == ("reidexport", manifest.producer.version)
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 18}
+    assert (manifest.source.name, manifest.source.sha256) == ("small.pth", graph.checkpoint.sha256)
+    assert (manifest.architecture.backbone, manifest.architecture.feature_dim) == ("osnet_x0_25", 128)
+    assert (manifest.input.dtype, manifest.input.shape) == ("uint8", (None, 64, 32, 3))
+    assert (manifest.output.name, manifest.output.shape) == ("f_i", (None, 128))
+    assert (manifest.batch_profile.minimum, manifest.batch_profile.maximum) == (1, None)
+    assert manifest.preprocess.in_graph
+    assert set(manifest.layer_precisions) == {"fp32"}
+    assert manifest.parity is not None
+    assert manifest.parity.reference == "small.pth"
+    assert manifest.parity.max_relative_l2 < 1e-4
+    assert manifest.parity.min_cosine > 0.999999
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_static_batch_is_in_the_manifest(graph: InferenceGraph, tmp_path: Path) -> None:
+    """A file for one batch size says so, and was compared at that size alone."""
+    manifest = onnx_from_graph(graph, tmp_path / "model.onnx", batch=3)
+    assert (manifest.input.shape, manifest.output.shape) == ((3, 64, 32, 3), (3, 128))
+    assert manifest.batch_profile.static == 3
+    assert manifest.parity is not None
+    assert manifest.parity.num_images == 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_nothing_of_this_machine_is_in_the_file(
+    precision: str, graph: InferenceGraph, tmp_path: Path
+) -> None:
+    """No path, stack trace, classifier or training leftover of the exporting machine gets into the file."""
+    path = tmp_path / "model.onnx"
+    onnx_from_graph(graph, path, precision=precision)  # type: ignore[arg-type]
+    data = path.read_bytes()
+    for trace in (
+        b"/site-packages/",
+        b'File "',
+        str(tmp_path).encode(),
+        b"/work/",
+        str(Path.home()).encode(),
+    ):
+        assert trace not in data
+    model = onnx.load(path)
+    assert not [tensor.name for tensor in model.graph.initializer if "classifier" in tensor.name]
+    assert not [node for node in model.graph.node if node.metadata_props or node.doc_string]
+    assert not model.functions
+
+
+def test_old_file_is_replaced(graph: InferenceGraph, tmp_path: Path) -> None:
+    """A second export overwrites the first."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"old")
+    onnx_from_graph(graph, path, batch=1)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+@pytest.mark.parametrize("old", [None, b"the old file"])
+def test_failed_parity_writes_nothing(
+    old: bytes | None, graph: InferenceGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is off by more than the tolerance never gets its name; the old one stays; the exit status is 1."""
+    path = tmp_path / "model.onnx"
+    if old is not None:
+        path.write_bytes(old)
+    monkeypatch.setitem(onnx_export.TOLERANCE, "fp16", 0.0)
+    with pytest.raises(
+        ParityError, match=r"at batch 1 the file is off by a relative L2 error of .*e-0\d, allowed 0e"
+    ) as raised:
+        onnx_from_graph(graph, path, precision="fp16")
+    assert raised.value.exit_status == 1
+    assert "nothing was written" in str(raised.value)
+    assert [entry.read_bytes() for entry in tmp_path.iterdir()] == ([] if old is None else [old])
+
+
+def test_features_that_are_not_numbers_fail_the_check(graph: InferenceGraph, tmp_path: Path) -> None:
+    """NaN is never within the tolerance: weights that overflow in the network stop the export."""
+    broken = graph_from_checkpoint(
+        replace(
+            graph.checkpoint,
+            state_dict={
+                key: torch.full_like(value, 3e38) if key.startswith("neck.") else value
+                for key, value in graph.checkpoint.state_dict.items()
+            },
+        )
+    )
+    with pytest.raises(ParityError, match="at batch 1 the file is off by a relative L2 error of nan"):
+        onnx_from_graph(broken, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("batch", [0, -3])
+def test_bad_batch(batch: int, graph: InferenceGraph, tmp_path: Path) -> None:
+    """A batch size that is not positive is refused before anything is written."""
+    with pytest.raises(InputError, match=f"batch must be 'dynamic' or at least 1, got {batch}"):
+        onnx_from_graph(graph, tmp_path / "model.onnx", batch=batch)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_folder(graph: InferenceGraph, tmp_path: Path) -> None:
+    """A folder that is not there is named at once, before the seconds that an export takes."""
+    with pytest.raises(
+        InputError, match=r"nowhere/model\.onnx: cannot write there \(No such file or directory\)"
+    ):
+        onnx_from_graph(graph, tmp_path / "nowhere" / "model.onnx")
+
+
+def test_leftover_norm_is_refused(graph: InferenceGraph) -> None:
+    """A BatchNormalization or Dropout that got into a graph is named, and stops the export."""
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [
+                onnx.helper.make_node("Dropout", ["x"], ["y"]),
+                onnx.helper.make_node("BatchNormalization", ["y", "s", "b", "m", "v"], ["z"]),
+            ],
+            "g", [], [],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+    )  # fmt: skip
+    with pytest.raises(
+        ParityError, match="the graph still holds BatchNormalization, Dropout, which inference must not"
+    ):
+        onnx_export._check_structure(model)
+    model.opset_import[0].version = 17
+    with pytest.raises(ParityError, match="the exporter wrote opset 17, expected 18"):
+        onnx_export._check_structure(model)
