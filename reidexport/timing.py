@@ -14,6 +14,7 @@ from reidexport.machine import MachineInfo, machine_info, package_versions
 _MIN_REPEATS = 5
 _WARM_UP_SECONDS = 0.5
 _BUSY_SHARE = 0.3
+_TURNS = 10
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,18 @@ def _time_batch(session: Session, batch_size: int, seconds: float) -> BatchTimin
 
 
 def _time_files(session: Session, paths: Sequence[str], batch_size: int, seconds: float) -> EndToEnd:
-    """Files and network in turn, half of the network's runs before and half after, as machines drift."""
+    """Files and network in turn, several times over, as machines drift."""
     session.embed(paths[:batch_size], batch_size=batch_size)
     batch = _pixels(session, batch_size)
-    times = _run_for(session, batch, seconds / 2, 2)
-    began = time.perf_counter()
-    for _ in session.embed_batches(paths, batch_size=batch_size):
-        pass
-    elapsed = time.perf_counter() - began
-    times += _run_for(session, batch, seconds / 2, 2)
+    num_turns = min(_TURNS, -(-len(paths) // batch_size))
+    times, elapsed = _run_for(session, batch, seconds / num_turns, 1), 0.0
+    for turn in range(num_turns):
+        part = paths[turn * len(paths) // num_turns : (turn + 1) * len(paths) // num_turns]
+        began = time.perf_counter()
+        for _ in session.embed_batches(part, batch_size=batch_size):
+            pass
+        elapsed += time.perf_counter() - began
+        times += _run_for(session, batch, seconds / num_turns, 1)
     speed, net_speed = len(paths) / elapsed, batch_size * len(times) / sum(times)
     return EndToEnd(len(paths), batch_size, elapsed, speed, net_speed, speed / net_speed)
 
