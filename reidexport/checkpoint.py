@@ -178,7 +178,7 @@ def _told(weights: Weights, arch: str | None) -> _Known:
             f"its header says a {architecture.feature_dim}-d feature and {architecture.num_classes} classes"
         )
     if arch not in (None, architecture.backbone):
-        raise CheckpointError(f"--arch {arch}: the file says that it is a {architecture.backbone}")
+        raise CheckpointError(f"--arch {arch}: the file says that it is {architecture.backbone}")
     state_dict = rename_keys(weights.state_dict, REIDEXPORT)
     _check_names(state_dict, architecture)
     return _Known(REIDEXPORT, architecture, preprocess, _finite(state_dict), {})
@@ -272,7 +272,7 @@ def _check_names(state_dict: dict[str, Tensor], architecture: Architecture) -> N
         },
     )
     if problem is not None:
-        raise CheckpointError(f"its weights are not those of a {describe(architecture)}: {problem}")
+        raise CheckpointError(f"its weights are not those of {describe(architecture)}: {problem}")
 
 
 def _finite(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

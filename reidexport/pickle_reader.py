@@ -12,6 +12,7 @@ import lzma
 import pickle
 import pickletools
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -284,11 +285,13 @@ def _check_opcodes(stream: BinaryIO) -> None:
     codes stand for objects that this process has registered, past ``find_class``.
     """
     start = stream.tell()
-    for opcode, argument, position in pickletools.genops(stream):
-        if opcode.name in ("PUT", "LONG_BINPUT") and argument > (position or 0):
-            raise pickle.UnpicklingError(f"memo index {argument} at byte {position}")
-        if opcode.name.startswith("EXT"):
-            raise pickle.UnpicklingError(f"extension code {argument}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escape sequences in damaged strings
+        for opcode, argument, position in pickletools.genops(stream):
+            if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > (position or 0):
+                raise pickle.UnpicklingError(f"memo index {argument} at byte {position}")
+            if opcode.name.startswith("EXT"):
+                raise pickle.UnpicklingError(f"extension code {argument}")
     stream.seek(start)
 
 

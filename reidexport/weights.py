@@ -98,7 +98,7 @@ def _unwrap(path: Path, loaded: object) -> Weights:
         return _weights_of_module(path, loaded)
     if not isinstance(loaded, dict):
         raise CheckpointError(
-            f"{path}: holds a {type(loaded).__name__}, expected a dict of tensors or a module"
+            f"{path}: holds {type(loaded).__name__}, expected a dict of tensors or a module"
         )
     if loaded.get("format") == FORMAT:
         weights = loaded.get("state_dict")

@@ -243,7 +243,7 @@ def test_own_format_as_safetensors(tmp_path: Path) -> None:
         ({"state_dict": None}, "holds no tensors (its keys: nothing)"),
         (
             {"state_dict": {"backbone.x": torch.ones(2)}},
-            "its weights are not those of a osnet_x0_25: backbone.conv1",
+            "its weights are not those of osnet_x0_25: backbone.conv1",
         ),
         (
             {"architecture": asdict(replace(OWN, backbone="resnet7"))},
@@ -274,7 +274,7 @@ def test_own_format_knows_its_backbone(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     save_checkpoint(path, checkpoints.drawn_model(OWN), PREPROCESS)
     assert load_checkpoint(path, arch="osnet_x0_25").architecture == OWN
-    with pytest.raises(CheckpointError, match=r"--arch resnet50: the file says that it is a osnet_x0_25"):
+    with pytest.raises(CheckpointError, match=r"--arch resnet50: the file says that it is osnet_x0_25"):
         load_checkpoint(path, arch="resnet50")
 
 
@@ -503,7 +503,7 @@ def test_mismatch_names_the_first_difference(kind: str, load: Load, resnet18: We
 HEADS: dict[str, tuple[Callable[[Weights], Weights], str]] = {
     "cut neck": (
         lambda weights: without(weights, "bottleneck.running_var"),
-        "its weights are not those of a resnet18: neck.running_var of shape [512] is missing",
+        "its weights are not those of resnet18: neck.running_var of shape [512] is missing",
     ),
     "neck statistics of another length": (
         lambda weights: {**weights, "bottleneck.running_var": torch.ones(4)},
@@ -541,8 +541,8 @@ def test_unknown_names(load: Load) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([torch.ones(3)], "holds a list, expected a dict of tensors or a module"),
-        (torch.ones(3), "holds a Tensor, expected a dict of tensors or a module"),
+        ([torch.ones(3)], "holds list, expected a dict of tensors or a module"),
+        (torch.ones(3), "holds Tensor, expected a dict of tensors or a module"),
         ({}, "holds no tensors (its keys: nothing)"),
         (
             {"epoch": 3, "lr": 0.1},

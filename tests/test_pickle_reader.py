@@ -377,6 +377,7 @@ def test_builders_keep_their_state(tmp_path: Path) -> None:
 # ── whole modules of classes that nobody has ──────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("last_stride", [1, 2])
 @pytest.mark.parametrize("stem_relu", [False, True])
@@ -809,7 +810,7 @@ WRONG_FILES: dict[str, tuple[bytes | Callable[[Path], None], str]] = {
     "safetensors, huge header": (struct.pack("<Q", 2**62) + b'{"a": 1}', "not a whole safetensors file"),
     "TorchScript": (script_module, "this is a TorchScript archive, not a checkpoint. Save model.state_dict()"),
     "zip": (ordinary_zip, "this is a zip archive, but not one of torch.save: it holds no data.pkl"),
-    "legacy of a list": (legacy_bytes(pickle.dumps([1], 2)), "holds a list, expected a dict of tensors or a module"),
+    "legacy of a list": (legacy_bytes(pickle.dumps([1], 2)), "holds list, expected a dict of tensors or a module"),
     "legacy of an empty dict": (legacy_bytes(pickle.dumps({}, 2)), "holds no tensors (its keys: nothing)"),
     "legacy of numbers": (legacy_bytes(pickle.dumps({"epoch": 3}, 2)), "holds no tensors (its keys: epoch)"),
     "legacy without its system": (pickle.dumps(LEGACY_MAGIC, 2), "EOFError|pickle exhausted"),
