@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from reidruntime.manifest import Preprocess
+from reidruntime.manifest import Channels3, Preprocess
 from torch import Tensor
 
 from reidexport.errors import CheckpointError, InputError
@@ -84,7 +84,7 @@ def load_checkpoint(
     Raises:
         CheckpointError: it is not a checkpoint, is damaged, holds no known architecture, or weights that are
             not finite numbers.
-        InputError: ``size`` is not positive.
+        InputError: ``size`` is not positive, or another value is given that the network cannot have.
     """
     if size is not None and min(size) < 1:
         raise InputError(f"size must be positive, got {size[0]}x{size[1]}")
@@ -94,15 +94,14 @@ def load_checkpoint(
         known = _told(weights, arch) if weights.header is not None else _identified(weights, arch)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    if pooling is not None and known.pooling_is_open:
-        known = _with_pooling(known, pooling)
+    known = _with_given(known, last_stride, stem_relu, pooling)
     given = {"last_stride": last_stride, "stem_relu": stem_relu, "pooling": pooling, "size": size}
     return Checkpoint(
         name=path.name,
         sha256=file_sha256(path),
         family=known.family.name,
         layout=weights.layout,
-        architecture=_with_given(known.architecture, last_stride, stem_relu),
+        architecture=known.architecture,
         preprocess=known.preprocess if size is None else _with_size(known.preprocess, size),
         state_dict=known.state_dict,
         assumed=tuple(text for key, text in known.assumed.items() if given.get(key) is None),
@@ -111,12 +110,15 @@ def load_checkpoint(
 
 def model_from_checkpoint(checkpoint: Checkpoint) -> Baseline:
     """The network with the checkpoint's weights, in eval mode and without the classifier, which only training uses."""
-    model = Baseline(replace(checkpoint.architecture, num_classes=0))
-    counters = {
-        key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")
+    with torch.device("meta"):  # no weights are drawn only to be replaced
+        model = Baseline(replace(checkpoint.architecture, num_classes=0))
+    counters = {key: torch.tensor(0) for key in model.state_dict() if key.endswith("num_batches_tracked")}
+    used = {
+        key: tensor.clone()
+        for key, tensor in checkpoint.state_dict.items()
+        if not key.startswith("classifier.")
     }
-    used = {key: value for key, value in checkpoint.state_dict.items() if not key.startswith("classifier.")}
-    model.load_state_dict({**counters, **used})
+    model.load_state_dict({**counters, **used}, assign=True)
     return model.eval()
 
 
@@ -217,27 +219,56 @@ def _identified(weights: Weights, arch: str | None) -> _Known:
         )
     if weights.stem_relu is None and not architecture.stem_relu:
         assumed["stem_relu"] = f"no ReLU after the stem (as in {family.name}'s code; set with --stem-relu)"
-    architecture = _with_given(architecture, weights.last_stride, weights.stem_relu)
+    if weights.last_stride is not None and architecture.last_stride is not None:
+        architecture = replace(architecture, last_stride=weights.last_stride)
+    if weights.stem_relu is not None and architecture.backbone in (*RESNETS, *IBN_RESNETS):
+        architecture = replace(architecture, stem_relu=weights.stem_relu)
+    mean, std = _pixel_statistics(weights.state_dict)
     preprocess = Preprocess(
         height_px=height_px,
         width_px=width_px,
         resize=family.resize,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        mean=mean,
+        std=std,
         in_graph=True,
     )
     known = _Known(family, architecture, preprocess, state_dict, assumed)
     return _with_pooling(known, architecture.pooling) if "pooling" in assumed else known
 
 
+def _pixel_statistics(state_dict: dict[str, Tensor]) -> tuple[Channels3, Channels3]:
+    """ImageNet's mean and std, or those that older fast-reid checkpoints hold, for pixels in [0, 1]."""
+    if "pixel_mean" not in state_dict or "pixel_std" not in state_dict:
+        return IMAGENET_MEAN, IMAGENET_STD
+    mean, std = (state_dict[key].double().flatten() / 255 for key in ("pixel_mean", "pixel_std"))
+    if len(mean) != 3 or len(std) != 3 or not bool((std > 0).all()):
+        raise CheckpointError("pixel_mean and pixel_std must be three numbers each, the second positive")
+    return (
+        (float(mean[0]), float(mean[1]), float(mean[2])),
+        (float(std[0]), float(std[1]), float(std[2])),
+    )
+
+
 def _with_given(
-    architecture: Architecture, last_stride: Stride | None, stem_relu: bool | None
-) -> Architecture:
-    if last_stride is not None and architecture.last_stride is not None:
-        architecture = replace(architecture, last_stride=last_stride)
-    if stem_relu is not None and architecture.backbone in (*RESNETS, *IBN_RESNETS):
-        architecture = replace(architecture, stem_relu=stem_relu)
-    return architecture
+    known: _Known, last_stride: Stride | None, stem_relu: bool | None, pooling: Pooling | None
+) -> _Known:
+    """What the caller says instead of what was assumed; refused where the network leaves no choice."""
+    architecture = known.architecture
+    backbone = architecture.backbone
+    if last_stride not in (None, architecture.last_stride) and architecture.last_stride is None:
+        raise InputError(f"{backbone} has no last stride to set: leave --last-stride out")
+    if stem_relu not in (None, architecture.stem_relu) and backbone not in (*RESNETS, *IBN_RESNETS):
+        raise InputError(f"the stem of {backbone} always has its ReLU: leave --stem-relu out")
+    if pooling not in (None, architecture.pooling) and not known.pooling_is_open:
+        raise InputError("the weights hold the power of a learned GeM pooling: leave --pooling out")
+    if pooling not in (None, architecture.pooling):
+        known = _with_pooling(known, pooling or architecture.pooling)
+    architecture = replace(
+        known.architecture,
+        last_stride=last_stride or architecture.last_stride,
+        stem_relu=architecture.stem_relu if stem_relu is None else stem_relu,
+    )
+    return replace(known, architecture=architecture)
 
 
 def _with_pooling(known: _Known, pooling: Pooling) -> _Known:

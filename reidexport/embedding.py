@@ -10,7 +10,7 @@ import numpy as np
 from reidruntime import Session
 from reidruntime.session import Features
 
-from reidexport.embedding_files import check_suffix, write_embeddings
+from reidexport.embedding_files import check_names, check_suffix, write_embeddings
 from reidexport.errors import ImageError, InputError
 from reidexport.files import replaced_when_whole
 from reidexport.shards import Shard, read_shards, remove_shards, start_run, write_shard
@@ -18,10 +18,20 @@ from reidexport.shards import Shard, read_shards, remove_shards, start_run, writ
 
 @dataclass(frozen=True)
 class EmbeddingRun:
-    """What :func:`embed_to_file` did; ``skipped`` holds path and reason of every bad image."""
+    """What :func:`embed_to_file` did.
+
+    Attributes:
+        output: the file.
+        num_embedded: embeddings in it.
+        num_new: those of them that this run made; the others are of the interrupted run.
+        num_resumed: images, bad ones included, that the interrupted run had finished.
+        skipped: path and reason of every bad image.
+        seconds: this run's time.
+    """
 
     output: Path
     num_embedded: int
+    num_new: int
     num_resumed: int
     skipped: tuple[tuple[str, str], ...]
     seconds: float
@@ -55,10 +65,12 @@ def embed_to_file(
 
     Raises:
         ImageError: an image is bad and ``on_error`` is ``"stop"``.
-        InputError: the output's name or folder will not do, or an interrupted run cannot be gone on with.
+        InputError: the output's name or folder will not do, it cannot hold the name of an image, or an
+            interrupted run cannot be gone on with.
         KeyboardInterrupt: passed on after what is finished has been saved.
     """
     check_suffix(output)
+    check_names(output, paths)
     if on_error not in ("stop", "skip"):
         raise InputError(f"on_error must be 'stop' or 'skip', got {on_error!r}.")
     began = time.perf_counter()
@@ -132,13 +144,15 @@ def _finish(
     session: Session, paths: Sequence[str], output: Path, num_resumed: int, began: float
 ) -> EmbeddingRun:
     """Join the shards into the output."""
+    num_new = 0
     good: list[str] = []
     skipped: list[tuple[str, str]] = []
     for shard in read_shards(output):
         good += [paths[position] for position in shard.positions]
+        num_new += len(shard.positions) if shard.start >= num_resumed else 0
         skipped += [(paths[p], str(why)) for p, why in zip(shard.bad_positions, shard.reasons, strict=True)]
     blocks = (shard.embeddings for shard in read_shards(output) if len(shard.positions))
     with replaced_when_whole(output) as temporary:
         write_embeddings(temporary, good, blocks, session.manifest)
     remove_shards(output)
-    return EmbeddingRun(output, len(good), num_resumed, tuple(skipped), time.perf_counter() - began)
+    return EmbeddingRun(output, len(good), num_new, num_resumed, tuple(skipped), time.perf_counter() - began)

@@ -1,7 +1,7 @@
-"""Embeddings in a file: ``.npz`` or Parquet, written block by block so that memory stays flat."""
+"""Embeddings in a file: ``.npz`` or Parquet, embeddings written block by block; use Parquet for millions of images."""
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,24 @@ def check_suffix(path: Path) -> None:
         raise InputError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
 
 
+def check_names(path: Path, paths: Sequence[str]) -> None:
+    """Raise InputError for an image whose name the format cannot hold: Parquet's text is UTF-8."""
+    if path.suffix == ".parquet":
+        for name in paths:
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"{name!r}: the name is not UTF-8, which Parquet cannot hold. Rename it or write a .npz file."
+                ) from error
+
+
 def write_embeddings(path: Path, paths: list[str], blocks: Blocks, manifest: Manifest) -> None:
     """Write embeddings in the format that the suffix names.
 
     ``.npz`` holds the arrays ``paths`` (N,), ``embeddings`` (N, D) float32, ``manifest_sha256`` and
-    ``manifest`` (JSON text). Parquet holds the columns ``path``, ``embedding`` (fixed-size list of D float32)
+    ``manifest`` (JSON text). Its ``paths`` are made in memory and padded to the longest, 4 bytes a character:
+    use Parquet for millions of images. Parquet holds the columns ``path``, ``embedding`` (fixed-size list of D float32)
     and ``manifest_sha256``, and the manifest in the file's metadata under ``reidexport.manifest``.
 
     Args:

@@ -16,6 +16,7 @@ __all__ = [
     "ArtifactError",
     "CheckpointError",
     "DatasetError",
+    "ExportError",
     "ImageError",
     "InputError",
     "NotInstalledError",
@@ -30,6 +31,10 @@ class CheckpointError(InputError):
 
 class DatasetError(InputError):
     """A data set folder is missing, misnamed, empty or inconsistent."""
+
+
+class ExportError(ReidExportError):
+    """The exporter fails, or writes what it should not: as a rule a version that is not supported."""
 
 
 class ParityError(ReidExportError):

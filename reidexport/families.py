@@ -100,8 +100,6 @@ def family_of(keys: set[str]) -> Family | None:
         return STRONG_BASELINE
     if any(key.startswith("heads.") for key in keys):
         return FAST_REID
-    if any(key.startswith("backbone.") for key in keys):
-        return REIDEXPORT
     if "conv1.conv.weight" in keys or {"conv1.weight", "layer1.0.conv1.weight"} <= keys:
         return TORCHREID
     return None

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,27 +15,28 @@ def replaced_when_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; rename it into place when the block succeeds.
 
     The temporary file keeps the suffix, and is removed when the block fails: an old file is never lost to
-    a failed run, and no half-written one stays.
+    a failed run, and no half-written one stays. Where ``path`` is a link, the file that it points to is
+    replaced.
 
     Raises:
-        InputError: the folder is missing or cannot be written to, or ``path`` is itself a folder.
+        InputError: the folder is missing or cannot be written to, or ``path`` is there and is a folder, a
+            device, or anything else but a regular file.
     """
-    if path.is_dir():
-        raise InputError(f"{path}: this is a folder. Give the name of a file in it.")
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is not a regular file. Give another path.")
+        target = path.resolve()
+        temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot write there ({error.strerror}). Make the folder, or give another -o."
+            f"{path}: cannot write there ({error.strerror}). Make the folder, or give another path."
         ) from error
-    os.close(descriptor)
-    temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 

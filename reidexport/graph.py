@@ -34,7 +34,7 @@ from reidexport.version import __version__
 InputType = Literal["uint8", "float32"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GraphOptions:
     """What a graph is to take and give.
 
@@ -115,7 +115,7 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
     """Fold a checkpoint into its inference graph.
 
     Raises:
-        InputError: ``feature="f_i"`` is asked of a network without a neck.
+        InputError: ``feature="f_i"`` is asked of a network without a neck, or the image size is too small.
     """
     options = options or GraphOptions()
     model = model_from_checkpoint(checkpoint)
@@ -129,7 +129,7 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
     backbone = fold_batch_norms(model.backbone)
     if normalizes:
         divide_first_convolution(backbone, checkpoint.preprocess.std)
-    return InferenceGraph(
+    graph = InferenceGraph(
         backbone,
         model.pool,
         fold_neck(model.neck) if with_neck else nn.Identity(),
@@ -140,6 +140,20 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
         options=options,
         feature_dim=checkpoint.architecture.feature_dim if with_neck else model.backbone.out_channels,
     ).eval()
+    _check_size(graph)
+    return graph
+
+
+def _check_size(graph: InferenceGraph) -> None:
+    height, width = graph.preprocess.height_px, graph.preprocess.width_px
+    try:
+        with torch.inference_mode():
+            graph(graph.example(1))
+    except RuntimeError as error:
+        raise InputError(
+            f"{graph.checkpoint.architecture.backbone} cannot take images of {height}x{width} px: {error}. "
+            "Give a larger --size."
+        ) from error
 
 
 def manifest_of_graph(

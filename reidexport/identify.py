@@ -7,7 +7,7 @@ from torch import Tensor
 
 from reidexport.errors import CheckpointError
 from reidexport.families import Family, Shapes, backbone_shapes, candidate
-from reidexport.models.baseline import Architecture, Neck
+from reidexport.models.baseline import Architecture, Neck, build_backbone
 
 
 def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) -> Architecture:
@@ -105,7 +105,5 @@ def _check_neck(neck: Neck, weight: Tensor | None, backbone_dim: int) -> None:
 
 
 def _backbone_dim(architecture: Architecture) -> int:
-    from reidexport.models.baseline import build_backbone
-
     with torch.device("meta"):
         return build_backbone(architecture).out_channels

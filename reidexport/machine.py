@@ -27,7 +27,7 @@ _PACKAGES = (
 
 
 class MachineInfo(TypedDict):
-    """One machine; ``load_average`` is that of the last minute, before the measurement."""
+    """One machine; ``load_average`` is that of the last minute at the time of the call."""
 
     cpu: str
     cores: int

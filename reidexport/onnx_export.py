@@ -11,7 +11,7 @@ import onnx
 import torch
 from reidruntime.manifest import METADATA_KEY, Manifest, Parity, Precision
 
-from reidexport.errors import InputError, NotInstalledError, ParityError
+from reidexport.errors import ExportError, InputError, NotInstalledError, ParityError
 from reidexport.files import replaced_when_whole
 from reidexport.graph import InferenceGraph, manifest_of_graph
 from reidexport.precision import fp16_graph
@@ -45,6 +45,7 @@ def onnx_from_graph(
     Raises:
         InputError: ``batch`` is not positive, or the path cannot be written.
         NotInstalledError: ONNX Runtime, which the check needs, is not installed.
+        ExportError: the exporter fails, or writes what it should not.
         ParityError: the written file does not answer as torch does.
     """
     if batch != "dynamic" and batch < 1:
@@ -56,7 +57,7 @@ def onnx_from_graph(
         model = _onnx_model(exported, batch)
         _check_structure(model)
         onnx.save(model, temporary)
-        onnx.checker.check_model(str(temporary), full_check=True)
+        _check_file(temporary)
         parity = _check_parity(graph, temporary, batch, precision)
         manifest = manifest_of_graph(
             graph, batch=batch, precision=precision, layer_precisions=layer_precisions(model), parity=parity
@@ -70,23 +71,30 @@ def onnx_from_graph(
 def _onnx_model(graph: InferenceGraph, batch: int | Literal["dynamic"]) -> onnx.ModelProto:
     """Export with names of our own and without the traces of this machine that torch leaves in every node."""
     example = graph.example(2 if batch == "dynamic" else batch)
+    exporter_log = logging.getLogger("onnxscript")
+    level = exporter_log.level
     with warnings.catch_warnings():
         # torch's and onnxscript's notices of their own internals; failures raise.
         warnings.simplefilter("ignore")
-        logging.getLogger("onnxscript").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            graph,
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-            input_names=["images"],
-            output_names=[str(graph.options.feature)],
-            dynamic_shapes=({0: "batch"},) if batch == "dynamic" else None,
-        )
+        exporter_log.setLevel(logging.ERROR)
+        try:
+            program = torch.onnx.export(
+                graph,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+                input_names=["images"],
+                output_names=[str(graph.options.feature)],
+                dynamic_shapes=({0: "batch"},) if batch == "dynamic" else None,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(f"torch {torch.__version__} cannot export this graph: {error}") from error
+        finally:
+            exporter_log.setLevel(level)
     if program is None:
-        raise ParityError("torch.onnx.export gave no program")
+        raise ExportError("torch.onnx.export gave no program")
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]
@@ -98,15 +106,22 @@ def _onnx_model(graph: InferenceGraph, batch: int | Literal["dynamic"]) -> onnx.
     return model
 
 
+def _check_file(file: Path) -> None:
+    try:
+        onnx.checker.check_model(str(file), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exporter wrote a file that ONNX's checker refuses: {error}") from error
+
+
 def _check_structure(model: onnx.ModelProto) -> None:
     opset = {entry.domain: entry.version for entry in model.opset_import}.get("")
     if opset != OPSET:
-        raise ParityError(
+        raise ExportError(
             f"the exporter wrote opset {opset}, expected {OPSET}: this torch or onnxscript is not supported"
         )
     leftover = sorted({node.op_type for node in model.graph.node} & {"BatchNormalization", "Dropout"})
     if leftover:
-        raise ParityError(f"the graph still holds {', '.join(leftover)}, which inference must not")
+        raise ExportError(f"the graph still holds {', '.join(leftover)}, which inference must not")
 
 
 def _check_parity(

@@ -1,28 +1,46 @@
 """Open whatever a command was given: a checkpoint answers through torch, an artifact through its runtime."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from reidruntime.backends import BackendName, DeviceName
 from reidruntime.manifest import Feature, Manifest
+from reidruntime.onnx_metadata import read_onnx
 from reidruntime.session import Session, open_session
 
 from reidexport.errors import ArtifactError, InputError
 
+if TYPE_CHECKING:
+    from reidexport.checkpoint import Checkpoint
+    from reidexport.models.baseline import Pooling
+
 Kind = Literal["checkpoint", "onnx", "engine"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckpointChoices:
+    """What a user says of a checkpoint because its weights cannot; see ``load_checkpoint``."""
+
+    arch: str | None = None
+    last_stride: Literal[1, 2] | None = None
+    stem_relu: bool | None = None
+    pooling: "Pooling | None" = None
+    size: tuple[int, int] | None = None
+
+
 def kind_of(path: Path) -> Kind:
-    """What a file is taken for, by its suffix: .onnx, .engine or .plan; anything else is a checkpoint.
+    """What a file is: an engine by its suffix (.engine, .plan), ONNX by suffix or content, else a checkpoint.
 
     Raises:
         ArtifactError: there is no such file.
     """
     if not path.is_file():
         raise ArtifactError(f"{path}: there is no such file")
-    if path.suffix == ".onnx":
-        return "onnx"
-    return "engine" if path.suffix in (".engine", ".plan") else "checkpoint"
+    if path.suffix in (".engine", ".plan"):
+        return "engine"
+    return "onnx" if path.suffix == ".onnx" or _reads_as_onnx(path) else "checkpoint"
 
 
 def open_any(
@@ -31,10 +49,9 @@ def open_any(
     backend: BackendName = "auto",
     device: DeviceName = "auto",
     threads: int | None = None,
-    manifest: Manifest | None = None,
     feature: Feature | None = None,
-    last_stride: Literal[1, 2] | None = None,
-    size: tuple[int, int] | None = None,
+    choices: CheckpointChoices | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Session:
     """Open a checkpoint or an artifact as a session.
 
@@ -43,35 +60,38 @@ def open_any(
         backend: of an artifact.
         device: of an artifact.
         threads: for the network; default: the CPUs this process may use.
-        manifest: the facts about a third-party ONNX file.
         feature: f_i or f_t; an artifact has one of them built in.
-        last_stride: of a checkpoint, as in ``load_checkpoint``.
-        size: of a checkpoint, as in ``load_checkpoint``.
+        choices: of a checkpoint.
+        say: called with a line for everything that is assumed of a checkpoint.
 
     Raises:
-        InputError: the artifact emits another feature, or an artifact's option is given for a checkpoint.
+        InputError: an option of an artifact is given for a checkpoint, or the other way round.
         CheckpointError: the checkpoint cannot be read.
         ArtifactError: the artifact cannot be opened.
     """
     if kind_of(path) != "checkpoint":
-        if last_stride is not None or size is not None:
-            raise InputError(f"{path} is an artifact: its last stride and size are built in, leave them out")
-        session = open_session(path, backend=backend, device=device, threads=threads, manifest=manifest)
+        if choices not in (None, CheckpointChoices()):
+            raise InputError(
+                f"{path} is an artifact: what is chosen for a checkpoint is built in, leave it out"
+            )
+        session = open_session(path, backend=backend, device=device, threads=threads)
         if feature not in (None, session.manifest.feature):
             raise InputError(
                 f"{path} emits {session.manifest.feature}, not {feature}: export the checkpoint again with "
                 f"--feature {feature}"
             )
         return session
-    if (backend, device) != ("auto", "auto") or manifest is not None:
+    if (backend, device) != ("auto", "auto"):
         raise InputError(
-            f"{path} is a checkpoint and runs in torch: --backend, --device and --mean are for artifacts"
+            f"{path} is a checkpoint and runs in torch: --backend and --device are for artifacts"
         )
-    from reidexport.checkpoint import load_checkpoint
     from reidexport.graph import GraphOptions
     from reidexport.torch_session import session_from_checkpoint
 
-    checkpoint = load_checkpoint(path, last_stride=last_stride, size=size)
+    checkpoint = load_chosen(path, choices or CheckpointChoices())
+    if say:
+        for fact in checkpoint.assumed:
+            say(f"assumed: {fact}")
     return session_from_checkpoint(checkpoint, GraphOptions(feature=feature), threads=threads)
 
 
@@ -79,19 +99,45 @@ def open_reference(path: Path, candidate: Manifest, *, threads: int | None = Non
     """Open what a candidate is compared with.
 
     A checkpoint is opened with the choices that the candidate's manifest records (feature, flip, normalisation,
-    size, last stride, stem ReLU): those were the user's, and not what is being checked.
+    size, last stride, stem ReLU, pooling): those were the user's, and not what is being checked.
     """
     if kind_of(path) != "checkpoint":
         return open_session(path, threads=threads)
-    from reidexport.checkpoint import load_checkpoint
     from reidexport.graph import GraphOptions
     from reidexport.torch_session import session_from_checkpoint
 
-    checkpoint = load_checkpoint(
-        path,
-        last_stride=candidate.architecture.last_stride,
-        stem_relu=candidate.architecture.stem_relu,
+    recorded = candidate.architecture
+    known: dict[str, Pooling] = {"avg": "avg", "gem": "gem"}  # a third-party file says "unknown"
+    choices = CheckpointChoices(
+        last_stride=recorded.last_stride,
+        stem_relu=recorded.stem_relu,
+        pooling=known.get(recorded.pooling),
         size=(candidate.preprocess.height_px, candidate.preprocess.width_px),
     )
-    options = GraphOptions(candidate.feature, candidate.normalized, candidate.flip)
-    return session_from_checkpoint(checkpoint, options, threads=threads)
+    options = GraphOptions(feature=candidate.feature, normalize=candidate.normalized, flip=candidate.flip)
+    return session_from_checkpoint(load_chosen(path, choices), options, threads=threads)
+
+
+def load_chosen(path: Path, choices: CheckpointChoices) -> "Checkpoint":
+    """``load_checkpoint`` with a user's choices."""
+    from reidexport.checkpoint import load_checkpoint
+
+    return load_checkpoint(
+        path,
+        arch=choices.arch,
+        last_stride=choices.last_stride,
+        stem_relu=choices.stem_relu,
+        pooling=choices.pooling,
+        size=choices.size,
+    )
+
+
+def _reads_as_onnx(path: Path) -> bool:
+    with path.open("rb") as stream:
+        if stream.read(1) != b"\x08":  # ONNX's first field, its version
+            return False
+    try:
+        read_onnx(path)
+    except ArtifactError:
+        return False
+    return True

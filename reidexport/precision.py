@@ -2,7 +2,7 @@
 
 import copy
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from reidexport.graph import InferenceGraph
 
@@ -34,7 +34,7 @@ class InFloat32(nn.Module):
 
 
 def fp16_graph(graph: InferenceGraph) -> InferenceGraph:
-    """The same graph with a half backbone; instance norms, pooling, neck, L2 and output stay float32.
+    """The same graph with a half backbone; whatever sums over a map, the neck, L2 and the output stay float32.
 
     The input is cast after the mean is subtracted: pixels of ±128 are exact enough in half, and the sum of squares
     of 2048 features, which would overflow it, is never taken there.
@@ -45,5 +45,19 @@ def fp16_graph(graph: InferenceGraph) -> InferenceGraph:
         if isinstance(layer, nn.InstanceNorm2d):
             parent, _, attribute = name.rpartition(".")
             setattr(backbone.get_submodule(parent), attribute, InFloat32(layer.float()))
+    if isinstance(backbone, fx.GraphModule):
+        _average_in_float32(backbone)
     half.backbone = HalfBackbone(backbone)
     return half
+
+
+def _average_in_float32(backbone: fx.GraphModule) -> None:
+    """Take the means of squeeze-and-excitation, gates and attention in float32: a map has thousands of pixels."""
+    for node in list(backbone.graph.find_nodes(op="call_method", target="mean")):
+        with backbone.graph.inserting_before(node):
+            widened = backbone.graph.call_method("float", (node.args[0],))
+        node.args = (widened, *node.args[1:])
+        with backbone.graph.inserting_after(node):
+            narrowed = backbone.graph.call_method("half", (node,))
+        node.replace_all_uses_with(narrowed, delete_user_cb=lambda user, own=narrowed: user is not own)
+    backbone.recompile()

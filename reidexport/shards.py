@@ -1,23 +1,22 @@
 """The finished part of a long embedding run, kept on disk until the whole is written.
 
-``NAME.partial/`` holds ``run.json`` (what is being embedded, with what) and one ``.npz`` a shard, each
-written to a temporary name, flushed to the disk and renamed: a run that dies loses at most the shard that it
-was filling.
+``NAME.partial/`` holds ``run.json`` (what is being embedded, with what) and one ``.npz`` a shard, each whole or
+not there: a run that dies loses at most the shard that it was filling.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reidexport.errors import InputError
+from reidexport.files import replaced_when_whole
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,9 @@ def start_run(output: Path, paths: Sequence[str], manifest_sha256: str, resume: 
         try:
             folder.mkdir()
         except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({error.strerror}). Give another -o.") from error
-        _write_whole(folder / "run.json", lambda file: file.write(json.dumps(run).encode()))
+            raise InputError(f"{folder}: cannot be made ({error.strerror}). Give another path.") from error
+        with replaced_when_whole(folder / "run.json") as temporary:
+            temporary.write_text(json.dumps(run))
         return 0
     if not resume:
         raise InputError(
@@ -78,16 +78,14 @@ def start_run(output: Path, paths: Sequence[str], manifest_sha256: str, resume: 
 def write_shard(output: Path, shard: Shard) -> None:
     """Put a finished shard on the disk."""
     name = f"shard-{shard.start:09d}-{shard.stop:09d}.npz"
-    _write_whole(
-        partial_folder(output) / name,
-        lambda file: np.savez(
-            file,
+    with replaced_when_whole(partial_folder(output) / name) as temporary:
+        np.savez(
+            temporary,
             positions=shard.positions,
             embeddings=shard.embeddings,
             bad_positions=shard.bad_positions,
             reasons=shard.reasons,
-        ),
-    )
+        )
 
 
 def read_shards(output: Path) -> Iterator[Shard]:
@@ -112,10 +110,12 @@ def _check_same_run(folder: Path, run: dict[str, str | int]) -> None:
         before = json.loads((folder / "run.json").read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: not the folder of an interrupted run ({error}). Delete it.") from error
+    if not isinstance(before, dict) or before.keys() != run.keys():
+        raise InputError(f"{folder}: run.json does not describe an interrupted run. Delete the folder.")
     if before["manifest_sha256"] != run["manifest_sha256"]:
         raise InputError(
             f"{folder}: the interrupted run used another artifact (manifest "
-            f"{before['manifest_sha256'][:12]}, now {str(run['manifest_sha256'])[:12]}). "
+            f"{str(before['manifest_sha256'])[:12]}, now {str(run['manifest_sha256'])[:12]}). "
             "Take that artifact, or delete the folder."
         )
     if before != run:
@@ -125,14 +125,5 @@ def _check_same_run(folder: Path, run: dict[str, str | int]) -> None:
         )
 
 
-def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def _sha256_of(paths: Sequence[str]) -> str:
-    return hashlib.sha256("\0".join(paths).encode()).hexdigest()
+    return hashlib.sha256(b"\0".join(os.fsencode(path) for path in paths)).hexdigest()

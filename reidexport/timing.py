@@ -114,10 +114,12 @@ def _time_files(session: Session, paths: Sequence[str], batch_size: int, seconds
 def _run_for(session: Session, batch: Image8, seconds: float, min_repeats: int) -> list[float]:
     """Durations in seconds of runs, one after the other, until the time is over."""
     times: list[float] = []
-    while len(times) < min_repeats or sum(times) < seconds:
+    total = 0.0
+    while len(times) < min_repeats or total < seconds:
         began = time.perf_counter()
         session.run(batch)
         times.append(time.perf_counter() - began)
+        total += times[-1]
     return times
 
 

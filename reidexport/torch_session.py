@@ -4,6 +4,7 @@ It runs the network as its authors wrote it, with BatchNorms in place and images
 comparing an artifact with it also tests everything that the export folds.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ class TorchBackend:
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """uint8 (B, H, W, 3) RGB → float32 (B, D)."""
-        with torch.inference_mode():
+        # float32 means float32: by default cuDNN's convolutions compute in TF32.
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             images = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float() / 255
             images = (images - self.mean) / self.std
             features = self._features(images)
@@ -64,7 +66,7 @@ def session_from_checkpoint(
         InputError: ``feature="f_i"`` is asked of a network without a neck.
     """
     options = options or GraphOptions()
-    graph = graph_from_checkpoint(checkpoint, GraphOptions(options.feature, options.normalize, options.flip))
+    graph = graph_from_checkpoint(checkpoint, replace(options, input="uint8"))
     threads = threads or default_threads()
     return Session(
         manifest_of_graph(graph), "torch", TorchBackend(checkpoint, graph.options, threads), threads

@@ -25,13 +25,14 @@ from reidexport.machine import machine_info, package_versions
 TOP_K = 10
 NUM_WORST = 5
 NUM_CONSISTENCY_IMAGES = 8
+FULL_BATCH = 32
 # Relative L2 by which a row may differ between batches: kernels differ by batch size in their rounding.
 CONSISTENCY_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 1e-2}
 
 Progress = Callable[[int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a candidate may lose; drops are in percentage points."""
 
@@ -164,13 +165,15 @@ def batch_consistency(session: Session, images: Sequence[Image]) -> dict[str, fl
     """
     preprocess = session.manifest.preprocess
     pixels = np.stack([image_pixels(image, f"image {i}", preprocess) for i, image in enumerate(images)])
+    profile = session.manifest.batch_profile
+    whole = np.arange(profile.static or profile.optimum or FULL_BATCH) % len(pixels)
     alone = np.concatenate([session.run(row[None]) for row in pixels])
     order = np.random.default_rng(0).permutation(len(pixels))
     permuted = np.empty_like(alone)
     permuted[order] = session.run(pixels[order])
     duplicated = np.concatenate([session.run(np.repeat(row[None], 3, axis=0)) for row in pixels])
     return {
-        "full_batch": float(_differences(session.run(pixels), alone)[2].max()),
+        "full_batch": float(_differences(session.run(pixels[whole]), alone[whole])[2].max()),
         "permuted": float(_differences(permuted, alone)[2].max()),
         "duplicated": float(_differences(duplicated, np.repeat(alone, 3, axis=0))[2].max()),
     }
@@ -206,7 +209,7 @@ def _differences(
     cosines = (a * b).sum(1) / np.maximum(norm_a * norm_b, tiny)
     difference = a - b
     relative = np.linalg.norm(difference, axis=1) / np.maximum(norm_b, tiny)
-    finite = np.isfinite(a).all(1)
+    finite = np.isfinite(a).all(1) & np.isfinite(b).all(1)
     return (
         np.where(finite, cosines, -1.0),
         np.where(finite, np.abs(difference).max(1), np.inf),

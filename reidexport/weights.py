@@ -4,7 +4,6 @@ A file may hold a state dict, a state dict under some key, or a whole pickled mo
 has any more; nothing of it is ever run (see ``pickle_reader.py``).
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -76,20 +75,16 @@ def read_weights(path: Path) -> Weights:
 
 
 def _read_safetensors(path: Path) -> Weights:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     try:
-        with safe_open(path, "pt") as file:
-            state_dict = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            header = (file.metadata() or {}).get(FORMAT)
+        state_dict = load_file(path)
     except SafetensorError as error:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}). Copy or download it again."
         ) from error
-    try:
-        return Weights(state_dict, "safetensors", header=None if header is None else dict(json.loads(header)))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: its entry {FORMAT!r} is not a JSON object ({error})") from error
+    return Weights(_tensors(path, state_dict), "safetensors")
 
 
 def _unwrap(path: Path, loaded: object) -> Weights:

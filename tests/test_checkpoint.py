@@ -1,6 +1,5 @@
 """Every layout in which weights are found, what is told and what is assumed, and what a wrong file is called."""
 
-import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from reidexport.checkpoint import (
     IMAGENET_MEAN,
+    IMAGENET_STD,
     Checkpoint,
     load_checkpoint,
     model_from_checkpoint,
@@ -73,7 +73,10 @@ def prefixed(weights: Weights, prefix: str) -> Weights:
 def fast_reid(weights: Weights) -> Weights:
     """strong-baseline's resnet18 under the names that fast-reid gives its R18."""
     heads = {"bottleneck.": "heads.bottleneck.0.", "classifier.": "heads.", "base.": "backbone."}
-    renamed = {"pixel_mean": torch.zeros(1, 3, 1, 1), "pixel_std": torch.ones(1, 3, 1, 1)}
+    renamed = {
+        "pixel_mean": torch.tensor(IMAGENET_MEAN).reshape(1, 3, 1, 1) * 255,
+        "pixel_std": torch.tensor(IMAGENET_STD).reshape(1, 3, 1, 1) * 255,
+    }
     for key, tensor in weights.items():
         old = next(old for old in heads if key.startswith(old))
         renamed[heads[old] + key.removeprefix(old)] = tensor
@@ -142,15 +145,6 @@ def test_safetensors(tmp_path: Path, osnet: Weights) -> None:
     checkpoint = load_checkpoint(path)
     assert (checkpoint.layout, checkpoint.architecture.backbone) == ("safetensors", "osnet_x0_25")
     assert torch.equal(checkpoint.state_dict["backbone.conv1.conv.weight"], osnet["conv1.conv.weight"])
-
-
-@pytest.mark.parametrize("header", ["{", "[1]", "3", "null", '"text"'])
-def test_safetensors_header_that_is_no_object(header: str, tmp_path: Path) -> None:
-    """A safetensors file that says it is this project's, in text that is no JSON object, is refused by that entry."""
-    path = tmp_path / "model.safetensors"
-    save_file({"backbone.conv1.weight": torch.ones(3)}, path, {FORMAT: header})
-    with pytest.raises(CheckpointError, match=r"its entry 'reidexport\.checkpoint\.v1' is not a JSON object"):
-        load_checkpoint(path)
 
 
 def test_fast_reid_layout(load: Load, resnet18: Weights) -> None:
@@ -222,15 +216,6 @@ def test_own_format_is_plain_data(tmp_path: Path) -> None:
     content = torch.load(path, weights_only=True)
     assert (content["format"], content["epoch"], content["recipe"]) == (FORMAT, 7, {"lr": 3.5e-4})
     assert content["architecture"]["backbone"] == "osnet_x0_25"
-
-
-def test_own_format_as_safetensors(tmp_path: Path) -> None:
-    """The same header in a safetensors file's metadata is read likewise."""
-    path = tmp_path / "model.safetensors"
-    header = {"architecture": asdict(OWN), "preprocess": PREPROCESS.model_dump(mode="json")}
-    save_file(checkpoints.drawn_model(OWN).state_dict(), path, {FORMAT: json.dumps(header)})
-    checkpoint = load_checkpoint(path)
-    assert (checkpoint.architecture, checkpoint.preprocess) == (OWN, PREPROCESS)
 
 
 @pytest.mark.parametrize(
@@ -583,3 +568,31 @@ def test_errors_name_the_file(tmp_path: Path, resnet18: Weights) -> None:
         load_checkpoint(path)
     assert str(raised.value).startswith(f"{path}: ")
     assert read_weights(path).layout == "state dict"
+
+
+def test_a_choice_that_the_network_does_not_leave_is_refused(
+    tmp_path: Path, load: Load, osnet: Weights
+) -> None:
+    """A last stride for OSNet, a stem without ReLU for OSNet: an error, never an option without effect."""
+    with pytest.raises(InputError, match="osnet_x0_25 has no last stride to set"):
+        load(osnet, last_stride=1)
+    with pytest.raises(InputError, match="the stem of osnet_x0_25 always has its ReLU"):
+        load(osnet, stem_relu=False)
+    assert load(osnet, stem_relu=True).architecture.stem_relu
+
+
+def test_safetensors_lose_their_prefix_too(tmp_path: Path, osnet: Weights) -> None:
+    """DataParallel's prefix is dropped whatever the container."""
+    path = tmp_path / "model.safetensors"
+    save_file({f"module.{key}": tensor.contiguous() for key, tensor in osnet.items()}, path)
+    assert load_checkpoint(path).architecture.backbone == "osnet_x0_25"
+
+
+def test_fast_reids_own_pixel_statistics_are_kept(load: Load, resnet18: Weights) -> None:
+    """Older fast-reid checkpoints hold mean and std of their pixels, and those are used."""
+    weights = fast_reid(resnet18)
+    weights["pixel_mean"] = torch.full((1, 3, 1, 1), 127.5)
+    weights["pixel_std"] = torch.full((1, 3, 1, 1), 51.0)
+    preprocess = load(weights).preprocess
+    assert preprocess.mean == pytest.approx((0.5, 0.5, 0.5))
+    assert preprocess.std == pytest.approx((0.2, 0.2, 0.2))

@@ -1,6 +1,8 @@
 """Bulk embedding: whole files, no lost work, bad images reported by name."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,9 +159,45 @@ def test_a_resumed_run_must_be_the_same(folder: Path, session: Session, tmp_path
     other = write_artifact(tmp_path / "b.onnx", manifest=small_manifest(metric="euclidean"))
     with open_session(other) as changed, pytest.raises(InputError, match="used another artifact"):
         embed_to_file(changed, paths, output, resume=True)
-    (tmp_path / "o.npz.partial" / "run.json").unlink()
+    facts = tmp_path / "o.npz.partial" / "run.json"
+    for text in ("[]", "{}", '{"manifest_sha256": "0"}'):
+        facts.write_text(text)
+        with pytest.raises(InputError, match=r"run\.json does not describe an interrupted run\. Delete"):
+            embed_to_file(session, paths, output, resume=True)
+    facts.unlink()
     with pytest.raises(InputError, match="not the folder of an interrupted run"):
         embed_to_file(session, paths, output, resume=True)
+
+
+def test_only_new_embeddings_count_as_new(folder: Path, session: Session, tmp_path: Path) -> None:
+    """A resumed run tells its own embeddings from those taken over, whichever images were skipped."""
+    paths, output = find_images([folder]), tmp_path / "o.npz"
+    for index in (1, 8):
+        Path(paths[index]).write_bytes(b"")
+
+    def interrupt(done: int) -> None:
+        if done >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_to_file(session, paths, output, on_error="skip", batch_size=2, progress=interrupt)
+    run = embed_to_file(session, paths, output, on_error="skip", resume=True, batch_size=2)
+    assert (run.num_resumed, run.num_new, run.num_embedded, len(run.skipped)) == (6, 3, 8, 2)
+
+
+def test_names_that_are_not_utf8(folder: Path, session: Session, tmp_path: Path) -> None:
+    """Such a name is kept by .npz, and refused before any work by Parquet."""
+    image = folder / os.fsdecode(b"\xff.png")
+    try:
+        shutil.copy(folder / "a" / "1.png", image)
+    except OSError:
+        pytest.skip("this file system holds UTF-8 names only")
+    embed_to_file(session, [str(image)], tmp_path / "o.npz")
+    with np.load(tmp_path / "o.npz") as file:
+        assert file["paths"].tolist() == [str(image)]
+    with pytest.raises(InputError, match=r"the name is not UTF-8, which Parquet cannot hold"):
+        embed_to_file(session, [str(image)], tmp_path / "o.parquet")
+    assert not (tmp_path / "o.parquet.partial").exists()
 
 
 def test_nothing_finished_leaves_nothing(folder: Path, session: Session, tmp_path: Path) -> None:

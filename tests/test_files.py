@@ -84,11 +84,41 @@ def test_path_that_is_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.mkdir()
     with (
-        pytest.raises(InputError, match=r"model\.onnx: this is a folder\. Give the name of a file"),
+        pytest.raises(InputError, match=r"model\.onnx: is not a regular file\. Give another path"),
         replaced_when_whole(path),
     ):
         raise AssertionError("the block must not run")
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/stdout"])
+def test_devices_are_left_alone(path: str) -> None:
+    """A device or a pipe is refused, not replaced by a file."""
+    if Path(path).is_file() or not Path(path).exists():
+        pytest.skip(f"{path} is a file here, or not there")
+    with (
+        pytest.raises(InputError, match=r"is not a regular file\. Give another path"),
+        replaced_when_whole(Path(path)),
+    ):
+        raise AssertionError("the block must not run")
+    assert not Path(path).is_file()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_links_are_followed(exists: bool, tmp_path: Path) -> None:
+    """The file that a link points to is replaced, or made; the link stays."""
+    target = tmp_path / "models" / "real.onnx"
+    target.parent.mkdir()
+    if exists:
+        target.write_bytes(b"old")
+    link = tmp_path / "model.onnx"
+    link.symlink_to(target)
+    with replaced_when_whole(link) as temporary:
+        assert temporary.parent == target.parent
+        temporary.write_bytes(b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_sha256_of_a_file(tmp_path: Path) -> None:

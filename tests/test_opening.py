@@ -7,7 +7,7 @@ import pytest
 
 from reidexport.errors import ArtifactError, CheckpointError, InputError
 from reidexport.inspection import inspect_file
-from reidexport.opening import open_any
+from reidexport.opening import CheckpointChoices, open_any
 from reidexport.synthetic import draw_people
 from tests.conftest import Exported
 
@@ -33,8 +33,8 @@ def test_options_of_the_other_kind_are_refused(exported: Exported) -> None:
     """Artifact options for a checkpoint, and checkpoint options for an artifact, are input errors."""
     with pytest.raises(InputError, match="is a checkpoint and runs in torch"):
         open_any(exported.checkpoint, backend="openvino")
-    with pytest.raises(InputError, match="last stride and size are built in"):
-        open_any(exported.onnx, last_stride=1)
+    with pytest.raises(InputError, match="what is chosen for a checkpoint is built in"):
+        open_any(exported.onnx, choices=CheckpointChoices(last_stride=1))
     with pytest.raises(
         InputError, match="emits f_i, not f_t: export the checkpoint again with --feature f_t"
     ):

@@ -4,6 +4,7 @@ Results go to stdout, progress and messages to stderr. Exit status: 0 done, 1 a 
 3 something that is not installed or not there.
 """
 
+import signal
 import sys
 
 
@@ -16,6 +17,8 @@ def main() -> None:
         sys.exit(3)
     from reidexport.errors import ReidExportError
 
+    # Unwound like an exception, so that no half-written file stays behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
     except ReidExportError as error:

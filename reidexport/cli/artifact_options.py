@@ -20,9 +20,7 @@ DeviceOption = Annotated[DeviceName, typer.Option(help="Where it runs; auto: CUD
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Threads of the network; all CPUs if left out.", show_default=False)
 ]
-SizeOption = Annotated[
-    str | None, typer.Option(metavar="HxW", help="Height and width in pixels.", rich_help_panel=_PANEL)
-]
+SizeOption = Annotated[str | None, typer.Option(metavar="HxW", help="Height and width in pixels.")]
 MeanOption = Annotated[
     str | None, typer.Option(metavar="C,C,C", help="Mean of pixels in [0, 1].", rich_help_panel=_PANEL)
 ]

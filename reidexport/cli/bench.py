@@ -50,8 +50,8 @@ def bench(
         resize=resize,
     ) as session:
         report = bench_session(session, batch_sizes, seconds_per_batch=seconds, image_paths=paths)
-    write_json(json_file, {"artifact": str(artifact), **asdict(report)})
     _print(report)
+    write_json(json_file, {"artifact": str(artifact), **asdict(report)})
 
 
 def _parse_batches(text: str) -> list[int]:

@@ -84,7 +84,7 @@ def _report(run: EmbeddingRun, json_file: Path | None, artifact: Path) -> None:
     for _, reason in run.skipped:
         typer.echo(f"skipped {reason}", err=True)
     write_json(json_file, {"artifact": str(artifact), **asdict(run), "output": str(run.output)})
-    speed = (run.num_embedded - run.num_resumed) / max(run.seconds, 1e-9)
+    speed = run.num_new / max(run.seconds, 1e-9)
     counts = f"{run.num_embedded} embeddings, {len(run.skipped)} skipped"
     typer.echo(f"{run.output}: {counts}, {speed:.0f} images/s")
     if run.skipped:

@@ -7,6 +7,7 @@ import typer
 from reidruntime.manifest import Feature, Metric
 
 from reidexport.cli import artifact_options as options
+from reidexport.cli import checkpoint_options
 from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.errors import InputError
 
@@ -27,9 +28,10 @@ def eval_(
     feature: Annotated[
         Feature | None, typer.Option(help="Of a checkpoint: after (f_i) or before (f_t) the BNNeck.")
     ] = None,
-    last_stride: Annotated[
-        int | None, typer.Option(min=1, max=2, help="Of a checkpoint: stride of the last stage.")
-    ] = None,
+    arch: checkpoint_options.ArchOption = None,
+    last_stride: checkpoint_options.LastStrideOption = None,
+    stem_relu: checkpoint_options.StemReluOption = None,
+    pooling: checkpoint_options.PoolingOption = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per run of the network.")] = None,
     json_file: JsonOption = None,
     backend: options.BackendOption = "auto",
@@ -50,7 +52,7 @@ def eval_(
 
     records = load_dataset(data, dataset)
     foreign = (mean, std, channel_order, layout, resize) != (None,) * 5
-    if foreign and (feature or last_stride):
+    if foreign and (feature, arch, last_stride, stem_relu, pooling) != (None,) * 5:
         raise InputError("--feature and --last-stride are for checkpoints, --mean and --std for ONNX files.")
     if foreign:
         session = options.open_artifact(
@@ -72,14 +74,14 @@ def eval_(
             device=device,
             threads=threads,
             feature=feature,
-            last_stride=options.parse_stride(last_stride),
-            size=options.parse_size(size) if size else None,
+            choices=checkpoint_options.parse_choices(arch, last_stride, stem_relu, pooling, size),
+            say=lambda line: typer.echo(line, err=True),
         )
     total = len(records.query) + len(records.scored_gallery)
     with session, progress_bar("embedding", total) as progress:
         result = evaluate(session, records, metric=metric, rerank=rerank, batch_size=batch, progress=progress)
-    write_json(json_file, result.as_json(str(artifact)))
     _print(result, artifact)
+    write_json(json_file, result.as_json(str(artifact)))
 
 
 def _print(result: "Evaluation", artifact: Path) -> None:

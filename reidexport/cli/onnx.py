@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from reidexport.cli.artifact_options import parse_size, parse_stride
+from reidexport.cli import artifact_options as options
+from reidexport.cli import checkpoint_options
 from reidexport.errors import InputError
 
 
@@ -33,38 +34,30 @@ def onnx(
     fp16: Annotated[
         bool, typer.Option("--fp16/--fp32", help="Half the convolutions, or keep all in FP32.")
     ] = False,
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Input size, such as 256x128.")] = None,
-    last_stride: Annotated[int | None, typer.Option(min=1, max=2, help="Stride of the last stage.")] = None,
-    stem_relu: Annotated[
-        bool | None,
-        typer.Option("--stem-relu/--no-stem-relu", help="Whether a ReLU follows a ResNet's stem."),
-    ] = None,
-    pooling: Annotated[
-        Literal["avg", "gem"] | None, typer.Option(help="Global pooling; gem has p = 3.")
-    ] = None,
-    arch: Annotated[str | None, typer.Option(help="The backbone, when it is not recognised.")] = None,
+    size: options.SizeOption = None,
+    arch: checkpoint_options.ArchOption = None,
+    last_stride: checkpoint_options.LastStrideOption = None,
+    stem_relu: checkpoint_options.StemReluOption = None,
+    pooling: checkpoint_options.PoolingOption = None,
 ) -> None:
     """Fold a checkpoint into an inference graph and write it as ONNX, checked against torch."""
     import json
     import sys
 
-    from reidexport.checkpoint import load_checkpoint
     from reidexport.graph import GraphOptions, graph_from_checkpoint
     from reidexport.onnx_export import onnx_from_graph
+    from reidexport.opening import load_chosen
 
-    loaded = load_checkpoint(
-        checkpoint,
-        arch=arch,
-        last_stride=parse_stride(last_stride),
-        stem_relu=stem_relu,
-        pooling=pooling,
-        size=parse_size(size) if size else None,
+    loaded = load_chosen(
+        checkpoint, checkpoint_options.parse_choices(arch, last_stride, stem_relu, pooling, size)
     )
     print(f"{checkpoint}: {loaded.summary}", file=sys.stderr)
     for fact in loaded.assumed:
         print(f"  assumed: {fact}", file=sys.stderr)
-    graph = graph_from_checkpoint(loaded, GraphOptions(feature, normalize, flip, input_))
-    target = output or checkpoint.with_suffix(".onnx")
+    graph = graph_from_checkpoint(
+        loaded, GraphOptions(feature=feature, normalize=normalize, flip=flip, input=input_)
+    )
+    target = output or _default_output(checkpoint)
     manifest = onnx_from_graph(graph, target, batch=_parse_batch(batch), precision="fp16" if fp16 else "fp32")
     source, answer = manifest.input, manifest.output
     parity = manifest.parity
@@ -77,6 +70,13 @@ def onnx(
             f"  same as torch on {parity.num_images} images: relative L2 error at most {parity.max_relative_l2:.1e}, "
             f"cosine at least {parity.min_cosine:.7f}"
         )
+
+
+def _default_output(checkpoint: Path) -> Path:
+    """``model.pth`` becomes ``model.onnx``; ``model.pth.tar-60`` keeps its epoch: ``model.pth.tar-60.onnx``."""
+    if checkpoint.suffix in (".pth", ".pt", ".safetensors"):
+        return checkpoint.with_suffix(".onnx")
+    return checkpoint.with_name(checkpoint.name + ".onnx")
 
 
 def _parse_batch(text: str) -> int | Literal["dynamic"]:

@@ -8,6 +8,7 @@ import typer
 
 from reidexport.cli import artifact_options as options
 from reidexport.cli.json_file import JsonOption, write_json
+from reidexport.errors import InputError
 
 NUM_DRAWN = 64
 
@@ -42,10 +43,12 @@ def verify(
     from reidexport.verification import Limits
     from reidexport.verification import verify as verify_sessions
 
-    limits = Limits(min_cosine, max_rank1_drop, max_map_drop)
+    if dataset and not data:
+        raise InputError("--dataset chooses among the data sets of a folder: give --data too")
+    limits = Limits(min_cosine=min_cosine, max_rank1_drop=max_rank1_drop, max_map_drop=max_map_drop)
     records = load_dataset(data, dataset) if data else None
     images = [] if records else draw_people(NUM_DRAWN)
-    total = 2 * (len(records.query) + len(records.gallery) if records else len(images))
+    total = 2 * (len(records.query) + len(records.scored_gallery) if records else len(images))
     with (
         open_session(candidate, backend=backend, device=device, threads=threads) as artifact,
         open_reference(reference, artifact.manifest, threads=threads) as original,
@@ -61,8 +64,8 @@ def verify(
             progress=progress,
         )
     content = {**result.as_json(), "artifact": str(candidate), "reference_file": str(reference)}
-    write_json(json_file, content)
     _print(content)
+    write_json(json_file, content)
     if not result.passed:
         for failure in result.failures:
             print(f"FAILED: {failure}", file=sys.stderr)

@@ -39,11 +39,20 @@ def replaced_folder(out: Path, contents: tuple[str, ...]) -> Iterator[Path]:
         made.mkdir()
         (made / MARKER).touch()
         yield made
-        if out.exists():
-            out.rename(temporary / "old")
-        made.rename(out)
+        _swap(made, out, temporary / "old")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(made: Path, out: Path, old: Path) -> None:
+    """Put ``made`` in the place of ``out``; when that fails or is interrupted, ``out`` is put back."""
+    if out.exists():
+        out.rename(old)
+    try:
+        made.rename(out)
+    finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
 
 
 def _refuse_foreign(out: Path, contents: tuple[str, ...]) -> None:

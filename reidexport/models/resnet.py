@@ -48,7 +48,7 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape; with one channel, theta·(phi·g) needs no H·W × H·W matrix."""
-        phi_g = (self.phi(x) * self.g(x)).mean((2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)
+        phi_g = (self.phi(x) * self.g(x)).mean((2, 3), keepdim=True)
         attended: Tensor = self.W(self.theta(x) * phi_g)
         return x + attended
 

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from reidruntime import ArtifactError, Manifest, manifest_for_foreign_onnx, open_session
 
 from tests.reidruntime.models import DIM, HEIGHT, WIDTH, write_artifact, write_foreign
@@ -71,6 +73,17 @@ def test_size_and_layout_must_fit_the_file(tmp_path: Path, changes: dict[str, An
     path = write_foreign(tmp_path / "f.onnx")
     with pytest.raises(ArtifactError, match=r"has shape \[batch, 3, 32, 16\].* Correct --size"):
         facts(path, **changes)
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [(np.float32, "fp32"), (np.float16, "fp16")])
+def test_precision_is_that_of_the_weights(tmp_path: Path, dtype: Any, precision: str) -> None:
+    """Most of the floating-point initializers decide; integers and a few of another kind do not."""
+    path = write_foreign(tmp_path / "f.onnx")
+    model = onnx.load(path)
+    stored = [np.zeros(2, np.float32), *[np.zeros(2, dtype)] * 3, *[np.zeros(2, np.int64)] * 9]
+    model.graph.initializer.extend(numpy_helper.from_array(a, f"w{i}") for i, a in enumerate(stored))
+    onnx.save(model, path)
+    assert facts(path).precision == precision
 
 
 def test_without_facts_the_missing_ones_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 from reidruntime import ArtifactError, ImageError, InputError, NotInstalledError, Session, open_session
 from reidruntime import backends as backends_module
-from reidruntime.backends import choose
+from reidruntime.backends import Network, choose, open_backend
 from reidruntime.manifest import BatchProfile, Preprocess, TensorSpec
 from reidruntime.resize import Image8
 
@@ -167,7 +168,7 @@ def test_closed_sessions_and_wrong_calls_are_refused(tmp_path: Path) -> None:
         open_session(path, threads=0)
     with pytest.raises(InputError, match="no backend 'tflite'"):
         open_session(path, backend="tflite")  # type: ignore[arg-type]
-    with pytest.raises(NotInstalledError, match="TensorRT plans"):
+    with pytest.raises(ArtifactError, match="TensorRT plans"):
         open_session(tmp_path / "a.engine")
 
 
@@ -280,12 +281,86 @@ def test_auto_takes_the_fastest_installed(monkeypatch: pytest.MonkeyPatch) -> No
     assert choose("openvino", "auto") == ("openvino", "cpu")
     monkeypatch.setattr(backends_module, "_cuda_is_ready", lambda: False)
     assert choose("auto", "auto") == ("openvino", "cpu")
+    assert choose("auto", "auto", depthwise=True) == ("onnxruntime", "cpu")
+    assert choose("openvino", "cpu", depthwise=True) == ("openvino", "cpu")
     assert choose("onnxruntime", "auto") == ("onnxruntime", "cpu")
     installed.discard("openvino")
     assert choose("auto", "cpu") == ("onnxruntime", "cpu")
     installed.clear()
     with pytest.raises(NotInstalledError, match="Neither openvino nor onnxruntime"):
         choose("auto", "auto")
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), [(None, "is not installed"), (ModuleType("onnxruntime"), "is installed but damaged")]
+)
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_a_useless_onnxruntime_gives_way_to_openvino_alone(
+    module: ModuleType | None, words: str, depthwise: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Missing or damaged, it is passed over where OpenVINO may be taken, and an error where it is needed."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", module)
+    installed = {"openvino", "onnxruntime"}
+    monkeypatch.setattr(backends_module, "find_spec", lambda name: name in installed or None)
+    assert choose("auto", "auto", depthwise=depthwise) == ("openvino", "cpu")
+    with pytest.raises(NotInstalledError, match=words):
+        choose("onnxruntime", "auto")
+    installed.discard("openvino")
+    with pytest.raises(NotInstalledError, match=words):
+        choose("auto", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "precision", "expected"),
+    [
+        ("osnet_x0_25", "fp32", "onnxruntime"),
+        ("osnet_x0_25", "fp16", "openvino"),
+        ("resnet50", "fp32", "openvino"),
+    ],
+)
+def test_auto_depends_on_the_network(tmp_path: Path, backbone: str, precision: str, expected: str) -> None:
+    """OSNet in fp32 goes to ONNX Runtime on the CPU, all else to OpenVINO."""
+    for name in BACKENDS:
+        pytest.importorskip(name)
+    architecture = small_manifest().architecture.model_copy(update={"backbone": backbone})
+    manifest = small_manifest(architecture=architecture, precision=precision)
+    with open_session(write_artifact(tmp_path / "a.onnx", manifest=manifest), device="cpu") as session:
+        assert session.backend == expected
+
+
+def test_a_run_that_fails_is_the_artifacts_error(tmp_path: Path, backend: Any) -> None:
+    """A failure at run time tells the batch size, the backend's words and what to try."""
+    network = Network(write_artifact(tmp_path / "a.onnx", 1), "images", "f_i", "fp32")
+    _, loaded = open_backend(network, backend, "cpu", 1)
+    with pytest.raises(
+        ArtifactError, match=r"(?s)a\.onnx: .* failed on a batch of 2: .*Try a smaller or a static"
+    ):
+        loaded.run(np.zeros((2, HEIGHT, WIDTH, 3), np.uint8))
+
+
+def test_onnxruntime_is_told_not_to_spin_or_fall_back_or_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sleeping threads, no session made anew on the CPU, and CUDA without TF32 are asked of ONNX Runtime."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    asked: dict[str, Any] = {}
+
+    class Recorder:
+        def __init__(self, path: Path, options: Any, **words: Any) -> None:
+            asked.update(words, spinning=options.get_session_config_entry("session.intra_op.allow_spinning"))
+
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Recorder)
+    open_session(write_artifact(tmp_path / "a.onnx"), backend="onnxruntime", device="cuda")
+    assert asked == {
+        "providers": [("CUDAExecutionProvider", {"use_tf32": "0"})],
+        "enable_fallback": 0,
+        "spinning": "0",
+    }
 
 
 def test_a_file_that_the_backend_refuses_is_named(tmp_path: Path, backend: Any) -> None:

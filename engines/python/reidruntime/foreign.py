@@ -16,14 +16,13 @@ from reidruntime.manifest import (
     Layout,
     Manifest,
     Metric,
-    Precision,
     Preprocess,
     Producer,
     ResizeKernel,
     Source,
     TensorSpec,
 )
-from reidruntime.onnx_metadata import OnnxTensor, Shape, read_onnx, shape_text
+from reidruntime.onnx_metadata import OnnxFile, OnnxTensor, Shape, read_onnx, shape_text
 
 _FLOATS = ("float32", "float16")
 
@@ -41,9 +40,8 @@ def manifest_for_foreign_onnx(
     feature: Feature = "f_i",
     normalized: bool = False,
     metric: Metric = "cosine",
-    precision: Precision = "fp32",
 ) -> Manifest:
-    """State the facts that a file without a manifest does not tell; names and shapes are read from the file.
+    """State the facts that a file without a manifest does not tell; names, shapes and precision are read from it.
 
     Args:
         path: the ONNX file: one image input, and an output of shape (N, D) or (N, D, 1, 1); of several
@@ -59,7 +57,6 @@ def manifest_for_foreign_onnx(
         feature: what the network emits, where that is known.
         normalized: whether its rows have unit length.
         metric: how to compare its rows.
-        precision: of the file's weights.
 
     Returns:
         A manifest of family ``"foreign"``; what is not known of the architecture is called unknown.
@@ -76,7 +73,7 @@ def manifest_for_foreign_onnx(
     pixels = (height_px, width_px, 3) if layout == "NHWC" else (3, height_px, width_px)
     batch = _batch(image, pixels, path)
     taken = TensorSpec(name=image.name, dtype=image.dtype, shape=(batch, *pixels))
-    output, feature_dim = _feature_output(taken, file.outputs, path)
+    output, feature_dim = _feature_output(taken, file, path)
     return Manifest(
         producer=Producer(name=file.producer[0] or "unknown", version=file.producer[1] or "unknown"),
         source=Source(name=path.name, sha256=_sha256(path)),
@@ -97,7 +94,7 @@ def manifest_for_foreign_onnx(
         normalized=normalized,
         flip=False,
         metric=metric,
-        precision=precision,
+        precision=file.precision,
         layer_precisions={},
         batch_profile=BatchProfile(minimum=batch, maximum=batch) if batch else BatchProfile(),
     )
@@ -122,25 +119,25 @@ def _batch(image: OnnxTensor, pixels: tuple[int, int, int], path: Path) -> int |
     return shape[0] if shape else None
 
 
-def _feature_output(image: TensorSpec, outputs: tuple[OnnxTensor, ...], path: Path) -> tuple[TensorSpec, int]:
+def _feature_output(image: TensorSpec, file: OnnxFile, path: Path) -> tuple[TensorSpec, int]:
     """The first output that can be a batch of embeddings, and how many dimensions those have."""
-    for output in outputs:
+    for output in file.outputs:
         if output.dtype not in _FLOATS:
             continue
         stated = output.shape
-        shape = stated if stated and None not in stated[1:] else _shape_by_running(image, output, path)
+        shape = stated if stated and None not in stated[1:] else _shape_by_running(image, output, file, path)
         row = tuple(size for size in shape[1:] if size)
         if len(row) == 1 or (len(row) == 3 and row[1:] == (1, 1)):
             spec = TensorSpec(name=output.name, dtype=output.dtype, shape=(image.shape[0], *row))
             return spec, row[0]
     raise ArtifactError(
         f"{path}: no output is a batch of embeddings, float of shape (N, D) or (N, D, 1, 1); "
-        f"found {_listed(outputs)}. Export the network without its classifier, with a pooled output."
+        f"found {_listed(file.outputs)}. Export the network without its classifier, with a pooled output."
     )
 
 
-def _shape_by_running(image: TensorSpec, output: OnnxTensor, path: Path) -> Shape:
-    network = Network(path, image.name, output.name, "fp32")
+def _shape_by_running(image: TensorSpec, output: OnnxTensor, file: OnnxFile, path: Path) -> Shape:
+    network = Network(path, image.name, output.name, file.precision)
     _, backend = open_backend(network, "auto", "cpu", threads=1)
     return backend.run(np.zeros([size or 1 for size in image.shape], image.dtype)).shape
 

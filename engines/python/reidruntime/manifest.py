@@ -136,7 +136,9 @@ class Manifest(_Frozen):
     flip: bool
     metric: Metric
     precision: Precision
-    layer_precisions: dict[str, int] = Field(description="number of convolution and linear layers per precision")
+    layer_precisions: dict[str, int] = Field(
+        description="number of convolution and linear layers per precision"
+    )
     batch_profile: BatchProfile
     engine: Engine | None = None
     parity: Parity | None = None
@@ -164,7 +166,9 @@ def manifest_from_json(text: str, origin: str) -> Manifest:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ArtifactError(f"{origin}: the manifest is not JSON ({error}). Export the artifact again.") from error
+        raise ArtifactError(
+            f"{origin}: the manifest is not JSON ({error}). Export the artifact again."
+        ) from error
     version = data.get("format_version") if isinstance(data, dict) else None
     if version != FORMAT_VERSION:
         raise ArtifactError(
@@ -175,7 +179,9 @@ def manifest_from_json(text: str, origin: str) -> Manifest:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ArtifactError(f"{origin}: the manifest is not valid: {problems}. Export the artifact again.") from error
+        raise ArtifactError(
+            f"{origin}: the manifest is not valid: {problems}. Export the artifact again."
+        ) from error
 
 
 def engine_manifest_path(engine: Path) -> Path:

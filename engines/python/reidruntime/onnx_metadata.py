@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reidruntime.errors import ArtifactError
-from reidruntime.manifest import METADATA_KEY, Manifest, manifest_from_json
+from reidruntime.manifest import METADATA_KEY, Manifest, Precision, manifest_from_json
 
 _DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 10: "float16", 11: "float64"}
 Shape = tuple[int | None, ...]
@@ -28,12 +28,16 @@ class OnnxTensor:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """The parts of an ONNX file that a runtime checks before it loads the file."""
+    """The parts of an ONNX file that a runtime checks before it loads the file.
+
+    ``precision`` is that of most of its floating-point initializers: ``"fp16"`` or ``"fp32"``.
+    """
 
     producer: tuple[str, str]
     metadata: dict[str, str]
     inputs: tuple[OnnxTensor, ...]
     outputs: tuple[OnnxTensor, ...]
+    precision: Precision
 
 
 class _MalformedError(Exception):
@@ -91,14 +95,27 @@ def _model(data: mmap.mmap) -> OnnxFile:
     entries = [_strings(data, _span(value)) for number, value in fields if number == 14]
     producer = {number: _text(data, value) for number, value in fields if number in (2, 3)}
     graph = list(_fields(data, graphs[0]))
-    stored = {_strings(data, _span(value), only=8).get(8) for number, value in graph if number == 5}
+    stored = dict(_initializer(data, _span(value)) for number, value in graph if number == 5)
+    dtypes = list(stored.values())
     inputs = [_tensor(data, _span(value)) for number, value in graph if number == 11]
     return OnnxFile(
         producer=(producer.get(2, ""), producer.get(3, "")),
         metadata={entry.get(1, ""): entry.get(2, "") for entry in entries},
         inputs=tuple(tensor for tensor in inputs if tensor.name not in stored),
         outputs=tuple(_tensor(data, _span(value)) for number, value in graph if number == 12),
+        precision="fp16" if dtypes.count("float16") > dtypes.count("float32") else "fp32",
     )
+
+
+def _initializer(data: mmap.mmap, span: range) -> tuple[str, str]:
+    """TensorProto: data_type = 2, name = 8."""
+    name, dtype = "", "unknown"
+    for number, value in _fields(data, span):
+        if number == 8:
+            name = _text(data, value)
+        elif number == 2 and isinstance(value, int):
+            dtype = _DTYPES.get(value, "unknown")
+    return name, dtype
 
 
 def _tensor(data: mmap.mmap, span: range) -> OnnxTensor:
@@ -122,8 +139,8 @@ def _dimension(data: mmap.mmap, span: range) -> int | None:
     return sizes[0] if sizes and 0 < sizes[0] < 1 << 63 else None
 
 
-def _strings(data: mmap.mmap, span: range, only: int | None = None) -> dict[int, str]:
-    return {n: _text(data, v) for n, v in _fields(data, span) if only in (None, n)}
+def _strings(data: mmap.mmap, span: range) -> dict[int, str]:
+    return {number: _text(data, value) for number, value in _fields(data, span)}
 
 
 def _text(data: mmap.mmap, value: int | range) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from reidruntime.backends import Backend, BackendName, DeviceName, Network, open_backend
 from reidruntime.checks import check_manifest
-from reidruntime.errors import ArtifactError, ImageError, InputError, NotInstalledError
+from reidruntime.errors import ArtifactError, ImageError, InputError
 from reidruntime.manifest import METADATA_KEY, Manifest, manifest_from_json
 from reidruntime.onnx_metadata import OnnxFile, read_onnx
 from reidruntime.preprocess import describe_preprocessing, image_pixels, normalize
@@ -56,14 +56,20 @@ def open_session(
     """
     path = Path(artifact)
     if path.suffix in (".engine", ".plan"):
-        raise NotInstalledError(f"{path}: this version cannot open TensorRT plans yet. Open the ONNX file.")
+        raise ArtifactError(f"{path}: this version cannot open TensorRT plans yet. Open the ONNX file.")
     threads = default_threads() if threads is None else threads
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}.")
     file = read_onnx(path)
     manifest = manifest or _own_manifest(file, path)
     check_manifest(manifest, file, path)
-    network = Network(path, manifest.input.name, manifest.output.name, manifest.precision)
+    network = Network(
+        path,
+        manifest.input.name,
+        manifest.output.name,
+        manifest.precision,
+        depthwise=manifest.architecture.backbone.startswith("osnet"),
+    )
     name, loaded = open_backend(network, backend, device, threads)
     return Session(manifest, name, loaded, threads)
 
@@ -78,7 +84,7 @@ class Session:
 
     Attributes:
         manifest: the facts about the artifact.
-        backend: ``"onnxruntime"`` or ``"openvino"``.
+        backend: ``"onnxruntime"``, ``"openvino"``, or ``"torch"`` for a checkpoint that PyTorch runs.
         description: one line: backend and version, device, threads, computing precision, image reading.
     """
 
@@ -109,6 +115,7 @@ class Session:
         Raises:
             ImageError: an image cannot be read; the message names it.
             InputError: ``images`` is a single path, or the session is closed.
+            ArtifactError: the network fails on a batch.
         """
         if isinstance(images, str | Path):
             raise InputError(f"Expected a list of images, got the single path {str(images)!r}.")
@@ -172,6 +179,7 @@ class Session:
 
         Raises:
             InputError: the batch has another dtype or shape, or the session is closed.
+            ArtifactError: the network fails on the batch.
         """
         wanted = (self.manifest.preprocess.height_px, self.manifest.preprocess.width_px, 3)
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != wanted:
@@ -241,8 +249,8 @@ def _own_manifest(file: OnnxFile, path: Path) -> Manifest:
     if text is None:
         raise ArtifactError(
             f"{path}: the file carries no manifest, so its image size, mean, std, channel order and layout "
-            "are not known. On the command line give --size HxW --mean R,G,B --std R,G,B "
-            "--channel-order RGB|BGR --layout NCHW|NHWC; in Python "
+            "are not known. Commands that take them: embed, bench, eval, as --size HxW --mean R,G,B "
+            "--std R,G,B --channel-order RGB|BGR --layout NCHW|NHWC; in Python "
             "open_session(path, manifest=manifest_for_foreign_onnx(path, ...))."
         )
     return manifest_from_json(text, str(path))

@@ -5,15 +5,23 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from reidruntime.backends import Network
+from reidruntime.backends import Network, failed_run
 from reidruntime.errors import ArtifactError, NotInstalledError
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# Left alone, CUDA computes the convolutions of an fp32 file in TF32, with 10 bits of mantissa.
+_PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+}
 _INSTALL = {"cpu": 'pip install "reidexport[cpu]"', "cuda": 'pip install "reidexport[gpu]"'}
 
 
 class OnnxRuntimeBackend:
-    """An ``onnxruntime.InferenceSession`` on exactly the device that was asked for."""
+    """An ``onnxruntime.InferenceSession`` on exactly the device that was asked for.
+
+    Its threads sleep while there is nothing to do: spinning, they would take the CPU from the threads that
+    read images.
+    """
 
     def __init__(self, network: Network, *, device: Literal["cpu", "cuda"], threads: int) -> None:
         """Load the network.
@@ -27,9 +35,12 @@ class OnnxRuntimeBackend:
         self._place = f"CPU, {threads} threads" if device == "cpu" else "CUDA"
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Answer one batch."""
+        """Answer one batch; raises ArtifactError where ONNX Runtime fails."""
         feeds = {self._network.input_name: batch}
-        features: NDArray[Any] = self._session.run([self._network.output_name], feeds)[0]
+        try:
+            features: NDArray[Any] = self._session.run([self._network.output_name], feeds)[0]
+        except Exception as error:  # its exception classes share no other base
+            raise failed_run(self._network, len(batch), "ONNX Runtime", error) from error
         return features
 
     def describe(self) -> str:
@@ -40,32 +51,56 @@ class OnnxRuntimeBackend:
 
 
 def cuda_is_installed() -> bool:
-    """Whether the installed onnxruntime was built for CUDA."""
-    import onnxruntime
+    """Whether the installed onnxruntime was built for CUDA; raises as :func:`import_onnxruntime` does."""
+    return _PROVIDERS["cuda"][0] in import_onnxruntime("cuda").get_available_providers()
 
-    return _PROVIDERS["cuda"] in onnxruntime.get_available_providers()
+
+def import_onnxruntime(device: Literal["cpu", "cuda"]) -> Any:
+    """The module ``onnxruntime``.
+
+    Args:
+        device: what it is wanted for; the message about a missing package names the one for it.
+
+    Raises:
+        NotInstalledError: it is missing or damaged.
+    """
+    try:
+        import onnxruntime
+
+        _ = onnxruntime.InferenceSession, onnxruntime.get_available_providers
+    except (ImportError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+            raise NotInstalledError(f"onnxruntime is not installed: {_INSTALL[device]}") from error
+        # AttributeError: what is left when one of its two packages was uninstalled over the other.
+        raise NotInstalledError(
+            f"onnxruntime is installed but damaged ({error}): pip install --force-reinstall --no-deps "
+            "onnxruntime, or onnxruntime-gpu if that is the one in use."
+        ) from error
+    return onnxruntime
 
 
 def _load(path: Path, device: Literal["cpu", "cuda"], threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise NotInstalledError(f"onnxruntime is not installed: {_INSTALL[device]}") from error
+    onnxruntime = import_onnxruntime(device)
+    provider, provider_options = _PROVIDERS[device]
     if device == "cuda":
         if not cuda_is_installed():
             raise NotInstalledError(f"The installed onnxruntime cannot use CUDA: {_INSTALL[device]}")
         onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[_PROVIDERS[device]])
+        # enable_fallback would start the session again on the CPU when a run on CUDA fails.
+        session = onnxruntime.InferenceSession(
+            path, options, providers=[(provider, provider_options)], enable_fallback=0
+        )
     except Exception as error:  # its exception classes share no other base
         raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {error}") from error
     # ONNX Runtime goes on with the CPU alone when a provider does not load.
-    if _PROVIDERS[device] not in session.get_providers():
+    if provider not in session.get_providers():
         raise NotInstalledError(
-            f"ONNX Runtime could not start {_PROVIDERS[device]} and offers {session.get_providers()}. "
+            f"ONNX Runtime could not start {provider} and offers {session.get_providers()}. "
             f"Check the driver with nvidia-smi, then: {_INSTALL[device]}"
         )
     return session

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidruntime.backends import Network
+from reidruntime.backends import Network, failed_run
 from reidruntime.errors import ArtifactError, NotInstalledError
 
 
@@ -44,8 +44,11 @@ class OpenVinoBackend:
         self._description = f"OpenVINO {version}, CPU, {threads} threads, {compute}"
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Answer one batch."""
-        self._request.infer({self._network.input_name: batch}, share_inputs=True)
+        """Answer one batch; raises ArtifactError where OpenVINO fails."""
+        try:
+            self._request.infer({self._network.input_name: batch}, share_inputs=True)
+        except RuntimeError as error:
+            raise failed_run(self._network, len(batch), "OpenVINO", error) from error
         # A copy: the request writes its next answer into the same memory.
         return np.array(self._request.get_tensor(self._network.output_name).data)
 
