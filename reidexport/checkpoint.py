@@ -12,12 +12,12 @@ from typing import Literal
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from reidruntime.manifest import Channels3, Preprocess
+from reidruntime.manifest import Channels3, Preprocess, file_sha256
 from torch import Tensor
 
 from reidexport.errors import CheckpointError, InputError
 from reidexport.families import FAST_REID, REIDEXPORT, TORCHREID, Family, family_of, rename_keys
-from reidexport.files import file_sha256, replaced_when_whole
+from reidexport.files import replaced_when_whole
 from reidexport.identify import describe, first_difference, identify
 from reidexport.models.baseline import BACKBONES, IBN_RESNETS, RESNETS, Architecture, Baseline, Pooling
 from reidexport.weights import FORMAT, Weights, read_weights

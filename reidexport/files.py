@@ -1,6 +1,5 @@
 """Files that are either whole or not there."""
 
-import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -39,9 +38,3 @@ def replaced_when_whole(path: Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

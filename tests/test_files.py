@@ -6,9 +6,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from reidruntime.manifest import file_sha256
 
 from reidexport.errors import InputError
-from reidexport.files import file_sha256, replaced_when_whole
+from reidexport.files import replaced_when_whole
 
 
 def test_new_file_appears_when_the_block_ends(tmp_path: Path) -> None:

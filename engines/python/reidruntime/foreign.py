@@ -1,6 +1,5 @@
 """A manifest for an ONNX file that some other program wrote."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from reidruntime.manifest import (
     ResizeKernel,
     Source,
     TensorSpec,
+    file_sha256,
 )
 from reidruntime.onnx_metadata import OnnxFile, OnnxTensor, Shape, read_onnx, shape_text
 
@@ -76,7 +76,7 @@ def manifest_for_foreign_onnx(
     output, feature_dim = _feature_output(taken, file, path)
     return Manifest(
         producer=Producer(name=file.producer[0] or "unknown", version=file.producer[1] or "unknown"),
-        source=Source(name=path.name, sha256=_sha256(path)),
+        source=Source(name=path.name, sha256=file_sha256(path)),
         architecture=_unknown_architecture(feature_dim),
         input=taken,
         output=output,
@@ -155,8 +155,3 @@ def _unknown_architecture(feature_dim: int) -> Architecture:
 
 def _listed(tensors: tuple[OnnxTensor, ...]) -> str:
     return ", ".join(f"{t.name!r} {t.dtype} {shape_text(t.shape)}" for t in tensors) or "none"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

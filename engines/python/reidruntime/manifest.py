@@ -184,6 +184,12 @@ def manifest_from_json(text: str, origin: str) -> Manifest:
         ) from error
 
 
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def engine_manifest_path(engine: Path) -> Path:
     """The manifest file that lies beside a TensorRT plan: ``NAME.engine`` → ``NAME.engine.json``."""
     return engine.with_name(engine.name + ".json")
