@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml
 	@# One would overwrite the other's files.
 	@if [ -n "$(filter-out $(INSTALLED),$(wildcard .venv/installed-*))" ]; then \
 		$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu; fi
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[export,$(ACCELERATOR),test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[export,$(ACCELERATOR),train,test]"
 	@rm -f .venv/installed-* && touch $@
 
 demo: install

@@ -145,6 +145,13 @@ def save_checkpoint(
         torch.save(content, temporary)
 
 
+def imagenet_preprocess(height_px: int, width_px: int) -> Preprocess:
+    """Bilinear resizing to a size, and ImageNet's mean and std (paper, 2, step 5)."""
+    return Preprocess(
+        height_px=height_px, width_px=width_px, mean=IMAGENET_MEAN, std=IMAGENET_STD, in_graph=True
+    )
+
+
 @dataclass(frozen=True)
 class _Known:
     """What a file says or its family implies; ``assumed`` has a text for each fact that is only implied."""
@@ -224,13 +231,8 @@ def _identified(weights: Weights, arch: str | None) -> _Known:
     if weights.stem_relu is not None and architecture.backbone in (*RESNETS, *IBN_RESNETS):
         architecture = replace(architecture, stem_relu=weights.stem_relu)
     mean, std = _pixel_statistics(weights.state_dict)
-    preprocess = Preprocess(
-        height_px=height_px,
-        width_px=width_px,
-        resize=family.resize,
-        mean=mean,
-        std=std,
-        in_graph=True,
+    preprocess = imagenet_preprocess(height_px, width_px).model_copy(
+        update={"resize": family.resize, "mean": mean, "std": std}
     )
     known = _Known(family, architecture, preprocess, state_dict, assumed)
     return _with_pooling(known, architecture.pooling) if "pooling" in assumed else known

@@ -7,7 +7,9 @@ ReidExportError
 │   ├── ImageError        2   an image that cannot be read
 │   └── DatasetError      2   a data set folder that is missing, misnamed or empty
 ├── NotInstalledError     3   a package or a device that is not there
-└── ParityError           1   the exported file does not answer as its source does
+├── ParityError           1   the exported file does not answer as its source does
+├── TrainingError         1   a loss or a gradient is not finite
+└── StoppedError        130   a run was asked to stop, and saved itself
 """
 
 from reidruntime.errors import ArtifactError, ImageError, InputError, NotInstalledError, ReidExportError
@@ -22,6 +24,8 @@ __all__ = [
     "NotInstalledError",
     "ParityError",
     "ReidExportError",
+    "StoppedError",
+    "TrainingError",
 ]
 
 
@@ -41,3 +45,15 @@ class ParityError(ReidExportError):
     """Two sessions that must answer alike do not."""
 
     exit_status = 1
+
+
+class TrainingError(ReidExportError):
+    """Training cannot go on: a loss or a gradient is not finite."""
+
+    exit_status = 1
+
+
+class StoppedError(ReidExportError):
+    """A run was asked to stop; it saved itself and can go on later."""
+
+    exit_status = 130

@@ -89,7 +89,7 @@ TORCHREID = Family(
 REIDEXPORT = Family(
     name="reidexport",
     key_map=(),
-    backbones=(*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", *OSNETS),
+    backbones=(*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", "mobilenet_v2", *OSNETS),
     last_stride=1,
 )
 

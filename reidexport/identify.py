@@ -7,7 +7,7 @@ from torch import Tensor
 
 from reidexport.errors import CheckpointError
 from reidexport.families import Family, Shapes, backbone_shapes, candidate
-from reidexport.models.baseline import Architecture, Neck, build_backbone
+from reidexport.models.baseline import Architecture, Neck, backbone_channels
 
 
 def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) -> Architecture:
@@ -70,7 +70,7 @@ def _similarity(found: Shapes, expected: Shapes) -> float:
 def _with_head(architecture: Architecture, state_dict: dict[str, Tensor]) -> Architecture:
     """Complete the backbone's architecture by the pooling, neck and classifier that the tensors show."""
     neck = _neck_of(state_dict)
-    backbone_dim = _backbone_dim(architecture)
+    backbone_dim = backbone_channels(architecture)
     weight = state_dict.get("neck.weight", state_dict.get("neck.0.weight"))
     feature_dim = backbone_dim if weight is None else weight.shape[0]
     _check_neck(neck, weight, backbone_dim)
@@ -102,8 +102,3 @@ def _check_neck(neck: Neck, weight: Tensor | None, backbone_dim: int) -> None:
     found = expected if weight is None else tuple(weight.shape if neck == "bnneck" else weight.shape[1:])
     if found != expected:
         raise CheckpointError(f"the neck takes {list(found)} features, the backbone gives {list(expected)}")
-
-
-def _backbone_dim(architecture: Architecture) -> int:
-    with torch.device("meta"):
-        return build_backbone(architecture).out_channels

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from reidexport.models.mobilenet import MobileNetV2
 from reidexport.models.osnet import OSNet, Variant
 from reidexport.models.resnest import ResNeSt50
 from reidexport.models.resnet import ResNet, StemPool
@@ -21,7 +22,7 @@ OSNETS = (
     "osnet_ibn_x1_0",
     *(f"osnet_ain_{width}" for width in ("x1_0", "x0_75", "x0_5", "x0_25")),
 )
-BACKBONES = (*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", *OSNETS)
+BACKBONES = (*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", "mobilenet_v2", *OSNETS)
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,21 @@ class Baseline(nn.Module):
         return f_t, self.neck(f_t)
 
 
-def build_backbone(architecture: Architecture) -> ResNet | SENet | ResNeSt50 | OSNet:
+def backbone_channels(architecture: Architecture) -> int:
+    """The length of f_t."""
+    with torch.device("meta"):
+        return build_backbone(architecture).out_channels
+
+
+def build_backbone(architecture: Architecture) -> ResNet | SENet | ResNeSt50 | MobileNetV2 | OSNet:
     """The backbone that an :class:`Architecture` names, with fresh weights."""
     name, last_stride = architecture.backbone, architecture.last_stride or 2
     if name in TIMM_NAMES:
         return SENet(name, last_stride)
     if name == "resnest50":
         return ResNeSt50(last_stride)
+    if name == "mobilenet_v2":
+        return MobileNetV2(last_stride)
     if name in OSNETS:
         _, *variant, width = name.replace("x0_", "x0-").replace("x1_", "x1-").split("_")
         return OSNet(width.replace("-", "_"), _osnet_variant(variant))

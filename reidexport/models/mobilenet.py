@@ -1,0 +1,43 @@
+"""MobileNetV2 on torchvision's layers, with its parameter names, so that ImageNet weights load as they are."""
+
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2
+
+_LAST_STRIDED_BLOCK = 14  # of torchvision's ``features``: the first with 160 channels
+
+
+class MobileNetV2(nn.Module):
+    """(B, 3, H, W) → (B, 1280, H/32 or H/16, W/32 or W/16); a last stride of 1 doubles the map (paper, 3.4)."""
+
+    out_channels = 1280
+
+    def __init__(self, last_stride: int) -> None:
+        super().__init__()
+        self.features = mobilenet_v2(weights=None).features
+        for layer in self.features[_LAST_STRIDED_BLOCK].modules():
+            if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
+                layer.stride = (last_stride, last_stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, 1280, h, w)."""
+        features: Tensor = self.features(x)
+        return features
+
+
+def torchvision_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a MobileNetV2 whose blocks number their layers flatly, under torchvision's names.
+
+    The first public PyTorch port (tonylins/pytorch-mobilenet-v2) has ``features.2.conv.3.weight`` where torchvision
+    has ``features.2.conv.1.0.weight``; other names stay as they are.
+    """
+    if "features.2.conv.7.weight" not in state_dict:
+        return state_dict
+    nested = {"0": "0.0", "1": "0.1", "3": "1.0", "4": "1.1", "6": "2", "7": "3"}
+    first_block = {"0": "0.0", "1": "0.1", "3": "1", "4": "2"}  # it does not expand
+    renamed = {}
+    for key, tensor in state_dict.items():
+        parts = key.split(".")
+        if len(parts) == 5 and parts[2] == "conv":
+            parts[3] = (first_block if parts[1] == "1" else nested)[parts[3]]
+        renamed[".".join(parts)] = tensor
+    return renamed

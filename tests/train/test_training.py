@@ -1,0 +1,301 @@
+"""A run: interrupted, resumed, killed, diverged, and shared among processes."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reidexport.checkpoint import load_checkpoint
+from reidexport.datasets import Dataset
+from reidexport.errors import CheckpointError, DatasetError, InputError, StoppedError, TrainingError
+from reidexport.synthetic import draw_dataset
+from train import training
+from train.checkpoints import BEST, LAST, read_training_checkpoint
+from train.cli import main
+from train.learner import METRICS
+from train.recipe import Recipe, load_recipe
+from train.training import HISTORY, RESULT, RunOptions, train
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    *(
+        "images.height_px=64",
+        "images.width_px=32",
+        "images.pad_px=4",
+        "batch.num_pids=4",
+        "batch.num_instances=2",
+    ),
+    *(
+        "schedule.num_epochs=3",
+        "schedule.decay_epochs=[2]",
+        "checkpoint_every_epochs=2",
+        "synthetic.num_train_pids=0",
+    ),
+]
+OPTIONS = RunOptions(init="none", workers=2)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Eight people to train on, eight images each."""
+    root = tmp_path_factory.mktemp("train") / "drawn"
+    return draw_dataset(root, num_train_pids=8, num_test_pids=3, num_cameras=2, images_per_camera=4)
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    """All six tricks on a ResNet-18 for images of 64x32 px, three epochs of about eight steps."""
+    return load_recipe("smoke", SMALL)
+
+
+@pytest.fixture(scope="module")
+def whole(
+    dataset: Dataset, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """A run without interruption: its folder and result."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    return out, train(recipe, dataset, out, OPTIONS)
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    """The metrics of every epoch."""
+    return [{name: each[name] for name in METRICS} for each in json.loads((folder / HISTORY).read_text())]
+
+
+def test_a_run_leaves_what_is_promised(whole: tuple[Path, dict[str, Any]], recipe: Recipe) -> None:
+    """Checkpoints that load, export's architecture in them, the history and the result."""
+    out, result = whole
+    names = {entry.name for entry in out.iterdir()}
+    assert names == {LAST, BEST, "epoch-002.pth", HISTORY, RESULT, "tensorboard"}
+    assert json.loads((out / RESULT).read_text()) == json.loads(json.dumps(result))
+    assert 0 < result["rank1"] <= 1
+    assert result["images_per_s"] > 0
+    assert 0 <= result["data_wait_share"] < 1
+    for name in (LAST, BEST, "epoch-002.pth"):
+        content = torch.load(out / name, weights_only=True)
+        assert content["recipe"]["schedule"]["num_epochs"] == 3
+        architecture = load_checkpoint(out / name).architecture
+        assert (architecture.backbone, architecture.neck, architecture.num_classes) == (
+            "resnet18",
+            "bnneck",
+            8,
+        )
+    assert "state" not in torch.load(out / BEST, weights_only=True)
+    assert any((out / "tensorboard").iterdir())
+    assert recipe.metric == result["metric"] == "cosine"
+
+
+def test_resuming_gives_the_losses_of_an_uninterrupted_run(
+    whole: tuple[Path, dict[str, Any]], dataset: Dataset, recipe: Recipe, tmp_path: Path
+) -> None:
+    """Stopped twice in the middle of epochs: every loss and every weight is bit for bit the same."""
+    for steps in (3, 9):
+        asked = iter(range(1000))
+        with pytest.raises(StoppedError, match=r"stopped in epoch \d after step \d of \d.*--resume"):
+            train(recipe, dataset, tmp_path, replace(OPTIONS, resume=True), stop=lambda: next(asked) == steps)  # noqa: B023
+    train(recipe, dataset, tmp_path, replace(OPTIONS, resume=True))
+    assert losses(tmp_path) == losses(whole[0])
+    weights, expected = (torch.load(f / LAST, weights_only=True)["state_dict"] for f in (tmp_path, whole[0]))
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+
+
+def test_a_finished_run_is_not_trained_again(
+    whole: tuple[Path, dict[str, Any]], dataset: Dataset, recipe: Recipe
+) -> None:
+    """Resuming it gives its result and says nothing."""
+    said: list[str] = []
+    result = train(recipe, dataset, whole[0], replace(OPTIONS, resume=True), say=said.append)
+    assert said == []
+    assert result["rank1"] == whole[1]["rank1"]
+
+
+def test_another_run_s_folder_is_refused(
+    whole: tuple[Path, dict[str, Any]], dataset: Dataset, recipe: Recipe
+) -> None:
+    """Without --resume, and with it where recipe or first weights differ: the message names both values."""
+    out, _ = whole
+    with pytest.raises(InputError, match="holds a run already: pass --resume"):
+        train(recipe, dataset, out, OPTIONS)
+    other = load_recipe("smoke", [*SMALL, "schedule.num_epochs=4"])
+    with pytest.raises(InputError, match=r"of another run.*schedule\.num_epochs: 3 and 4"):
+        train(other, dataset, out, replace(OPTIONS, resume=True))
+    with pytest.raises(InputError, match="init: none and imagenet"):
+        train(recipe, dataset, out, replace(OPTIONS, resume=True, init="imagenet"))
+
+
+def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(
+    dataset: Dataset, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that is not finite in epoch 2: an error with step, values and advice; last.pth is epoch 1's."""
+    monkeypatch.setattr(training, "learning_rate", lambda epoch, *_, **__: 1e-3 if epoch == 1 else 1e30)
+    with pytest.raises(
+        TrainingError, match=r"epoch 2, step \d: loss .*last good checkpoint is .*last\.pth.*Lower"
+    ):
+        train(recipe, dataset, tmp_path, OPTIONS)
+    saved = read_training_checkpoint(tmp_path / LAST)
+    assert saved["run"]["epoch"] == 1
+    assert all(torch.isfinite(value).all() for value in saved["state_dict"].values())
+
+
+def test_first_weights_come_from_a_checkpoint(
+    whole: tuple[Path, dict[str, Any]], dataset: Dataset, recipe: Recipe, tmp_path: Path
+) -> None:
+    """A file's backbone is taken; another backbone's is refused with the first tensor that differs."""
+    from train.model import build_model, initialise
+
+    model = build_model(recipe, 5)
+    initialise(model, str(whole[0] / BEST))
+    expected = torch.load(whole[0] / BEST, weights_only=True)["state_dict"]
+    assert torch.equal(
+        model.backbone.state_dict()["layer4.1.conv2.weight"], expected["backbone.layer4.1.conv2.weight"]
+    )
+    plain = tmp_path / "plain.pth"
+    torch.save(
+        {key.removeprefix("backbone."): value for key, value in expected.items() if "backbone" in key}, plain
+    )
+    initialise(build_model(recipe, 5), str(plain))
+    other = build_model(load_recipe("smoke", ["model.backbone=resnet34"]), 5)
+    with pytest.raises(
+        CheckpointError, match=r"not those of resnet34: layer1\.2\.conv1\.weight .* is missing"
+    ):
+        initialise(other, str(plain))
+
+
+def test_first_weights_that_nobody_publishes_are_refused(recipe: Recipe) -> None:
+    """OSNet has none at torchvision or timm: the message says what to give instead."""
+    from train.model import build_model, initialise
+
+    model = build_model(load_recipe("smoke", ["model.backbone=osnet_x0_25", "tricks.last_stride_1=false"]), 5)
+    with pytest.raises(InputError, match=r"publish no weights for osnet_x0_25\. Give --init a file, or none"):
+        initialise(model, "imagenet")
+    with pytest.raises(InputError, match=r"has no last stride: set tricks\.last_stride_1=false"):
+        build_model(load_recipe("smoke", ["model.backbone=osnet_x0_25"]), 5)
+
+
+def test_data_is_asked_for_and_checked(recipe: Recipe, tmp_path: Path, dataset: Dataset) -> None:
+    """No training images, and fewer identities than a batch takes."""
+    with pytest.raises(DatasetError, match="has no training images"):
+        train(recipe, replace(dataset, train=()), tmp_path, OPTIONS)
+    few = replace(dataset, train=tuple(record for record in dataset.train if record.pid < 3))
+    with pytest.raises(DatasetError, match="has 2 identities, a batch takes 4"):
+        train(recipe, few, tmp_path / "few", OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["strong-baseline", "--out", "x"], "this recipe needs a data set: --data ROOT"),
+        (["smoke", "--out", "x", "--data", "y"], "draws its own data set: leave --data out"),
+        (["table", "3", "--out", "x", "--data", "y"], "give --target"),
+        (["table", "1", "--out", "x", "--data", "y", "--target", "z"], "leave --target out"),
+    ],
+)
+def test_usage_errors_exit_with_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line on stderr that says what is missing."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def command(out: Path, *arguments: str) -> list[str]:
+    """A smoke run of many short epochs, as a user would start it."""
+    changes = [
+        f"--set={each}" for each in (*SMALL, "synthetic.num_train_pids=6", "synthetic.num_test_pids=2")
+    ]
+    return [sys.executable, "-m", "train", "smoke", "--out", str(out), *changes, *arguments]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_ten_kills_lose_at_most_the_epoch_in_progress(tmp_path: Path) -> None:
+    """SIGKILL at random moments: every checkpoint is readable, and the next start goes on from the last epoch."""
+    rng = random.Random(0)
+    out, finished = tmp_path / "run", 0
+    for _ in range(10):
+        log = tmp_path / "log"
+        with log.open("w") as stream:
+            started = command(
+                out, "--resume", "--set=schedule.num_epochs=100000", "--set=evaluation.every_epochs=7"
+            )
+            process = subprocess.Popen(started, cwd=ROOT, env=ENVIRONMENT, stderr=stream)
+            while process.poll() is None and "epoch" not in log.read_text():
+                time.sleep(0.05)
+            time.sleep(rng.uniform(0, 1.5))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        epochs = [int(number) for number in re.findall(r"^epoch (\d+)/", log.read_text(), re.MULTILINE)]
+        assert epochs, log.read_text()
+        assert epochs[0] in (finished + 1, finished + 2)  # the line of a saved epoch may have been lost
+        for path in out.glob("*.pth"):
+            read_training_checkpoint(path)
+            load_checkpoint(path)
+        finished = read_training_checkpoint(out / LAST)["run"]["epoch"]
+        assert finished in (epochs[-1], epochs[-1] + 1)
+    assert list(out.glob("data/*"))
+
+
+def test_ctrl_c_saves_and_stops(tmp_path: Path) -> None:
+    """SIGINT: exit status 130, a message that says how to go on, and a checkpoint in the middle of an epoch."""
+    out, log = tmp_path / "run", tmp_path / "log"
+    with log.open("w") as stream:
+        started = command(out, "--set=schedule.num_epochs=100000")
+        process = subprocess.Popen(started, cwd=ROOT, env=ENVIRONMENT, stderr=stream)
+        while process.poll() is None and "epoch" not in log.read_text():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, log.read_text()
+    assert "--resume to go on" in log.read_text()
+    read_training_checkpoint(out / LAST)
+
+
+def test_two_processes_train_as_one(dataset: Dataset, tmp_path: Path) -> None:
+    """The same losses and gradients from two gloo processes that share every batch, mining in the whole of it.
+
+    The network has no BatchNorm, whose statistics would be those of each process's part.
+    """
+    changes = [
+        *SMALL,
+        "model.backbone=timm/convnext_atto",
+        "tricks.bnneck=false",
+        "tricks.last_stride_1=false",
+    ]
+    changes += ["schedule.num_epochs=1", "schedule.warmup_epochs=1"]
+    arguments = ["smoke", "--data", str(dataset.train[0].path.parents[1]), "--init", "none", "--workers", "1"]
+    arguments += [f"--set={each}" for each in changes]
+    launchers = {
+        "one": [sys.executable, "-m", "train"],
+        "two": [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "-m",
+            "train",
+        ],
+    }
+    for name, launcher in launchers.items():
+        started = [*launcher, *arguments, "--out", str(tmp_path / name)]
+        done = subprocess.run(started, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    (one,), (two,) = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert one == pytest.approx(two, rel=1e-4)
+    weights = [load_checkpoint(tmp_path / name / LAST).state_dict for name in launchers]
+    worst = max(
+        float((weights[0][key] - weights[1][key]).norm() / weights[0][key].norm()) for key in weights[0]
+    )
+    assert worst < 1e-3

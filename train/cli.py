@@ -1,0 +1,238 @@
+"""The trainer's command line: ``python -m train RECIPE …``, ``list`` and ``table``."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from reidruntime.session import default_threads
+
+from reidexport.datasets import Dataset, load_dataset
+from reidexport.errors import InputError, ReidExportError
+from reidexport.progress import progress_bar
+from reidexport.synthetic import draw_dataset
+from train.campaign import run_campaign
+from train.checkpoints import LAST
+from train.interruption import stop_requested
+from train.memory import keep_freed_memory
+from train.recipe import Recipe, keys, load_recipe, recipe_description, recipe_names
+from train.tables import TABLES, run_table
+from train.training import Precision, RunOptions, train
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+_COMMANDS = ("run", "list", "table", "campaign")
+
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run; made if missing.")]
+_DATA = typer.Option(
+    "--data", metavar="ROOT", help="Data set, or a folder that holds it, as for `reidexport eval`."
+)
+Data = Annotated[Path | None, _DATA]
+DataNeeded = Annotated[Path, _DATA]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the recipe; repeatable. `list` shows all keys."
+    ),
+]
+Init = Annotated[
+    str,
+    typer.Option(
+        metavar="imagenet|none|FILE", help="First weights: downloaded, random, or a checkpoint's backbone."
+    ),
+]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="Of the backbone; auto: bf16 autocast on a GPU, fp32 on a CPU.")
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the backbone with torch.compile.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Threads that read images and make batches. [default: cores]")
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(min=0, help="Save and stop after this time, with exit status 130, to be resumed."),
+]
+DatasetName = Annotated[
+    str | None, typer.Option("--dataset", help="Which data set, where --data holds several.")
+]
+
+
+@app.command("run", hidden=True)
+def run(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a path to a .toml file.")
+    ],
+    out: Out,
+    data: Data = None,
+    dataset: DatasetName = None,
+    assignments: Assignments = None,
+    init: Init = "imagenet",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that --out holds.")] = False,
+    precision: PrecisionOption = "auto",
+    compiled: Compile = False,
+    workers: Workers = None,
+    minutes: Minutes = None,
+) -> None:
+    """Train a recipe: checkpoints, history, TensorBoard's scalars and pictures go to --out.
+
+    Interrupt it with Ctrl-C: it saves and stops, and --resume goes on.
+    """
+    resolved = load_recipe(recipe, assignments or ())
+    images = data_of_recipe(resolved, data, dataset, out, resume=resume)
+    options = RunOptions(
+        init="none" if resolved.synthetic.num_train_pids and init == "imagenet" else init,
+        resume=resume,
+        precision=precision,
+        compiled=compiled,
+        workers=workers or default_threads(),
+    )
+    with stop_requested(minutes) as stop:
+        result = train(resolved, images, out, options, stop=stop, say=_say)
+    if not result:
+        return  # another process prints
+    print(f"rank-1 {result['rank1']:.2%}  mAP {result['mAP']:.2%}  {out / LAST}")
+
+
+@app.command("list")
+def list_() -> None:
+    """Show every recipe, and every key that --set and recipe files take, with the paper's section."""
+    print(_recipes(), _keys(), sep="\n\n")
+
+
+@app.command("table")
+def table(
+    number: Annotated[int, typer.Argument(min=1, max=max(TABLES), help="Table of the paper, 1 to 6.")],
+    out: Out,
+    data: DataNeeded,
+    dataset: DatasetName = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="Table 3: the data set to test on, as --dataset names it.")
+    ] = None,
+    assignments: Assignments = None,
+    init: Init = "imagenet",
+    precision: PrecisionOption = "auto",
+    compiled: Compile = False,
+    workers: Workers = None,
+    minutes: Minutes = None,
+) -> None:
+    """Train what a table of the paper compares, or reuse the runs in --out, and print its rows beside the paper's.
+
+    Interrupted, the same command goes on. Tables share runs where the paper's rows are the same network.
+    """
+    options = _resumed(init, precision, compiled, workers)
+    with stop_requested(minutes) as stop:
+        markdown = run_table(
+            number,
+            data,
+            out,
+            options,
+            assignments=assignments or (),
+            dataset=dataset,
+            target=target,
+            stop=stop,
+            say=_say,
+        )
+    print(markdown, end="")
+
+
+@app.command("campaign")
+def campaign(
+    out: Out,
+    data: DataNeeded,
+    dataset: DatasetName = None,
+    assignments: Assignments = None,
+    init: Init = "imagenet",
+    precision: PrecisionOption = "auto",
+    compiled: Compile = False,
+    workers: Workers = None,
+    minutes: Minutes = None,
+) -> None:
+    """Train the strong baseline with ResNet-50 and MobileNetV2, and table 1 with MobileNetV2: for one large GPU.
+
+    Interrupted, or stopped by --minutes, the same command goes on. Results go to DIR/results.
+    """
+    options = _resumed(init, precision, compiled, workers)
+    with stop_requested(minutes) as stop:
+        markdown = run_campaign(
+            data, out, options, assignments=assignments or (), dataset=dataset, stop=stop, say=_say
+        )
+    print(markdown, end="")
+
+
+def _resumed(init: str, precision: Precision, compiled: bool, workers: int | None) -> RunOptions:
+    return RunOptions(
+        init=init, resume=True, precision=precision, compiled=compiled, workers=workers or default_threads()
+    )
+
+
+def data_of_recipe(
+    recipe: Recipe, data: Path | None, name: str | None, out: Path, *, resume: bool
+) -> Dataset:
+    """The data set at ``data``, or the one that the recipe draws into ``out/data``.
+
+    Raises:
+        InputError: neither, or both.
+    """
+    drawn = recipe.synthetic.num_train_pids
+    if data is not None:
+        if drawn:
+            raise InputError(
+                "this recipe draws its own data set: leave --data out, or --set synthetic.num_train_pids=0"
+            )
+        return load_dataset(data, name)
+    if not drawn:
+        raise InputError("this recipe needs a data set: --data ROOT")
+    root = out / "data"
+    if (resume or int(os.environ.get("RANK", "0"))) and root.is_dir():
+        return load_dataset(root)
+    with progress_bar("drawing", 100) as show:
+        return draw_dataset(
+            root,
+            num_train_pids=drawn,
+            num_test_pids=recipe.synthetic.num_test_pids,
+            seed=recipe.seed,
+            progress=show and (lambda done, total: show(100 * done // total)),
+        )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the trainer; a first word that is no command is a recipe."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in _COMMANDS:
+        arguments = ["run", *arguments]
+    keep_freed_memory()
+    try:
+        app(arguments, prog_name="python -m train")
+    except ReidExportError as error:
+        print(f"train: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except ModuleNotFoundError as error:
+        print(f'train: {error.name} is not installed: pip install "reidexport[train]"', file=sys.stderr)
+        sys.exit(3)
+
+
+def _recipes() -> str:
+    return "\n".join(["Recipes:", *(f"  {name:24} {recipe_description(name)}" for name in recipe_names())])
+
+
+def _keys() -> str:
+    return "\n".join(["Keys:", *(f"  {key.name:32} {key.default:12} {key.description}" for key in keys())])
+
+
+@app.callback(
+    help="Train strong baselines: python -m train RECIPE --data ROOT --out DIR [--set KEY=VALUE …]\n\n"
+    "`python -m train RECIPE --help` shows the options of a run.\n\n\b\n" + _recipes() + "\n\n\b\n" + _keys()
+)
+def _common() -> None:
+    """Nothing is common to the commands."""
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
