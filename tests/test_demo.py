@@ -5,24 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from reidexport.checkpoint import load_checkpoint
 from reidexport.cli.demo import demo
 from reidexport.datasets import load_dataset
-from reidexport.demo import DemoSettings, run_demo
+from reidexport.demo import DemoSettings, run_demo, training
 from reidexport.demo.folder import MARKER, replaced_folder
 from reidexport.demo.summary import FILES, accuracy_table, html_page, markdown, parity_table, text_table
-from reidexport.demo.training import train_small_model
-from reidexport.errors import InputError
+from reidexport.errors import InputError, NotInstalledError
 
 SMALL = DemoSettings(
-    num_train_pids=4,
-    num_test_pids=3,
-    size=(64, 32),
-    num_steps=2,
-    num_pids_per_batch=2,
-    num_instances=2,
+    changes=(
+        *("synthetic.num_train_pids=4", "synthetic.num_test_pids=3", "schedule.num_epochs=1"),
+        *("batch.num_pids=2", "batch.num_instances=2"),
+    ),
     batch_sizes=(1, 3),
     seconds_per_batch=0.02,
 )
@@ -41,7 +37,7 @@ def test_the_folder_holds_what_is_promised(made: tuple[Path, dict[str, Any], lis
     out, _, said = made
     assert {entry.name for entry in out.iterdir()} == {MARKER, *FILES}
     assert [entry.name for entry in out.parent.iterdir()] == ["out"]
-    assert len(said) == 4
+    assert len(said) == 3
     assert load_checkpoint(out / "checkpoint.pth").architecture.backbone == "resnet18"
     assert len(load_dataset(out / "data").query) == 12
 
@@ -58,7 +54,7 @@ def test_the_summary_says_what_was_measured(made: tuple[Path, dict[str, Any], li
         "num_query_pids": 3,
         "num_gallery": 48,
     }
-    assert written["training"]["num_steps"] == 2
+    assert written["training"]["num_epochs"] == 1
     assert 0 < written["raw_pixels"]["rank1"] <= 1
     fp32, fp16 = written["artifacts"]
     assert (fp32["artifact"], fp16["artifact"]) == ("model-fp32.onnx", "model-fp16.onnx")
@@ -102,13 +98,13 @@ def test_text_columns_are_aligned() -> None:
 
 
 def test_an_interrupted_run_leaves_the_earlier_one(tmp_path: Path) -> None:
-    """Ctrl-C after the drawing: the old folder is as it was, and nothing lies beside it."""
+    """Ctrl-C after the training: the old folder is as it was, and nothing lies beside it."""
     out = tmp_path / "out"
     with replaced_folder(out, FILES) as folder:
         (folder / "summary.md").write_text("earlier")
 
     def interrupt(line: str) -> None:
-        if line.startswith("training"):
+        if line.startswith("exporting"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -141,15 +137,18 @@ def test_somebody_elses_files_are_not_touched(tmp_path: Path) -> None:
         demo(tmp_path / "notes.txt")
 
 
-def test_the_same_seed_trains_the_same_network(made: tuple[Path, dict[str, Any], list[str]]) -> None:
-    """Another seed another one; a person with fewer images than a batch takes is drawn repeatedly."""
-    records = load_dataset(made[0] / "data").train[::6]
+def test_without_the_trainer_the_demo_says_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed package has none: the message sends to a checkout, and nothing is left behind."""
+    monkeypatch.setattr(training, "CHECKOUT", tmp_path)
+    with pytest.raises(NotInstalledError, match="run it in a checkout of reidexport"):
+        run_demo(tmp_path / "out", settings=SMALL)
+    assert list(tmp_path.iterdir()) == []
 
-    def classifier(seed: int) -> torch.Tensor:
-        model = train_small_model(
-            records, size=(32, 16), num_steps=1, num_pids_per_batch=2, num_instances=5, seed=seed
-        )
-        return model.state_dict()["classifier.weight"]
 
-    assert torch.equal(classifier(1), classifier(1))
-    assert not torch.equal(classifier(1), classifier(2))
+def test_a_trainer_that_fails_fails_the_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """With its exit status in the message, and its own words on stderr."""
+    with pytest.raises(InputError, match="the trainer stopped with exit status 2"):
+        run_demo(tmp_path / "out", settings=DemoSettings(changes=("tricks.bneck=true",)))
+    assert "did you mean tricks.bnneck?" in capfd.readouterr().err

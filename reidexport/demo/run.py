@@ -22,7 +22,7 @@ def run_demo(
 
     Args:
         out: the folder; an earlier result of the demo there is replaced when the new one is whole.
-        settings: smaller or larger than the default, which takes about two minutes on two cores.
+        settings: smaller or larger than the default, which takes one to two minutes on two cores.
         say: called with a line before every step.
 
     Returns:
@@ -30,7 +30,7 @@ def run_demo(
 
     Raises:
         InputError: ``out`` holds something that the demo did not make.
-        NotInstalledError: ONNX Runtime is not installed.
+        NotInstalledError: ONNX Runtime or the trainer is not there.
         ParityError: an exported file does not answer as torch does.
     """
     settings = settings or DemoSettings()
@@ -43,10 +43,8 @@ def run_demo(
 def _filled(folder: Path, settings: DemoSettings, say: Callable[[str], None]) -> dict[str, Any]:
     """Every file but the summary; returns what the summary is to say."""
     began = time.perf_counter()
-    say(f"drawing {settings.num_train_pids + settings.num_test_pids} people")
-    dataset = steps.draw(folder / "data", settings)
-    say("training a ResNet-18 with BNNeck on them")
-    training = steps.train(dataset, folder / "checkpoint.pth", settings)
+    say("drawing people, and training a ResNet-18 with BNNeck on them")
+    dataset, training = steps.train(folder, settings)
     checkpoint = load_checkpoint(folder / "checkpoint.pth")
     artifacts = []
     for precision in _PRECISIONS:

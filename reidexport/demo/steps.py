@@ -1,6 +1,5 @@
 """The demo's steps; each calls the public function that a user would call."""
 
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,19 +7,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from reidruntime.manifest import Preprocess
 from reidruntime.session import Session, open_session
 
-from reidexport.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, save_checkpoint
-from reidexport.datasets import Dataset, ImageRecord
-from reidexport.demo.training import train_small_model
+from reidexport.checkpoint import Checkpoint
+from reidexport.datasets import Dataset, ImageRecord, load_dataset
+from reidexport.demo.training import train_smoke
 from reidexport.distances import distmat_from_features
 from reidexport.evaluation import Evaluation, evaluate, score_features
 from reidexport.graph import graph_from_checkpoint
 from reidexport.onnx_export import onnx_from_graph
 from reidexport.pictures import ranked_list_picture
 from reidexport.progress import progress_bar
-from reidexport.synthetic import draw_dataset
 from reidexport.timing import bench_session
 from reidexport.torch_session import session_from_checkpoint
 from reidexport.verification import verify
@@ -34,61 +31,32 @@ class DemoSettings:
     """How much is drawn, trained and measured.
 
     Attributes:
-        num_train_pids: people to train on.
-        num_test_pids: other people, to search for.
-        size: (height, width) of the network's input in pixels.
-        num_steps: training batches.
-        num_pids_per_batch: people in a batch.
-        num_instances: images of each.
+        changes: of the trainer's ``smoke`` recipe, as for its ``--set``.
         batch_sizes: to measure the speed with.
         seconds_per_batch: how long to measure each.
     """
 
-    num_train_pids: int = 64
-    num_test_pids: int = 32
-    size: tuple[int, int] = (96, 48)
-    num_steps: int = 100
-    num_pids_per_batch: int = 8
-    num_instances: int = 4
+    changes: tuple[str, ...] = ()
     batch_sizes: tuple[int, ...] = (1, 8, 32)
     seconds_per_batch: float = 1.0
 
 
-def draw(root: Path, settings: DemoSettings) -> Dataset:
-    """Draw the data set into ``root``."""
-    with progress_bar("drawing", 100) as show:
-        return draw_dataset(
-            root,
-            num_train_pids=settings.num_train_pids,
-            num_test_pids=settings.num_test_pids,
-            progress=show and (lambda done, total: show(100 * done // total)),
-        )
-
-
-def train(dataset: Dataset, path: Path, settings: DemoSettings) -> dict[str, Any]:
-    """Train on the data set, write the checkpoint to ``path``, and tell how."""
-    began = time.perf_counter()
-    with progress_bar("training", settings.num_steps) as show:
-        model = train_small_model(
-            dataset.train,
-            size=settings.size,
-            num_steps=settings.num_steps,
-            num_pids_per_batch=settings.num_pids_per_batch,
-            num_instances=settings.num_instances,
-            progress=show,
-        )
-    height, width = settings.size
-    pixels = Preprocess(height_px=height, width_px=width, mean=IMAGENET_MEAN, std=IMAGENET_STD, in_graph=True)
-    save_checkpoint(path, model, pixels)
-    batch = settings.num_pids_per_batch * settings.num_instances
-    return {
-        "backbone": model.architecture.backbone,
-        "height_px": height,
-        "width_px": width,
-        "num_steps": settings.num_steps,
-        "batch_size": batch,
-        "seconds": time.perf_counter() - began,
+def train(folder: Path, settings: DemoSettings) -> tuple[Dataset, dict[str, Any]]:
+    """Draw people into ``data``, train on them into ``checkpoint.pth``, and tell how."""
+    result = train_smoke(folder / "training", settings.changes)
+    (folder / "training" / "data").rename(folder / "data")
+    (folder / "training" / "best.pth").rename(folder / "checkpoint.pth")
+    (folder / "training" / "last.pth").unlink()  # only for going on with the training
+    recipe = result["recipe"]
+    training = {
+        "backbone": recipe["model"]["backbone"],
+        "height_px": recipe["images"]["height_px"],
+        "width_px": recipe["images"]["width_px"],
+        "num_epochs": recipe["schedule"]["num_epochs"],
+        "batch_size": recipe["batch"]["num_pids"] * recipe["batch"]["num_instances"],
+        "seconds": result["seconds"],
     }
+    return load_dataset(folder / "data"), training
 
 
 def export(

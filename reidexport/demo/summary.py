@@ -12,6 +12,7 @@ from reidexport.files import replaced_when_whole
 
 FILES = (
     "data",
+    "training",
     "checkpoint.pth",
     "model-fp32.onnx",
     "model-fp16.onnx",
