@@ -19,7 +19,15 @@ from reidexport.errors import CheckpointError, InputError
 from reidexport.families import FAST_REID, REIDEXPORT, TORCHREID, Family, family_of, rename_keys
 from reidexport.files import replaced_when_whole
 from reidexport.identify import describe, first_difference, identify
-from reidexport.models.baseline import BACKBONES, IBN_RESNETS, RESNETS, Architecture, Baseline, Pooling
+from reidexport.models.baseline import (
+    BACKBONES,
+    IBN_RESNETS,
+    RESNETS,
+    Architecture,
+    Baseline,
+    Pooling,
+    is_backbone,
+)
 from reidexport.weights import FORMAT, Weights, read_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -178,9 +186,9 @@ def _told(weights: Weights, arch: str | None) -> _Known:
         raise CheckpointError(
             f"its header is not valid: {error}. Write it with reidexport.save_checkpoint."
         ) from error
-    if architecture.backbone not in BACKBONES:
+    if not is_backbone(architecture.backbone):
         raise CheckpointError(
-            f"its backbone {architecture.backbone!r} is not known. Known: {', '.join(BACKBONES)}"
+            f"its backbone {architecture.backbone!r} is not known. Known: {', '.join(BACKBONES)}, and timm/NAME"
         )
     if architecture.feature_dim < 1 or architecture.num_classes < 0:
         raise CheckpointError(

@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, fx, nn
 
 from reidexport.errors import InputError
@@ -26,10 +27,10 @@ class ScaleShift(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Sees an IBN as one layer, because its batch norm reaches only half of the convolution before it."""
+    """Sees as one layer what holds a norm: an IBN, whose batch norm reaches half of the channels, and timm's norms."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, IBN) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, IBN | BatchNormAct2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def fold_batch_norms(module: nn.Module) -> fx.GraphModule:
@@ -39,10 +40,16 @@ def fold_batch_norms(module: nn.Module) -> fx.GraphModule:
         module: in eval mode; left as it is.
 
     Raises:
-        InputError: a BatchNorm follows something that it cannot be folded into.
+        InputError: a BatchNorm follows something that it cannot be folded into, or the network decides by the
+            values or shapes of its maps what to compute.
     """
     module = copy.deepcopy(module)
-    traced = fx.GraphModule(module, _Tracer().trace(module))
+    try:
+        traced = fx.GraphModule(module, _Tracer().trace(module))
+    except fx.proxy.TraceError as error:
+        raise InputError(
+            f"this {type(module).__name__} cannot be exported: torch.fx cannot trace it ({error})"
+        ) from error
     layers = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
         norm = layers.get(str(node.target)) if node.op == "call_module" else None
@@ -61,8 +68,12 @@ def fold_batch_norms(module: nn.Module) -> fx.GraphModule:
             norm.BN = nn.Identity()
         elif isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
             _scale_outputs(layer, *_scale_shift(norm))
-            node.replace_all_uses_with(before)
-            traced.graph.erase_node(node)
+            if isinstance(norm, BatchNormAct2d):
+                # timm's norm has the activation inside.
+                traced.set_submodule(str(node.target), norm.act)
+            else:
+                node.replace_all_uses_with(before)
+                traced.graph.erase_node(node)
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced

@@ -1,5 +1,6 @@
 """The network with its losses' inputs, and where its first weights come from."""
 
+import difflib
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,15 @@ from reidexport.checkpoint import load_checkpoint
 from reidexport.errors import CheckpointError, InputError, NotInstalledError
 from reidexport.families import backbone_shapes
 from reidexport.identify import first_difference
-from reidexport.models.baseline import OSNETS, RESNETS, Architecture, Baseline, backbone_channels
+from reidexport.models.baseline import (
+    BACKBONES,
+    OSNETS,
+    RESNETS,
+    Architecture,
+    Baseline,
+    backbone_channels,
+    is_backbone,
+)
 from reidexport.models.mobilenet import torchvision_names
 from reidexport.weights import read_weights
 from train.recipe import Recipe
@@ -66,6 +75,12 @@ def architecture_of(recipe: Recipe, num_classes: int) -> Architecture:
         InputError: there is no such backbone, or it has no last stride to change.
     """
     name = recipe.model.backbone
+    if not is_backbone(name):
+        near = difflib.get_close_matches(name, BACKBONES, 1, 0.4)
+        nearest = f"; did you mean {near[0]}?" if near else "."
+        raise InputError(
+            f"there is no backbone {name}{nearest} Backbones: {', '.join(BACKBONES)}, and timm/NAME."
+        )
     if name in OSNETS and recipe.tricks.last_stride_1:
         raise InputError(f"{name} has no last stride: set tricks.last_stride_1=false")
     architecture = Architecture(

@@ -17,6 +17,7 @@ import torch
 from reidexport.datasets import Dataset
 from reidexport.errors import InputError, StoppedError, TrainingError
 from reidexport.files import replaced_when_whole
+from reidexport.graph import graph_from_checkpoint
 from reidexport.machine import machine_info, package_versions
 from reidexport.progress import progress_bar
 from train.checkpoints import BEST, LAST, read_training_checkpoint, write_checkpoint
@@ -108,6 +109,10 @@ def train(
                 progress=show if processes.is_first else None,
             )
         baseline = build_model(recipe, images.num_classes)
+        # What cannot be exported is not worth a night of training.
+        graph_from_checkpoint(
+            checkpoint_in_memory(baseline, images_settings.height_px, images_settings.width_px)
+        )
         if saved is None:
             initialise(baseline, options.init)
         bf16 = options.precision == "bf16" or (options.precision == "auto" and device.type == "cuda")

@@ -40,7 +40,7 @@ def train_smoke(out: Path, changes: tuple[str, ...]) -> dict[str, Any]:
         str(out),
         *(f"--set={each}" for each in changes),
     ]
-    done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=False)  # noqa: S603: our own words
+    done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
     if done.returncode == 3:
         raise NotInstalledError("the trainer lacks a package: pip install 'reidexport[train]'")
     if done.returncode:

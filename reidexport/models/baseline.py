@@ -11,6 +11,7 @@ from reidexport.models.osnet import OSNet, Variant
 from reidexport.models.resnest import ResNeSt50
 from reidexport.models.resnet import ResNet, StemPool
 from reidexport.models.senet import TIMM_NAMES, SENet
+from reidexport.models.timm_backbone import PREFIX, TimmBackbone, is_timm_name
 
 Pooling = Literal["avg", "gem"]
 Neck = Literal["bnneck", "reduction-bnneck", "fc", "none"]
@@ -30,7 +31,7 @@ class Architecture:
     """Everything that decides which numbers come out for given weights.
 
     Attributes:
-        backbone: a name in ``BACKBONES``.
+        backbone: a name in ``BACKBONES``, or "timm/" and a network of timm.
         last_stride: stride of the backbone's last stage (paper, 3.4); None for OSNet, which has no such stage.
         stem_relu: whether a ReLU follows the stem's bn1. False for reid-strong-baseline's plain ResNets.
         stem_pool: max pooling of a ResNet's stem: "padded" (torchvision) or "ceil" (fast-reid).
@@ -101,9 +102,22 @@ def backbone_channels(architecture: Architecture) -> int:
         return build_backbone(architecture).out_channels
 
 
-def build_backbone(architecture: Architecture) -> ResNet | SENet | ResNeSt50 | MobileNetV2 | OSNet:
-    """The backbone that an :class:`Architecture` names, with fresh weights."""
+def is_backbone(name: str) -> bool:
+    """Whether there is a backbone of this name."""
+    return name in BACKBONES or (name.startswith(PREFIX) and is_timm_name(name.removeprefix(PREFIX)))
+
+
+def build_backbone(
+    architecture: Architecture,
+) -> ResNet | SENet | ResNeSt50 | MobileNetV2 | OSNet | TimmBackbone:
+    """The backbone that an :class:`Architecture` names, with fresh weights.
+
+    Raises:
+        InputError: it names a network that timm does not have, or that cannot be a backbone.
+    """
     name, last_stride = architecture.backbone, architecture.last_stride or 2
+    if name.startswith(PREFIX):
+        return TimmBackbone(name.removeprefix(PREFIX), last_stride)
     if name in TIMM_NAMES:
         return SENet(name, last_stride)
     if name == "resnest50":
