@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from reidexport.checkpoint import load_checkpoint
 from reidexport.datasets import Dataset
 from reidexport.errors import InputError, StoppedError, TrainingError
 from reidexport.files import replaced_when_whole
@@ -26,6 +27,7 @@ from train.evaluation import checkpoint_in_memory, evaluate_checkpoint, scores
 from train.images import TrainImages, batches_of_epoch, load_train_images, plan_of_epoch
 from train.learner import METRICS, Learner
 from train.model import build_model, initialise
+from train.pictures import write_pictures
 from train.recipe import Recipe, recipe_differences, recipe_from_dict
 from train.scalars import open_scalars
 from train.schedule import learning_rate
@@ -76,7 +78,7 @@ def train(
     """Run a recipe, or go on with it, to its end.
 
     ``out`` gets ``last.pth`` after every epoch, ``best.pth`` by mAP, ``epoch-NNN.pth``, ``history.json``,
-    TensorBoard's scalars and, at the end, ``result.json``.
+    TensorBoard's scalars and, at the end, pictures and ``result.json``.
 
     Args:
         recipe: what to compute.
@@ -176,7 +178,7 @@ class _Run:
         return record
 
     def finish(self) -> dict[str, Any]:
-        """Write ``result.json`` and return what it holds."""
+        """Write the pictures and ``result.json``, and return what that holds."""
         history = self.progress.history
         evaluated = [each for each in history if "evaluation" in each]
         best = max(evaluated, key=lambda each: float(each["evaluation"]["mAP"]))
@@ -194,6 +196,8 @@ class _Run:
             "machine": machine_info(),
             "versions": package_versions(),
         }
+        best_weights = load_checkpoint(self.out / BEST)
+        write_pictures(self.out, self.recipe, self.dataset, best_weights, history)
         _write_json(self.out / RESULT, result)
         return result
 

@@ -76,7 +76,7 @@ def test_a_run_leaves_what_is_promised(whole: tuple[Path, dict[str, Any]], recip
     """Checkpoints that load, export's architecture in them, the history and the result."""
     out, result = whole
     names = {entry.name for entry in out.iterdir()}
-    assert names == {LAST, BEST, "epoch-002.pth", HISTORY, RESULT, "tensorboard"}
+    assert names == {LAST, BEST, "epoch-002.pth", HISTORY, RESULT, "tensorboard", "pictures"}
     assert json.loads((out / RESULT).read_text()) == json.loads(json.dumps(result))
     assert 0 < result["rank1"] <= 1
     assert result["images_per_s"] > 0
