@@ -21,6 +21,7 @@ from reidexport.precision import fp16_graph
 CONVOLUTIONAL = [
     "mobilenet_v2",
     "timm/resnet18",
+    "timm/resnet10t",
     "timm/efficientnet_lite0",
     "timm/mobilenetv3_small_050",
     "timm/regnety_002",

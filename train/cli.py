@@ -213,6 +213,9 @@ def main(arguments: list[str] | None = None) -> None:
     except ReidExportError as error:
         print(f"train: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
+    except OSError as error:
+        print(f"train: {error.filename or 'the file system'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except ModuleNotFoundError as error:
         print(f'train: {error.name} is not installed: pip install "reidexport[train]"', file=sys.stderr)
         sys.exit(3)

@@ -18,7 +18,7 @@ from reidexport.progress import progress_bar
 from train.checkpoints import LAST
 from train.evaluation import evaluate_checkpoint, scores
 from train.recipe import load_recipe
-from train.training import RunOptions, train
+from train.training import RunOptions, init_text, train
 
 _MARKET, _DUKE = "market1501", "dukemtmcreid"
 # rank-1 and mAP of the paper in percent, by data set; table 3: by the data set trained on.
@@ -218,7 +218,7 @@ def run_table(
         "trained_on": source.name,
         "scored_on": scored.name,
         "changes": list(assignments),
-        "init": options.init,
+        "init": init_text(options.init),
         "rows": rows,
         "machine": machine_info(),
         "versions": package_versions(),

@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from reidruntime.manifest import file_sha256
 
 from reidexport.checkpoint import load_checkpoint
 from reidexport.datasets import Dataset
-from reidexport.errors import InputError, StoppedError, TrainingError
+from reidexport.errors import CheckpointError, InputError, StoppedError, TrainingError
 from reidexport.files import replaced_when_whole
 from reidexport.graph import graph_from_checkpoint
 from reidexport.machine import machine_info, package_versions
@@ -293,7 +295,19 @@ class _Run:
 
     def _facts(self) -> dict[str, Any]:
         """What made the weights beside the recipe."""
-        return {"init": self.options.init, "dataset": self.dataset.name}
+        return {"init": init_text(self.options.init), "dataset": self.dataset.name}
+
+
+@cache
+def init_text(init: str) -> str:
+    """First weights as results name them: a file by its name and content, wherever it lies."""
+    if init in ("imagenet", "none"):
+        return init
+    if not Path(init).is_file():
+        raise CheckpointError(
+            f"--init {init}: there is no such file; expected imagenet, none or a checkpoint"
+        )
+    return f"{Path(init).name} (sha256 {file_sha256(Path(init))[:12]})"
 
 
 def epoch_line(record: dict[str, Any], num_epochs: int) -> str:
@@ -323,7 +337,7 @@ def _saved_run(out: Path, recipe: Recipe, dataset: Dataset, options: RunOptions)
         raise InputError(f"{out} holds a run already: pass --resume to go on with it, or give another --out")
     saved = read_training_checkpoint(last)
     differences = recipe_differences(recipe_from_dict(saved["recipe"], str(last)), recipe)
-    for key, found in (("init", options.init), ("dataset", dataset.name)):
+    for key, found in (("init", init_text(options.init)), ("dataset", dataset.name)):
         if saved["run"][key] != found:
             differences.append(f"{key}: {saved['run'][key]} and {found}")
     if differences:

@@ -13,8 +13,8 @@ def demo(
 ) -> None:
     """Draw people, train a small network on them, export it, verify, evaluate and measure it.
 
-    Needs neither a GPU nor a network connection, and takes two to three minutes on two cores. Exit status 1 when
-    a file fails verification.
+    Needs a checkout, for the trainer; neither a GPU nor a network connection. Takes two to three minutes on two
+    cores. Exit status 1 when a file fails verification.
     """
     from reidexport.demo import run_demo
     from reidexport.demo.summary import FILES, accuracy_table, parity_table, speed_table, text_table

@@ -89,9 +89,11 @@ def _set_last_stride_1(trunk: nn.Module, heights: dict[str, int], name: str) -> 
     lowest = min(heights.values())
     for layer in (layer for layer, height in heights.items() if height == lowest):
         module: Any = trunk.get_submodule(layer)
-        kernel = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
-        if kernel == (2, 2):
+        if module.kernel_size not in (2, (2, 2)):
+            module.stride = 1 if isinstance(module.stride, int) else (1, 1)
+        elif isinstance(module, nn.AvgPool2d):
+            trunk.set_submodule(layer, nn.Identity())  # as timm itself does in a shortcut without stride
+        else:
             raise InputError(
                 f"timm's {name} halves its last map by 2x2 patches, which do not overlap: its last stride must stay 2"
             )
-        module.stride = 1 if isinstance(module.stride, int) else (1, 1)

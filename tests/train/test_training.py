@@ -129,6 +129,8 @@ def test_another_run_s_folder_is_refused(
     other = load_recipe("smoke", [*SMALL, "schedule.num_epochs=4"])
     with pytest.raises(InputError, match=r"of another run.*schedule\.num_epochs: 3 and 4"):
         train(other, dataset, out, replace(OPTIONS, resume=True))
+    with pytest.raises(CheckpointError, match=r"--init no\.pth: there is no such file"):
+        train(recipe, dataset, out, replace(OPTIONS, resume=True, init="no.pth"))
     with pytest.raises(InputError, match="init: none and imagenet"):
         train(recipe, dataset, out, replace(OPTIONS, resume=True, init="imagenet"))
 
