@@ -141,7 +141,8 @@ def batches_of_epoch(
         for step in steps:
             yield _made_on_gpu(make, step)
         return
-    with ThreadPoolExecutor(workers) as pool:
+    # One thread each: their own teams of threads would take the cores from the network's.
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         ahead: deque[Future[tuple[Tensor, Tensor]]] = deque()
         for step in steps:
             ahead.append(pool.submit(make, step))

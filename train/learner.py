@@ -48,7 +48,7 @@ class Learner:
         learned = [each for each in self.baseline.parameters() if each.requires_grad]
         schedule, losses = recipe.schedule, recipe.losses
         self.optimizer = torch.optim.Adam(
-            learned, schedule.learning_rate, weight_decay=schedule.weight_decay, fused=device.type == "cuda"
+            learned, schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
         )
         self.center_loss: CenterLoss | None = None
         if recipe.tricks.center_loss:
