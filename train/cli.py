@@ -190,8 +190,14 @@ def data_of_recipe(
     if not drawn:
         raise InputError("this recipe needs a data set: --data ROOT")
     root = out / "data"
-    if (resume or int(os.environ.get("RANK", "0"))) and root.is_dir():
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if (resume or several) and root.is_dir():
         return load_dataset(root)
+    if several:
+        raise InputError(
+            "several processes cannot draw a data set: start this recipe with one process first, or give --data and "
+            "--set synthetic.num_train_pids=0"
+        )
     with progress_bar("drawing", 100) as show:
         return draw_dataset(
             root,

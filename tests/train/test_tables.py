@@ -1,0 +1,116 @@
+"""The paper's tables as commands, on drawn people and with tiny runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reidexport.datasets import Dataset
+from reidexport.errors import InputError, StoppedError
+from reidexport.synthetic import draw_dataset
+from train import campaign, tables
+from train.campaign import run_campaign
+from train.recipe import load_recipe
+from train.tables import TABLES, Row, Table, run_name, run_table, table_markdown
+from train.training import RunOptions
+
+TINY = [
+    *(
+        "images.height_px=64",
+        "images.width_px=32",
+        "images.pad_px=4",
+        "batch.num_pids=4",
+        "batch.num_instances=2",
+    ),
+    *("model.backbone=resnet18", "schedule.num_epochs=1", "schedule.warmup_epochs=1"),
+]
+OPTIONS = RunOptions(init="none", resume=True, workers=2)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn data set under Market-1501's name, so that the paper's figures belong beside it."""
+    folder = tmp_path_factory.mktemp("tables") / "market1501"
+    draw_dataset(folder, num_train_pids=5, num_test_pids=3, num_cameras=2, images_per_camera=2)
+    return folder
+
+
+def test_table_2_scores_both_features_with_both_metrics(root: Path, tmp_path: Path) -> None:
+    """Five rows from two runs, as JSON and Markdown beside the paper's; a second call trains nothing."""
+    said: list[str] = []
+    markdown = run_table(2, root, tmp_path, OPTIONS, assignments=TINY, say=said.append)
+    content = json.loads((tmp_path / "table-2.json").read_text())
+    assert [row["run"] for row in content["rows"]] == ["+stride1"] + 4 * ["+bnneck"]
+    assert [(row["feature"], row["metric"]) for row in content["rows"]] == [
+        ("f_t", "euclidean"),
+        *((feature, metric) for feature in ("f_t", "f_i") for metric in ("euclidean", "cosine")),
+    ]
+    assert content["rows"][4]["paper"] == {"rank1": 0.941, "mAP": 0.857}
+    assert (tmp_path / "table-2.md").read_text() == markdown == table_markdown(content)
+    rank1, mean_ap = (f"{content['rows'][4][key]:.1%}" for key in ("rank1", "mAP"))
+    assert f"| f_i, cosine | {rank1} | {mean_ap} | 94.1% | 85.7% |" in markdown
+    assert sum(line.startswith("epoch") for line in said) == 2
+    said.clear()
+    assert run_table(2, root, tmp_path, OPTIONS, assignments=TINY, say=said.append) == markdown
+    assert not any(line.startswith("epoch") for line in said)
+
+
+def test_table_4_re_ranks_the_same_run(root: Path, tmp_path: Path) -> None:
+    """One run, scored plainly and re-ranked."""
+    run_table(4, root, tmp_path, OPTIONS, assignments=TINY)
+    plain, reranked = json.loads((tmp_path / "table-4.json").read_text())["rows"]
+    assert (plain["rerank"], reranked["rerank"]) == (False, True)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["strong-baseline"]
+
+
+def test_table_3_scores_another_domain(
+    root: Path, tmp_path: Path, drawn_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained on one data set and scored on the other; both are named."""
+    both = tmp_path / "both"
+    both.mkdir()
+    (both / "market1501").symlink_to(root)
+    (both / "dukemtmc-reid").symlink_to(drawn_dataset.query[0].path.parents[1])
+    monkeypatch.setitem(tables.TABLES, 3, Table("cut", TABLES[3].rows[:1], crosses=True))
+    markdown = run_table(
+        3, both, tmp_path, OPTIONS, assignments=TINY, dataset="market1501", target="dukemtmcreid"
+    )
+    content = json.loads((tmp_path / "table-3.json").read_text())
+    assert (content["trained_on"], content["scored_on"]) == ("market1501", "dukemtmcreid")
+    assert "trained on market1501, scored on dukemtmcreid" in markdown
+    assert "24.4%" in markdown
+    with pytest.raises(InputError, match="give --target"):
+        run_table(3, both, tmp_path, OPTIONS, assignments=TINY, dataset="market1501")
+
+
+def test_a_stopped_table_goes_on(root: Path, tmp_path: Path) -> None:
+    """It says how far it came; the same call finishes it."""
+    with pytest.raises(StoppedError, match=r"stopped in row 1 of 2.*Run the same command again"):
+        run_table(4, root, tmp_path, OPTIONS, assignments=TINY, stop=lambda: True)
+    assert "Ours (RK)" in run_table(4, root, tmp_path, OPTIONS, assignments=TINY)
+
+
+@pytest.mark.parametrize("number", sorted(TABLES))
+def test_every_row_is_a_recipe_of_its_own_folder(number: int) -> None:
+    """Rows with one name are one recipe, and rows with different names are different ones."""
+    recipes = {(run_name(row), load_recipe(row.recipe, row.changes)) for row in TABLES[number].rows}
+    assert len({name for name, _ in recipes}) == len(recipes) == len({str(recipe) for _, recipe in recipes})
+
+
+def test_the_campaign_leaves_the_results_of_its_parts(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The JSON of every run and of table 1 in one folder, here with two small networks."""
+    runs = (campaign._Run("first", "resnet18", False), campaign._Run("second", "mobilenet_v2", True))
+    monkeypatch.setattr(campaign, "_RUNS", runs)
+    monkeypatch.setitem(tables.TABLES, 1, Table("cut", (Row("one", "+bnneck", {}),)))
+    changes = [change for change in TINY if "backbone" not in change]
+    with pytest.raises(StoppedError, match="stopped in first: run the same command again"):
+        run_campaign(root, tmp_path, OPTIONS, assignments=changes, stop=lambda: True)
+    markdown = run_campaign(root, tmp_path, OPTIONS, assignments=changes)
+    assert "| one |" in markdown
+    names = {"first.json", "second.json", "table-1.json", "table-1.md"}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == names
+    result = json.loads((tmp_path / "results" / "second.json").read_text())
+    assert result["recipe"]["model"]["backbone"] == "mobilenet_v2"
+    assert result["images_per_s"] > 0
