@@ -30,7 +30,7 @@ def write_checkpoint(
     """
     extra: dict[str, object] = {"recipe": asdict(recipe), "run": run}
     if state is not None:
-        extra["state"] = state
+        extra["state"] = _on_cpu(state)
     preprocess = imagenet_preprocess(recipe.images.height_px, recipe.images.width_px)
     save_checkpoint(path, model, preprocess, extra)
 
@@ -48,3 +48,12 @@ def read_training_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT or "recipe" not in content:
         raise CheckpointError(f"{path}: not a checkpoint of the trainer: it holds no recipe")
     return content
+
+
+def _on_cpu(value: Any) -> Any:
+    """Nested plain data with its tensors on the CPU, so that a machine without a GPU can read them."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(each) for key, each in value.items()}
+    return [_on_cpu(each) for each in value] if isinstance(value, list) else value

@@ -103,6 +103,10 @@ def train(
     with joined_processes(device) as processes:
         _check_world(recipe, processes)
         saved = _saved_run(out, recipe, dataset, options)
+        finished = saved is not None and saved["run"]["epoch"] == recipe.schedule.num_epochs
+        if finished and (out / RESULT).is_file():
+            result: dict[str, Any] = json.loads((out / RESULT).read_text())
+            return result if processes.is_first else {}
         with progress_bar("decoding", len(dataset.train)) as show:
             images = load_train_images(
                 dataset.train,

@@ -41,3 +41,7 @@ def test_a_run_learns_in_bf16(compiled: bool, dataset: Dataset, tmp_path: Path) 
     assert result["rank1"] > 0.3
     assert result["peak_memory_mib"] > 0
     assert result["data_wait_share"] < 0.5
+    saved = torch.load(tmp_path / "last.pth", weights_only=True)
+    assert all(each.device.type == "cpu" for each in saved["state_dict"].values())
+    first = next(iter(saved["state"]["learner"]["optimizer"]["state"].values()))
+    assert first["exp_avg"].device.type == "cpu"
