@@ -14,7 +14,7 @@ from reidruntime.manifest import METADATA_KEY, Manifest, Parity, Precision
 from reidexport.errors import ExportError, InputError, NotInstalledError, ParityError
 from reidexport.files import replaced_when_whole
 from reidexport.graph import InferenceGraph, manifest_of_graph
-from reidexport.precision import fp16_graph
+from reidexport.precision import fp16_model
 from reidexport.version import __version__
 
 OPSET = 18
@@ -37,7 +37,7 @@ def onnx_from_graph(
         graph: from ``graph_from_checkpoint``.
         path: where to; an old file there stays until the new one is whole and right.
         batch: "dynamic", or the one batch size that the file is to take.
-        precision: "fp16" writes the graph of ``precision.fp16_graph``.
+        precision: "fp16" halves the convolutions, as ``precision.fp16_model`` does.
 
     Returns:
         The manifest that the file carries.
@@ -52,9 +52,10 @@ def onnx_from_graph(
         raise InputError(f"batch must be 'dynamic' or at least 1, got {batch}")
     _require_onnxruntime()
     path = Path(path)
-    exported = fp16_graph(graph) if precision == "fp16" else graph
     with replaced_when_whole(path) as temporary, torch.inference_mode():
-        model = _onnx_model(exported, batch)
+        model = _onnx_model(graph, batch)
+        if precision == "fp16":
+            model = fp16_model(model)
         _check_structure(model)
         onnx.save(model, temporary)
         _check_file(temporary)

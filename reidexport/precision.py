@@ -1,63 +1,136 @@
-"""Precision is a property of the graph, never a flag of a builder."""
+"""Precision is a property of the graph, never a flag of a builder: FP32 ONNX → FP16 ONNX."""
 
-import copy
+from collections.abc import Iterable
 
-from torch import Tensor, fx, nn
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
-from reidexport.graph import InferenceGraph
+from reidexport.errors import InputError
 
-
-class HalfBackbone(nn.Module):
-    """A backbone whose convolutions and linear layers compute in FP16, between float32 neighbours."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Float32 in, float32 out."""
-        features: Tensor = self.backbone(x.half())
-        return features.float()
+# Elementwise and pooling steps that continue in half where one of their inputs is half. Whatever sums over a map
+# (means, norms, attention), powers, and everything behind the last map stays in float32.
+_FOLLOWS = frozenset(
+    "Relu LeakyRelu PRelu Clip Sigmoid HardSigmoid HardSwish Tanh Erf Gelu Add Sub Mul Div MaxPool AveragePool "
+    "Concat Split Slice Pad Reshape Transpose Squeeze Unsqueeze Flatten".split()
+)
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
 
-class InFloat32(nn.Module):
-    """A layer that sums over a whole map, kept in float32 between half neighbours."""
+def fp16_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Halve the convolutions of a network, and what lies between them.
 
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
+    Convolutions and linear layers over maps compute in FP16 with FP16 weights. Pooling, BNNeck, L2 and the outputs
+    stay float32, and so do instance norms and every mean over a map: a map has thousands of pixels, and the sum of
+    squares of 2048 features overflows FP16. Inputs keep their dtypes.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Half in, half out."""
-        y: Tensor = self.layer(x.float())
-        return y.half()
+    Args:
+        model: an FP32 network with one domain and no subgraphs, weights inside.
 
+    Returns:
+        A new model; node names stay, casts are added where precisions meet.
 
-def fp16_graph(graph: InferenceGraph) -> InferenceGraph:
-    """The same graph with a half backbone; whatever sums over a map, the neck, L2 and the output stay float32.
-
-    The input is cast after the mean is subtracted: pixels of ±128 are exact enough in half, and the sum of squares
-    of 2048 features, which would overflow it, is never taken there.
+    Raises:
+        InputError: the network holds no float32 convolution, or a weight is too large for FP16.
     """
-    half = copy.deepcopy(graph)
-    backbone = half.backbone.half()
-    for name, layer in list(backbone.named_modules()):
-        if isinstance(layer, nn.InstanceNorm2d):
-            parent, _, attribute = name.rpartition(".")
-            setattr(backbone.get_submodule(parent), attribute, InFloat32(layer.float()))
-    if isinstance(backbone, fx.GraphModule):
-        _average_in_float32(backbone)
-    half.backbone = HalfBackbone(backbone)
-    return half
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    graph = half.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    halved = _halved_nodes(model, weights)
+    if not halved:
+        raise InputError("the network has no float32 convolution to halve")
+    is_half = {output for node in graph.node if node.name in halved for output in node.output}
+    is_float = _float_tensors(model)
+    nodes: list[onnx.NodeProto] = []
+    made: set[str] = set()
+    for node in graph.node:
+        wants_half = node.name in halved
+        for place, name in enumerate(node.input):
+            if name in weights:
+                if wants_half:
+                    node.input[place] = _half_weight(weights[name], graph, made)
+            elif name in is_float and wants_half != (name in is_half):
+                node.input[place] = _cast(name, wants_half, nodes, made)
+        nodes.append(node)
+    for output in graph.output:
+        if output.name in is_half:
+            _keep_output_float(output.name, nodes)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _drop_unused_weights(graph)
+    del graph.value_info[:]  # they state the old types; shape inference makes them anew
+    return onnx.shape_inference.infer_shapes(half, check_type=True, strict_mode=True)
 
 
-def _average_in_float32(backbone: fx.GraphModule) -> None:
-    """Take the means of squeeze-and-excitation, gates and attention in float32: a map has thousands of pixels."""
-    for node in list(backbone.graph.find_nodes(op="call_method", target="mean")):
-        with backbone.graph.inserting_before(node):
-            widened = backbone.graph.call_method("float", (node.args[0],))
-        node.args = (widened, *node.args[1:])
-        with backbone.graph.inserting_after(node):
-            narrowed = backbone.graph.call_method("half", (node,))
-        node.replace_all_uses_with(narrowed, delete_user_cb=lambda user, own=narrowed: user is not own)
-    backbone.recompile()
+def _halved_nodes(model: onnx.ModelProto, weights: Iterable[str]) -> set[str]:
+    """Names of the nodes that compute in half."""
+    ranks = _ranks(model)
+    half_tensors: set[str] = set()
+    halved: set[str] = set()
+    for node in model.graph.node:
+        over_map = node.op_type == "MatMul" and node.input[1] in weights and ranks.get(node.input[0], 0) > 2
+        is_convolution = node.op_type in _CONVOLUTIONS and node.input[1] in weights
+        follows = node.op_type in _FOLLOWS and not half_tensors.isdisjoint(node.input)
+        if over_map or is_convolution or follows:
+            halved.add(node.name)
+            half_tensors.update(node.output)
+    return halved
+
+
+def _ranks(model: onnx.ModelProto) -> dict[str, int]:
+    return {value.name: len(value.type.tensor_type.shape.dim) for value in _values(model)}
+
+
+def _float_tensors(model: onnx.ModelProto) -> set[str]:
+    """Tensors between nodes, and inputs, that are float32."""
+    return {value.name for value in _values(model) if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+
+
+def _values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    return [*graph.input, *graph.value_info, *graph.output]
+
+
+def _half_weight(weight: TensorProto, graph: onnx.GraphProto, made: set[str]) -> str:
+    """Name of the FP16 copy of a weight, made on first use."""
+    name = f"{weight.name}_fp16"
+    if name not in made:
+        values = numpy_helper.to_array(weight)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if not np.array_equal(np.isfinite(half), np.isfinite(values)):
+            raise InputError(
+                f"weight {weight.name} reaches {np.abs(values).max():.3g}, more than FP16 can hold (65504): keep FP32"
+            )
+        graph.initializer.append(numpy_helper.from_array(half, name))
+        made.add(name)
+    return name
+
+
+def _cast(name: str, to_half: bool, nodes: list[onnx.NodeProto], made: set[str]) -> str:
+    """Name of a tensor's cast copy; the Cast is inserted on first use."""
+    copy = f"{name}_{'fp16' if to_half else 'fp32'}"
+    if copy not in made:
+        kind = TensorProto.FLOAT16 if to_half else TensorProto.FLOAT
+        nodes.append(helper.make_node("Cast", [name], [copy], name=f"cast_{copy}", to=kind))
+        made.add(copy)
+    return copy
+
+
+def _keep_output_float(name: str, nodes: list[onnx.NodeProto]) -> None:
+    """Cast a graph output that a half node computes back to float32, under its own name."""
+    inner = f"{name}_before_cast"
+    for node in nodes:
+        for names in (node.input, node.output):
+            for place, each in enumerate(names):
+                if each == name:
+                    names[place] = inner
+    nodes.append(helper.make_node("Cast", [inner], [name], name=f"cast_{name}", to=TensorProto.FLOAT))
+
+
+def _drop_unused_weights(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

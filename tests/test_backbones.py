@@ -16,7 +16,6 @@ from reidexport.models import Architecture, Baseline
 from reidexport.models.baseline import backbone_channels, build_backbone, is_backbone
 from reidexport.models.mobilenet import torchvision_names
 from reidexport.onnx_export import onnx_from_graph
-from reidexport.precision import fp16_graph
 
 CONVOLUTIONAL = [
     "mobilenet_v2",
@@ -55,7 +54,7 @@ def saved(model: Baseline, folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", [*CONVOLUTIONAL, "timm/convnext_atto"])
 def test_a_backbone_goes_the_whole_way(name: str, tmp_path: Path) -> None:
-    """Saved, loaded and folded it gives the features of the network; in FP16 nearly."""
+    """Saved, loaded and folded it gives the features of the network."""
     model = seeded(name, 2 if "convnext" in name else 1)
     graph = graph_from_checkpoint(load_checkpoint(saved(model, tmp_path)))
     images = graph.example(3)
@@ -64,11 +63,7 @@ def test_a_backbone_goes_the_whole_way(name: str, tmp_path: Path) -> None:
     )
     with torch.inference_mode():
         _, expected = model((images.permute(0, 3, 1, 2) / 255 - mean) / std)
-        error, half_error = (
-            float((each(images) - expected).norm() / expected.norm()) for each in (graph, fp16_graph(graph))
-        )
-    assert error < 1e-5
-    assert half_error < 1e-2
+        assert float((graph(images) - expected).norm() / expected.norm()) < 1e-5
     assert not any(isinstance(each, nn.BatchNorm2d) for each in graph.modules())
 
 
