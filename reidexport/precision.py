@@ -10,11 +10,12 @@ from reidexport.errors import InputError
 
 # Elementwise and pooling steps that continue in half where one of their inputs is half. Whatever sums over a map
 # (means, norms, attention), powers, and everything behind the last map stays in float32.
-_FOLLOWS = frozenset(
-    "Relu LeakyRelu PRelu Clip Sigmoid HardSigmoid HardSwish Tanh Erf Gelu Add Sub Mul Div MaxPool AveragePool "
-    "Concat Split Slice Pad Reshape Transpose Squeeze Unsqueeze Flatten".split()
-)
-_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+_FOLLOWS = {
+    *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Gelu"),
+    *("Add", "Sub", "Mul", "Div", "MaxPool", "AveragePool", "Concat", "Split", "Slice", "Pad"),
+    *("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"),
+}
+_CONVOLUTIONS = {"Conv", "ConvTranspose"}
 
 
 def fp16_model(model: onnx.ModelProto) -> onnx.ModelProto:

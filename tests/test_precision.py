@@ -72,12 +72,13 @@ def dtypes(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def answers(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    """What ONNX Runtime answers for x."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {"x": x})[0]
 
 
 def test_maps_are_half_and_sums_over_them_float32() -> None:
-    """Convolution, activation, gating and linear layers over maps are half; means, the gate's inside and the neck not."""
+    """Convolution, activation, gating and linear layers over maps are half; means, gate and neck are not."""
     model = fp16_model(gated_network())
     onnx.checker.check_model(model, full_check=True)
     found = {name: dtype for name, dtype in dtypes(model).items() if not name.startswith("cast_")}

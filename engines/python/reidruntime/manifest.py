@@ -22,6 +22,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 Layout = Literal["NHWC", "NCHW"]
 ChannelOrder = Literal["RGB", "BGR"]
 ResizeKernel = Literal["bilinear", "bicubic"]
+Flavor = Literal["tensorrt", "rtx"]
 Channels3 = tuple[float, float, float]
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -102,14 +103,36 @@ class BatchProfile(_Frozen):
         return self.minimum if self.maximum == self.minimum else None
 
 
-class Engine(_Frozen):
-    """What a TensorRT plan is tied to."""
+class LayerCounts(_Frozen):
+    """How many convolution and linear layers compute in each precision, as TensorRT itself reports it.
 
+    ``network`` is what the parser made of the ONNX file, ``plan`` what the inspector found in the finished plan: None
+    where the building machine could not load it.
+    """
+
+    network: dict[str, int]
+    plan: dict[str, int] | None = None
+
+
+class Engine(_Frozen):
+    """What a TensorRT plan is tied to, and what it was built from.
+
+    ``gpu_name``, ``compute_capability`` and ``driver_version`` are None for an RTX plan: it is finished on the GPU that
+    loads it. A plan whose ``weights_stripped`` is true needs the ONNX file of ``onnx_sha256`` beside it.
+    """
+
+    flavor: Flavor
     tensorrt_version: str
-    gpu_name: str
-    compute_capability: str
-    driver_version: str
+    gpu_name: str | None = None
+    compute_capability: str | None = None
+    driver_version: str | None = None
+    onnx_name: str
     onnx_sha256: str
+    plan_sha256: str
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    weights_stripped: bool = False
+    layers: LayerCounts
 
 
 class Parity(_Frozen):
