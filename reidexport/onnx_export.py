@@ -3,12 +3,14 @@
 import logging
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from reidruntime.manifest import METADATA_KEY, Manifest, Parity, Precision
 
 from reidexport.errors import ExportError, InputError, NotInstalledError, ParityError
@@ -50,7 +52,7 @@ def onnx_from_graph(
     """
     if batch != "dynamic" and batch < 1:
         raise InputError(f"batch must be 'dynamic' or at least 1, got {batch}")
-    _require_onnxruntime()
+    require_onnxruntime()
     path = Path(path)
     with replaced_when_whole(path) as temporary, torch.inference_mode():
         model = _onnx_model(graph, batch)
@@ -59,7 +61,14 @@ def onnx_from_graph(
         _check_structure(model)
         onnx.save(model, temporary)
         _check_file(temporary)
-        parity = _check_parity(graph, temporary, batch, precision)
+        sizes = CHECKED_BATCHES if batch == "dynamic" else (batch,)
+        parity = check_parity(
+            lambda images: graph(torch.from_numpy(images)).numpy(),
+            temporary,
+            (graph.example(size).numpy() for size in sizes),
+            precision,
+            graph.checkpoint.name,
+        )
         manifest = manifest_of_graph(
             graph, batch=batch, precision=precision, layer_precisions=layer_precisions(model), parity=parity
         )
@@ -125,21 +134,37 @@ def _check_structure(model: onnx.ModelProto) -> None:
         raise ExportError(f"the graph still holds {', '.join(leftover)}, which inference must not")
 
 
-def _check_parity(
-    graph: InferenceGraph, file: Path, batch: int | Literal["dynamic"], precision: Precision
+def check_parity(
+    answer: Callable[[NDArray[Any]], NDArray[Any]],
+    file: Path,
+    batches: Iterable[NDArray[Any]],
+    precision: Precision,
+    reference: str,
 ) -> Parity:
-    """Compare the file with torch at several batch sizes, on seeded random images."""
+    """Compare a file, in ONNX Runtime on the CPU, with what it was made from.
+
+    Args:
+        answer: the reference: images to features (B, D).
+        file: the ONNX file: one input, one output.
+        batches: images to compare on, one array per batch size, as both take them.
+        precision: of the file; decides the tolerance.
+        reference: what to call the reference.
+
+    Raises:
+        ParityError: they differ by more than the tolerance, or in shape.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
     errors, cosines, num_images = [], [], 0
-    for size in CHECKED_BATCHES if batch == "dynamic" else (batch,):
-        images = graph.example(size)
-        expected = graph(images).double().numpy()
-        found = session.run(None, {"images": images.numpy()})[0].astype(np.float64)
+    for images in batches:
+        size = len(images)
+        expected = answer(images).astype(np.float64)
+        found = session.run(None, {name: images})[0].astype(np.float64)
         if found.shape != expected.shape:
             raise ParityError(
-                f"at batch {size} the file answers with shape {found.shape}, torch with {expected.shape}"
+                f"at batch {size} the file answers with shape {found.shape}, {reference} with {expected.shape}"
             )
         norms = np.linalg.norm(expected, axis=1)
         errors.append(float((np.linalg.norm(found - expected, axis=1) / norms).max()))
@@ -151,7 +176,7 @@ def _check_parity(
                 f"{TOLERANCE[precision]:.0e}; nothing was written"
             )
     return Parity(
-        reference=graph.checkpoint.name,
+        reference=reference,
         num_images=num_images,
         min_cosine=min(cosines),
         max_relative_l2=max(errors),
@@ -167,7 +192,8 @@ def layer_precisions(model: onnx.ModelProto) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _require_onnxruntime() -> None:
+def require_onnxruntime() -> None:
+    """Raise NotInstalledError where ONNX Runtime, which checks every written file, is missing."""
     try:
         import onnxruntime  # noqa: F401
     except ImportError as error:
