@@ -4,10 +4,12 @@ ReidExportError
 ├── InputError            2   an argument or a file is not what the call needs
 │   ├── CheckpointError   2   not a checkpoint, damaged, or of an unknown architecture
 │   ├── ArtifactError     2   ONNX file, engine or manifest unreadable or unfit
+│   ├── EngineError       2   TensorRT's parser or builder refuses a network
 │   ├── ImageError        2   an image that cannot be read
 │   └── DatasetError      2   a data set folder that is missing, misnamed or empty
 ├── NotInstalledError     3   a package or a device that is not there
 ├── ParityError           1   the exported file does not answer as its source does
+├── PrecisionError        1   an engine does not compute in the precision that was asked for
 ├── TrainingError         1   a loss or a gradient is not finite
 └── StoppedError        130   a run was asked to stop, and saved itself
 """
@@ -18,11 +20,13 @@ __all__ = [
     "ArtifactError",
     "CheckpointError",
     "DatasetError",
+    "EngineError",
     "ExportError",
     "ImageError",
     "InputError",
     "NotInstalledError",
     "ParityError",
+    "PrecisionError",
     "ReidExportError",
     "StoppedError",
     "TrainingError",
@@ -37,12 +41,22 @@ class DatasetError(InputError):
     """A data set folder is missing, misnamed, empty or inconsistent."""
 
 
+class EngineError(InputError):
+    """TensorRT's parser or builder refuses a network; the message holds all that it said."""
+
+
 class ExportError(ReidExportError):
     """The exporter fails, or writes what it should not: as a rule a version that is not supported."""
 
 
 class ParityError(ReidExportError):
     """Two sessions that must answer alike do not."""
+
+    exit_status = 1
+
+
+class PrecisionError(ReidExportError):
+    """A network or an engine does not compute in the precision that was asked for."""
 
     exit_status = 1
 

@@ -11,6 +11,7 @@ from reidexport.cli.embed import embed
 from reidexport.cli.eval import eval_
 from reidexport.cli.inspect import inspect
 from reidexport.cli.onnx import onnx
+from reidexport.cli.trt import trt
 from reidexport.cli.verify import verify
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 for command, name in (
     (onnx, "onnx"),
+    (trt, "trt"),
     (verify, "verify"),
     (eval_, "eval"),
     (embed, "embed"),

@@ -64,14 +64,11 @@ def open_artifact(
             manifest and facts were given too.
         ArtifactError: as :func:`reidruntime.open_session`; so are the other errors.
     """
-    facts = (size, mean, std, channel_order, layout, resize)
-    manifest = None
-    if facts != (None,) * len(facts):
-        manifest = _foreign_manifest(path, size, mean, std, channel_order, layout, resize)
+    manifest = parse_manifest(path, size, mean, std, channel_order, layout, resize)
     return open_session(path, backend=backend, device=device, threads=threads, manifest=manifest)
 
 
-def _foreign_manifest(
+def parse_manifest(
     path: Path,
     size: str | None,
     mean: str | None,
@@ -79,7 +76,15 @@ def _foreign_manifest(
     channel_order: ChannelOrder | None,
     layout: Layout | None,
     resize: ResizeKernel | None,
-) -> Manifest:
+) -> Manifest | None:
+    """The manifest that the options above state, or None where none of them is given.
+
+    Raises:
+        InputError: an option cannot be read, some of size, mean and std are missing, or the file has a manifest.
+    """
+    facts = (size, mean, std, channel_order, layout, resize)
+    if facts == (None,) * len(facts):
+        return None
     if manifest_from_onnx(path):
         raise InputError(
             f"{path}: the file carries a manifest. "

@@ -1,0 +1,155 @@
+"""``reidexport trt``: checkpoint or ONNX → TensorRT engine."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from reidruntime.manifest import BatchProfile, Manifest, Precision
+
+from reidexport.cli import artifact_options as options
+from reidexport.cli import checkpoint_options
+from reidexport.errors import InputError
+
+_PANEL = "Native TensorRT only"
+
+
+def trt(
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="A checkpoint or an ONNX file; default: the one ONNX file of this folder."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Where to write; default: the source's name with .engine."),
+    ] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="An FP16 engine; halves an FP32 source.")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="An FP32 engine, without TF32.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="An INT8 engine, from a file of onnx --int8 --target tensorrt.")
+    ] = False,
+    batch_profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MIN:OPT:MAX", help="Batch sizes; default: 1:8:32, or the file's one.", show_default=False
+        ),
+    ] = None,
+    flavor: Annotated[
+        Literal["tensorrt", "rtx"],
+        typer.Option(help="tensorrt: for this GPU. rtx: TensorRT for RTX, for RTX GPUs, built anywhere."),
+    ] = "tensorrt",
+    workspace_mib: Annotated[
+        int | None, typer.Option("--workspace", metavar="MIB", help="Limit of device memory for scratch.")
+    ] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(metavar="0-5", help="Builder optimization level.")
+    ] = None,
+    strip_weights: Annotated[
+        bool,
+        typer.Option("--strip-weights", help="A plan without weights; the ONNX file must stay beside it."),
+    ] = False,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the timing cache; default: one per GPU and version.", rich_help_panel=_PANEL
+        ),
+    ] = None,
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible", help="Later versions of TensorRT may load it.", rich_help_panel=_PANEL
+        ),
+    ] = False,
+    hardware_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--hardware-compatible", help="Other GPUs from Ampere on may load it.", rich_help_panel=_PANEL
+        ),
+    ] = False,
+    size: options.SizeOption = None,
+    mean: options.MeanOption = None,
+    std: options.StdOption = None,
+    channel_order: options.ChannelOrderOption = None,
+    layout: options.LayoutOption = None,
+    resize: options.ResizeOption = None,
+    arch: checkpoint_options.ArchOption = None,
+    last_stride: checkpoint_options.LastStrideOption = None,
+    stem_relu: checkpoint_options.StemReluOption = None,
+    pooling: checkpoint_options.PoolingOption = None,
+) -> None:
+    """Build a TensorRT engine, and prove that it computes in the precision it is called by."""
+    from reidruntime.tensorrt_library import import_tensorrt
+
+    from reidexport.opening import kind_of
+    from reidexport.trt_build import BuildOptions, engine_from_onnx
+    from reidexport.trt_source import find_source, prepared_source
+
+    precision = _parse_precision(fp16, fp32, int8)
+    build_options = BuildOptions(
+        flavor=flavor,
+        batch_profile=None if batch_profile is None else _parse_profile(batch_profile),
+        workspace_mib=workspace_mib,
+        optimization_level=optimization_level,
+        timing_cache=timing_cache,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        strip_weights=strip_weights,
+    )
+    import_tensorrt(flavor)  # before the seconds that an export takes
+    source = source or find_source(Path())
+    is_checkpoint = kind_of(source) == "checkpoint"
+    manifest = None
+    if not is_checkpoint:
+        manifest = options.parse_manifest(source, size, mean, std, channel_order, layout, resize)
+    choices = checkpoint_options.parse_choices(
+        arch, last_stride, stem_relu, pooling, size if is_checkpoint else None
+    )
+    target = output or source.with_name(source.name.removesuffix(source.suffix) + ".engine")
+    with prepared_source(source, precision, choices=choices, manifest=manifest, say=_say) as prepared:
+        built = engine_from_onnx(prepared, target, options=build_options, say=_say)
+    _print(target, built)
+
+
+def _print(target: Path, built: Manifest) -> None:
+    engine, profile = built.engine, built.batch_profile
+    if engine is None:
+        raise InputError(f"{target}: the manifest says nothing of an engine")
+    place = engine.gpu_name or "any RTX GPU"
+    print(
+        f"wrote {target} ({target.stat().st_size / 2**20:.1f} MiB, {built.precision}) and {target.name}.json"
+    )
+    print(f"  TensorRT {'for RTX ' if engine.flavor == 'rtx' else ''}{engine.tensorrt_version}, {place}")
+    print(f"  batches {profile.minimum}:{profile.optimum}:{profile.maximum}")
+    print(f"  layers of the network {_counts(engine.layers.network)}")
+    if engine.layers.plan is not None:
+        print(f"  layers of the plan {_counts(engine.layers.plan)}")
+    else:
+        print("  layers of the plan: an RTX plan is finished, and inspected, on the GPU that loads it")
+
+
+def _counts(layers: dict[str, int]) -> str:
+    return ", ".join(f"{number} {precision}" for precision, number in layers.items())
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _parse_precision(fp16: bool, fp32: bool, int8: bool) -> Precision | None:
+    given: list[Precision] = []
+    if fp16:
+        given.append("fp16")
+    if fp32:
+        given.append("fp32")
+    if int8:
+        given.append("int8")
+    if len(given) > 1:
+        raise InputError(f"--{' and --'.join(given)} exclude each other")
+    return given[0] if given else None
+
+
+def _parse_profile(text: str) -> BatchProfile:
+    if not re.fullmatch(r"[1-9]\d*:[1-9]\d*:[1-9]\d*", text):
+        raise InputError(f"--batch-profile {text!r}: expected MIN:OPT:MAX, each at least 1, as in 1:8:32")
+    smallest, best, largest = map(int, text.split(":"))
+    return BatchProfile(minimum=smallest, optimum=best, maximum=largest)

@@ -1,0 +1,58 @@
+"""TensorRT's timing cache: what the builder measured once on a GPU is not measured again.
+
+One file per TensorRT version and GPU. Several processes may build at the same time: each merges what it learned into
+what is there, under a lock, and replaces the file whole.
+"""
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reidruntime.tensorrt_library import Gpu
+
+from reidexport.files import replaced_when_whole
+
+
+def default_timing_cache(tensorrt_version: str, gpu: Gpu) -> Path:
+    """``~/.cache/reidexport/timing/tensorrt-11.4.0-nvidia-h100-9.0.cache``, under XDG_CACHE_HOME where that is set."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    gpu_name = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-")
+    return (
+        home
+        / "reidexport"
+        / "timing"
+        / f"tensorrt-{tensorrt_version}-{gpu_name}-{gpu.compute_capability}.cache"
+    )
+
+
+def load_timing_cache(path: Path, config: Any, say: Callable[[str], None]) -> None:
+    """Give the builder what earlier builds measured; an empty cache where there is none, or none that fits."""
+    with _locked(path, fcntl.LOCK_SH):
+        data = path.read_bytes() if path.is_file() else b""
+    if not config.set_timing_cache(config.create_timing_cache(data), False):
+        say(f"{path}: TensorRT does not take this timing cache; starting an empty one")
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def save_timing_cache(path: Path, config: Any) -> None:
+    """Merge what the builder measured into the file."""
+    learned = config.get_timing_cache()
+    with _locked(path, fcntl.LOCK_EX):
+        if path.is_file():
+            # What does not fit is dropped: it is of another version or device.
+            learned.combine(config.create_timing_cache(path.read_bytes()), False)
+        with replaced_when_whole(path) as temporary:
+            temporary.write_bytes(learned.serialize())
+
+
+@contextmanager
+def _locked(path: Path, kind: int) -> Iterator[None]:
+    """Hold a lock beside the file while the block runs; the lock file stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(path.name + ".lock").open("a") as lock:
+        fcntl.flock(lock, kind)
+        yield

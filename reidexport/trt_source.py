@@ -1,0 +1,192 @@
+"""From whatever ``reidexport trt`` was given to an ONNX file in the precision that was asked for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from reidruntime.manifest import METADATA_KEY, Manifest, Precision, file_sha256, manifest_from_json
+from reidruntime.onnx_metadata import read_onnx
+
+from reidexport.errors import ArtifactError, InputError
+from reidexport.opening import CheckpointChoices, kind_of, load_chosen
+from reidexport.precision import fp16_model
+
+
+@dataclass(frozen=True)
+class EngineSource:
+    """An ONNX file to build from.
+
+    Attributes:
+        path: the file, in its final precision.
+        manifest: its facts.
+        name: what to call it in the engine's manifest.
+        sha256: of the ONNX file that the user gave, or that was made from the checkpoint.
+        kept: whether the file is the user's, and stays when the engine is built.
+    """
+
+    path: Path
+    manifest: Manifest
+    name: str
+    sha256: str
+    kept: bool
+
+
+def find_source(folder: Path) -> Path:
+    """The one ONNX file of a folder.
+
+    Raises:
+        InputError: there is none, or there are several, which the message lists.
+    """
+    found = sorted(folder.glob("*.onnx"))
+    if not found:
+        raise InputError(f"{folder.resolve()}: no .onnx file here. Name a checkpoint or an ONNX file.")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise InputError(f"{folder.resolve()}: several .onnx files here, name one of them: {names}")
+    return found[0]
+
+
+@contextmanager
+def prepared_source(
+    path: Path,
+    precision: Precision | None,
+    *,
+    choices: CheckpointChoices | None = None,
+    manifest: Manifest | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[EngineSource]:
+    """Give an ONNX file in a precision; what had to be made for it is removed at the end of the block.
+
+    Args:
+        path: a checkpoint, or an ONNX file.
+        precision: None takes the file's own; for a checkpoint fp32. ``"fp16"`` halves an FP32 network, and
+            compares the two. ``"int8"`` takes an INT8 file only.
+        choices: what a checkpoint cannot tell.
+        manifest: the facts about an ONNX file that carries none.
+        say: called with a line for everything that is assumed or made.
+
+    Raises:
+        InputError: the file's precision is not the wanted one and cannot be made from it.
+        ArtifactError: the file is no ONNX model, or carries no manifest and none was given.
+        CheckpointError: the checkpoint cannot be read.
+        ParityError: the halved network does not answer as the FP32 one.
+    """
+    if kind_of(path) == "engine":
+        raise InputError(f"{path}: is an engine already. Name a checkpoint or an ONNX file.")
+    with TemporaryDirectory(prefix="reidexport-") as folder:
+        if kind_of(path) == "checkpoint":
+            yield _from_checkpoint(path, precision or "fp32", choices, Path(folder) / "model.onnx", say)
+            return
+        if choices not in (None, CheckpointChoices()):
+            raise InputError(
+                f"{path} is an ONNX file: what is chosen for a checkpoint is built in, leave it out"
+            )
+        own = manifest or _own_manifest(path)
+        if precision in (None, own.precision):
+            yield EngineSource(path, own, path.name, file_sha256(path), kept=True)
+        elif (own.precision, precision) == ("fp32", "fp16"):
+            say(f"{path} is fp32: its convolutions are halved for this engine")
+            yield _halved(path, own, Path(folder) / "model.onnx")
+        else:
+            raise InputError(
+                f"{path} is {own.precision}, asked for was {precision}. {_WAY_TO[precision or 'fp32']}"
+            )
+
+
+_WAY_TO: dict[Precision, str] = {
+    "fp32": "Export the checkpoint without --fp16 and --int8.",
+    "fp16": "Export the checkpoint with --fp16.",
+    "int8": "INT8 needs images to calibrate with: reidexport onnx CHECKPOINT --int8 --calibration FOLDER --target "
+    "tensorrt, then build from that file.",
+}
+
+
+def _from_checkpoint(
+    path: Path,
+    precision: Precision,
+    choices: CheckpointChoices | None,
+    target: Path,
+    say: Callable[[str], None],
+) -> EngineSource:
+    from reidexport.graph import graph_from_checkpoint
+    from reidexport.onnx_export import onnx_from_graph
+
+    if precision == "int8":
+        raise InputError(f"{path} is a checkpoint. {_WAY_TO['int8']}")
+    checkpoint = load_chosen(path, choices or CheckpointChoices())
+    say(f"{path}: {checkpoint.summary}")
+    for fact in checkpoint.assumed:
+        say(f"  assumed: {fact}")
+    manifest = onnx_from_graph(graph_from_checkpoint(checkpoint), target, precision=precision)
+    return EngineSource(target, manifest, path.with_suffix(".onnx").name, file_sha256(target), kept=False)
+
+
+def _own_manifest(path: Path) -> Manifest:
+    text = read_onnx(path).metadata.get(METADATA_KEY)
+    if text is None:
+        raise ArtifactError(
+            f"{path}: the file carries no manifest, so a runtime could not know its image size, mean and std. Give "
+            "--size HxW --mean R,G,B --std R,G,B, or make it from its checkpoint: reidexport onnx CHECKPOINT"
+        )
+    return manifest_from_json(text, str(path))
+
+
+def _halved(path: Path, manifest: Manifest, target: Path) -> EngineSource:
+    from reidexport.onnx_export import CHECKED_BATCHES, check_parity, layer_precisions, require_onnxruntime
+
+    require_onnxruntime()
+    half = fp16_model(load_onnx(path))
+    onnx.save(half, target)
+    original = _answers_of(path)
+    batch = manifest.batch_profile.static
+    parity = check_parity(
+        original,
+        target,
+        (_noise(manifest, size) for size in ((batch,) if batch else CHECKED_BATCHES)),
+        "fp16",
+        path.name,
+    )
+    changed = manifest.model_copy(
+        update={"precision": "fp16", "layer_precisions": layer_precisions(half), "parity": parity}
+    )
+    return EngineSource(target, changed, path.name, file_sha256(path), kept=False)
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """An ONNX file with all its weights.
+
+    Raises:
+        ArtifactError: it cannot be read, or its external weights are not there.
+    """
+    try:
+        return onnx.load(path)
+    except (DecodeError, OSError, onnx.checker.ValidationError) as error:
+        raise ArtifactError(f"{path}: cannot be loaded whole: {error}") from error
+
+
+def _answers_of(path: Path) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def answer(images: NDArray[Any]) -> NDArray[Any]:
+        features: NDArray[Any] = session.run(None, {name: images})[0]
+        return features
+
+    return answer
+
+
+def _noise(manifest: Manifest, batch: int) -> NDArray[Any]:
+    """Seeded images in the form that the network takes."""
+    shape, random = (batch, *(size or 1 for size in manifest.input.shape[1:])), np.random.default_rng(batch)
+    if manifest.input.dtype == "uint8":
+        return random.integers(0, 256, shape, dtype=np.uint8)
+    return random.standard_normal(shape).astype(manifest.input.dtype)
