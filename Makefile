@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # With an NVIDIA GPU the gpu extra, else cpu: onnxruntime and onnxruntime-gpu exclude each other.
 ACCELERATOR ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
 INSTALLED := .venv/installed-$(ACCELERATOR)
 
 .PHONY: install demo test test-all check format clean
@@ -15,7 +16,11 @@ $(INSTALLED): pyproject.toml
 	@# One would overwrite the other's files.
 	@if [ -n "$(filter-out $(INSTALLED),$(wildcard .venv/installed-*))" ]; then \
 		$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu; fi
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[export,$(ACCELERATOR),train,test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[export,$(ACCELERATOR),rtx,train,test]"
+	@# Bindings only, and of two versions, which no environment can hold: the tests check every call against both.
+	for version in $(TENSORRT_BINDINGS); do \
+		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+			--target .venv/tensorrt-bindings/$$version tensorrt-cu13-bindings==$$version || exit 1; done
 	@rm -f .venv/installed-* && touch $@
 
 demo: install

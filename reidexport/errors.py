@@ -8,13 +8,21 @@ ReidExportError
 │   ├── ImageError        2   an image that cannot be read
 │   └── DatasetError      2   a data set folder that is missing, misnamed or empty
 ├── NotInstalledError     3   a package or a device that is not there
+├── GpuError              3   CUDA or TensorRT fails at run time
 ├── ParityError           1   the exported file does not answer as its source does
 ├── PrecisionError        1   an engine does not compute in the precision that was asked for
 ├── TrainingError         1   a loss or a gradient is not finite
 └── StoppedError        130   a run was asked to stop, and saved itself
 """
 
-from reidruntime.errors import ArtifactError, ImageError, InputError, NotInstalledError, ReidExportError
+from reidruntime.errors import (
+    ArtifactError,
+    GpuError,
+    ImageError,
+    InputError,
+    NotInstalledError,
+    ReidExportError,
+)
 
 __all__ = [
     "ArtifactError",
@@ -22,6 +30,7 @@ __all__ = [
     "DatasetError",
     "EngineError",
     "ExportError",
+    "GpuError",
     "ImageError",
     "InputError",
     "NotInstalledError",

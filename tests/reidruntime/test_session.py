@@ -168,8 +168,22 @@ def test_closed_sessions_and_wrong_calls_are_refused(tmp_path: Path) -> None:
         open_session(path, threads=0)
     with pytest.raises(InputError, match="no backend 'tflite'"):
         open_session(path, backend="tflite")  # type: ignore[arg-type]
-    with pytest.raises(ArtifactError, match="TensorRT plans"):
-        open_session(tmp_path / "a.engine")
+    with pytest.raises(InputError, match=r"TensorRT runs engines\. Build one"):
+        open_session(path, backend="tensorrt")
+    with pytest.raises(InputError, match="memory and allow_host_code are for TensorRT plans"):
+        open_session(path, memory="torch")
+
+
+def test_a_plan_that_cannot_be_opened_here(tmp_path: Path) -> None:
+    """A missing plan, a plan without its manifest and a backend that runs no plans are refused, in this order."""
+    plan = tmp_path / "a.engine"
+    with pytest.raises(ArtifactError, match="there is no such file"):
+        open_session(plan)
+    plan.write_bytes(b"plan")
+    with pytest.raises(ArtifactError, match=r"its manifest a\.engine\.json is not beside it"):
+        open_session(plan)
+    with pytest.raises(InputError, match="a TensorRT plan runs with TensorRT on a GPU"):
+        open_session(plan, backend="openvino")
 
 
 @pytest.mark.parametrize(
@@ -373,4 +387,5 @@ def test_a_file_that_the_backend_refuses_is_named(tmp_path: Path, backend: Any) 
 
 def test_every_backend_name_is_tested() -> None:
     """A new backend joins the tests of this file."""
-    assert set(get_args(backends_module.BackendName)) == {"auto", *BACKENDS}
+    elsewhere = {"tensorrt", "tensorrt-rtx"}  # test_tensorrt_contract.py, test_engines.py
+    assert set(get_args(backends_module.BackendName)) == {"auto", *BACKENDS, *elsewhere}

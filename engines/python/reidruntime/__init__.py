@@ -6,6 +6,7 @@
 
 from reidruntime.errors import (
     ArtifactError,
+    GpuError,
     ImageError,
     InputError,
     NotInstalledError,
@@ -18,6 +19,7 @@ from reidruntime.session import Session, open_session
 
 __all__ = [
     "ArtifactError",
+    "GpuError",
     "ImageError",
     "InputError",
     "Manifest",

@@ -29,3 +29,9 @@ class NotInstalledError(ReidExportError):
     """A package or a device that the call needs is not there."""
 
     exit_status = 3
+
+
+class GpuError(ReidExportError):
+    """CUDA or TensorRT fails at run time, as a rule for lack of device memory."""
+
+    exit_status = 3

@@ -14,10 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidruntime.backends import Backend, BackendName, DeviceName, Network, open_backend
+from reidruntime.backends import (
+    Backend,
+    BackendName,
+    DeviceName,
+    Network,
+    PipelinedBackend,
+    open_backend,
+    submit,
+)
 from reidruntime.checks import check_manifest
+from reidruntime.device_memory import MemoryName
 from reidruntime.errors import ArtifactError, ImageError, InputError
-from reidruntime.manifest import METADATA_KEY, Manifest, manifest_from_json
+from reidruntime.manifest import METADATA_KEY, Manifest, engine_manifest_path, manifest_from_json
 from reidruntime.onnx_metadata import OnnxFile, read_onnx
 from reidruntime.preprocess import describe_preprocessing, image_pixels, normalize
 from reidruntime.resize import Image8
@@ -36,18 +45,23 @@ def open_session(
     device: DeviceName = "auto",
     threads: int | None = None,
     manifest: Manifest | None = None,
+    memory: MemoryName | None = None,
+    allow_host_code: bool = False,
 ) -> "Session":
     """Check an artifact against its manifest and load it.
 
     Args:
-        artifact: an ONNX file.
-        backend: ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: the fastest one installed, in the order
-            that :func:`reidruntime.backends.choose` gives.
+        artifact: an ONNX file, or a TensorRT plan (``.engine``, ``.plan``) with its manifest beside it.
+        backend: ``"onnxruntime"``, ``"openvino"``, ``"tensorrt-rtx"`` (ONNX Runtime with TensorRT for RTX), or
+            ``"auto"``: the fastest one installed, in the order that :func:`reidruntime.backends.choose` gives.
+            A plan runs on ``"tensorrt"`` only.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where it can be used.
         threads: for the network, and as many again for reading images; default: the CPUs that this
             process may use.
         manifest: the facts about a file that carries none (see
             :func:`reidruntime.foreign.manifest_for_foreign_onnx`); takes precedence over the file's own.
+        memory: what provides a plan's device memory: ``"cuda-python"`` (default), ``"torch"`` or ``"pycuda"``.
+        allow_host_code: load a version-compatible plan, which runs code that it carries.
 
     Returns:
         A session, which closes itself at the end of a ``with`` block.
@@ -58,11 +72,13 @@ def open_session(
         NotInstalledError: the backend or device is not there; nothing else is taken in its place.
     """
     path = Path(artifact)
-    if path.suffix in (".engine", ".plan"):
-        raise ArtifactError(f"{path}: this version cannot open TensorRT plans yet. Open the ONNX file.")
     threads = default_threads() if threads is None else threads
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}.")
+    if path.suffix in (".engine", ".plan"):
+        return _open_plan(path, backend, device, threads, manifest, memory or "cuda-python", allow_host_code)
+    if memory is not None or allow_host_code:
+        raise InputError(f"{path}: memory and allow_host_code are for TensorRT plans, this is an ONNX file.")
     file = read_onnx(path)
     manifest = manifest or _own_manifest(file, path)
     check_manifest(manifest, file, path)
@@ -75,6 +91,34 @@ def open_session(
     )
     name, loaded = open_backend(network, backend, device, threads)
     return Session(manifest, name, loaded, threads)
+
+
+def _open_plan(
+    path: Path,
+    backend: BackendName,
+    device: DeviceName,
+    threads: int,
+    manifest: Manifest | None,
+    memory: MemoryName,
+    allow_host_code: bool,
+) -> "Session":
+    from reidruntime.backends.tensorrt import TensorRtBackend
+
+    if backend not in ("auto", "tensorrt") or device == "cpu":
+        raise InputError(
+            f"{path}: a TensorRT plan runs with TensorRT on a GPU. Leave backend and device out."
+        )
+    if not path.is_file():
+        raise ArtifactError(f"{path}: there is no such file.")
+    if manifest is None:
+        beside = engine_manifest_path(path)
+        if not beside.is_file():
+            raise ArtifactError(
+                f"{path}: its manifest {beside.name} is not beside it. Copy both files, or build with reidexport trt."
+            )
+        manifest = manifest_from_json(beside.read_text(), str(beside))
+    loaded = TensorRtBackend(path, manifest, memory=memory, allow_host_code=allow_host_code)
+    return Session(manifest, "tensorrt", loaded, threads)
 
 
 def default_threads() -> int:
@@ -152,23 +196,33 @@ class Session:
         size = self._batch_size(batch_size)
         numbered = iter(enumerate(images))
         pending: deque[Future[_Prepared]] = deque()
+        started: deque[tuple[list[int], Callable[[], Features]]] = deque()
+        in_flight = self._network.in_flight if isinstance(self._network, PipelinedBackend) else 1
         with ThreadPoolExecutor(self._threads, "reidruntime", _let_the_network_go_first) as workers:
             try:
                 while True:
                     while len(pending) <= self._threads and (batch := list(islice(numbered, size))):
                         pending.append(workers.submit(self._prepare, batch))
                     if not pending:
-                        return
+                        break
                     indices, pixels, bad = pending.popleft().result()
                     for index, error in bad:
                         if on_bad_image is None:
                             raise error
                         on_bad_image(index, error)
                     if indices:
-                        yield indices, self.run(pixels)
+                        started.append((indices, self._start(pixels)))
+                    if len(started) >= in_flight:
+                        indices, answer = started.popleft()
+                        yield indices, answer()
+                while started:
+                    indices, answer = started.popleft()
+                    yield indices, answer()
             finally:
                 for future in pending:
                     future.cancel()
+                for _, answer in started:
+                    answer()  # a batch under way holds buffers until it is asked for its answer
 
     def run(self, batch: Image8) -> Features:
         """Answer images that already have the artifact's size and channel order.
@@ -191,11 +245,41 @@ class Session:
                 f"got {batch.dtype} of shape {batch.shape}."
             )
         limit = self.manifest.batch_profile.maximum or max(len(batch), 1)
-        parts = [self._answer(batch[start : start + limit]) for start in range(0, len(batch), limit)]
+        parts = [self._start(batch[start : start + limit])() for start in range(0, len(batch), limit)]
         return np.concatenate(parts) if parts else self._no_features()
+
+    def run_tensor(self, images: Any) -> Any:
+        """Answer a torch tensor that is on the GPU, without copying it; TensorRT plans only. One caller at a time.
+
+        Args:
+            images: as the artifact's own input: its dtype, layout and a batch within its profile.
+
+        Returns:
+            A torch tensor on the GPU, shape (N, feature dimension), ready in the order of torch's current stream.
+
+        Raises:
+            InputError: the backend does not take tensors, or this one is not of the right dtype, shape or device.
+            GpuError: the GPU fails.
+        """
+        if not isinstance(self._network, PipelinedBackend):
+            raise InputError(
+                f"Backend {self.backend} takes arrays, not tensors on a GPU. Open a TensorRT plan."
+            )
+        spec, profile = self.manifest.input, self.manifest.batch_profile
+        dtype, shape = str(images.dtype).removeprefix("torch."), tuple(images.shape)
+        if dtype != spec.dtype or shape[1:] != spec.shape[1:] or images.device.type != "cuda":
+            raise InputError(
+                f"Expected a {spec.dtype} tensor of shape {('N', *spec.shape[1:])} on cuda, got {dtype} of shape "
+                f"{shape} on {images.device}."
+            )
+        if not profile.minimum <= shape[0] <= (profile.maximum or shape[0]):
+            raise InputError(f"Expected a batch of {profile.minimum} to {profile.maximum}, got {shape[0]}.")
+        return self._network.run_tensor(images)
 
     def close(self) -> None:
         """Give the network's memory back; the session cannot be used any more."""
+        if isinstance(self._network, PipelinedBackend):
+            self._network.close()
         self._network = None
 
     def __enter__(self) -> "Session":
@@ -227,14 +311,14 @@ class Session:
                 bad.append((index, error))
         return indices, pixels[: len(indices)], bad
 
-    def _answer(self, batch: Image8) -> Features:
-        """One run of the network, its last row repeated up to the smallest batch that the artifact takes."""
+    def _start(self, batch: Image8) -> Callable[[], Features]:
+        """Start a batch, its last row repeated up to the smallest batch that the artifact takes."""
         if self._network is None:
             raise InputError("The session is closed. Open it again with open_session().")
         missing = max(self.manifest.batch_profile.minimum - len(batch), 0)
         padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-        answer = self._network.run(self._tensor(padded))
-        return answer.reshape(len(padded), -1)[: len(batch)].astype(np.float32, copy=False)
+        answer = submit(self._network, self._tensor(padded))
+        return lambda: answer().reshape(len(padded), -1)[: len(batch)].astype(np.float32, copy=False)
 
     def _tensor(self, batch: Image8) -> NDArray[Any]:
         preprocess = self.manifest.preprocess

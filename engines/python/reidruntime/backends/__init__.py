@@ -1,18 +1,21 @@
 """One file per inference engine, and the choice between them."""
 
-import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from numpy.typing import NDArray
 
 from reidruntime.errors import ArtifactError, InputError, NotInstalledError
 from reidruntime.manifest import Precision
+from reidruntime.tensorrt_library import first_gpu
 
-BackendName = Literal["auto", "onnxruntime", "openvino"]
+BackendName = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+OnnxBackendName = Literal["onnxruntime", "openvino", "tensorrt-rtx"]
+Answer = Callable[[], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Backend(Protocol):
 
         Raises:
             ArtifactError: the backend fails, for example for lack of memory.
+            GpuError: the GPU does.
         """
         ...
 
@@ -45,10 +49,45 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class PipelinedBackend(Backend, Protocol):
+    """A backend in which several batches may be under way at once, so that copies overlap with computing.
+
+    Attributes:
+        in_flight: how many batches keep it busy.
+    """
+
+    in_flight: int
+
+    def submit(self, batch: NDArray[Any]) -> Answer:
+        """Start a batch; what is returned waits for its answer, and must be called once.
+
+        Raises:
+            GpuError: the GPU fails; here or when the answer is asked for.
+        """
+        ...
+
+    def run_tensor(self, images: Any) -> Any:
+        """Answer a torch tensor on the GPU with another, without copies."""
+        ...
+
+    def close(self) -> None:
+        """Give the GPU's memory back."""
+        ...
+
+
+def submit(backend: Backend, batch: NDArray[Any]) -> Answer:
+    """Start a batch where the backend can, else answer it at once."""
+    if isinstance(backend, PipelinedBackend):
+        return backend.submit(batch)
+    features = backend.run(batch)
+    return lambda: features
+
+
 def open_backend(
     network: Network, backend: BackendName, device: DeviceName, threads: int
-) -> tuple[Literal["onnxruntime", "openvino"], Backend]:
-    """Load a network where :func:`choose` says.
+) -> tuple[OnnxBackendName, Backend]:
+    """Load an ONNX file where :func:`choose` says.
 
     Returns:
         The backend's name and the backend.
@@ -58,6 +97,15 @@ def open_backend(
         NotInstalledError: the backend or the device is not there.
         ArtifactError: the backend refuses the file.
     """
+    if backend == "tensorrt":
+        raise InputError(
+            f"{network.path}: TensorRT runs engines. Build one (reidexport trt {network.path.name}), or take backend "
+            "onnxruntime with device cuda."
+        )
+    if backend == "tensorrt-rtx":
+        from reidruntime.backends.tensorrt_rtx import TensorRtRtxBackend
+
+        return backend, TensorRtRtxBackend(network)
     name, place = choose(backend, device, depthwise=network.depthwise and network.precision == "fp32")
     if name == "openvino":
         from reidruntime.backends.openvino import OpenVinoBackend
@@ -135,16 +183,4 @@ def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
 def _cuda_is_ready() -> bool:
     from reidruntime.backends.onnxruntime import cuda_is_installed
 
-    return cuda_is_installed() and _num_gpus() > 0
-
-
-def _num_gpus() -> int:
-    """How many GPUs NVIDIA's driver offers to this process; 0 without a driver."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+    return cuda_is_installed() and first_gpu() is not None

@@ -1,0 +1,260 @@
+"""TensorRT: a plan, and lanes in which batches run beside each other."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidruntime.backends import Answer
+from reidruntime.device_memory import Bytes, DeviceMemory, MemoryName, open_device_memory
+from reidruntime.engine_checks import check_engine
+from reidruntime.errors import ArtifactError, GpuError, NotInstalledError
+from reidruntime.manifest import Engine, Manifest, file_sha256
+from reidruntime.tensorrt_library import first_gpu, import_tensorrt, make_logger
+
+# Two: while the network answers one batch, the next is copied in and the last one out.
+_NUM_LANES = 2
+_RUNS_BEFORE_GRAPH = 1
+_MAX_GRAPHS = 16
+
+
+@dataclass
+class _Lane:
+    """An execution context with a stream and buffers of its own; one batch at a time."""
+
+    context: Any
+    memory: DeviceMemory
+    device_in: int
+    device_out: int
+    pinned_in: Bytes
+    pinned_out: Bytes
+    runs: Counter[int] = field(default_factory=Counter)
+    graphs: dict[int, Callable[[], None]] = field(default_factory=dict)
+
+
+class TensorRtBackend:
+    """A deserialised plan; any number of threads may call it at once, each batch runs in a lane of its own.
+
+    Lanes are made when the plan is opened, and more when more batches are under way than there are lanes. A batch size
+    that comes again is captured as a CUDA graph.
+    """
+
+    in_flight = _NUM_LANES
+
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        *,
+        memory: MemoryName = "cuda-python",
+        allow_host_code: bool = False,
+    ) -> None:
+        """Check the plan against this machine, and load it.
+
+        Raises:
+            NotInstalledError: TensorRT, the memory's library or the GPU is missing.
+            ArtifactError: the plan does not fit this machine or its manifest, or TensorRT refuses it.
+            GpuError: CUDA fails.
+        """
+        flavor = manifest.engine.flavor if manifest.engine else "tensorrt"
+        trt = import_tensorrt(flavor)
+        gpu = first_gpu()
+        if gpu is None:
+            raise NotInstalledError(
+                f"{path}: a TensorRT engine needs an NVIDIA GPU, none is here (nvidia-smi)."
+            )
+        facts = check_engine(manifest, path, trt.__version__, gpu, allow_host_code=allow_host_code)
+        self._path, self._manifest, self._memory_name = path, manifest, memory
+        self._messages: list[str] = []
+        self._logger = make_logger(
+            trt, lambda text, is_error: self._messages.append(text) if is_error else None
+        )
+        self._runtime = trt.Runtime(self._logger)
+        self._runtime.engine_host_code_allowed = allow_host_code
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            raise ArtifactError(f"{path}: TensorRT {trt.__version__} cannot load it: {self._said()}")
+        if facts.weights_stripped:
+            self._refit(trt, facts)
+        self._check_tensors(trt)
+        self._graphs_allowed = flavor == "tensorrt"  # TensorRT for RTX captures graphs by itself
+        self._idle: SimpleQueue[_Lane] = SimpleQueue()
+        self._lanes: list[_Lane] = []
+        for _ in range(_NUM_LANES):
+            self._idle.put(self._new_lane())
+        self._tensor_context: Any = None
+        self._description = f"TensorRT {trt.__version__}, {gpu.name}, {manifest.precision}, memory {memory}"
+
+    def submit(self, batch: NDArray[Any]) -> Answer:
+        """Enqueue the copy in, the network and the copy out of a batch, which must be within the batch profile."""
+        lane = self._free_lane()
+        started = False
+        try:
+            self._enqueue(lane, batch)
+            started = True
+        finally:
+            if not started:
+                self._idle.put(lane)
+
+        def answer() -> NDArray[Any]:
+            try:
+                lane.memory.wait()
+                shape = (len(batch), *self._row(self._manifest.output.shape))
+                size = prod(shape) * np.dtype(self._manifest.output.dtype).itemsize
+                return lane.pinned_out[:size].view(self._manifest.output.dtype).reshape(shape).copy()
+            finally:
+                self._idle.put(lane)
+
+        return answer
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Answer one batch; raises GpuError where CUDA or TensorRT fails."""
+        return self.submit(batch)()
+
+    def run_tensor(self, images: Any) -> Any:
+        """Answer a torch tensor on the GPU without a copy, on torch's current stream.
+
+        One caller at a time. The answer is a torch tensor on the GPU, ready in stream order.
+        """
+        import torch
+
+        if self._tensor_context is None:
+            self._tensor_context = self._engine.create_execution_context()
+        context, stream = self._tensor_context, torch.cuda.current_stream().cuda_stream
+        images = images.contiguous()
+        shape = (len(images), *self._row(self._manifest.output.shape))
+        features = torch.empty(shape, dtype=getattr(torch, self._manifest.output.dtype), device=images.device)
+        self._accepted(context.set_input_shape(self._manifest.input.name, tuple(images.shape)), len(images))
+        self._accepted(context.set_tensor_address(self._manifest.input.name, images.data_ptr()), len(images))
+        self._accepted(
+            context.set_tensor_address(self._manifest.output.name, features.data_ptr()), len(images)
+        )
+        self._accepted(context.execute_async_v3(stream), len(images))
+        # The allocator must not reuse the images while the network reads them.
+        images.record_stream(torch.cuda.current_stream())
+        return features
+
+    def describe(self) -> str:
+        """Version, GPU, precision, library of the device memory."""
+        return self._description
+
+    def close(self) -> None:
+        """Free the lanes and the plan."""
+        for lane in self._lanes:
+            lane.memory.wait()
+            lane.graphs.clear()
+            lane.context = None
+            lane.memory.close()
+        self._lanes.clear()
+        self._tensor_context = self._engine = None
+
+    def _enqueue(self, lane: _Lane, batch: NDArray[Any]) -> None:
+        size = batch.nbytes
+        lane.pinned_in[:size] = np.ascontiguousarray(batch).reshape(-1).view(np.uint8)
+        lane.memory.copy_in(lane.pinned_in[:size], lane.device_in)
+        if launch := self._graph(lane, batch):
+            launch()
+        else:
+            self._set_shape(lane, batch)
+            self._execute(lane, len(batch))
+        rows = len(batch) * prod(self._row(self._manifest.output.shape))
+        out_size = rows * np.dtype(self._manifest.output.dtype).itemsize
+        lane.memory.copy_out(lane.device_out, lane.pinned_out[:out_size])
+
+    def _graph(self, lane: _Lane, batch: NDArray[Any]) -> Callable[[], None] | None:
+        """The CUDA graph of a batch size, captured when the size comes again: the first run lets TensorRT set up."""
+        size = len(batch)
+        lane.runs[size] += 1
+        ready = self._graphs_allowed and lane.runs[size] > _RUNS_BEFORE_GRAPH
+        if size not in lane.graphs and ready and len(lane.graphs) < _MAX_GRAPHS:
+            self._set_shape(lane, batch)
+            captured = lane.memory.captured(lambda: self._execute(lane, size))
+            if captured is not None:
+                lane.graphs[size] = captured
+        return lane.graphs.get(size)
+
+    def _set_shape(self, lane: _Lane, batch: NDArray[Any]) -> None:
+        self._accepted(lane.context.set_input_shape(self._manifest.input.name, batch.shape), len(batch))
+
+    def _execute(self, lane: _Lane, batch_size: int) -> None:
+        self._accepted(lane.context.execute_async_v3(lane.memory.stream), batch_size)
+
+    def _accepted(self, done: bool, batch_size: int) -> None:
+        if not done:
+            raise GpuError(f"{self._path}: TensorRT fails on a batch of {batch_size}: {self._said()}")
+
+    def _free_lane(self) -> _Lane:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            return self._new_lane()
+
+    def _new_lane(self) -> _Lane:
+        memory = open_device_memory(self._memory_name)
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise GpuError(
+                f"{self._path}: no execution context, as a rule for lack of memory: {self._said()}"
+            )
+        largest = self._manifest.batch_profile.maximum or 1
+        sizes = [
+            largest * prod(self._row(spec.shape)) * np.dtype(spec.dtype).itemsize
+            for spec in (self._manifest.input, self._manifest.output)
+        ]
+        device_in, device_out = (memory.device_buffer(size) for size in sizes)
+        pinned_in, pinned_out = (memory.pinned_buffer(size) for size in sizes)
+        self._accepted(context.set_tensor_address(self._manifest.input.name, device_in), largest)
+        self._accepted(context.set_tensor_address(self._manifest.output.name, device_out), largest)
+        lane = _Lane(context, memory, device_in, device_out, pinned_in, pinned_out)
+        self._lanes.append(lane)
+        return lane
+
+    def _refit(self, trt: Any, facts: Engine) -> None:
+        """Put the weights back that were left out of the plan, from the ONNX file it was built from."""
+        onnx = self._path.with_name(facts.onnx_name)
+        if not onnx.is_file() or file_sha256(onnx) != facts.onnx_sha256:
+            raise ArtifactError(
+                f"{self._path}: built without weights, which come from {onnx} (sha256 {facts.onnx_sha256[:12]}…): that "
+                "file is missing or another one. Copy it there, or build without --strip-weights."
+            )
+        refitter = trt.Refitter(self._engine, self._logger)
+        parser = trt.OnnxParserRefitter(refitter, self._logger)
+        if not parser.refit_from_file(str(onnx)) or not refitter.refit_cuda_engine():
+            said = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+            raise ArtifactError(f"{self._path}: the weights of {onnx} do not fit: {said or self._said()}")
+
+    def _check_tensors(self, trt: Any) -> None:
+        """Compare the plan's own names, types and batch sizes with the manifest's."""
+        engine, manifest = self._engine, self._manifest
+        names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
+        if names != {manifest.input.name, manifest.output.name}:
+            raise ArtifactError(
+                f"{self._path}: the manifest names {manifest.input.name} and {manifest.output.name}, the plan has "
+                f"{sorted(names)}. Build it again."
+            )
+        for spec in (manifest.input, manifest.output):
+            found = np.dtype(trt.nptype(engine.get_tensor_dtype(spec.name))).name
+            if found != spec.dtype:
+                raise ArtifactError(
+                    f"{self._path}: {spec.name} is {found} in the plan, {spec.dtype} in the manifest. Build it again."
+                )
+        smallest, _, largest = engine.get_tensor_profile_shape(manifest.input.name, 0)
+        profile = manifest.batch_profile
+        if (smallest[0], largest[0]) != (profile.minimum, profile.maximum):
+            raise ArtifactError(
+                f"{self._path}: the plan takes batches of {smallest[0]} to {largest[0]}, the manifest says "
+                f"{profile.minimum} to {profile.maximum}. Build it again."
+            )
+
+    def _said(self) -> str:
+        return "; ".join(self._messages) or "it gave no reason"
+
+    @staticmethod
+    def _row(shape: tuple[int | None, ...]) -> tuple[int, ...]:
+        return tuple(size or 1 for size in shape[1:])

@@ -1,0 +1,76 @@
+"""Device memory through torch, which then counts and pools it together with the application's own tensors."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from reidruntime.device_memory import Bytes
+from reidruntime.errors import NotInstalledError
+
+
+class TorchMemory:
+    """See :class:`reidruntime.device_memory.DeviceMemory`."""
+
+    def __init__(self) -> None:
+        """Make the stream; raises NotInstalledError without torch or without a GPU that it can use."""
+        try:
+            import torch
+        except ImportError as error:
+            raise NotInstalledError(
+                "torch is not installed: pip install torch, or take another memory"
+            ) from error
+        if not torch.cuda.is_available():
+            raise NotInstalledError("torch finds no GPU. Check the driver with nvidia-smi.")
+        self._torch: Any = torch
+        self._stream: Any = self._torch.cuda.Stream()
+        self.stream = int(self._stream.cuda_stream)
+        self._device: dict[int, Any] = {}
+        self._pinned: dict[int, Any] = {}
+
+    def device_buffer(self, num_bytes: int) -> int:
+        """Allocate on the GPU."""
+        buffer = self._torch.empty(num_bytes, dtype=self._torch.uint8, device="cuda")
+        self._device[buffer.data_ptr()] = buffer
+        return int(buffer.data_ptr())
+
+    def pinned_buffer(self, num_bytes: int) -> Bytes:
+        """Allocate page-locked host memory."""
+        buffer = self._torch.empty(num_bytes, dtype=self._torch.uint8, pin_memory=True)
+        self._pinned[buffer.data_ptr()] = buffer
+        view: Bytes = np.asarray(buffer.numpy())
+        return view
+
+    def copy_in(self, pinned: Bytes, address: int) -> None:
+        """Enqueue a copy to the GPU."""
+        with self._torch.cuda.stream(self._stream):
+            self._device[address][: pinned.nbytes].copy_(self._host(pinned), non_blocking=True)
+
+    def copy_out(self, address: int, pinned: Bytes) -> None:
+        """Enqueue a copy from the GPU."""
+        with self._torch.cuda.stream(self._stream):
+            self._host(pinned).copy_(self._device[address][: pinned.nbytes], non_blocking=True)
+
+    def wait(self) -> None:
+        """Wait until everything enqueued is done."""
+        self._stream.synchronize()
+
+    def captured(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record what ``work`` enqueues as a CUDA graph."""
+        graph = self._torch.cuda.CUDAGraph()
+        with self._torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            work()
+        return lambda: self._launch(graph)
+
+    def close(self) -> None:
+        """Free everything."""
+        self.wait()
+        self._device.clear()
+        self._pinned.clear()
+
+    def _launch(self, graph: Any) -> None:
+        with self._torch.cuda.stream(self._stream):
+            graph.replay()
+
+    def _host(self, pinned: Bytes) -> Any:
+        return self._pinned[pinned.ctypes.data][: pinned.nbytes]

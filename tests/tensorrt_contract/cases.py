@@ -1,0 +1,297 @@
+"""Runs the code that uses TensorRT against stand-ins of its real bindings; started by ``test_tensorrt_contract.py``."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorrt_bindings
+from reidruntime import open_session, tensorrt_library
+from reidruntime.backends import tensorrt as backend_module
+from reidruntime.errors import ArtifactError, GpuError
+from reidruntime.manifest import BatchProfile, Manifest, manifest_from_json
+from reidruntime.tensorrt_library import Gpu
+
+from reidexport import trt_build
+from reidexport.errors import EngineError, PrecisionError
+from reidexport.trt_build import BuildOptions, engine_from_onnx
+from reidexport.trt_source import prepared_source
+from tests.reidruntime.models import DIM, HEIGHT, WIDTH, small_manifest, write_artifact
+from tests.tensorrt_contract.standins import Bindings, StandIn
+
+GPU = Gpu("NVIDIA H100", "9.0", "580.82.07")
+TEN = {
+    "Name": "conv",
+    "LayerType": "CaskConvolution",
+    "Inputs": [{"Format/Datatype": "Row major linear FP16 format"}],
+}
+ELEVEN = {
+    "Name": "conv",
+    "LayerType": "CaskConvolution",
+    "Inputs": [{"Format": "Row major linear", "DataType": "Half"}],
+}
+
+
+class NumpyMemory:
+    """Device memory in host memory."""
+
+    def __init__(self) -> None:
+        self.stream, self.buffers, self.replays, self.closed = 7, {}, 0, False
+
+    def device_buffer(self, num_bytes: int) -> int:
+        """An address, behind which lie that many bytes."""
+        self.buffers[1000 + len(self.buffers)] = np.zeros(num_bytes, np.uint8)
+        return max(self.buffers)
+
+    def pinned_buffer(self, num_bytes: int) -> np.ndarray:
+        """Plain memory."""
+        return np.zeros(num_bytes, np.uint8)
+
+    def copy_in(self, pinned: np.ndarray, address: int) -> None:
+        """Copy at once."""
+        self.buffers[address][: pinned.size] = pinned
+
+    def copy_out(self, address: int, pinned: np.ndarray) -> None:
+        """Copy at once."""
+        pinned[:] = self.buffers[address][: pinned.size]
+
+    def wait(self) -> None:
+        """Nothing to wait for."""
+
+    def captured(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record by calling it once; a replay is counted."""
+
+        def replay() -> None:
+            self.replays += 1
+
+        work()
+        return replay
+
+    def close(self) -> None:
+        """Remember it."""
+        self.closed = True
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bindings]:
+    """The stand-in module in place of ``tensorrt``, on a machine with a GPU, for a network of one FP16 convolution."""
+    bindings = Bindings(tensorrt_bindings)
+    bindings.answers |= {
+        "INetworkDefinition.num_layers": 1,
+        "ILayer.type": tensorrt_bindings.LayerType.CONVOLUTION,
+        "ILayer.num_outputs": 1,
+        "ITensor.dtype": tensorrt_bindings.DataType.HALF,
+        "IBuilderConfig.add_optimization_profile": 0,
+        "EngineInspector.get_engine_information": json.dumps({"Layers": [TEN]}),
+        "ICudaEngine.num_io_tensors": 2,
+        "ICudaEngine.get_tensor_name": lambda index: ("images", "f_i")[index],
+        "ICudaEngine.get_tensor_dtype": lambda name: (
+            tensorrt_bindings.DataType.UINT8 if name == "images" else tensorrt_bindings.DataType.FLOAT
+        ),
+        "ICudaEngine.get_tensor_profile_shape": lambda name, profile: [
+            (n, HEIGHT, WIDTH, 3) for n in (1, 4, 8)
+        ],
+    }
+    monkeypatch.setitem(sys.modules, "tensorrt", bindings)
+    for module in (tensorrt_library, trt_build, backend_module):
+        monkeypatch.setattr(module, "first_gpu", lambda: GPU)
+    yield bindings
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path) -> Path:
+    """An artifact that says it is FP16."""
+    manifest = small_manifest(precision="fp16", layer_precisions={"fp16": 1})
+    return write_artifact(tmp_path / "model.onnx", manifest=manifest)
+
+
+def build(onnx: Path, **options: Any) -> Manifest:
+    """An engine beside the ONNX file, for batches of 1 to 8."""
+    profile = BatchProfile(minimum=1, optimum=4, maximum=8)
+    with prepared_source(onnx, None) as source:
+        return engine_from_onnx(
+            source,
+            onnx.with_suffix(".engine"),
+            options=BuildOptions(
+                batch_profile=profile, timing_cache=onnx.with_name("timing.cache"), **options
+            ),
+        )
+
+
+def test_a_plan_is_built_with_every_option(trt: Bindings, onnx_file: Path) -> None:
+    """Every option reaches the builder through calls that the bindings have, and the manifest says what was built."""
+    manifest = build(
+        onnx_file, workspace_mib=64, optimization_level=5, version_compatible=True, hardware_compatible=True
+    )
+    assert onnx_file.with_suffix(".engine").read_bytes() == b"plan"
+    assert manifest_from_json(onnx_file.with_name("model.engine.json").read_text(), "") == manifest
+    engine = manifest.engine
+    assert engine is not None
+    assert (engine.tensorrt_version, engine.gpu_name, engine.driver_version) == (
+        trt.__version__, "NVIDIA H100", "580.82.07",
+    )  # fmt: skip
+    assert (engine.layers.network, engine.layers.plan) == ({"fp16": 1}, {"fp16": 1})
+    assert trt.assigned["IBuilderConfig.builder_optimization_level"] == 5
+    assert trt.assigned["IBuilderConfig.hardware_compatibility_level"].name == "AMPERE_PLUS"
+    assert trt.assigned["IBuilderConfig.profiling_verbosity"].name == "DETAILED"
+    assert trt.calls.count("IBuilderConfig.set_memory_pool_limit") == 1
+    assert trt.calls.count("IBuilderConfig.clear_flag") == 1  # TF32
+    assert "OnnxParser.parse_from_file" in trt.calls
+
+
+def test_timing_caches_are_merged(trt: Bindings, onnx_file: Path) -> None:
+    """The first build writes the cache, the second reads it and merges what it learned into it."""
+    build(onnx_file)
+    assert onnx_file.with_name("timing.cache").read_bytes() == b"plan"
+    assert "ITimingCache.combine" not in trt.calls
+    build(onnx_file)
+    assert trt.calls.count("ITimingCache.combine") == 1
+
+
+def test_a_timing_cache_of_another_gpu_is_not_taken(trt: Bindings, onnx_file: Path) -> None:
+    """TensorRT refuses it; the build goes on with an empty one."""
+    refusals = iter([False, True])
+    trt.answers["IBuilderConfig.set_timing_cache"] = lambda cache, ignore: next(refusals)
+    build(onnx_file)
+    assert trt.calls.count("IBuilderConfig.set_timing_cache") == 2
+
+
+def test_every_parser_error_is_in_the_message(trt: Bindings, onnx_file: Path) -> None:
+    """A network that the parser refuses leaves no file, and all that the parser said."""
+    texts = iter(["no importer for Foo", "weights are missing"])
+    trt.answers |= {
+        "OnnxParser.parse_from_file": False,
+        "OnnxParser.num_errors": 2,
+        "OnnxParser.get_error": lambda index: StandIn(trt, tensorrt_bindings.ParserError),
+        "ParserError.desc": lambda: next(texts),
+        "ParserError.node": 3,
+    }
+    with pytest.raises(
+        EngineError, match=r"(?s)no importer for Foo \(node 3\).*weights are missing \(node 3\)"
+    ):
+        build(onnx_file)
+    assert sorted(path.name for path in onnx_file.parent.iterdir()) == ["model.onnx"]
+
+
+def test_a_builder_that_gives_nothing_is_an_error(trt: Bindings, onnx_file: Path) -> None:
+    """None instead of a plan leaves no file."""
+    trt.answers["Builder.build_serialized_network"] = lambda network, config: None
+    with pytest.raises(EngineError, match="could not build it"):
+        build(onnx_file)
+    assert not list(onnx_file.parent.glob("*.engine*"))
+
+
+@pytest.mark.parametrize("dialect", [TEN, ELEVEN])
+def test_precision_is_proved_before_and_after(
+    trt: Bindings, onnx_file: Path, dialect: dict[str, Any]
+) -> None:
+    """A float convolution in the network or in the plan is named, and nothing is written; exit status 1."""
+    as_float = json.dumps({"Layers": [dialect]}).replace("FP16", "FP32").replace("Half", "Float")
+    trt.answers["EngineInspector.get_engine_information"] = as_float
+    with pytest.raises(
+        PrecisionError, match=r"1 of 1 convolutions of the plan are not fp16.*\n  conv: fp32"
+    ) as raised:
+        build(onnx_file)
+    assert raised.value.exit_status == 1
+    trt.answers["ITensor.dtype"] = tensorrt_bindings.DataType.FLOAT
+    with pytest.raises(PrecisionError, match=r"of the network are not fp16.*\n  name: fp32"):
+        build(onnx_file)
+    assert not list(onnx_file.parent.glob("*.engine*"))
+
+
+def test_a_session_runs_batches_in_lanes(
+    trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened, run at several batch sizes, captured as graphs and closed, through calls that the bindings have."""
+    memories: list[NumpyMemory] = []
+
+    def open_memory(name: str) -> NumpyMemory:
+        memories.append(NumpyMemory())
+        return memories[-1]
+
+    monkeypatch.setattr(backend_module, "open_device_memory", open_memory)
+    build(onnx_file)
+    images = [np.full((HEIGHT, WIDTH, 3), level, np.uint8) for level in range(40)]
+    with open_session(onnx_file.with_suffix(".engine")) as session:
+        assert session.description.startswith(
+            f"TensorRT {trt.__version__}, NVIDIA H100, fp16, memory cuda-python"
+        )
+        features = session.embed(images, batch_size=8)
+        assert features.shape == (40, DIM)
+        assert session.run(np.stack(images[:3])).shape == (3, DIM)
+    assert len(memories) == 2
+    assert all(memory.closed for memory in memories)
+    # Five batches of eight over two lanes: each runs one, captures the second and replays from then on. One run of three.
+    assert trt.calls.count("IExecutionContext.execute_async_v3") == 2 + 2 + 1
+    assert sum(memory.replays for memory in memories) == 3
+    assert trt.calls.count("ICudaEngine.create_execution_context") == 2
+
+
+def test_a_stripped_plan_is_refitted(trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights come from the ONNX file beside the plan, and from that very file only."""
+    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: NumpyMemory())
+    manifest = build(onnx_file, strip_weights=True)
+    assert manifest.engine is not None
+    assert manifest.engine.weights_stripped
+    open_session(onnx_file.with_suffix(".engine")).close()
+    assert "OnnxParserRefitter.refit_from_file" in trt.calls
+    assert "Refitter.refit_cuda_engine" in trt.calls
+    onnx_file.write_bytes(onnx_file.read_bytes() + b" ")
+    with pytest.raises(ArtifactError, match="that file is missing or another one"):
+        open_session(onnx_file.with_suffix(".engine"))
+
+
+def test_a_version_compatible_plan_needs_consent(
+    trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It carries code: it is loaded only when the caller says that code may run."""
+    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: NumpyMemory())
+    build(onnx_file, version_compatible=True)
+    engine = onnx_file.with_suffix(".engine")
+    with pytest.raises(ArtifactError, match="allow_host_code=True"):
+        open_session(engine)
+    open_session(engine, allow_host_code=True).close()
+    assert trt.assigned["Runtime.engine_host_code_allowed"] is True
+
+
+@pytest.mark.parametrize(
+    ("member", "answer", "words"),
+    [
+        ("Runtime.deserialize_cuda_engine", lambda plan: None, "cannot load it"),
+        ("ICudaEngine.num_io_tensors", 1, r"the plan has \['images'\]"),
+        (
+            "ICudaEngine.get_tensor_dtype",
+            tensorrt_bindings.DataType.HALF,
+            "images is float16 in the plan, uint8",
+        ),
+        ("ICudaEngine.get_tensor_profile_shape", [(1,), (1,), (1,)], "the plan takes batches of 1 to 1"),
+    ],
+)
+def test_a_plan_that_is_not_what_its_manifest_says(
+    trt: Bindings, onnx_file: Path, member: str, answer: Any, words: str
+) -> None:
+    """What the plan itself tells is compared with the manifest before the first batch."""
+    build(onnx_file)
+    trt.answers[member] = answer
+    with pytest.raises(ArtifactError, match=words):
+        open_session(onnx_file.with_suffix(".engine"))
+
+
+def test_a_run_that_fails_is_an_error(
+    trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """False from TensorRT raises, and the session can be used again."""
+    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: NumpyMemory())
+    build(onnx_file)
+    batch = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
+    with open_session(onnx_file.with_suffix(".engine")) as session:
+        trt.answers["IExecutionContext.execute_async_v3"] = False
+        for _ in range(5):
+            with pytest.raises(GpuError, match="TensorRT fails on a batch of 2"):
+                session.run(batch)
+        trt.answers["IExecutionContext.execute_async_v3"] = True
+        assert session.run(batch).shape == (2, DIM)
+    assert trt.calls.count("ICudaEngine.create_execution_context") == 2
