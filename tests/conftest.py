@@ -1,6 +1,8 @@
 """What several tests share: a real data set where there is one, and a drawn one everywhere."""
 
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 from reidruntime.manifest import Preprocess
 
 from reidexport.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint, save_checkpoint
+from reidexport.cli import main
 from reidexport.datasets import Dataset
 from reidexport.graph import graph_from_checkpoint
 from reidexport.models import Architecture, Baseline
@@ -59,3 +62,31 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     onnx_from_graph(graph, files.onnx)
     onnx_from_graph(graph, files.fp16, precision="fp16")
     return files
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command returned and printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """``reidexport ARGUMENTS`` through its entry point, in this process."""
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["reidexport", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return Done(status, *capsys.readouterr())
+
+    return call

@@ -4,47 +4,16 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
-from reidexport.cli import main
 from reidexport.cli.app import app
 from reidexport.datasets import Dataset
-from tests.conftest import Exported
+from tests.conftest import Exported, Run
 
 ROOT = Path(__file__).parents[1]
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command returned and printed."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """``reidexport ARGUMENTS`` through its entry point, in this process."""
-
-    def call(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["reidexport", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        return Done(status, *capsys.readouterr())
-
-    return call
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,7 @@
 """The code's every use of TensorRT exists in TensorRT 10.16 and in 11.4, as their own Python bindings say.
 
-The bindings are real, the libraries under them are stubs that only let them be imported; ``cases.py`` runs the build and
-the session against stand-ins that are generated from them.
+The bindings are real, the libraries under them are stubs that only let them be imported; ``cases.py`` runs the build
+and the session against stand-ins that are generated from them.
 """
 
 import os

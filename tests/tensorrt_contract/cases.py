@@ -224,7 +224,7 @@ def test_a_session_runs_batches_in_lanes(
         assert session.run(np.stack(images[:3])).shape == (3, DIM)
     assert len(memories) == 2
     assert all(memory.closed for memory in memories)
-    # Five batches of eight over two lanes: each runs one, captures the second and replays from then on. One run of three.
+    # Five batches of eight over two lanes: each runs one, captures the second, replays from then on. One run of three.
     assert trt.calls.count("IExecutionContext.execute_async_v3") == 2 + 2 + 1
     assert sum(memory.replays for memory in memories) == 3
     assert trt.calls.count("ICudaEngine.create_execution_context") == 2
