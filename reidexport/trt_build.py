@@ -224,12 +224,13 @@ def _layers_of_finished_plan(trt: Any, logger: Any, plan: Any, messages: _Messag
 
 
 def _parser_failure(parser: Any, messages: _Messages, source: EngineSource) -> str:
-    said = [
-        f"{error.desc()} (node {error.node()})" if error.node() >= 0 else error.desc()
-        for error in (parser.get_error(index) for index in range(parser.num_errors))
-    ]
-    reasons = said or messages.errors or ["it gave no reason"]
-    return f"{source.name}: TensorRT's parser refuses it:\n  " + "\n  ".join(reasons)
+    reasons = []
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        place = f" (node {error.node_name()!r}, {error.node_operator()})" if error.node() >= 0 else ""
+        reasons.append(error.desc() + place)
+    reasons += [text for text in messages.errors if not any(reason in text for reason in reasons)]
+    return f"{source.name}: TensorRT's parser refuses it:\n  " + ("\n  ".join(reasons) or "it gave no reason")
 
 
 def _profile(source: EngineSource, options: BuildOptions) -> BatchProfile:

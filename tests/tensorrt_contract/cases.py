@@ -167,10 +167,10 @@ def test_every_parser_error_is_in_the_message(trt: Bindings, onnx_file: Path) ->
         "OnnxParser.num_errors": 2,
         "OnnxParser.get_error": lambda index: StandIn(trt, tensorrt_bindings.ParserError),
         "ParserError.desc": lambda: next(texts),
-        "ParserError.node": 3,
+        "ParserError.node_operator": "Foo",
     }
     with pytest.raises(
-        EngineError, match=r"(?s)no importer for Foo \(node 3\).*weights are missing \(node 3\)"
+        EngineError, match=r"(?s)no importer for Foo \(node 'name', Foo\).*weights are missing \(node"
     ):
         build(onnx_file)
     assert sorted(path.name for path in onnx_file.parent.iterdir()) == ["model.onnx"]
