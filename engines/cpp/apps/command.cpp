@@ -1,0 +1,132 @@
+#include "command.h"
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <iostream>
+#include <set>
+
+namespace apps {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::set<std::string> kImageSuffixes = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"};
+constexpr int kFirstLongOption = 256;
+
+bool is_image(const fs::directory_entry& entry) {
+    std::string suffix = entry.path().extension();
+    std::transform(suffix.begin(), suffix.end(), suffix.begin(), [](unsigned char c) { return std::tolower(c); });
+    return entry.is_regular_file() && kImageSuffixes.contains(suffix);
+}
+
+std::vector<std::string> images_in(const std::string& folder) {
+    std::vector<std::string> found;
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+        if (is_image(entry)) found.push_back(entry.path());
+    }
+    if (found.empty()) throw UsageError(folder + ": the folder holds no image.");
+    std::sort(found.begin(), found.end());
+    return found;
+}
+
+/// Removes its file unless that has been renamed.
+struct Temporary {
+    std::string path;
+    ~Temporary() { ::unlink(path.c_str()); }
+};
+
+}  // namespace
+
+std::vector<std::string> read_arguments(int argc, char** argv, const std::vector<Option>& options, const char* help) {
+    std::string letters;
+    std::vector<option> table;
+    for (std::size_t i = 0; i < options.size(); ++i) {
+        if (options[i].letter != 0) letters += std::string(1, options[i].letter) + ":";
+        table.push_back({options[i].name.c_str(), required_argument, nullptr, kFirstLongOption + static_cast<int>(i)});
+    }
+    const int help_code = kFirstLongOption + static_cast<int>(options.size());
+    table.push_back({"help", no_argument, nullptr, help_code});
+    table.push_back({});
+    int code = 0;
+    while ((code = getopt_long(argc, argv, letters.c_str(), table.data(), nullptr)) != -1) {
+        if (code == '?') throw UsageError("see --help");
+        if (code == help_code) {
+            std::cout << help;
+            std::exit(0);
+        }
+        const auto chosen = std::find_if(options.begin(), options.end(), [&](const Option& known) {
+            return code == known.letter || code == kFirstLongOption + (&known - options.data());
+        });
+        chosen->take(optarg);
+    }
+    return {argv + optind, argv + argc};
+}
+
+std::size_t positive(const std::string& text, const std::string& option) {
+    int value = 0;
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (problem != std::errc() || end != text.data() + text.size() || value < 1) {
+        throw UsageError("--" + option + " '" + text + "': expected a whole number from 1 on.");
+    }
+    return static_cast<std::size_t>(value);
+}
+
+std::vector<std::string> find_images(const std::vector<std::string>& sources) {
+    std::vector<std::string> found;
+    std::set<std::string> seen;
+    for (const std::string& source : sources) {
+        if (!fs::exists(source)) throw UsageError(source + ": no such file or folder.");
+        for (const std::string& path : fs::is_directory(source) ? images_in(source) : std::vector{source}) {
+            if (seen.insert(path).second) found.push_back(path);
+        }
+    }
+    return found;
+}
+
+void write_whole(const std::string& path, const std::string& content) {
+    const std::string target = fs::exists(path) ? fs::canonical(path).string() : path;
+    if (fs::exists(target) && !fs::is_regular_file(target)) throw UsageError(path + ": is not a regular file.");
+    Temporary temporary{target + ".XXXXXX"};
+    const int file = ::mkstemp(temporary.path.data());
+    if (file < 0) throw UsageError(path + ": cannot write there (" + std::strerror(errno) + ").");
+    bool is_whole = ::fchmod(file, 0644) == 0;
+    for (std::size_t done = 0; is_whole && done < content.size();) {
+        const ssize_t written = ::write(file, content.data() + done, content.size() - done);
+        is_whole = written > 0;
+        done += is_whole ? static_cast<std::size_t>(written) : 0;
+    }
+    is_whole = is_whole && ::fsync(file) == 0;
+    const std::string reason = std::strerror(errno);
+    ::close(file);
+    if (!is_whole || std::rename(temporary.path.c_str(), target.c_str()) != 0) {
+        throw UsageError(path + ": cannot be written (" + reason + ").");
+    }
+}
+
+int exit_status_of(const std::function<void()>& body) {
+    try {
+        body();
+        return 0;
+    } catch (const reidruntime::Error& error) {
+        std::cerr << "error: " << error.what() << '\n';
+        return error.status() == REID_ERROR_NOT_INSTALLED || error.status() == REID_ERROR_RUN ? 3 : 2;
+    } catch (const std::bad_alloc&) {
+        std::cerr << "error: out of memory\n";
+        return 3;
+    } catch (const std::exception& error) {
+        std::cerr << "error: " << error.what() << '\n';
+        return 2;
+    }
+}
+
+}  // namespace apps

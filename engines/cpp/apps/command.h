@@ -1,0 +1,49 @@
+// What both programs share: arguments, images, files that appear whole, and exit statuses.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "reidruntime/reidruntime.hpp"
+
+namespace apps {
+
+/// A mistake of the caller: exit status 2.
+class UsageError : public std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+/// One command-line option: its name without dashes, its one letter or 0, and what takes its value.
+struct Option {
+    std::string name;
+    char letter;
+    std::function<void(const std::string&)> take;
+};
+
+/// Read the command line; --help prints `help` and leaves with status 0.
+///
+/// @return the arguments that are no options, in order.
+/// @throws UsageError: an option is unknown or lacks its value.
+std::vector<std::string> read_arguments(int argc, char** argv, const std::vector<Option>& options, const char* help);
+
+/// A whole number from 1 on.
+///
+/// @throws UsageError naming `option`.
+std::size_t positive(const std::string& text, const std::string& option);
+
+/// The images behind files (whatever their suffix) and folders (searched deeply, in order of name), each once.
+///
+/// @throws UsageError: a source does not exist or holds no image.
+std::vector<std::string> find_images(const std::vector<std::string>& sources);
+
+/// Write a file that appears whole or not at all; an old one is replaced only by a whole new one.
+///
+/// @throws UsageError: the folder cannot be written to.
+void write_whole(const std::string& path, const std::string& content);
+
+/// Run a program's body and turn what it throws into messages and exit statuses: 0 done, 2 bad input or usage, 3 something
+/// is not installed or the machine failed.
+int exit_status_of(const std::function<void()>& body);
+
+}  // namespace apps

@@ -1,0 +1,68 @@
+#include "machine.h"
+
+#include <sched.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "reidruntime/reidruntime.h"
+
+namespace apps {
+namespace {
+
+/// What stands after the colon in the first line that begins with `key`, or "".
+std::string value_in(const std::filesystem::path& path, const std::string& key) {
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);) {
+        const std::size_t colon = line.find(':');
+        if (line.starts_with(key) && colon != std::string::npos) {
+            const std::size_t start = line.find_first_not_of(" \t", colon + 1);
+            return start == std::string::npos ? "" : line.substr(start);
+        }
+    }
+    return "";
+}
+
+std::vector<std::string> gpus() {
+    const std::filesystem::path root = "/proc/driver/nvidia/gpus";
+    std::vector<std::string> folders, models;
+    std::error_code none;
+    for (const auto& folder : std::filesystem::directory_iterator(root, none)) folders.push_back(folder.path());
+    std::sort(folders.begin(), folders.end());
+    for (const std::string& folder : folders) {
+        models.push_back(value_in(std::filesystem::path(folder) / "information", "Model"));
+    }
+    return models;
+}
+
+}  // namespace
+
+nlohmann::ordered_json machine_info() {
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    sched_getaffinity(0, sizeof allowed, &allowed);
+    utsname system{};
+    uname(&system);
+    double load = 0;
+    getloadavg(&load, 1);
+    const long mebibyte = 1 << 20;
+    return {
+        {"cpu", value_in("/proc/cpuinfo", "model name")},
+        {"cores", CPU_COUNT(&allowed)},
+        {"memory_mib", sysconf(_SC_PAGE_SIZE) / 1024 * sysconf(_SC_PHYS_PAGES) / (mebibyte / 1024)},
+        {"gpus", gpus()},
+        {"system", std::string(system.sysname) + " " + system.release + " " + system.machine},
+        {"load_average", std::round(load * 100) / 100},
+    };
+}
+
+nlohmann::ordered_json versions() { return {{"reidruntime", reid_version()}, {"compiler", __VERSION__}}; }
+
+}  // namespace apps

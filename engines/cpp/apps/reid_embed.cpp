@@ -1,0 +1,72 @@
+// reid_embed: image files in, one .npy file of embeddings out.
+#include <chrono>
+#include <iostream>
+#include <sstream>
+
+#include "command.h"
+
+namespace {
+
+const char* const kHelp =
+    "Usage: reid_embed ARTIFACT PATH... -o FILE.npy [OPTION...]\n"
+    "\n"
+    "Embed JPEG files into a .npy file: float32, one row per image, in the order of the paths. A folder is searched deeply, in\n"
+    "order of name.\n"
+    "\n"
+    "  -o, --output FILE     the file to write\n"
+    "      --batch N         images per run of the network; default: the artifact's optimum, or 32\n"
+    "      --threads N       for the network, and as many again for reading; default: all CPUs of this process\n"
+    "      --onnxruntime LIB path of libonnxruntime.so\n"
+    "      --tensorrt LIB    path of libnvinfer.so\n"
+    "\n"
+    "Exit status: 0 done, 2 bad input or usage, 3 something is not installed or the machine failed.\n";
+
+/// A two-dimensional float32 array in numpy's format, version 1.0.
+std::string npy(const reidruntime::Features& features) {
+    constexpr std::size_t kAlignment = 64;
+    std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + std::to_string(features.rows()) + ", " +
+                         std::to_string(features.dim) + "), }";
+    std::string content("\x93NUMPY\x01\x00", 8);
+    const std::size_t unpadded = content.size() + 2 + header.size() + 1;
+    header.append((kAlignment - unpadded % kAlignment) % kAlignment, ' ').append("\n");
+    content += static_cast<char>(header.size() % 256);
+    content += static_cast<char>(header.size() / 256);
+    content += header;
+    content.append(reinterpret_cast<const char*>(features.values.data()), features.values.size() * sizeof(float));
+    return content;
+}
+
+void embed(int argc, char** argv) {
+    std::string output, onnxruntime, tensorrt;
+    std::size_t batch = 0;
+    reid_options options = reidruntime::default_options();
+    const std::vector<std::string> arguments = apps::read_arguments(
+        argc, argv,
+        {{"output", 'o', [&](const std::string& text) { output = text; }},
+         {"batch", 0, [&](const std::string& text) { batch = apps::positive(text, "batch"); }},
+         {"threads", 0,
+          [&](const std::string& text) { options.threads = static_cast<int>(apps::positive(text, "threads")); }},
+         {"onnxruntime", 0, [&](const std::string& text) { onnxruntime = text; }},
+         {"tensorrt", 0, [&](const std::string& text) { tensorrt = text; }}},
+        kHelp);
+    if (arguments.size() < 2 || output.empty()) {
+        throw apps::UsageError("expected ARTIFACT PATH... -o FILE.npy; see --help");
+    }
+    if (!onnxruntime.empty()) options.onnxruntime_library = onnxruntime.c_str();
+    if (!tensorrt.empty()) options.tensorrt_library = tensorrt.c_str();
+    const std::vector<std::string> paths = apps::find_images({arguments.begin() + 1, arguments.end()});
+    const reidruntime::Session session(arguments[0], options);
+    std::cerr << session.description() << '\n';
+    const auto began = std::chrono::steady_clock::now();
+    const reidruntime::Features features = session.embed(paths, batch);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
+    apps::write_whole(output, npy(features));
+    std::cout << output << ": " << paths.size() << " embeddings, "
+              << static_cast<int>(static_cast<double>(paths.size()) / seconds.count()) << " images/s\n";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    return apps::exit_status_of([&] { embed(argc, argv); });
+}

@@ -1,0 +1,120 @@
+/* reidruntime: person images in, embeddings out.
+ *
+ * An artifact is an ONNX file or a TensorRT plan that `reidexport` wrote, with its manifest. Opening it checks the
+ * manifest against the file and this machine; embedding decodes, resizes and normalises as the manifest says, bit-equal to
+ * the Python runtime.
+ *
+ * Every function that can fail returns a reid_status and leaves a sentence in reid_last_error(): what failed, what was
+ * expected, what to do. No exception leaves the library.
+ *
+ * Threads: any number of threads may use one session at once. reid_close() must come after all of them.
+ */
+#ifndef REIDRUNTIME_H
+#define REIDRUNTIME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define REID_API __attribute__((visibility("default")))
+#else
+#define REID_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What became of a call. */
+typedef enum reid_status {
+    REID_OK = 0,
+    REID_ERROR_INPUT = 1,         /* an argument is not what the call needs */
+    REID_ERROR_ARTIFACT = 2,      /* the artifact or its manifest is unreadable, wrong, or not for this machine */
+    REID_ERROR_IMAGE = 3,         /* an image cannot be read */
+    REID_ERROR_NOT_INSTALLED = 4, /* a library or a GPU is not there */
+    REID_ERROR_RUN = 5            /* the network or the machine failed, as a rule for lack of memory */
+} reid_status;
+
+/* An opened artifact. */
+typedef struct reid_session reid_session;
+
+/* How to open an artifact. Zero everything, set `size`, then what should differ from the default:
+ *     reid_options options = {sizeof(reid_options)};
+ */
+typedef struct reid_options {
+    size_t size; /* sizeof(reid_options): later versions append fields */
+    int threads; /* for the network, and as many again for reading images; 0: the CPUs that this process may use */
+    /* Path of libonnxruntime.so (1.21 or later). NULL: the environment's REIDRUNTIME_ONNXRUNTIME, then the loader's search
+     * for libonnxruntime.so and libonnxruntime.so.1. */
+    const char* onnxruntime_library;
+    /* Path of libnvinfer.so of the major version that the library was compiled for. NULL: the environment's
+     * REIDRUNTIME_TENSORRT, then the loader's search. */
+    const char* tensorrt_library;
+    /* 1 opens version-compatible plans too: they hold host code, which runs when the plan is loaded. */
+    int allow_host_code;
+} reid_options;
+
+/* One image: a JPEG file, or pixels in memory. */
+typedef struct reid_image {
+    const char* path;      /* a JPEG file; NULL: take the pixels */
+    const uint8_t* pixels; /* RGB, row by row */
+    size_t height_px;
+    size_t width_px;
+    size_t row_bytes; /* from the start of a row to the next one's; 0: 3 * width_px */
+} reid_image;
+
+/* Open an artifact.
+ *
+ * artifact  path of a .onnx file, or of a .engine or .plan file with its manifest beside it (NAME.engine.json).
+ * options   NULL takes the defaults.
+ * session   receives the session, or NULL when the call fails.
+ *
+ * REID_ERROR_ARTIFACT, REID_ERROR_NOT_INSTALLED or REID_ERROR_INPUT. Nothing else is taken in place of what is missing.
+ */
+REID_API reid_status reid_open(const char* artifact, const reid_options* options, reid_session** session);
+
+/* Embed images: files and pixels of any size, in any mixture. Threads read the next images while the network answers.
+ *
+ * images      num_images of them; may be NULL if num_images is 0.
+ * batch_size  images per run of the network; 0: the artifact's optimum, or 32.
+ * features    receives num_images * reid_feature_dim() floats; row i belongs to image i. Undefined after an error.
+ *
+ * REID_ERROR_IMAGE names the first image that cannot be read; REID_ERROR_INPUT; REID_ERROR_RUN.
+ */
+REID_API reid_status reid_embed(reid_session* session, const reid_image* images, size_t num_images,
+                                size_t batch_size, float* features);
+
+/* Answer pixels that already have the artifact's size and channel order, without preparing anything.
+ *
+ * pixels    uint8, num_images x height_px x width_px x 3, without gaps; any num_images: they are split and padded as the
+ *           artifact's batch profile needs.
+ * features  receives num_images * reid_feature_dim() floats.
+ *
+ * REID_ERROR_INPUT or REID_ERROR_RUN.
+ */
+REID_API reid_status reid_run(reid_session* session, const uint8_t* pixels, size_t num_images, float* features);
+
+/* Give everything back. NULL is allowed. */
+REID_API void reid_close(reid_session* session);
+
+/* What the last failed call of this thread complained about; "" if none failed. Valid until the thread's next failure. */
+REID_API const char* reid_last_error(void);
+
+/* "0.1.0" */
+REID_API const char* reid_version(void);
+
+/* Facts about an open artifact. Strings live as long as the session. */
+REID_API size_t reid_feature_dim(const reid_session* session); /* floats per embedding */
+REID_API size_t reid_height_px(const reid_session* session);
+REID_API size_t reid_width_px(const reid_session* session);
+REID_API const char* reid_metric(const reid_session* session);    /* "cosine" or "euclidean" */
+REID_API const char* reid_precision(const reid_session* session); /* "fp32", "fp16" or "int8" */
+REID_API const char* reid_manifest_json(const reid_session* session);
+/* One line for people: backend and version, device, precision, decoder. */
+REID_API const char* reid_description(const reid_session* session);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,50 @@
+// A loaded network: one input, one output, no pre- or post-processing.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "manifest.h"
+
+namespace reid {
+
+/// What reid_open() was asked for, with defaults filled in.
+struct OpenOptions {
+    int threads = 1;
+    const char* onnxruntime_library = nullptr;
+    const char* tensorrt_library = nullptr;
+    bool allow_host_code = false;
+};
+
+class Backend {
+public:
+    virtual ~Backend() = default;
+
+    /// Answer one batch. Any number of threads may call it at once.
+    ///
+    /// @param input a batch in the dtype and layout of the artifact's input.
+    /// @param output receives batch * feature_dim floats.
+    /// @throws Error (artifact or run): the network fails.
+    virtual void run(const void* input, std::size_t batch, float* output) = 0;
+
+    /// Name and version, device, threads or GPU, precision.
+    virtual std::string describe() const = 0;
+};
+
+/// A backend and the manifest that it was opened and checked with.
+struct Opened {
+    Manifest manifest;
+    std::unique_ptr<Backend> backend;
+};
+
+/// Load an ONNX file; its manifest lies inside.
+///
+/// @throws Error (not installed): no ONNX Runtime; (artifact): the file, its manifest, or that they disagree.
+Opened open_onnx(const std::string& path, const OpenOptions& options);
+
+/// Load a TensorRT plan; its manifest lies beside it, and is compared with this machine before the plan is read.
+///
+/// @throws Error (not installed): no TensorRT or no GPU; (artifact): the plan does not fit this machine or its manifest.
+Opened open_plan(const std::string& path, const OpenOptions& options);
+
+}  // namespace reid

@@ -1,0 +1,90 @@
+#include "decode.h"
+
+#include <turbojpeg.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string_view>
+
+#include "error.h"
+
+namespace reid {
+namespace {
+
+using Bytes = std::vector<unsigned char>;
+
+// Above it Pillow calls a file a decompression bomb.
+constexpr std::size_t kMaxPixels = 178'956'970;
+constexpr std::array<unsigned char, 3> kJpegMagic = {0xff, 0xd8, 0xff};
+
+Bytes read_file(const std::string& path) {
+    std::error_code problem;
+    const std::filesystem::file_status status = std::filesystem::status(path, problem);
+    if (problem) fail_image(path + ": cannot be read (" + problem.message() + ").");
+    if (!std::filesystem::is_regular_file(status)) fail_image(path + ": not a regular file.");
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    if (!file) fail_image(path + ": cannot be read (" + std::strerror(errno) + ").");
+    Bytes data(static_cast<std::size_t>(file.tellg()));
+    if (data.empty()) fail_image(path + ": the file is empty.");
+    file.seekg(0);
+    file.read(reinterpret_cast<char*>(data.data()), static_cast<std::streamsize>(data.size()));
+    if (!file) fail_image(path + ": cannot be read to its end.");
+    return data;
+}
+
+/// One decoder per thread: it holds buffers worth keeping.
+tjhandle decoder() {
+    struct Destroy {
+        void operator()(void* handle) const noexcept { tjDestroy(handle); }
+    };
+    thread_local const std::unique_ptr<void, Destroy> handle(tjInitDecompress());
+    if (!handle) fail_run("libjpeg-turbo cannot start: out of memory.");
+    return handle.get();
+}
+
+/// Pillow accepts files of which libjpeg only says that something is odd, but not those that end too early.
+bool is_cut(tjhandle handle) {
+    return std::string_view(tjGetErrorStr2(handle)).find("remature end") != std::string_view::npos;
+}
+
+[[noreturn]] void fail_damaged(const std::string& path, tjhandle handle) {
+    fail_image(path + ": the image is damaged (" + tjGetErrorStr2(handle) + ").");
+}
+
+}  // namespace
+
+Image decode_jpeg_file(const std::string& path) {
+    const Bytes data = read_file(path);
+    if (data.size() < kJpegMagic.size() || !std::equal(kJpegMagic.begin(), kJpegMagic.end(), data.begin())) {
+        fail_image(path + ": not a JPEG file. This runtime reads JPEG only: convert it, or pass pixels.");
+    }
+    tjhandle handle = decoder();
+    int width = 0, height = 0, subsampling = 0, colorspace = 0;
+    if (tjDecompressHeader3(handle, data.data(), data.size(), &width, &height, &subsampling, &colorspace) != 0 &&
+        (tjGetErrorCode(handle) == TJERR_FATAL || is_cut(handle))) {
+        fail_damaged(path, handle);
+    }
+    if (colorspace == TJCS_CMYK || colorspace == TJCS_YCCK) {
+        fail_image(path + ": a CMYK image, expected colour or grey. Convert it to RGB.");
+    }
+    Image image{static_cast<std::size_t>(height), static_cast<std::size_t>(width), {}};
+    if (image.height * image.width > kMaxPixels) {
+        fail_image(path + ": " + std::to_string(width) + "x" + std::to_string(height) +
+                   " pixels, which may be a decompression bomb.");
+    }
+    image.pixels.resize(image.height * image.width * 3);
+    // The accurate DCT and smooth upsampling, libjpeg's and Pillow's defaults. A progressive file can hold scans without
+    // end: turbojpeg stops at 500.
+    constexpr int kFlags = TJFLAG_ACCURATEDCT | TJFLAG_LIMITSCANS;
+    if (tjDecompress2(handle, data.data(), data.size(), image.pixels.data(), width, 0, height, TJPF_RGB, kFlags) != 0 &&
+        (tjGetErrorCode(handle) == TJERR_FATAL || is_cut(handle))) {
+        fail_damaged(path, handle);
+    }
+    return image;
+}
+
+}  // namespace reid

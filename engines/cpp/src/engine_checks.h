@@ -1,0 +1,32 @@
+// Does a TensorRT plan fit this machine? Asked of its manifest before anything is deserialised.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "manifest.h"
+
+namespace reid {
+
+/// The GPU that would run a plan.
+struct Gpu {
+    std::string name;
+    std::string compute_capability;  ///< "9.0"
+    std::string driver_version;      ///< "" where the system does not tell
+};
+
+/// Compare version, GPU and driver of a plan with those of this machine.
+///
+/// @param tensorrt_version of the library that would load it: "10.16.1.11".
+/// @param allow_host_code whether a plan may bring code of its own.
+/// @throws Error (artifact): it does not fit; the message says expected, found, and what to rebuild.
+void check_engine(const Manifest& manifest, const std::string& path, const std::string& tensorrt_version, const Gpu& gpu,
+                  bool allow_host_code);
+
+/// Compare a plan's bytes with the sha256 in its manifest.
+///
+/// @throws Error (artifact): the manifest describes another plan.
+void check_plan_bytes(const Engine& engine, const std::string& path, std::span<const std::uint8_t> plan);
+
+}  // namespace reid

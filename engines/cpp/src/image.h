@@ -1,0 +1,27 @@
+// An image in memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace reid {
+
+/// uint8, height x width x 3, without gaps.
+struct Image {
+    std::size_t height;
+    std::size_t width;
+    std::vector<std::uint8_t> pixels;
+};
+
+/// The same, in somebody else's memory; `row_bytes` from the start of a row to the next one's.
+struct ImageView {
+    std::size_t height;
+    std::size_t width;
+    const std::uint8_t* pixels;
+    std::size_t row_bytes;
+};
+
+inline ImageView view(const Image& image) { return {image.height, image.width, image.pixels.data(), 3 * image.width}; }
+
+}  // namespace reid

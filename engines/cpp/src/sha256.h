@@ -1,0 +1,13 @@
+// SHA-256 (FIPS 180-4): the manifest beside a plan names the plan's.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace reid {
+
+/// 64 hex digits.
+std::string sha256(std::span<const std::uint8_t> data);
+
+}  // namespace reid

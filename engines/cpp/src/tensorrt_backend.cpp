@@ -1,0 +1,269 @@
+// TensorRT 10.x and 11.x: a plan, and lanes in which batches run beside each other.
+//
+// Compiled where the headers are found, and opened at run time: a binary takes the libnvinfer of its headers' major version.
+// It keeps to calls that 10.14 to 11.4 all have; tests/test_cpp.py compares them with both releases' own lists.
+#include <NvInferRuntime.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <mutex>
+#include <numeric>
+#include <utility>
+
+#include "backend.h"
+#include "cuda_driver.h"
+#include "engine_checks.h"
+#include "error.h"
+#include "library.h"
+
+namespace reid {
+namespace {
+
+std::string read_text(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) {
+        fail_artifact(path + ": cannot be read. A plan's manifest lies beside it: copy both files together.");
+    }
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::vector<std::uint8_t> read_bytes(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    std::vector<std::uint8_t> bytes(std::filesystem::file_size(path));
+    if (!file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()))) {
+        fail_artifact(path + ": cannot be read to its end.");
+    }
+    return bytes;
+}
+
+/// Keeps what TensorRT complains about, for the next error message.
+class Logger final : public nvinfer1::ILogger {
+public:
+    void log(Severity severity, const char* message) noexcept override {
+        if (severity > Severity::kERROR) return;
+        try {
+            const std::lock_guard lock(mutex_);
+            said_ += (said_.empty() ? "" : "; ") + std::string(message);
+        } catch (...) {  // out of memory: the message is lost, the failure itself is not
+        }
+    }
+
+    std::string said() {
+        const std::lock_guard lock(mutex_);
+        return said_.empty() ? "it gave no reason" : std::exchange(said_, {});
+    }
+
+private:
+    std::mutex mutex_;
+    std::string said_;
+};
+
+/// The functions of a loaded libnvinfer.
+class Runtime {
+public:
+    explicit Runtime(const char* library)
+        : library_("TensorRT",
+                   library_names(library, "REIDRUNTIME_TENSORRT", {"libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR)}),
+                   "Install TensorRT " + std::to_string(NV_TENSORRT_MAJOR) +
+                       ", or give the path of its libnvinfer.so in REIDRUNTIME_TENSORRT.") {
+        for (const char* part : {"Major", "Minor", "Patch", "Build"}) {
+            const std::string name = std::string("getInferLib") + part + "Version";
+            const int number = library_.function<std::int32_t()>(name.c_str())();
+            version += (version.empty() ? "" : ".") + std::to_string(number);
+        }
+        if (!version.starts_with(std::to_string(NV_TENSORRT_MAJOR) + ".")) {
+            fail_not_installed("TensorRT " + version + " was given, this libreidruntime was compiled for " +
+                               std::to_string(NV_TENSORRT_MAJOR) + ".x.");
+        }
+    }
+
+    std::unique_ptr<nvinfer1::IRuntime> make(Logger& logger) const {
+        // What createInferRuntime() of the header does, without linking.
+        const auto create = library_.function<void*(void*, std::int32_t)>("createInferRuntime_INTERNAL");
+        return std::unique_ptr<nvinfer1::IRuntime>(
+            static_cast<nvinfer1::IRuntime*>(create(&logger, static_cast<std::int32_t>(NV_TENSORRT_VERSION))));
+    }
+
+    std::string version;
+
+private:
+    Library library_;
+};
+
+std::string dtype_name(nvinfer1::DataType type) {
+    switch (type) {
+        case nvinfer1::DataType::kFLOAT: return "float32";
+        case nvinfer1::DataType::kUINT8: return "uint8";
+        case nvinfer1::DataType::kHALF: return "float16";
+        default: return "another type";
+    }
+}
+
+nvinfer1::Dims dims(const TensorSpec& spec, std::size_t batch) {
+    nvinfer1::Dims result{};
+    result.nbDims = static_cast<std::int32_t>(spec.shape.size());
+    std::copy(spec.shape.begin(), spec.shape.end(), result.d);
+    result.d[0] = static_cast<std::int64_t>(batch);
+    return result;
+}
+
+/// Bytes of one row of a checked tensor, uint8 or float32.
+std::size_t row_bytes(const TensorSpec& spec) {
+    const auto count = std::accumulate(spec.shape.begin() + 1, spec.shape.end(), std::int64_t{1}, std::multiplies<>());
+    return static_cast<std::size_t>(count) * (spec.dtype == "uint8" ? 1 : sizeof(float));
+}
+
+/// An execution context with a stream and buffers of its own; one batch at a time.
+class Lane {
+public:
+    Lane(const CudaDevice& device, nvinfer1::ICudaEngine& engine, const Manifest& manifest, const std::string& path)
+        : driver_(device.driver()), context_(engine.createExecutionContext()) {
+        const std::string what = path + ": no room for another batch on the GPU";
+        if (context_ == nullptr) fail_run(what);
+        const std::size_t largest = *manifest.batch_profile.maximum;
+        try {
+            driver_.check(driver_.stream_create(&stream_, CU_STREAM_NON_BLOCKING), what);
+            driver_.check(driver_.memory_alloc(&input_, largest * row_bytes(manifest.input)), what);
+            driver_.check(driver_.memory_alloc(&output_, largest * row_bytes(manifest.output)), what);
+        } catch (...) {
+            release();
+            throw;
+        }
+        if (!context_->setTensorAddress(manifest.input.name.c_str(), reinterpret_cast<void*>(input_)) ||
+            !context_->setTensorAddress(manifest.output.name.c_str(), reinterpret_cast<void*>(output_))) {
+            release();
+            fail_run(path + ": TensorRT refuses the memory of its input or output");
+        }
+    }
+    ~Lane() { release(); }
+    Lane(const Lane&) = delete;
+    Lane& operator=(const Lane&) = delete;
+
+    /// Whether TensorRT took the batch; a failure of CUDA is an error.
+    bool run(const Manifest& manifest, const void* input, std::size_t batch, float* output, const std::string& what) {
+        driver_.check(driver_.copy_in(input_, input, batch * row_bytes(manifest.input), stream_), what);
+        if (!context_->setInputShape(manifest.input.name.c_str(), dims(manifest.input, batch)) ||
+            !context_->enqueueV3(stream_)) {
+            return false;
+        }
+        driver_.check(driver_.copy_out(output, output_, batch * row_bytes(manifest.output), stream_), what);
+        driver_.check(driver_.stream_wait(stream_), what);
+        return true;
+    }
+
+private:
+    void release() noexcept {
+        if (stream_ != nullptr) driver_.stream_wait(stream_);
+        context_.reset();
+        if (input_ != 0) driver_.memory_free(input_);
+        if (output_ != 0) driver_.memory_free(output_);
+        if (stream_ != nullptr) driver_.stream_destroy(stream_);
+    }
+
+    const CudaDriver& driver_;
+    std::unique_ptr<nvinfer1::IExecutionContext> context_;
+    CUstream stream_ = nullptr;
+    CUdeviceptr input_ = 0;
+    CUdeviceptr output_ = 0;
+};
+
+class TensorRtBackend final : public Backend {
+public:
+    TensorRtBackend(const std::string& path, const Manifest& manifest, const OpenOptions& options)
+        : path_(path), manifest_(manifest), library_(options.tensorrt_library), device_(path) {
+        check_engine(manifest_, path, library_.version, device_.gpu(), options.allow_host_code);
+        const std::vector<std::uint8_t> plan = read_bytes(path);
+        check_plan_bytes(*manifest_.engine, path, plan);
+        const CudaScope scope(device_);
+        runtime_ = library_.make(logger_);
+        if (runtime_ == nullptr) fail_run(path + ": TensorRT cannot start: " + logger_.said());
+        runtime_->setEngineHostCodeAllowed(options.allow_host_code);
+        engine_.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
+        if (engine_ == nullptr) {
+            fail_artifact(path + ": TensorRT " + library_.version + " cannot load it: " + logger_.said());
+        }
+        check_manifest(manifest_, tensors(nvinfer1::TensorIOMode::kINPUT), tensors(nvinfer1::TensorIOMode::kOUTPUT), path);
+        check_profile();
+        idle_.push_back(std::make_unique<Lane>(device_, *engine_, manifest_, path_));
+    }
+
+    ~TensorRtBackend() override {
+        const CudaScope scope(device_);
+        idle_.clear();
+        engine_.reset();
+        runtime_.reset();
+    }
+
+    void run(const void* input, std::size_t batch, float* output) override {
+        const CudaScope scope(device_);
+        std::unique_ptr<Lane> lane = take_lane();
+        const std::string what = path_ + ": failed on a batch of " + std::to_string(batch);
+        if (!lane->run(manifest_, input, batch, output, what)) fail_run(what + ": " + logger_.said());
+        // A lane that failed is not used again.
+        const std::lock_guard lock(mutex_);
+        idle_.push_back(std::move(lane));
+    }
+
+    std::string describe() const override {
+        return "TensorRT " + library_.version + ", " + device_.gpu().name + ", " + manifest_.precision;
+    }
+
+private:
+    std::unique_ptr<Lane> take_lane() {
+        {
+            const std::lock_guard lock(mutex_);
+            if (!idle_.empty()) {
+                std::unique_ptr<Lane> lane = std::move(idle_.back());
+                idle_.pop_back();
+                return lane;
+            }
+        }
+        return std::make_unique<Lane>(device_, *engine_, manifest_, path_);
+    }
+
+    std::vector<TensorSpec> tensors(nvinfer1::TensorIOMode mode) const {
+        std::vector<TensorSpec> result;
+        for (std::int32_t i = 0; i < engine_->getNbIOTensors(); ++i) {
+            const char* name = engine_->getIOTensorName(i);
+            if (engine_->getTensorIOMode(name) != mode) continue;
+            const nvinfer1::Dims shape = engine_->getTensorShape(name);
+            result.push_back({name, dtype_name(engine_->getTensorDataType(name)), {shape.d, shape.d + shape.nbDims}});
+        }
+        return result;
+    }
+
+    void check_profile() const {
+        const char* name = manifest_.input.name.c_str();
+        const auto smallest = engine_->getProfileShape(name, 0, nvinfer1::OptProfileSelector::kMIN).d[0];
+        const auto largest = engine_->getProfileShape(name, 0, nvinfer1::OptProfileSelector::kMAX).d[0];
+        const BatchProfile& profile = manifest_.batch_profile;
+        if (smallest != static_cast<std::int64_t>(profile.minimum) ||
+            largest != static_cast<std::int64_t>(*profile.maximum)) {
+            fail_artifact(path_ + ": the plan takes batches of " + std::to_string(smallest) + " to " +
+                          std::to_string(largest) + ", the manifest says " + std::to_string(profile.minimum) + " to " +
+                          std::to_string(*profile.maximum) + ". Build it again.");
+        }
+    }
+
+    std::string path_;
+    Manifest manifest_;
+    Runtime library_;
+    CudaDevice device_;
+    Logger logger_;
+    std::unique_ptr<nvinfer1::IRuntime> runtime_;
+    std::unique_ptr<nvinfer1::ICudaEngine> engine_;
+    std::mutex mutex_;
+    std::vector<std::unique_ptr<Lane>> idle_;
+};
+
+}  // namespace
+
+Opened open_plan(const std::string& path, const OpenOptions& options) {
+    Manifest manifest = manifest_from_json(read_text(path + ".json"), path + ".json");
+    auto backend = std::make_unique<TensorRtBackend>(path, manifest, options);
+    return {std::move(manifest), std::move(backend)};
+}
+
+}  // namespace reid
