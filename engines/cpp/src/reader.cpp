@@ -23,7 +23,7 @@ BatchReader::BatchReader(std::span<const reid_image> images, std::size_t batch_s
     const std::size_t num_batches = (images.size() + batch_size - 1) / batch_size;
     slots_.resize(std::min(kNumSlots, num_batches));
     for (std::size_t batch = 0; batch < slots_.size(); ++batch) {
-        slots_[batch].pixels.resize(images_in(batch) * image_bytes(preprocess));
+        slots_[batch].pixels = std::make_unique_for_overwrite<std::uint8_t[]>(images_in(batch) * image_bytes(preprocess));
         reset(slots_[batch], batch);
     }
     for (std::size_t i = 0; i < std::min(num_threads, images.size()); ++i) {
@@ -41,10 +41,12 @@ std::span<const std::uint8_t> BatchReader::next() {
     const std::size_t batch = next_batch_++;
     const std::size_t size = images_in(batch);
     if (size == 0) return {};
+    // Rather than wait for a thread to wake up.
+    while (next_image_ < images_.size() && next_image_ / batch_size_ == batch) read_one(lock);
     Slot& slot = slots_[batch % slots_.size()];
     is_ready_.wait(lock, [&] { return slot.num_missing == 0; });
     if (slot.failure) std::rethrow_exception(slot.failure);
-    return std::span(slot.pixels).first(size * image_bytes(preprocess_));
+    return {slot.pixels.get(), size * image_bytes(preprocess_)};
 }
 
 std::size_t BatchReader::images_in(std::size_t batch) const {
@@ -66,23 +68,27 @@ void BatchReader::read(const std::stop_token& token) {
             return next_image_ == images_.size() || next_image_ / batch_size_ < first_kept + slots_.size();
         });
         if (!may_read || next_image_ == images_.size()) return;
-        const std::size_t index = next_image_++;
-        lock.unlock();
-        Slot& slot = slots_[index / batch_size_ % slots_.size()];
-        std::exception_ptr failure;
-        try {
-            prepare_image(images_[index], index, preprocess_,
-                          slot.pixels.data() + index % batch_size_ * image_bytes(preprocess_));
-        } catch (...) {
-            failure = std::current_exception();
-        }
-        lock.lock();
-        if (failure && (!slot.failure || index < slot.failed_index)) {
-            slot.failure = failure;
-            slot.failed_index = index;
-        }
-        if (--slot.num_missing == 0) is_ready_.notify_one();
+        read_one(lock);
     }
+}
+
+void BatchReader::read_one(std::unique_lock<std::mutex>& lock) {
+    const std::size_t index = next_image_++;
+    lock.unlock();
+    Slot& slot = slots_[index / batch_size_ % slots_.size()];
+    std::exception_ptr failure;
+    try {
+        prepare_image(images_[index], index, preprocess_,
+                      slot.pixels.get() + index % batch_size_ * image_bytes(preprocess_));
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    lock.lock();
+    if (failure && (!slot.failure || index < slot.failed_index)) {
+        slot.failure = failure;
+        slot.failed_index = index;
+    }
+    if (--slot.num_missing == 0) is_ready_.notify_one();
 }
 
 }  // namespace reid

@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <stop_token>
@@ -20,14 +21,14 @@ public:
     BatchReader(std::span<const reid_image> images, std::size_t batch_size, const Preprocess& preprocess,
                 std::size_t num_threads);
 
-    /// Wait for the next batch; its memory is overwritten after the call after this one. Empty after the last.
+    /// Read on until the next batch is whole; its memory is overwritten after the call after this one. Empty after the last.
     ///
     /// @throws Error (image): that of the batch's first image that cannot be read.
     std::span<const std::uint8_t> next();
 
 private:
     struct Slot {
-        std::vector<std::uint8_t> pixels;
+        std::unique_ptr<std::uint8_t[]> pixels;
         std::size_t num_missing = 0;
         std::size_t failed_index = 0;
         std::exception_ptr failure;
@@ -36,6 +37,7 @@ private:
     std::size_t images_in(std::size_t batch) const;
     void reset(Slot& slot, std::size_t batch) const;
     void read(const std::stop_token& token);
+    void read_one(std::unique_lock<std::mutex>& lock);
 
     std::span<const reid_image> images_;
     std::size_t batch_size_;

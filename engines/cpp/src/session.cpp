@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
 #include <thread>
 
 #include "error.h"
@@ -47,9 +48,9 @@ Session::Session(const std::string& artifact, const reid_options& options)
 void Session::embed(std::span<const reid_image> images, std::size_t wanted, float* features) const {
     const Preprocess& preprocess = manifest().preprocess;
     if (images.size() == 1) {  // not worth a thread
-        std::vector<std::uint8_t> pixels(image_bytes(preprocess));
-        prepare_image(images[0], 0, preprocess, pixels.data());
-        return answer(pixels, features);
+        const auto pixels = std::make_unique_for_overwrite<std::uint8_t[]>(image_bytes(preprocess));
+        prepare_image(images[0], 0, preprocess, pixels.get());
+        return answer({pixels.get(), image_bytes(preprocess)}, features);
     }
     const std::size_t size = std::min(batch_size(wanted), images.size());
     BatchReader reader(images, size, preprocess, num_threads_);

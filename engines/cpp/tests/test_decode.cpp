@@ -1,0 +1,80 @@
+#include "decode.h"
+
+#include <doctest/doctest.h>
+#include <turbojpeg.h>
+
+#include <random>
+
+#include "support.h"
+
+namespace {
+
+std::string jpeg(int width, int height, int subsampling) {
+    std::vector<unsigned char> pixels(static_cast<std::size_t>(width * height * 3));
+    std::mt19937 chance(0);
+    for (unsigned char& value : pixels) value = static_cast<unsigned char>(chance());
+    unsigned char* data = nullptr;
+    unsigned long size = 0;
+    tjhandle handle = tjInitCompress();
+    const auto* source = pixels.data();
+    REQUIRE(tjCompress2(handle, source, width, 0, height, TJPF_RGB, &data, &size, subsampling, 90, 0) == 0);
+    const std::string bytes(reinterpret_cast<char*>(data), size);
+    tjFree(data);
+    tjDestroy(handle);
+    return bytes;
+}
+
+std::string complaint_about(const std::string& path) {
+    return complaint([&] { (void)reid::decode_jpeg_file(path); });
+}
+
+}  // namespace
+
+TEST_CASE("colour and grey files decode to RGB of their size") {
+    const TemporaryFolder folder;
+    for (const int subsampling : {TJSAMP_444, TJSAMP_422, TJSAMP_420, TJSAMP_GRAY}) {
+        const reid::Image image = reid::decode_jpeg_file(folder.write("a.jpg", jpeg(33, 17, subsampling)));
+        CHECK(image.width == 33);
+        CHECK(image.height == 17);
+        CHECK(image.pixels.size() == 33 * 17 * 3);
+        if (subsampling == TJSAMP_GRAY) CHECK(image.pixels[0] == image.pixels[2]);
+    }
+}
+
+TEST_CASE("what is not a whole JPEG file is refused by name") {
+    const TemporaryFolder folder;
+    const std::string whole = jpeg(64, 64, TJSAMP_420);
+    CHECK(contains(complaint_about("/nowhere/a.jpg"), "/nowhere/a.jpg: cannot be read (No such file or directory)"));
+    CHECK(contains(complaint_about("/dev/null"), "not a regular file"));
+    CHECK(contains(complaint_about(folder.write("a.jpg", "")), "a.jpg: the file is empty"));
+    CHECK(contains(complaint_about(folder.write("a.jpg", "\x89PNG\r\n")), "This runtime reads JPEG only"));
+    CHECK(contains(complaint_about(folder.write("a.jpg", "\xff\xd8\xff")), "damaged"));
+}
+
+TEST_CASE("a file cut anywhere is refused, whatever libjpeg makes of the rest") {
+    const TemporaryFolder folder;
+    const std::string whole = jpeg(64, 64, TJSAMP_420);
+    for (std::size_t size = 1; size + 2 < whole.size(); size += 7) {
+        CAPTURE(size);
+        CHECK_FALSE(complaint_about(folder.write("a.jpg", whole.substr(0, size))).empty());
+    }
+}
+
+TEST_CASE("a header that promises more pixels than any image has is refused before memory is taken") {
+    const TemporaryFolder folder;
+    std::string bomb = jpeg(64, 64, TJSAMP_420);
+    const std::size_t frame = bomb.find("\xff\xc0");
+    bomb.replace(frame + 5, 4, "\xff\xdc\xff\xdc");
+    CHECK(contains(complaint_about(folder.write("a.jpg", bomb)), "decompression bomb"));
+}
+
+TEST_CASE("changed bytes never do more than spoil the picture") {
+    const TemporaryFolder folder;
+    const std::string whole = jpeg(48, 48, TJSAMP_420);
+    std::mt19937 chance(1);
+    for (int i = 0; i < 300; ++i) {
+        std::string changed = whole;
+        for (int k = 0; k < 4; ++k) changed[2 + chance() % (changed.size() - 2)] = static_cast<char>(chance());
+        (void)complaint_about(folder.write("a.jpg", changed));
+    }
+}
