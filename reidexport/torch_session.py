@@ -31,7 +31,7 @@ class TorchBackend:
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """uint8 (B, H, W, 3) RGB → float32 (B, D)."""
         # float32 means float32: by default cuDNN's convolutions compute in TF32.
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             images = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float() / 255
             images = (images - self.mean) / self.std
             features = self._features(images)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from reidruntime import open_session
@@ -13,8 +14,10 @@ from reidruntime.session import Session
 from reidexport import load_checkpoint, session_from_checkpoint, verify
 from reidexport.datasets import Dataset
 from reidexport.errors import InputError
+from reidexport.graph import GraphOptions
 from reidexport.opening import open_any, open_reference
 from reidexport.synthetic import draw_people
+from reidexport.torch_session import TorchBackend
 from reidexport.verification import Limits, batch_consistency
 from tests.conftest import Exported
 
@@ -179,3 +182,16 @@ def test_cuda_answers_as_the_cpu_does(exported: Exported, people: list[NDArray[n
         ):
             assert "CUDA" in candidate.description
             assert verify(candidate, reference, images=people).passed
+
+
+def test_the_reference_computes_in_float32_with_cudnn(exported: Exported) -> None:
+    """While the reference runs, cuDNN is on and its TF32 is off; afterwards everything is as before."""
+    before = (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32)
+    seen: list[tuple[bool, bool]] = []
+    backend = TorchBackend(load_checkpoint(exported.checkpoint), GraphOptions(feature="f_i"), 1)
+    backend.model.register_forward_hook(
+        lambda *_: seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+    )
+    backend.run(np.zeros((1, 64, 32, 3), np.uint8))
+    assert seen == [(True, False)]
+    assert (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32) == before
