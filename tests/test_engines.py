@@ -275,10 +275,11 @@ def test_a_plan_that_does_not_fit_the_machine(
 
 
 def test_a_plan_that_fits(tmp_path: Path) -> None:
-    """The same machine, a newer driver, another Ampere GPU or a later TensorRT where the plan allows it."""
+    """The same machine; a driver that is newer or not told; another Ampere GPU or later TensorRT where allowed."""
     plan = tmp_path / "a.engine"
     plan.write_bytes(b"plan")
     check_engine(engine_manifest(plan), plan, "10.16.1.11", Gpu("NVIDIA H100", "9.0", "590.1"))
+    check_engine(engine_manifest(plan), plan, "10.16.1.11", Gpu("NVIDIA H100", "9.0", "unknown"))
     other = Gpu("NVIDIA L4", "8.9", "580.82.07")
     check_engine(engine_manifest(plan, hardware_compatible=True), plan, "10.16.1.11", other)
     later = engine_manifest(plan, version_compatible=True)

@@ -224,10 +224,41 @@ def test_a_session_runs_batches_in_lanes(
         assert session.run(np.stack(images[:3])).shape == (3, DIM)
     assert len(memories) == 2
     assert all(memory.closed for memory in memories)
-    # Five batches of eight over two lanes: each runs one, captures the second, replays from then on. One run of three.
-    assert trt.calls.count("IExecutionContext.execute_async_v3") == 2 + 2 + 1
-    assert sum(memory.replays for memory in memories) == 3
-    assert trt.calls.count("ICudaEngine.create_execution_context") == 2
+    # Five batches of eight over two lanes: each runs one, runs and captures the second, replays the third. A run of
+    # three. A graph's context is its own, and keeps its shape; all contexts of a lane share its scratch memory.
+    assert trt.calls.count("IExecutionContext.execute_async_v3") == 2 + 2 * 2 + 1
+    assert sum(memory.replays for memory in memories) == 1
+    assert trt.calls.count("ICudaEngine.create_execution_context") == 2 + 2
+    assert trt.calls.count("IExecutionContext.set_device_memory") == 2 + 2
+    assert trt.calls.count("IExecutionContext.set_input_shape") == 2 + 2 + 1
+
+
+def test_what_cannot_be_captured_is_run_plainly(
+    trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A memory or a network without CUDA graphs is tried once, and answers every batch."""
+    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: NumpyMemory())
+    tries: list[int] = []
+    monkeypatch.setattr(NumpyMemory, "captured", lambda self, work: tries.append(1))
+    build(onnx_file)
+    with open_session(onnx_file.with_suffix(".engine")) as session:
+        for _ in range(6):
+            assert session.run(np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)).shape == (2, DIM)
+    assert len(tries) == 1
+    assert trt.calls.count("IExecutionContext.execute_async_v3") == 6
+
+
+def test_a_lane_that_cannot_be_made_leaves_nothing(
+    trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without room for a context the buffers are given back, and the message says so."""
+    memory = NumpyMemory()
+    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: memory)
+    build(onnx_file)
+    trt.answers["ICudaEngine.create_execution_context"] = lambda strategy: None
+    with pytest.raises(GpuError, match="no execution context, as a rule for lack of memory"):
+        open_session(onnx_file.with_suffix(".engine"))
+    assert memory.closed
 
 
 def test_a_stripped_plan_is_refitted(trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

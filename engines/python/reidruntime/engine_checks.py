@@ -34,7 +34,8 @@ def check_engine(
     _check_version(engine, path, tensorrt_version, allow_host_code, rebuild)
     if engine.flavor == "tensorrt":
         _check_gpu(engine, path, gpu, rebuild)
-        if version_tuple(gpu.driver_version) < version_tuple(engine.driver_version or ""):
+        driver = version_tuple(gpu.driver_version)
+        if driver and driver < version_tuple(engine.driver_version or ""):  # a container may not tell it
             raise ArtifactError(
                 f"{path}: built with driver {engine.driver_version}, this machine has the older "
                 f"{gpu.driver_version}. Update the driver. {rebuild}"

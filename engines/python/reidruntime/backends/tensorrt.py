@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,30 @@ _MAX_GRAPHS = 16
 
 @dataclass
 class _Lane:
-    """An execution context with a stream and buffers of its own; one batch at a time."""
+    """A stream with buffers, and the execution contexts that take turns in it; one batch at a time.
 
-    context: Any
+    A CUDA graph is tied to the state of the context that it was captured from, so that the shape of that context must
+    not change any more: every graph has a context of its own, and ``context`` takes all other batches. They never run
+    at once, and share the scratch memory.
+    """
+
     memory: DeviceMemory
     device_in: int
     device_out: int
+    scratch: int
     pinned_in: Bytes
     pinned_out: Bytes
+    context: Any = None
     runs: Counter[int] = field(default_factory=Counter)
-    graphs: dict[int, Callable[[], None]] = field(default_factory=dict)
+    graphs: dict[int, "_Graph"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A captured batch size."""
+
+    context: Any
+    launch: Callable[[], None]
 
 
 class TensorRtBackend:
@@ -84,11 +99,14 @@ class TensorRtBackend:
             self._refit(trt, facts)
         self._check_tensors(trt)
         self._graphs_allowed = flavor == "tensorrt"  # TensorRT for RTX captures graphs by itself
+        self._user_managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._making = Lock()  # an engine makes one context at a time
         self._idle: SimpleQueue[_Lane] = SimpleQueue()
         self._lanes: list[_Lane] = []
         for _ in range(_NUM_LANES):
             self._idle.put(self._new_lane())
         self._tensor_context: Any = None
+        self._tensor_stream: Any = None
         self._description = f"TensorRT {trt.__version__}, {gpu.name}, {manifest.precision}, memory {memory}"
 
     def submit(self, batch: NDArray[Any]) -> Answer:
@@ -118,15 +136,19 @@ class TensorRtBackend:
         return self.submit(batch)()
 
     def run_tensor(self, images: Any) -> Any:
-        """Answer a torch tensor on the GPU without a copy, on torch's current stream.
+        """Answer a torch tensor on the GPU without a copy, in the order of torch's current stream.
 
         One caller at a time. The answer is a torch tensor on the GPU, ready in stream order.
         """
         import torch
 
         if self._tensor_context is None:
-            self._tensor_context = self._engine.create_execution_context()
-        context, stream = self._tensor_context, torch.cuda.current_stream().cuda_stream
+            with self._making:
+                self._tensor_context = self._engine.create_execution_context()
+            self._accepted(self._tensor_context is not None, len(images))
+            self._tensor_stream = torch.cuda.Stream()
+        # The caller's is the default stream as a rule, on which TensorRT waits for the whole device.
+        context, stream, caller = self._tensor_context, self._tensor_stream, torch.cuda.current_stream()
         images = images.contiguous()
         shape = (len(images), *self._row(self._manifest.output.shape))
         features = torch.empty(shape, dtype=getattr(torch, self._manifest.output.dtype), device=images.device)
@@ -135,9 +157,11 @@ class TensorRtBackend:
         self._accepted(
             context.set_tensor_address(self._manifest.output.name, features.data_ptr()), len(images)
         )
-        self._accepted(context.execute_async_v3(stream), len(images))
+        stream.wait_stream(caller)
+        self._accepted(context.execute_async_v3(stream.cuda_stream), len(images))
+        caller.wait_stream(stream)
         # The allocator must not reuse the images while the network reads them.
-        images.record_stream(torch.cuda.current_stream())
+        images.record_stream(stream)
         return features
 
     def describe(self) -> str:
@@ -158,32 +182,41 @@ class TensorRtBackend:
         size = batch.nbytes
         lane.pinned_in[:size] = np.ascontiguousarray(batch).reshape(-1).view(np.uint8)
         lane.memory.copy_in(lane.pinned_in[:size], lane.device_in)
-        if launch := self._graph(lane, batch):
-            launch()
-        else:
-            self._set_shape(lane, batch)
-            self._execute(lane, len(batch))
+        self._compute(lane, batch)
         rows = len(batch) * prod(self._row(self._manifest.output.shape))
         out_size = rows * np.dtype(self._manifest.output.dtype).itemsize
         lane.memory.copy_out(lane.device_out, lane.pinned_out[:out_size])
 
-    def _graph(self, lane: _Lane, batch: NDArray[Any]) -> Callable[[], None] | None:
-        """The CUDA graph of a batch size, captured when the size comes again: the first run lets TensorRT set up."""
+    def _compute(self, lane: _Lane, batch: NDArray[Any]) -> None:
+        """Enqueue the network: as a CUDA graph where the batch size has one, which it gets when it comes again."""
         size = len(batch)
-        lane.runs[size] += 1
-        ready = self._graphs_allowed and lane.runs[size] > _RUNS_BEFORE_GRAPH
-        if size not in lane.graphs and ready and len(lane.graphs) < _MAX_GRAPHS:
-            self._set_shape(lane, batch)
-            captured = lane.memory.captured(lambda: self._execute(lane, size))
-            if captured is not None:
-                lane.graphs[size] = captured
-        return lane.graphs.get(size)
+        if graph := lane.graphs.get(size):
+            graph.launch()
+        elif (
+            self._graphs_allowed and lane.runs[size] >= _RUNS_BEFORE_GRAPH and len(lane.graphs) < _MAX_GRAPHS
+        ):
+            self._run_and_capture(lane, batch)
+        else:
+            self._execute(lane.context, lane, batch)
+            lane.runs[size] += 1
 
-    def _set_shape(self, lane: _Lane, batch: NDArray[Any]) -> None:
-        self._accepted(lane.context.set_input_shape(self._manifest.input.name, batch.shape), len(batch))
+    def _run_and_capture(self, lane: _Lane, batch: NDArray[Any]) -> None:
+        """Answer a batch, and keep what that enqueued as a graph.
 
-    def _execute(self, lane: _Lane, batch_size: int) -> None:
-        self._accepted(lane.context.execute_async_v3(lane.memory.stream), batch_size)
+        TensorRT does what a new shape needs in the first run, where nothing is captured yet.
+        """
+        context = self._new_context(lane)
+        self._execute(context, lane, batch)
+        launch = lane.memory.captured(lambda: self._execute(context, lane, batch, new_shape=False))
+        if launch is None:
+            self._graphs_allowed = False
+        else:
+            lane.graphs[len(batch)] = _Graph(context, launch)
+
+    def _execute(self, context: Any, lane: _Lane, batch: NDArray[Any], *, new_shape: bool = True) -> None:
+        if new_shape:
+            self._accepted(context.set_input_shape(self._manifest.input.name, batch.shape), len(batch))
+        self._accepted(context.execute_async_v3(lane.memory.stream), len(batch))
 
     def _accepted(self, done: bool, batch_size: int) -> None:
         if not done:
@@ -197,23 +230,50 @@ class TensorRtBackend:
 
     def _new_lane(self) -> _Lane:
         memory = open_device_memory(self._memory_name)
-        context = self._engine.create_execution_context()
+        largest = self._manifest.batch_profile.maximum or 1
+        size_in, size_out = (
+            largest * prod(self._row(spec.shape)) * np.dtype(spec.dtype).itemsize
+            for spec in (self._manifest.input, self._manifest.output)
+        )
+        opened = False
+        try:
+            lane = _Lane(
+                memory,
+                device_in=memory.device_buffer(size_in),
+                device_out=memory.device_buffer(size_out),
+                scratch=memory.device_buffer(self._scratch_bytes),
+                pinned_in=memory.pinned_buffer(size_in),
+                pinned_out=memory.pinned_buffer(size_out),
+            )
+            lane.context = self._new_context(lane)
+            opened = True
+        finally:
+            if not opened:
+                memory.close()
+        self._lanes.append(lane)
+        return lane
+
+    def _new_context(self, lane: _Lane) -> Any:
+        with self._making:
+            context = self._engine.create_execution_context(self._user_managed)
         if context is None:
             raise GpuError(
                 f"{self._path}: no execution context, as a rule for lack of memory: {self._said()}"
             )
-        largest = self._manifest.batch_profile.maximum or 1
-        sizes = [
-            largest * prod(self._row(spec.shape)) * np.dtype(spec.dtype).itemsize
-            for spec in (self._manifest.input, self._manifest.output)
-        ]
-        device_in, device_out = (memory.device_buffer(size) for size in sizes)
-        pinned_in, pinned_out = (memory.pinned_buffer(size) for size in sizes)
-        self._accepted(context.set_tensor_address(self._manifest.input.name, device_in), largest)
-        self._accepted(context.set_tensor_address(self._manifest.output.name, device_out), largest)
-        lane = _Lane(context, memory, device_in, device_out, pinned_in, pinned_out)
-        self._lanes.append(lane)
-        return lane
+        context.set_device_memory(lane.scratch, self._scratch_bytes)
+        for spec, address in (
+            (self._manifest.input, lane.device_in),
+            (self._manifest.output, lane.device_out),
+        ):
+            self._accepted(
+                context.set_tensor_address(spec.name, address), self._manifest.batch_profile.maximum or 1
+            )
+        return context
+
+    @property
+    def _scratch_bytes(self) -> int:
+        """What a context computes in; at least a byte, as there are no empty buffers."""
+        return max(int(self._engine.device_memory_size_v2), 1)
 
     def _refit(self, trt: Any, facts: Engine) -> None:
         """Put the weights back that were left out of the plan, from the ONNX file it was built from."""

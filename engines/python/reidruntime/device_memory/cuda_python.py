@@ -52,14 +52,17 @@ class CudaPythonMemory:
         """Wait until everything enqueued is done."""
         self._call("cudaStreamSynchronize", self._stream)
 
-    def captured(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record what ``work`` enqueues as a CUDA graph."""
+    def captured(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        """Record what ``work`` enqueues as a CUDA graph; None where it cannot be recorded."""
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self._stream, mode)
         try:
-            work()
-        finally:
-            (graph,) = self._call("cudaStreamEndCapture", self._stream)
+            try:
+                work()
+            finally:
+                (graph,) = self._call("cudaStreamEndCapture", self._stream)
+        except GpuError:
+            return None  # run plainly, where a fault that is not the capture's shows itself
         (executable,) = self._call("cudaGraphInstantiate", graph, 0)
         self._call("cudaGraphDestroy", graph)
         self._graphs.append(executable)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from reidruntime.device_memory import Bytes
-from reidruntime.errors import NotInstalledError
+from reidruntime.errors import GpuError, NotInstalledError
 
 
 class PycudaMemory:
@@ -81,5 +81,7 @@ class PycudaMemory:
         self._context.push()
         try:
             yield
+        except self._driver.Error as error:
+            raise GpuError(f"CUDA fails in pycuda: {error}") from error
         finally:
             self._driver.Context.pop()

@@ -1,12 +1,13 @@
 """Device memory through torch, which then counts and pools it together with the application's own tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from reidruntime.device_memory import Bytes
-from reidruntime.errors import NotInstalledError
+from reidruntime.errors import GpuError, NotInstalledError
 
 
 class TorchMemory:
@@ -29,37 +30,43 @@ class TorchMemory:
         self._pinned: dict[int, Any] = {}
 
     def device_buffer(self, num_bytes: int) -> int:
-        """Allocate on the GPU."""
-        buffer = self._torch.empty(num_bytes, dtype=self._torch.uint8, device="cuda")
+        """Allocate on the GPU, in this stream: torch hands freed memory on in the order of the stream it is for."""
+        with self._on_stream():
+            buffer = self._torch.empty(num_bytes, dtype=self._torch.uint8, device="cuda")
         self._device[buffer.data_ptr()] = buffer
         return int(buffer.data_ptr())
 
     def pinned_buffer(self, num_bytes: int) -> Bytes:
         """Allocate page-locked host memory."""
-        buffer = self._torch.empty(num_bytes, dtype=self._torch.uint8, pin_memory=True)
+        with self._on_stream():
+            buffer = self._torch.empty(num_bytes, dtype=self._torch.uint8, pin_memory=True)
         self._pinned[buffer.data_ptr()] = buffer
         view: Bytes = np.asarray(buffer.numpy())
         return view
 
     def copy_in(self, pinned: Bytes, address: int) -> None:
         """Enqueue a copy to the GPU."""
-        with self._torch.cuda.stream(self._stream):
+        with self._on_stream():
             self._device[address][: pinned.nbytes].copy_(self._host(pinned), non_blocking=True)
 
     def copy_out(self, address: int, pinned: Bytes) -> None:
         """Enqueue a copy from the GPU."""
-        with self._torch.cuda.stream(self._stream):
+        with self._on_stream():
             self._host(pinned).copy_(self._device[address][: pinned.nbytes], non_blocking=True)
 
     def wait(self) -> None:
         """Wait until everything enqueued is done."""
-        self._stream.synchronize()
+        with self._on_stream():
+            self._stream.synchronize()
 
-    def captured(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record what ``work`` enqueues as a CUDA graph."""
+    def captured(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        """Record what ``work`` enqueues as a CUDA graph; None where it cannot be recorded."""
         graph = self._torch.cuda.CUDAGraph()
-        with self._torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            work()
+        try:
+            with self._torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                work()
+        except (GpuError, RuntimeError):
+            return None  # run plainly, where a fault that is not the capture's shows itself
         return lambda: self._launch(graph)
 
     def close(self) -> None:
@@ -69,8 +76,16 @@ class TorchMemory:
         self._pinned.clear()
 
     def _launch(self, graph: Any) -> None:
-        with self._torch.cuda.stream(self._stream):
+        with self._on_stream():
             graph.replay()
+
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        try:
+            with self._torch.cuda.stream(self._stream):
+                yield
+        except RuntimeError as error:  # torch's errors of CUDA and of memory are its subclasses
+            raise GpuError(f"CUDA fails in torch: {error}") from error
 
     def _host(self, pinned: Bytes) -> Any:
         return self._pinned[pinned.ctypes.data][: pinned.nbytes]
