@@ -24,7 +24,7 @@ public:
     ///
     /// @param input a batch in the dtype and layout of the artifact's input.
     /// @param output receives batch * feature_dim floats.
-    /// @throws Error (artifact or run): the network fails.
+    /// @throws Error (run): the network fails.
     virtual void run(const void* input, std::size_t batch, float* output) = 0;
 
     /// Name and version, device, threads or GPU, precision.

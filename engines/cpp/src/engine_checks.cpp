@@ -11,6 +11,7 @@ namespace reid {
 namespace {
 
 const std::vector<int> kFirstHardwareCompatible = {8, 0};  // Ampere
+constexpr std::size_t kReleaseParts = 3;                   // major, minor, patch; behind them a build number
 
 /// "10.16.1" -> 10, 16, 1; what is not a number ends it.
 std::vector<int> numbers(const std::string& version) {
@@ -27,14 +28,20 @@ std::vector<int> numbers(const std::string& version) {
     return result;
 }
 
+std::vector<int> release_of(const std::string& version) {
+    std::vector<int> parts = numbers(version);
+    parts.resize(kReleaseParts);
+    return parts;
+}
+
 std::string rebuild(const Engine& engine, const std::string& path) {
     return " Build it again here: reidexport trt " + engine.onnx_name + " -o " +
            std::filesystem::path(path).filename().string() + ".";
 }
 
 void check_version(const Engine& engine, const std::string& path, const std::string& installed, bool allow_host_code) {
-    const bool is_older = numbers(installed) < numbers(engine.tensorrt_version);
-    if (installed != engine.tensorrt_version && (!engine.version_compatible || is_older)) {
+    const std::vector<int> built = release_of(engine.tensorrt_version), here = release_of(installed);
+    if (engine.version_compatible ? here < built : here != built) {
         fail_artifact(path + ": built with TensorRT " + engine.tensorrt_version + ", installed is " + installed + "." +
                       rebuild(engine, path));
     }

@@ -18,7 +18,7 @@ struct Gpu {
 
 /// Compare version, GPU and driver of a plan with those of this machine.
 ///
-/// @param tensorrt_version of the library that would load it: "10.16.1.11".
+/// @param tensorrt_version of the library that would load it: "10.16.1"; its build number is not looked at.
 /// @param allow_host_code whether a plan may bring code of its own.
 /// @throws Error (artifact): it does not fit; the message says expected, found, and what to rebuild.
 void check_engine(const Manifest& manifest, const std::string& path, const std::string& tensorrt_version, const Gpu& gpu,

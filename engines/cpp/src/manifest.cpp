@@ -21,6 +21,20 @@ constexpr int kFormatVersion = 1;
 // One image of this many bytes is a mistake, and the product of sizes below it cannot overflow.
 constexpr std::int64_t kMaxSide = 1 << 14;
 constexpr std::int64_t kMaxCount = 1 << 24;
+// A manifest has five levels; copying and printing JSON takes stack for every one.
+constexpr int kMaxDepth = 16;
+
+json parse(const std::string& text, const std::string& origin) {
+    const auto keep = [&](int depth, json::parse_event_t, const json&) {
+        if (depth > kMaxDepth) fail_artifact(origin + ": the manifest is nested too deeply. Export the artifact again.");
+        return true;
+    };
+    try {
+        return json::parse(text, keep);
+    } catch (const json::exception& error) {
+        fail_artifact(origin + ": the manifest is not JSON (" + error.what() + "). Export the artifact again.");
+    }
+}
 
 void validate(const json& data, const std::string& origin) {
     static const std::unique_ptr<const valijson::Schema> schema = [] {
@@ -121,12 +135,7 @@ BatchProfile batch_profile(const json& data, const std::string& origin) {
 }  // namespace
 
 Manifest manifest_from_json(const std::string& text, const std::string& origin) {
-    json data;
-    try {
-        data = json::parse(text);
-    } catch (const json::parse_error& error) {
-        fail_artifact(origin + ": the manifest is not JSON (" + error.what() + "). Export the artifact again.");
-    }
+    const json data = parse(text, origin);
     const json version = data.is_object() ? data.value("format_version", json()) : json();
     if (version != kFormatVersion) {
         fail_artifact(origin + ": the manifest has format version " + version.dump() +

@@ -34,12 +34,10 @@ public:
         }
     }
 
-    /// @throws Error (artifact) with `what` and ONNX Runtime's own words, where `status` is a failure.
-    void check(OrtStatus* status, const std::string& what) const {
-        if (status == nullptr) return;
-        const std::string reason = api->GetErrorMessage(status);
-        api->ReleaseStatus(status);
-        fail_artifact(what + ": " + reason);
+    /// ONNX Runtime's own words about a failure, whose status is given back.
+    std::string reason(OrtStatus* status) const {
+        const Owned<OrtStatus> owned(status, api->ReleaseStatus);
+        return api->GetErrorMessage(status);
     }
 
     std::string version;
@@ -96,11 +94,7 @@ public:
         const char* const output_name = manifest_.output.name.c_str();
         const OrtValue* const images = image.get();
         OrtValue* answer = features.get();
-        OrtStatus* const status =
-            runtime_.api->Run(session_.get(), nullptr, &input_name, &images, 1, &output_name, 1, &answer);
-        if (status != nullptr) {
-            runtime_.check(status, path_ + ": ONNX Runtime failed on a batch of " + std::to_string(batch));
-        }
+        check_run(runtime_.api->Run(session_.get(), nullptr, &input_name, &images, 1, &output_name, 1, &answer), batch);
     }
 
     std::string describe() const override {
@@ -110,7 +104,12 @@ public:
 
 private:
     void check(OrtStatus* status) const {
-        if (status != nullptr) runtime_.check(status, path_ + ": ONNX Runtime cannot load it");
+        if (status != nullptr) fail_artifact(path_ + ": ONNX Runtime cannot load it: " + runtime_.reason(status));
+    }
+
+    void check_run(OrtStatus* status, std::size_t batch) const {
+        if (status == nullptr) return;
+        fail_run(path_ + ": ONNX Runtime failed on a batch of " + std::to_string(batch) + ": " + runtime_.reason(status));
     }
 
     std::string metadata(const char* key) const {
@@ -168,11 +167,11 @@ private:
         const bool is_bytes = spec.dtype == "uint8";
         const auto count = std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
         OrtValue* value = nullptr;
-        runtime_.check(runtime_.api->CreateTensorWithDataAsOrtValue(
-                           memory_.get(), data, static_cast<std::size_t>(count) * (is_bytes ? 1 : sizeof(float)),
-                           shape.data(), shape.size(),
-                           is_bytes ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &value),
-                       "tensor");
+        check_run(runtime_.api->CreateTensorWithDataAsOrtValue(
+                      memory_.get(), data, static_cast<std::size_t>(count) * (is_bytes ? 1 : sizeof(float)), shape.data(),
+                      shape.size(), is_bytes ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+                      &value),
+                  batch);
         return {value, runtime_.api->ReleaseValue};
     }
 

@@ -10,12 +10,17 @@
 namespace reid {
 namespace {
 
+// The product of such a side, an artifact's side and three channels cannot overflow.
+constexpr std::size_t kMaxSidePx = std::size_t{1} << 24;
+
 ImageView checked(const reid_image& image, std::size_t index) {
     const std::size_t row_bytes = image.row_bytes == 0 ? 3 * image.width_px : image.row_bytes;
-    if (image.pixels == nullptr || image.height_px == 0 || image.width_px == 0 || row_bytes / 3 < image.width_px) {
-        fail_image("image " + std::to_string(index) + ": expected a path, or RGB pixels with their height and width; " +
-                   "got " + std::to_string(image.height_px) + "x" + std::to_string(image.width_px) + " pixels, " +
-                   std::to_string(image.row_bytes) + " bytes a row.");
+    const bool has_size = image.height_px >= 1 && image.height_px <= kMaxSidePx && image.width_px >= 1 &&
+                          image.width_px <= kMaxSidePx && row_bytes / 3 >= image.width_px;
+    if (image.pixels == nullptr || !has_size) {
+        fail_image("image " + std::to_string(index) + ": expected a path, or RGB pixels with their height and width, " +
+                   "1 to " + std::to_string(kMaxSidePx) + "; got " + std::to_string(image.height_px) + "x" +
+                   std::to_string(image.width_px) + " pixels, " + std::to_string(image.row_bytes) + " bytes a row.");
     }
     return {image.height_px, image.width_px, image.pixels, row_bytes};
 }

@@ -68,12 +68,10 @@ public:
                    library_names(library, "REIDRUNTIME_TENSORRT", {"libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR)}),
                    "Install TensorRT " + std::to_string(NV_TENSORRT_MAJOR) +
                        ", or give the path of its libnvinfer.so in REIDRUNTIME_TENSORRT.") {
-        for (const char* part : {"Major", "Minor", "Patch", "Build"}) {
-            const std::string name = std::string("getInferLib") + part + "Version";
-            const int number = library_.function<std::int32_t()>(name.c_str())();
-            version += (version.empty() ? "" : ".") + std::to_string(number);
-        }
-        if (!version.starts_with(std::to_string(NV_TENSORRT_MAJOR) + ".")) {
+        const int number = library_.function<decltype(getInferLibVersion)>("getInferLibVersion")();
+        const int major = number / 10000, minor = number / 100 % 100, patch = number % 100;
+        version = std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(patch);
+        if (major != NV_TENSORRT_MAJOR) {
             fail_not_installed("TensorRT " + version + " was given, this libreidruntime was compiled for " +
                                std::to_string(NV_TENSORRT_MAJOR) + ".x.");
         }

@@ -1,4 +1,4 @@
-// Stands in for libnvinfer 10.16.1.11. Its "network" takes 4x2 pixels and answers each as a float; a plan is any text that starts
+// Stands in for libnvinfer x.16.1. Its "network" takes 4x2 pixels and answers each as a float; a plan is any text that starts
 // with "plan".
 //
 // The headers' classes forward every call to a table of virtual functions in the library. The real ones have a hundred entries:
@@ -152,10 +152,7 @@ void allow_host_code(void*, bool) {}
 
 extern "C" {
 
-std::int32_t getInferLibMajorVersion() noexcept { return NV_TENSORRT_MAJOR; }
-std::int32_t getInferLibMinorVersion() noexcept { return 16; }
-std::int32_t getInferLibPatchVersion() noexcept { return 1; }
-std::int32_t getInferLibBuildVersion() noexcept { return 11; }
+std::int32_t getInferLibVersion() noexcept { return NV_TENSORRT_MAJOR * 10000 + 1601; }
 
 void* createInferRuntime_INTERNAL(void* given_logger, std::int32_t) noexcept {
     static const Table table = [] {

@@ -60,6 +60,17 @@ TEST_CASE("a file cut anywhere is refused, whatever libjpeg makes of the rest") 
     }
 }
 
+TEST_CASE("a good file is read after every bad one") {
+    const TemporaryFolder folder;
+    const std::string whole = jpeg(64, 64, TJSAMP_420);
+    const std::string good = folder.write("good.jpg", whole);
+    for (std::size_t size = 2; size < whole.find("\xff\xda"); ++size) {
+        CAPTURE(size);
+        CHECK_FALSE(complaint_about(folder.write("bad.jpg", whole.substr(0, size) + "\xff\xd9")).empty());
+        CHECK(complaint_about(good).empty());
+    }
+}
+
 TEST_CASE("a header that promises more pixels than any image has is refused before memory is taken") {
     const TemporaryFolder folder;
     std::string bomb = jpeg(64, 64, TJSAMP_420);

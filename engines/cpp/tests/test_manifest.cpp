@@ -33,6 +33,9 @@ TEST_CASE("a manifest is read with its defaults") {
 TEST_CASE("what is not JSON or of another version is refused, saying what to do") {
     CHECK(contains(complaint([] { (void)reid::manifest_from_json("{", "x.onnx"); }), "x.onnx: the manifest is not JSON"));
     CHECK(contains(complaint([] { (void)reid::manifest_from_json("[]", "x.onnx"); }), "format version null"));
+    CHECK(contains(complaint([] { (void)reid::manifest_from_json("[1e999]", "x.onnx"); }), "not JSON"));
+    const std::string deep(1'000'000, '[');
+    CHECK(contains(complaint([&] { (void)reid::manifest_from_json(deep, "x.onnx"); }), "nested too deeply"));
     CHECK(contains(with("/format_version", 2), "format version 2, this reidruntime reads 1"));
     CHECK(contains(with("/format_version", 2), "Export the artifact again"));
 }
