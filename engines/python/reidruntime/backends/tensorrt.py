@@ -100,7 +100,7 @@ class TensorRtBackend:
         self._check_tensors(trt)
         self._graphs_allowed = flavor == "tensorrt"  # TensorRT for RTX captures graphs by itself
         self._user_managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        self._making = Lock()  # an engine makes one context at a time
+        self._making = Lock()  # one context, and one graph, is made at a time
         self._idle: SimpleQueue[_Lane] = SimpleQueue()
         self._lanes: list[_Lane] = []
         for _ in range(_NUM_LANES):
@@ -146,7 +146,7 @@ class TensorRtBackend:
             with self._making:
                 self._tensor_context = self._engine.create_execution_context()
             self._accepted(self._tensor_context is not None, len(images))
-            self._tensor_stream = torch.cuda.Stream()
+            self._tensor_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         # The caller's is the default stream as a rule, on which TensorRT waits for the whole device.
         context, stream, caller = self._tensor_context, self._tensor_stream, torch.cuda.current_stream()
         images = images.contiguous()
@@ -163,6 +163,11 @@ class TensorRtBackend:
         # The allocator must not reuse the images while the network reads them.
         images.record_stream(stream)
         return features
+
+    @property
+    def graph_sizes(self) -> tuple[int, ...]:
+        """The batch sizes that have a CUDA graph in some lane."""
+        return tuple(sorted({size for lane in self._lanes for size in lane.graphs}))
 
     def describe(self) -> str:
         """Version, GPU, precision, library of the device memory."""
@@ -207,7 +212,8 @@ class TensorRtBackend:
         """
         context = self._new_context(lane)
         self._execute(context, lane, batch)
-        launch = lane.memory.captured(lambda: self._execute(context, lane, batch, new_shape=False))
+        with self._making:  # torch waits for the device before a capture, which would break another one
+            launch = lane.memory.captured(lambda: self._execute(context, lane, batch, new_shape=False))
         if launch is None:
             self._graphs_allowed = False
         else:
