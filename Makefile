@@ -6,7 +6,7 @@ ACCELERATOR ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
 INSTALLED := .venv/installed-$(ACCELERATOR)
 
-.PHONY: install demo test test-all check format clean
+.PHONY: install demo test test-all check format gpu-check clean
 
 install: $(INSTALLED)
 
@@ -42,6 +42,10 @@ check: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# On a machine with an NVIDIA GPU, with whatever of torch, onnxruntime-gpu and TensorRT it has; installs nothing.
+gpu-check:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_check --json gpu-check.json
 
 clean:
 	rm -rf .venv demo dist .pytest_cache .mypy_cache .ruff_cache .coverage
