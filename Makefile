@@ -4,9 +4,10 @@ BIN := .venv/bin
 # With an NVIDIA GPU the gpu extra, else cpu: onnxruntime and onnxruntime-gpu exclude each other.
 ACCELERATOR ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
+CPP_PACKAGES := cmake g++ nlohmann-json3-dev libvalijson-dev libturbojpeg0-dev
 INSTALLED := .venv/installed-$(ACCELERATOR)
 
-.PHONY: install demo test test-all check format gpu-check clean
+.PHONY: install demo test test-all cpp cpp-test check format gpu-check clean
 
 install: $(INSTALLED)
 
@@ -34,6 +35,20 @@ test: install
 test-all: export REIDEXPORT_ALL_GOLDEN = 1
 test-all: test
 
+# The C++ library and its programs, into engines/cpp/build/release.
+cpp:
+	engines/cpp/debian_packages.sh $(CPP_PACKAGES)
+	engines/cpp/fetch_headers.sh onnxruntime
+	cd engines/cpp && cmake --preset release && cmake --build --preset release --parallel $$(nproc)
+
+# The same under AddressSanitizer and UndefinedBehaviorSanitizer, with the TensorRT backend; its own tests, then those with Python.
+cpp-test: install
+	engines/cpp/debian_packages.sh $(CPP_PACKAGES) doctest-dev
+	engines/cpp/fetch_headers.sh onnxruntime
+	engines/cpp/fetch_headers.sh tensorrt $(BIN)/python
+	cd engines/cpp && cmake --preset asan && cmake --build --preset asan --parallel $$(nproc) && ctest --preset asan
+	REIDEXPORT_CPP_BUILD=engines/cpp/build/asan OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_cpp.py
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,4 +63,4 @@ gpu-check:
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_check --json gpu-check.json
 
 clean:
-	rm -rf .venv demo dist .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf .venv demo dist engines/cpp/build .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -6,13 +6,16 @@
 set -euo pipefail
 
 headers="$(cd "$(dirname "$0")" && pwd)/build/headers"
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
 
 onnxruntime() {
     [ -e "$headers/onnxruntime/onnxruntime_c_api.h" ] && return
     [ -e /usr/include/onnxruntime/onnxruntime_c_api.h ] && return
-    local work
-    work="$(mktemp -d)"
-    trap "rm -rf '$work'" EXIT
+    if ! command -v apt-get >/dev/null; then
+        echo "onnxruntime_c_api.h (ONNX Runtime 1.21 or later) is needed: put it into $headers/onnxruntime" >&2
+        return 1
+    fi
     chmod 755 "$work"
     mkdir -p "$work/sources" "$work/lists/partial" "$work/cache/archives/partial"
     cat >"$work/sources/trixie.sources" <<SOURCES
@@ -27,21 +30,18 @@ SOURCES
         -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root)
     apt-get "${private[@]}" update
     (cd "$work" && apt-get "${private[@]}" download libonnxruntime-dev && dpkg -x libonnxruntime-dev_*.deb unpacked)
-    mkdir -p "$headers/onnxruntime"
-    cp "$work"/unpacked/usr/include/onnxruntime/onnxruntime_c_api.h "$headers/onnxruntime/"
+    install -D --mode 644 --target-directory "$headers/onnxruntime" "$work/unpacked/usr/include/onnxruntime/onnxruntime_c_api.h"
 }
 
 # The headers of a wheel of an index, checked; nothing of it is installed.
 from_wheel() {
-    local python="$1" requirement="$2" sha256="$3" folder="$4" into="$5" work
+    local python="$1" requirement="$2" sha256="$3" folder="$4" into="$5" wheel="$work/$2"
     [ -e "$headers/$into/.from-$requirement" ] && return
-    work="$(mktemp -d)"
-    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$work" "$requirement"
-    echo "$sha256  $(ls "$work"/*.whl)" | sha256sum --check --quiet
-    "$python" -m zipfile -e "$work"/*.whl "$work/unpacked"
+    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$wheel" "$requirement"
+    echo "$sha256  $(ls "$wheel"/*.whl)" | sha256sum --check --quiet
+    "$python" -m zipfile -e "$wheel"/*.whl "$wheel/unpacked"
     mkdir -p "$headers/$into"
-    cp -r "$work/unpacked/$folder/." "$headers/$into/"
-    rm -r "$work"
+    cp -r "$wheel/unpacked/$folder/." "$headers/$into/"
     touch "$headers/$into/.from-$requirement"
 }
 

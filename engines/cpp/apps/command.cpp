@@ -39,6 +39,9 @@ std::vector<std::string> images_in(const std::string& folder) {
     return found;
 }
 
+/// Where a path leads: a link's file is replaced, not the link.
+fs::path target_of(const std::string& path) { return fs::exists(path) ? fs::canonical(path) : fs::path(path); }
+
 /// Removes its file unless that has been renamed.
 struct Temporary {
     std::string path;
@@ -93,24 +96,30 @@ std::vector<std::string> find_images(const std::vector<std::string>& sources) {
     return found;
 }
 
-void write_whole(const std::string& path, const std::string& content) {
-    const std::string target = fs::exists(path) ? fs::canonical(path).string() : path;
+void check_writable(const std::string& path) {
+    const fs::path target = target_of(path);
     if (fs::exists(target) && !fs::is_regular_file(target)) throw UsageError(path + ": is not a regular file.");
+    const fs::path folder = target.has_parent_path() ? target.parent_path() : ".";
+    if (::access(folder.c_str(), W_OK | X_OK) != 0 || !fs::is_directory(folder)) {
+        throw UsageError(path + ": cannot write there. Make the folder, or give another path.");
+    }
+}
+
+void write_whole(const std::string& path, const std::string& content) {
+    check_writable(path);
+    const std::string target = target_of(path);
     Temporary temporary{target + ".XXXXXX"};
     const int file = ::mkstemp(temporary.path.data());
-    if (file < 0) throw UsageError(path + ": cannot write there (" + std::strerror(errno) + ").");
-    bool is_whole = ::fchmod(file, 0644) == 0;
+    bool is_whole = file >= 0 && ::fchmod(file, 0644) == 0;
     for (std::size_t done = 0; is_whole && done < content.size();) {
         const ssize_t written = ::write(file, content.data() + done, content.size() - done);
         is_whole = written > 0;
         done += is_whole ? static_cast<std::size_t>(written) : 0;
     }
-    is_whole = is_whole && ::fsync(file) == 0;
+    is_whole = is_whole && ::fsync(file) == 0 && std::rename(temporary.path.c_str(), target.c_str()) == 0;
     const std::string reason = std::strerror(errno);
-    ::close(file);
-    if (!is_whole || std::rename(temporary.path.c_str(), target.c_str()) != 0) {
-        throw UsageError(path + ": cannot be written (" + reason + ").");
-    }
+    if (file >= 0) ::close(file);
+    if (!is_whole) throw UsageError(path + ": cannot be written (" + reason + ").");
 }
 
 int exit_status_of(const std::function<void()>& body) {

@@ -37,9 +37,14 @@ std::size_t positive(const std::string& text, const std::string& option);
 /// @throws UsageError: a source does not exist or holds no image.
 std::vector<std::string> find_images(const std::vector<std::string>& sources);
 
+/// Whether write_whole() could put a file there, asked before long work.
+///
+/// @throws UsageError: the folder is missing or cannot be written to, or the path is no regular file.
+void check_writable(const std::string& path);
+
 /// Write a file that appears whole or not at all; an old one is replaced only by a whole new one.
 ///
-/// @throws UsageError: the folder cannot be written to.
+/// @throws UsageError: as check_writable(), or the disk is full.
 void write_whole(const std::string& path, const std::string& content);
 
 /// Run a program's body and turn what it throws into messages and exit statuses: 0 done, 2 bad input or usage, 3 something

@@ -168,6 +168,7 @@ void bench(int argc, char** argv) {
     if (arguments.size() != 1) throw apps::UsageError("expected one ARTIFACT; see --help");
     if (!onnxruntime.empty()) options.onnxruntime_library = onnxruntime.c_str();
     if (!tensorrt.empty()) options.tensorrt_library = tensorrt.c_str();
+    if (!json.empty()) apps::check_writable(json);
     const std::vector<std::string> paths = apps::find_images(sources);
     const Json machine = apps::machine_info();
     const reidruntime::Session session(arguments[0], options);

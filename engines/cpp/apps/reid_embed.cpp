@@ -54,6 +54,7 @@ void embed(int argc, char** argv) {
     }
     if (!onnxruntime.empty()) options.onnxruntime_library = onnxruntime.c_str();
     if (!tensorrt.empty()) options.tensorrt_library = tensorrt.c_str();
+    apps::check_writable(output);
     const std::vector<std::string> paths = apps::find_images({arguments.begin() + 1, arguments.end()});
     const reidruntime::Session session(arguments[0], options);
     std::cerr << session.description() << '\n';

@@ -39,7 +39,7 @@ typedef enum reid_status {
 typedef struct reid_session reid_session;
 
 /* How to open an artifact. Zero everything, set `size`, then what should differ from the default:
- *     reid_options options = {sizeof(reid_options)};
+ *     reid_options options = {.size = sizeof(reid_options)};
  */
 typedef struct reid_options {
     size_t size; /* sizeof(reid_options): later versions append fields */

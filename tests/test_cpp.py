@@ -1,0 +1,462 @@
+"""The C++ runtime answers as the Python runtime does, survives what it is given, and can be built upon.
+
+Needs a build: ``make cpp-test`` makes one with sanitizers and names it in REIDEXPORT_CPP_BUILD.
+"""
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+from reidruntime import open_session
+from reidruntime.manifest import METADATA_KEY, Preprocess, TensorSpec
+
+from reidexport.datasets import Dataset
+from tests.conftest import Exported, Run
+from tests.reidruntime.models import small_manifest, write_artifact, write_foreign
+from tests.test_tensorrt_contract import VERSIONS, bindings_folder
+
+BUILD = Path(os.environ.get("REIDEXPORT_CPP_BUILD", "")).resolve()
+SOURCES = Path(__file__).parents[1] / "engines" / "cpp"
+
+pytestmark = pytest.mark.skipif(
+    "REIDEXPORT_CPP_BUILD" not in os.environ, reason="needs a build of the C++ runtime: make cpp-test"
+)
+
+Done = subprocess.CompletedProcess[str]
+
+
+def onnxruntime_library() -> Path:
+    """The shared library inside the onnxruntime package."""
+    package = Path(importlib.import_module("onnxruntime").__file__ or "").parent
+    return next((package / "capi").glob("libonnxruntime.so*"))
+
+
+def call(program: str | Path, *arguments: object) -> Done:
+    """Run one of the build's programs; a finding of a sanitizer fails the test."""
+    done = subprocess.run(
+        [str(BUILD / program), *map(str, arguments)],
+        env=os.environ | {"REIDRUNTIME_ONNXRUNTIME": str(onnxruntime_library())},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Sanitizer" not in done.stderr and "runtime error" not in done.stderr, done.stderr
+    return done
+
+
+def embed(artifact: Path, paths: list[Path], out: Path, *options: object) -> np.ndarray:
+    """What ``reid_embed`` writes."""
+    done = call("reid_embed", artifact, *paths, "-o", out, "--threads", 1, *options)
+    assert done.returncode == 0, done.stderr
+    return np.load(out, allow_pickle=False)
+
+
+@pytest.fixture
+def photos(drawn_dataset: Dataset) -> list[Path]:
+    """Thirteen JPEG files of drawn people."""
+    return [Path(record.path) for record in drawn_dataset.gallery][:13]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize("kind", ["small", "exported"])
+def test_embeddings_are_those_of_the_python_runtime(
+    kind: str, batch_size: int, photos: list[Path], exported: Exported, tmp_path: Path
+) -> None:
+    """The same files give the same embeddings to 1e-6, alone and in batches, from a small network and a real export."""
+    artifact = exported.onnx if kind == "exported" else write_artifact(tmp_path / "small.onnx")
+    with open_session(artifact, backend="onnxruntime", device="cpu", threads=1) as session:
+        expected = session.embed(photos, batch_size=batch_size)
+    found = embed(artifact, photos, tmp_path / "f.npy", "--batch", batch_size)
+    assert found.dtype == np.float32 and found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 1e-6 * max(1.0, float(np.abs(expected).max()))
+    assert not np.allclose(expected[0], expected[1])
+
+
+def test_a_static_batch_is_split_and_padded(photos: list[Path], tmp_path: Path) -> None:
+    """An artifact for batches of four answers thirteen images, each as it does alone."""
+    artifact = write_artifact(tmp_path / "four.onnx", batch=4)
+    with open_session(artifact, backend="onnxruntime", device="cpu", threads=1) as session:
+        expected = session.embed(photos)
+    np.testing.assert_array_equal(embed(artifact, photos, tmp_path / "f.npy"), expected)
+
+
+def write_mirror(path: Path, preprocess: Preprocess) -> Path:
+    """A network that answers with its own input, so that an embedding is what preprocessing made."""
+    height, width = preprocess.height_px, preprocess.width_px
+    shape = (height, width, 3) if preprocess.layout == "NHWC" else (3, height, width)
+    dim, in_graph = height * width * 3, preprocess.in_graph
+    tiny = small_manifest()
+    manifest = tiny.model_copy(
+        update={
+            "input": TensorSpec(
+                name="images", dtype="uint8" if in_graph else "float32", shape=(None, *shape)
+            ),
+            "output": TensorSpec(name="f_i", dtype="float32", shape=(None, dim)),
+            "architecture": tiny.architecture.model_copy(update={"feature_dim": dim}),
+            "preprocess": preprocess,
+        }
+    )
+    dtype = TensorProto.UINT8 if in_graph else TensorProto.FLOAT
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", ["floats"], ["f_i"]),
+        ],
+        "mirror",
+        [helper.make_tensor_value_info("images", dtype, ["batch", *shape])],
+        [helper.make_tensor_value_info("f_i", TensorProto.FLOAT, ["batch", dim])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 8
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, manifest.to_json()
+    onnx.save(model, path)
+    return path
+
+
+def write_kinds_of_jpeg(photo: Path, folder: Path) -> list[Path]:
+    """A photo in sizes above and below the network's, in every form that cameras and programs write."""
+    kinds: dict[str, dict[str, Any]] = {
+        "420": {"subsampling": 2},
+        "422": {"subsampling": 1},
+        "444": {"subsampling": 0, "quality": 97},
+        "progressive": {"progressive": True, "quality": 60},
+        "restarts": {"restart_marker_blocks": 3},
+        "rgb": {"keep_rgb": True},
+        "grey": {},
+        "turned": {
+            "exif": b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06"
+        },
+    }
+    sizes = [(1, 1), (7, 13), (16, 32), (33, 17), (16, 90), (131, 32), (64, 128), (211, 305)]
+    paths = []
+    with Image.open(photo) as image:
+        for width, height in sizes:
+            for kind, options in kinds.items():
+                sized = image.convert("L" if kind == "grey" else "RGB").resize((width, height))
+                paths.append(folder / f"{width}x{height}_{kind}.jpg")
+                sized.save(paths[-1], **options)
+    return paths
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"resize": "bilinear", "layout": "NHWC", "channel_order": "RGB", "in_graph": True},
+        {"resize": "bicubic", "layout": "NCHW", "channel_order": "BGR", "in_graph": True},
+        {"resize": "bilinear", "layout": "NCHW", "channel_order": "RGB", "in_graph": False},
+        {"resize": "bicubic", "layout": "NHWC", "channel_order": "BGR", "in_graph": False},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_pixels_are_bit_equal(changes: dict[str, Any], photos: list[Path], tmp_path: Path) -> None:
+    """Every kind of JPEG, decoded, resized, normalised and laid out, gives the same bits in both languages."""
+    preprocess = Preprocess(
+        height_px=32, width_px=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), **changes
+    )
+    artifact = write_mirror(tmp_path / "mirror.onnx", preprocess)
+    paths = write_kinds_of_jpeg(photos[0], tmp_path)
+    with open_session(artifact, backend="onnxruntime", device="cpu", threads=1) as session:
+        expected = session.embed(paths)
+    found = embed(artifact, paths, tmp_path / "f.npy")
+    different = [path.name for path, a, b in zip(paths, found, expected, strict=True) if not (a == b).all()]
+    assert different == []
+
+
+def test_integer_networks_run_like_others(photos: list[Path], tmp_path: Path) -> None:
+    """A file of Q/DQ layers, INT8 in its manifest, answers as in Python."""
+    quantization = importlib.import_module("onnxruntime.quantization")
+    plain = write_artifact(tmp_path / "plain.onnx", manifest=small_manifest(precision="int8"))
+
+    class Photos(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 32, 16, 3), np.uint8)
+            self.left = [{"images": batch} for batch in pixels]
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return self.left.pop() if self.left else None
+
+    artifact = tmp_path / "int8.onnx"
+    quantization.quantize_static(plain, artifact, Photos(), quant_format=quantization.QuantFormat.QDQ)
+    assert "DequantizeLinear" in {node.op_type for node in onnx.load(artifact).graph.node}
+    with open_session(artifact, backend="onnxruntime", device="cpu", threads=1) as session:
+        expected = session.embed(photos)
+    np.testing.assert_array_equal(embed(artifact, photos, tmp_path / "f.npy"), expected)
+    done = call("reid_embed", artifact, photos[0], "-o", tmp_path / "f.npy")
+    assert "int8" in done.stderr
+
+
+def write_bad_images(photo: Path, folder: Path) -> dict[str, Path]:
+    """Images that cannot be read, by what the message must say."""
+    whole = photo.read_bytes()
+    contents = {
+        "the file is empty": b"",
+        "not a JPEG file": b"not a picture",
+        "the image is damaged": whole[: len(whole) // 2],
+        "the image is damaged (": whole[:30] + b"\xff\xd9",
+    }
+    bad = {"No such file": folder / "missing.jpg", "not a regular file": folder / "folder.jpg"}
+    for number, (message, content) in enumerate(contents.items()):
+        bad[message] = folder / f"bad{number}.jpg"
+        bad[message].write_bytes(content)
+    bad["not a regular file"].mkdir()
+    with Image.open(photo) as image:
+        bad["This runtime reads JPEG only"] = folder / "image.png"
+        image.save(folder / "image.png")
+        bad["a CMYK image"] = folder / "cmyk.jpg"
+        image.convert("CMYK").save(folder / "cmyk.jpg")
+    return bad
+
+
+def test_bad_images_are_named_and_leave_nothing_behind(photos: list[Path], tmp_path: Path) -> None:
+    """One bad image among good ones: exit status 2, its name and what is wrong; an older result stays as it was."""
+    artifact = write_artifact(tmp_path / "small.onnx")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "f.npy").write_text("older")
+    for message, path in write_bad_images(photos[0], tmp_path).items():
+        if message in ("No such file", "not a regular file"):
+            continue  # the program finds these before the library does: see below
+        done = call("reid_embed", artifact, photos[0], path, photos[1], "-o", out / "f.npy", "--batch", 1)
+        assert done.returncode == 2
+        assert str(path) in done.stderr and message in done.stderr
+    done = call("reid_embed", artifact, tmp_path / "missing.jpg", "-o", out / "f.npy")
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path}/missing.jpg: no such file or folder.\n")
+    assert [path.name for path in out.iterdir()] == ["f.npy"]
+    assert (out / "f.npy").read_text() == "older"
+
+
+def test_ten_thousand_calls_from_four_threads(photos: list[Path], tmp_path: Path) -> None:
+    """Files, pixels and bad images in any order from four threads: every answer as from one, nothing leaks or races."""
+    artifact = write_artifact(tmp_path / "small.onnx")
+    bad = write_bad_images(photos[0], tmp_path)
+    done = call("reid_stress", artifact, 10_000, 4, *photos, "--", *bad.values())
+    assert (done.returncode, done.stdout) == (0, "10000 calls from 4 threads\n"), done.stderr
+
+
+def test_wrong_artifacts_are_refused(photos: list[Path], exported: Exported, tmp_path: Path) -> None:
+    """A cut model, a wrong manifest or none, a missing runtime: status, what was expected and found, no file."""
+    preprocess = small_manifest().preprocess
+    whole = exported.onnx.read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.onnx").touch()
+    write_foreign(tmp_path / "foreign.onnx")
+    wrong = {
+        "float.onnx": small_manifest(
+            input=TensorSpec(name="images", dtype="float32", shape=(None, 32, 16, 3))
+        ),
+        "size.onnx": small_manifest(preprocess=preprocess.model_copy(update={"width_px": 17})),
+        "name.onnx": small_manifest(output=TensorSpec(name="f_t", dtype="float32", shape=(None, 8))),
+        "deviation.onnx": small_manifest(preprocess=preprocess.model_copy(update={"std": (1, 0, 1)})),
+        "version.onnx": small_manifest(format_version=99),
+        "precision.onnx": small_manifest(precision="fp7"),
+    }
+    for name, manifest in wrong.items():
+        write_artifact(tmp_path / name, manifest=manifest)
+    (tmp_path / "plan.engine").write_bytes(b"plan")
+    for name, status, message in [
+        ("cut.onnx", 2, "ONNX Runtime cannot load it"),
+        ("empty.onnx", 2, "ONNX Runtime cannot load it"),
+        ("nowhere.onnx", 2, "no such file"),
+        ("foreign.onnx", 2, "the file carries no manifest"),
+        ("float.onnx", 2, "must be uint8, but the manifest says float32"),
+        ("size.onnx", 2, "asks for 32x17 images in NHWC"),
+        ("name.onnx", 2, "the manifest's output 'f_t' is not in the file, which has 'f_i'"),
+        ("deviation.onnx", 2, "std must be positive"),
+        ("version.onnx", 2, "format version 99, this reidruntime reads 1"),
+        ("precision.onnx", 2, "the manifest is not valid"),
+        ("plan.engine", 2, "A plan's manifest lies beside it"),
+    ]:
+        done = call("reid_embed", tmp_path / name, photos[0], "-o", tmp_path / "f.npy")
+        assert (done.returncode, message in done.stderr) == (status, True), (name, done.stderr)
+    small = write_artifact(tmp_path / "small.onnx")
+    done = call("reid_embed", small, photos[0], "-o", tmp_path / "f.npy", "--onnxruntime", "/nowhere/lib.so")
+    assert done.returncode == 3 and "pip install onnxruntime" in done.stderr
+    assert not (tmp_path / "f.npy").exists()
+
+
+def test_usage_is_answered_with_status_2(photos: list[Path], tmp_path: Path) -> None:
+    """Missing and wrong arguments, and a folder that is not there, are named before anything runs."""
+    artifact = write_artifact(tmp_path / "small.onnx")
+    out = tmp_path / "f.npy"
+    for program, *arguments, message in [
+        ("reid_embed", "expected ARTIFACT PATH... -o FILE.npy"),
+        ("reid_embed", artifact, photos[0], "expected ARTIFACT PATH... -o FILE.npy"),
+        (
+            "reid_embed",
+            artifact,
+            photos[0],
+            "-o",
+            out,
+            "--batch",
+            "0",
+            "--batch '0': expected a whole number",
+        ),
+        ("reid_embed", artifact, photos[0], "-o", out, "--fast", "see --help"),
+        ("reid_embed", artifact, photos[0], "-o", tmp_path / "no" / "f.npy", "Make the folder"),
+        ("reid_embed", artifact, photos[0], "-o", tmp_path, "is not a regular file"),
+        ("reid_bench", artifact, "--batch", "1,x", "--batch 'x'"),
+        ("reid_bench", artifact, "--seconds", "-1", "--seconds '-1'"),
+    ]:
+        done = call(str(program), *arguments)
+        assert done.returncode == 2 and str(message) in done.stderr, (arguments, done.stderr)
+    assert not out.exists()
+    for program in ("reid_embed", "reid_bench"):
+        assert call(program, "--help").stdout.startswith(f"Usage: {program} ARTIFACT")
+
+
+def keys_of(value: Any) -> Any:
+    """A JSON value with every number and text left out."""
+    if isinstance(value, dict):
+        return {key: keys_of(part) for key, part in value.items() if key != "versions"}
+    if isinstance(value, list):
+        return [keys_of(value[0])] if value else []
+    return None
+
+
+def test_bench_writes_the_json_of_reidexport_bench(run: Run, photos: list[Path], tmp_path: Path) -> None:
+    """The same keys at every level, in the same order, so that one program reads both."""
+    artifact = write_artifact(tmp_path / "small.onnx")
+    options = ["--batch", "1,3", "--seconds", "0.1", "--images", str(photos[0].parent)]
+    theirs, ours = tmp_path / "python.json", tmp_path / "cpp.json"
+    assert run("bench", artifact, *options, "--json", theirs).returncode == 0
+    done = call("reid_bench", artifact, *options, "--json", ours)
+    assert done.returncode == 0, done.stderr
+    python, cpp = (json.loads(path.read_text()) for path in (theirs, ours))
+    for report in (python, cpp):
+        report.pop("warnings")  # whether there are any depends on the machine's load
+    assert json.dumps(keys_of(cpp)) == json.dumps(keys_of(python))
+    assert [row["batch_size"] for row in cpp["batches"]] == [1, 3]
+    for row in cpp["batches"]:
+        assert 0 < row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
+    assert {key: cpp["machine"][key] for key in ("cpu", "cores", "memory_mib")} == {
+        key: python["machine"][key] for key in ("cpu", "cores", "memory_mib")
+    }
+
+
+def build_project(source: Path, folder: Path, prefix: Path, *options: str) -> None:
+    """Configure and build a project that finds the library under ``prefix``."""
+    sanitized = "REIDRUNTIME_SANITIZE:BOOL=ON" in (BUILD / "CMakeCache.txt").read_text()
+    flags = "-fsanitize=address,undefined" if sanitized else ""
+    for command in (
+        ["cmake", "-S", source, "-B", folder, f"-DCMAKE_PREFIX_PATH={prefix}", *options]
+        + [f"-DCMAKE_{language}_FLAGS={flags} -Wall -Wextra -Werror" for language in ("C", "CXX")],
+        ["cmake", "--build", folder],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+# What the Python bindings call each call of the C++ API.
+PYTHON_NAMES = {
+    "runtime": ("Runtime", {
+        "setEngineHostCodeAllowed": "engine_host_code_allowed",
+        "deserializeCudaEngine": "deserialize_cuda_engine",
+    }),
+    "engine": ("ICudaEngine", {
+        "createExecutionContext": "create_execution_context",
+        "getNbIOTensors": "num_io_tensors",
+        "getIOTensorName": "get_tensor_name",
+        "getTensorIOMode": "get_tensor_mode",
+        "getTensorShape": "get_tensor_shape",
+        "getTensorDataType": "get_tensor_dtype",
+        "getProfileShape": "get_tensor_profile_shape",
+    }),
+    "context": ("IExecutionContext", {
+        "setTensorAddress": "set_tensor_address",
+        "setInputShape": "set_input_shape",
+        "enqueueV3": "execute_async_v3",
+    }),
+}  # fmt: skip
+LIST_NAMES = """
+import json, tensorrt_bindings as trt
+classes = {name: dir(value) for name, value in vars(trt).items() if isinstance(value, type)}
+print(json.dumps(classes | {"ILogger.Severity": dir(trt.ILogger.Severity)}))
+"""
+
+
+def names_in_bindings(version: str, folder: Path) -> dict[str, list[str]]:
+    """The attributes of every class of TensorRT's real Python bindings, imported on stub libraries."""
+    bindings = bindings_folder(version)
+    if not bindings.is_dir():
+        pytest.skip(f"the bindings of TensorRT {version} are not in {bindings}: make install puts them there")
+    for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
+        library = folder / f"lib{name}.so.{version.partition('.')[0]}"
+        stubs = Path(__file__).parent / "tensorrt_contract" / "stubs.c"
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, stubs], check=True)
+    environment = {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(bindings)}
+    listed = subprocess.run(
+        [sys.executable, "-c", LIST_NAMES],
+        env=os.environ | environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    names: dict[str, list[str]] = json.loads(listed.stdout)
+    return names
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_tensorrt_call_is_in_both_releases(version: str, tmp_path: Path) -> None:
+    """The methods, enum members and entry point that the backend uses are those of the release's own bindings."""
+    source = (SOURCES / "src" / "tensorrt_backend.cpp").read_text()
+    names = names_in_bindings(version, tmp_path)
+    assert ("device_memory_size" in names["ICudaEngine"]) == version.startswith("10."), (
+        "not that release's list"
+    )
+    found = re.findall(r"\b(runtime|engine|context)_?(?:->|\.)(\w+)\(", source)
+    calls = {(object_, method) for object_, method in found if method != "reset"}  # that of unique_ptr
+    assert calls == {(object_, method) for object_, (_, known) in PYTHON_NAMES.items() for method in known}
+    for object_, method in calls:
+        kind, known = PYTHON_NAMES[object_]
+        assert known[method] in names[kind], f"TensorRT {version} has no {kind}.{method}()"
+    for enum, member in re.findall(r"nvinfer1::(DataType|TensorIOMode)::k(\w+)", source):
+        assert member in names[enum], f"TensorRT {version} has no {enum}::k{member}"
+    assert "ERROR" in names["ILogger.Severity"]
+    module = next(bindings_folder(version).rglob("tensorrt*.so"))
+    imported = subprocess.run(
+        ["nm", "-D", "--undefined-only", module], check=True, capture_output=True, text=True
+    )
+    assert "createInferRuntime_INTERNAL" in source and "createInferRuntime_INTERNAL" in imported.stdout
+
+
+def test_an_installed_library_is_found_and_used(
+    exported: Exported, photos: list[Path], tmp_path: Path
+) -> None:
+    """``cmake --install``, then ``find_package`` from a C++ and from a C project, and the installed program."""
+    prefix = tmp_path / "prefix"
+    subprocess.run(["cmake", "--install", BUILD, "--prefix", prefix], check=True, capture_output=True)
+    with open_session(exported.onnx, backend="onnxruntime", device="cpu", threads=1) as session:
+        a, b = session.embed(photos[:2]).astype(np.float64)
+
+    build_project(SOURCES / "example", tmp_path / "example", prefix)
+    done = call(tmp_path / "example" / "similarity", exported.onnx, *photos[:2])
+    assert float(done.stdout) == pytest.approx(a @ b / np.sqrt((a @ a) * (b @ b)), abs=1e-5)
+    done = call(tmp_path / "example" / "similarity", exported.onnx, photos[0], tmp_path / "missing.jpg")
+    assert done.returncode == 1 and "missing.jpg: cannot be read" in done.stderr
+
+    source = tmp_path / "c"
+    source.mkdir()
+    shutil.copy(SOURCES / "tests" / "c_program.c", source)
+    (source / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.25)\nproject(c_program LANGUAGES C)\n"
+        "set(CMAKE_C_STANDARD 99)\nfind_package(reidruntime 0.1 REQUIRED)\nadd_executable(c_program c_program.c)\n"
+        "target_link_libraries(c_program PRIVATE reidruntime::reidruntime)\n"
+    )
+    build_project(source, tmp_path / "c_build", prefix)
+    done = call(tmp_path / "c_build" / "c_program", exported.onnx, photos[0])
+    assert float(done.stdout) == pytest.approx(a @ a, rel=1e-5)
+
+    done = call(prefix / "bin" / "reid_embed", exported.onnx, photos[0], "-o", tmp_path / "f.npy")
+    assert done.returncode == 0, done.stderr
