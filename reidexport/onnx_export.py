@@ -11,19 +11,28 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from reidruntime.manifest import METADATA_KEY, Manifest, Parity, Precision
+from reidruntime.manifest import METADATA_KEY, Manifest, Parity, Precision, QuantizationTarget
+from reidruntime.preprocess import normalize
+from reidruntime.resize import Image8
 
+from reidexport.calibration import load_calibration_images
 from reidexport.errors import ExportError, InputError, NotInstalledError, ParityError
 from reidexport.files import replaced_when_whole
 from reidexport.graph import InferenceGraph, manifest_of_graph
 from reidexport.precision import fp16_model
+from reidexport.progress import ProgressBar, no_progress_bar
+from reidexport.quantization import as_defined, int8_model
 from reidexport.version import __version__
 
 OPSET = 18
 CHECKED_BATCHES = (1, 2, 5)
 # Relative L2 error that the file's answers may have against torch's float32 ones.
-TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
-_PRECISION_OF_TYPE = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.3}
+_PRECISION_OF_TYPE = {
+    onnx.TensorProto.FLOAT: "fp32",
+    onnx.TensorProto.FLOAT16: "fp16",
+    onnx.TensorProto.INT8: "int8",
+}
 
 
 def onnx_from_graph(
@@ -31,7 +40,11 @@ def onnx_from_graph(
     path: str | Path,
     *,
     batch: int | Literal["dynamic"] = "dynamic",
-    precision: Literal["fp32", "fp16"] = "fp32",
+    precision: Precision = "fp32",
+    calibration: str | Path | None = None,
+    target: QuantizationTarget = "cpu",
+    say: Callable[[str], None] = lambda _: None,
+    progress_bar: ProgressBar = no_progress_bar,
 ) -> Manifest:
     """Write a graph as ONNX, compare its answers with torch's, and only then rename it into place.
 
@@ -39,43 +52,74 @@ def onnx_from_graph(
         graph: from ``graph_from_checkpoint``.
         path: where to; an old file there stays until the new one is whole and right.
         batch: "dynamic", or the one batch size that the file is to take.
-        precision: "fp16" halves the convolutions, as ``precision.fp16_model`` does.
+        precision: "fp16" halves the convolutions, as ``precision.fp16_model`` does; "int8" quantises them, as
+            ``quantization.int8_model`` does.
+        calibration: for "int8": a folder of images to measure ranges on, or a data set with a train split.
+        target: for "int8": "cpu", or "tensorrt", whose form differs.
+        say: called with a line for everything that quantising found out.
+        progress_bar: shows how far the long parts of quantising are.
 
     Returns:
         The manifest that the file carries.
 
     Raises:
-        InputError: ``batch`` is not positive, or the path cannot be written.
+        InputError: ``batch`` is not positive, the path cannot be written, or INT8 has no fitting images.
         NotInstalledError: ONNX Runtime, which the check needs, is not installed.
         ExportError: the exporter fails, or writes what it should not.
         ParityError: the written file does not answer as torch does.
     """
     if batch != "dynamic" and batch < 1:
         raise InputError(f"batch must be 'dynamic' or at least 1, got {batch}")
+    if (precision == "int8") != (calibration is not None):
+        raise InputError("INT8, and nothing else, needs a folder of images to calibrate with")
     require_onnxruntime()
     path = Path(path)
+    sizes = CHECKED_BATCHES if batch == "dynamic" else (batch,)
+    quantization = None
     with replaced_when_whole(path) as temporary, torch.inference_mode():
         model = _onnx_model(graph, batch)
+        checked = [graph.example(size).numpy() for size in sizes]
         if precision == "fp16":
             model = fp16_model(model)
+        if calibration is not None:
+            images = load_calibration_images(calibration, graph.preprocess)
+            for warning in images.warnings:
+                say(f"warning: {warning}")
+            calibrated, held_out = (_as_input(graph, each) for each in (images.calibrated, images.held_out))
+            model, quantization = int8_model(
+                model,
+                calibrated,
+                held_out,
+                target=target,
+                batch=None if batch == "dynamic" else batch,
+                say=say,
+                progress_bar=progress_bar,
+            )
+            # Noise is not what the ranges were made for.
+            checked = [np.resize(held_out, (size, *held_out.shape[1:])) for size in sizes]
         _check_structure(model)
         onnx.save(model, temporary)
         _check_file(temporary)
-        sizes = CHECKED_BATCHES if batch == "dynamic" else (batch,)
         parity = check_parity(
             lambda images: graph(torch.from_numpy(images)).numpy(),
             temporary,
-            (graph.example(size).numpy() for size in sizes),
+            checked,
             precision,
             graph.checkpoint.name,
+            by_definition=target == "tensorrt" and precision == "int8",
         )
         manifest = manifest_of_graph(
             graph, batch=batch, precision=precision, layer_precisions=layer_precisions(model), parity=parity
-        )
+        ).model_copy(update={"quantization": quantization})
         entry = model.metadata_props.add()
         entry.key, entry.value = METADATA_KEY, manifest.to_json()
         onnx.save(model, temporary)
     return manifest
+
+
+def _as_input(graph: InferenceGraph, pixels: Image8) -> NDArray[Any]:
+    """Images of the graph's size in the form that it takes."""
+    return pixels if graph.preprocess.in_graph else normalize(pixels, graph.preprocess)
 
 
 def _onnx_model(graph: InferenceGraph, batch: int | Literal["dynamic"]) -> onnx.ModelProto:
@@ -140,6 +184,8 @@ def check_parity(
     batches: Iterable[NDArray[Any]],
     precision: Precision,
     reference: str,
+    *,
+    by_definition: bool = False,
 ) -> Parity:
     """Compare a file, in ONNX Runtime on the CPU, with what it was made from.
 
@@ -149,13 +195,15 @@ def check_parity(
         batches: images to compare on, one array per batch size, as both take them.
         precision: of the file; decides the tolerance.
         reference: what to call the reference.
+        by_definition: compute Q/DQ pairs as ONNX defines them, and not with this CPU's integer kernels.
 
     Raises:
         ParityError: they differ by more than the tolerance, or in shape.
     """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    options = as_defined(onnxruntime) if by_definition else None
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     errors, cosines, num_images = [], [], 0
     for images in batches:
@@ -186,6 +234,9 @@ def check_parity(
 def layer_precisions(model: onnx.ModelProto) -> dict[str, int]:
     """How many convolution and linear layers hold weights of each precision."""
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in types:
+            types[node.output[0]] = types[node.input[0]]
     layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
     weights = [next((types[name] for name in node.input[1:2] if name in types), None) for node in layers]
     counts = Counter(_PRECISION_OF_TYPE.get(weight, "other") for weight in weights if weight is not None)

@@ -1,10 +1,12 @@
 """One progress bar for everything that takes long."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None] | None]]
 
 
 @contextmanager
@@ -22,3 +24,8 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+def no_progress_bar(description: str, total: int) -> AbstractContextManager[None]:
+    """Stands in where nothing is to be shown."""
+    return nullcontext()

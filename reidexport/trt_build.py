@@ -152,7 +152,8 @@ def _build(
     if not parser.parse_from_file(str(source.path)):
         raise EngineError(_parser_failure(parser, messages, source))
     precision = source.manifest.precision
-    kept_wide = source.manifest.layer_precisions.get("fp32", 0) if precision == "int8" else 0
+    quantization = source.manifest.quantization
+    kept_wide = len(quantization.float_layers) if quantization else 0
     parsed = layers_of_network(network, trt)
     check_precision(parsed, precision, "network", kept_wide)
     config = builder.create_builder_config()

@@ -89,6 +89,10 @@ def prepared_source(
                 f"{path} is an ONNX file: what is chosen for a checkpoint is built in, leave it out"
             )
         own = manifest or _own_manifest(path)
+        if own.quantization and own.quantization.target != "tensorrt":
+            raise InputError(
+                f"{path} is INT8 in the form for CPUs, which TensorRT refuses. {_WAY_TO['int8']}"
+            )
         if precision in (None, own.precision):
             yield EngineSource(path, own, path.name, file_sha256(path), kept=True)
         elif (own.precision, precision) == ("fp32", "fp16"):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from reidruntime.manifest import QuantizationTarget
 
 from reidexport.cli import artifact_options as options
 from reidexport.cli import checkpoint_options
@@ -34,6 +35,21 @@ def onnx(
     fp16: Annotated[
         bool, typer.Option("--fp16/--fp32", help="Half the convolutions, or keep all in FP32.")
     ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise the convolutions; needs --calibration.")
+    ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="For --int8: a folder of real images, or a data set, whose train split is taken.",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[
+        QuantizationTarget | None,
+        typer.Option(help="For --int8: what will run the file; cpu if left out.", show_default=False),
+    ] = None,
     size: options.SizeOption = None,
     arch: checkpoint_options.ArchOption = None,
     last_stride: checkpoint_options.LastStrideOption = None,
@@ -47,7 +63,9 @@ def onnx(
     from reidexport.graph import GraphOptions, graph_from_checkpoint
     from reidexport.onnx_export import onnx_from_graph
     from reidexport.opening import load_chosen
+    from reidexport.progress import progress_bar
 
+    _check_precision(fp16, int8, calibration, target)
     loaded = load_chosen(
         checkpoint, checkpoint_options.parse_choices(arch, last_stride, stem_relu, pooling, size)
     )
@@ -57,11 +75,20 @@ def onnx(
     graph = graph_from_checkpoint(
         loaded, GraphOptions(feature=feature, normalize=normalize, flip=flip, input=input_)
     )
-    target = output or _default_output(checkpoint)
-    manifest = onnx_from_graph(graph, target, batch=_parse_batch(batch), precision="fp16" if fp16 else "fp32")
+    path = output or _default_output(checkpoint)
+    manifest = onnx_from_graph(
+        graph,
+        path,
+        batch=_parse_batch(batch),
+        precision="int8" if int8 else "fp16" if fp16 else "fp32",
+        calibration=calibration,
+        target=target or "cpu",
+        say=lambda line: print(line, file=sys.stderr),
+        progress_bar=progress_bar,
+    )
     source, answer = manifest.input, manifest.output
     parity = manifest.parity
-    print(f"wrote {target} ({target.stat().st_size / 2**20:.1f} MiB, {manifest.precision})")
+    print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB, {manifest.precision})")
     print(f"  in   {source.name}: {source.dtype} {_shape(source.shape)}")
     print(f"  out  {answer.name}: {answer.dtype} {_shape(answer.shape)}")
     print(f"  layers {json.dumps(manifest.layer_precisions)}")
@@ -70,6 +97,19 @@ def onnx(
             f"  same as torch on {parity.num_images} images: relative L2 error at most {parity.max_relative_l2:.1e}, "
             f"cosine at least {parity.min_cosine:.7f}"
         )
+
+
+def _check_precision(
+    fp16: bool, int8: bool, calibration: Path | None, target: QuantizationTarget | None
+) -> None:
+    if fp16 and int8:
+        raise InputError("--fp16 and --int8 exclude each other")
+    if int8 and calibration is None:
+        raise InputError(
+            "--int8 needs images to calibrate with: --calibration FOLDER, never query or gallery"
+        )
+    if not int8 and (calibration or target):
+        raise InputError("--calibration and --target are for --int8")
 
 
 def _default_output(checkpoint: Path) -> Path:

@@ -23,6 +23,8 @@ Layout = Literal["NHWC", "NCHW"]
 ChannelOrder = Literal["RGB", "BGR"]
 ResizeKernel = Literal["bilinear", "bicubic"]
 Flavor = Literal["tensorrt", "rtx"]
+QuantizationTarget = Literal["cpu", "tensorrt"]
+RangeMethod = Literal["min-max", "percentile-99.99", "percentile-99.999", "least-squares"]
 Channels3 = tuple[float, float, float]
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -135,6 +137,23 @@ class Engine(_Frozen):
     layers: LayerCounts
 
 
+class Quantization(_Frozen):
+    """How an INT8 network was made, and what it costs.
+
+    ``mean_relative_l2`` is the error of the features against the float32 network's, on images that were not calibrated
+    on. ``sensitivity`` is that error when only the named layer is INT8; ``float_layers`` are those left in float32.
+    """
+
+    target: QuantizationTarget
+    weight_bits: Literal[7, 8]
+    range_method: RangeMethod
+    num_calibrated_images: PositiveInt
+    num_held_out_images: PositiveInt
+    mean_relative_l2: float
+    sensitivity: dict[str, float]
+    float_layers: tuple[str, ...]
+
+
 class Parity(_Frozen):
     """How far the artifact's answers are from its reference's, as measured when it was written or verified."""
 
@@ -163,6 +182,7 @@ class Manifest(_Frozen):
         description="number of convolution and linear layers per precision"
     )
     batch_profile: BatchProfile
+    quantization: Quantization | None = None
     engine: Engine | None = None
     parity: Parity | None = None
 

@@ -88,6 +88,7 @@ def open_session(
         manifest.output.name,
         manifest.precision,
         depthwise=manifest.architecture.backbone.startswith("osnet"),
+        by_definition=manifest.quantization is not None and manifest.quantization.target == "tensorrt",
     )
     name, loaded = open_backend(network, backend, device, threads)
     return Session(manifest, name, loaded, threads)

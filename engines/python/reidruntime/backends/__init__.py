@@ -23,6 +23,8 @@ class Network:
     """What a backend loads: the file, the input to feed, the output to return, the file's own precision.
 
     ``depthwise`` is for :func:`choose`: whether most of its convolutions are depthwise, as OSNet's are.
+    ``by_definition`` is for INT8 files in TensorRT's form: Q/DQ pairs are computed one by one, in float32, as the
+    integer kernels of many CPUs overflow on signed activations.
     """
 
     path: Path
@@ -30,6 +32,7 @@ class Network:
     output_name: str
     precision: Precision
     depthwise: bool = False
+    by_definition: bool = False
 
 
 class Backend(Protocol):
@@ -106,6 +109,13 @@ def open_backend(
         from reidruntime.backends.tensorrt_rtx import TensorRtRtxBackend
 
         return backend, TensorRtRtxBackend(network)
+    if network.by_definition and backend == "openvino":
+        raise InputError(
+            f"{network.path}: INT8 in TensorRT's form, which CPU kernels overflow on. Take backend onnxruntime, which "
+            "computes it as ONNX defines it, or export with --target cpu."
+        )
+    if network.by_definition and backend == "auto":
+        backend = "onnxruntime"
     name, place = choose(backend, device, depthwise=network.depthwise and network.precision == "fp32")
     if name == "openvino":
         from reidruntime.backends.openvino import OpenVinoBackend

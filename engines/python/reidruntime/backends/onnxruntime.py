@@ -1,6 +1,5 @@
 """ONNX Runtime on CPU or on an NVIDIA GPU (CUDA)."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -31,7 +30,7 @@ class OnnxRuntimeBackend:
             ArtifactError: ONNX Runtime refuses the file.
         """
         self._network = network
-        self._session = _load(network.path, device, threads)
+        self._session = _load(network, device, threads)
         self._place = f"CPU, {threads} threads" if device == "cpu" else "CUDA"
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
@@ -47,7 +46,8 @@ class OnnxRuntimeBackend:
         """Name and version, device, threads, precision."""
         import onnxruntime
 
-        return f"ONNX Runtime {onnxruntime.__version__}, {self._place}, {self._network.precision}"
+        computed = ", as defined, in fp32" if self._network.by_definition else ""
+        return f"ONNX Runtime {onnxruntime.__version__}, {self._place}, {self._network.precision}{computed}"
 
 
 def cuda_is_installed() -> bool:
@@ -79,7 +79,7 @@ def import_onnxruntime(device: Literal["cpu", "cuda"]) -> Any:
     return onnxruntime
 
 
-def _load(path: Path, device: Literal["cpu", "cuda"], threads: int) -> Any:
+def _load(network: Network, device: Literal["cpu", "cuda"], threads: int) -> Any:
     onnxruntime = import_onnxruntime(device)
     provider, provider_options = _PROVIDERS[device]
     if device == "cuda":
@@ -90,13 +90,15 @@ def _load(path: Path, device: Literal["cpu", "cuda"], threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    if network.by_definition:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         # enable_fallback would start the session again on the CPU when a run on CUDA fails.
         session = onnxruntime.InferenceSession(
-            path, options, providers=[(provider, provider_options)], enable_fallback=0
+            network.path, options, providers=[(provider, provider_options)], enable_fallback=0
         )
     except Exception as error:  # its exception classes share no other base
-        raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {error}") from error
+        raise ArtifactError(f"{network.path}: ONNX Runtime cannot load it: {error}") from error
     # ONNX Runtime goes on with the CPU alone when a provider does not load.
     if provider not in session.get_providers():
         raise NotInstalledError(

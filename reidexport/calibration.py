@@ -1,0 +1,105 @@
+"""The images that INT8 is calibrated on: real ones, and never those that accuracy is measured on."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from reidruntime.manifest import Preprocess
+from reidruntime.preprocess import image_pixels
+from reidruntime.resize import Image8
+from reidruntime.session import default_threads
+
+from reidexport.datasets import load_dataset
+from reidexport.errors import DatasetError, InputError
+from reidexport.image_paths import find_images
+
+NUM_CALIBRATED, NUM_HELD_OUT = 256, 128
+_FEWEST, _FEW = 8, 200
+_TEST_FOLDERS = {"query", "gallery", "bounding_box_test", "gt_query", "gt_bbox", "mask_test_v2"}
+# Pixels this part of the width apart resemble each other in a picture, and not at all in noise.
+_DISTANCE = 8
+_NOISE_LIKENESS = 0.85
+
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """Images of one size, drawn from a folder: those to calibrate on, and others to measure the outcome on.
+
+    Attributes:
+        calibrated: uint8, shape (N, height, width, 3), in the network's channel order.
+        held_out: the same; none of them is among ``calibrated``.
+        warnings: what may make the calibration poor, a sentence each.
+    """
+
+    calibrated: Image8
+    held_out: Image8
+    warnings: tuple[str, ...]
+
+
+def load_calibration_images(source: str | Path, preprocess: Preprocess) -> CalibrationImages:
+    """Draw up to 384 images of a folder, the same ones every time: two thirds to calibrate on, a third to measure on.
+
+    Args:
+        source: a folder of images, searched deeply, or a data set, whose train split is taken.
+        preprocess: the network's.
+
+    Raises:
+        InputError: there is no such folder, it holds fewer than 8 images, or query or gallery images.
+        ImageError: an image cannot be read.
+    """
+    paths = find_calibration_images(source)
+    order = np.random.default_rng(0).permutation(len(paths))
+    chosen = [paths[place] for place in order[: NUM_CALIBRATED + NUM_HELD_OUT]]
+    with ThreadPoolExecutor(default_threads()) as workers:
+        pixels = np.stack(list(workers.map(lambda path: image_pixels(path, path, preprocess), chosen)))
+    num_calibrated = round(len(pixels) * NUM_CALIBRATED / (NUM_CALIBRATED + NUM_HELD_OUT))
+    return CalibrationImages(
+        pixels[:num_calibrated], pixels[num_calibrated:], tuple(_warnings(pixels, source))
+    )
+
+
+def find_calibration_images(source: str | Path) -> list[str]:
+    """Paths of the images that a folder offers for calibration, in order; errors as above."""
+    try:
+        paths = [str(record.path) for record in load_dataset(source).train]
+    except DatasetError:
+        paths = find_images([source])
+    for path in paths:
+        if not _TEST_FOLDERS.isdisjoint(folder.name for folder in Path(path).resolve().parents[:2]):
+            raise InputError(
+                f"{path}: query and gallery images are what accuracy is measured on, so INT8 must not be calibrated on "
+                "them. Give the train split, or images of your own cameras."
+            )
+    if len(paths) < _FEWEST:
+        raise InputError(
+            f"{source}: {len(paths)} images to calibrate on, expected at least {_FEWEST}, better 384"
+        )
+    return paths
+
+
+def looks_like_noise(pixels: Image8) -> bool:
+    """Whether most images have nothing of a picture: pixels near each other differ like pixels far apart.
+
+    Args:
+        pixels: uint8, shape (N, height, width, 3).
+    """
+    grey = pixels.mean(3, dtype=np.float32)
+    lag = max(grey.shape[2] // _DISTANCE, 1)
+    difference = ((grey[:, :, lag:] - grey[:, :, :-lag]) ** 2).mean((1, 2))
+    # Independent pixels differ by twice their variance; an image of one colour tells nothing either.
+    likeness = np.sqrt(difference / np.maximum(2 * grey.var((1, 2)), 1e-6))
+    return bool(np.median(likeness) > _NOISE_LIKENESS or np.median(grey.var((1, 2))) < 1)
+
+
+def _warnings(pixels: Image8, source: str | Path) -> list[str]:
+    found = []
+    if len(pixels) < _FEW:
+        found.append(
+            f"{source}: only {len(pixels)} images to calibrate on; take {_FEW} or more, of all cameras and lights"
+        )
+    if looks_like_noise(pixels):
+        found.append(
+            f"{source}: these images look like noise, not pictures: ranges from them will not fit real images"
+        )
+    return found

@@ -1,0 +1,333 @@
+"""INT8 is a property of the graph too: FP32 ONNX → the same network with Q/DQ pairs around what computes in INT8.
+
+    calibration images ─▶ ranges of every tensor ─▶ Q/DQ graph ─▶ error on other images ─▶ which layers stay float32
+
+Two forms, since targets differ:
+
+* ``"cpu"``: uint8 activations and signed 7-bit weights, Q/DQ around convolutions, additions and poolings. With 8-bit
+  weights, kernels of CPUs without VNNI overflow their 16-bit sums: one file would answer differently on two machines.
+* ``"tensorrt"``: signed 8-bit activations and weights, both symmetric, float32 biases, Q/DQ on the inputs of
+  convolutions only, so that TensorRT fuses additions and activations behind them.
+
+Pooling behind the last map, neck, L2 and output stay float32.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from reidruntime.manifest import Quantization, QuantizationTarget, RangeMethod
+
+from reidexport.activation_ranges import Histogram, Range, collect_histograms
+from reidexport.errors import InputError, ParityError
+from reidexport.progress import ProgressBar, no_progress_bar
+
+# Mean relative L2 error of the features, above which layers are left in float32.
+TARGET_ERROR = 0.04
+# A network that is further off than this is not the same network any more.
+REFUSED_ERROR = 0.15
+_LARGEST_FLOAT_SHARE = 0.25
+_NUM_IMAGES_PER_LAYER = 16
+_BATCH_SIZE = 8
+_NUM_PRINTED = 10
+_MAP_RANK = 4  # batch, channels, height, width
+_ACTIVATIONS, _POOLINGS = {"Relu", "Clip"}, {"MaxPool", "AveragePool"}
+
+Pixels = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a target's Q/DQ graph looks like."""
+
+    weight_bits: Literal[7, 8]
+    symmetric: bool
+    only_convolutions: bool
+
+
+_FORMS: dict[QuantizationTarget, _Form] = {
+    "cpu": _Form(weight_bits=7, symmetric=False, only_convolutions=False),
+    "tensorrt": _Form(weight_bits=8, symmetric=True, only_convolutions=True),
+}
+
+
+def int8_model(
+    model: onnx.ModelProto,
+    calibrated: Pixels,
+    held_out: Pixels,
+    *,
+    target: QuantizationTarget,
+    batch: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    progress_bar: ProgressBar = no_progress_bar,
+) -> tuple[onnx.ModelProto, Quantization]:
+    """Quantise a network: ranges by the rule that changes the features least, the layers that hurt most left float32.
+
+    Args:
+        model: an FP32 network with one input, weights inside.
+        calibrated: images as the network takes them, to measure ranges on.
+        held_out: others, to measure errors on.
+        target: which form to write.
+        batch: the one batch size that the network takes, if it does.
+        say: called with a line for each thing that was found out.
+        progress_bar: shows how far the long parts are.
+
+    Returns:
+        The Q/DQ network, and how it was made.
+
+    Raises:
+        InputError: the network has no convolution, or there are fewer images than its batch.
+        ParityError: the features are off by more than 15 % in spite of the layers left out.
+    """
+    form = _FORMS[target]
+    typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    layers = _quantizable_layers(typed, form)
+    if not layers:
+        raise InputError("the network has no convolution to quantise")
+    for images in (calibrated, held_out):
+        if len(images) < (batch or 1):
+            raise InputError(f"the network takes batches of {batch}: give more images to calibrate on")
+    with progress_bar("ranges", len(calibrated)) as progress:
+        histograms = collect_histograms(
+            typed, _tensors_of(typed, layers), _batches(calibrated, batch), progress
+        )
+    trials = _Trials(typed, form, batch, held_out)
+    method, ranges, error = _best_ranges(histograms, layers, trials, say, progress_bar)
+    sensitivity = _sensitivity(layers, ranges, trials, say, progress_bar)
+    left_out, error = _layers_to_leave_out(sensitivity, ranges, trials, error)
+    say(
+        f"{len(left_out)} of {len(layers)} layers stay float32; relative L2 error of the features {error:.4f}"
+    )
+    if error > REFUSED_ERROR:
+        raise ParityError(
+            f"INT8 changes the features by {error:.0%}, allowed are {REFUSED_ERROR:.0%}, with {len(left_out)} of "
+            f"{len(layers)} layers left in float32. Calibrate on images like those of your cameras, or take --fp16."
+        )
+    quantization = Quantization(
+        target=target,
+        weight_bits=form.weight_bits,
+        range_method=method,
+        num_calibrated_images=len(calibrated),
+        num_held_out_images=len(held_out),
+        mean_relative_l2=error,
+        sensitivity=sensitivity,
+        float_layers=left_out,
+    )
+    return _with_qdq(typed, set(layers) - set(left_out), ranges, form), quantization
+
+
+class _Trials:
+    """A network to try ways of quantising on; what it answers in float32 is computed once."""
+
+    def __init__(self, model: onnx.ModelProto, form: _Form, batch: int | None, images: Pixels) -> None:
+        self._model, self._form, self._batch, self._images = model, form, batch, images
+        self._expected = _features(model, images, batch)
+
+    def error(
+        self, layers: Collection[str], ranges: dict[str, Range], num_images: int | None = None
+    ) -> float:
+        """Mean relative L2 error of the features with these layers in INT8, on the first images or on all."""
+        quantized = _with_qdq(self._model, layers, ranges, self._form)
+        images = self._images[: max(num_images, self._batch or 1)] if num_images else self._images
+        found = _features(quantized, images, self._batch)
+        wanted = self._expected[: len(found)]
+        return float((np.linalg.norm(found - wanted, axis=1) / np.linalg.norm(wanted, axis=1)).mean())
+
+    def ranges(self, histograms: dict[str, Histogram], method: RangeMethod) -> dict[str, Range]:
+        """Of every tensor, in this form."""
+        return {
+            name: each.range_by(method, symmetric=self._form.symmetric) for name, each in histograms.items()
+        }
+
+
+def _best_ranges(
+    histograms: dict[str, Histogram],
+    layers: Sequence[str],
+    trials: _Trials,
+    say: Callable[[str], None],
+    progress_bar: ProgressBar,
+) -> tuple[RangeMethod, dict[str, Range], float]:
+    """The rule that changes the features least with every layer in INT8, its ranges and that change."""
+    methods: tuple[RangeMethod, ...] = get_args(RangeMethod)
+    errors: dict[RangeMethod, float] = {}
+    with progress_bar("range methods", len(methods)) as progress:
+        for method in methods:
+            errors[method] = trials.error(layers, trials.ranges(histograms, method))
+            if progress:
+                progress(len(errors))
+    best = min(methods, key=lambda method: errors[method])
+    say("relative L2 error of the features with every layer in INT8, by how the ranges are chosen:")
+    for method in methods:
+        say(f"  {errors[method]:.4f}  {method}" + " (taken)" * (method == best))
+    return best, trials.ranges(histograms, best), errors[best]
+
+
+def _sensitivity(
+    layers: Sequence[str],
+    ranges: dict[str, Range],
+    trials: _Trials,
+    say: Callable[[str], None],
+    progress_bar: ProgressBar,
+) -> dict[str, float]:
+    """The error with each layer alone in INT8, worst first."""
+    found: dict[str, float] = {}
+    with progress_bar("sensitivity", len(layers)) as progress:
+        for layer in layers:
+            found[layer] = trials.error([layer], ranges, _NUM_IMAGES_PER_LAYER)
+            if progress:
+                progress(len(found))
+    ordered = dict(sorted(found.items(), key=lambda item: -item[1]))
+    say("layers that hurt most, each alone in INT8:")
+    for layer, value in list(ordered.items())[:_NUM_PRINTED]:
+        say(f"  {value:.4f}  {layer}")
+    return ordered
+
+
+def _layers_to_leave_out(
+    sensitivity: dict[str, float], ranges: dict[str, Range], trials: _Trials, error: float
+) -> tuple[tuple[str, ...], float]:
+    """The fewest layers, worst first, without which the error is the target's, and the error without them."""
+    layers, num_left_out = list(sensitivity), 0
+    while error > TARGET_ERROR:
+        num_more = _num_more_to_leave_out(list(sensitivity.values()), num_left_out, error)
+        if num_more == 0:
+            break
+        num_left_out += num_more
+        error = trials.error(layers[num_left_out:], ranges)
+    return tuple(layers[:num_left_out]), error
+
+
+def _num_more_to_leave_out(sensitivities: Sequence[float], num_left_out: int, error: float) -> int:
+    """How many more should do, if the squares of the layers' errors add up, as those of independent errors do.
+
+    Args:
+        sensitivities: of all layers, worst first.
+        num_left_out: how many are left out already.
+        error: with the others in INT8.
+    """
+    squares = np.square(sensitivities[num_left_out:])
+    remaining = error**2 * (1 - np.cumsum(squares) / squares.sum())
+    wanted = 1 + np.searchsorted(-remaining, -(TARGET_ERROR**2))
+    allowed = int(len(sensitivities) * _LARGEST_FLOAT_SHARE) - num_left_out
+    return max(min(int(wanted), allowed), 0)
+
+
+def _quantizable_layers(model: onnx.ModelProto, form: _Form) -> list[str]:
+    """Names of the convolutions, and of the additions of maps where the form has them."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    maps = {
+        value.name for value in model.graph.value_info if len(value.type.tensor_type.shape.dim) == _MAP_RANK
+    }
+    return [
+        node.name
+        for node in model.graph.node
+        if (node.op_type == "Conv" and node.input[1] in weights)
+        or (not form.only_convolutions and node.op_type == "Add" and maps.issuperset(node.input))
+    ]
+
+
+def _tensors_of(model: onnx.ModelProto, layers: Sequence[str]) -> set[str]:
+    """Float tensors that layers, and the activations and poolings among them, take and give."""
+    floats = {
+        value.name
+        for value in (*model.graph.value_info, *model.graph.input)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+    chosen = set(layers)
+    return {
+        name
+        for node in model.graph.node
+        if node.name in chosen or node.op_type in _ACTIVATIONS | _POOLINGS
+        for name in (*node.input, *node.output)
+        if name in floats
+    }
+
+
+def _with_qdq(
+    model: onnx.ModelProto, layers: Collection[str], ranges: dict[str, Range], form: _Form
+) -> onnx.ModelProto:
+    """The network with some layers in INT8; ONNX Runtime's own quantiser writes the Q/DQ pairs."""
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    data = {name: tuple(np.array(end, np.float32) for end in each) for name, each in ranges.items()}
+    chosen = set(layers)
+    if not form.only_convolutions:
+        chosen |= _followers(model, chosen)
+    options: dict[str, Any] = {"ActivationSymmetric": form.symmetric, "QuantizeBias": not form.symmetric}
+    if form.only_convolutions:
+        options["OpTypesToExcludeOutputQuantization"] = ["Conv"]
+    with _quiet():
+        quantizer = QDQQuantizer(
+            copy,
+            per_channel=True,
+            reduce_range=form.weight_bits == 7,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QInt8 if form.symmetric else QuantType.QUInt8,
+            tensors_range=TensorsData(CalibrationMethod.MinMax, data),
+            nodes_to_quantize=sorted(chosen),
+            nodes_to_exclude=[],
+            op_types_to_quantize=["Conv", "Add", *sorted(_ACTIVATIONS | _POOLINGS)],
+            extra_options=options,
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    quantized: onnx.ModelProto = quantizer.model.model
+    return quantized
+
+
+def _followers(model: onnx.ModelProto, layers: set[str]) -> set[str]:
+    """Activations and poolings whose input is in INT8: they go on in it."""
+    in_int8, found = set(), set()
+    for node in model.graph.node:
+        follows = node.op_type in _ACTIVATIONS | _POOLINGS and node.input[0] in in_int8
+        if follows:
+            found.add(node.name)
+        if follows or node.name in layers:
+            in_int8.update(node.output)
+    return found
+
+
+def _features(model: onnx.ModelProto, images: Pixels, batch: int | None) -> NDArray[np.float64]:
+    """Features of images, with Q/DQ computed as ONNX defines them: the integer kernels of a CPU may be worse."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), as_defined(onnxruntime), providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    rows = [session.run(None, {name: part})[0] for part in _batches(images, batch)]
+    return np.concatenate(rows).astype(np.float64)
+
+
+def as_defined(onnxruntime: Any) -> Any:
+    """ONNX Runtime's session options under which Q/DQ pairs are computed one by one, in float32."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
+
+
+def _batches(images: Pixels, batch: int | None) -> Iterator[Pixels]:
+    """Parts of images; where the network takes one batch size only, what does not fill a batch is left out."""
+    size = batch or _BATCH_SIZE
+    end = len(images) // size * size if batch else len(images)
+    return (images[start : start + size] for start in range(0, end, size))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantiser's notices of tensors that it passes over."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,75 @@
+"""Which images INT8 is calibrated on, and which are refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from reidruntime.manifest import Preprocess
+
+from reidexport.calibration import find_calibration_images, load_calibration_images, looks_like_noise
+from reidexport.datasets import Dataset
+from reidexport.errors import InputError
+from reidexport.synthetic import draw_people
+
+PREPROCESS = Preprocess(height_px=64, width_px=32, mean=(0, 0, 0), std=(1, 1, 1), in_graph=True)
+
+
+def write_people(folder: Path, number: int) -> Path:
+    """A folder of drawn people."""
+    folder.mkdir(parents=True)
+    for index, person in enumerate(draw_people(number)):
+        Image.fromarray(person).save(folder / f"{index:04}.png")
+    return folder
+
+
+def test_the_train_split_of_a_data_set_is_taken(drawn_dataset: Dataset) -> None:
+    """The folder of a data set, or one above it, gives its train images and no other."""
+    root = drawn_dataset.train[0].path.parents[1]
+    expected = [str(record.path) for record in drawn_dataset.train]
+    assert find_calibration_images(root) == expected
+    assert find_calibration_images(root.parent) == expected
+
+
+@pytest.mark.parametrize("part", ["query", "bounding_box_test"])
+def test_query_and_gallery_images_are_refused(drawn_dataset: Dataset, part: str, tmp_path: Path) -> None:
+    """By the name of their folder, through a link too."""
+    folder = drawn_dataset.train[0].path.parents[1] / part
+    (tmp_path / "innocent").symlink_to(folder)
+    for source in (folder, tmp_path / "innocent"):
+        with pytest.raises(InputError, match="query and gallery images are what accuracy is measured on"):
+            find_calibration_images(source)
+
+
+def test_too_few_images_are_refused_and_few_are_warned_of(tmp_path: Path) -> None:
+    """Seven cannot be calibrated on, twelve are warned of with what would be better."""
+    with pytest.raises(InputError, match="7 images to calibrate on, expected at least 8, better 384"):
+        load_calibration_images(write_people(tmp_path / "seven", 7), PREPROCESS)
+    images = load_calibration_images(write_people(tmp_path / "twelve", 12), PREPROCESS)
+    assert (images.calibrated.shape, images.held_out.shape) == ((8, 64, 32, 3), (4, 64, 32, 3))
+    (warning,) = images.warnings
+    assert "only 12 images to calibrate on; take 200 or more" in warning
+
+
+def test_held_out_images_are_others_and_always_the_same(tmp_path: Path) -> None:
+    """No image is on both sides, and a second call draws the same ones."""
+    folder = write_people(tmp_path / "people", 24)
+    images, again = (load_calibration_images(folder, PREPROCESS) for _ in range(2))
+    sides = [{image.tobytes() for image in side} for side in (images.calibrated, images.held_out)]
+    assert sides[0].isdisjoint(sides[1])
+    np.testing.assert_array_equal(images.held_out, again.held_out)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_noise_is_warned_of(scale: int, tmp_path: Path) -> None:
+    """Random pixels, enlarged ones too, and images of one colour look like noise; drawn people do not."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (12, 64 // scale, 32 // scale, 3), dtype=np.uint8)
+    for index, image in enumerate(noise):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    assert any(
+        "look like noise" in warning for warning in load_calibration_images(tmp_path, PREPROCESS).warnings
+    )
+    assert looks_like_noise(np.full((4, 64, 32, 3), 127, np.uint8))
+    people = [np.asarray(Image.fromarray(person).resize((32, 64))) for person in draw_people(12)]
+    assert not looks_like_noise(np.stack(people))
