@@ -14,7 +14,7 @@ from reidexport.datasets import load_dataset
 from reidexport.errors import DatasetError, InputError
 from reidexport.image_paths import find_images
 
-NUM_CALIBRATED, NUM_HELD_OUT = 256, 128
+NUM_CALIBRATED, NUM_HELD_OUT = 256, 64
 _FEWEST, _FEW = 8, 200
 _TEST_FOLDERS = {"query", "gallery", "bounding_box_test", "gt_query", "gt_bbox", "mask_test_v2"}
 # Pixels this part of the width apart resemble each other in a picture, and not at all in noise.
@@ -38,7 +38,7 @@ class CalibrationImages:
 
 
 def load_calibration_images(source: str | Path, preprocess: Preprocess) -> CalibrationImages:
-    """Draw up to 384 images of a folder, the same ones every time: two thirds to calibrate on, a third to measure on.
+    """Draw up to 320 images of a folder, the same ones every time: 256 to calibrate on, 64 to measure on.
 
     Args:
         source: a folder of images, searched deeply, or a data set, whose train split is taken.
@@ -73,7 +73,7 @@ def find_calibration_images(source: str | Path) -> list[str]:
             )
     if len(paths) < _FEWEST:
         raise InputError(
-            f"{source}: {len(paths)} images to calibrate on, expected at least {_FEWEST}, better 384"
+            f"{source}: {len(paths)} images to calibrate on, expected at least {_FEWEST}, better {_FEW} or more"
         )
     return paths
 

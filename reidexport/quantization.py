@@ -32,7 +32,7 @@ TARGET_ERROR = 0.04
 # A network that is further off than this is not the same network any more.
 REFUSED_ERROR = 0.15
 _LARGEST_FLOAT_SHARE = 0.25
-_NUM_IMAGES_PER_LAYER = 16
+_NUM_IMAGES_PER_LAYER = 8
 _BATCH_SIZE = 8
 _NUM_PRINTED = 10
 _MAP_RANK = 4  # batch, channels, height, width

@@ -19,8 +19,9 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 from reidruntime import open_session
-from reidruntime.manifest import METADATA_KEY, Preprocess, TensorSpec
+from reidruntime.manifest import METADATA_KEY, Preprocess, QuantizationTarget, TensorSpec
 
+from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.datasets import Dataset
 from tests.conftest import Exported, Run
 from tests.reidruntime.models import small_manifest, write_artifact, write_foreign
@@ -174,27 +175,24 @@ def test_pixels_are_bit_equal(changes: dict[str, Any], photos: list[Path], tmp_p
     assert different == []
 
 
-def test_integer_networks_run_like_others(photos: list[Path], tmp_path: Path) -> None:
-    """A file of Q/DQ layers, INT8 in its manifest, answers as in Python."""
-    quantization = importlib.import_module("onnxruntime.quantization")
-    plain = write_artifact(tmp_path / "plain.onnx", manifest=small_manifest(precision="int8"))
-
-    class Photos(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 32, 16, 3), np.uint8)
-            self.left = [{"images": batch} for batch in pixels]
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return self.left.pop() if self.left else None
-
+@pytest.mark.parametrize("target", ["cpu", "tensorrt"])
+def test_integer_networks_run_like_others(
+    exported: Exported, photos: list[Path], drawn_dataset: Dataset, tmp_path: Path, target: QuantizationTarget
+) -> None:
+    """Both forms of INT8 answer as in Python; TensorRT's is computed as ONNX defines it."""
     artifact = tmp_path / "int8.onnx"
-    quantization.quantize_static(plain, artifact, Photos(), quant_format=quantization.QuantFormat.QDQ)
-    assert "DequantizeLinear" in {node.op_type for node in onnx.load(artifact).graph.node}
+    onnx_from_graph(
+        graph_from_checkpoint(load_checkpoint(exported.checkpoint)),
+        artifact,
+        precision="int8",
+        calibration=drawn_dataset.train[0].path.parents[1],
+        target=target,
+    )
     with open_session(artifact, backend="onnxruntime", device="cpu", threads=1) as session:
         expected = session.embed(photos)
-    np.testing.assert_array_equal(embed(artifact, photos, tmp_path / "f.npy"), expected)
+    np.testing.assert_allclose(embed(artifact, photos, tmp_path / "f.npy"), expected, atol=1e-6)
     done = call("reid_embed", artifact, photos[0], "-o", tmp_path / "f.npy")
-    assert "int8" in done.stderr
+    assert ("int8, as defined, in fp32" in done.stderr) == (target == "tensorrt")
 
 
 def write_bad_images(photo: Path, folder: Path) -> dict[str, Path]:

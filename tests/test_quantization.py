@@ -71,7 +71,7 @@ def test_what_the_manifest_says_of_an_int8_file(int8: Int8, target: str) -> None
     assert manifest.precision == "int8"
     made = manifest.quantization
     assert made is not None
-    assert (made.target, made.num_calibrated_images, made.num_held_out_images) == (target, 8, 4)
+    assert (made.target, made.num_calibrated_images, made.num_held_out_images) == (target, 10, 2)
     assert made.weight_bits == {"cpu": 7, "tensorrt": 8}[target]
     assert 0 < made.mean_relative_l2 < TARGET_ERROR
     assert list(made.sensitivity.values()) == sorted(made.sensitivity.values(), reverse=True)
@@ -220,7 +220,7 @@ def test_float_inputs_and_static_batches(
 
 
 def test_the_command(exported: Exported, drawn_dataset: Dataset, tmp_path: Path, run: Run) -> None:
-    """``onnx --int8`` prints its findings to standard error and what it wrote to standard output; ``verify`` takes it."""
+    """``onnx --int8`` prints findings to standard error, and to standard output what it wrote; ``verify`` takes it."""
     out = tmp_path / "int8.onnx"
     done = run("onnx", exported.checkpoint, "--int8", "--calibration", root_of(drawn_dataset), "-o", out)
     assert done.returncode == 0, done.stderr

@@ -132,6 +132,11 @@ BatchProfile batch_profile(const json& data, const std::string& origin) {
     return profile;
 }
 
+std::string quantized_for(const json& data) {
+    const json quantization = data.value("quantization", json());
+    return quantization.is_null() ? "" : quantization.at("target").get<std::string>();
+}
+
 }  // namespace
 
 Manifest manifest_from_json(const std::string& text, const std::string& origin) {
@@ -152,6 +157,7 @@ Manifest manifest_from_json(const std::string& text, const std::string& origin) 
             .feature_dim = count(data.at("architecture").at("feature_dim"), kMaxCount, "feature_dim", origin),
             .metric = data.at("metric"),
             .precision = data.at("precision"),
+            .quantized_for = quantized_for(data),
             .batch_profile = batch_profile(data.at("batch_profile"), origin),
             .engine = engine(data),
         };

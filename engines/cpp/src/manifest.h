@@ -58,6 +58,7 @@ struct Manifest {
     std::size_t feature_dim;
     std::string metric;
     std::string precision;
+    std::string quantized_for;  ///< "cpu" or "tensorrt"; empty where nothing is said
     BatchProfile batch_profile;
     std::optional<Engine> engine;
 };

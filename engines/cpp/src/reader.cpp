@@ -26,7 +26,9 @@ BatchReader::BatchReader(std::span<const reid_image> images, std::size_t batch_s
         slots_[batch].pixels = std::make_unique_for_overwrite<std::uint8_t[]>(images_in(batch) * image_bytes(preprocess));
         reset(slots_[batch], batch);
     }
-    for (std::size_t i = 0; i < std::min(num_threads, images.size()); ++i) {
+    // A single batch leaves nothing to read meanwhile, and who asks for it reads as well.
+    const std::size_t num_helpers = std::min(num_threads, images.size()) - (num_batches == 1 ? 1 : 0);
+    for (std::size_t i = 0; i < num_helpers; ++i) {
         threads_.emplace_back([this](const std::stop_token& token) { read(token); });
     }
 }
