@@ -26,7 +26,7 @@ BatchReader::BatchReader(std::span<const reid_image> images, std::size_t batch_s
         slots_[batch].pixels = std::make_unique_for_overwrite<std::uint8_t[]>(images_in(batch) * image_bytes(preprocess));
         reset(slots_[batch], batch);
     }
-    // A single batch leaves nothing to read meanwhile, and who asks for it reads as well.
+    // Of a single batch nothing can be read while the network answers, and who asks for it reads as well.
     const std::size_t num_helpers = std::min(num_threads, images.size()) - (num_batches == 1 ? 1 : 0);
     for (std::size_t i = 0; i < num_helpers; ++i) {
         threads_.emplace_back([this](const std::stop_token& token) { read(token); });
@@ -62,7 +62,7 @@ void BatchReader::reset(Slot& slot, std::size_t batch) const {
 }
 
 void BatchReader::read(const std::stop_token& token) {
-    let_the_network_go_first();
+    if (images_.size() > batch_size_) let_the_network_go_first();
     std::unique_lock lock(mutex_);
     while (true) {
         const bool may_read = may_read_.wait(lock, token, [&] {
