@@ -12,7 +12,7 @@ from tests.reidruntime.models import DIM, HEIGHT, WIDTH, small_manifest, write_a
 def test_manifest_comes_back(tmp_path: Path) -> None:
     """What was written into metadata_props is read back whole."""
     path = write_artifact(tmp_path / "a.onnx")
-    assert manifest_from_onnx(path) == small_manifest()
+    assert manifest_from_onnx(path) == manifest_from_onnx(str(path)) == small_manifest()
     assert list(metadata_from_onnx(path)) == ["reidexport.manifest"]
 
 

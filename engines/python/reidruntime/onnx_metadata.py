@@ -77,13 +77,13 @@ def metadata_from_onnx(path: Path) -> dict[str, str]:
     return read_onnx(path).metadata
 
 
-def manifest_from_onnx(path: Path) -> Manifest | None:
+def manifest_from_onnx(path: str | Path) -> Manifest | None:
     """The manifest that an ONNX file carries, or None for a file that some other program wrote.
 
     Raises:
         ArtifactError: the file is not an ONNX model, or its manifest is not valid.
     """
-    text = metadata_from_onnx(path).get(METADATA_KEY)
+    text = metadata_from_onnx(Path(path)).get(METADATA_KEY)
     return None if text is None else manifest_from_json(text, str(path))
 
 
