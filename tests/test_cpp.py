@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -444,17 +443,19 @@ def test_an_installed_library_is_found_and_used(
     done = call(tmp_path / "example" / "similarity", exported.onnx, photos[0], tmp_path / "missing.jpg")
     assert done.returncode == 1 and "missing.jpg: cannot be read" in done.stderr
 
-    source = tmp_path / "c"
-    source.mkdir()
-    shutil.copy(SOURCES / "tests" / "c_program.c", source)
-    (source / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.25)\nproject(c_program LANGUAGES C)\n"
-        "set(CMAKE_C_STANDARD 99)\nfind_package(reidruntime 0.1 REQUIRED)\nadd_executable(c_program c_program.c)\n"
-        "target_link_libraries(c_program PRIVATE reidruntime::reidruntime)\n"
-    )
-    build_project(source, tmp_path / "c_build", prefix)
-    done = call(tmp_path / "c_build" / "c_program", exported.onnx, photos[0])
-    assert float(done.stdout) == pytest.approx(a @ a, rel=1e-5)
+    for language, suffix in (("C", "c"), ("CXX", "cpp")):  # the README's programs
+        source, program = tmp_path / suffix, tmp_path / f"{suffix}_build" / "app"
+        source.mkdir()
+        code = re.findall(rf"```{suffix}\n(.*?)```", (SOURCES / "README.md").read_text(), re.DOTALL)
+        (source / f"app.{suffix}").write_text(code[0])
+        (source / "CMakeLists.txt").write_text(
+            f"cmake_minimum_required(VERSION 3.25)\nproject(app LANGUAGES {language})\n"
+            f"find_package(reidruntime 0.1 REQUIRED)\nadd_executable(app app.{suffix})\n"
+            "target_link_libraries(app PRIVATE reidruntime::reidruntime)\n"
+        )
+        build_project(source, program.parent, prefix)
+        printed = np.array(call(program, exported.onnx, photos[0]).stdout.split(), np.float64)
+        np.testing.assert_allclose(printed, a, rtol=1e-4, atol=1e-5)
 
     done = call(prefix / "bin" / "reid_embed", exported.onnx, photos[0], "-o", tmp_path / "f.npy")
     assert done.returncode == 0, done.stderr
