@@ -138,6 +138,11 @@ class _Trials:
         wanted = self._expected[: len(found)]
         return float((np.linalg.norm(found - wanted, axis=1) / np.linalg.norm(wanted, axis=1)).mean())
 
+    def weight_of(self, layer: str) -> str:
+        """Name of a convolution's weight, which tells where in the network it is; "" for an addition."""
+        node = next(node for node in self._model.graph.node if node.name == layer)
+        return node.input[1] if node.op_type == "Conv" else ""
+
     def ranges(self, histograms: dict[str, Histogram], method: RangeMethod) -> dict[str, Range]:
         """Of every tensor, in this form."""
         return {
@@ -184,7 +189,7 @@ def _sensitivity(
     ordered = dict(sorted(found.items(), key=lambda item: -item[1]))
     say("layers that hurt most, each alone in INT8:")
     for layer, value in list(ordered.items())[:_NUM_PRINTED]:
-        say(f"  {value:.4f}  {layer}")
+        say(f"  {value:.4f}  {layer}  {trials.weight_of(layer)}".rstrip())
     return ordered
 
 
@@ -281,6 +286,7 @@ def _with_qdq(
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
+    quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
     return quantized
 
 

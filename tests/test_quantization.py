@@ -1,5 +1,6 @@
 """INT8 graphs: their form, what they answer, and which layers they leave alone."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,12 @@ def test_what_the_manifest_says_of_an_int8_file(int8: Int8, target: str) -> None
     assert list(made.sensitivity.values()) == sorted(made.sensitivity.values(), reverse=True)
     num_convolutions = 20
     assert manifest.layer_precisions["int8"] >= num_convolutions - len(made.float_layers)
+    assert onnx.load(int8.files[target]).producer_name == "reidexport"
     said = int8.said[target]
     assert f"{made.range_method} (taken)" in said
     assert "layers that hurt most, each alone in INT8:" in said
-    assert f"{next(iter(made.sensitivity.values())):.4f}  {next(iter(made.sensitivity))}" in said
+    worst, value = next(iter(made.sensitivity.items()))
+    assert re.search(rf"{value:.4f}  {worst}(  backbone\..*weight)?$", said, re.MULTILINE)
     assert "only 12 images to calibrate on" in said
 
 
@@ -232,6 +235,9 @@ def test_the_command(exported: Exported, drawn_dataset: Dataset, tmp_path: Path,
     assert done.returncode == 0, done.stderr
     assert f"wrote {out}" in done.stdout
     assert "layers that hurt most" in done.stderr
+    described = run("inspect", out).stdout
+    assert "    sensitivity " in described
+    assert " more (--json)" in described
     judged = run("verify", out, "--reference", exported.checkpoint, "--min-cosine", "0.9")
     assert judged.returncode == 0, judged.stdout + judged.stderr
 

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+_MOST_SHOWN = 10
+
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="A checkpoint, an ONNX file or an engine.")],
@@ -30,10 +32,20 @@ def _lines(content: dict[str, Any], depth: int) -> list[str]:
         if isinstance(value, dict) and depth == 0 and key == "manifest":
             lines += [label, *_lines(value, 1)]
         elif isinstance(value, dict):
-            text = ", ".join(f"{name} {item}" for name, item in value.items())
-            lines.append(f"{label:<18} {text}")
+            nested = {
+                name: item for name, item in value.items() if isinstance(item, dict | list) and len(item) > 3
+            }
+            text = ", ".join(f"{name} {item}" for name, item in value.items() if name not in nested)
+            lines += [f"{label:<18} {text}", *(_shortened(name, item) for name, item in nested.items())]
         elif isinstance(value, list) and value and isinstance(value[0], str):
             lines += [f"{label if i == 0 else '':<18} {item}" for i, item in enumerate(value)]
         else:
             lines.append(f"{label:<18} {value}")
     return lines
+
+
+def _shortened(name: str, items: dict[str, Any] | list[Any]) -> str:
+    """The first of many facts on a line of their own."""
+    facts = [f"{key} {value:.4g}" for key, value in items.items()] if isinstance(items, dict) else items
+    more = f" … and {len(facts) - _MOST_SHOWN} more (--json)" if len(facts) > _MOST_SHOWN else ""
+    return f"    {name:<14} " + ", ".join(map(str, facts[:_MOST_SHOWN])) + more
