@@ -1,5 +1,6 @@
 """Files that are either whole or not there."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ def replaced_when_whole(path: Path) -> Iterator[Path]:
     replaced.
 
     Raises:
-        InputError: the folder is missing or cannot be written to, or ``path`` is there and is a folder, a
+        InputError: the folder is missing, full or cannot be written to, or ``path`` is there and is a folder, a
             device, or anything else but a regular file.
     """
     try:
@@ -36,5 +37,9 @@ def replaced_when_whole(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise InputError(f"{path}: {error.strerror}. Make room, or give another path.") from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -106,7 +106,7 @@ def engine_from_onnx(
     messages = _Messages(say)
     # The builder's objects must not outlive the logger.
     logger = make_logger(trt, messages)
-    with replaced_when_whole(path) as temporary, replaced_when_whole(engine_manifest_path(path)) as beside:
+    with replaced_when_whole(path) as temporary:
         plan, layers = _build(trt, logger, messages, source, profile, options, gpu)
         temporary.write_bytes(plan)
         del plan
@@ -131,7 +131,8 @@ def engine_from_onnx(
                 ),
             }
         )
-        beside.write_text(manifest.model_dump_json(indent=2) + "\n")
+        with replaced_when_whole(engine_manifest_path(path)) as beside:
+            beside.write_text(manifest.model_dump_json(indent=2) + "\n")
     return manifest
 
 

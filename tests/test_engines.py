@@ -187,7 +187,7 @@ def test_full_and_read_only_disks(exported: Exported, tiny_disk: Path, run: Run)
     """A disk that is full, or cannot be written to, ends with exit status 2 and leaves nothing."""
     full = run("trt", exported.onnx, "--flavor", "rtx", "-o", tiny_disk / "a.engine")
     assert full.returncode == 2
-    assert "No space left on device" in full.stderr
+    assert "a.engine: No space left on device" in full.stderr
     assert list(tiny_disk.iterdir()) == []
     subprocess.run(["mount", "-o", "remount,ro", tiny_disk], check=True)
     read_only = run("trt", exported.onnx, "--flavor", "rtx", "-o", tiny_disk / "a.engine")
