@@ -13,19 +13,25 @@ from reidruntime.errors import (
     ReidExportError,
 )
 from reidruntime.foreign import manifest_for_foreign_onnx
+from reidruntime.gallery import Gallery, gallery_from_manifest, load_gallery
 from reidruntime.manifest import Manifest
 from reidruntime.onnx_metadata import manifest_from_onnx
 from reidruntime.session import Session, open_session
+from reidruntime.topk import Neighbours
 
 __all__ = [
     "ArtifactError",
+    "Gallery",
     "GpuError",
     "ImageError",
     "InputError",
     "Manifest",
+    "Neighbours",
     "NotInstalledError",
     "ReidExportError",
     "Session",
+    "gallery_from_manifest",
+    "load_gallery",
     "manifest_for_foreign_onnx",
     "manifest_from_onnx",
     "open_session",

@@ -1,0 +1,346 @@
+"""A gallery: embeddings of known images, searched exactly.
+
+>>> gallery = Gallery(dim=2048, metric="cosine")
+>>> gallery.add(embeddings, pids=pids, camids=camids, paths=paths)
+>>> gallery.search(queries, k=10).indices  # (num_query, 10), nearest first
+"""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from reidruntime.errors import InputError
+from reidruntime.gallery_file import GalleryContent, read_gallery, write_gallery
+from reidruntime.gallery_rows import (
+    CodedBlock,
+    Features,
+    Floats64,
+    GalleryRows,
+    Ints,
+    Question,
+    row_lengths,
+)
+from reidruntime.int8_scan import MAX_DIM
+from reidruntime.manifest import Manifest, Metric
+from reidruntime.session import default_threads
+from reidruntime.topk import Neighbours, nearest
+
+Scan = Literal["float32", "int8"]
+
+UNLABELLED = -2  # a pid or camid that is not known; equal to no other
+_JUNK_PID = -1
+
+
+class Gallery:
+    """Embeddings of one artifact, with the person, the camera and the path of each image.
+
+    Attributes:
+        dim: dimension of the embeddings.
+        metric: ``cosine`` or ``euclidean``.
+        manifest_sha256: of the artifact that made the embeddings; None where that is not known.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        metric: Metric = "cosine",
+        manifest_sha256: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """An empty gallery.
+
+        Args:
+            dim: dimension of the embeddings.
+            metric: how to compare them.
+            manifest_sha256: ``Manifest.sha256`` of the artifact, where it is known; then nothing of another artifact
+                can be added or searched for.
+            threads: for searching; default: the CPUs that this process may use.
+
+        Raises:
+            InputError: an argument is out of its range.
+        """
+        if dim < 1:
+            raise InputError(f"dim must be at least 1, got {dim}.")
+        if metric not in get_args(Metric):
+            raise InputError(f"The metric must be cosine or euclidean, got {metric!r}.")
+        self.dim = dim
+        self.metric: Metric = metric
+        self.manifest_sha256 = manifest_sha256
+        self._threads = default_threads() if threads is None else threads
+        if self._threads < 1:
+            raise InputError(f"threads must be at least 1, got {threads}.")
+        self._parts: list[Features] = []
+        self._lengths = np.empty(0, np.float64)
+        self._pids = np.empty(0, np.int64)
+        self._camids = np.empty(0, np.int64)
+        self._paths: list[str] = []
+        self._coded: list[CodedBlock] | None = None
+        self._read_from: tuple[Path, str] | None = None
+
+    def __len__(self) -> int:
+        return len(self._pids)
+
+    @property
+    def pids(self) -> Ints:
+        """The person of each row, int64; -1 for junk, 0 for a distractor, ``UNLABELLED`` where not known."""
+        return self._pids
+
+    @property
+    def camids(self) -> Ints:
+        """The camera of each row, int64, from 0; ``UNLABELLED`` where not known."""
+        return self._camids
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The path of each row; empty where not known."""
+        return self._paths
+
+    def add(
+        self,
+        embeddings: npt.ArrayLike,
+        *,
+        pids: npt.ArrayLike | None = None,
+        camids: npt.ArrayLike | None = None,
+        paths: Sequence[str] | None = None,
+        manifest_sha256: str | None = None,
+    ) -> None:
+        """Append rows, which are kept as they are, not normalised.
+
+        Args:
+            embeddings: float32, shape (N, dim).
+            pids: N integers; default: not known.
+            camids: N integers from 0; default: not known.
+            paths: N paths; default: none.
+            manifest_sha256: of the artifact that made them; None leaves the check to the caller.
+
+        Raises:
+            InputError: shapes or artifacts do not fit; nothing has been added then.
+        """
+        rows = self._checked(embeddings, "embeddings", manifest_sha256)
+        lengths = row_lengths(rows, "embeddings")
+        new_pids, new_camids = _ids(pids, "pids", len(rows)), _ids(camids, "camids", len(rows))
+        new_paths = [""] * len(rows) if paths is None else [str(path) for path in paths]
+        if len(new_paths) != len(rows):
+            raise InputError(f"paths must be {len(rows)} texts, got {len(new_paths)}.")
+        self._append(rows, lengths)
+        self._pids, self._camids = np.append(self._pids, new_pids), np.append(self._camids, new_camids)
+        self._paths = [*self._paths, *new_paths]
+
+    def extend(self, other: "Gallery") -> None:
+        """Append all rows of another gallery.
+
+        Raises:
+            InputError: it has another dimension, metric or artifact.
+        """
+        if other.metric != self.metric:
+            raise InputError(f"This gallery compares by {self.metric}, the other one by {other.metric}.")
+        first = 0
+        for part in list(other._parts) or [np.empty((0, other.dim), np.float32)]:
+            rows = slice(first, first + len(part))
+            self.add(
+                part,
+                pids=other.pids[rows],
+                camids=other.camids[rows],
+                paths=other.paths[rows],
+                manifest_sha256=other.manifest_sha256,
+            )
+            first = rows.stop
+
+    def search(
+        self,
+        queries: npt.ArrayLike,
+        k: int = 10,
+        *,
+        pids: npt.ArrayLike | None = None,
+        camids: npt.ArrayLike | None = None,
+        other_cameras: bool = False,
+        exclude_junk: bool = False,
+        among_camids: Collection[int] | None = None,
+        scan: Scan = "float32",
+        manifest_sha256: str | None = None,
+    ) -> Neighbours:
+        """Find the k nearest rows of each query: exactly, equal distances in the order of the rows.
+
+        Args:
+            queries: float32, shape (num_query, dim).
+            k: how many, at least 1.
+            pids: the queries' persons, for ``exclude_junk``.
+            camids: the queries' cameras, for ``other_cameras`` and ``exclude_junk``.
+            other_cameras: leave out rows of the query's own camera.
+            exclude_junk: leave out what evaluation ignores: pid -1, and the query's person seen by its camera.
+            among_camids: only rows of these cameras.
+            scan: ``"int8"`` looks through 7-bit copies of the rows first (a quarter of their memory, made by the
+                first such search; needs ONNX Runtime). The answer is the same.
+            manifest_sha256: of the artifact that made the queries; None leaves the check to the caller.
+
+        Returns:
+            Indices and distances, both of shape (num_query, k); where fewer than k rows are left, the rest is -1 and
+            infinite.
+
+        Raises:
+            InputError: an argument does not fit, or a filter needs labels that are not there.
+            NotInstalledError: the int8 scan has no ONNX Runtime.
+        """
+        rows = self._checked(queries, "queries", manifest_sha256)
+        row_lengths(rows, "queries")
+        if k < 1:
+            raise InputError(f"k must be at least 1, got {k}.")
+        if scan not in get_args(Scan):
+            raise InputError(f"scan must be 'float32' or 'int8', got {scan!r}.")
+        q_keys, g_keys = self._keys(len(rows), pids, camids, other_cameras, exclude_junk)
+        question = Question(
+            queries=rows,
+            gallery=self._rows(),
+            k=k,
+            metric=self.metric,
+            allowed=self._allowed(exclude_junk, among_camids),
+            q_keys=q_keys,
+            g_keys=g_keys,
+        )
+        return nearest(
+            question, self._threads, self._coded_blocks() if scan == "int8" and len(self) else None
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the gallery to ``NAME.gallery``: the old file or the new one is there, whole, whatever happens.
+
+        Raises:
+            InputError: the path will not do; or the gallery was loaded from there and another program has replaced
+                the file since, whose rows would be lost.
+        """
+        target = Path(path)
+        parts = self._parts or [np.empty((0, self.dim), np.float32)]
+        content = GalleryContent(
+            self.metric, self.manifest_sha256, parts, self._lengths, self._pids, self._camids, self._paths
+        )
+        place = target.resolve()
+        expected = self._read_from[1] if self._read_from and self._read_from[0] == place else None
+        self._read_from = place, write_gallery(target, content, expected)
+
+    def _append(self, rows: Features, lengths: Floats64) -> None:
+        """Add a part; small ones are joined, so that many short calls leave few parts and copy little.
+
+        A part that is mapped from a file cannot be written to, and stays as it is.
+        """
+        if not len(rows):
+            return
+        first, size = len(self._parts), len(rows)
+        while first and self._parts[first - 1].flags.writeable and len(self._parts[first - 1]) <= size:
+            first -= 1
+            size += len(self._parts[first])
+        self._parts[first:] = [np.concatenate([*self._parts[first:], rows])]
+        self._lengths = np.concatenate([self._lengths, lengths])
+        self._coded = None
+
+    def _rows(self) -> GalleryRows:
+        return GalleryRows(self._parts, self._lengths)
+
+    def _coded_blocks(self) -> list[CodedBlock]:
+        if self.dim > MAX_DIM:
+            raise InputError(f"The int8 scan takes up to {MAX_DIM} dimensions, the gallery has {self.dim}.")
+        if self._coded is None:
+            self._coded = self._rows().coded_blocks()
+        return self._coded
+
+    def _checked(self, rows: npt.ArrayLike, name: str, manifest_sha256: str | None) -> Features:
+        array = np.asarray(rows)
+        if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != self.dim:
+            raise InputError(
+                f"{name} must be float32 of shape (N, {self.dim}), got {array.dtype} of shape {array.shape}."
+            )
+        known = self.manifest_sha256
+        if manifest_sha256 is not None and known is not None and manifest_sha256 != known:
+            raise InputError(
+                f"{name} were made by another artifact than this gallery's (manifest {manifest_sha256[:12]}…, expected "
+                f"{known[:12]}…): their distances mean nothing. Embed both with the same file."
+            )
+        return np.ascontiguousarray(array)
+
+    def _allowed(self, exclude_junk: bool, among_camids: Collection[int] | None) -> npt.NDArray[np.bool_]:
+        allowed = np.ones(len(self), np.bool_)
+        if exclude_junk:
+            allowed &= self._pids != _JUNK_PID
+        if among_camids is not None:
+            self._need_labels(self._camids, "among_camids", "camid")
+            allowed &= np.isin(self._camids, list(among_camids))
+        return allowed
+
+    def _keys(
+        self,
+        num_query: int,
+        pids: npt.ArrayLike | None,
+        camids: npt.ArrayLike | None,
+        other_cameras: bool,
+        exclude_junk: bool,
+    ) -> tuple[Ints, Ints]:
+        """Numbers that are equal where a query may not find a row; without a filter no two are."""
+        q_pids, q_camids = _ids(pids, "pids", num_query), _ids(camids, "camids", num_query)
+        if other_cameras:
+            self._need_labels(self._camids, "other_cameras", "camid")
+            if (q_camids == UNLABELLED).any():
+                raise InputError("other_cameras needs the camids of the queries.")
+            return q_camids, self._camids
+        if exclude_junk:
+            if (q_camids == UNLABELLED).any() or (q_pids == UNLABELLED).any():
+                raise InputError("exclude_junk needs the pids and camids of the queries.")
+            return _pair_keys(q_pids, q_camids, self._pids, self._camids)
+        return np.full(num_query, -1, np.int64), np.zeros(len(self), np.int64)
+
+    def _need_labels(self, labels: Ints, option: str, name: str) -> None:
+        unknown = np.flatnonzero(labels == UNLABELLED)
+        if len(unknown):
+            raise InputError(
+                f"{option} needs the {name} of every row, which {len(unknown)} of {len(self)} do not have "
+                f"(the first: row {unknown[0]} {self._paths[unknown[0]]}). Add the rows with {name}s."
+            )
+
+
+def gallery_from_manifest(manifest: Manifest) -> Gallery:
+    """An empty gallery for the embeddings of an artifact, compared with the metric that it names."""
+    return Gallery(manifest.architecture.feature_dim, metric=manifest.metric, manifest_sha256=manifest.sha256)
+
+
+def load_gallery(path: str | Path, *, verify: bool = True, threads: int | None = None) -> Gallery:
+    """Open what :meth:`Gallery.save` wrote; the embeddings stay on the disk, mapped into memory.
+
+    Args:
+        path: the file.
+        verify: compare the checksum of the embeddings too, which reads them once; labels and header are always
+            checked.
+        threads: as for :class:`Gallery`.
+
+    Raises:
+        InputError: the file is missing, no gallery, or damaged.
+    """
+    content, identity = read_gallery(Path(path), verify=verify)
+    embeddings = content.parts[0]
+    gallery = Gallery(
+        embeddings.shape[1], metric=content.metric, manifest_sha256=content.manifest_sha256, threads=threads
+    )
+    if len(embeddings):
+        gallery._parts = [embeddings]
+    gallery._lengths, gallery._paths = content.lengths, list(content.paths)
+    gallery._pids, gallery._camids = content.pids, content.camids
+    gallery._read_from = Path(path).resolve(), identity
+    return gallery
+
+
+def _pair_keys(q_pids: Ints, q_camids: Ints, g_pids: Ints, g_camids: Ints) -> tuple[Ints, Ints]:
+    """One number for each pair of a pid and a camid."""
+    _, persons = np.unique(np.concatenate([q_pids, g_pids]), return_inverse=True)
+    cameras, seen_by = np.unique(np.concatenate([q_camids, g_camids]), return_inverse=True)
+    keys = persons * len(cameras) + seen_by
+    return keys[: len(q_pids)], keys[len(q_pids) :]
+
+
+def _ids(ids: npt.ArrayLike | None, name: str, length: int) -> Ints:
+    if ids is None:
+        return np.full(length, UNLABELLED, np.int64)
+    array = np.asarray(ids)
+    if array.shape != (length,) or (array.dtype.kind not in "iu" and length):
+        raise InputError(f"{name} must be {length} integers, got {array.dtype} of shape {array.shape}.")
+    return array.astype(np.int64)

@@ -1,0 +1,109 @@
+"""What a search goes through: gallery rows in blocks, and which of them a query may find."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidruntime.errors import InputError
+from reidruntime.int8_scan import GALLERY_LIMIT, code_rows
+from reidruntime.manifest import Metric
+
+Features = NDArray[np.float32]
+Floats64 = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+BLOCK_ROWS = 2048
+_LENGTHS = (1e-12, 1e12)  # products of such rows neither overflow nor vanish in float32
+
+
+class CodedBlock(NamedTuple):
+    """A block of gallery rows for the int8 scan.
+
+    Attributes:
+        columns: int8, (D, n): the codes, transposed.
+        steps: float64, (n,): what a code of 1 stands for.
+        rests: float64, (n,): the length of what the codes leave out.
+    """
+
+    columns: NDArray[np.int8]
+    steps: Floats64
+    rests: Floats64
+
+
+class GalleryRows(NamedTuple):
+    """N rows of dimension D.
+
+    Attributes:
+        parts: float32 arrays of shape (n, D) whose rows, one after the other, are the gallery's.
+        lengths: float64, (N,): Euclidean lengths of the rows.
+    """
+
+    parts: Sequence[Features]
+    lengths: Floats64
+
+    def blocks(self) -> Iterator[Features]:
+        """At most ``BLOCK_ROWS`` rows at a time, in order."""
+        for part in self.parts:
+            for start in range(0, len(part), BLOCK_ROWS):
+                yield part[start : start + BLOCK_ROWS]
+
+    def coded_blocks(self) -> list[CodedBlock]:
+        """The same blocks in 7-bit integers: a quarter of the memory."""
+        blocks = []
+        for block in self.blocks():
+            coded = code_rows(block, GALLERY_LIMIT)
+            blocks.append(CodedBlock(np.ascontiguousarray(coded.codes.T), coded.steps, coded.rests))
+        return blocks
+
+
+class Question(NamedTuple):
+    """What is asked of a gallery.
+
+    Attributes:
+        queries: float32, (num_query, D), of lengths that :func:`row_lengths` accepts.
+        gallery: the rows.
+        k: how many rows to find for each query, at least 1.
+        metric: how to compare.
+        allowed: bool, (N,): rows that any query may find.
+        q_keys: int64, (num_query,), and
+        g_keys: int64, (N,): a query does not find the rows whose key is its own.
+    """
+
+    queries: Features
+    gallery: GalleryRows
+    k: int
+    metric: Metric
+    allowed: NDArray[np.bool_]
+    q_keys: Ints
+    g_keys: Ints
+
+    def of(self, queries: slice | Ints) -> "Question":
+        """The same for some of the queries."""
+        return self._replace(queries=self.queries[queries], q_keys=self.q_keys[queries])
+
+    def rows_for(self, query: int) -> Ints:
+        """All the rows that one query may find, in order."""
+        return np.flatnonzero(self.allowed & (self.g_keys != self.q_keys[query]))
+
+
+def row_lengths(rows: Features, name: str) -> Floats64:
+    """Euclidean lengths, in float64.
+
+    Raises:
+        InputError: a row holds NaN or infinity, or is too long or too short to be an embedding.
+    """
+    lengths = np.empty(len(rows))
+    with np.errstate(invalid="ignore"):
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS].astype(np.float64)
+            lengths[start : start + len(block)] = np.sqrt(np.einsum("nd,nd->n", block, block))
+    shortest, longest = _LENGTHS
+    bad = np.flatnonzero(~((lengths == 0) | ((lengths >= shortest) & (lengths <= longest))))
+    if len(bad):
+        raise InputError(
+            f"{name}: row {bad[0]} is no embedding: its length is {lengths[bad[0]]:.3g}, expected 0 or between "
+            f"{shortest:g} and {longest:g}. Embed that image again."
+        )
+    return lengths

@@ -1,0 +1,89 @@
+"""Inner products in 8-bit integers, with a bound on what the rounding did to them.
+
+A row x is stored as ``step * codes + rest``, and the length of the rest is measured, in float64. By Cauchy and Schwarz
+the inner product of two coded rows is so at most ``|q_rest| * |g| + |q_coded| * |g_rest|`` away from the true one.
+
+Queries take 8 bits and gallery rows 7: on a CPU without VNNI the sum of two products then still fits 16 bits, where
+ONNX Runtime's kernels would otherwise saturate.
+"""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidruntime.errors import NotInstalledError
+
+Features = NDArray[np.float32]
+Floats64 = NDArray[np.float64]
+
+QUERY_LIMIT, GALLERY_LIMIT = 127, 63
+MAX_DIM = 130_000  # so that sums fit 32 bits
+_ZERO_POINT = 128
+
+# MatMulInteger(q: uint8 [Q, D], g: int8 [D, N], zero point of q) -> s: int32 [Q, N]; opset 13. Written out, because the
+# runtime does not need the onnx package.
+MATMUL_INTEGER = (
+    b'\x08\x08:u\n\x1b\n\x01q\n\x01g\n\x01z\x12\x01s"\rMatMulInteger\x12\x04int8'
+    b"Z\x15\n\x01q\x12\x10\n\x0e\x08\x02\x12\n\n\x03\x12\x01Q\n\x03\x12\x01D"
+    b"Z\x15\n\x01g\x12\x10\n\x0e\x08\x03\x12\n\n\x03\x12\x01D\n\x03\x12\x01N"
+    b"Z\x0b\n\x01z\x12\x06\n\x04\x08\x02\x12\x00"
+    b"b\x15\n\x01s\x12\x10\n\x0e\x08\x06\x12\n\n\x03\x12\x01Q\n\x03\x12\x01NB\x04\n\x00\x10\r"
+)
+
+
+class CodedRows(NamedTuple):
+    """Rows in 8-bit integers.
+
+    Attributes:
+        codes: int8, (N, D).
+        steps: float64, (N,): what a code of 1 stands for.
+        rests: float64, (N,): the length of what the codes leave out.
+    """
+
+    codes: NDArray[np.int8]
+    steps: Floats64
+    rests: Floats64
+
+
+def code_rows(rows: Features, limit: int) -> CodedRows:
+    """Round every row to the integers of ``[-limit, limit]``, with a step of its own."""
+    largest = np.abs(rows).max(axis=1).astype(np.float64)
+    steps = np.where(largest > 0, largest / limit, 1.0)
+    codes = np.rint(rows / steps[:, None])
+    rest = rows - codes * steps[:, None]
+    return CodedRows(codes.astype(np.int8), steps, np.sqrt(np.einsum("nd,nd->n", rest, rest)))
+
+
+def multiply(queries: NDArray[np.int8], columns: NDArray[np.int8], threads: int) -> NDArray[np.int32]:
+    """Exact integer inner products.
+
+    Args:
+        queries: codes up to ``QUERY_LIMIT``, (Q, D).
+        columns: transposed codes up to ``GALLERY_LIMIT``, (D, N).
+        threads: of the product.
+
+    Returns:
+        int32, (Q, N).
+
+    Raises:
+        NotInstalledError: ONNX Runtime is not installed.
+    """
+    shifted = queries.view(np.uint8) ^ np.uint8(_ZERO_POINT)
+    inputs = {"q": shifted, "g": columns, "z": np.array(_ZERO_POINT, np.uint8)}
+    product: NDArray[np.int32] = _session(threads).run(None, inputs)[0]
+    return product
+
+
+@cache
+def _session(threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise NotInstalledError(
+            'The int8 scan needs ONNX Runtime: pip install "reidexport[cpu]", or scan="float32".'
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(MATMUL_INTEGER, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,99 @@
+"""The compiled half of :mod:`reidruntime.topk`; importing it needs numba. All kernels release the interpreter lock."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+_ANY_ORDER = {
+    "reassoc",
+    "contract",
+}  # sums may be reordered to vectorise: their error bounds hold for every order
+
+
+def _compiled(function: Callable[..., None]) -> Any:
+    try:
+        return numba.njit(nogil=True, cache=True, fastmath=_ANY_ORDER)(function)
+    except RuntimeError:  # no folder is writable: neither the install folder nor the user's cache
+        return numba.njit(nogil=True, fastmath=_ANY_ORDER)(function)
+
+
+@_compiled
+def select(scores, first, scales, margins, q_keys, g_keys, best, kept, counts):  # type: ignore[no-untyped-def]
+    """One block of scores; see :func:`reidruntime.topk.select_with_numpy`, which does the same."""
+    row_scales, column_scales, column_offsets = scales
+    indices, values = kept
+    for i in range(scores.shape[0]):
+        if counts[i] < 0:
+            continue
+        heap = best[i]
+        threshold = heap[0] - margins[i]
+        row_scale = row_scales[i]
+        for j in range(scores.shape[1]):
+            score = np.float32(scores[i, j]) * row_scale * column_scales[j] + column_offsets[j]
+            if score < threshold or score == -np.inf or q_keys[i] == g_keys[j]:
+                continue
+            if score > heap[0]:
+                _replace_smallest(heap, score)
+                threshold = heap[0] - margins[i]
+            if counts[i] == indices.shape[1]:
+                _drop_below(threshold, indices[i], values[i], counts, i)
+                if counts[i] > indices.shape[1] // 2:
+                    counts[i] = -1
+                    break
+            indices[i, counts[i]] = first + j
+            values[i, counts[i]] = score
+            counts[i] += 1
+
+
+@_compiled
+def _replace_smallest(heap, score):  # type: ignore[no-untyped-def]
+    """Put a score where the smallest of a min-heap was."""
+    parent = 0
+    while True:
+        child = 2 * parent + 1
+        if child >= heap.size:
+            break
+        if child + 1 < heap.size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= score:
+            break
+        heap[parent] = heap[child]
+        parent = child
+    heap[parent] = score
+
+
+@_compiled
+def _drop_below(threshold, indices, values, counts, i):  # type: ignore[no-untyped-def]
+    """Keep what can still be among the nearest, in order."""
+    stop = 0
+    for n in range(counts[i]):
+        if values[n] >= threshold:
+            indices[stop] = indices[n]
+            values[stop] = values[n]
+            stop += 1
+    counts[i] = stop
+
+
+@_compiled
+def dots(query, rows, indices, out):  # type: ignore[no-untyped-def]
+    """Inner products of ``query`` with ``rows[indices]``, summed in float64."""
+    for n in range(indices.size):
+        row = rows[indices[n]]
+        total = 0.0
+        for d in range(query.size):
+            total += np.float64(query[d]) * np.float64(row[d])
+        out[n] = total
+
+
+@_compiled
+def squared_distances(query, rows, indices, out):  # type: ignore[no-untyped-def]
+    """Squared Euclidean distances of ``query`` to ``rows[indices]``, summed in float64."""
+    for n in range(indices.size):
+        row = rows[indices[n]]
+        total = 0.0
+        for d in range(query.size):
+            difference = np.float64(query[d]) - np.float64(row[d])
+            total += difference * difference
+        out[n] = total

@@ -1,0 +1,196 @@
+"""The fast half of a search: which gallery rows can be among a query's k nearest?
+
+Every scan gives scores (greater is nearer) and a bound on how far a score can be from the truth. With s the k-th best
+score, at least k rows are truly at s - bound or better; so a row scored below s - 2 * bound is not among the k nearest.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise, repeat
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidruntime.gallery_rows import CodedBlock, Features, Floats64, Ints, Question
+from reidruntime.int8_scan import QUERY_LIMIT, code_rows, multiply
+
+_UNIT_ROUNDOFF = 2.0**-24  # of float32
+
+
+class _Scores(NamedTuple):
+    """score[i, j] = product[i, j] * row_scales[i] * column_scales[j] + column_offsets[j], within errors[i]."""
+
+    products: Iterator[NDArray[Any]]
+    row_scales: Floats64
+    column_scales: Floats64
+    column_offsets: Floats64
+    errors: Floats64
+
+
+def float32_candidates(question: Question, threads: int) -> list[Ints | None]:
+    """The rows that can be among the k nearest of each query, by blocks of a float32 matrix product.
+
+    An inner product of D terms, however summed, is within ``D * 2**-24`` of the truth, times both lengths.
+
+    Returns:
+        For each query its rows, in order; None for one that has too many of them for this to be a short cut.
+    """
+    queries, gallery = question.queries, question.gallery
+    row_scales, column_scales, column_offsets, longest = _metric_terms(question)
+    q_lengths = _lengths(queries) * row_scales
+    scores = _Scores(
+        products=(queries @ block.T for block in gallery.blocks()),
+        row_scales=row_scales,
+        column_scales=column_scales,
+        column_offsets=column_offsets,
+        errors=_UNIT_ROUNDOFF * queries.shape[1] * q_lengths * longest + _rounding(q_lengths, longest),
+    )
+    return _candidates(question, scores, threads)
+
+
+def int8_candidates(question: Question, coded: Sequence[CodedBlock], threads: int) -> list[Ints | None]:
+    """As :func:`float32_candidates`, by integer products of ``gallery.coded_blocks()``.
+
+    The bound is that of :mod:`reidruntime.int8_scan`.
+    """
+    row_scales, column_scales, column_offsets, longest = _metric_terms(question)
+    codes, steps, rests = code_rows(question.queries, QUERY_LIMIT)
+    q_lengths, q_rests = _lengths(question.queries) * row_scales, rests * row_scales
+    g_rest = (np.concatenate([block.rests for block in coded]) * column_scales).max()
+    scores = _Scores(
+        products=(multiply(codes, block.columns, threads) for block in coded),
+        row_scales=row_scales * steps,
+        column_scales=column_scales * np.concatenate([block.steps for block in coded]),
+        column_offsets=column_offsets,
+        errors=q_rests * longest + (q_lengths + q_rests) * g_rest + _rounding(q_lengths, longest),
+    )
+    return _candidates(question, scores, threads)
+
+
+def _metric_terms(question: Question) -> tuple[Floats64, Floats64, Floats64, float]:
+    """Scales and offset that turn inner products into scores, and the greatest length of a scaled gallery row.
+
+    The score is the cosine, or ``q·g - |g|²/2``, which falls as the Euclidean distance grows.
+    """
+    lengths = question.gallery.lengths
+    if question.metric == "cosine":
+        return _inverse(_lengths(question.queries)), _inverse(lengths), np.zeros(len(lengths)), 1.0
+    return np.ones(len(question.queries)), np.ones(len(lengths)), -(lengths**2) / 2, float(lengths.max())
+
+
+def _rounding(q_lengths: Floats64, longest: float) -> Floats64:
+    """What scaling the product, adding the offset and rounding the final distance can add to an error."""
+    return 16 * _UNIT_ROUNDOFF * (q_lengths + longest) ** 2
+
+
+def _lengths(rows: Features) -> Floats64:
+    lengths: Floats64 = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    return lengths
+
+
+def _inverse(lengths: Floats64) -> Floats64:
+    return np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+
+
+def _candidates(question: Question, scores: _Scores, threads: int) -> list[Ints | None]:
+    num_query, k = len(question.queries), question.k
+    kernels = compiled_kernels()
+    select = kernels.select if kernels else select_with_numpy
+    capacity = candidate_capacity(k)
+    indices, values = np.empty((num_query, capacity), np.int64), np.empty((num_query, capacity), np.float32)
+    counts = np.zeros(num_query, np.int64)
+    best = np.full((num_query, k), -np.inf, np.float32)
+    margins = (2 * scores.errors).astype(np.float32)
+    row_scales, column_scales = scores.row_scales.astype(np.float32), scores.column_scales.astype(np.float32)
+    offsets = np.where(question.allowed, scores.column_offsets, -np.inf).astype(np.float32)
+    ends = [num_query * n // threads for n in range(threads + 1)]
+    shares = [slice(start, stop) for start, stop in pairwise(ends)]
+
+    def select_share(rows: slice, block: NDArray[Any], first: int) -> None:
+        columns = slice(first, first + block.shape[1])
+        select(
+            block[rows],
+            first,
+            (row_scales[rows], column_scales[columns], offsets[columns]),
+            margins[rows],
+            question.q_keys[rows],
+            question.g_keys[columns],
+            best[rows],
+            (indices[rows], values[rows]),
+            counts[rows],
+        )
+
+    first = 0
+    with ThreadPoolExecutor(threads, "topk") as workers:
+        for block in scores.products:
+            list(workers.map(select_share, shares, repeat(block), repeat(first)))
+            first += block.shape[1]
+    thresholds = best[:, 0] - margins
+    return [
+        None if count < 0 else indices[i, :count][values[i, :count] >= thresholds[i]]
+        for i, count in enumerate(counts)
+    ]
+
+
+def candidate_capacity(k: int) -> int:
+    """How many candidates a query may have before looking at all rows is as good."""
+    return 1024 + 4 * k
+
+
+def select_with_numpy(
+    scores: NDArray[Any],
+    first: int,
+    scales: tuple[Features, Features, Features],
+    margins: Features,
+    q_keys: Ints,
+    g_keys: Ints,
+    best: Features,
+    kept: tuple[Ints, Features],
+    counts: Ints,
+) -> None:
+    """Keep the columns of one block that can still be among the k best of their row.
+
+    Args:
+        scores: products of a block, (rows, columns).
+        first: gallery index of the block's first column.
+        scales: row scales, column scales and column offsets, which make scores of them; an offset of minus infinity
+            leaves a column out.
+        margins: (rows,): how far below the k-th best a candidate may be.
+        q_keys: (rows,), and
+        g_keys: (columns,): equal keys leave a column out.
+        best: (rows, k): the best scores so far, the smallest of them first; changed in place.
+        kept: indices and scores of the candidates so far, (rows, capacity); changed in place.
+        counts: (rows,): how many they are; becomes -1 where they are too many. Changed in place.
+    """
+    row_scales, column_scales, column_offsets = scales
+    indices, values = kept
+    for i in np.flatnonzero(counts >= 0):
+        row = scores[i].astype(np.float32) * row_scales[i] * column_scales + column_offsets
+        row[g_keys == q_keys[i]] = -np.inf
+        candidates = np.concatenate([best[i], row])
+        best[i] = np.partition(candidates, len(row))[len(row) :]
+        threshold = best[i, 0] - margins[i]
+        hits = np.flatnonzero((row >= threshold) & (row > -np.inf))
+        old = np.flatnonzero(values[i, : counts[i]] >= threshold)
+        total = len(old) + len(hits)
+        if total > indices.shape[1]:
+            counts[i] = -1
+            continue
+        indices[i, :total] = np.concatenate([indices[i, old], first + hits])
+        values[i, :total] = np.concatenate([values[i, old], row[hits]])
+        counts[i] = total
+
+
+@cache
+def compiled_kernels() -> ModuleType | None:
+    """The numba kernels, or None where numba is not installed; imported late, as that takes a while."""
+    try:
+        from reidruntime import topk_kernels
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        return None
+    return topk_kernels
