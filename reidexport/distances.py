@@ -12,10 +12,11 @@ from reidexport.errors import InputError
 Floats = npt.NDArray[np.floating[Any]]
 
 _BLOCK_BYTES = 64 * 2**20
+_CHECKED_ROWS = 1024
 
 
 def checked_features(q_feats: npt.ArrayLike, g_feats: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Both feature sets as float32 (float64 if either is), after checking that they fit each other.
+    """Both feature sets as float32 (float64 if either has more digits), after checking that they fit each other.
 
     Raises:
         InputError: one is empty, not 2-D, not of numbers or not finite, or their dimensions differ.
@@ -26,7 +27,7 @@ def checked_features(q_feats: npt.ArrayLike, g_feats: npt.ArrayLike) -> tuple[Fl
             f"q_feats have {query.shape[1]} dimensions and g_feats {gallery.shape[1]}: "
             "they must come from the same model."
         )
-    dtype = np.result_type(query, gallery, np.float32)
+    dtype = np.float64 if max(query.itemsize, gallery.itemsize) > 4 else np.float32
     return query.astype(dtype, copy=False), gallery.astype(dtype, copy=False)
 
 
@@ -36,9 +37,11 @@ def _checked(feats: npt.ArrayLike, name: str) -> Floats:
         raise InputError(
             f"{name} must be a (number of images, dimension) array of floats, got {_described(array)}."
         )
-    if not np.isfinite(array).all():
-        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-        raise InputError(f"{name} hold NaN or infinity, first in row {row}: embed that image again.")
+    for start in range(0, len(array), _CHECKED_ROWS):
+        is_finite = np.isfinite(array[start : start + _CHECKED_ROWS]).all(axis=1)
+        if not is_finite.all():
+            row = start + int(np.argmin(is_finite))
+            raise InputError(f"{name} hold NaN or infinity, first in row {row}: embed that image again.")
     return array
 
 
@@ -64,35 +67,53 @@ def distance_blocks(
     Raises:
         InputError: the metric is unknown.
     """
-    prepare = {"cosine": _cosine_terms, "euclidean": _euclidean_terms}.get(metric)
-    if prepare is None:
-        raise InputError(f"The metric must be cosine or euclidean, got {metric!r}.")
-    left, right, row_term, column_term = prepare(q_feats, g_feats)
+    centre = centre_of(g_feats, metric)
+    left, right = comparable_rows(q_feats, centre), comparable_rows(g_feats, centre)
     rows = max(1, block_bytes // (right.shape[0] * right.itemsize))
     for start in range(0, left.shape[0], rows):
         part = slice(start, min(start + rows, left.shape[0]))
         block = left[part] @ right.T
-        block += column_term
-        block += row_term[part, None]
+        if centre is None:
+            np.subtract(1, block, out=block)
+        else:
+            block *= -2
+            block += np.einsum("nd,nd->n", right, right)
+            block += np.einsum("nd,nd->n", left[part], left[part])[:, None]
         yield part, block
 
 
-def _cosine_terms(q_feats: Floats, g_feats: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    ones = np.ones(len(q_feats), q_feats.dtype)
-    return -unit_rows(q_feats), unit_rows(g_feats), ones, np.zeros(len(g_feats), g_feats.dtype)
+def centre_of(g_feats: Floats, metric: Metric) -> Floats | None:
+    """What :func:`comparable_rows` subtracts: the mean for ``euclidean``, and None for ``cosine``.
+
+    Raises:
+        InputError: the metric is unknown.
+    """
+    if metric == "cosine":
+        return None
+    if metric == "euclidean":
+        centre: Floats = g_feats.mean(axis=0, dtype=np.float64).astype(g_feats.dtype)
+        return centre
+    raise InputError(f"The metric must be cosine or euclidean, got {metric!r}.")
 
 
-def _euclidean_terms(q_feats: Floats, g_feats: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    # |q|² + |g|² - 2qg cancels when all features share a large offset, which distances do not depend on.
-    mean = g_feats.mean(axis=0, dtype=np.float64).astype(g_feats.dtype)
-    query, gallery = q_feats - mean, g_feats - mean
-    return -2 * query, gallery, np.einsum("nd,nd->n", query, query), np.einsum("nd,nd->n", gallery, gallery)
+def comparable_rows(feats: Floats, centre: Floats | None) -> Floats:
+    """Rows whose products give the distances: of unit length, or without the centre.
+
+    |q|² + |g|² - 2qg cancels when all features share a large offset, which distances do not depend on.
+    """
+    return unit_rows(feats) if centre is None else feats - centre
+
+
+def row_lengths(feats: Floats) -> npt.NDArray[np.float64]:
+    """The Euclidean length of each row, in float64, whose squares do not overflow where float32's do."""
+    lengths: npt.NDArray[np.float64] = np.sqrt(np.einsum("nd,nd->n", feats, feats, dtype=np.float64))
+    return lengths
 
 
 def unit_rows(feats: Floats) -> Floats:
     """Rows scaled to unit length; a row of zeros stays zero, and is at cosine distance 1 from everything."""
-    lengths = np.linalg.norm(feats, axis=1, keepdims=True)
-    return feats / np.where(lengths > 0, lengths, 1)
+    lengths = row_lengths(feats)
+    return feats / np.where(lengths > 0, lengths, 1).astype(feats.dtype)[:, None]
 
 
 def distmat_from_features(

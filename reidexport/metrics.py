@@ -6,18 +6,22 @@ A query that has no match in what is left is left out, and shows in ``num_valid_
 Equal distances rank in gallery order, as ``numpy.argsort(kind="stable")`` ranks them.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from reidruntime.manifest import Metric
 
-from reidexport.datasets.records import JUNK_PID
-from reidexport.distances import Floats, checked_features, distance_blocks
+from reidexport.distances import checked_features
 from reidexport.errors import InputError
-from reidexport.ranking import Labels, checked_labels, checked_max_rank, match_ranks
+from reidexport.ranking import (
+    checked_labels,
+    checked_max_rank,
+    counts_from_distances,
+    counts_from_features,
+    pairs_from_labels,
+)
+from reidexport.ranking_kernels import Counts, Pairs, score_queries
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +97,9 @@ def evaluate_rank(
             f"got {distances.dtype} of shape {distances.shape}."
         )
     labels = checked_labels(distances.shape, q_pids, g_pids, q_camids, g_camids)
-    _refuse_nan(distances, first_row=0)
-    keep = labels.g_pids != JUNK_PID
-    rows = (row[keep] for row in distances)
-    return _scores(rows, labels, checked_max_rank(max_rank, distances.shape[1]))
+    max_rank = checked_max_rank(max_rank, distances.shape[1])
+    pairs = pairs_from_labels(labels)
+    return _scores(pairs, counts_from_distances(distances, pairs), max_rank)
 
 
 def rank_features(
@@ -129,43 +132,27 @@ def rank_features(
     query, gallery = checked_features(q_feats, g_feats)
     labels = checked_labels((len(query), len(gallery)), q_pids, g_pids, q_camids, g_camids)
     max_rank = checked_max_rank(max_rank, len(gallery))
-    keep = labels.g_pids != JUNK_PID
-    return _scores(_rows(query, gallery[keep], metric), labels, max_rank)
+    pairs = pairs_from_labels(labels)
+    return _scores(pairs, counts_from_features(query, gallery, pairs, metric), max_rank)
 
 
-def _rows(q_feats: Floats, g_feats: Floats, metric: Metric) -> Iterator[Floats]:
-    if len(g_feats) == 0:
-        yield from np.empty((len(q_feats), 0), q_feats.dtype)
-        return
-    for part, block in distance_blocks(q_feats, g_feats, metric=metric):
-        _refuse_nan(block, first_row=part.start)  # finite features can still overflow
-        yield from block
-
-
-def _scores(rows: Iterable[npt.NDArray[Any]], labels: Labels, max_rank: int) -> RankMetrics:
-    """Average over the valid queries; ``rows`` are distances to the gallery without the images of pid -1."""
-    keep = labels.g_pids != JUNK_PID
-    g_pids, g_camids = labels.g_pids[keep], labels.g_camids[keep]
-    hits = np.zeros(max_rank)
-    precisions, penalties = [], []
-    for row, pid, camid in zip(rows, labels.q_pids, labels.q_camids, strict=True):
-        ranks = match_ranks(row, g_pids == pid, g_camids == camid)
-        if len(ranks) == 0:
-            continue
-        hits[ranks[0] :] += 1
-        precisions.append(np.mean(np.arange(1, len(ranks) + 1) / (ranks + 1)))
-        penalties.append(len(ranks) / (ranks[-1] + 1))
-    if not precisions:
+def _scores(pairs: Pairs, counts: Counts, max_rank: int) -> RankMetrics:
+    """Average over the queries that have a match."""
+    num_query = len(pairs.starts) - 1
+    first_ranks = np.empty(num_query, np.int64)
+    precisions, penalties = np.empty(num_query), np.empty(num_query)
+    score_queries(pairs, counts, first_ranks, precisions, penalties)
+    is_valid = first_ranks >= 0
+    num_valid = int(is_valid.sum())
+    if num_valid == 0:
         raise InputError(
-            f"None of the {len(labels.q_pids)} queries has a match in the gallery: an image of the same "
+            f"None of the {num_query} queries has a match in the gallery: an image of the same "
             "person from another camera. Check that pids and camids are those of these images, in this order."
         )
+    hits = np.bincount(first_ranks[is_valid], minlength=max_rank)[:max_rank]
     return RankMetrics(
-        hits / len(precisions), float(np.mean(precisions)), float(np.mean(penalties)), len(precisions)
+        np.cumsum(hits) / num_valid,
+        float(precisions[is_valid].mean()),
+        float(penalties[is_valid].mean()),
+        num_valid,
     )
-
-
-def _refuse_nan(distances: npt.NDArray[Any], *, first_row: int) -> None:
-    if np.isnan(distances).any():
-        row = first_row + int(np.flatnonzero(np.isnan(distances).any(axis=1))[0])
-        raise InputError(f"Distances are NaN, first for query {row}: its features overflow or are damaged.")

@@ -1,12 +1,15 @@
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from reidexport.distances import distance_blocks, distmat_from_features
+from reidexport.distances import distance_blocks, distmat_from_features, row_lengths
 from reidexport.errors import InputError
 from reidexport.metrics import RankMetrics, evaluate_rank, rank_features
+from reidexport.ranking import _slack
 
 Array = npt.NDArray[Any]
 
@@ -94,7 +97,8 @@ def slow_distance(q: Array, g: Array, metric: str) -> float:
     q, g = q.astype(np.float64), g.astype(np.float64)
     if metric == "euclidean":
         return float(np.linalg.norm(q - g))
-    return float(1 - q @ g / np.linalg.norm(q) / np.linalg.norm(g))
+    lengths = np.linalg.norm(q) * np.linalg.norm(g)
+    return float(1 - q @ g / lengths) if lengths > 0 else 1.0
 
 
 def test_ties_between_features_go_by_gallery_order() -> None:
@@ -107,6 +111,79 @@ def test_ties_between_features_go_by_gallery_order() -> None:
     distmat = ((q_feats[:, None] - g_feats[None]) ** 2).sum(axis=2)
     found = rank_features(q_feats, g_feats, *labels, metric="euclidean")
     assert_same(found, slow_metrics(distmat, *labels))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("seed", range(4))
+def test_copies_in_the_gallery_tie_in_every_tile(
+    metric: Any, dtype: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of gallery images, matches and zeros among them, rank as in float64 however the tiles are cut."""
+    rng = np.random.default_rng(seed)
+    labels = random_labels(rng, 20, 150)
+    q_feats = rng.normal(size=(20, 33)).astype(dtype)
+    g_feats = rng.normal(size=(30, 33)).astype(dtype)[rng.integers(0, 30, 150)]
+    q_feats[3], g_feats[::9] = 0, 0
+    distmat = np.array([[slow_distance(q, g, metric) for g in g_feats] for q in q_feats])
+    expected = slow_metrics(distmat, *labels)
+    assert_same(rank_features(q_feats, g_feats, *labels, metric=metric), expected)
+    monkeypatch.setattr("reidexport.ranking._ROWS", int(rng.integers(1, 20)))
+    monkeypatch.setattr("reidexport.ranking._COLUMNS", int(rng.integers(1, 60)))
+    assert_same(rank_features(q_feats, g_feats, *labels, metric=metric), expected)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_features_that_differ_by_less_than_a_product_rounds(metric: Any) -> None:
+    """A gallery closer together than float32 products can tell ranks as float64 tells it."""
+    rng = np.random.default_rng(0)
+    labels = random_labels(rng, 10, 300)
+    q_feats = rng.normal(size=(10, 512)).astype(np.float32)
+    g_feats = (3 + 1e-6 * rng.normal(size=(300, 512))).astype(np.float32)
+    distmat = np.array([[slow_distance(q, g, metric) for g in g_feats] for q in q_feats])
+    assert_same(rank_features(q_feats, g_feats, *labels, metric=metric), slow_metrics(distmat, *labels))
+
+
+@pytest.mark.parametrize("dim", [1, 40, 2048])
+@pytest.mark.parametrize("kind", ["normal", "positive", "equal"])
+def test_rounding_stays_within_its_bound(dim: int, kind: str) -> None:
+    """float32 products are as near to float64's as ranking takes them to be, even of sums that only grow."""
+    feats = np.random.default_rng(0).normal(size=(400, dim)).astype(np.float32)
+    feats = {"normal": feats, "positive": np.abs(feats), "equal": np.full_like(feats, 0.1)}[kind]
+    left, right = feats[:200], feats[200:]
+    error = np.abs(left @ right.T - left.astype(np.float64) @ right.astype(np.float64).T)
+    assert (error.max(axis=1) < _slack(left, row_lengths(left), float(row_lengths(right).max()))).all()
+
+
+@pytest.mark.parametrize("score", ["distances", "features"])
+def test_gallery_of_one_image(score: str) -> None:
+    """One match is rank 1 of one."""
+    if score == "distances":
+        metrics = evaluate_rank([[0.3]], [1], [1], [0], [1])
+    else:
+        metrics = rank_features(np.ones((1, 4)), np.ones((1, 4)), [1], [1], [0], [1])
+    assert (metrics.cmc.tolist(), metrics.mAP, metrics.mINP) == ([1.0], 1.0, 1.0)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i8", "u8"])
+def test_any_layout_and_dtype_of_a_matrix(dtype: str) -> None:
+    """Transposed, strided and read-only matrices score as a plain one, and neighbours of 2^63 stay apart."""
+    rng = np.random.default_rng(0)
+    labels = random_labels(rng, 14, 60)
+    distmat = rng.integers(0, 100, (14, 60)).astype(dtype)
+    if dtype == "u8":
+        distmat += 2**63
+    wide = np.repeat(distmat, 2, axis=1)
+    read_only = distmat.copy()
+    read_only.setflags(write=False)
+    for view in (distmat, np.asfortranarray(distmat), wide[:, ::2], read_only):
+        assert_same(evaluate_rank(view, *labels), slow_metrics(distmat, *labels))
+
+
+def test_metrics_need_no_torch() -> None:
+    """Scoring arrays does not wait for torch to be imported."""
+    code = "import sys, reidexport.metrics, reidexport.rerank; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_identical_gallery_images_tie() -> None:
@@ -187,7 +264,11 @@ def test_unfit_arguments_are_named(change: dict[str, Any], message: str) -> None
             np.array([[1.0] * 4, [np.nan] * 4]),
             r"g_feats hold NaN or infinity, first in row 1",
         ),
-        (np.full((1, 4), 3e38, "f4"), np.full((2, 4), -3e38, "f4"), r"Distances are NaN, first for query 0"),
+        (
+            np.full((1, 4), 3e38, "f4"),
+            np.full((2, 4), -3e38, "f4"),
+            r"Distances overflow float32, .* query 0",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")

@@ -1,0 +1,44 @@
+"""Kernels compiled by numba that release the interpreter lock, and the threads that make use of that.
+
+Numba's own ``prange`` is not used: with its default threading layer a process dies when two of its threads
+are inside one at the same time.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numba
+from reidruntime.session import default_threads
+
+_CHUNKS_PER_THREAD = 4  # so that a thread that got the cheap rows goes on with others
+
+OverRows = Callable[[Callable[[int, int], None], int], None]
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """The function as machine code, which is kept on disk for the next process where a folder is writable."""
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither the install folder nor the user's cache
+        return numba.njit(nogil=True)(function)
+
+
+@contextmanager
+def row_threads() -> Iterator[OverRows]:
+    """Threads on every CPU of this process.
+
+    Yields:
+        A function that calls ``work(begin, end)`` for ranges that make up ``range(num_rows)``, in several
+        threads, and returns when all are done.
+    """
+    num_threads = default_threads()
+    with ThreadPoolExecutor(num_threads) as pool:
+
+        def over_rows(work: Callable[[int, int], None], num_rows: int) -> None:
+            step = max(1, -(-num_rows // (num_threads * _CHUNKS_PER_THREAD)))
+            begins = range(0, num_rows, step)
+            list(pool.map(work, begins, [min(begin + step, num_rows) for begin in begins]))
+
+        yield over_rows
