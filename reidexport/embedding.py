@@ -12,7 +12,6 @@ from reidruntime.session import Features
 
 from reidexport.embedding_files import check_names, check_suffix, write_embeddings
 from reidexport.errors import ImageError, InputError
-from reidexport.files import replaced_when_whole
 from reidexport.shards import Shard, read_shards, remove_shards, start_run, write_shard
 
 
@@ -48,7 +47,7 @@ def embed_to_file(
     shard_size: int = 1024,
     progress: Callable[[int], None] | None = None,
 ) -> EmbeddingRun:
-    """Embed image files into a ``.npz`` or Parquet file (see :func:`write_embeddings`).
+    """Embed image files into a ``.npz``, Parquet or gallery file (see :func:`write_embeddings`).
 
     Finished images are kept in ``NAME.partial/`` beside the output, ``shard_size`` at a time and once more
     when the run stops early. The output appears whole, at the end; then the folder goes.
@@ -56,7 +55,7 @@ def embed_to_file(
     Args:
         session: the opened artifact.
         paths: the images, each once.
-        output: ``*.npz`` or ``*.parquet``.
+        output: ``*.npz``, ``*.parquet`` or ``*.gallery``.
         on_error: ``"stop"`` at a bad image, or ``"skip"`` it and report it.
         resume: go on with the interrupted run that lies beside the output; without one, start.
         batch_size: images per run of the network.
@@ -152,7 +151,6 @@ def _finish(
         num_new += len(shard.positions) if shard.start >= num_resumed else 0
         skipped += [(paths[p], str(why)) for p, why in zip(shard.bad_positions, shard.reasons, strict=True)]
     blocks = (shard.embeddings for shard in read_shards(output) if len(shard.positions))
-    with replaced_when_whole(output) as temporary:
-        write_embeddings(temporary, good, blocks, session.manifest)
+    write_embeddings(output, good, blocks, session.manifest)
     remove_shards(output)
     return EmbeddingRun(output, len(good), num_new, num_resumed, tuple(skipped), time.perf_counter() - began)

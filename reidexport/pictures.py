@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,19 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from reidexport.datasets.records import JUNK_PID, ImageRecord
 from reidexport.errors import ImageError, InputError
 
-_RIGHT, _WRONG, _QUERY = "#1a9850", "#d73027", "#6b7280"
+RIGHT_COLOUR, WRONG_COLOUR, QUERY_COLOUR = "#1a9850", "#d73027", "#6b7280"
 _PAPER, _INK, _SOFT_INK = "#ffffff", "#111827", "#6b7280"
 _FRAME_PX, _GAP_PX, _MARGIN_PX, _LABEL_PX, _QUERY_GAP_PX = 4, 8, 20, 38, 26
 _FONT_PX = 13
+
+
+class Cell(NamedTuple):
+    """One framed image: its file, the colour of its frame, and the two lines under it."""
+
+    path: Path
+    colour: str
+    label: str
+    note: str
 
 
 def ranked_list_picture(
@@ -49,19 +58,52 @@ def ranked_list_picture(
         raise InputError(
             f"distmat must be of shape ({len(query)}, {len(gallery)}) with at least one query, got {distances.shape}."
         )
+    rows = []
+    for i, record in enumerate(query):
+        row = [_cell(record, QUERY_COLOUR, "")]
+        for index in _nearest(record, gallery, distances[i], num_ranks):
+            colour = RIGHT_COLOUR if gallery[index].pid == record.pid else WRONG_COLOUR
+            row.append(_cell(gallery[index], colour, f"{distances[i, index]:.3f}"))
+        rows.append(row)
+    return contact_sheet(rows, num_ranks=num_ranks, height_px=height_px)
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Cell]], *, num_ranks: int = 10, height_px: int = 192
+) -> Image.Image:
+    """Draw rows of framed images: the query on the left, what was found beside it.
+
+    Args:
+        rows: for each query its own cell, then those of what was found, nearest first.
+        num_ranks: how many columns there are for what was found; a row may have fewer.
+        height_px: of a thumbnail; its width is half of that.
+
+    Returns:
+        An RGB image; save it as PNG.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
     thumbnail = (height_px // 2, height_px)
     columns = [_left(rank, thumbnail[0]) for rank in range(num_ranks + 1)]
     row_px = height_px + 2 * _FRAME_PX + _LABEL_PX + _GAP_PX
     width = columns[-1] + thumbnail[0] + 2 * _FRAME_PX + _MARGIN_PX
-    sheet = Image.new("RGB", (width, 2 * _MARGIN_PX + _LABEL_PX // 2 + row_px * len(query)), _PAPER)
+    sheet = Image.new("RGB", (width, 2 * _MARGIN_PX + _LABEL_PX // 2 + row_px * len(rows)), _PAPER)
     _draw_heading(sheet, columns)
-    for i, record in enumerate(query):
+    for i, row in enumerate(rows):
         top = _MARGIN_PX + _LABEL_PX // 2 + i * row_px
-        _draw_cell(sheet, (columns[0], top), record, thumbnail, _QUERY, "")
-        for left, index in zip(columns[1:], _nearest(record, gallery, distances[i], num_ranks), strict=False):
-            colour = _RIGHT if gallery[index].pid == record.pid else _WRONG
-            _draw_cell(sheet, (left, top), gallery[index], thumbnail, colour, f"{distances[i, index]:.3f}")
+        for left, cell in zip(columns, row, strict=False):
+            _draw_cell(sheet, (left, top), cell, thumbnail)
     return sheet
+
+
+def _cell(record: ImageRecord, colour: str, note: str) -> Cell:
+    return Cell(record.path, colour, person_and_camera(record.pid, record.camid), note)
+
+
+def person_and_camera(pid: int, camid: int) -> str:
+    """What stands under a labelled image; cameras count from 1 there."""
+    return f"{pid:04d}  cam {camid + 1}"
 
 
 def _left(rank: int, width: int) -> int:
@@ -87,24 +129,17 @@ def _draw_heading(sheet: Image.Image, columns: list[int]) -> None:
         draw.text((left + _FRAME_PX, _MARGIN_PX // 2), str(rank) if rank else "query", _SOFT_INK, font)
 
 
-def _draw_cell(
-    sheet: Image.Image,
-    corner: tuple[int, int],
-    record: ImageRecord,
-    thumbnail: tuple[int, int],
-    colour: str,
-    distance: str,
-) -> None:
+def _draw_cell(sheet: Image.Image, corner: tuple[int, int], cell: Cell, thumbnail: tuple[int, int]) -> None:
     left, top = corner
     width, height = thumbnail
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_PX)
     right, bottom = left + width + 2 * _FRAME_PX - 1, top + height + 2 * _FRAME_PX - 1
-    draw.rectangle((left, top, right, bottom), fill=colour)
+    draw.rectangle((left, top, right, bottom), fill=cell.colour)
     sheet.paste(
-        _opened(record.path).resize(thumbnail, Image.Resampling.LANCZOS), (left + _FRAME_PX, top + _FRAME_PX)
+        _opened(cell.path).resize(thumbnail, Image.Resampling.LANCZOS), (left + _FRAME_PX, top + _FRAME_PX)
     )
-    draw.text((left + _FRAME_PX, bottom + 3), f"{record.pid:04d}  cam {record.camid + 1}", _INK, font)
-    draw.text((left + _FRAME_PX, bottom + 3 + _FONT_PX), distance, _SOFT_INK, font)
+    draw.text((left + _FRAME_PX, bottom + 3), cell.label, _INK, font)
+    draw.text((left + _FRAME_PX, bottom + 3 + _FONT_PX), cell.note, _SOFT_INK, font)
 
 
 def _opened(path: Path) -> Image.Image:

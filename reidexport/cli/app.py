@@ -11,6 +11,7 @@ from reidexport.cli.embed import embed
 from reidexport.cli.eval import eval_
 from reidexport.cli.inspect import inspect
 from reidexport.cli.onnx import onnx
+from reidexport.cli.search import search
 from reidexport.cli.trt import trt
 from reidexport.cli.verify import verify
 
@@ -27,6 +28,7 @@ for command, name in (
     (verify, "verify"),
     (eval_, "eval"),
     (embed, "embed"),
+    (search, "search"),
     (bench, "bench"),
     (inspect, "inspect"),
     (doctor, "doctor"),

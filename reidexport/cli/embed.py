@@ -18,7 +18,9 @@ def embed(
     images: Annotated[
         list[str], typer.Argument(metavar="PATH...", help="Files, folders (searched deeply) and patterns.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: *.npz or *.parquet.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The file to write: *.npz, *.parquet or *.gallery.")
+    ],
     on_error: Annotated[
         Literal["stop", "skip"],
         typer.Option(
@@ -40,7 +42,7 @@ def embed(
     resize: options.ResizeOption = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Embed images into a .npz or Parquet file.
+    """Embed images into a .npz or Parquet file, or into a gallery for reidexport search.
 
     Exit status: 0 every image embedded, 1 some skipped, 2 bad input, 3 something not installed, 130
     interrupted. After an interruption the finished part lies in OUTPUT.partial, and --resume goes on.

@@ -66,11 +66,19 @@ def records_from_folder(folder: Path) -> tuple[ImageRecord, ...]:
     return tuple(_record_from_name(path) for path in images_in(folder))
 
 
-def _record_from_name(path: Path) -> ImageRecord:
-    found = _PID_AND_CAMERA.match(path.name)
+def pid_and_camid(name: str) -> tuple[int, int] | None:
+    """The person and the camera (from 0) that a file name ``<pid>_c<camera>…`` tells; None for another name."""
+    found = _PID_AND_CAMERA.match(name)
     if found is None or int(found[1]) < JUNK_PID or int(found[2]) < 1:
+        return None
+    return int(found[1]), int(found[2]) - 1
+
+
+def _record_from_name(path: Path) -> ImageRecord:
+    labels = pid_and_camid(path.name)
+    if labels is None:
         raise DatasetError(
             f"{path}: the name tells no person and camera. Expected <pid>_c<camera>_<anything>, such as "
             "0001_c1s1_000151_00.jpg, with pid -1 for junk, 0 for a distractor, and cameras from 1."
         )
-    return ImageRecord(path, pid=int(found[1]), camid=int(found[2]) - 1)
+    return ImageRecord(path, *labels)

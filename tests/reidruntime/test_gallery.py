@@ -427,7 +427,7 @@ def test_killed_while_saving_leaves_one_whole_gallery(tmp_path: Path) -> None:
         unfinished += any(".unfinished" in file.name for file in tmp_path.iterdir())
         loaded = load_gallery(path)
         assert len(loaded) == 20_000
-        assert len(np.unique(loaded._parts[0])) == 1
+        assert len(np.unique(loaded.parts[0])) == 1
     assert unfinished > 5
     gallery_of(np.ones((2, 3), np.float32)).save(path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [".people.gallery.lock", "people.gallery"]
@@ -445,7 +445,7 @@ def test_two_writers_cannot_corrupt_a_gallery(tmp_path: Path) -> None:
     try:
         end = time.monotonic() + 20
         while len(seen) < 2 and time.monotonic() < end:
-            values = np.unique(load_gallery(path)._parts[0])
+            values = np.unique(load_gallery(path).parts[0])
             assert len(values) == 1
             seen.add(float(values[0]))
         assert seen == {1.0, 2.0}

@@ -30,6 +30,7 @@ from reidruntime.topk import Neighbours, nearest
 
 Scan = Literal["float32", "int8"]
 
+_LARGE_PART = 2**15  # rows
 UNLABELLED = -2  # a pid or camid that is not known; equal to no other
 _JUNK_PID = -1
 
@@ -85,6 +86,11 @@ class Gallery:
         return len(self._pids)
 
     @property
+    def parts(self) -> Sequence[Features]:
+        """The embeddings: float32 arrays of shape (n, dim) whose rows follow each other; do not write to them."""
+        return self._parts
+
+    @property
     def pids(self) -> Ints:
         """The person of each row, int64; -1 for junk, 0 for a distractor, ``UNLABELLED`` where not known."""
         return self._pids
@@ -128,7 +134,16 @@ class Gallery:
             raise InputError(f"paths must be {len(rows)} texts, got {len(new_paths)}.")
         self._append(rows, lengths)
         self._pids, self._camids = np.append(self._pids, new_pids), np.append(self._camids, new_camids)
-        self._paths = [*self._paths, *new_paths]
+        self._paths += new_paths
+
+    def check_artifact(self, manifest_sha256: str | None, name: str = "queries") -> None:
+        """Raise InputError if both artifacts are known and differ; ``name`` is what the other one made."""
+        known = self.manifest_sha256
+        if manifest_sha256 is not None and known is not None and manifest_sha256 != known:
+            raise InputError(
+                f"{name} were made by another artifact than this gallery's (manifest {manifest_sha256[:12]}…, expected "
+                f"{known[:12]}…): their distances mean nothing. Embed both with the same file."
+            )
 
     def extend(self, other: "Gallery") -> None:
         """Append all rows of another gallery.
@@ -229,7 +244,11 @@ class Gallery:
         if not len(rows):
             return
         first, size = len(self._parts), len(rows)
-        while first and self._parts[first - 1].flags.writeable and len(self._parts[first - 1]) <= size:
+        while (
+            first
+            and self._parts[first - 1].flags.writeable
+            and len(self._parts[first - 1]) <= min(size, _LARGE_PART)
+        ):
             first -= 1
             size += len(self._parts[first])
         self._parts[first:] = [np.concatenate([*self._parts[first:], rows])]
@@ -252,12 +271,7 @@ class Gallery:
             raise InputError(
                 f"{name} must be float32 of shape (N, {self.dim}), got {array.dtype} of shape {array.shape}."
             )
-        known = self.manifest_sha256
-        if manifest_sha256 is not None and known is not None and manifest_sha256 != known:
-            raise InputError(
-                f"{name} were made by another artifact than this gallery's (manifest {manifest_sha256[:12]}…, expected "
-                f"{known[:12]}…): their distances mean nothing. Embed both with the same file."
-            )
+        self.check_artifact(manifest_sha256, name)
         return np.ascontiguousarray(array)
 
     def _allowed(self, exclude_junk: bool, among_camids: Collection[int] | None) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,131 @@
+"""``reidexport search``: who in the gallery is nearest to these people?"""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from reidruntime import Gallery, gallery_from_manifest, open_session
+from reidruntime.backends import BackendName, DeviceName
+
+from reidexport.cli import artifact_options as options
+from reidexport.cli.json_file import JsonOption, write_json
+from reidexport.embedding_files import SUFFIXES, add_embeddings, read_gallery
+from reidexport.errors import InputError
+from reidexport.files import replaced_when_whole
+from reidexport.image_paths import find_images
+from reidexport.progress import progress_bar
+from reidexport.searching import Answer, SeenImage, answers_as_json, answers_sheet, search_gallery
+
+
+def search(
+    gallery: Annotated[
+        Path,
+        typer.Argument(metavar="GALLERY", help="What reidexport embed wrote: *.gallery, *.npz, *.parquet."),
+    ],
+    queries: Annotated[
+        list[str],
+        typer.Argument(metavar="QUERY...", help="Images, folders and patterns; or one file of embeddings."),
+    ],
+    artifact: Annotated[
+        Path | None,
+        typer.Option(metavar="ARTIFACT", help="What embedded the gallery, to embed query images."),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Gallery images to find for each query.")] = 10,
+    other_cameras: Annotated[
+        bool, typer.Option("--other-cameras", help="Only images of other cameras than the query's.")
+    ] = False,
+    camids: Annotated[
+        str | None,
+        typer.Option(
+            metavar="C,C,...", help="Only images of these cameras, as in names: 1 for 0002_c1s1_….jpg."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Only images at this distance or less: 1 - cosine, or the squared Euclidean distance."
+        ),
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Draw a contact sheet: queries on the left, what was found beside."
+        ),
+    ] = None,
+    json_file: JsonOption = None,
+    backend: options.BackendOption = "auto",
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
+) -> None:
+    """Find the nearest images of a gallery, exactly, and print them.
+
+    Persons and cameras are those that file names such as 0002_c1s1_000451_03.jpg tell.
+    """
+    wanted = None if camids is None else _parse_camids(camids)
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise InputError(f"--sheet {sheet}: expected a name that ends in .png.")
+    known = read_gallery(gallery)
+    asked = _asked(known, queries, artifact, backend, device, threads)
+    answers = search_gallery(
+        known, asked, k, other_cameras=other_cameras, among_camids=wanted, threshold=threshold
+    )
+    if sheet is not None:
+        picture = answers_sheet(answers, num_ranks=k)
+        with replaced_when_whole(sheet) as temporary:
+            picture.save(temporary, "PNG")
+    write_json(
+        json_file,
+        {
+            "gallery": str(gallery),
+            "manifest_sha256": known.manifest_sha256,
+            "metric": known.metric,
+            "queries": answers_as_json(answers),
+        },
+    )
+    _print(answers)
+
+
+def _asked(
+    gallery: Gallery,
+    queries: list[str],
+    artifact: Path | None,
+    backend: BackendName,
+    device: DeviceName,
+    threads: int | None,
+) -> Gallery:
+    """The queries, embedded: by the artifact, or already."""
+    if artifact is None:
+        if len(queries) == 1 and Path(queries[0]).suffix in SUFFIXES:
+            return read_gallery(Path(queries[0]))
+        raise InputError(
+            "Query images must be embedded: give --artifact MODEL, or one file that reidexport embed wrote."
+        )
+    paths = find_images(queries)
+    with open_session(artifact, backend=backend, device=device, threads=threads) as session:
+        gallery.check_artifact(session.manifest.sha256)
+        asked = gallery_from_manifest(session.manifest)
+        with progress_bar("embedding", len(paths)) as progress:
+            add_embeddings(asked, session.embed(paths, progress=progress), paths)
+    return asked
+
+
+def _parse_camids(text: str) -> set[int]:
+    """``"1,2"``, cameras from 1 as in names -> {0, 1}."""
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise InputError(f"--camids {text!r}: expected cameras from 1, for example 1,2.")
+    return {int(number) - 1 for number in text.split(",")}
+
+
+def _print(answers: list[Answer]) -> None:
+    print(f"{'rank':>4}  {'distance':>8}  {'person':>6}  {'camera':>6}  image")
+    for answer in answers:
+        print(_line("", "", answer.query))
+        for hit in answer.hits:
+            print(_line(str(hit.rank), f"{hit.distance:.4f}", hit))
+
+
+def _line(rank: str, distance: str, image: SeenImage) -> str:
+    pid = "-" if image.pid is None else str(image.pid)
+    camera = "-" if image.camid is None else str(image.camid + 1)
+    return f"{rank:>4}  {distance:>8}  {pid:>6}  {camera:>6}  {image.path}"

@@ -1,0 +1,132 @@
+"""Search a gallery and say what was found: per query its nearest images, as objects, JSON or a contact sheet."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from reidruntime import Gallery
+from reidruntime.gallery import UNLABELLED
+
+from reidexport.errors import InputError
+from reidexport.pictures import (
+    QUERY_COLOUR,
+    RIGHT_COLOUR,
+    WRONG_COLOUR,
+    Cell,
+    contact_sheet,
+    person_and_camera,
+)
+
+_LABEL_LENGTH = 14  # letters that fit under a thumbnail
+
+
+@dataclass(frozen=True)
+class SeenImage:
+    """An image as a gallery knows it; ``pid`` and ``camid`` (from 0) are None where they are not known."""
+
+    path: str
+    pid: int | None
+    camid: int | None
+
+
+@dataclass(frozen=True)
+class Hit(SeenImage):
+    """A gallery image that was found: its rank from 1, its row in the gallery, its distance to the query."""
+
+    rank: int
+    row: int
+    distance: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A query and what was found for it, nearest first."""
+
+    query: SeenImage
+    hits: tuple[Hit, ...]
+
+
+def search_gallery(
+    gallery: Gallery,
+    queries: Gallery,
+    k: int = 10,
+    *,
+    other_cameras: bool = False,
+    among_camids: Collection[int] | None = None,
+    threshold: float | None = None,
+) -> list[Answer]:
+    """Find the nearest gallery images of every row of another gallery.
+
+    Args:
+        gallery: where to search.
+        queries: what to search for.
+        k: how many images to find, at least 1.
+        other_cameras: only images of other cameras than the query's.
+        among_camids: only images of these cameras, which count from 0.
+        threshold: only images at this distance or less.
+
+    Raises:
+        InputError: the two are of different artifacts, or a filter needs cameras that are not known.
+    """
+    if len(queries) == 0:
+        return []
+    found = gallery.search(
+        np.concatenate(queries.parts),
+        k,
+        camids=queries.camids,
+        other_cameras=other_cameras,
+        among_camids=among_camids,
+        manifest_sha256=queries.manifest_sha256,
+    )
+    limit = np.inf if threshold is None else threshold
+    answers = []
+    for i, (rows, distances) in enumerate(zip(found.indices, found.distances, strict=True)):
+        num_hits = int(np.count_nonzero((rows >= 0) & (distances <= limit)))
+        hits = tuple(
+            Hit(*_seen(gallery, int(row)), rank=rank, row=int(row), distance=float(distance))
+            for rank, (row, distance) in enumerate(zip(rows[:num_hits], distances, strict=False), 1)
+        )
+        answers.append(Answer(SeenImage(*_seen(queries, i)), hits))
+    return answers
+
+
+def _seen(gallery: Gallery, row: int) -> tuple[str, int | None, int | None]:
+    pid, camid = int(gallery.pids[row]), int(gallery.camids[row])
+    return gallery.paths[row], None if pid == UNLABELLED else pid, None if camid == UNLABELLED else camid
+
+
+def answers_as_json(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Queries with their hits, for a JSON file."""
+    return [{**vars(answer.query), "hits": [vars(hit) for hit in answer.hits]} for answer in answers]
+
+
+def answers_sheet(answers: Sequence[Answer], *, num_ranks: int, height_px: int = 192) -> Image.Image:
+    """Draw queries, a row each, with what was found: green frames are the query's person, red ones another.
+
+    Frames are grey where a person is not known.
+
+    Raises:
+        ImageError: an image cannot be read.
+        InputError: an image has no path.
+    """
+    rows = []
+    for answer in answers:
+        row = [_cell(answer.query, QUERY_COLOUR, "")]
+        for hit in answer.hits[:num_ranks]:
+            known = answer.query.pid is not None and hit.pid is not None
+            colour = RIGHT_COLOUR if hit.pid == answer.query.pid else WRONG_COLOUR
+            row.append(_cell(hit, colour if known else QUERY_COLOUR, f"{hit.distance:.3f}"))
+        rows.append(row)
+    return contact_sheet(rows, num_ranks=num_ranks, height_px=height_px)
+
+
+def _cell(image: SeenImage, colour: str, note: str) -> Cell:
+    if not image.path:
+        raise InputError("A contact sheet shows image files, but an image of the gallery has no path.")
+    path = Path(image.path)
+    if image.pid is None or image.camid is None:
+        return Cell(path, colour, path.stem[-_LABEL_LENGTH:], note)
+    return Cell(path, colour, person_and_camera(image.pid, image.camid), note)
