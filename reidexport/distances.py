@@ -116,6 +116,20 @@ def unit_rows(feats: Floats) -> Floats:
     return feats / np.where(lengths > 0, lengths, 1).astype(feats.dtype)[:, None]
 
 
+def refuse_overflow(lengths: npt.NDArray[np.float64], other: float, dtype: Any, name: str) -> None:
+    """Raise if squared distances of features of these lengths to one of length ``other`` leave the dtype.
+
+    Raises:
+        InputError: they do; ``name`` is what the features are called.
+    """
+    is_small = (lengths + other) ** 2 < np.finfo(dtype).max
+    if not is_small.all():
+        raise InputError(
+            f"Distances overflow {np.dtype(dtype)}, first for row {int(np.argmin(is_small))} of {name}: "
+            "the features are too large, or damaged."
+        )
+
+
 def distmat_from_features(
     q_feats: npt.ArrayLike, g_feats: npt.ArrayLike, *, metric: Metric = "cosine"
 ) -> Floats:

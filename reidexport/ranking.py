@@ -13,7 +13,7 @@ from reidruntime.manifest import Metric
 
 from reidexport.compiled import row_threads
 from reidexport.datasets.records import JUNK_PID
-from reidexport.distances import Floats, centre_of, comparable_rows, row_lengths
+from reidexport.distances import Floats, centre_of, comparable_rows, refuse_overflow, row_lengths
 from reidexport.errors import InputError
 from reidexport.ranking_kernels import Counts, Features, Pairs, count_in_rows, count_in_tile, measure_pairs
 
@@ -109,7 +109,8 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
             right = comparable_rows(features.gallery[pairs.kept[column : column + _COLUMNS]], centre)
             g_lengths = np.ones(len(right)) if centre is None else row_lengths(right)
             terms = (np.zeros(len(right)) if centre is None else g_lengths**2).astype(left.dtype)
-            slack = _slack(left, q_lengths, float(g_lengths.max()))[owner]
+            refuse_overflow(q_lengths, g_lengths.max(), left.dtype, "q_feats")
+            slack = _slack(left, q_lengths, g_lengths.max())[owner]
             lowest, highest = (values - slack).astype(left.dtype), (values + slack).astype(left.dtype)
             for row in range(0, len(left), _ROWS):
                 part = left[row : row + _ROWS]
@@ -129,23 +130,13 @@ def _slack(left: Floats, q_lengths: Float64s, g_length: float) -> Float64s:
         left: (num_query, dim), the left factors.
         q_lengths: (num_query,), the lengths of its rows.
         g_length: the length of the longest right factor.
-
-    Raises:
-        InputError: rounding is not all that can happen, as the distances overflow.
     """
-    limits = np.finfo(left.dtype)
-    largest = (q_lengths + g_length) ** 2
-    is_sound = largest < limits.max
-    if not is_sound.all():
-        raise InputError(
-            f"Distances overflow {left.dtype}, first for query {int(np.argmin(is_sound))}: "
-            "the features are too large, or damaged."
-        )
+    limits, dim = np.finfo(left.dtype), left.shape[1]
+    unit = (limits.eps + np.finfo(np.float64).eps) / 2
     # A sum of n products errs by at most n units of |q||g| in whatever order it is taken, and by 8 √n with a
     # probability of 1 - 1e-10 (Higham and Mary, SIAM J. Sci. Comput. 2019).
-    num_units = min(left.shape[1], 8 * np.sqrt(left.shape[1]))
-    unit = (limits.eps + np.finfo(np.float64).eps) / 2
-    bound: Float64s = unit * (num_units * q_lengths * g_length + 16 * largest) + limits.tiny
+    of_sum = min(dim, 8 * np.sqrt(dim)) * q_lengths * g_length
+    bound: Float64s = unit * (of_sum + 16 * (q_lengths + g_length) ** 2) + limits.tiny
     return bound
 
 

@@ -94,7 +94,7 @@ def exact_distance(q, g, is_cosine):  # type: ignore[no-untyped-def]
         The squared Euclidean distance; for cosine the similarity times the query's length, negated.
     """
     if not is_cosine:
-        return _squared_distance(q, g)
+        return squared_distance(q, g)
     square = _product(g, g)
     return -_product(q, g) / np.sqrt(square) if square > 0 else 0.0
 
@@ -112,7 +112,8 @@ def _product(left, right):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _squared_distance(left, right):  # type: ignore[no-untyped-def]
+def squared_distance(left, right):  # type: ignore[no-untyped-def]
+    """Of two features, summed in float64."""
     lanes = np.zeros(_LANES)
     whole = left.size // _LANES * _LANES
     for start in range(0, whole, _LANES):

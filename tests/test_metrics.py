@@ -267,7 +267,7 @@ def test_unfit_arguments_are_named(change: dict[str, Any], message: str) -> None
         (
             np.full((1, 4), 3e38, "f4"),
             np.full((2, 4), -3e38, "f4"),
-            r"Distances overflow float32, .* query 0",
+            r"overflow float32, first for row 0 of q_feats",
         ),
     ],
 )

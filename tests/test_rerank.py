@@ -66,7 +66,8 @@ def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     """A few rows at a time give what all rows at once give."""
     feats = clustered(np.random.default_rng(0), 90)
     expected = k_reciprocal(feats[:20], feats[20:])
-    monkeypatch.setattr("reidexport.rerank._BLOCK_BYTES", 7 * 90 * 4)
+    monkeypatch.setattr("reidexport.rerank._ROWS", 7)
+    monkeypatch.setattr("reidexport.rerank._COLUMNS", 13)
     np.testing.assert_allclose(k_reciprocal(feats[:20], feats[20:]), expected, atol=1e-6)
 
 
@@ -95,3 +96,33 @@ def test_broken_features() -> None:
     """NaN features are refused before anything is computed."""
     with pytest.raises(InputError, match=r"g_feats hold NaN or infinity, first in row 2"):
         k_reciprocal(np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [np.inf] * 4]))
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f8"])
+def test_other_precisions(dtype: str) -> None:
+    """float16 and float64 features give float32 distances, those of the paper."""
+    feats = clustered(np.random.default_rng(3), 80).astype(dtype)
+    found = k_reciprocal(feats[:20], feats[20:])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, slow_k_reciprocal(feats[:20], feats[20:], 20, 6, 0.3), atol=2e-6)
+
+
+def test_gallery_of_one_image() -> None:
+    """One query and one image are each other's neighbours, whatever their distance."""
+    assert np.isfinite(k_reciprocal(np.zeros((1, 4)), np.ones((1, 4)))).all()
+    assert k_reciprocal(np.ones((1, 4)), np.ones((1, 4))).tolist() == [[0.0]]
+
+
+def test_a_large_common_offset_does_not_matter() -> None:
+    """float32 features far from the origin are re-ranked as they are near it."""
+    feats = clustered(np.random.default_rng(4), 80)
+    found = k_reciprocal(feats[:20] + 512, feats[20:] + 512)
+    moved = (feats + 512).astype(np.float64) - 512
+    np.testing.assert_allclose(found, slow_k_reciprocal(moved[:20], moved[20:], 20, 6, 0.3), atol=2e-6)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_overflow_is_refused() -> None:
+    """Features whose squared distances float32 cannot hold are an error, never a ranking."""
+    with pytest.raises(InputError, match=r"overflow float32, first for row 0 of q_feats"):
+        k_reciprocal(np.full((1, 4), 3e38, "f4"), np.full((2, 4), -3e38, "f4"))

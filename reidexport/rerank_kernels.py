@@ -1,0 +1,196 @@
+"""The compiled half of :mod:`reidexport.rerank`; importing it needs numba.
+
+An image's *reciprocal* neighbours are those of its nearest images that have it among their nearest, too.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from reidexport.compiled import compiled
+from reidexport.ranking_kernels import squared_distance
+
+_CHUNK = 64  # columns that are looked at together: most of the time none of them is near enough
+
+
+class Neighbours(NamedTuple):
+    """What is known of every image once all distances have gone by.
+
+    Attributes:
+        images: (num_images, count) int32, the nearest in order, as a rule itself first; equal ones by number.
+        distances: (num_images, count) squared Euclidean distances to them.
+        largest: (num_images,) the distance to the one that is farthest away.
+    """
+
+    images: npt.NDArray[np.int32]
+    distances: npt.NDArray[np.floating[Any]]
+    largest: npt.NDArray[np.floating[Any]]
+
+
+@compiled
+def take_rows(tile, squares, corner, neighbours, begin, end):  # type: ignore[no-untyped-def]
+    """Rows [begin, end): turn products of features into distances, and let the rows' images know of them.
+
+    Args:
+        tile: (rows, width) products, replaced by squared Euclidean distances.
+        squares: (num_images,) squared lengths of the features.
+        corner: the images of the tile's first row and first column.
+        neighbours: updated; what it has so far are images before ``corner[1]``.
+        begin: the first row.
+        end: one past the last.
+    """
+    farthest = np.empty(_CHUNK, tile.dtype)  # of a chunk's columns, each on its own, for vector instructions
+    for i in range(begin, end):
+        image, row = corner[0] + i, tile[i]
+        _turn_into_distances(row, squares[image], squares[corner[1] : corner[1] + row.size])
+        if 0 <= image - corner[1] < row.size:
+            row[image - corner[1]] = 0
+        farthest[:] = neighbours.largest[image]
+        for start in range(0, row.size, _CHUNK):
+            chunk = row[start : start + _CHUNK]
+            _raise_to(farthest, chunk)
+            if _any_below(chunk, neighbours.distances[image, -1]):
+                for j in range(chunk.size):
+                    _insert(neighbours, image, corner[1] + start + j, chunk[j])
+        neighbours.largest[image] = farthest.max()
+
+
+@compiled
+def _turn_into_distances(row, square, others):  # type: ignore[no-untyped-def]
+    for j in range(row.size):
+        distance = square + others[j] - (row[j] + row[j])
+        row[j] = distance if distance > 0 else np.float32(0)
+
+
+@compiled
+def _raise_to(farthest, distances):  # type: ignore[no-untyped-def]
+    for j in range(distances.size):
+        farthest[j] = distances[j] if distances[j] > farthest[j] else farthest[j]
+
+
+@compiled
+def _any_below(distances, limit):  # type: ignore[no-untyped-def]
+    number = np.int32(0)
+    for j in range(distances.size):
+        number = np.int32(number + (distances[j] < limit))
+    return number > 0
+
+
+@compiled
+def take_columns(tile, corner, neighbours, begin, end):  # type: ignore[no-untyped-def]
+    """Columns [begin, end): let the columns' images know of the rows, all of them after those known so far."""
+    images = slice(corner[1] + begin, corner[1] + end)
+    largest = neighbours.largest[images]
+    limits = neighbours.distances[images, -1].copy()
+    for i in range(tile.shape[0]):
+        row = tile[i, begin:end]
+        _raise_to(largest, row)
+        for start in range(0, row.size, _CHUNK):
+            chunk, limit = row[start : start + _CHUNK], limits[start : start + _CHUNK]
+            if _any_below_each(chunk, limit):
+                for j in range(chunk.size):
+                    if chunk[j] < limit[j]:
+                        _insert(neighbours, images.start + start + j, corner[0] + i, chunk[j])
+                        limit[j] = neighbours.distances[images.start + start + j, -1]
+
+
+@compiled
+def _any_below_each(distances, limits):  # type: ignore[no-untyped-def]
+    number = np.int32(0)
+    for j in range(distances.size):
+        number = np.int32(number + (distances[j] < limits[j]))
+    return number > 0
+
+
+@compiled
+def _insert(neighbours, image, other, distance):  # type: ignore[no-untyped-def]
+    distances, images = neighbours.distances[image], neighbours.images[image]
+    place = distances.size - 1
+    if not distance < distances[place]:
+        return
+    while place > 0 and distance < distances[place - 1]:
+        distances[place], images[place] = distances[place - 1], images[place - 1]
+        place -= 1
+    distances[place], images[place] = distance, other
+
+
+@compiled
+def mark_reciprocal(images, is_reciprocal, begin, end):  # type: ignore[no-untyped-def]
+    """Images [begin, end): which of the neighbours in their row of ``images`` have them in theirs."""
+    for image in range(begin, end):
+        for place in range(images.shape[1]):
+            is_reciprocal[image, place] = image in images[images[image, place]]
+
+
+@compiled
+def count_members(wide, half, lengths, begin, end):  # type: ignore[no-untyped-def]
+    """Images [begin, end): the size of each image's expanded set of reciprocal neighbours."""
+    core, added = np.full(len(lengths), -1, np.int32), np.full(len(lengths), -1, np.int32)
+    members = np.empty(len(lengths), np.int32)
+    for image in range(begin, end):
+        lengths[image] = _expand(image, wide, half, core, added, members)
+
+
+@compiled
+def encode(feats, wide, half, largest, encoding, begin, end):  # type: ignore[no-untyped-def]
+    """Images [begin, end): weights exp(-distance / largest), summing to 1, on each image's expanded set.
+
+    Args:
+        feats: (num_images, dim).
+        wide: images (num_images, k1 + 1) and which of them are reciprocal.
+        half: the same of the nearer half.
+        largest: (num_images,), each image's largest distance.
+        encoding: rows as long as :func:`count_members` says, written.
+        begin: the first image.
+        end: one past the last.
+    """
+    core, added = np.full(len(largest), -1, np.int32), np.full(len(largest), -1, np.int32)
+    members = np.empty(len(largest), np.int32)
+    for image in range(begin, end):
+        size = _expand(image, wide, half, core, added, members)
+        row = slice(encoding.starts[image], encoding.starts[image] + size)
+        columns, values = encoding.columns[row], encoding.values[row]
+        total = 0.0
+        for i in range(size):
+            columns[i] = members[i]
+            values[i] = np.exp(-squared_distance(feats[image], feats[members[i]]) / largest[image])
+            total += values[i]
+        for i in range(size):
+            values[i] /= total
+
+
+@compiled
+def _expand(image, wide, half, core, added, members):  # type: ignore[no-untyped-def]
+    """Write an image's reciprocal neighbours, and those of each of them that it mostly shares, to ``members``.
+
+    ``core`` and ``added`` hold for every image the last one whose set it was put into. Returns the number.
+    """
+    members[0] = image  # even when more than k1 exact copies come before the image itself
+    core[image] = added[image] = image
+    size = 1
+    images, is_reciprocal = wide
+    for place in range(images.shape[1]):
+        other = images[image, place]
+        if is_reciprocal[image, place] and other != image:
+            core[other] = added[other] = image
+            members[size] = other
+            size += 1
+    half_images, is_half_reciprocal = half
+    for i in range(images.shape[1]):
+        if not is_reciprocal[image, i]:
+            continue
+        other = images[image, i]
+        num_theirs = num_shared = 0
+        for place in range(half_images.shape[1]):
+            if is_half_reciprocal[other, place]:
+                num_theirs += 1
+                num_shared += core[half_images[other, place]] == image
+        if 3 * num_shared > 2 * num_theirs:
+            for place in range(half_images.shape[1]):
+                theirs = half_images[other, place]
+                if is_half_reciprocal[other, place] and added[theirs] != image:
+                    added[theirs] = image
+                    members[size] = theirs
+                    size += 1
+    return size
