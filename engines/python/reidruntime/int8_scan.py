@@ -21,6 +21,7 @@ Floats64 = NDArray[np.float64]
 QUERY_LIMIT, GALLERY_LIMIT = 127, 63
 MAX_DIM = 130_000  # so that sums fit 32 bits
 _ZERO_POINT = 128
+_ROWS_AT_ONCE = 32  # so that they stay in the cache
 
 # MatMulInteger(q: uint8 [Q, D], g: int8 [D, N], zero point of q) -> s: int32 [Q, N]; opset 13. Written out, because the
 # runtime does not need the onnx package.
@@ -49,11 +50,17 @@ class CodedRows(NamedTuple):
 
 def code_rows(rows: Features, limit: int) -> CodedRows:
     """Round every row to the integers of ``[-limit, limit]``, with a step of its own."""
-    largest = np.abs(rows).max(axis=1).astype(np.float64)
-    steps = np.where(largest > 0, largest / limit, 1.0)
-    codes = np.rint(rows / steps[:, None])
-    rest = rows - codes * steps[:, None]
-    return CodedRows(codes.astype(np.int8), steps, np.sqrt(np.einsum("nd,nd->n", rest, rest)))
+    coded = CodedRows(np.empty(rows.shape, np.int8), np.empty(len(rows)), np.empty(len(rows)))
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        exact = rows[some].astype(np.float64)
+        largest = np.abs(exact).max(axis=1)
+        steps = np.where(largest > 0, largest / limit, 1.0)
+        codes = np.rint(exact / steps[:, None])
+        exact -= codes * steps[:, None]
+        coded.codes[some], coded.steps[some] = codes, steps
+        coded.rests[some] = np.sqrt(np.einsum("nd,nd->n", exact, exact))
+    return coded
 
 
 def multiply(queries: NDArray[np.int8], columns: NDArray[np.int8], threads: int) -> NDArray[np.int32]:

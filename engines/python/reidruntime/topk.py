@@ -7,17 +7,17 @@ their distances are then summed in float64. The answer so depends on neither the
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
 
-from reidruntime.gallery_rows import CodedBlock, Features, Floats64, GalleryRows, Ints, Question
-from reidruntime.manifest import Metric
+from reidruntime.gallery_rows import CodedBlock, Features, Floats64, Ints, Question
 from reidruntime.topk_scan import candidate_capacity, compiled_kernels, float32_candidates, int8_candidates
 
 _MAX_QUERIES_AT_ONCE = 4096
 _CANDIDATES_BYTES = 2**26
-_ROWS_AT_ONCE = 1024  # of the version without compiled kernels
+_PAIRS_AT_ONCE = 256  # of the version without compiled kernels
 
 
 class Neighbours(NamedTuple):
@@ -47,15 +47,15 @@ def nearest(question: Question, threads: int, coded: Sequence[CodedBlock] | None
     indices = np.full((num_query, question.k), -1, np.int64)
     distances = np.full((num_query, question.k), np.inf, np.float32)
     at_once = max(1, min(_MAX_QUERIES_AT_ONCE, _CANDIDATES_BYTES // (12 * candidate_capacity(width))))
-    with ThreadPoolExecutor(threads, "topk") as workers:
-        for start in range(0, num_query if width else 0, at_once):
-            part = question._replace(k=width).of(slice(start, start + at_once))
-            answers = workers.map(
-                partial(_ordered, part), range(len(part.queries)), _candidates(part, threads, coded)
-            )
-            for i, (found, values) in enumerate(answers, start):
-                indices[i, : len(found)] = found
-                distances[i, : len(found)] = values
+    for start in range(0, num_query if width else 0, at_once):
+        part = question._replace(k=width).of(slice(start, start + at_once))
+        candidates = _candidates(part, threads, coded)
+        ends = np.cumsum([len(rows) for rows in candidates])
+        values = np.split(_exact_distances(part, candidates, threads), ends[:-1])
+        for i, (rows, to_rows) in enumerate(zip(candidates, values, strict=True), start):
+            order = np.argsort(to_rows, kind="stable")[:width]
+            indices[i, : len(order)] = rows[order]
+            distances[i, : len(order)] = to_rows[order]
     return Neighbours(indices, distances)
 
 
@@ -73,43 +73,50 @@ def _candidates(question: Question, threads: int, coded: Sequence[CodedBlock] | 
     return [question.rows_for(i) if rows is None else rows for i, rows in enumerate(found)]
 
 
-def _ordered(question: Question, i: int, candidates: Ints) -> tuple[Ints, Features]:
-    """The k nearest of a query's candidates, which come in the order of the rows."""
-    distances = _exact_distances(question.queries[i], question.gallery, candidates, question.metric)
-    order = np.argsort(distances, kind="stable")[: question.k]
-    return candidates[order], distances[order]
+def _exact_distances(question: Question, candidates: Sequence[Ints], threads: int) -> Features:
+    """The distance of every query to each of its candidates, all in one row."""
+    gallery, kernels = question.gallery, compiled_kernels()
+    if question.metric == "cosine":
+        measure = kernels.dots if kernels else _dots
+    else:
+        measure = kernels.squared_distances if kernels else _squared_distances
+    q_indices = np.repeat(np.arange(len(candidates)), [len(rows) for rows in candidates])
+    g_indices = np.concatenate(candidates)
+    by_row = np.argsort(g_indices, kind="stable")  # a row is then read once for all of its queries
+    sums = np.empty(len(g_indices))
 
+    def measure_pairs(rows: Features, first: int, pairs: Ints) -> None:
+        some = np.empty(len(pairs))
+        measure(question.queries, rows, q_indices[pairs], g_indices[pairs] - first, some)
+        sums[pairs] = some
 
-def _exact_distances(query: Features, gallery: GalleryRows, indices: Ints, metric: Metric) -> Features:
-    kernels = compiled_kernels()
-    dots, squared_distances = (
-        (kernels.dots, kernels.squared_distances) if kernels else (_dots, _squared_distances)
-    )
-    sums = np.empty(len(indices))
-    start = first = 0
-    for part in gallery.parts:
-        stop = int(np.searchsorted(indices, first + len(part)))
-        of_part = query, part, indices[start:stop] - first, sums[start:stop]
-        if metric == "cosine":
-            dots(*of_part)
-        else:
-            squared_distances(*of_part)
-        start, first = stop, first + len(part)
-    if metric == "euclidean":
+    with ThreadPoolExecutor(threads, "topk") as workers:
+        start = first = 0
+        for part in gallery.parts:
+            stop = int(np.searchsorted(g_indices, first + len(part), sorter=by_row))
+            shares = np.array_split(by_row[start:stop], threads)
+            list(workers.map(measure_pairs, repeat(part), repeat(first), shares))
+            start, first = stop, first + len(part)
+    if question.metric == "euclidean":
         return sums.astype(np.float32)
-    lengths = np.linalg.norm(query.astype(np.float64)) * gallery.lengths[indices]
+    lengths = (
+        np.linalg.norm(question.queries.astype(np.float64), axis=1)[q_indices] * gallery.lengths[g_indices]
+    )
     cosines = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
     return np.float32(1) - cosines.astype(np.float32)
 
 
-def _dots(query: Features, rows: Features, indices: Ints, out: Floats64) -> None:
-    for start in range(0, len(indices), _ROWS_AT_ONCE):
-        some = slice(start, start + _ROWS_AT_ONCE)
-        out[some] = rows[indices[some]].astype(np.float64) @ query.astype(np.float64)
+def _dots(queries: Features, rows: Features, q_indices: Ints, g_indices: Ints, out: Floats64) -> None:
+    for start in range(0, len(out), _PAIRS_AT_ONCE):
+        pairs = slice(start, start + _PAIRS_AT_ONCE)
+        left, right = queries[q_indices[pairs]].astype(np.float64), rows[g_indices[pairs]]
+        out[pairs] = np.einsum("nd,nd->n", left, right)
 
 
-def _squared_distances(query: Features, rows: Features, indices: Ints, out: Floats64) -> None:
-    for start in range(0, len(indices), _ROWS_AT_ONCE):
-        some = slice(start, start + _ROWS_AT_ONCE)
-        differences = rows[indices[some]] - query.astype(np.float64)
-        out[some] = np.einsum("nd,nd->n", differences, differences)
+def _squared_distances(
+    queries: Features, rows: Features, q_indices: Ints, g_indices: Ints, out: Floats64
+) -> None:
+    for start in range(0, len(out), _PAIRS_AT_ONCE):
+        pairs = slice(start, start + _PAIRS_AT_ONCE)
+        differences = queries[q_indices[pairs]].astype(np.float64) - rows[g_indices[pairs]]
+        out[pairs] = np.einsum("nd,nd->n", differences, differences)

@@ -77,10 +77,10 @@ def _drop_below(threshold, indices, values, counts, i):  # type: ignore[no-untyp
 
 
 @_compiled
-def dots(query, rows, indices, out):  # type: ignore[no-untyped-def]
-    """Inner products of ``query`` with ``rows[indices]``, summed in float64."""
-    for n in range(indices.size):
-        row = rows[indices[n]]
+def dots(queries, rows, q_indices, g_indices, out):  # type: ignore[no-untyped-def]
+    """Inner products of ``queries[q_indices]`` with ``rows[g_indices]``, pair by pair, summed in float64."""
+    for n in range(out.size):
+        query, row = queries[q_indices[n]], rows[g_indices[n]]
         total = 0.0
         for d in range(query.size):
             total += np.float64(query[d]) * np.float64(row[d])
@@ -88,10 +88,10 @@ def dots(query, rows, indices, out):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def squared_distances(query, rows, indices, out):  # type: ignore[no-untyped-def]
-    """Squared Euclidean distances of ``query`` to ``rows[indices]``, summed in float64."""
-    for n in range(indices.size):
-        row = rows[indices[n]]
+def squared_distances(queries, rows, q_indices, g_indices, out):  # type: ignore[no-untyped-def]
+    """Squared Euclidean distances of ``queries[q_indices]`` to ``rows[g_indices]``, likewise."""
+    for n in range(out.size):
+        query, row = queries[q_indices[n]], rows[g_indices[n]]
         total = 0.0
         for d in range(query.size):
             difference = np.float64(query[d]) - np.float64(row[d])

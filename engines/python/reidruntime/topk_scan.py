@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reidruntime.gallery_rows import CodedBlock, Features, Floats64, Ints, Question
+from reidruntime.gallery_rows import (
+    BLOCK_ROWS,
+    CodedBlock,
+    Features,
+    Floats64,
+    GalleryRows,
+    Ints,
+    Question,
+)
 from reidruntime.int8_scan import QUERY_LIMIT, code_rows, multiply
 
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
@@ -42,7 +50,7 @@ def float32_candidates(question: Question, threads: int) -> list[Ints | None]:
     row_scales, column_scales, column_offsets, longest = _metric_terms(question)
     q_lengths = _lengths(queries) * row_scales
     scores = _Scores(
-        products=(queries @ block.T for block in gallery.blocks()),
+        products=_float32_products(queries, gallery),
         row_scales=row_scales,
         column_scales=column_scales,
         column_offsets=column_offsets,
@@ -68,6 +76,14 @@ def int8_candidates(question: Question, coded: Sequence[CodedBlock], threads: in
         errors=q_rests * longest + (q_lengths + q_rests) * g_rest + _rounding(q_lengths, longest),
     )
     return _candidates(question, scores, threads)
+
+
+def _float32_products(queries: Features, gallery: GalleryRows) -> Iterator[Features]:
+    """One block after the other in the same memory: fresh pages would cost a tenth of the product's time."""
+    memory = np.empty(len(queries) * BLOCK_ROWS, np.float32)
+    for block in gallery.blocks():
+        products = memory[: len(queries) * len(block)].reshape(len(queries), len(block))
+        yield np.matmul(queries, block.T, out=products)
 
 
 def _metric_terms(question: Question) -> tuple[Floats64, Floats64, Floats64, float]:
