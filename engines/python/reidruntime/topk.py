@@ -103,7 +103,8 @@ def _exact_distances(question: Question, candidates: Sequence[Ints], threads: in
         np.linalg.norm(question.queries.astype(np.float64), axis=1)[q_indices] * gallery.lengths[g_indices]
     )
     cosines = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
-    return np.float32(1) - cosines.astype(np.float32)
+    distances: Features = np.float32(1) - cosines.astype(np.float32)
+    return distances
 
 
 def _dots(queries: Features, rows: Features, q_indices: Ints, g_indices: Ints, out: Floats64) -> None:
