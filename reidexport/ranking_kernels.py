@@ -134,6 +134,33 @@ def measure_pairs(features, pairs, values, begin, end):  # type: ignore[no-untyp
 
 
 @compiled
+def prepare_tile(features, images, centre, right, lengths, begin, end):  # type: ignore[no-untyped-def]
+    """Rows [begin, end): write what the products are taken of, and its lengths.
+
+    Args:
+        features: as they were given.
+        images: the gallery images that the rows are to be made of.
+        centre: (dim,), is subtracted; for cosine rows are scaled to unit length instead.
+        right: (len(images), dim), written.
+        lengths: (len(images),) float64, written.
+        begin: the first row.
+        end: one past the last.
+    """
+    for i in range(begin, end):
+        image, row = features.gallery[images[i]], right[i]
+        if features.is_cosine:
+            lengths[i] = np.sqrt(_product(image, image))
+            scale = right.dtype.type(lengths[i] if lengths[i] > 0 else 1)
+            for k in range(row.size):
+                row[k] = image[k] / scale
+            lengths[i] = 1
+        else:
+            for k in range(row.size):
+                row[k] = image[k] - centre[k]
+            lengths[i] = np.sqrt(_product(row, row))
+
+
+@compiled
 def count_in_tile(tile, terms, corner, lowest, highest, features, pairs, counts, begin, end):  # type: ignore[no-untyped-def]
     """Rows [begin, end) of a tile: add the images that are before each of their matches to ``counts.before``.
 
