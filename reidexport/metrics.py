@@ -14,13 +14,8 @@ from reidruntime.manifest import Metric
 
 from reidexport.distances import checked_features
 from reidexport.errors import InputError
-from reidexport.ranking import (
-    checked_labels,
-    checked_max_rank,
-    counts_from_distances,
-    counts_from_features,
-    pairs_from_labels,
-)
+from reidexport.labels import checked_labels, pairs_from_labels
+from reidexport.ranking import counts_from_distances, counts_from_features
 from reidexport.ranking_kernels import Counts, Pairs, score_queries
 
 
@@ -97,7 +92,7 @@ def evaluate_rank(
             f"got {distances.dtype} of shape {distances.shape}."
         )
     labels = checked_labels(distances.shape, q_pids, g_pids, q_camids, g_camids)
-    max_rank = checked_max_rank(max_rank, distances.shape[1])
+    max_rank = _checked_max_rank(max_rank, distances.shape[1])
     pairs = pairs_from_labels(labels)
     return _scores(pairs, counts_from_distances(distances, pairs), max_rank)
 
@@ -131,7 +126,7 @@ def rank_features(
     """
     query, gallery = checked_features(q_feats, g_feats)
     labels = checked_labels((len(query), len(gallery)), q_pids, g_pids, q_camids, g_camids)
-    max_rank = checked_max_rank(max_rank, len(gallery))
+    max_rank = _checked_max_rank(max_rank, len(gallery))
     pairs = pairs_from_labels(labels)
     return _scores(pairs, counts_from_features(query, gallery, pairs, metric), max_rank)
 
@@ -156,3 +151,14 @@ def _scores(pairs: Pairs, counts: Counts, max_rank: int) -> RankMetrics:
         float(penalties[is_valid].mean()),
         num_valid,
     )
+
+
+def _checked_max_rank(max_rank: int, num_gallery: int) -> int:
+    """``max_rank``, cut to the size of the gallery.
+
+    Raises:
+        InputError: it is less than 1.
+    """
+    if max_rank < 1:
+        raise InputError(f"max_rank must be at least 1, got {max_rank}.")
+    return min(max_rank, num_gallery)

@@ -3,7 +3,6 @@
 Nothing is sorted: the rank of an image is the number of images before it, and counting those is quicker.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,46 +11,14 @@ import numpy.typing as npt
 from reidruntime.manifest import Metric
 
 from reidexport.compiled import row_threads
-from reidexport.datasets.records import JUNK_PID
 from reidexport.distances import Floats, centre_of, comparable_rows, refuse_overflow, row_lengths
 from reidexport.errors import InputError
-from reidexport.ranking_kernels import (
-    Counts,
-    Features,
-    Pairs,
-    count_in_rows,
-    count_in_tile,
-    measure_pairs,
-    prepare_tile,
-)
+from reidexport.ranking_kernels import Counts, Pairs, count_in_rows
+from reidexport.tile_kernels import Features, count_in_tile, measure_pairs, prepare_tile
 
-Ints = npt.NDArray[np.int64]
 Float64s = npt.NDArray[np.float64]
 
 _ROWS, _COLUMNS = 4096, 2048  # of a tile, 32 MiB of float32: as fast to multiply as the whole matrix
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The person and the camera of each query and each gallery image."""
-
-    q_pids: Ints
-    g_pids: Ints
-    q_camids: Ints
-    g_camids: Ints
-
-
-def pairs_from_labels(labels: Labels) -> Pairs:
-    """The pairs in the order of the queries, and of the gallery for each query."""
-    kept = np.flatnonzero(labels.g_pids != JUNK_PID)
-    g_pids, g_camids = labels.g_pids[kept], labels.g_camids[kept]
-    by_pid = np.argsort(g_pids, kind="stable")
-    first = np.searchsorted(g_pids, labels.q_pids, "left", sorter=by_pid)
-    lengths = np.searchsorted(g_pids, labels.q_pids, "right", sorter=by_pid) - first
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    query = np.repeat(np.arange(len(lengths)), lengths)
-    columns = by_pid[np.arange(len(query)) - starts[query] + first[query]]
-    return Pairs(kept, starts, columns, g_camids[columns] != labels.q_camids[query])
 
 
 def counts_from_distances(distances: npt.NDArray[Any], pairs: Pairs) -> Counts:
@@ -149,42 +116,3 @@ def _slack(left: Floats, q_lengths: Float64s, g_length: float) -> Float64s:
     of_sum = min(dim, 8 * np.sqrt(dim)) * q_lengths * g_length
     bound: Float64s = unit * (of_sum + 16 * (q_lengths + g_length) ** 2) + limits.tiny
     return bound
-
-
-def checked_labels(
-    shape: tuple[int, ...],
-    q_pids: npt.ArrayLike,
-    g_pids: npt.ArrayLike,
-    q_camids: npt.ArrayLike,
-    g_camids: npt.ArrayLike,
-) -> Labels:
-    """The labels of a (num_query, num_gallery) evaluation as int64.
-
-    Raises:
-        InputError: one is not a row of integers of the right length.
-    """
-    num_query, num_gallery = shape
-    return Labels(
-        _checked_ids(q_pids, "q_pids", num_query),
-        _checked_ids(g_pids, "g_pids", num_gallery),
-        _checked_ids(q_camids, "q_camids", num_query),
-        _checked_ids(g_camids, "g_camids", num_gallery),
-    )
-
-
-def _checked_ids(ids: npt.ArrayLike, name: str, length: int) -> Ints:
-    array = np.asarray(ids)
-    if array.shape != (length,) or (array.dtype.kind not in "iu" and length > 0):
-        raise InputError(f"{name} must be {length} integers, got {array.dtype} of shape {array.shape}.")
-    return array.astype(np.int64)
-
-
-def checked_max_rank(max_rank: int, num_gallery: int) -> int:
-    """``max_rank``, cut to the size of the gallery.
-
-    Raises:
-        InputError: it is less than 1.
-    """
-    if max_rank < 1:
-        raise InputError(f"max_rank must be at least 1, got {max_rank}.")
-    return min(max_rank, num_gallery)

@@ -15,14 +15,8 @@ import numpy.typing as npt
 from reidexport.compiled import OverRows, row_threads
 from reidexport.distances import Floats, checked_features, refuse_overflow, row_lengths
 from reidexport.errors import InputError
-from reidexport.rerank_kernels import (
-    Neighbours,
-    count_members,
-    encode,
-    mark_reciprocal,
-    take_columns,
-    take_rows,
-)
+from reidexport.nearest_kernels import Neighbours, take_columns, take_rows
+from reidexport.reciprocal_kernels import count_members, encode, mark_reciprocal
 from reidexport.sparse_rows import SparseRows, add_jaccard, empty_rows, mean_of_rows, transposed
 
 _ROWS, _COLUMNS = 1024, 8192  # of a tile: 32 MiB of float32

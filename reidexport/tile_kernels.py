@@ -1,0 +1,139 @@
+"""Ranking features by tiles of their products, compiled; importing it needs numba."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from reidexport.compiled import compiled
+from reidexport.ranking_kernels import num_below, num_up_to
+
+_CHUNK = 256  # columns that stay in the first-level cache while all matches of a query are compared with them
+_LANES = 32  # partial sums in a fixed order: vector instructions, and the same bits wherever it is inlined
+
+
+class Features(NamedTuple):
+    """(num_query, dim) and (num_gallery, dim) floats, and how to compare them."""
+
+    query: npt.NDArray[np.floating[Any]]
+    gallery: npt.NDArray[np.floating[Any]]
+    is_cosine: bool
+
+
+@compiled
+def exact_distance(q, g, is_cosine):  # type: ignore[no-untyped-def]
+    """The distance by which one query ranks, in float64: equal features get equal bits, wherever they are.
+
+    Returns:
+        The squared Euclidean distance; for cosine the similarity times the query's length, negated.
+    """
+    if not is_cosine:
+        return squared_distance(q, g)
+    square = _product(g, g)
+    return -_product(q, g) / np.sqrt(square) if square > 0 else 0.0
+
+
+@compiled
+def _product(left, right):  # type: ignore[no-untyped-def]
+    lanes = np.zeros(_LANES)
+    whole = left.size // _LANES * _LANES
+    for start in range(0, whole, _LANES):
+        for lane in range(_LANES):
+            lanes[lane] += np.float64(left[start + lane]) * np.float64(right[start + lane])
+    for k in range(whole, left.size):
+        lanes[k - whole] += np.float64(left[k]) * np.float64(right[k])
+    return lanes.sum()
+
+
+@compiled
+def squared_distance(left, right):  # type: ignore[no-untyped-def]
+    """Of two features, summed in float64."""
+    lanes = np.zeros(_LANES)
+    whole = left.size // _LANES * _LANES
+    for start in range(0, whole, _LANES):
+        for lane in range(_LANES):
+            lanes[lane] += (np.float64(left[start + lane]) - np.float64(right[start + lane])) ** 2
+    for k in range(whole, left.size):
+        lanes[k - whole] += (np.float64(left[k]) - np.float64(right[k])) ** 2
+    return lanes.sum()
+
+
+@compiled
+def measure_pairs(features, pairs, values, begin, end):  # type: ignore[no-untyped-def]
+    """Queries [begin, end): the exact distance of each of their pairs, into ``values``, float64."""
+    for query in range(begin, end):
+        for pair in range(pairs.starts[query], pairs.starts[query + 1]):
+            image = features.gallery[pairs.kept[pairs.columns[pair]]]
+            values[pair] = exact_distance(features.query[query], image, features.is_cosine)
+
+
+@compiled
+def prepare_tile(features, images, centre, right, lengths, begin, end):  # type: ignore[no-untyped-def]
+    """Rows [begin, end): write what the products are taken of, and its lengths.
+
+    Args:
+        features: as they were given.
+        images: the gallery images that the rows are to be made of.
+        centre: (dim,), is subtracted; for cosine rows are scaled to unit length instead.
+        right: (len(images), dim), written.
+        lengths: (len(images),) float64, written.
+        begin: the first row.
+        end: one past the last.
+    """
+    for i in range(begin, end):
+        image, row = features.gallery[images[i]], right[i]
+        if features.is_cosine:
+            lengths[i] = np.sqrt(_product(image, image))
+            scale = right.dtype.type(lengths[i] if lengths[i] > 0 else 1)
+            for k in range(row.size):
+                row[k] = image[k] / scale
+            lengths[i] = 1
+        else:
+            for k in range(row.size):
+                row[k] = image[k] - centre[k]
+            lengths[i] = np.sqrt(_product(row, row))
+
+
+@compiled
+def count_in_tile(tile, terms, corner, lowest, highest, features, pairs, counts, begin, end):  # type: ignore[no-untyped-def]
+    """Rows [begin, end) of a tile: add the images that are before each of their matches to ``counts.before``.
+
+    An image nearer than a match's ``lowest`` is before it, and one beyond its ``highest`` is not: those are
+    as far from its distance as rounding can take the product. What is between is measured exactly.
+
+    Args:
+        tile: (rows, width) products of features.
+        terms: (width,) of the dtype of ``tile``, to be added to each row.
+        corner: the query of the tile's first row, and the position in ``pairs.kept`` of its first column.
+        lowest: (num_pairs,) of the dtype of ``tile``.
+        highest: (num_pairs,), likewise.
+        features: as they were given.
+        pairs: of which matches are counted for.
+        counts: with the exact distances as values.
+        begin: the first row.
+        end: one past the last.
+    """
+    row, exact = np.empty(_CHUNK, tile.dtype), np.empty(_CHUNK)
+    for i in range(begin, end):
+        query = corner[0] + i
+        for start in range(0, tile.shape[1], _CHUNK):
+            size = min(_CHUNK, tile.shape[1] - start)
+            for j in range(size):
+                row[j] = tile[i, start + j] + terms[start + j]
+            exact[:] = np.nan
+            for pair in range(pairs.starts[query], pairs.starts[query + 1]):
+                if not pairs.is_match[pair]:
+                    continue
+                low, high, value = lowest[pair], highest[pair], counts.values[pair]
+                before = num_below(row[:size], low)
+                counts.before[pair] += before
+                if num_up_to(row[:size], high) == before:
+                    continue
+                for j in range(size):
+                    if low <= row[j] <= high:
+                        column = corner[1] + start + j
+                        if np.isnan(exact[j]):
+                            image = features.gallery[pairs.kept[column]]
+                            exact[j] = exact_distance(features.query[query], image, features.is_cosine)
+                        is_tie = exact[j] == value and column < pairs.columns[pair]
+                        counts.before[pair] += exact[j] < value or is_tie
