@@ -18,7 +18,10 @@ OverRows = Callable[[Callable[[int, int], None], int], None]
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """The function as machine code, which is kept on disk for the next process where a folder is writable."""
+    """The function as machine code, which is kept on disk for the next process where a folder is writable.
+
+    It is kept until its own file changes: who changes a function that is called from another file touches that, too.
+    """
     try:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # neither the install folder nor the user's cache
