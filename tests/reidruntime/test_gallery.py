@@ -418,7 +418,7 @@ def _value_of(path: Path, num_rows: int) -> float:
 
 
 def test_killed_while_saving_leaves_one_whole_gallery(tmp_path: Path) -> None:
-    """Killed (-9) at any moment of saving 200,000 rows, the old or the new file is whole, and a later save tidies up."""
+    """Killed while saving 200,000 rows, the old or the new file is whole; a later save tidies up."""
     path, num_rows = tmp_path / "people.gallery", 200_000
     gallery_of(np.zeros((num_rows, 16), np.float32)).save(path)
     context = multiprocessing.get_context("fork")
