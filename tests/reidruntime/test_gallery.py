@@ -436,6 +436,8 @@ def test_killed_while_saving_leaves_one_whole_gallery(tmp_path: Path) -> None:
         assert new in (old, float(attempt))
         values.add(new != old)
         old = new
+    assert values == {False, True}
+    assert num_unfinished > 3
     gallery_of(np.ones((2, 3), np.float32)).save(path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [".people.gallery.lock", "people.gallery"]
 
