@@ -503,3 +503,43 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "d.gallery").mkdir()
     with pytest.raises(InputError, match=r"d\.gallery: is not a regular file"):
         Gallery(2).save(tmp_path / "d.gallery")
+
+
+@pytest.mark.parametrize("scan", SCANS)
+def test_removed_persons_are_gone(tmp_path: Path, scan: Scan) -> None:
+    """A gallery without some persons answers as one that never had them, mapped, saved or searched before."""
+    rng = np.random.default_rng(8)
+    rows, pids = people(rng, 60, 6), rng.integers(-1, 5, 60)
+    pids[20:40] = 3
+    paths = [f"{row}.jpg" for row in range(60)]
+    gallery = Gallery(6)
+    for part in (slice(0, 40), slice(40, 60)):
+        gallery.add(rows[part], pids=pids[part], camids=pids[part] + 1, paths=paths[part])
+    gallery.save(tmp_path / "people.gallery")
+    mapped = load_gallery(tmp_path / "people.gallery")
+    kept = ~np.isin(pids, [3, -1])
+    for changed in (gallery, mapped):
+        changed.search(rows[:5], 3, scan=scan)
+        assert changed.remove([3, -1, 99]) == np.count_nonzero(~kept)
+        assert changed.paths == [path for path, keep in zip(paths, kept, strict=True) if keep]
+        assert changed.pids.tolist() == pids[kept].tolist()
+        assert changed.camids.tolist() == (pids[kept] + 1).tolist()
+        assert_same(changed.search(rows, 9, scan=scan), sorted_in_full(rows, rows[kept], 9, "cosine"))
+    mapped.save(tmp_path / "people.gallery")
+    assert len(load_gallery(tmp_path / "people.gallery")) == np.count_nonzero(kept)
+    assert rows[pids == 3][0].tobytes() not in (tmp_path / "people.gallery").read_bytes()
+
+
+def test_rows_without_a_person_cannot_be_removed() -> None:
+    """Asking for the pid of unlabelled rows is refused, and everyone can be removed."""
+    gallery = gallery_of(np.eye(3, dtype=np.float32))
+    with pytest.raises(InputError, match="pids to remove must be at least -1, got -2"):
+        gallery.remove([1, UNLABELLED])
+    assert gallery.remove([1]) == 0
+    gallery.add(np.eye(3, dtype=np.float32), pids=[1, 1, 1])
+    assert gallery.remove([1]) == 3
+    assert len(gallery) == 3
+    everyone = Gallery(3)
+    everyone.add(np.eye(3, dtype=np.float32), pids=[1, 1, 1])
+    assert everyone.remove([1]) == 3
+    assert everyone.search(np.eye(3, dtype=np.float32), 2).indices.tolist() == [[-1, -1]] * 3

@@ -5,15 +5,28 @@
 >>> gallery.search(queries, k=10).indices  # (num_query, 10), nearest first
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import compress, pairwise
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from reidruntime.errors import InputError
 from reidruntime.gallery_file import GalleryContent, read_gallery, write_gallery
+from reidruntime.gallery_input import (
+    JUNK_PID,
+    UNLABELLED,
+    check_artifact,
+    check_asked_labels,
+    check_dim_and_metric,
+    check_removed_pids,
+    checked_features,
+    checked_ids,
+    checked_paths,
+    missing_labels,
+)
 from reidruntime.gallery_rows import (
     CodedBlock,
     Features,
@@ -28,11 +41,20 @@ from reidruntime.manifest import Manifest, Metric
 from reidruntime.session import default_threads
 from reidruntime.topk import Neighbours, nearest
 
+__all__ = ["UNLABELLED", "Gallery", "LabelledRows", "Scan", "gallery_from_manifest", "load_gallery"]
+
 Scan = Literal["float32", "int8"]
 
 _LARGE_PART = 2**15  # rows
-UNLABELLED = -2  # a pid or camid that is not known; equal to no other
-_JUNK_PID = -1
+
+
+class LabelledRows(NamedTuple):
+    """Some rows of a gallery: float32 of shape (n, dim), with n pids, camids and paths."""
+
+    embeddings: Features
+    pids: Ints
+    camids: Ints
+    paths: Sequence[str]
 
 
 class Gallery:
@@ -64,10 +86,7 @@ class Gallery:
         Raises:
             InputError: an argument is out of its range.
         """
-        if dim < 1:
-            raise InputError(f"dim must be at least 1, got {dim}.")
-        if metric not in get_args(Metric):
-            raise InputError(f"The metric must be cosine or euclidean, got {metric!r}.")
+        check_dim_and_metric(dim, metric)
         self.dim = dim
         self.metric: Metric = metric
         self.manifest_sha256 = manifest_sha256
@@ -126,24 +145,18 @@ class Gallery:
         Raises:
             InputError: shapes or artifacts do not fit; nothing has been added then.
         """
-        rows = self._checked(embeddings, "embeddings", manifest_sha256)
+        rows = checked_features(embeddings, self.dim, "embeddings")
+        self.check_artifact(manifest_sha256, "embeddings")
         lengths = row_lengths(rows, "embeddings")
-        new_pids, new_camids = _ids(pids, "pids", len(rows)), _ids(camids, "camids", len(rows))
-        new_paths = [""] * len(rows) if paths is None else [str(path) for path in paths]
-        if len(new_paths) != len(rows):
-            raise InputError(f"paths must be {len(rows)} texts, got {len(new_paths)}.")
+        new_pids, new_camids = checked_ids(pids, "pids", len(rows)), checked_ids(camids, "camids", len(rows))
+        new_paths = checked_paths(paths, len(rows))
         self._append(rows, lengths)
         self._pids, self._camids = np.append(self._pids, new_pids), np.append(self._camids, new_camids)
         self._paths += new_paths
 
     def check_artifact(self, manifest_sha256: str | None, name: str = "queries") -> None:
         """Raise InputError if both artifacts are known and differ; ``name`` is what the other one made."""
-        known = self.manifest_sha256
-        if manifest_sha256 is not None and known is not None and manifest_sha256 != known:
-            raise InputError(
-                f"{name} were made by another artifact than this gallery's (manifest {manifest_sha256[:12]}…, expected "
-                f"{known[:12]}…): their distances mean nothing. Embed both with the same file."
-            )
+        check_artifact(self.manifest_sha256, manifest_sha256, name)
 
     def extend(self, other: "Gallery") -> None:
         """Append all rows of another gallery.
@@ -153,17 +166,44 @@ class Gallery:
         """
         if other.metric != self.metric:
             raise InputError(f"This gallery compares by {self.metric}, the other one by {other.metric}.")
+        for rows in other.labelled_parts():
+            self.add(**rows._asdict(), manifest_sha256=other.manifest_sha256)
+
+    def labelled_parts(self) -> Iterator[LabelledRows]:
+        """All rows, in order, a part of ``parts`` at a time; one part of no rows where the gallery is empty."""
         first = 0
-        for part in list(other._parts) or [np.empty((0, other.dim), np.float32)]:
+        for part in list(self._parts) or [np.empty((0, self.dim), np.float32)]:
             rows = slice(first, first + len(part))
-            self.add(
-                part,
-                pids=other.pids[rows],
-                camids=other.camids[rows],
-                paths=other.paths[rows],
-                manifest_sha256=other.manifest_sha256,
-            )
+            yield LabelledRows(part, self._pids[rows], self._camids[rows], self._paths[rows])
             first = rows.stop
+
+    def labels(self, rows: Ints) -> tuple[Ints, Ints, list[str]]:
+        """The pids, camids and paths of some rows."""
+        return self._pids[rows], self._camids[rows], [self._paths[row] for row in rows]
+
+    def remove(self, pids: Collection[int]) -> int:
+        """Forget persons: no search finds them, and the next :meth:`save` writes a file without them.
+
+        The rows behind theirs move up.
+
+        Args:
+            pids: the persons; -1 for junk.
+
+        Returns:
+            How many rows they had.
+
+        Raises:
+            InputError: a pid is less than -1.
+        """
+        kept = ~np.isin(self._pids, check_removed_pids(pids))
+        ends = np.cumsum([0, *map(len, self._parts)])
+        shares = [kept[start:stop] for start, stop in pairwise(ends)]
+        parts = zip(self._parts, shares, strict=True)
+        self._parts = [part if share.all() else part[share] for part, share in parts if share.any()]
+        self._lengths, self._pids, self._camids = self._lengths[kept], self._pids[kept], self._camids[kept]
+        self._paths = list(compress(self._paths, kept))
+        self._coded = None
+        return len(kept) - int(np.count_nonzero(kept))
 
     def search(
         self,
@@ -200,7 +240,8 @@ class Gallery:
             InputError: an argument does not fit, or a filter needs labels that are not there.
             NotInstalledError: the int8 scan has no ONNX Runtime.
         """
-        rows = self._checked(queries, "queries", manifest_sha256)
+        rows = checked_features(queries, self.dim, "queries")
+        self.check_artifact(manifest_sha256)
         row_lengths(rows, "queries")
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}.")
@@ -265,19 +306,10 @@ class Gallery:
             self._coded = self._rows().coded_blocks()
         return self._coded
 
-    def _checked(self, rows: npt.ArrayLike, name: str, manifest_sha256: str | None) -> Features:
-        array = np.asarray(rows)
-        if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != self.dim:
-            raise InputError(
-                f"{name} must be float32 of shape (N, {self.dim}), got {array.dtype} of shape {array.shape}."
-            )
-        self.check_artifact(manifest_sha256, name)
-        return np.ascontiguousarray(array)
-
     def _allowed(self, exclude_junk: bool, among_camids: Collection[int] | None) -> npt.NDArray[np.bool_]:
         allowed = np.ones(len(self), np.bool_)
         if exclude_junk:
-            allowed &= self._pids != _JUNK_PID
+            allowed &= self._pids != JUNK_PID
         if among_camids is not None:
             self._need_labels(self._camids, "among_camids", "camid")
             allowed &= np.isin(self._camids, list(among_camids))
@@ -292,25 +324,21 @@ class Gallery:
         exclude_junk: bool,
     ) -> tuple[Ints, Ints]:
         """Numbers that are equal where a query may not find a row; without a filter no two are."""
-        q_pids, q_camids = _ids(pids, "pids", num_query), _ids(camids, "camids", num_query)
+        q_pids, q_camids = checked_ids(pids, "pids", num_query), checked_ids(camids, "camids", num_query)
         if other_cameras:
             self._need_labels(self._camids, "other_cameras", "camid")
-            if (q_camids == UNLABELLED).any():
-                raise InputError("other_cameras needs the camids of the queries.")
+        check_asked_labels(q_pids, q_camids, other_cameras, exclude_junk)
+        if other_cameras:
             return q_camids, self._camids
         if exclude_junk:
-            if (q_camids == UNLABELLED).any() or (q_pids == UNLABELLED).any():
-                raise InputError("exclude_junk needs the pids and camids of the queries.")
             return _pair_keys(q_pids, q_camids, self._pids, self._camids)
         return np.full(num_query, -1, np.int64), np.zeros(len(self), np.int64)
 
     def _need_labels(self, labels: Ints, option: str, name: str) -> None:
         unknown = np.flatnonzero(labels == UNLABELLED)
         if len(unknown):
-            raise InputError(
-                f"{option} needs the {name} of every row, which {len(unknown)} of {len(self)} do not have "
-                f"(the first: row {unknown[0]} {self._paths[unknown[0]]}). Add the rows with {name}s."
-            )
+            first = int(unknown[0])
+            raise missing_labels(option, name, len(unknown), len(self), first, self._paths[first])
 
 
 def gallery_from_manifest(manifest: Manifest) -> Gallery:
@@ -349,12 +377,3 @@ def _pair_keys(q_pids: Ints, q_camids: Ints, g_pids: Ints, g_camids: Ints) -> tu
     cameras, seen_by = np.unique(np.concatenate([q_camids, g_camids]), return_inverse=True)
     keys = persons * len(cameras) + seen_by
     return keys[: len(q_pids)], keys[len(q_pids) :]
-
-
-def _ids(ids: npt.ArrayLike | None, name: str, length: int) -> Ints:
-    if ids is None:
-        return np.full(length, UNLABELLED, np.int64)
-    array = np.asarray(ids)
-    if array.shape != (length,) or (array.dtype.kind not in "iu" and length):
-        raise InputError(f"{name} must be {length} integers, got {array.dtype} of shape {array.shape}.")
-    return array.astype(np.int64)
