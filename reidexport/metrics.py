@@ -25,12 +25,16 @@ class RankMetrics:
 
     ``cmc`` is 0-based: ``cmc[k - 1]`` is the share of valid queries with a match among the first k images
     that are not junk. Its length is ``max_rank``, or the number of gallery images when there are fewer.
+    Query by query, ``first_match_ranks`` (num_query,) is the rank of the nearest match, from 1, and
+    ``average_precisions`` (num_query,) the AP; for a query without a match they are 0 and NaN.
     """
 
     cmc: npt.NDArray[np.float64]
     mAP: float
     mINP: float
     num_valid_query: int
+    first_match_ranks: npt.NDArray[np.int64]
+    average_precisions: npt.NDArray[np.float64]
 
     @property
     def rank1(self) -> float:
@@ -150,6 +154,8 @@ def _scores(pairs: Pairs, counts: Counts, max_rank: int) -> RankMetrics:
         float(precisions[is_valid].mean()),
         float(penalties[is_valid].mean()),
         num_valid,
+        first_ranks + 1,
+        np.where(is_valid, precisions, np.nan),
     )
 
 

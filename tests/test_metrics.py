@@ -78,6 +78,28 @@ def test_distances_with_ties_are_scored_by_the_definition(seed: int) -> None:
     assert_same(evaluate_rank(distmat, *labels), slow_metrics(distmat, *labels))
 
 
+def test_every_query_has_its_own_scores() -> None:
+    """First-match rank and AP of a query are those of an evaluation of it alone; 0 and NaN without a match."""
+    rng = np.random.default_rng(7)
+    labels = random_labels(rng, 30, 60)
+    q_pids, g_pids, q_camids, g_camids = labels
+    distmat = rng.integers(0, 9, (30, 60))
+    found = evaluate_rank(distmat, *labels)
+    for i in range(30):
+        part = slice(i, i + 1)
+        try:
+            cmc, precision, _, _ = slow_metrics(
+                distmat[part], q_pids[part], g_pids, q_camids[part], g_camids, max_rank=60
+            )
+        except ZeroDivisionError:
+            assert found.first_match_ranks[i] == 0
+            assert np.isnan(found.average_precisions[i])
+        else:
+            assert found.first_match_ranks[i] == cmc.index(1) + 1
+            assert found.average_precisions[i] == pytest.approx(precision, abs=1e-12)
+    assert 0 < np.isnan(found.average_precisions).sum() < 30
+
+
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("seed", range(8))
 def test_features_are_scored_as_their_distances(metric: Any, seed: int) -> None:
