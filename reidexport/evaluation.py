@@ -1,5 +1,6 @@
 """From a session and a data set to rank-1, mAP and mINP."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from reidexport.errors import InputError
 from reidexport.machine import machine_info, package_versions
 from reidexport.metrics import RankMetrics, evaluate_rank, rank_features
 from reidexport.rerank import k_reciprocal
+from reidexport.thresholds import VerificationRoc, verification_roc
 
 Features = npt.NDArray[np.float32]
 
@@ -41,7 +43,7 @@ class Evaluation:
     """The scores of one artifact on one data set, and the features they were computed from.
 
     Row i of ``q_feats`` belongs to ``query[i]``, row i of ``g_feats`` to ``gallery[i]``; both are without the
-    junk of pid -1, which is not even embedded.
+    junk of pid -1, which is not even embedded. ``embedding_seconds`` is the time from files to features.
     """
 
     dataset: str
@@ -51,6 +53,7 @@ class Evaluation:
     manifest: Manifest
     runtime: str
     num_junk: int
+    embedding_seconds: float
     query: tuple[ImageRecord, ...] = field(repr=False)
     gallery: tuple[ImageRecord, ...] = field(repr=False)
     q_feats: Features = field(repr=False)
@@ -65,6 +68,12 @@ class Evaluation:
             "num_distractor": sum(record.pid == DISTRACTOR_PID for record in self.gallery),
             "num_junk": self.num_junk,
         }
+
+    def roc(self) -> VerificationRoc:
+        """The thresholds and what passes them; of the distances themselves, re-ranked or not."""
+        return verification_roc(
+            self.q_feats, self.g_feats, *_labels(self.query, self.gallery), metric=self.metric
+        )
 
     def as_json(self, artifact: str) -> dict[str, Any]:
         """One object for a JSON file; accuracies are fractions.
@@ -113,7 +122,9 @@ def evaluate(
     """
     gallery = dataset.scored_gallery
     records = (*dataset.query, *gallery)
+    began = time.perf_counter()
     feats = session.embed([record.path for record in records], batch_size=batch_size, progress=progress)
+    embedding_seconds = time.perf_counter() - began
     _refuse_broken(feats, records)
     q_feats, g_feats = feats[: len(dataset.query)], feats[len(dataset.query) :]
     metric = metric or session.manifest.metric
@@ -125,6 +136,7 @@ def evaluate(
         manifest=session.manifest,
         runtime=session.description,
         num_junk=len(dataset.gallery) - len(gallery),
+        embedding_seconds=embedding_seconds,
         query=dataset.query,
         gallery=gallery,
         q_feats=q_feats,
@@ -146,12 +158,22 @@ def score_features(
     Raises:
         InputError: features do not fit each other or the records, or no query has a match.
     """
-    q_pids, q_camids = [r.pid for r in query], [r.camid for r in query]
-    g_pids, g_camids = [r.pid for r in gallery], [r.camid for r in gallery]
+    labels = _labels(query, gallery)
     if not rerank:
-        return rank_features(q_feats, g_feats, q_pids, g_pids, q_camids, g_camids, metric=metric)
-    distmat = _reranked(np.asarray(q_feats), np.asarray(g_feats), metric)
-    return evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids)
+        return rank_features(q_feats, g_feats, *labels, metric=metric)
+    return evaluate_rank(_reranked(np.asarray(q_feats), np.asarray(g_feats), metric), *labels)
+
+
+def _labels(
+    query: Sequence[ImageRecord], gallery: Sequence[ImageRecord]
+) -> tuple[list[int], list[int], list[int], list[int]]:
+    """q_pids, g_pids, q_camids, g_camids."""
+    return (
+        [record.pid for record in query],
+        [record.pid for record in gallery],
+        [record.camid for record in query],
+        [record.camid for record in gallery],
+    )
 
 
 def _reranked(q_feats: Features, g_feats: Features, metric: Metric) -> npt.NDArray[np.float32]:

@@ -175,3 +175,40 @@ def test_command_refuses_a_feature_of_a_foreign_file(command: typer.Typer, drawn
     )
     assert isinstance(result.exception, InputError)
     assert "--feature and --last-stride are for checkpoints" in str(result.exception)
+
+
+def test_command_answers_which_threshold_to_use(
+    command: typer.Typer, drawn_dataset: Dataset, tmp_path: Path
+) -> None:
+    """--thresholds prints what the JSON holds, in the sense of `reidexport search`, and warns of few data."""
+    root, json_file = drawn_dataset.query[0].path.parents[1], tmp_path / "result.json"
+    result = CliRunner().invoke(
+        command, ["model.onnx", "--data", str(root), "--thresholds", "--json", str(json_file)]
+    )
+    assert result.exit_code == 0, result.output
+    scores = json.loads(json_file.read_text())
+    lines = result.stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("pairs"))
+    assert lines[start + 1].split() == ["FPR", "TPR", "threshold", "false", "matches"]
+    for line, point in zip(lines[start + 2 :], scores["operating_points"], strict=False):
+        fpr, tpr, threshold, num_false = line.split()
+        assert (float(fpr), tpr) == (point["fpr"], f"{point['tpr']:.2%}")
+        assert np.float32(threshold) == np.float32(point["threshold"])
+        assert int(num_false) == point["num_false"]
+    assert lines[start + 5] == (
+        "The same person: the squared Euclidean distance is at most the threshold, "
+        "as in `reidexport search --threshold`."
+    )
+    expected = evaluate(Thumbnails(), drawn_dataset).roc()
+    assert scores["roc"] == {"fpr": expected.fpr.tolist(), "tpr": expected.tpr.tolist()}
+    assert scores["warnings"] == list(expected.warnings) != []
+    assert all(f"warning: {warning}" in result.stderr for warning in scores["warnings"])
+
+
+def test_thresholds_are_not_of_reranked_distances(command: typer.Typer, drawn_dataset: Dataset) -> None:
+    """A threshold on re-ranked distances would mean nothing for another gallery."""
+    root = drawn_dataset.query[0].path.parents[1]
+    result = CliRunner().invoke(command, ["model.onnx", "--data", str(root), "--thresholds", "--rerank"])
+    assert isinstance(result.exception, InputError)
+    assert "--thresholds are of distances" in str(result.exception)
+    assert "Leave out --rerank" in str(result.exception)

@@ -13,6 +13,7 @@ from reidexport.errors import InputError
 
 if TYPE_CHECKING:
     from reidexport.evaluation import Evaluation
+    from reidexport.thresholds import VerificationRoc
 
 
 def eval_(
@@ -25,6 +26,9 @@ def eval_(
     ] = None,
     metric: Annotated[Metric | None, typer.Option(help="Distance; the artifact's own if left out.")] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Re-rank by k-reciprocal neighbours.")] = False,
+    thresholds: Annotated[
+        bool, typer.Option("--thresholds", help="Also which distance says 'the same person', at fixed FPRs.")
+    ] = False,
     feature: Annotated[
         Feature | None, typer.Option(help="Of a checkpoint: after (f_i) or before (f_t) the BNNeck.")
     ] = None,
@@ -50,6 +54,11 @@ def eval_(
     from reidexport.opening import open_any
     from reidexport.progress import progress_bar
 
+    if thresholds and rerank:
+        raise InputError(
+            "--thresholds are of distances, which a search can compare with; re-ranked ones depend on the "
+            "whole gallery. Leave out --rerank."
+        )
     records = load_dataset(data, dataset)
     foreign = (mean, std, channel_order, layout, resize) != (None,) * 5
     if foreign and (feature, arch, last_stride, stem_relu, pooling) != (None,) * 5:
@@ -80,8 +89,11 @@ def eval_(
     total = len(records.query) + len(records.scored_gallery)
     with session, progress_bar("embedding", total) as progress:
         result = evaluate(session, records, metric=metric, rerank=rerank, batch_size=batch, progress=progress)
+    roc = result.roc() if thresholds else None
     _print(result, artifact)
-    write_json(json_file, result.as_json(str(artifact)))
+    if roc:
+        _print_thresholds(roc)
+    write_json(json_file, {**result.as_json(str(artifact)), **(roc.as_json() if roc else {})})
 
 
 def _print(result: "Evaluation", artifact: Path) -> None:
@@ -96,3 +108,14 @@ def _print(result: "Evaluation", artifact: Path) -> None:
     print(f"metric    {result.metric}{', re-ranked' if result.rerank else ''}")
     print("  ".join(f"{name:>7}" for name in scores))
     print("  ".join(f"{value:7.2%}" for value in scores.values()))
+
+
+def _print_thresholds(roc: "VerificationRoc") -> None:
+    print(f"pairs     {roc.num_genuine} of the same person, {roc.num_impostor} impostors")
+    print(f"{'FPR':>7}  {'TPR':>7}  {'threshold':>12}  {'false matches':>13}")
+    for point in roc.operating_points:
+        print(f"{point.fpr:7g}  {point.tpr:7.2%}  {point.threshold:12.9g}  {point.num_false:13d}")
+    distance = "1 - cosine" if roc.metric == "cosine" else "the squared Euclidean distance"
+    print(f"The same person: {distance} is at most the threshold, as in `reidexport search --threshold`.")
+    for warning in roc.warnings:
+        typer.echo(f"warning: {warning}", err=True)
