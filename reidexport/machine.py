@@ -23,13 +23,22 @@ _PACKAGES = (
     "torchvision",
     "timm",
     "tensorrt",
+    "faiss-cpu",
+    "usearch",
+    "pytest-benchmark",
 )
 
 
 class MachineInfo(TypedDict):
-    """One machine; ``load_average`` is that of the last minute at the time of the call."""
+    """One machine; ``load_average`` is that of the last minute at the time of the call.
+
+    ``cpu_mhz`` is the highest clock of any core at that time, ``governor`` what sets the clocks (Linux's cpufreq);
+    None where the system does not tell.
+    """
 
     cpu: str
+    cpu_mhz: int | None
+    governor: str | None
     cores: int
     memory_mib: int | None
     gpus: list[str]
@@ -38,9 +47,12 @@ class MachineInfo(TypedDict):
 
 
 def machine_info() -> MachineInfo:
-    """CPU model, cores this process may use, memory, NVIDIA GPUs, operating system and load."""
+    """CPU model and clock, cores this process may use, memory, NVIDIA GPUs, operating system and load."""
+    cpuinfo = _text(Path("/proc/cpuinfo"))
     return MachineInfo(
-        cpu=_cpu_model(),
+        cpu=cpu_model(cpuinfo) or platform.processor() or platform.machine(),
+        cpu_mhz=cpu_mhz(cpuinfo),
+        governor=_text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")).strip() or None,
         cores=default_threads(),
         memory_mib=_memory_mib(),
         gpus=_gpu_models(),
@@ -60,13 +72,24 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def _cpu_model() -> str:
+def cpu_model(cpuinfo: str) -> str | None:
+    """The CPU's name in the text of ``/proc/cpuinfo``; None where it has none."""
+    found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def cpu_mhz(cpuinfo: str) -> int | None:
+    """The highest clock of any core in the text of ``/proc/cpuinfo``, in MHz; None where it has none."""
+    clocks = re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", cpuinfo, re.MULTILINE)
+    return round(max(map(float, clocks))) if clocks else None
+
+
+def _text(path: Path) -> str:
+    """A file's text; none where there is no such file."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        return path.read_text()
     except OSError:
-        return platform.processor() or platform.machine()
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1) if found else platform.machine()
+        return ""
 
 
 def _memory_mib() -> int | None:

@@ -45,7 +45,14 @@ REQUIREMENTS = parse_requirements(
     ]
 )
 MACHINE = MachineInfo(
-    cpu="A CPU", cores=8, memory_mib=16384, gpus=[], system="Linux 6 x86_64", load_average=0.0
+    cpu="A CPU",
+    cpu_mhz=3000,
+    governor=None,
+    cores=8,
+    memory_mib=16384,
+    gpus=[],
+    system="Linux 6 x86_64",
+    load_average=0.0,
 )
 H200 = NvidiaDriver("580.95.05", "13.0", (Gpu("NVIDIA H200", "9.0", 143771),))
 CPU_PACKAGES = {

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from reidexport.cli.bench import bench
 from reidexport.errors import InputError
-from reidexport.machine import machine_info, package_versions
+from reidexport.machine import cpu_mhz, cpu_model, machine_info, package_versions
 from reidexport.timing import bench_session
 from tests.reidruntime.models import write_artifact
 
@@ -67,12 +67,21 @@ def test_silly_numbers_are_refused(tmp_path: Path, sizes: tuple[int, ...], secon
 
 
 def test_machine_and_versions_are_stated() -> None:
-    """CPU, cores and the versions that decide a result are there, and go into JSON."""
+    """CPU, clock, cores and the versions that decide a result are there, and go into JSON."""
     machine, versions = machine_info(), package_versions()
     assert machine["cpu"]
+    assert machine["cpu_mhz"] is None or machine["cpu_mhz"] > 100
+    assert machine["governor"] is None or machine["governor"].isidentifier()
     assert machine["cores"] >= 1
     assert {"python", "numpy", "reidexport"} <= versions.keys()
     json.dumps([machine, versions])
+
+
+def test_the_clock_is_that_of_the_fastest_core() -> None:
+    """Cores that sleep show low clocks; on systems that state none, it is unknown, as is the model."""
+    text = "model name\t: A CPU\ncpu MHz\t\t: 800.000\n\nmodel name\t: A CPU\ncpu MHz\t\t: 3499.71\n"
+    assert (cpu_model(text), cpu_mhz(text)) == ("A CPU", 3500)
+    assert (cpu_model("processor: 0\n"), cpu_mhz("")) == (None, None)
 
 
 def test_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
