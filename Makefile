@@ -7,7 +7,7 @@ TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
 CPP_PACKAGES := cmake g++ nlohmann-json3-dev libvalijson-dev libturbojpeg0-dev
 INSTALLED := .venv/installed-$(ACCELERATOR)
 
-.PHONY: install demo test test-all cpp cpp-test check format gpu-check clean
+.PHONY: install demo test test-all cpp cpp-test check format bench gpu-check clean
 
 install: $(INSTALLED)
 
@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml
 	@# One would overwrite the other's files.
 	@if [ -n "$(filter-out $(INSTALLED),$(wildcard .venv/installed-*))" ]; then \
 		$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu; fi
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[export,$(ACCELERATOR),rtx,train,test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[export,$(ACCELERATOR),rtx,train,bench,test]"
 	@# Bindings only, and of two versions, which no environment can hold: the tests check every call against both.
 	for version in $(TENSORRT_BINDINGS); do \
 		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
@@ -57,6 +57,10 @@ check: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Speed against named peers; ARGUMENTS="--artifact FILE --checkpoint FILE --data ROOT --results DIR" measures yours.
+bench: install
+	$(BIN)/python -m pytest benchmarks -s $(ARGUMENTS)
 
 # On a machine with an NVIDIA GPU, with whatever of torch, onnxruntime-gpu and TensorRT it has; installs nothing.
 gpu-check:

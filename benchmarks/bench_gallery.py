@@ -6,7 +6,6 @@ pytest benchmarks/bench_gallery.py --results benchmarks/results/MACHINE    (-k "
 """
 
 import os
-import resource
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -20,12 +19,14 @@ from usearch.index import MetricKind
 from usearch.index import search as usearch_search
 
 from benchmarks.bench_ranking import data
+from benchmarks.fresh_process import peak_mib_of_this_process
 from reidexport.machine import machine_info
 
 if "OPENBLAS_CORETYPE" in os.environ:
     pytest.skip("unset OPENBLAS_CORETYPE: it slows NumPy and faiss down", allow_module_level=True)
 
 _K, _DIM, _NUM_GALLERY, _NUM_LARGE = 50, 2048, 19_732, 1_000_000
+_QUICK = 500, 60
 _ROWS_AT_ONCE = 20_000
 _NUM_CHECKED, _NUM_USEARCH = 40, 400
 _TIMED = "float32 queries in, indices and distances out; limit: numpy.matmul of the same features, into memory in use"
@@ -43,27 +44,27 @@ class Searched(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def market() -> Searched:
+def market(quick: bool) -> Searched:
     """The size of Market-1501 with its distractors and junk."""
-    given = data(_NUM_GALLERY)
+    given = data(*_QUICK) if quick else data(_NUM_GALLERY)
     gallery = Gallery(_DIM)
     gallery.add(given.g_feats)
     return Searched(given.q_feats, gallery, given.g_feats)
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searched]:
+def large(tmp_path_factory: pytest.TempPathFactory, market: Searched, quick: bool) -> Iterator[Searched]:
     """A million rows, mapped from a file: copies of the small gallery's, each with noise of its own."""
-    path, given = tmp_path_factory.mktemp("large") / "large.gallery", data(_NUM_GALLERY)
+    path = tmp_path_factory.mktemp("large") / "large.gallery"
     rng, gallery = np.random.default_rng(1), Gallery(_DIM)
-    while len(gallery) < _NUM_LARGE:
-        rows = given.g_feats[rng.integers(0, _NUM_GALLERY, _ROWS_AT_ONCE)]
+    while len(gallery) < (_ROWS_AT_ONCE if quick else _NUM_LARGE):
+        rows = market.rows[rng.integers(0, len(market.rows), _ROWS_AT_ONCE)]
         rows += rng.standard_normal(rows.shape, np.float32) * np.float32(0.3 * _DIM**-0.5)
         gallery.add(rows / np.linalg.norm(rows, axis=1, keepdims=True))
     gallery.save(path)
     del gallery
     mapped = load_gallery(path)
-    yield Searched(given.q_feats, mapped, mapped.parts[0])
+    yield Searched(market.queries, mapped, mapped.parts[0])
     path.unlink()
 
 
@@ -121,7 +122,7 @@ def test_large_gallery(compare: Compare, large: Searched, scan: Scan) -> None:
         rounds=2,
     )
     row["recall_of_faiss"] = recall
-    row["peak_process_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    row["peak_process_mib"] = peak_mib_of_this_process()
 
 
 def _products(queries: Features, rows: Features) -> None:

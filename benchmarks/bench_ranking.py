@@ -3,7 +3,6 @@
 The features are seeded: 750 people and distractors, seen by six cameras, in 128 of 2048 dimensions.
 """
 
-import resource
 import subprocess
 import sys
 import tracemalloc
@@ -15,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmarks.fresh_process import peak_mib_of_this_process
 from benchmarks.ranking_peers import original_re_ranking, plain_evaluator
 from reidexport.distances import distmat_from_features, unit_rows
 from reidexport.metrics import evaluate_rank, rank_features
 from reidexport.rerank import k_reciprocal
 
 _NUM_QUERY, _NUM_GALLERY, _NUM_PIDS, _DIM, _LATENT_DIM = 3368, 15913, 750, 2048, 128
+_QUICK = 100, 500
 
 Compare = Callable[..., dict[str, Any]]
 
@@ -34,10 +35,10 @@ class Data(NamedTuple):
 
 
 @cache
-def data(num_gallery: int = _NUM_GALLERY) -> Data:
+def data(num_gallery: int = _NUM_GALLERY, num_query: int = _NUM_QUERY) -> Data:
     """Scores are near a strong baseline's: rank-1 0.98, mAP 0.79."""
     rng = np.random.default_rng(0)
-    q_pids, g_pids = rng.integers(1, _NUM_PIDS + 1, _NUM_QUERY), rng.integers(0, _NUM_PIDS + 1, num_gallery)
+    q_pids, g_pids = rng.integers(1, _NUM_PIDS + 1, num_query), rng.integers(0, _NUM_PIDS + 1, num_gallery)
     g_pids[rng.random(num_gallery) < 0.17] = 0
     people = rng.standard_normal((_NUM_PIDS + 1, _LATENT_DIM), np.float32)
     mix = rng.standard_normal((_LATENT_DIM, _DIM), np.float32)
@@ -49,20 +50,26 @@ def data(num_gallery: int = _NUM_GALLERY) -> Data:
         latent += rng.standard_normal(latent.shape, np.float32)
         return unit_rows(latent @ mix)
 
-    cameras = rng.integers(0, 6, _NUM_QUERY), rng.integers(0, 6, num_gallery)
+    cameras = rng.integers(0, 6, num_query), rng.integers(0, 6, num_gallery)
     return Data(features(q_pids), features(g_pids), (q_pids, g_pids, *cameras))
 
 
-def test_scores_from_a_distance_matrix(compare: Compare) -> None:
+@pytest.fixture(scope="module")
+def market(quick: bool) -> Data:
+    """The size of Market-1501."""
+    return data(*reversed(_QUICK)) if quick else data()
+
+
+def test_scores_from_a_distance_matrix(compare: Compare, market: Data) -> None:
     """CMC, mAP and mINP of a matrix, against a plain evaluator."""
-    q_feats, g_feats, labels = data()
+    q_feats, g_feats, labels = market
     distmat = distmat_from_features(q_feats, g_feats)
     cmc, mean_ap = plain_evaluator(distmat, *labels)
     found = evaluate_rank(distmat, *labels)
     np.testing.assert_allclose(found.cmc, cmc, atol=1e-12)
     assert found.mAP == pytest.approx(mean_ap, abs=1e-12)
     row = compare(
-        f"CMC + mAP from a {_NUM_QUERY} x {_NUM_GALLERY} float32 matrix",
+        f"CMC + mAP from a {len(q_feats)} x {len(g_feats)} float32 matrix",
         "labels and distances in, scores out",
         lambda: evaluate_rank(distmat, *labels),
         {"plain evaluator": lambda: plain_evaluator(distmat, *labels)},
@@ -72,22 +79,24 @@ def test_scores_from_a_distance_matrix(compare: Compare) -> None:
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_scores_from_features(compare: Compare, metric: Any) -> None:
+def test_scores_from_features(compare: Compare, market: Data, metric: Any) -> None:
     """CMC, mAP and mINP of features, against nothing but the product of the features."""
-    q_feats, g_feats, labels = data()
+    q_feats, g_feats, labels = market
     found = rank_features(q_feats, g_feats, *labels, metric=metric)
     exact = evaluate_rank(distmat_from_features(q_feats.astype("f8"), g_feats, metric=metric), *labels)
     assert found.mAP == pytest.approx(exact.mAP, abs=1e-12)
-    products = np.empty((_NUM_QUERY, _NUM_GALLERY), np.float32)
+    products = np.empty((len(q_feats), len(g_feats)), np.float32)
     row = compare(
-        f"CMC + mAP from {_NUM_QUERY} and {_NUM_GALLERY} x {_DIM} float32 features, {metric}",
+        f"CMC + mAP from {len(q_feats)} and {len(g_feats)} x {_DIM} float32 features, {metric}",
         "features and labels in, scores out; limit: numpy.matmul of the same features, into memory in use",
         lambda: rank_features(q_feats, g_feats, *labels, metric=metric),
         {"limit": lambda: np.matmul(q_feats, g_feats.T, out=products)},
     )
     row["scores"] = found.as_dict()
-    row["limit_gflop_per_s"] = _gflop_per_s(_NUM_QUERY * _NUM_GALLERY, row["seconds"]["limit"]["median"])
-    row["allocated_mib"] = {n: _peak_mib(data(n), metric) for n in (_NUM_GALLERY, 4 * _NUM_GALLERY)}
+    row["limit_gflop_per_s"] = _gflop_per_s(products.size, row["seconds"]["limit"]["median"])
+    row["allocated_mib"] = {
+        n: _peak_mib(data(n, len(q_feats)), metric) for n in (len(g_feats), 4 * len(g_feats))
+    }
 
 
 def _gflop_per_s(num_products: int, seconds: float) -> float:
@@ -103,17 +112,17 @@ def _peak_mib(given: Data, metric: Any) -> int:
     return peak >> 20
 
 
-def test_re_ranking(compare: Compare) -> None:
+def test_re_ranking(compare: Compare, market: Data) -> None:
     """k-reciprocal re-ranking, against the original algorithm and half a product of all features."""
-    q_feats, g_feats, labels = data()
+    q_feats, g_feats, labels = market
     feats = np.concatenate([q_feats, g_feats])
     expected = evaluate_rank(original_re_ranking(q_feats, g_feats), *labels)
     found = evaluate_rank(k_reciprocal(q_feats, g_feats), *labels)
     assert found.mAP == pytest.approx(expected.mAP, abs=5e-5)
-    peak_mib = _peak_of_re_ranking_mib()
+    peak_mib = _peak_of_re_ranking_mib(len(g_feats), len(q_feats))
     assert peak_mib < 2000
     row = compare(
-        f"k-reciprocal re-ranking of {_NUM_QUERY} x {_NUM_GALLERY}, {_DIM} float32 dimensions",
+        f"k-reciprocal re-ranking of {len(q_feats)} x {len(g_feats)}, {_DIM} float32 dimensions",
         "features in, distance matrix out; limit: numpy.matmul of one triangle of all features with themselves",
         lambda: k_reciprocal(q_feats, g_feats),
         {"original": lambda: original_re_ranking(q_feats, g_feats), "limit": lambda: _triangle(feats)},
@@ -129,15 +138,15 @@ def _triangle(feats: npt.NDArray[np.float32]) -> None:
         np.matmul(feats[row : row + 1024], feats[row:].T)
 
 
-def _peak_of_re_ranking_mib() -> int:
+def _peak_of_re_ranking_mib(num_gallery: int, num_query: int) -> float:
     """The most memory that a process which only re-ranks holds at a time, its features included."""
-    code = "from benchmarks import bench_ranking; print(bench_ranking.peak_after_re_ranking_mib())"
-    return int(
+    code = f"from benchmarks import bench_ranking as b; print(b.peak_after_re_ranking_mib({num_gallery}, {num_query}))"
+    return float(
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     )
 
 
-def peak_after_re_ranking_mib() -> int:
+def peak_after_re_ranking_mib(num_gallery: int, num_query: int) -> float:
     """Re-rank, and say how much memory this process has held at most."""
-    k_reciprocal(*data()[:2])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    k_reciprocal(*data(num_gallery, num_query)[:2])
+    return peak_mib_of_this_process()

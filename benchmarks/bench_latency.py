@@ -1,0 +1,32 @@
+"""How long does one image take, one after the other?"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from benchmarks.subjects import Subject
+from benchmarks.turns import calls_in_a_row
+
+Compare = Callable[..., dict[str, Any]]
+
+
+def test_single_stream(compare: Compare, subject: Subject, quick: bool) -> None:
+    """Batch 1, each call after the other's answer, against the vendors' own calls and torch."""
+    pixels = subject.pixels(1)
+    own = subject.own_input(pixels)
+    ours = subject.session.run(pixels)
+    sides = {name: partial(embed, own) for name, embed in subject.bare_peers().items()}
+    sides |= {name: partial(embed, pixels) for name, embed in subject.torch_peers(compiled=False).items()}
+    for side in sides.values():
+        subject.check(side(), ours)
+    row = compare(
+        f"single-stream latency of {subject}",
+        "batch 1, warm, same pixels and threads: uint8 pixels in memory to float32 features; each turn is "
+        "calls in a row for 0.3 s",
+        lambda: subject.session.run(pixels),
+        sides,
+        rounds=10,
+        measure=partial(calls_in_a_row, at_least_s=0.02 if quick else 0.3),
+        percentiles=True,
+    )
+    row |= subject.about(batch_size=1)

@@ -1,0 +1,97 @@
+"""How many operations an image costs a network, and how many this machine can do: the limit of its speed."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from benchmarks.peers import num_threads
+from benchmarks.turns import Side, one_call
+
+_SIDE = 1024  # of the square products: 4 MB a matrix in float32, worked on by blocks that the caches hold
+_ROUNDS = 5
+
+
+class Peak(NamedTuple):
+    """The most operations in a second that any product reached, two for each multiply-add."""
+
+    gop_per_s: float
+    product: str
+
+
+def operations_per_image(path: Path) -> int:
+    """Operations of the convolutions and matrix products of an ONNX file for a batch of one, two for each multiply-add.
+
+    Raises:
+        ValueError: the shape of an output cannot be inferred.
+    """
+    model = onnx.load(path)
+    for tensor in model.graph.input:
+        tensor.type.tensor_type.shape.dim[0].dim_value = 1
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
+    for tensor in (*inferred.input, *inferred.value_info, *inferred.output):
+        # What is left unknown is the batch, which is one.
+        shapes[tensor.name] = [dim.dim_value or 1 for dim in tensor.type.tensor_type.shape.dim]
+    return sum(2 * _multiply_adds(node, shapes) for node in inferred.node)
+
+
+def _multiply_adds(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> int:
+    if node.op_type not in ("Conv", "Gemm", "MatMul"):
+        return 0
+    missing = [name for name in (*node.input[:2], node.output[0]) if name not in shapes]
+    if missing:
+        raise ValueError(f"{node.name}: the shape of {missing[0]} cannot be inferred.")
+    left, right, out = (shapes[name] for name in (*node.input[:2], node.output[0]))
+    if node.op_type == "Conv":
+        return int(np.prod(out) * np.prod(right[1:]))
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return int(np.prod(out) * left[0 if transposed else -1])
+
+
+def peak(precision: str) -> Peak:
+    """Measure the peak: int8 by the fastest of ONNX Runtime and torch, anything else in float32 by numpy.matmul."""
+    products = _int8_products() if precision == "int8" else _float32_products()
+    return max(Peak(_gop_per_s(run), name) for name, run in products.items())
+
+
+def _gop_per_s(run: Side) -> float:
+    run()
+    return 2e-9 * _SIDE**3 / min(one_call(run)[0] for _ in range(_ROUNDS))
+
+
+def _float32_products() -> dict[str, Side]:
+    left, right = np.random.default_rng(0).standard_normal((2, _SIDE, _SIDE), np.float32)
+    out = np.empty_like(left)
+    return {"numpy.matmul float32": lambda: np.matmul(left, right, out=out)}
+
+
+def _int8_products() -> dict[str, Side]:
+    import onnxruntime
+    import torch
+
+    rng = np.random.default_rng(0)
+    left = rng.integers(0, 128, (_SIDE, _SIDE), np.uint8)
+    right = rng.integers(-64, 64, (_SIDE, _SIDE), np.int8)
+    shape = [_SIDE, _SIDE]
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["left", "right"], ["product"])],
+        "product",
+        [helper.make_tensor_value_info("left", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("product", TensorProto.INT32, shape)],
+        [onnx.numpy_helper.from_array(right, "right")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads()
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    signed, other = torch.from_numpy(left.view(np.int8)), torch.from_numpy(right)
+    torch.set_num_threads(num_threads())
+    return {
+        "ONNX Runtime MatMulInteger uint8 x int8": lambda: session.run(None, {"left": left}),
+        "torch._int_mm int8 x int8": lambda: torch._int_mm(signed, other),
+    }

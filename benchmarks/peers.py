@@ -1,0 +1,94 @@
+"""Other ways to answer the same pixels: each opener gives a function from a batch to features.
+
+Vendors are imported late: a fresh process that measures one of them must not wait for another.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Embed = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
+
+
+def num_threads() -> int:
+    """Threads of every side: OMP_NUM_THREADS, which some libraries obey anyhow, or the CPUs of this process."""
+    return int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
+
+
+def bare_onnxruntime(path: Path, device: str) -> Embed:
+    """ONNX Runtime as its documentation shows it; float32 without TF32 on a GPU, as everywhere here."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads()
+    options.log_severity_level = 3
+    provider = ("CUDAExecutionProvider", {"use_tf32": "0"}) if device == "cuda" else "CPUExecutionProvider"
+    session = onnxruntime.InferenceSession(path, options, providers=[provider])
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
+
+
+def bare_openvino(path: Path) -> Embed:
+    """OpenVINO as its documentation shows it for low latency; float32 also on CPUs with bfloat16."""
+    import openvino
+
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    return lambda batch: compiled(batch)[0]
+
+
+def torch_eager(checkpoint: Any, options: Any) -> Embed:
+    """The network as its authors wrote it; uint8 pixels in, on the GPU where there is one."""
+    from reidexport.torch_session import TorchBackend
+
+    return TorchBackend(checkpoint, options, num_threads()).run
+
+
+def torch_network(checkpoint: Any, options: Any) -> Callable[[Any], Any]:
+    """The same network for a pipeline in torch: normalised float32 (B, 3, H, W) tensors in, features out."""
+    import torch
+
+    from reidexport.checkpoint import model_from_checkpoint
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(num_threads())
+    model = model_from_checkpoint(checkpoint).to(device)
+    which = 1 if options.feature == "f_i" else 0
+
+    def features(images: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            images = images.to(device)
+            found = model(images)[which]
+            if options.flip:
+                found = (found + model(images.flip(3))[which]) / 2
+            if options.normalize:
+                found = torch.nn.functional.normalize(found)
+        return found.cpu()
+
+    return features
+
+
+def torch_compile(checkpoint: Any, options: Any) -> Embed:
+    """The folded inference graph through torch.compile, compiled for each batch size on its own."""
+    import torch
+
+    from reidexport.graph import graph_from_checkpoint
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(num_threads())
+    compiled = torch.compile(graph_from_checkpoint(checkpoint, options).to(device), dynamic=False)
+
+    def embed(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            features: npt.NDArray[np.float32] = compiled(torch.from_numpy(pixels).to(device)).cpu().numpy()
+        return features
+
+    return embed

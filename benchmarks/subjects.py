@@ -1,0 +1,145 @@
+"""What is measured: an artifact on a backend, and a seeded network where no artifact is given."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from reidruntime import Session, open_session
+from reidruntime.backends import BackendName
+from reidruntime.manifest import Precision
+from reidruntime.preprocess import image_pixels, normalize
+from reidruntime.resize import Image8
+from torch import nn
+
+from benchmarks.peers import Embed, bare_onnxruntime, bare_openvino, num_threads, torch_compile, torch_eager
+from reidexport import Checkpoint, GraphOptions, save_checkpoint
+from reidexport.checkpoint import imagenet_preprocess
+from reidexport.models.baseline import Architecture, Baseline, backbone_channels
+from reidexport.onnx_export import TOLERANCE
+from reidexport.synthetic import draw_people
+
+SEEDED: dict[str, Precision] = {"seeded-fp32.onnx": "fp32", "seeded-int8.onnx": "int8"}
+_NUM_STATISTICS = 16
+
+Features = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An artifact opened on one backend; ``checkpoint``, where given, is what it was made from."""
+
+    path: Path
+    session: Session
+    checkpoint: Checkpoint | None
+
+    def __str__(self) -> str:
+        return f"{self.path.name}, {self.session.backend}"
+
+    def about(self, **more: Any) -> dict[str, Any]:
+        """What a row says about its subject."""
+        manifest = self.session.manifest
+        return {
+            "artifact": self.path.name,
+            "manifest_sha256": manifest.sha256,
+            "precision": manifest.precision,
+            "backend": self.session.backend,
+            "runtime": self.session.description,
+            "threads": num_threads(),
+            **more,
+        }
+
+    def pixels(self, batch_size: int) -> Image8:
+        """Drawn people, uint8 (batch_size, height, width, 3), as ``Session.run`` takes them."""
+        people = draw_people(min(batch_size, 8))
+        wanted = self.session.manifest.preprocess
+        sized = [image_pixels(image, "drawn", wanted) for image in people]
+        return np.resize(np.stack(sized), (batch_size, *sized[0].shape))
+
+    def own_input(self, pixels: Image8) -> npt.NDArray[Any]:
+        """The same pixels in the form of the file's own input, for runtimes that know nothing of a manifest."""
+        preprocess = self.session.manifest.preprocess
+        if not preprocess.in_graph:
+            return normalize(pixels, preprocess).astype(self.session.manifest.input.dtype, copy=False)
+        return pixels if preprocess.layout == "NHWC" else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+
+    def bare_peers(self) -> dict[str, Embed]:
+        """The vendors' own calls on the same file, by name; none for plans. They take ``own_input``."""
+        if self.path.suffix != ".onnx":
+            return {}
+        peers = {"onnxruntime bare": bare_onnxruntime(self.path, device())}
+        if device() == "cpu" and find_spec("openvino"):
+            peers["openvino bare"] = bare_openvino(self.path)
+        return peers
+
+    def torch_peers(self, *, compiled: bool) -> dict[str, Embed]:
+        """The checkpoint in torch, by name; none where there is no checkpoint. They take pixels."""
+        if self.checkpoint is None:
+            return {}
+        peers = {"torch eager": torch_eager(self.checkpoint, self.options)}
+        if compiled:
+            peers["torch.compile"] = torch_compile(self.checkpoint, self.options)
+        return peers
+
+    @property
+    def options(self) -> GraphOptions:
+        """How the artifact was exported."""
+        manifest = self.session.manifest
+        return GraphOptions(feature=manifest.feature, normalize=manifest.normalized, flip=manifest.flip)
+
+    def check(self, features: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
+        """Raise ArithmeticError unless answers differ by no more relative L2 than the precision may lose."""
+        lost = np.linalg.norm(features - expected, axis=1) / np.linalg.norm(expected, axis=1)
+        limit = TOLERANCE[self.session.manifest.precision]
+        if not lost.max() < limit:
+            raise ArithmeticError(
+                f"{self}: differs by {lost.max():.2g} in relative L2, expected at most {limit}"
+            )
+
+
+def device() -> str:
+    """Where sessions and peers run: "cuda" where torch finds a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def backends_for(path: Path) -> list[BackendName]:
+    """The backends to try an artifact on."""
+    if path.suffix != ".onnx":
+        return ["tensorrt"]
+    return ["onnxruntime"] if device() == "cuda" or not find_spec("openvino") else ["onnxruntime", "openvino"]
+
+
+def open_subject(path: Path, backend: BackendName, checkpoint: Checkpoint | None) -> Subject:
+    """Open an artifact on a backend; raises as ``open_session`` does.
+
+    Raises:
+        ValueError: the artifact was made from another checkpoint.
+    """
+    session = open_session(path, backend=backend, threads=num_threads())
+    source = session.manifest.source
+    if checkpoint and checkpoint.sha256 != source.sha256:
+        raise ValueError(
+            f"{path} was made from {source.name}, not from {checkpoint.name}: their hashes differ."
+        )
+    return Subject(path, session, checkpoint)
+
+
+def write_seeded_checkpoint(path: Path, backbone: str) -> None:
+    """Write a strong baseline whose weights are drawn from a seed.
+
+    Its norms have the statistics of drawn people: activations stay as moderate as a trained network's.
+    """
+    torch.manual_seed(0)
+    channels = backbone_channels(Architecture(backbone))
+    model = Baseline(Architecture(backbone, feature_dim=channels)).train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # the statistics of all batches, here one
+    preprocess = imagenet_preprocess(256, 128)
+    people = [image_pixels(image, "drawn", preprocess) for image in draw_people(_NUM_STATISTICS)]
+    with torch.no_grad():
+        model(torch.from_numpy(normalize(np.stack(people), preprocess.model_copy(update={"layout": "NCHW"}))))
+    save_checkpoint(path, model.eval(), preprocess)

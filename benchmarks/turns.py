@@ -1,0 +1,43 @@
+"""One turn of a side in a comparison, and what is told of all its turns."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+Side = Callable[[], object]
+Measure = Callable[[Side], list[float]]
+
+
+def one_call(run: Side) -> list[float]:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    run()
+    return [time.perf_counter() - start]
+
+
+def calls_in_a_row(run: Side, at_least_s: float = 0.3) -> list[float]:
+    """Seconds of each of several calls, one after the other, as a side is used in earnest."""
+    run()  # brings its own weights back into the caches
+    seconds: list[float] = []
+    while sum(seconds) < at_least_s:
+        seconds += one_call(run)
+    return seconds
+
+
+def all_of(turns: Sequence[list[float]]) -> list[float]:
+    """The figures of all turns."""
+    return [figure for turn in turns for figure in turn]
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, lowest and highest."""
+    return {
+        "median": rounded(statistics.median(values)),
+        "lowest": rounded(min(values)),
+        "highest": rounded(max(values)),
+    }
+
+
+def rounded(value: float) -> float:
+    """To four digits."""
+    return float(f"{value:.4g}")
