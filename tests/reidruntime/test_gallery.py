@@ -19,14 +19,16 @@ from onnx import TensorProto, helper
 from reidruntime import Gallery, InputError, Neighbours, gallery_from_manifest, load_gallery, topk, topk_scan
 from reidruntime.gallery import UNLABELLED, Scan
 from reidruntime.gallery_file import MAGIC
+from reidruntime.gallery_rows import GalleryRows, row_lengths
 from reidruntime.int8_scan import GALLERY_LIMIT, MATMUL_INTEGER, QUERY_LIMIT, code_rows, multiply
 from reidruntime.manifest import Metric
+from reidruntime.projection_scan import principal_basis, project
 
 from tests.reidruntime.models import small_manifest
 
 Floats = npt.NDArray[np.float32]
 METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
-SCANS: tuple[Scan, ...] = ("float32", "int8")
+SCANS: tuple[Scan, ...] = ("float32", "projection", "int8")
 
 
 def people(rng: np.random.Generator, count: int, dim: int, num_pids: int = 30) -> Floats:
@@ -202,6 +204,45 @@ def test_an_empty_gallery_and_no_query_are_answered() -> None:
     assert nobody.indices.shape == (0, 3)
 
 
+@pytest.mark.parametrize("scan", ["auto", "projection"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_search_through_projected_rows_is_a_sort_of_the_whole_matrix(
+    kernels: None, metric: Metric, scan: Scan
+) -> None:
+    """Rows with most of their length in few directions are searched there, with the same answer; so are later ones."""
+    rng = np.random.default_rng(6)
+    mix = rng.standard_normal((192, 192)) * np.geomspace(1, 0.001, 192)[:, None]
+    rows, queries = (rng.standard_normal((n, 192)) @ mix for n in (5000, 520 if scan == "auto" else 20))
+    rows, queries = rows.astype(np.float32), queries.astype(np.float32)
+    rows[2500:2600] = rows[:100]
+    gallery = gallery_of(rows[:4500], metric)
+    rank = GalleryRows(gallery.parts, row_lengths(rows[:4500], "rows")).projected()
+    assert rank is not None
+    assert rank.rows.shape == (4500, 64)
+    assert_same(gallery.search(queries, 20, scan=scan), sorted_in_full(queries, rows[:4500], 20, metric))
+    gallery.add(rows[4500:])
+    assert_same(gallery.search(queries, 20, scan=scan), sorted_in_full(queries, rows, 20, metric))
+
+
+def test_what_a_projection_leaves_out_is_bounded() -> None:
+    """Inner products along the basis are off by at most the product of the rests; noise has no basis."""
+    rng = np.random.default_rng(7)
+    rows = rng.standard_normal((500, 120)) @ (np.eye(120) * np.geomspace(1, 0.001, 120))
+    unit = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    basis = principal_basis(unit)
+    assert basis is not None
+    np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-14)
+    projected = project(unit, basis)
+    exact = unit.astype(np.float64)
+    rests = np.linalg.norm(exact - exact @ basis @ basis.T, axis=1)
+    np.testing.assert_allclose(projected.rests, rests, atol=4e-6)
+    assert (projected.rests >= rests - 1e-15).all()
+    along = projected.rows.astype(np.float64)
+    off = np.abs(exact @ exact.T - along @ along.T)
+    assert (off <= np.outer(projected.rests, projected.rests) + 4 * 2.0**-24).all()
+    assert principal_basis(rng.standard_normal((500, 120)).astype(np.float32) / 11) is None
+
+
 def test_integer_products_are_exact_and_their_rest_is_measured() -> None:
     """The integer product is NumPy's, at the limits of the codes too; codes and rest make up the row."""
     rng = np.random.default_rng(5)
@@ -255,7 +296,7 @@ def wrong_calls() -> list[tuple[Callable[[Gallery], object], str]]:
         ),
         (lambda g: g.search(ones * np.inf), r"queries: row 0 is no embedding: its length is inf"),
         (lambda g: g.search(ones, 0), r"k must be at least 1, got 0"),
-        (lambda g: g.search(ones, scan="int4"), r"scan must be 'float32' or 'int8', got 'int4'"),  # type: ignore[arg-type]
+        (lambda g: g.search(ones, scan="int4"), r"scan must be one of auto, float32, .*, got 'int4'"),  # type: ignore[arg-type]
         (
             lambda g: g.search(ones, other_cameras=True, camids=[1]),
             r"needs the camid of every row, which 1 of 3",

@@ -38,14 +38,16 @@ from reidruntime.gallery_rows import (
 )
 from reidruntime.int8_scan import MAX_DIM
 from reidruntime.manifest import Manifest, Metric
+from reidruntime.projection_scan import ProjectedRows
 from reidruntime.session import default_threads
 from reidruntime.topk import Neighbours, nearest
 
 __all__ = ["UNLABELLED", "Gallery", "LabelledRows", "Scan", "gallery_from_manifest", "load_gallery"]
 
-Scan = Literal["float32", "int8"]
+Scan = Literal["auto", "float32", "projection", "int8"]
 
 _LARGE_PART = 2**15  # rows
+_LARGE_GALLERY, _MANY_QUERIES = 2**12, 2**9  # projecting the rows costs about what so many queries do
 
 
 class LabelledRows(NamedTuple):
@@ -99,6 +101,8 @@ class Gallery:
         self._camids = np.empty(0, np.int64)
         self._paths: list[str] = []
         self._coded: list[CodedBlock] | None = None
+        self._projected: ProjectedRows | None = None
+        self._is_projected = False
         self._read_from: tuple[Path, str] | None = None
 
     def __len__(self) -> int:
@@ -203,6 +207,7 @@ class Gallery:
         self._lengths, self._pids, self._camids = self._lengths[kept], self._pids[kept], self._camids[kept]
         self._paths = list(compress(self._paths, kept))
         self._coded = None
+        self._is_projected = False
         return len(kept) - int(np.count_nonzero(kept))
 
     def search(
@@ -215,7 +220,7 @@ class Gallery:
         other_cameras: bool = False,
         exclude_junk: bool = False,
         among_camids: Collection[int] | None = None,
-        scan: Scan = "float32",
+        scan: Scan = "auto",
         manifest_sha256: str | None = None,
     ) -> Neighbours:
         """Find the k nearest rows of each query: exactly, equal distances in the order of the rows.
@@ -228,8 +233,10 @@ class Gallery:
             other_cameras: leave out rows of the query's own camera.
             exclude_junk: leave out what evaluation ignores: pid -1, and the query's person seen by its camera.
             among_camids: only rows of these cameras.
-            scan: ``"int8"`` looks through 7-bit copies of the rows first (a quarter of their memory, made by the
-                first such search; needs ONNX Runtime). The answer is the same.
+            scan: what to look through first; the answer is the same. ``"projection"``: the rows in the few directions
+                that matter, where there are such (at most a third of their memory, made by the first such
+                search); ``"int8"``: 7-bit copies (a quarter; needs ONNX Runtime); ``"float32"``: the rows themselves;
+                ``"auto"``: the projection where it is there or many queries will pay for it, else the rows.
             manifest_sha256: of the artifact that made the queries; None leaves the check to the caller.
 
         Returns:
@@ -246,7 +253,7 @@ class Gallery:
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}.")
         if scan not in get_args(Scan):
-            raise InputError(f"scan must be 'float32' or 'int8', got {scan!r}.")
+            raise InputError(f"scan must be one of {', '.join(get_args(Scan))}, got {scan!r}.")
         q_keys, g_keys = self._keys(len(rows), pids, camids, other_cameras, exclude_junk)
         question = Question(
             queries=rows,
@@ -257,9 +264,7 @@ class Gallery:
             q_keys=q_keys,
             g_keys=g_keys,
         )
-        return nearest(
-            question, self._threads, self._coded_blocks() if scan == "int8" and len(self) else None
-        )
+        return nearest(question, self._threads, self._prepared(scan, len(rows)) if len(self) else None)
 
     def save(self, path: str | Path) -> None:
         """Write the gallery to ``NAME.gallery``: the old file or the new one is there, whole, whatever happens.
@@ -295,9 +300,21 @@ class Gallery:
         self._parts[first:] = [np.concatenate([*self._parts[first:], rows])]
         self._lengths = np.concatenate([self._lengths, lengths])
         self._coded = None
+        self._is_projected = False
 
     def _rows(self) -> GalleryRows:
         return GalleryRows(self._parts, self._lengths)
+
+    def _prepared(self, scan: Scan, num_query: int) -> ProjectedRows | list[CodedBlock] | None:
+        if scan == "int8":
+            return self._coded_blocks()
+        is_worth_it = self._is_projected or (num_query >= _MANY_QUERIES and len(self) >= _LARGE_GALLERY)
+        return self._projected_rows() if scan == "projection" or (scan == "auto" and is_worth_it) else None
+
+    def _projected_rows(self) -> ProjectedRows | None:
+        if not self._is_projected:
+            self._projected, self._is_projected = self._rows().projected(), True
+        return self._projected
 
     def _coded_blocks(self) -> list[CodedBlock]:
         if self.dim > MAX_DIM:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from reidruntime.errors import InputError
 from reidruntime.int8_scan import GALLERY_LIMIT, code_rows
 from reidruntime.manifest import Metric
+from reidruntime.projection_scan import NUM_SAMPLED, ProjectedRows, principal_basis, project
 
 Features = NDArray[np.float32]
 Floats64 = NDArray[np.float64]
@@ -56,6 +57,25 @@ class GalleryRows(NamedTuple):
             coded = code_rows(block, GALLERY_LIMIT)
             blocks.append(CodedBlock(np.ascontiguousarray(coded.codes.T), coded.steps, coded.rests))
         return blocks
+
+    def projected(self) -> ProjectedRows | None:
+        """The rows in the few directions that matter; None where there are no such."""
+        sampled = np.linspace(0, len(self.lengths) - 1, min(NUM_SAMPLED, len(self.lengths))).astype(np.int64)
+        sampled = sampled[self.lengths[sampled] > 0]
+        first, sample = 0, []
+        for part in self.parts:
+            here = sampled[(sampled >= first) & (sampled < first + len(part))]
+            sample.append(part[here - first] / self.lengths[here, None].astype(np.float32))
+            first += len(part)
+        basis = principal_basis(np.concatenate(sample))
+        if basis is None:
+            return None
+        projected = [project(block, basis) for block in self.blocks()]
+        return ProjectedRows(
+            basis,
+            np.concatenate([block.rows for block in projected]),
+            np.concatenate([block.rests for block in projected]),
+        )
 
 
 class Question(NamedTuple):

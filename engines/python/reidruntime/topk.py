@@ -1,7 +1,8 @@
 """The nearest gallery rows of each query, exactly, without ever holding the distance matrix.
 
-A fast scan (:mod:`reidruntime.topk_scan`) leaves, as a rule, hardly more than k rows that can be among the k nearest;
-their distances are then summed in float64. The answer so depends on neither the scan, nor the BLAS, nor the threads.
+A fast scan (:mod:`reidruntime.topk_scan`) leaves few rows that can be among the k nearest, and measuring the k most
+promising of them leaves fewer; their distances are then summed in float64. The answer so depends on neither the scan,
+nor the BLAS, nor the threads.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,19 @@ from typing import NamedTuple
 import numpy as np
 
 from reidruntime.gallery_rows import CodedBlock, Features, Floats64, Ints, Question
-from reidruntime.topk_scan import candidate_capacity, compiled_kernels, float32_candidates, int8_candidates
+from reidruntime.projection_scan import ProjectedRows
+from reidruntime.topk_scan import (
+    Candidates,
+    candidate_capacity,
+    compiled_kernels,
+    float32_candidates,
+    int8_candidates,
+    lowest_scores,
+    projected_candidates,
+)
 
 _MAX_QUERIES_AT_ONCE = 4096
-_CANDIDATES_BYTES = 2**26
+_CANDIDATES_BYTES = 2**27
 _PAIRS_AT_ONCE = 256  # of the version without compiled kernels
 
 
@@ -32,7 +42,9 @@ class Neighbours(NamedTuple):
     distances: Features
 
 
-def nearest(question: Question, threads: int, coded: Sequence[CodedBlock] | None = None) -> Neighbours:
+def nearest(
+    question: Question, threads: int, prepared: ProjectedRows | Sequence[CodedBlock] | None = None
+) -> Neighbours:
     """The k nearest rows of each query that it may find; equal distances in the order of the rows.
 
     The distance is 1 - cosine similarity, or the squared Euclidean distance. The cosine and the squared distance are
@@ -41,7 +53,8 @@ def nearest(question: Question, threads: int, coded: Sequence[CodedBlock] | None
     Args:
         question: queries, gallery, k, metric and filters.
         threads: of everything but the float32 product, which has those of NumPy's BLAS.
-        coded: ``gallery.coded_blocks()``, to scan these in integers; None to scan the rows themselves.
+        prepared: ``gallery.projected()`` or ``gallery.coded_blocks()``, to scan these first; None to scan the rows
+            themselves.
     """
     num_query, width = len(question.queries), min(question.k, len(question.gallery.lengths))
     indices = np.full((num_query, question.k), -1, np.int64)
@@ -49,7 +62,7 @@ def nearest(question: Question, threads: int, coded: Sequence[CodedBlock] | None
     at_once = max(1, min(_MAX_QUERIES_AT_ONCE, _CANDIDATES_BYTES // (12 * candidate_capacity(width))))
     for start in range(0, num_query if width else 0, at_once):
         part = question._replace(k=width).of(slice(start, start + at_once))
-        candidates = _candidates(part, threads, coded)
+        candidates = _candidates(part, threads, prepared)
         ends = np.cumsum([len(rows) for rows in candidates])
         values = np.split(_exact_distances(part, candidates, threads), ends[:-1])
         for i, (rows, to_rows) in enumerate(zip(candidates, values, strict=True), start):
@@ -59,18 +72,41 @@ def nearest(question: Question, threads: int, coded: Sequence[CodedBlock] | None
     return Neighbours(indices, distances)
 
 
-def _candidates(question: Question, threads: int, coded: Sequence[CodedBlock] | None) -> list[Ints]:
-    """The rows to look at closely: by the int8 scan, where that leaves too many by the float32 one, else all."""
-    found: list[Ints | None] = [None] * len(question.queries)
+def _candidates(
+    question: Question, threads: int, prepared: ProjectedRows | Sequence[CodedBlock] | None
+) -> list[Ints]:
+    """The rows to look at closely: by the prepared scan, where that leaves too many by the float32 one, else all."""
     scans = [partial(float32_candidates, threads=threads)]
-    if coded is not None:
-        scans.insert(0, partial(int8_candidates, coded=coded, threads=threads))
+    if isinstance(prepared, ProjectedRows):
+        scans.insert(0, partial(projected_candidates, projected=prepared, threads=threads))
+    elif prepared is not None:
+        scans.insert(0, partial(int8_candidates, coded=prepared, threads=threads))
+    found: list[Ints | None] = [None] * len(question.queries)
     for scan in scans:
         missing = np.array([i for i, rows in enumerate(found) if rows is None], np.int64)
         if len(missing):
-            for i, rows in zip(missing, scan(question.of(missing)), strict=True):
+            some = question.of(missing)
+            for i, rows in zip(missing, _narrowed(some, scan(some), threads), strict=True):
                 found[i] = rows
     return [question.rows_for(i) if rows is None else rows for i, rows in enumerate(found)]
+
+
+def _narrowed(question: Question, found: Sequence[Candidates | None], threads: int) -> list[Ints | None]:
+    """Of many candidates, those that can be as near as the k-th of the k most promising ones, which are measured."""
+    k, none = question.k, np.empty(0, np.int64)
+    promising = [
+        candidates.rows[np.argpartition(candidates.highest, -k)[-k:]]
+        if candidates and len(candidates.rows) > 2 * k
+        else none
+        for candidates in found
+    ]
+    ends = np.cumsum([len(rows) for rows in promising])
+    distances = np.split(_exact_distances(question, promising, threads), ends[:-1])
+    farthest = np.array([some.max() if len(some) else np.inf for some in distances])
+    return [
+        candidates and candidates.rows[candidates.highest >= threshold]
+        for candidates, threshold in zip(found, lowest_scores(question, farthest), strict=True)
+    ]
 
 
 def _exact_distances(question: Question, candidates: Sequence[Ints], threads: int) -> Features:

@@ -11,6 +11,8 @@ _ANY_ORDER = {
     "contract",
 }  # sums may be reordered to vectorise: their error bounds hold for every order
 
+_WIDTH = 64
+
 
 def _compiled(function: Callable[..., None]) -> Any:
     try:
@@ -20,31 +22,43 @@ def _compiled(function: Callable[..., None]) -> Any:
 
 
 @_compiled
-def select(scores, first, scales, margins, q_keys, g_keys, best, kept, counts):  # type: ignore[no-untyped-def]
+def select(scores, first, scales, tails, margins, q_keys, g_keys, best, kept, counts):  # type: ignore[no-untyped-def]
     """One block of scores; see :func:`reidruntime.topk.select_with_numpy`, which does the same."""
     row_scales, column_scales, column_offsets = scales
+    row_tails, column_tails = tails
     indices, values = kept
     for i in range(scores.shape[0]):
         if counts[i] < 0:
             continue
         heap = best[i]
         threshold = heap[0] - margins[i]
-        row_scale = row_scales[i]
-        for j in range(scores.shape[1]):
-            score = np.float32(scores[i, j]) * row_scale * column_scales[j] + column_offsets[j]
-            if score < threshold or score == -np.inf or q_keys[i] == g_keys[j]:
+        row_scale, row_tail = row_scales[i], row_tails[i]
+        for start in range(0, scores.shape[1], _WIDTH):
+            stop = min(start + _WIDTH, scores.shape[1])
+            hits = 0
+            for j in range(start, stop):  # vectorised; few blocks hold a candidate
+                score = np.float32(scores[i, j]) * row_scale * column_scales[j] + column_offsets[j]
+                hits += score + row_tail * column_tails[j] >= threshold
+            if not hits:
                 continue
-            if score > heap[0]:
-                _replace_smallest(heap, score)
-                threshold = heap[0] - margins[i]
-            if counts[i] == indices.shape[1]:
-                _drop_below(threshold, indices[i], values[i], counts, i)
-                if counts[i] > indices.shape[1] // 2:
-                    counts[i] = -1
-                    break
-            indices[i, counts[i]] = first + j
-            values[i, counts[i]] = score
-            counts[i] += 1
+            for j in range(start, stop):
+                score = np.float32(scores[i, j]) * row_scale * column_scales[j] + column_offsets[j]
+                tail = row_tail * column_tails[j]
+                if score + tail < threshold or score == -np.inf or q_keys[i] == g_keys[j]:
+                    continue
+                if score - tail > heap[0]:
+                    _replace_smallest(heap, score - tail)
+                    threshold = heap[0] - margins[i]
+                if counts[i] == indices.shape[1]:
+                    _drop_below(threshold, indices[i], values[i], counts, i)
+                    if counts[i] > indices.shape[1] // 2:
+                        counts[i] = -1
+                        break
+                indices[i, counts[i]] = first + j
+                values[i, counts[i]] = score + tail
+                counts[i] += 1
+            if counts[i] < 0:
+                break
 
 
 @_compiled
