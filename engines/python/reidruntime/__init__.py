@@ -15,6 +15,7 @@ from reidruntime.errors import (
 from reidruntime.foreign import manifest_for_foreign_onnx
 from reidruntime.gallery import Gallery, gallery_from_manifest, load_gallery
 from reidruntime.manifest import Manifest
+from reidruntime.milvus_gallery import MilvusGallery
 from reidruntime.onnx_metadata import manifest_from_onnx
 from reidruntime.session import Session, open_session
 from reidruntime.topk import Neighbours
@@ -26,6 +27,7 @@ __all__ = [
     "ImageError",
     "InputError",
     "Manifest",
+    "MilvusGallery",
     "Neighbours",
     "NotInstalledError",
     "ReidExportError",

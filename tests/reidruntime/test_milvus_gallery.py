@@ -1,0 +1,288 @@
+"""The gallery in Milvus, for real in milvus-lite: the answers of a Gallery, and rows that outlive a kill."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reidruntime import Gallery, InputError, Neighbours, NotInstalledError
+from reidruntime.gallery import UNLABELLED
+from reidruntime.manifest import Metric
+from reidruntime.milvus_gallery import MilvusGallery
+
+from tests.reidruntime.test_gallery import METRICS, people
+
+DIM = 24
+ARTIFACT = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests keep one file; each test makes collections of its own, as opening takes a while."""
+    return tmp_path_factory.mktemp("milvus")
+
+
+@pytest.fixture
+def new_gallery(folder: Path, request: pytest.FixtureRequest) -> Callable[..., MilvusGallery]:
+    """Makes an empty gallery for this test."""
+    name = re.sub(r"\W", "_", request.node.name)
+    return lambda metric="cosine": MilvusGallery(
+        str(folder / "people.db"), DIM, metric=metric, manifest_sha256=ARTIFACT, collection=f"{name}_{metric}"
+    )
+
+
+def filled(metric: Metric, num_rows: int = 200) -> Gallery:
+    """A gallery with copies, a zero row, junk, and names that need quoting."""
+    rng = np.random.default_rng(num_rows)
+    rows = people(rng, num_rows, DIM)
+    rows[1], rows[num_rows // 2 :: 7] = 0, rows[0]
+    gallery = Gallery(DIM, metric=metric, manifest_sha256=ARTIFACT)
+    pids, camids = rng.integers(-1, 5, num_rows), rng.integers(0, 4, num_rows)
+    paths = [f'a "b"\\\n {{ü}}/{row}.jpg' for row in range(num_rows)]
+    gallery.add(rows, pids=pids, camids=camids, paths=paths)
+    return gallery
+
+
+def assert_same_but_for_ties(found: Neighbours, expected: Neighbours) -> None:
+    """The same distances to 1e-5, and rows that differ only where two of them are as near as that."""
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-5, atol=1e-5)
+    for i, j in zip(*np.nonzero(found.indices != expected.indices), strict=True):
+        others = np.delete(expected.distances[i], j)
+        last = j == len(others)
+        assert last or np.abs(others - expected.distances[i, j]).min() < 1e-5
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_answers_are_those_of_a_gallery(new_gallery: Callable[..., MilvusGallery], metric: Metric) -> None:
+    """Every filter, alone and together, finds the rows and distances that Gallery finds; the rest is padded."""
+    plain, stored = filled(metric), new_gallery(metric)
+    stored.extend(plain)
+    rng = np.random.default_rng(1)
+    queries = people(rng, 12, DIM)
+    queries[3], queries[4] = 0, plain.parts[0][0]
+    q_pids, q_camids = rng.integers(0, 5, 12), rng.integers(0, 4, 12)
+    for other_cameras in (False, True):
+        for exclude_junk in (False, True):
+            for among_camids in (None, {1, 2}, set[int]()):
+                expected, found = (
+                    gallery.search(
+                        queries,
+                        250,
+                        pids=q_pids,
+                        camids=q_camids,
+                        other_cameras=other_cameras,
+                        exclude_junk=exclude_junk,
+                        among_camids=among_camids,
+                        manifest_sha256=ARTIFACT,
+                    )
+                    for gallery in (plain, stored)
+                )
+                assert_same_but_for_ties(found, expected)
+    assert_same_but_for_ties(stored.search(queries, 20), plain.search(queries, 20))
+    assert stored.search(queries[:0], 3).indices.shape == (0, 3)
+
+
+def test_labels_come_back_as_they_went_in(new_gallery: Callable[..., MilvusGallery]) -> None:
+    """Pids, camids and paths of any rows, in any order and twice; a row that is not there is an error."""
+    plain, stored = filled("cosine"), new_gallery()
+    stored.extend(plain)
+    rows = np.array([7, 199, 0, 7])
+    pids, camids, paths = stored.labels(rows)
+    expected = plain.labels(rows)
+    assert (pids.tolist(), camids.tolist(), paths) == (*map(np.ndarray.tolist, expected[:2]), expected[2])
+    assert stored.labels(rows[:0])[2] == []
+    with pytest.raises(InputError, match=r"people\.db: has no row 200"):
+        stored.labels(np.array([3, 200]))
+
+
+def test_a_path_stands_for_one_row(new_gallery: Callable[..., MilvusGallery]) -> None:
+    """Adding a path again replaces its row where it is; rows without a path are always new."""
+    gallery = new_gallery()
+    rows = np.eye(6, DIM, dtype=np.float32)
+    gallery.add(rows[:3], pids=[1, 2, 3], camids=[0, 0, 0], paths=["a", "b", ""])
+    gallery.add(rows[3:], pids=[4, 5, 6], camids=[1, 1, 1], paths=["", "b", "c"])
+    assert len(gallery) == 5
+    found = gallery.search(rows[[0, 2, 3, 4, 5]], 1)
+    assert found.indices.ravel().tolist() == [0, 2, 3, 1, 4]
+    np.testing.assert_allclose(found.distances, 0, atol=1e-6)
+    pids, camids, paths = gallery.labels(np.arange(5))
+    assert (pids.tolist(), camids.tolist(), paths) == (
+        [1, 5, 3, 4, 6],
+        [0, 1, 0, 1, 1],
+        ["a", "b", "", "", "c"],
+    )
+
+
+def test_removed_persons_are_gone(new_gallery: Callable[..., MilvusGallery]) -> None:
+    """Neither searches nor counts nor labels find them; the others keep their rows, and new ones follow the last."""
+    plain, gallery = filled("cosine"), new_gallery()
+    gallery.extend(plain)
+    rows = plain.parts[0]
+    kept = np.flatnonzero(~np.isin(plain.pids, [3, -1]))
+    assert gallery.remove([3, -1, 99]) == 200 - len(kept)
+    assert gallery.remove([3]) == gallery.remove([]) == 0
+    assert len(gallery) == len(kept)
+    found = gallery.search(rows[:5], 200)
+    assert sorted(found.indices[2][found.indices[2] >= 0].tolist()) == kept.tolist()
+    gone = int(np.flatnonzero(plain.pids == 3)[0])
+    with pytest.raises(InputError, match=f"has no row {gone}"):
+        gallery.labels(np.array([gone]))
+    gallery.add(rows[[gone]], pids=[7], paths=["new.jpg"])
+    assert gallery.labels(np.array([kept[-1] + 1]))[2] == ["new.jpg"]
+    with pytest.raises(InputError, match="pids to remove must be at least -1, got -2"):
+        gallery.remove([UNLABELLED])
+
+
+ADDING = """
+import sys
+import numpy as np
+from reidruntime import milvus_gallery
+milvus_gallery._MESSAGE_BYTES = 4 * 64 * 100  # a hundred rows in one call
+with milvus_gallery.MilvusGallery(sys.argv[1], 64) as gallery:
+    rows = np.random.default_rng(0).standard_normal((2000, 64)).astype(np.float32)
+    print("adding", flush=True)
+    gallery.add(rows, pids=np.arange(2000), camids=[0] * 2000, paths=[f"{row}.jpg" for row in range(2000)])
+"""
+
+
+def test_killed_while_adding_and_run_again_every_row_is_there_once(tmp_path: Path) -> None:
+    """After kill -9 in the middle, the same program leaves all rows, once, in order and with their labels."""
+    path = tmp_path / "killed.db"
+    command = [sys.executable, "-c", ADDING, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as adding:
+        assert adding.stdout
+        assert adding.stdout.readline() == "adding\n"
+        time.sleep(0.5)
+        os.kill(adding.pid, signal.SIGKILL)
+    with MilvusGallery(str(path)) as gallery:
+        assert 0 < len(gallery) < 2000
+    subprocess.run(command, check=True, capture_output=True)
+    with MilvusGallery(str(path)) as gallery:
+        assert len(gallery) == 2000
+        assert gallery.labels(np.arange(2000))[2] == [f"{row}.jpg" for row in range(2000)]
+        rows = np.random.default_rng(0).standard_normal((2000, 64)).astype(np.float32)
+        found = gallery.search(rows[::100], 1)
+    assert found.indices.ravel().tolist() == list(range(0, 2000, 100))
+    np.testing.assert_allclose(found.distances, 0, atol=1e-6)
+
+
+def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
+    """Calls that a gallery of two labelled and one unlabelled rows refuses, and its words, which are Gallery's."""
+    ones = np.ones((1, DIM), np.float32)
+    return [
+        (lambda g: g.add(ones[:, :3]), r"embeddings must be float32 of shape \(N, 24\), got float32"),
+        (lambda g: g.add(ones * np.nan), r"embeddings: row 0 is no embedding: its length is nan"),
+        (lambda g: g.add(ones, pids=[1, 2]), r"pids must be 1 integers, got int64 of shape \(2,\)"),
+        (lambda g: g.add(ones, paths=["a", "b"]), r"paths must be 1 texts, got 2"),
+        (lambda g: g.add(ones, manifest_sha256="cd" * 32), r"embeddings were made by another artifact"),
+        (lambda g: g.add(ones.repeat(2, 0), paths=["x.jpg"] * 2), r"x\.jpg: the path is there twice"),
+        (lambda g: g.add(ones, paths=["\udcff.jpg"]), r"udcff\.jpg': the path is not UTF-8"),
+        (lambda g: g.add(ones, paths=["x" * 70_000]), r"x…: the path has 70000 bytes, Milvus stores 65535"),
+        (lambda g: g.search(ones, manifest_sha256="cd" * 32), r"queries were made by another artifact"),
+        (lambda g: g.search(ones[0]), r"queries must be float32 of shape \(N, 24\), got .*\(24,\)"),
+        (lambda g: g.search(ones, 0), r"k must be at least 1, got 0"),
+        (lambda g: g.search(ones, other_cameras=True, camids=[1]), r"camid of every row, which 1 of 3"),
+        (lambda g: g.search(ones, among_camids=[1]), r"among_camids needs .*the first: row 2 c\.jpg"),
+        (lambda g: g.search(ones, exclude_junk=True, pids=[1]), r"exclude_junk needs the pids and camids"),
+        (lambda g: g.extend(Gallery(DIM, metric="euclidean")), r"by cosine, the other one by euclidean"),
+        (lambda g: g.extend(Gallery(4)), r"embeddings must be float32 of shape \(N, 24\)"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def labelled(folder: Path) -> Iterator[MilvusGallery]:
+    """Two labelled rows and one without a camera."""
+    gallery = MilvusGallery(str(folder / "people.db"), DIM, manifest_sha256=ARTIFACT, collection="labelled")
+    rows = np.eye(3, DIM, dtype=np.float32)
+    gallery.add(rows[:2], pids=[1, 2], camids=[0, 1], paths=["a.jpg", "b.jpg"])
+    gallery.add(rows[2:], paths=["c.jpg"])
+    yield gallery
+    assert len(gallery) == 3
+
+
+@pytest.mark.parametrize("number", range(len(wrong_calls())))
+def test_what_does_not_fit_is_refused_in_words(labelled: MilvusGallery, number: int) -> None:
+    """Wrong shapes, labels, artifacts and filters are errors that say so; the gallery stays as it was."""
+    call, words = wrong_calls()[number]
+    with pytest.raises(InputError, match=words):
+        call(labelled)
+
+
+def test_other_cameras_needs_the_cameras_of_the_queries(new_gallery: Callable[..., MilvusGallery]) -> None:
+    """A query of an unknown camera cannot be kept from its own."""
+    gallery = new_gallery()
+    gallery.add(np.eye(2, DIM, dtype=np.float32), camids=[0, 1])
+    with pytest.raises(InputError, match="other_cameras needs the camids of the queries"):
+        gallery.search(np.eye(2, DIM, dtype=np.float32), other_cameras=True)
+
+
+def test_two_rows_of_one_path_in_another_gallery_are_refused(
+    new_gallery: Callable[..., MilvusGallery],
+) -> None:
+    """A copy would lose one of them: nothing is copied."""
+    twice, gallery = Gallery(DIM), new_gallery()
+    for _ in range(2):
+        twice.add(np.ones((1, DIM), np.float32), paths=["a.jpg"])
+    with pytest.raises(InputError, match=r"a\.jpg: the path is there twice"):
+        gallery.extend(twice)
+    assert len(gallery) == 0
+
+
+def test_what_is_there_is_checked_on_opening(tmp_path: Path) -> None:
+    """Dimension, metric and artifact are kept with the rows; another program's open file and no gallery are named."""
+    path = str(tmp_path / "people.db")
+    with pytest.raises(InputError, match=r"people\.db: there is no such file"):
+        MilvusGallery(path)
+    with MilvusGallery(path, DIM, metric="euclidean", manifest_sha256=ARTIFACT) as gallery:
+        other = subprocess.run(
+            [sys.executable, "-c", f"from {MilvusGallery.__module__} import *\nMilvusGallery({path!r})"],
+            capture_output=True,
+            text=True,
+        )
+        assert (
+            "cannot be opened (Open local milvus failed). Does another program have it open?" in other.stderr
+        )
+        gallery.add(np.ones((1, DIM), np.float32))
+    with MilvusGallery(path) as gallery:
+        facts = (gallery.dim, gallery.metric, gallery.manifest_sha256, len(gallery))
+    assert facts == (DIM, "euclidean", ARTIFACT, 1)
+    with pytest.raises(
+        InputError, match="has 24 dimensions and compares by euclidean, expected 8 and euclidean"
+    ):
+        MilvusGallery(path, 8)
+    with pytest.raises(InputError, match="expected 24 and cosine"):
+        MilvusGallery(path, metric="cosine")
+    with pytest.raises(InputError, match="embeddings were made by another artifact"):
+        MilvusGallery(path, manifest_sha256="cd" * 32)
+    with pytest.raises(InputError, match=r"has no gallery nothing\. Give dim to make one"):
+        MilvusGallery(path, collection="nothing")
+    with MilvusGallery(path) as gallery:
+        gallery._client.create_collection("foreign", dimension=DIM)
+        with pytest.raises(InputError, match="the collection foreign is no gallery of reidruntime"):
+            MilvusGallery(path, collection="foreign")
+
+
+def test_addresses_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    """A file of another name, a server that is not there, a dimension and a metric that do not exist."""
+    with pytest.raises(InputError, match=r"people\.gallery: expected a name that ends in \.db, or http"):
+        MilvusGallery(str(tmp_path / "people.gallery"), DIM)
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:1: cannot be opened .*Is the address right\?"):
+        MilvusGallery("http://127.0.0.1:1", DIM)
+    with pytest.raises(InputError, match="dim must be at least 1, got 0"):
+        MilvusGallery("people.db", 0)
+    with pytest.raises(InputError, match="metric must be cosine or euclidean, got 'dot'"):
+        MilvusGallery("people.db", DIM, metric="dot")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("module", ["pymilvus", "milvus_lite"])
+def test_a_missing_package_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pymilvus or milvus-lite the error is the pip line."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(NotInstalledError, match=rf'{module} is not .*pip install "reidexport\[milvus\]"'):
+        MilvusGallery("people.db", DIM)
