@@ -56,26 +56,33 @@ def resample_columns(image, starts, counts, weights, out):  # type: ignore[no-un
 def double_bilinear(image, out):  # type: ignore[no-untyped-def]
     """Both passes of the exact 2x bilinear upscale, (H, W, 3) -> (2H, 2W, 3): every weight is 1/4 or 3/4.
 
-    That is the step from a 128x64 crop of Market-1501 to a 256x128 input.
+    That is the step from a 128x64 crop of Market-1501 to a 256x128 input. Pillow's (3 a + b + 2) >> 2 is
+    the rounded mean of a and the cut-off mean of both: the compiler has byte-wide instructions for means.
     """
-    height, width = image.shape[0], image.shape[1]
-    wide = np.empty((height, 2 * width * 3), np.uint8)
+    height, length = image.shape[0], 3 * image.shape[1]
+    rows, doubled = image.reshape(height, length), out.reshape(2 * height, 2 * length)
+    near_left, near_right = np.empty(length, np.uint8), np.empty(length, np.uint8)
+    wide = np.empty((2, 2 * length), np.uint8)  # the row before and this one, both doubled in length
     for y in range(height):
+        new, old = y & 1, 1 - (y & 1)
+        for i in range(length - 3):
+            left, right = np.uint32(rows[y, i]), np.uint32(rows[y, i + 3])
+            mean = (left + right) >> 1
+            near_left[i] = (left + mean + 1) >> 1
+            near_right[i] = (right + mean + 1) >> 1
         for c in range(3):
-            wide[y, c] = image[y, 0, c]
-            wide[y, 6 * width - 3 + c] = image[y, width - 1, c]
-        for x in range(width - 1):
+            wide[new, c] = rows[y, c]
+            wide[new, 2 * length - 3 + c] = rows[y, length - 3 + c]
+        for i in range(0, length - 3, 3):
             for c in range(3):
-                left = np.uint32(image[y, x, c])
-                right = np.uint32(image[y, x + 1, c])
-                wide[y, 6 * x + 3 + c] = (3 * left + right + 2) >> 2
-                wide[y, 6 * x + 6 + c] = (left + 3 * right + 2) >> 2
-    flat = out.reshape(2 * height, 2 * width * 3)
-    flat[0] = wide[0]
-    flat[2 * height - 1] = wide[height - 1]
-    for y in range(height - 1):
-        for i in range(flat.shape[1]):
-            upper = np.uint32(wide[y, i])
-            lower = np.uint32(wide[y + 1, i])
-            flat[2 * y + 1, i] = (3 * upper + lower + 2) >> 2
-            flat[2 * y + 2, i] = (upper + 3 * lower + 2) >> 2
+                wide[new, 2 * i + 3 + c] = near_left[i + c]
+                wide[new, 2 * i + 6 + c] = near_right[i + c]
+        if y == 0:
+            doubled[0] = wide[new]
+            continue
+        for i in range(2 * length):
+            upper, lower = np.uint32(wide[old, i]), np.uint32(wide[new, i])
+            mean = (upper + lower) >> 1
+            doubled[2 * y - 1, i] = (upper + mean + 1) >> 1
+            doubled[2 * y, i] = (lower + mean + 1) >> 1
+    doubled[2 * height - 1] = wide[(height - 1) & 1]
