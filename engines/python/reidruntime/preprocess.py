@@ -54,10 +54,15 @@ def decode_image(path: Path) -> Image8:
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
+    return decode_bytes(data, str(path))
+
+
+def decode_bytes(data: bytes, name: str) -> Image8:
+    """Decode the content of an image file; ``name`` is what to call it in an error message. As above otherwise."""
     if not data:
-        raise ImageError(f"{path}: the file is empty.")
+        raise ImageError(f"{name}: the file is empty.")
     pixels = _fast_jpeg(data)
-    return _pillow(data, path) if pixels is None else pixels
+    return _pillow(data, name) if pixels is None else pixels
 
 
 def normalize(batch: Image8, preprocess: Preprocess) -> NDArray[np.float32]:
@@ -126,11 +131,11 @@ def _fast_jpeg(data: bytes) -> Image8 | None:
     return pixels
 
 
-def _pillow(data: bytes, path: Path) -> Image8:
+def _pillow(data: bytes, name: str) -> Image8:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not an image that Pillow can read.") from error
+        raise ImageError(f"{name}: not an image that Pillow can read.") from error
     except _PILLOW_ERRORS as error:
-        raise ImageError(f"{path}: the image is damaged ({error}).") from error
+        raise ImageError(f"{name}: the image is damaged ({error}).") from error
