@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from reidexport.evaluation import evaluate
     from reidexport.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
     from reidexport.onnx_export import onnx_from_graph
+    from reidexport.parity import measure_parity, tasks_from_artifacts
+    from reidexport.thresholds import verification_roc
     from reidexport.torch_session import session_from_checkpoint
     from reidexport.verification import Limits, verify
 
@@ -30,9 +32,12 @@ _HOMES = {
     "evaluate": "reidexport.evaluation",
     "graph_from_checkpoint": "reidexport.graph",
     "load_checkpoint": "reidexport.checkpoint",
+    "measure_parity": "reidexport.parity",
     "onnx_from_graph": "reidexport.onnx_export",
     "save_checkpoint": "reidexport.checkpoint",
     "session_from_checkpoint": "reidexport.torch_session",
+    "tasks_from_artifacts": "reidexport.parity",
+    "verification_roc": "reidexport.thresholds",
     "verify": "reidexport.verification",
 }
 
@@ -46,9 +51,12 @@ __all__ = [
     "evaluate",
     "graph_from_checkpoint",
     "load_checkpoint",
+    "measure_parity",
     "onnx_from_graph",
     "save_checkpoint",
     "session_from_checkpoint",
+    "tasks_from_artifacts",
+    "verification_roc",
     "verify",
 ]
 

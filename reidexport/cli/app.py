@@ -11,6 +11,8 @@ from reidexport.cli.embed import embed
 from reidexport.cli.eval import eval_
 from reidexport.cli.inspect import inspect
 from reidexport.cli.onnx import onnx
+from reidexport.cli.parity import parity
+from reidexport.cli.report import report
 from reidexport.cli.search import search
 from reidexport.cli.trt import trt
 from reidexport.cli.verify import verify
@@ -26,10 +28,12 @@ for command, name in (
     (onnx, "onnx"),
     (trt, "trt"),
     (verify, "verify"),
+    (parity, "parity"),
     (eval_, "eval"),
     (embed, "embed"),
     (search, "search"),
     (bench, "bench"),
+    (report, "report"),
     (inspect, "inspect"),
     (doctor, "doctor"),
     (demo, "demo"),

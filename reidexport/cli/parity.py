@@ -1,0 +1,158 @@
+"""``reidexport parity``: all artifacts on all backends in one table."""
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+from reidruntime.manifest import Metric
+
+from reidexport.cli import artifact_options as options
+from reidexport.cli.json_file import write_json
+from reidexport.errors import InputError
+
+if TYPE_CHECKING:
+    from reidexport.parity import Parity, Row, RunningBackend
+
+_NAME_WIDTH = 28
+_WIDTH = 110
+
+
+def parity(
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="The checkpoint or artifact to answer like.")
+    ],
+    artifacts: Annotated[
+        list[Path], typer.Argument(metavar="ARTIFACT", help="ONNX files and TensorRT plans.")
+    ],
+    data: Annotated[Path, typer.Option(metavar="ROOT", help="Data set folder, or the folder that holds it.")],
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which data set, where the folder holds several.")
+    ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="What runs the artifacts: onnxruntime, onnxruntime-cuda, openvino, tensorrt or tensorrt-rtx; "
+            "may be repeated. All that this machine can use if left out.",
+        ),
+    ] = None,
+    metric: Annotated[Metric | None, typer.Option(help="Distance; the reference's if left out.")] = None,
+    threads: options.ThreadsOption = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Keep the table in FILE, row by row as it grows."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the table in --json FILE, if it is there.")
+    ] = False,
+) -> None:
+    """Compare artifacts with their reference on a data set, on every backend that can run them."""
+    from reidexport.datasets import load_dataset
+    from reidexport.opening import open_reference
+    from reidexport.parity import measure_parity, parity_from_json, tasks_from_artifacts
+    from reidexport.progress import progress_bar
+
+    if resume and json_file is None:
+        raise InputError("--resume goes on with a table in a file: give --json FILE too.")
+    finished = parity_from_json(json_file) if resume and json_file and json_file.is_file() else None
+    tasks = tasks_from_artifacts(artifacts, _parse_backends(backend or []))
+    records = load_dataset(data, dataset)
+    with open_reference(reference, tasks[0].manifest, threads=threads) as session:
+        result = measure_parity(
+            session,
+            reference,
+            tasks,
+            records,
+            metric=metric,
+            threads=threads,
+            finished=finished,
+            keep=lambda table: write_json(json_file, table.model_dump(mode="json")),
+            progress_bar=progress_bar,
+        )
+    _print(result)
+    if not result.rows:
+        raise InputError("None of the artifacts could be run; the reasons are above.")
+
+
+def _parse_backends(names: list[str]) -> list["RunningBackend"]:
+    from reidexport.parity import RunningBackend
+
+    known = get_args(RunningBackend)
+    for name in names:
+        if name not in known:
+            raise InputError(f"--backend {name!r}: expected one of {', '.join(known)}.")
+    return cast(list[RunningBackend], names)
+
+
+def _print(table: "Parity") -> None:
+    rows = (table.reference, *table.rows)
+    print(f"data set {table.dataset}, metric {table.metric}; drops from the reference in percentage points")
+    names = ["rank-1", "rank-5", "rank-10", "mAP", "mINP", "rank-1 drop", "mAP drop"]
+    _print_grid(names, [(row, _scores(row)) for row in rows])
+    names = ["min cosine", "mean cosine", "p50 ms at batch 1", "images/s", "MiB"]
+    _print_grid(names, [(row, _features_and_speed(row)) for row in rows])
+    names = [f"TPR at FPR {point.fpr:g}" for point in table.reference.operating_points]
+    _print_grid(names, [(row, _operating_points(row)) for row in rows])
+    print("  in brackets the threshold: the distance at which a pair just passes, as in `reidexport search`")
+    if losers := [(row, _worst_query(row)) for row in table.rows if row.worst_queries]:
+        _print_grid(["query that lost most AP", "first match at", "AP drop"], losers)
+    if table.not_run:
+        print()
+    for item in table.not_run:
+        line = f"not run: {_short(Path(item.artifact).name)}, {item.backend}: {item.reason}"
+        print(textwrap.fill(line, _WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+    for warning in table.reference.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if table.is_busy:
+        typer.echo("warning: The machine was busy before the measurement: speeds are doubtful.", err=True)
+
+
+def _print_grid(names: list[str], rows: list[tuple["Row", list[str]]]) -> None:
+    """Columns as wide as they need to be: who it is to the left, numbers to the right."""
+    who = [[_short(Path(row.artifact).name), row.backend, row.precision] for row, _ in rows]
+    print()
+    lines = [["", "", "", *names], *(head + cells for head, (_, cells) in zip(who, rows, strict=True))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = [
+            cell.ljust(width) if i < len(who[0]) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def _scores(row: "Row") -> list[str]:
+    shares = [f"{100 * value:.2f}" for value in (row.rank1, row.rank5, row.rank10, row.mAP, row.mINP)]
+    return shares + [_points(row.drops[name]) if row.drops else "" for name in ("rank1", "mAP")]
+
+
+def _features_and_speed(row: "Row") -> list[str]:
+    return [
+        f"{row.min_cosine:.6f}",
+        f"{row.mean_cosine:.6f}",
+        f"{row.p50_batch1_ms:.2f}",
+        f"{row.images_per_s:.1f}",
+        f"{row.size_mib:.2f}",
+    ]
+
+
+def _operating_points(row: "Row") -> list[str]:
+    return [f"{100 * point.tpr:.2f} ({point.threshold:.6f})" for point in row.operating_points]
+
+
+def _worst_query(row: "Row") -> list[str]:
+    worst = row.worst_queries[0]
+    ranks = f"{worst.reference_rank} -> {worst.candidate_rank}"
+    return [_short(Path(worst.image).name), ranks, _points(worst.ap_drop)]
+
+
+def _points(drop: float) -> str:
+    """Percentage points with their sign; what rounds to nothing is +0.00."""
+    return f"{round(drop, 2) + 0.0:+.2f}"
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the table, its middle left out."""
+    half = (_NAME_WIDTH - 1) // 2
+    return name if len(name) <= _NAME_WIDTH else f"{name[:half]}…{name[-half:]}"

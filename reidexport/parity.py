@@ -1,0 +1,381 @@
+"""Every artifact on every backend in one table: what each loses against a reference, and how fast it is.
+
+:mod:`reidexport.verification` judges one artifact; this only measures, and leaves nothing out: what cannot run
+stands in the table with the reason.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os.path import commonpath
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+from reidruntime import manifest_from_onnx
+from reidruntime.backends import BackendName, DeviceName
+from reidruntime.manifest import Manifest, Metric, Precision, engine_manifest_path, manifest_from_json
+from reidruntime.session import Session, open_session
+from reidruntime.tensorrt_library import first_gpu
+
+from reidexport.datasets.records import Dataset
+from reidexport.distances import Floats, row_lengths
+from reidexport.errors import ArtifactError, GpuError, InputError, NotInstalledError
+from reidexport.evaluation import Evaluation, evaluate
+from reidexport.machine import machine_info, package_versions
+from reidexport.opening import kind_of
+from reidexport.progress import ProgressBar, no_progress_bar
+from reidexport.thresholds import OperatingPoint
+from reidexport.timing import bench_session
+
+RunningBackend = Literal["onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt", "tensorrt-rtx"]
+
+NUM_WORST = 5
+_LATENCY_SECONDS = 2.0
+_BUSY_SHARE = 0.3  # of the cores, as in reidexport.timing
+
+_PLACES: dict[RunningBackend, tuple[BackendName, DeviceName]] = {
+    "onnxruntime": ("onnxruntime", "cpu"),
+    "onnxruntime-cuda": ("onnxruntime", "cuda"),
+    "openvino": ("openvino", "cpu"),
+    "tensorrt": ("tensorrt", "cuda"),
+    "tensorrt-rtx": ("tensorrt-rtx", "cuda"),
+}
+
+
+class _Record(BaseModel):
+    """A part of the file that a table is kept in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class WorstQuery(_Record):
+    """A query that lost average precision.
+
+    Attributes:
+        image: its path in the data set.
+        reference_rank: of its first match, from 1.
+        candidate_rank: likewise.
+        ap_drop: percentage points.
+    """
+
+    image: str
+    reference_rank: int
+    candidate_rank: int
+    ap_drop: float
+
+
+class Row(_Record):
+    """One artifact on one backend; accuracies are fractions.
+
+    Attributes:
+        artifact: its path, as it was given.
+        runtime: the session's description.
+        drops: of rank1 to mINP, the reference's less this one's, in percentage points; none in the reference.
+        min_cosine: of any image's feature with the reference's.
+        mean_cosine: of all images.
+        worst_queries: those that lost most average precision, if any lost some.
+        p50_batch1_ms: the network alone.
+        images_per_s: from files to features, during the evaluation.
+        operating_points: see :class:`reidexport.thresholds.VerificationRoc`.
+        roc: ``fpr`` and ``tpr`` of it.
+        warnings: of it.
+    """
+
+    artifact: str
+    manifest_sha256: str
+    backend: str
+    precision: Precision
+    runtime: str
+    size_mib: float
+    layer_precisions: dict[str, int]
+    rank1: float
+    rank5: float
+    rank10: float
+    mAP: float
+    mINP: float
+    drops: dict[str, float]
+    min_cosine: float
+    mean_cosine: float
+    worst_queries: tuple[WorstQuery, ...]
+    p50_batch1_ms: float
+    images_per_s: float
+    operating_points: tuple[OperatingPoint, ...]
+    roc: dict[Literal["fpr", "tpr"], tuple[float, ...]]
+    warnings: tuple[str, ...]
+
+
+class NotRun(_Record):
+    """An artifact that a backend cannot run, and why."""
+
+    artifact: str
+    backend: str
+    reason: str
+
+
+class Parity(_Record):
+    """The table; ``is_busy`` says that other programs were running, so that its speeds are doubtful."""
+
+    kind: Literal["parity"] = "parity"
+    dataset: str
+    metric: Metric
+    reference: Row
+    rows: tuple[Row, ...]
+    not_run: tuple[NotRun, ...]
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    is_busy: bool
+
+
+@dataclass(frozen=True)
+class Task:
+    """An artifact to be run by a backend."""
+
+    artifact: Path
+    manifest: Manifest
+    backend: RunningBackend
+
+    def is_done_by(self, row: Row) -> bool:
+        """Whether a row is this artifact, unchanged, on this backend."""
+        return self.is_place_of(row) and row.manifest_sha256 == self.manifest.sha256
+
+    def is_place_of(self, row: Row) -> bool:
+        """Whether a row is this file, perhaps in an older version, on this backend."""
+        return (row.artifact, row.backend) == (str(self.artifact), self.backend)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One session on the data set."""
+
+    evaluation: Evaluation
+    feats: Floats
+    p50_batch1_ms: float
+
+
+def tasks_from_artifacts(
+    artifacts: Sequence[Path], backends: Sequence[RunningBackend] = ()
+) -> tuple[Task, ...]:
+    """Pair every artifact with the backends that are to run it.
+
+    Args:
+        artifacts: ONNX files and TensorRT plans, each once.
+        backends: those to take; default: ``tensorrt`` for a plan, and for an ONNX file ``onnxruntime`` and
+            ``openvino``, with a GPU also ``onnxruntime-cuda`` and ``tensorrt-rtx``.
+
+    Raises:
+        ArtifactError: a file is missing, or neither an ONNX file with a manifest nor a plan with one beside it.
+        InputError: there is no artifact, or one is named twice.
+    """
+    if not artifacts or len(set(artifacts)) < len(artifacts):
+        raise InputError(f"Expected artifacts, each once, got {', '.join(map(str, artifacts)) or 'none'}.")
+    cpu_and_gpu: tuple[RunningBackend, ...] = ("onnxruntime", "openvino")
+    if first_gpu():
+        cpu_and_gpu += ("onnxruntime-cuda", "tensorrt-rtx")
+    tasks = []
+    for artifact in artifacts:
+        manifest = _manifest_of(artifact)
+        default: tuple[RunningBackend, ...] = ("tensorrt",) if manifest.engine else cpu_and_gpu
+        tasks += [Task(artifact, manifest, backend) for backend in dict.fromkeys(backends or default)]
+    return tuple(tasks)
+
+
+def measure_parity(
+    reference: Session,
+    reference_file: Path,
+    tasks: Sequence[Task],
+    dataset: Dataset,
+    *,
+    metric: Metric | None = None,
+    threads: int | None = None,
+    finished: Parity | None = None,
+    keep: Callable[[Parity], None] | None = None,
+    progress_bar: ProgressBar = no_progress_bar,
+) -> Parity:
+    """Measure a reference, and every task against it.
+
+    Args:
+        reference: what the artifacts must answer like, opened.
+        reference_file: where it was opened from.
+        tasks: from :func:`tasks_from_artifacts`.
+        dataset: every row embeds its queries and its gallery.
+        metric: of ranks and thresholds; default: the reference's.
+        threads: of every network; default: the CPUs this process may use.
+        finished: an earlier table to go on with. Its rows stay, and tasks among them are not run again unless
+            the artifact has changed.
+        keep: called with the table so far after the reference and after every task.
+        progress_bar: shown for each of them.
+
+    Raises:
+        InputError: an artifact's features are not of the reference's kind or length, ``finished`` is of another
+            reference, data set or metric, or the reference's own features are not finite.
+        ImageError: an image cannot be read.
+    """
+    metric = metric or reference.manifest.metric
+    for task in tasks:
+        _check_comparable(task, reference.manifest)
+    if finished:
+        _check_same(finished, reference.manifest, dataset.name, metric)
+    rows = finished.rows if finished else ()
+    pending = [task for task in tasks if not any(task.is_done_by(row) for row in rows)]
+    if finished and not pending:
+        return finished
+    machine = machine_info()
+    is_busy = (machine["load_average"] or 0) >= _BUSY_SHARE * machine["cores"]
+    expected = _measured(reference, f"{reference_file.name}, reference", dataset, metric, progress_bar)
+    table = Parity(
+        dataset=dataset.name,
+        metric=metric,
+        reference=_row(reference_file, reference.backend, expected, None),
+        rows=tuple(row for row in rows if not any(task.is_place_of(row) for task in pending)),
+        not_run=(),
+        machine=dict(machine),
+        versions=package_versions(),
+        is_busy=is_busy or (finished is not None and finished.is_busy),
+    )
+    if keep:
+        keep(table)
+    for task in pending:
+        answer = _run(task, dataset, metric, threads, expected, progress_bar)
+        where = "rows" if isinstance(answer, Row) else "not_run"
+        table = table.model_copy(update={where: (*getattr(table, where), answer)})
+        if keep:
+            keep(table)
+    return table
+
+
+def parity_from_json(path: Path) -> Parity:
+    """Read the table that ``reidexport parity --json`` keeps.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    try:
+        return Parity.model_validate_json(path.read_text())
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: not a table of this version of reidexport parity. Start anew without --resume."
+        ) from error
+
+
+def _manifest_of(artifact: Path) -> Manifest:
+    kind = kind_of(artifact)
+    if kind == "checkpoint":
+        raise ArtifactError(
+            f"{artifact}: neither ONNX nor a TensorRT plan. Export it: reidexport onnx {artifact}"
+        )
+    if kind == "onnx":
+        manifest = manifest_from_onnx(artifact)
+        if manifest is None:
+            raise ArtifactError(f"{artifact}: carries no manifest. Measure it with reidexport eval.")
+        return manifest
+    beside = engine_manifest_path(artifact)
+    if not beside.is_file():
+        raise ArtifactError(f"{artifact}: its manifest {beside.name} is not beside it. Copy both files.")
+    return manifest_from_json(beside.read_text(), str(beside))
+
+
+def _check_comparable(task: Task, reference: Manifest) -> None:
+    for what in ("feature", "normalized", "flip"):
+        found, expected = getattr(task.manifest, what), getattr(reference, what)
+        if found != expected:
+            raise InputError(
+                f"{task.artifact} is not comparable: its {what} is {found}, the reference's {expected}."
+            )
+    length, wanted = task.manifest.output.shape[-1], reference.output.shape[-1]
+    if length != wanted:
+        raise InputError(
+            f"{task.artifact} is not comparable: its features have {length} values, the reference's {wanted}."
+        )
+
+
+def _check_same(finished: Parity, reference: Manifest, dataset: str, metric: Metric) -> None:
+    pairs = (
+        ("reference", finished.reference.manifest_sha256[:12], reference.sha256[:12]),
+        ("data set", finished.dataset, dataset),
+        ("metric", finished.metric, metric),
+    )
+    for what, before, now in pairs:
+        if before != now:
+            raise InputError(
+                f"The table to go on with has another {what}: {before}, now {now}. Start anew without --resume."
+            )
+
+
+def _run(
+    task: Task,
+    dataset: Dataset,
+    metric: Metric,
+    threads: int | None,
+    expected: _Measured,
+    progress_bar: ProgressBar,
+) -> Row | NotRun:
+    backend, device = _PLACES[task.backend]
+    title = f"{task.artifact.name}, {task.backend}"
+    try:
+        with open_session(task.artifact, backend=backend, device=device, threads=threads) as session:
+            found = _measured(session, title, dataset, metric, progress_bar)
+    except (InputError, NotInstalledError, GpuError) as error:
+        return NotRun(artifact=str(task.artifact), backend=task.backend, reason=str(error))
+    return _row(task.artifact, task.backend, found, expected)
+
+
+def _measured(
+    session: Session, title: str, dataset: Dataset, metric: Metric, progress_bar: ProgressBar
+) -> _Measured:
+    latency = bench_session(session, (1,), seconds_per_batch=_LATENCY_SECONDS).batches[0].p50_ms
+    with progress_bar(title, len(dataset.query) + len(dataset.scored_gallery)) as progress:
+        evaluation = evaluate(session, dataset, metric=metric, progress=progress)
+    return _Measured(evaluation, np.concatenate([evaluation.q_feats, evaluation.g_feats]), latency)
+
+
+def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None) -> Row:
+    """A row of the table, or the reference's, which is compared with nothing."""
+    evaluation = found.evaluation
+    cosines = _cosines(found.feats, expected.feats) if expected else np.ones(1)
+    scores = evaluation.metrics.as_dict()
+    wanted = expected.evaluation.metrics.as_dict() if expected else {}
+    return Row.model_validate(
+        {
+            "artifact": str(file),
+            "manifest_sha256": evaluation.manifest.sha256,
+            "backend": backend,
+            "precision": evaluation.manifest.precision,
+            "runtime": evaluation.runtime,
+            "size_mib": round(file.stat().st_size / 2**20, 2),
+            "layer_precisions": evaluation.manifest.layer_precisions,
+            **scores,
+            "drops": {name: 100 * (value - scores[name]) for name, value in wanted.items()},
+            "min_cosine": float(cosines.min()),
+            "mean_cosine": float(cosines.mean()),
+            "worst_queries": _worst_queries(evaluation, expected.evaluation) if expected else (),
+            "p50_batch1_ms": found.p50_batch1_ms,
+            "images_per_s": len(found.feats) / evaluation.embedding_seconds,
+            **evaluation.roc().as_json(),
+        }
+    )
+
+
+def _cosines(a: Floats, b: Floats) -> npt.NDArray[np.float64]:
+    """Row by row; of a row of zeros 0."""
+    products = np.einsum("nd,nd->n", a, b, dtype=np.float64)
+    cosines: npt.NDArray[np.float64] = products / np.maximum(
+        row_lengths(a) * row_lengths(b), np.finfo(np.float64).tiny
+    )
+    return cosines
+
+
+def _worst_queries(found: Evaluation, expected: Evaluation) -> tuple[WorstQuery, ...]:
+    drops = np.nan_to_num(expected.metrics.average_precisions - found.metrics.average_precisions)
+    worst = [i for i in np.argsort(-drops, kind="stable")[:NUM_WORST] if drops[i] > 0]
+    folder = commonpath([record.path.parent for record in (*found.query, *found.gallery)])
+    return tuple(
+        WorstQuery(
+            image=found.query[i].path.relative_to(folder).as_posix(),
+            reference_rank=int(expected.metrics.first_match_ranks[i]),
+            candidate_rank=int(found.metrics.first_match_ranks[i]),
+            ap_drop=float(100 * drops[i]),
+        )
+        for i in worst
+    )

@@ -1,0 +1,310 @@
+"""One table of artifacts and backends: what is in it, what is not and why, and going on with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from reidruntime import open_session
+from reidruntime.session import Session
+
+from reidexport.datasets import Dataset
+from reidexport.errors import ArtifactError, InputError
+from reidexport.evaluation import evaluate
+from reidexport.opening import open_any
+from reidexport.parity import Parity, Task, measure_parity, parity_from_json, tasks_from_artifacts
+from tests.conftest import Exported, Run
+
+SCORES = ("rank1", "rank5", "rank10", "mAP", "mINP")
+
+
+@pytest.fixture(autouse=True)
+def short_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency is measured as ever, but briefly."""
+    monkeypatch.setattr("reidexport.parity._LATENCY_SECONDS", 0.05)
+
+
+@pytest.fixture(scope="module")
+def damaged(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The FP32 file with drawn weights in one of its layers, and its manifest as before."""
+    model = onnx.load(exported.onnx)
+    weight = next(t for t in model.graph.initializer if t.dims and len(t.dims) == 4 and t.dims[0] == 512)
+    drawn = np.random.default_rng(0).normal(0, 0.1, weight.dims).astype("f4")
+    weight.CopyFrom(numpy_helper.from_array(drawn, weight.name))
+    path = tmp_path_factory.mktemp("damaged") / "damaged.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def measure(exported: Exported, artifacts: list[Path], dataset: Dataset, **options: Any) -> Parity:
+    """``measure_parity`` on ONNX Runtime against the checkpoint."""
+    backends = options.pop("backends", ("onnxruntime",))
+    with open_any(exported.checkpoint) as reference:
+        tasks = tasks_from_artifacts(artifacts, backends)
+        return measure_parity(reference, exported.checkpoint, tasks, dataset, **options)
+
+
+def per_query(feats: NDArray[Any], dataset: Dataset, query: int) -> tuple[float, int]:
+    """AP and first-match rank of one query by sorting its gallery."""
+    unit = feats / np.linalg.norm(feats, axis=1, keepdims=True)
+    record, num_query = dataset.query[query], len(dataset.query)
+    distances = 1 - unit[num_query:].astype("f8") @ unit[query].astype("f8")
+    ranked = [dataset.scored_gallery[i] for i in np.argsort(distances, kind="stable")]
+    ranked = [g for g in ranked if (g.pid, g.camid) != (record.pid, record.camid)]
+    hits = [rank for rank, g in enumerate(ranked, start=1) if g.pid == record.pid]
+    return float(np.mean([found / rank for found, rank in enumerate(hits, start=1)])), hits[0]
+
+
+def test_every_artifact_is_measured_on_every_backend(exported: Exported, drawn_dataset: Dataset) -> None:
+    """Rows hold the scores of an evaluation, and drops, cosines and speeds, in the order of the tasks."""
+    backends = ("onnxruntime", "openvino")
+    table = measure(exported, [exported.onnx, exported.fp16], drawn_dataset, backends=backends)
+    assert [(row.artifact, row.backend, row.precision) for row in table.rows] == [
+        (str(path), backend, precision)
+        for path, precision in ((exported.onnx, "fp32"), (exported.fp16, "fp16"))
+        for backend in backends
+    ]
+    assert (table.kind, table.dataset, table.metric, table.not_run) == ("parity", "drawn", "cosine", ())
+    reference = table.reference
+    assert (reference.artifact, reference.backend) == (str(exported.checkpoint), "torch")
+    assert (reference.drops, reference.min_cosine, reference.worst_queries) == ({}, 1.0, ())
+    for row in table.rows:
+        with open_session(
+            exported.onnx if row.precision == "fp32" else exported.fp16, backend=row.backend
+        ) as s:
+            result = evaluate(s, drawn_dataset, metric="cosine")
+            assert (row.runtime, row.manifest_sha256) == (s.description, s.manifest.sha256)
+        assert {name: getattr(row, name) for name in SCORES} == pytest.approx(result.metrics.as_dict())
+        assert row.drops == pytest.approx(
+            {name: 100 * (getattr(reference, name) - getattr(row, name)) for name in SCORES}
+        )
+        assert [point.fpr for point in row.operating_points] == [1e-2, 1e-3, 1e-4]
+        assert row.p50_batch1_ms > 0 and row.images_per_s > 0
+        assert row.warnings == result.roc().warnings
+    fp32, fp16 = table.rows[0], table.rows[2]
+    assert 1 - 1e-6 < fp32.min_cosine <= fp32.mean_cosine < 1 + 1e-6
+    assert 0.999 < fp16.min_cosine < fp32.min_cosine
+    assert fp16.size_mib == pytest.approx(exported.fp16.stat().st_size / 2**20, abs=0.01)
+
+
+def test_worst_queries_are_those_that_lost_most(
+    exported: Exported, damaged: Path, drawn_dataset: Dataset
+) -> None:
+    """A damaged artifact: rows name the five queries with the largest loss of AP, found by sorting."""
+    row = measure(exported, [damaged], drawn_dataset).rows[0]
+    paths = [record.path for record in (*drawn_dataset.query, *drawn_dataset.scored_gallery)]
+    with (
+        open_any(exported.checkpoint) as reference,
+        open_session(damaged, backend="onnxruntime") as candidate,
+    ):
+        expected, found = reference.embed(paths), candidate.embed(paths)
+    lost = []
+    for i, record in enumerate(drawn_dataset.query):
+        (before, old_rank), (after, new_rank) = (per_query(f, drawn_dataset, i) for f in (expected, found))
+        lost.append((100 * (before - after), f"query/{record.path.name}", old_rank, new_rank))
+    lost = sorted((item for item in lost if item[0] > 0), reverse=True)
+    assert len(lost) > 5
+    assert [worst.ap_drop for worst in row.worst_queries] == pytest.approx([item[0] for item in lost[:5]])
+    names = {item[1]: item for item in lost}
+    for worst in row.worst_queries:
+        drop, _, old_rank, new_rank = names[worst.image]
+        assert (worst.reference_rank, worst.candidate_rank) == (old_rank, new_rank)
+        assert worst.ap_drop == pytest.approx(drop)
+    cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(expected, found, strict=True)]
+    assert row.min_cosine == pytest.approx(min(cosines), abs=1e-5)
+    assert row.mean_cosine == pytest.approx(np.mean(cosines), abs=1e-5)
+
+
+def test_what_cannot_run_says_why(
+    exported: Exported, drawn_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend that refuses an artifact, and one that answers NaN, become reasons; the others go on."""
+
+    class NanBackend:
+        def __init__(self, backend: Any) -> None:
+            self.backend = backend
+
+        def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+            return np.full_like(self.backend.run(batch), np.nan)
+
+        def describe(self) -> str:
+            return "nan"
+
+    def open_broken(artifact: Path, **options: Any) -> Session:
+        session = open_session(artifact, **options)
+        if artifact == exported.fp16:
+            session = Session(session.manifest, session.backend, NanBackend(session._network), 1)
+        return session
+
+    monkeypatch.setattr("reidexport.parity.open_session", open_broken)
+    table = measure(
+        exported, [exported.fp16, exported.onnx], drawn_dataset, backends=("tensorrt", "onnxruntime")
+    )
+    assert [row.artifact for row in table.rows] == [str(exported.onnx)]
+    refused, broken, _ = table.not_run
+    assert (refused.artifact, refused.backend) == (str(exported.fp16), "tensorrt")
+    assert "TensorRT runs engines. Build one" in refused.reason
+    assert (broken.artifact, broken.backend) == (str(exported.fp16), "onnxruntime")
+    assert "The features of 54 of 54 images are NaN or infinite" in broken.reason
+
+
+def test_a_table_is_gone_on_with(exported: Exported, drawn_dataset: Dataset, tmp_path: Path) -> None:
+    """After an interruption finished rows stay, as they are; a changed artifact is measured again."""
+    kept: list[Parity] = []
+
+    def stop_after_first_row(table: Parity) -> None:
+        kept.append(table)
+        if table.rows:
+            raise KeyboardInterrupt
+
+    artifacts = [exported.onnx, exported.fp16]
+    with pytest.raises(KeyboardInterrupt):
+        measure(exported, artifacts, drawn_dataset, keep=stop_after_first_row)
+    assert [len(table.rows) for table in kept] == [0, 1]
+    file = tmp_path / "parity.json"
+    file.write_text(json.dumps(kept[-1].model_dump(mode="json")))
+    finished = parity_from_json(file)
+    assert finished == kept[-1]
+    whole = measure(exported, artifacts, drawn_dataset, finished=finished)
+    assert whole.rows[0] == finished.rows[0]
+    assert [row.artifact for row in whole.rows] == [str(path) for path in artifacts]
+    assert measure(exported, artifacts, drawn_dataset, finished=whole) is whole
+    stale = whole.rows[0].model_copy(update={"manifest_sha256": "0" * 64})
+    again = measure(
+        exported, artifacts, drawn_dataset, finished=whole.model_copy(update={"rows": (stale, whole.rows[1])})
+    )
+    assert again.rows[0] == whole.rows[1]
+    assert again.rows[1].manifest_sha256 == whole.rows[0].manifest_sha256
+
+
+def test_another_table_is_not_gone_on_with(
+    exported: Exported, drawn_dataset: Dataset, tmp_path: Path
+) -> None:
+    """A table of another reference, data set or metric is refused, and so is a file that is no table."""
+    table = measure(exported, [exported.onnx], drawn_dataset)
+    other = table.reference.model_copy(update={"manifest_sha256": "0" * 64})
+    for update, message in (
+        ({"reference": other}, "another reference: 000000000000, now "),
+        ({"dataset": "msmt17"}, "another data set: msmt17, now drawn"),
+        ({"metric": "euclidean"}, "another metric: euclidean, now cosine"),
+    ):
+        with pytest.raises(InputError, match=f"{message}.*Start anew without --resume"):
+            measure(exported, [exported.onnx], drawn_dataset, finished=table.model_copy(update=update))
+    file = tmp_path / "other.json"
+    file.write_text('{"kind": "benchmark"}')
+    with pytest.raises(InputError, match=r"other\.json: not a table of this version of reidexport parity"):
+        parity_from_json(file)
+
+
+def test_artifacts_are_checked_before_anything_runs(exported: Exported, tmp_path: Path) -> None:
+    """A missing file, a checkpoint, a foreign ONNX file, a plan alone and a name given twice are refused at once."""
+    foreign, plan = tmp_path / "foreign.onnx", tmp_path / "model.engine"
+    model = onnx.load(exported.onnx)
+    del model.metadata_props[:]
+    onnx.save(model, foreign)
+    plan.write_bytes(b"plan")
+    for path, message in (
+        (tmp_path / "lost.onnx", "there is no such file"),
+        (exported.checkpoint, "neither ONNX nor a TensorRT plan. Export it: reidexport onnx"),
+        (foreign, "carries no manifest. Measure it with reidexport eval"),
+        (plan, "its manifest model.engine.json is not beside it"),
+    ):
+        with pytest.raises(ArtifactError, match=message):
+            tasks_from_artifacts([exported.onnx, path])
+    with pytest.raises(InputError, match=r"Expected artifacts, each once, got .*small\.onnx, .*small\.onnx"):
+        tasks_from_artifacts([exported.onnx, exported.onnx])
+    with pytest.raises(InputError, match="each once, got none"):
+        tasks_from_artifacts([])
+
+
+def test_backends_are_those_that_suit_the_artifact(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ONNX file runs on both CPU backends, with a GPU also there; backends that are asked for are all tried."""
+    monkeypatch.setattr("reidexport.parity.first_gpu", lambda: None)
+    assert [task.backend for task in tasks_from_artifacts([exported.onnx])] == ["onnxruntime", "openvino"]
+    monkeypatch.setattr("reidexport.parity.first_gpu", lambda: "a GPU")
+    found = [task.backend for task in tasks_from_artifacts([exported.onnx])]
+    assert found == ["onnxruntime", "openvino", "onnxruntime-cuda", "tensorrt-rtx"]
+    asked = tasks_from_artifacts([exported.onnx], ["tensorrt", "openvino", "tensorrt"])
+    assert [task.backend for task in asked] == ["tensorrt", "openvino"]
+
+
+def test_features_of_another_kind_are_not_compared(exported: Exported, drawn_dataset: Dataset) -> None:
+    """f_t against f_i, and another length, are refused before anything runs, with both named."""
+    task = tasks_from_artifacts([exported.onnx])[0]
+    with open_any(exported.checkpoint, feature="f_t") as reference:
+        with pytest.raises(
+            InputError, match=r"small\.onnx is not comparable: its feature is f_i, the ref.* f_t"
+        ):
+            measure_parity(reference, exported.checkpoint, [task], drawn_dataset)
+    output = task.manifest.output.model_copy(update={"shape": (None, 7)})
+    shorter = Task(task.artifact, task.manifest.model_copy(update={"output": output}), task.backend)
+    with open_any(exported.checkpoint) as reference:
+        with pytest.raises(InputError, match="its features have 7 values, the reference's 512"):
+            measure_parity(reference, exported.checkpoint, [shorter], drawn_dataset)
+
+
+def test_the_command_prints_one_table_and_keeps_it(
+    run: Run, exported: Exported, damaged: Path, drawn_dataset: Dataset, tmp_path: Path
+) -> None:
+    """What is printed is narrow, names every artifact and reason, and is what --json holds; --resume adds to it."""
+    file, root = tmp_path / "parity.json", drawn_dataset.query[0].path.parents[1]
+    common = ("--data", root, "--json", file, "--backend", "onnxruntime")
+    done = run("parity", exported.checkpoint, exported.fp16, *common)
+    assert done.returncode == 0, done.stderr
+    done = run(
+        "parity", exported.checkpoint, exported.fp16, damaged, *common, "--backend", "tensorrt", "--resume"
+    )
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 110
+    table = parity_from_json(file)
+    assert [Path(row.artifact).name for row in table.rows] == ["small_fp16.onnx", "damaged.onnx"]
+    damaged_row = table.rows[1]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("damaged.onnx"))
+    scores = (damaged_row.rank1, damaged_row.rank5, damaged_row.rank10, damaged_row.mAP, damaged_row.mINP)
+    drops = [f"{damaged_row.drops[name]:+.2f}" for name in ("rank1", "mAP")]
+    assert line.split() == [
+        "damaged.onnx",
+        "onnxruntime",
+        "fp32",
+        *(f"{100 * score:.2f}" for score in scores),
+        *drops,
+    ]
+    assert Path(damaged_row.worst_queries[0].image).name in done.stdout
+    assert "not run: small_fp16.onnx, tensorrt: " in done.stdout
+    assert all(f"warning: {warning}" in done.stderr for warning in table.reference.warnings)
+    content = json.loads(file.read_text())
+    assert {
+        "kind",
+        "dataset",
+        "metric",
+        "reference",
+        "rows",
+        "not_run",
+        "machine",
+        "versions",
+        "is_busy",
+    } == set(content)
+    assert [item["backend"] for item in content["not_run"]] == ["tensorrt", "tensorrt"]
+
+
+def test_the_command_refuses_what_it_cannot_do(
+    run: Run, exported: Exported, drawn_dataset: Dataset, tmp_path: Path
+) -> None:
+    """--resume without a file, an unknown backend and a table without a row end with status 2 and the reason."""
+    root = drawn_dataset.query[0].path.parents[1]
+    done = run("parity", exported.checkpoint, exported.onnx, "--data", root, "--resume")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--resume goes on with a table in a file: give --json FILE too" in done.stderr
+    done = run("parity", exported.checkpoint, exported.onnx, "--data", root, "--backend", "tensorflow")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--backend 'tensorflow': expected one of onnxruntime, onnxruntime-cuda, openvino" in done.stderr
+    done = run("parity", exported.checkpoint, exported.onnx, "--data", root, "--backend", "tensorrt")
+    assert done.returncode == 2
+    assert "not run: small.onnx, tensorrt: " in done.stdout
+    assert "None of the artifacts could be run; the reasons are above" in done.stderr
