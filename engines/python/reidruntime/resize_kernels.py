@@ -73,10 +73,16 @@ def double_bilinear(image, out):  # type: ignore[no-untyped-def]
         for c in range(3):
             wide[new, c] = rows[y, c]
             wide[new, 2 * length - 3 + c] = rows[y, length - 3 + c]
-        for i in range(0, length - 3, 3):
-            for c in range(3):
-                wide[new, 2 * i + 3 + c] = near_left[i + c]
-                wide[new, 2 * i + 6 + c] = near_right[i + c]
+        for x in range(
+            image.shape[1] - 1
+        ):  # written out: as a loop over channels it takes three times as long
+            i, o = 3 * x, 6 * x + 3
+            wide[new, o] = near_left[i]
+            wide[new, o + 1] = near_left[i + 1]
+            wide[new, o + 2] = near_left[i + 2]
+            wide[new, o + 3] = near_right[i]
+            wide[new, o + 4] = near_right[i + 1]
+            wide[new, o + 5] = near_right[i + 2]
         if y == 0:
             doubled[0] = wide[new]
             continue
