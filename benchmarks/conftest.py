@@ -184,7 +184,7 @@ def compare(benchmark: BenchmarkFixture, rows: list[Row], quick: bool) -> Callab
             time.sleep(_PAUSE_S)
 
         before = cpu_use()
-        benchmark.pedantic(
+        benchmark.pedantic(  # type: ignore[no-untyped-call]
             lambda: turns["reidexport"].append(measure(ours)),
             setup=peers_turn,
             rounds=min(rounds, 2) if quick else rounds,

@@ -65,6 +65,8 @@ def _opened(side: str, artifact: Path, backend: str, checkpoint: list[str]) -> A
         from reidexport import GraphOptions, load_checkpoint
 
         facts = manifest_from_onnx(artifact)
+        if facts is None:
+            raise ValueError(f"{artifact} carries no manifest.")
         options = GraphOptions(feature=facts.feature, normalize=facts.normalized, flip=facts.flip)
         return peers.torch_eager(load_checkpoint(checkpoint[0]), options)
     from reidruntime import open_session

@@ -71,7 +71,8 @@ def torch_network(checkpoint: Any, options: Any) -> Callable[[Any], Any]:
                 found = (found + model(images.flip(3))[which]) / 2
             if options.normalize:
                 found = torch.nn.functional.normalize(found)
-        return found.cpu()
+        answer: torch.Tensor = found.cpu()
+        return answer
 
     return features
 
