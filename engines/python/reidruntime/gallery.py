@@ -40,7 +40,8 @@ from reidruntime.int8_scan import MAX_DIM
 from reidruntime.manifest import Manifest, Metric
 from reidruntime.projection_scan import ProjectedRows
 from reidruntime.session import default_threads
-from reidruntime.topk import Neighbours, nearest
+from reidruntime.topk import Neighbours, Prepared, nearest
+from reidruntime.topk_torch import DeviceRows, import_torch
 
 __all__ = ["UNLABELLED", "Gallery", "LabelledRows", "Scan", "gallery_from_manifest", "load_gallery"]
 
@@ -75,6 +76,7 @@ class Gallery:
         metric: Metric = "cosine",
         manifest_sha256: str | None = None,
         threads: int | None = None,
+        device: str | None = None,
     ) -> None:
         """An empty gallery.
 
@@ -84,9 +86,12 @@ class Gallery:
             manifest_sha256: ``Manifest.sha256`` of the artifact, where it is known; then nothing of another artifact
                 can be added or searched for.
             threads: for searching; default: the CPUs that this process may use.
+            device: ``cuda`` or ``cuda:NUMBER``, to look through the rows there by torch, where they are kept as far as
+                they fit (``cpu`` is torch's too); default: without torch. The answer is the same.
 
         Raises:
             InputError: an argument is out of its range.
+            NotInstalledError: there is no torch or GPU for the device.
         """
         check_dim_and_metric(dim, metric)
         self.dim = dim
@@ -95,12 +100,16 @@ class Gallery:
         self._threads = default_threads() if threads is None else threads
         if self._threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}.")
+        if device is not None:
+            import_torch(device)
+        self._device = device
         self._parts: list[Features] = []
         self._lengths = np.empty(0, np.float64)
         self._pids = np.empty(0, np.int64)
         self._camids = np.empty(0, np.int64)
         self._paths: list[str] = []
         self._coded: list[CodedBlock] | None = None
+        self._on_device: DeviceRows | None = None
         self._projected: ProjectedRows | None = None
         self._is_projected = False
         self._read_from: tuple[Path, str] | None = None
@@ -206,7 +215,7 @@ class Gallery:
         self._parts = [part if share.all() else part[share] for part, share in parts if share.any()]
         self._lengths, self._pids, self._camids = self._lengths[kept], self._pids[kept], self._camids[kept]
         self._paths = list(compress(self._paths, kept))
-        self._coded = None
+        self._coded = self._on_device = None
         self._is_projected = False
         return len(kept) - int(np.count_nonzero(kept))
 
@@ -236,7 +245,8 @@ class Gallery:
             scan: what to look through first; the answer is the same. ``"projection"``: the rows in the few directions
                 that matter, where there are such (at most a third of their memory, made by the first such
                 search); ``"int8"``: 7-bit copies (a quarter; needs ONNX Runtime); ``"float32"``: the rows themselves;
-                ``"auto"``: the projection where it is there or many queries will pay for it, else the rows.
+                ``"auto"``: the rows on the gallery's device; where it has none, the projection where it is there or
+                many queries will pay for it, else the rows.
             manifest_sha256: of the artifact that made the queries; None leaves the check to the caller.
 
         Returns:
@@ -299,15 +309,18 @@ class Gallery:
             size += len(self._parts[first])
         self._parts[first:] = [np.concatenate([*self._parts[first:], rows])]
         self._lengths = np.concatenate([self._lengths, lengths])
-        self._coded = None
+        self._coded = self._on_device = None
         self._is_projected = False
 
     def _rows(self) -> GalleryRows:
         return GalleryRows(self._parts, self._lengths)
 
-    def _prepared(self, scan: Scan, num_query: int) -> ProjectedRows | list[CodedBlock] | None:
+    def _prepared(self, scan: Scan, num_query: int) -> Prepared | None:
         if scan == "int8":
             return self._coded_blocks()
+        if scan == "auto" and self._device is not None:
+            self._on_device = self._on_device or DeviceRows(self._rows(), self._device)
+            return self._on_device
         is_worth_it = self._is_projected or (num_query >= _MANY_QUERIES and len(self) >= _LARGE_GALLERY)
         return self._projected_rows() if scan == "projection" or (scan == "auto" and is_worth_it) else None
 
@@ -363,14 +376,17 @@ def gallery_from_manifest(manifest: Manifest) -> Gallery:
     return Gallery(manifest.architecture.feature_dim, metric=manifest.metric, manifest_sha256=manifest.sha256)
 
 
-def load_gallery(path: str | Path, *, verify: bool = True, threads: int | None = None) -> Gallery:
+def load_gallery(
+    path: str | Path, *, verify: bool = True, threads: int | None = None, device: str | None = None
+) -> Gallery:
     """Open what :meth:`Gallery.save` wrote; the embeddings stay on the disk, mapped into memory.
 
     Args:
         path: the file.
         verify: compare the checksum of the embeddings too, which reads them once; labels and header are always
             checked.
-        threads: as for :class:`Gallery`.
+        threads: as for :class:`Gallery`, and
+        device: likewise.
 
     Raises:
         InputError: the file is missing, no gallery, or damaged.
@@ -378,7 +394,11 @@ def load_gallery(path: str | Path, *, verify: bool = True, threads: int | None =
     content, identity = read_gallery(Path(path), verify=verify)
     embeddings = content.parts[0]
     gallery = Gallery(
-        embeddings.shape[1], metric=content.metric, manifest_sha256=content.manifest_sha256, threads=threads
+        embeddings.shape[1],
+        metric=content.metric,
+        manifest_sha256=content.manifest_sha256,
+        threads=threads,
+        device=device,
     )
     if len(embeddings):
         gallery._parts = [embeddings]

@@ -5,7 +5,7 @@ promising of them leaves fewer; their distances are then summed in float64. The 
 nor the BLAS, nor the threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import repeat
@@ -24,6 +24,9 @@ from reidruntime.topk_scan import (
     lowest_scores,
     projected_candidates,
 )
+from reidruntime.topk_torch import DeviceRows
+
+Prepared = ProjectedRows | DeviceRows | Sequence[CodedBlock]
 
 _MAX_QUERIES_AT_ONCE = 4096
 _CANDIDATES_BYTES = 2**27
@@ -42,9 +45,7 @@ class Neighbours(NamedTuple):
     distances: Features
 
 
-def nearest(
-    question: Question, threads: int, prepared: ProjectedRows | Sequence[CodedBlock] | None = None
-) -> Neighbours:
+def nearest(question: Question, threads: int, prepared: Prepared | None = None) -> Neighbours:
     """The k nearest rows of each query that it may find; equal distances in the order of the rows.
 
     The distance is 1 - cosine similarity, or the squared Euclidean distance. The cosine and the squared distance are
@@ -53,8 +54,8 @@ def nearest(
     Args:
         question: queries, gallery, k, metric and filters.
         threads: of everything but the float32 product, which has those of NumPy's BLAS.
-        prepared: ``gallery.projected()`` or ``gallery.coded_blocks()``, to scan these first; None to scan the rows
-            themselves.
+        prepared: ``gallery.projected()``, ``gallery.coded_blocks()`` or the rows on a device, to scan these first; None
+            to scan the rows themselves.
     """
     num_query, width = len(question.queries), min(question.k, len(question.gallery.lengths))
     indices = np.full((num_query, question.k), -1, np.int64)
@@ -72,13 +73,15 @@ def nearest(
     return Neighbours(indices, distances)
 
 
-def _candidates(
-    question: Question, threads: int, prepared: ProjectedRows | Sequence[CodedBlock] | None
-) -> list[Ints]:
+def _candidates(question: Question, threads: int, prepared: Prepared | None) -> list[Ints]:
     """The rows to look at closely: by the prepared scan, where that leaves too many by the float32 one, else all."""
-    scans = [partial(float32_candidates, threads=threads)]
+    scans: list[Callable[[Question], list[Candidates | None]]] = [
+        partial(float32_candidates, threads=threads)
+    ]
     if isinstance(prepared, ProjectedRows):
         scans.insert(0, partial(projected_candidates, projected=prepared, threads=threads))
+    elif isinstance(prepared, DeviceRows):
+        scans.insert(0, prepared.candidates)
     elif prepared is not None:
         scans.insert(0, partial(int8_candidates, coded=prepared, threads=threads))
     found: list[Ints | None] = [None] * len(question.queries)

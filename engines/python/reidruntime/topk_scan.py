@@ -45,6 +45,15 @@ class _Scores(NamedTuple):
     column_tails: Floats64
 
 
+class Float32Terms(NamedTuple):
+    """What makes scores of float32 inner products: as in :class:`_Scores`."""
+
+    row_scales: Floats64
+    column_scales: Floats64
+    column_offsets: Floats64
+    errors: Floats64
+
+
 class Candidates(NamedTuple):
     """The gallery rows that can be among the k nearest of a query.
 
@@ -57,23 +66,24 @@ class Candidates(NamedTuple):
     highest: Features
 
 
+def float32_terms(question: Question) -> Float32Terms:
+    """An inner product of D terms, however summed, is within ``D * 2**-24`` of the truth, times both lengths."""
+    row_scales, column_scales, column_offsets, longest = _metric_terms(question)
+    q_lengths = _lengths(question.queries) * row_scales
+    errors = _UNIT_ROUNDOFF * question.queries.shape[1] * q_lengths * longest + _rounding(q_lengths, longest)
+    return Float32Terms(row_scales, column_scales, column_offsets, errors)
+
+
 def float32_candidates(question: Question, threads: int) -> list[Candidates | None]:
     """The rows that can be among the k nearest of each query, by blocks of a float32 matrix product.
-
-    An inner product of D terms, however summed, is within ``D * 2**-24`` of the truth, times both lengths.
 
     Returns:
         For each query its rows, in order; None for one that has too many of them for this to be a short cut.
     """
     queries, gallery = question.queries, question.gallery
-    row_scales, column_scales, column_offsets, longest = _metric_terms(question)
-    q_lengths = _lengths(queries) * row_scales
     scores = _Scores(
-        products=_float32_products(queries, gallery),
-        row_scales=row_scales,
-        column_scales=column_scales,
-        column_offsets=column_offsets,
-        errors=_UNIT_ROUNDOFF * queries.shape[1] * q_lengths * longest + _rounding(q_lengths, longest),
+        _float32_products(queries, gallery),
+        *float32_terms(question),
         row_tails=np.zeros(len(queries)),
         column_tails=np.zeros(len(gallery.lengths)),
     )
