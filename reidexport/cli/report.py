@@ -1,0 +1,59 @@
+"""``reidexport report``: results as one HTML page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reidexport.cli import artifact_options as options
+from reidexport.errors import InputError, NotInstalledError
+
+
+def report(
+    results: Annotated[
+        list[Path],
+        typer.Argument(metavar="RESULTS...", help="JSON files of the other commands, or folders of them."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.html", help="The page to write.")],
+    artifact: Annotated[
+        Path | None,
+        typer.Option(metavar="CHECKPOINT|ARTIFACT", help="Also show ranked lists and features by this one."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="ROOT", help="Data set folder for --artifact, or the one that holds it."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which data set, where the folder holds several.")
+    ] = None,
+    backend: options.BackendOption = "auto",
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
+) -> None:
+    """Write results as one HTML page that needs nothing beside it: tables, plots, ranked lists.
+
+    With --artifact and --data the page shows images of the data set: mind its terms before passing it on.
+    """
+    try:
+        from reidexport.report import read_results, write_report
+    except ModuleNotFoundError as error:
+        raise NotInstalledError(f"{error.name} is not installed: pip install 'reidexport[report]'") from error
+    from reidexport.datasets import load_dataset
+    from reidexport.evaluation import evaluate
+    from reidexport.opening import open_any
+    from reidexport.progress import progress_bar
+
+    if (artifact is None) != (data is None):
+        raise InputError("--artifact and --data go together: give both, or neither.")
+    found = read_results(results)
+    evaluation = None
+    if artifact is not None and data is not None:
+        records = load_dataset(data, dataset)
+        total = len(records.query) + len(records.scored_gallery)
+        with (
+            open_any(artifact, backend=backend, device=device, threads=threads) as session,
+            progress_bar("embedding", total) as progress,
+        ):
+            evaluation = evaluate(session, records, progress=progress)
+    write_report(out, found, evaluation, artifact.name if artifact else "")
+    print(out)

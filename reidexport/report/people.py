@@ -1,0 +1,118 @@
+"""Sections about pictures, from an evaluation: ranked lists, and the features in two dimensions."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from reidexport.datasets import ImageRecord
+from reidexport.distances import distmat_from_features, unit_rows
+from reidexport.errors import ImageError
+from reidexport.evaluation import Evaluation
+from reidexport.pictures import person_and_camera
+from reidexport.report.blocks import Plot, Ranking, Section, Thumbnail
+from reidexport.report.plots import NUM_PEOPLE, projection
+
+_NUM_WORST, _NUM_RANDOM, _NUM_RANKS = 6, 6, 10
+_SEED = 0
+_WIDTH_HEIGHT = (64, 128)
+_JPEG_QUALITY = 82
+
+
+def ranked_lists(evaluation: Evaluation, artifact: str) -> Section:
+    """The queries with the lowest average precision, and some at random, each with its nearest gallery images.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    precisions = evaluation.metrics.average_precisions
+    valid = np.flatnonzero(np.isfinite(precisions))
+    worst = valid[np.argsort(precisions[valid], kind="stable")][:_NUM_WORST]
+    others = np.setdiff1d(valid, worst)
+    count = min(_NUM_RANDOM, len(others))
+    chosen = np.sort(np.random.default_rng(_SEED).choice(others, count, replace=False))
+    rankings = [_ranking(evaluation, int(index), "among the worst") for index in worst]
+    rankings += [_ranking(evaluation, int(index), "at random") for index in chosen]
+    lead = (
+        f"Queries of {evaluation.dataset} and the gallery images that {artifact} puts nearest to them: "
+        f"the {len(worst)} with the lowest average precision, and {count} at random. ✓ is the same person, ✗ another. "
+        "What the protocol leaves out (the query's person seen by the query's camera) is left out here too. "
+        "Under each image: person, camera, distance."
+    )
+    return Section("Ranked lists", lead, rankings=tuple(rankings))
+
+
+def _ranking(evaluation: Evaluation, index: int, why: str) -> Ranking:
+    query = evaluation.query[index]
+    distances = distmat_from_features(
+        evaluation.q_feats[index : index + 1], evaluation.g_feats, metric=evaluation.metric
+    )[0]
+    found = []
+    for rank, row in enumerate(nearest_scored(query, evaluation.gallery, distances, _NUM_RANKS), 1):
+        image = evaluation.gallery[row]
+        sign, same = ("✓", "the same person") if image.pid == query.pid else ("✗", "another person")
+        found.append(_thumbnail(image, sign, f"{distances[row]:.3f}", f"rank {rank}: {same}"))
+    precision = evaluation.metrics.average_precisions[index]
+    first = evaluation.metrics.first_match_ranks[index]
+    caption = f"{query.path.name}: average precision {precision:.1%}, first match at rank {first} ({why})"
+    return Ranking(caption, _thumbnail(query, "", "query", "query"), tuple(found))
+
+
+def nearest_scored(
+    query: ImageRecord, gallery: tuple[ImageRecord, ...], distances: npt.NDArray[np.floating], count: int
+) -> list[int]:
+    """Rows of the nearest gallery images, those left out that the metrics ignore for this query."""
+    order = (int(row) for row in np.argsort(distances, kind="stable"))
+    person = (query.pid, query.camid)
+    return [row for row in order if (gallery[row].pid, gallery[row].camid) != person][:count]
+
+
+def _thumbnail(record: ImageRecord, sign: str, distance: str, description: str) -> Thumbnail:
+    label = person_and_camera(record.pid, record.camid)
+    return Thumbnail(_jpeg_uri(record.path), sign, label, distance, f"{description}, {label}")
+
+
+def _jpeg_uri(path: Path) -> str:
+    try:
+        with Image.open(path) as image:
+            small = image.convert("RGB").resize(_WIDTH_HEIGHT, Image.Resampling.LANCZOS)
+    except (OSError, UnidentifiedImageError) as error:
+        raise ImageError(f"{path}: cannot be read as an image ({error}).") from error
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def features_of_some(evaluation: Evaluation, artifact: str) -> Section:
+    """The features of the people with the most images, along their first two principal components."""
+    records = (*evaluation.query, *evaluation.gallery)
+    pids = np.array([record.pid for record in records])
+    known, counts = np.unique(pids[pids > 0], return_counts=True)
+    people = known[np.argsort(-counts, kind="stable")][:NUM_PEOPLE]
+    chosen = np.flatnonzero(np.isin(pids, people))
+    feats = np.concatenate((evaluation.q_feats, evaluation.g_feats))[chosen]
+    if evaluation.metric == "cosine":
+        feats = unit_rows(feats)
+    places, shares = principal_components(feats)
+    camids = [records[index].camid for index in chosen]
+    svg = projection("projection", places, pids[chosen].tolist(), camids, shares)
+    lead = (
+        f"Features by {artifact} of {len(people)} people of {evaluation.dataset}, those with the most images, along "
+        "their first two principal components: linear, so nothing is pulled apart that was not. Colour and number say "
+        "who, the mark which camera."
+    )
+    return Section("Features in two dimensions", lead, plots=(Plot(svg, f"{len(chosen)} images."),))
+
+
+def principal_components(
+    feats: npt.NDArray[np.floating],
+) -> tuple[npt.NDArray[np.float64], tuple[float, float]]:
+    """(N, D) -> the first two components of every row, float64 (N, 2), and the share of the variance of each."""
+    centred = feats.astype(np.float64) - feats.mean(axis=0, dtype=np.float64)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    variance = singular**2
+    first, second = variance[:2] / max(variance.sum(), np.finfo(np.float64).tiny)
+    return left[:, :2] * singular[:2], (float(first), float(second))

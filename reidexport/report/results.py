@@ -1,0 +1,330 @@
+"""The JSON files that the commands write: read, told apart, and checked."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from reidexport.errors import InputError
+
+# Where a file lies on the machine that wrote it is nobody's business.
+FileName = Annotated[str, AfterValidator(lambda path: PurePath(path).name)]
+# Files inside a data set keep the folders below it.
+ImageName = Annotated[str, AfterValidator(lambda path: path if _is_relative(path) else PurePath(path).name)]
+
+
+def _is_relative(path: str) -> bool:
+    return not PurePath(path).is_absolute()
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Machine(_Record):
+    """As :func:`reidexport.machine.machine_info` describes it, less its load at the time."""
+
+    cpu: str
+    cores: int
+    memory_mib: int | None = None
+    gpus: tuple[str, ...] = ()
+    system: str = ""
+
+
+class Ranks(_Record):
+    """Accuracies as fractions."""
+
+    rank1: float
+    rank5: float
+    rank10: float
+    mAP: float
+    mINP: float
+
+
+class OperatingPoint(_Record):
+    """A threshold on the distance, and the shares that it lets pass of other people's and of one person's pairs."""
+
+    fpr: float
+    tpr: float
+    threshold: float | None
+    num_false: int | None = None
+
+
+class Roc(_Record):
+    """Shares of true and false pairs under one threshold after another."""
+
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+
+
+class WorstQuery(_Record):
+    """A query that lost average precision, in percentage points."""
+
+    image: ImageName
+    reference_rank: int | None
+    candidate_rank: int | None
+    ap_drop: float | None
+
+
+class ParityRow(Ranks):
+    """One artifact on one backend, and what it lost against the reference, in percentage points."""
+
+    artifact: FileName
+    backend: str
+    precision: str
+    runtime: str
+    size_mib: float | None = None
+    layer_precisions: dict[str, int] = {}
+    drops: dict[str, float] = {}
+    min_cosine: float
+    mean_cosine: float
+    worst_queries: tuple[WorstQuery, ...] = ()
+    p50_batch1_ms: float | None = None
+    images_per_s: float | None = None
+    operating_points: tuple[OperatingPoint, ...] = ()
+    roc: Roc | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Spread(_Record):
+    """The median of several rounds, with the lowest and the highest."""
+
+    median: float
+    lowest: float
+    highest: float
+
+
+class BenchmarkRow(_Record):
+    """One comparison: seconds or MiB of each side, and how many times ours each peer takes, or why that is not said."""
+
+    name: str
+    timed: str
+    seconds: dict[str, Spread] = {}
+    peak_mib: dict[str, Spread] = {}
+    ratios: dict[str, Spread] | str = {}
+    artifact: FileName | None = None
+    backend: str | None = None
+    precision: str | None = None
+    batch_size: int | None = None
+    images_per_s: float | None = None
+    limit_images_per_s: float | None = None
+    share_of_limit: float | None = None
+
+
+class BatchTiming(_Record):
+    """The network alone at one batch size."""
+
+    batch_size: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    images_per_s: float
+
+
+class EndToEnd(_Record):
+    """From image files to features, beside the network alone."""
+
+    batch_size: int
+    images_per_s: float
+    share_of_net: float
+
+
+class Precision(_Record):
+    """One precision of a checkpoint; accuracies are there where a data set was given."""
+
+    name: str
+    size_mib: float
+    layer_precisions: dict[str, int]
+    rank1: float | None = None
+    mAP: float | None = None
+    drops: dict[str, float] = {}
+
+
+class PrecisionSpeed(_Record):
+    """One precision on one runtime at one batch size, beside torch eager."""
+
+    batch_size: int
+    precision: str
+    runtime: str
+    p50_ms: float
+    images_per_s: float
+    times_torch: float
+    times_torch_range: tuple[float, float]
+
+
+class Result(_Record):
+    """What every file says; ``file`` is its name, as the report shows it."""
+
+    file: str = ""
+    machine: Machine | None = None
+    versions: dict[str, str] = {}
+
+
+class NotRun(_Record):
+    """An artifact that a backend could not run, and why."""
+
+    artifact: FileName
+    backend: str
+    reason: str
+
+
+class ParityResult(Result):
+    """Of ``reidexport parity``."""
+
+    kind: Literal["parity"]
+    dataset: str
+    metric: str
+    reference: ParityRow
+    rows: tuple[ParityRow, ...]
+    not_run: tuple[NotRun, ...] = ()
+    is_busy: bool = False
+
+
+class BenchmarkResult(Result):
+    """Of ``pytest benchmarks``: the rows of one question."""
+
+    kind: Literal["benchmark"]
+    question: str
+    rows: tuple[BenchmarkRow, ...]
+    is_busy: bool = False
+
+
+class EvalResult(Result, Ranks):
+    """Of ``reidexport eval``."""
+
+    artifact: FileName
+    precision: str
+    runtime: str
+    dataset: str
+    metric: str
+    rerank: bool = False
+    num_query: int
+    num_gallery: int
+
+
+class VerifyResult(Result):
+    """Of ``reidexport verify``."""
+
+    artifact: FileName
+    candidate: str
+    reference: str
+    num_images: int
+    min_cosine: float
+    max_relative_l2: float
+    top1_agreement: float | None = None
+    drops: dict[str, float] | None = None
+    failures: tuple[str, ...]
+    passed: bool
+
+
+class BenchResult(Result):
+    """Of ``reidexport bench``."""
+
+    artifact: FileName
+    session: str
+    batches: tuple[BatchTiming, ...]
+    end_to_end: EndToEnd | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class PrecisionsResult(Result):
+    """Of ``python -m benchmarks.precisions``."""
+
+    checkpoint: FileName
+    architecture: str
+    precisions: tuple[Precision, ...]
+    speed: tuple[PrecisionSpeed, ...]
+    timed: str
+
+
+class OverheadResult(Result):
+    """Of ``reid_overhead``: the C++ runtime beside the bare network."""
+
+    artifact: FileName
+    session: str
+    batch_size: int
+    bare_p50_ms: float
+    reid_embed_p50_ms: float
+    overhead: float
+    overhead_of_rounds: tuple[float, ...]
+
+
+# Files without a "kind" are told apart by keys that no other has.
+_MODELS_BY_KEYS: dict[tuple[str, ...], type[Result]] = {
+    ("candidate", "reference", "failures"): VerifyResult,
+    ("rank1", "runtime"): EvalResult,
+    ("session", "batches"): BenchResult,
+    ("precisions", "speed"): PrecisionsResult,
+    ("bare_p50_ms", "reid_embed_p50_ms"): OverheadResult,
+}
+_EXPECTED = (
+    "what --json of reidexport parity, eval, verify or bench, python -m benchmarks.precisions or reid_overhead wrote, "
+    "or --results of pytest benchmarks"
+)
+
+
+def read_results(paths: Sequence[Path]) -> list[Result]:
+    """Read result files; of a folder, every ``*.json`` in it and below it.
+
+    Raises:
+        InputError: a file cannot be read or is no result, or a folder holds none.
+    """
+    return [read_result(path, file) for path in paths for path, file in _files(path)]
+
+
+def _files(path: Path) -> Iterator[tuple[Path, str]]:
+    """Paths, each with the name that the report gives it: below the folder that was asked for, if one was."""
+    if not path.is_dir():
+        yield path, path.name
+        return
+    found = sorted(path.rglob("*.json"))
+    if not found:
+        raise InputError(f"{path}: the folder holds no *.json. Expected {_EXPECTED}.")
+    for file in found:
+        yield file, file.relative_to(path).as_posix()
+
+
+def read_result(path: Path, file: str) -> Result:
+    """Read one result file.
+
+    Args:
+        path: where it lies.
+        file: what the report calls it.
+
+    Raises:
+        InputError: it cannot be read, is of no known kind, or lacks something.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Expected {_EXPECTED}.") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error}). Expected {_EXPECTED}.") from error
+    model = _model_of(path, content)
+    try:
+        return model.model_validate({**content, "file": file})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        name = " ".join(re.findall("[A-Z][a-z]+", model.__name__)).lower()
+        raise InputError(
+            f"{path}: not a whole {name}: {place}: {first['msg'][0].lower()}{first['msg'][1:]}. "
+            "Write it again with this version of reidexport."
+        ) from error
+
+
+def _model_of(path: Path, content: Any) -> type[Result]:
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not an object. Expected {_EXPECTED}.")
+    if "kind" in content:
+        models: dict[str, type[Result]] = {"parity": ParityResult, "benchmark": BenchmarkResult}
+        if str(content["kind"]) in models:
+            return models[content["kind"]]
+        raise InputError(f"{path}: unknown kind {content['kind']!r}. Expected one of {', '.join(models)}.")
+    for keys, model in _MODELS_BY_KEYS.items():
+        if content.keys() >= set(keys):
+            return model
+    raise InputError(f"{path}: is not a result. Expected {_EXPECTED}.")

@@ -1,0 +1,428 @@
+"""The report: what it shows of which results, that it is whole, and that a browser shows it as meant."""
+
+import copy
+import html.parser
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reidexport.cli.report import report
+from reidexport.datasets import Dataset
+from reidexport.errors import InputError
+from reidexport.evaluation import Evaluation, evaluate
+from reidexport.report import read_results, write_report
+from reidexport.report.blocks import duration, points
+from reidexport.report.people import nearest_scored, principal_components
+from tests.conftest import Exported, Run
+from tests.test_evaluation import Thumbnails
+
+COMMITTED = Path(__file__).parents[1] / "benchmarks" / "results"
+MACHINE = {
+    "cpu": "A processor",
+    "cores": 2,
+    "memory_mib": 24105,
+    "gpus": [],
+    "system": "Linux",
+    "load_average": 0.1,
+}
+ROC = {"fpr": [0.0, 0.001, 0.01, 0.1, 1.0], "tpr": [0.2, 0.6, 0.8, 0.95, 1.0]}
+
+
+def parity_row(artifact: str, backend: str, precision: str, lost: float, p50_ms: float) -> dict[str, Any]:
+    """A row of a parity file, ``lost`` points of mAP below the reference."""
+    return {
+        "artifact": artifact,
+        "manifest_sha256": "0" * 64,
+        "backend": backend,
+        "precision": precision,
+        "runtime": f"{backend} 1.0, CPU",
+        "size_mib": 0.88,
+        "layer_precisions": {precision: 188},
+        "rank1": 0.91,
+        "rank5": 0.96,
+        "rank10": 0.98,
+        "mAP": 0.77 - lost / 100,
+        "mINP": 0.43,
+        "drops": {"rank1": 0.0, "mAP": lost} if lost else {},
+        "min_cosine": 0.9999,
+        "mean_cosine": 0.99999,
+        "worst_queries": [
+            {
+                "image": "query/0002_c1s1_000451_03.jpg",
+                "reference_rank": 1,
+                "candidate_rank": 7,
+                "ap_drop": 12.5,
+            }
+        ]
+        if lost
+        else [],
+        "p50_batch1_ms": p50_ms,
+        "images_per_s": 500.0,
+        "operating_points": [{"fpr": 0.01, "tpr": 0.97, "threshold": 0.41, "num_false": 5301}],
+        "roc": ROC,
+        "warnings": ["One warning."] if lost else [],
+    }
+
+
+def spread(median: float) -> dict[str, float]:
+    """A median with an asymmetric spread."""
+    return {"median": median, "lowest": 0.9 * median, "highest": 1.3 * median}
+
+
+def throughput_row(batch_size: int, images_per_s: float) -> dict[str, Any]:
+    """A row of throughput.json."""
+    return {
+        "name": f"throughput of model.onnx, batch {batch_size}",
+        "timed": "pixels in memory to features",
+        "seconds": {
+            "reidexport": spread(batch_size / images_per_s),
+            "torch eager": spread(2.2 * batch_size / images_per_s),
+        },
+        "ratios": {"torch eager": spread(2.2)},
+        "artifact": "model.onnx",
+        "backend": "onnxruntime",
+        "precision": "fp32",
+        "batch_size": batch_size,
+        "images_per_s": images_per_s,
+        "limit_images_per_s": 900.0,
+        "share_of_limit": images_per_s / 900,
+    }
+
+
+PARITY: dict[str, Any] = {
+    "kind": "parity",
+    "dataset": "market1501",
+    "metric": "cosine",
+    "reference": parity_row("/somewhere/model.pth", "torch", "fp32", 0, 12.0),
+    "rows": [
+        parity_row("/somewhere/model.onnx", "onnxruntime", "fp32", 0.01, 3.2),
+        parity_row("/somewhere/model-int8.onnx", "openvino", "int8", 0.31, 2.1),
+    ],
+    "not_run": [{"artifact": "model.plan", "backend": "tensorrt", "reason": "no GPU"}],
+    "machine": MACHINE,
+    "versions": {"reidexport": "0.1.0"},
+    "is_busy": True,
+}
+THROUGHPUT: dict[str, Any] = {
+    "kind": "benchmark",
+    "question": "throughput",
+    "machine": MACHINE,
+    "versions": {"reidexport": "0.1.0"},
+    "is_busy": False,
+    "rows": [throughput_row(1, 310.0), throughput_row(8, 520.0), throughput_row(32, 640.0)],
+}
+GALLERY: dict[str, Any] = {
+    **THROUGHPUT,
+    "question": "gallery",
+    "rows": [
+        {"name": "top 10", "timed": "features to rows", "seconds": {"reidexport": spread(0.02), "faiss": spread(0.07)},
+         "ratios": {"faiss": spread(3.5)}},
+        {"name": "top 100", "timed": "features to rows", "seconds": {"reidexport": spread(4e-6), "faiss": spread(2.0)},
+         "ratios": "not given: other programs took 40 % of the processor"},
+    ],
+}  # fmt: skip
+MEMORY: dict[str, Any] = {
+    **THROUGHPUT,
+    "question": "memory",
+    "rows": [
+        {
+            "name": "memory of model.onnx",
+            "timed": "peak",
+            "peak_mib": {"reidexport": spread(310), "bare": spread(300)},
+            "ratios": {"bare": spread(0.97)},
+        }
+    ],
+}
+SECTION_OF = {
+    "Accuracy against latency": "parity.json",
+    "Parity with the reference": "parity.json",
+    "Thresholds for verification": "parity.json",
+    "Throughput": "throughput.json",
+    "Gallery search": "gallery.json",
+    "Memory": "memory.json",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of hand-written results."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    written = {"parity": PARITY, "throughput": THROUGHPUT, "gallery": GALLERY, "memory": MEMORY}
+    for name, content in written.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def evaluation(drawn_dataset: Dataset) -> Evaluation:
+    """Of thumbnails as features, on drawn people."""
+    return evaluate(Thumbnails(), drawn_dataset)
+
+
+class _Outline(html.parser.HTMLParser):
+    """The headings of a page, the pairs of its tags, its ids, and what it would load."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.ids: list[str] = []
+        self.loads: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.loads += [
+            value
+            for name, value in attrs
+            if name in ("src", "href", "srcset") and value and not value.startswith(("#", "data:"))
+        ]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+def page_of(paths: list[Path], out: Path, evaluation: Evaluation | None = None) -> str:
+    """The page of some results."""
+    write_report(out, read_results(paths), evaluation, "model.onnx")
+    return out.read_text(encoding="utf-8")
+
+
+def test_every_section_is_there_and_the_page_is_whole(
+    folder: Path, tmp_path: Path, evaluation: Evaluation
+) -> None:
+    """All tags close, ids are unique, nothing is loaded, and all figures stand in the page."""
+    page = page_of([folder, COMMITTED], tmp_path / "report.html", evaluation)
+    outline = _Outline(page)
+    assert outline.open == []
+    assert len(outline.ids) == len(set(outline.ids))
+    assert outline.loads == []
+    wanted = {
+        *SECTION_OF,
+        *("Verification", "Accuracy", "Precision of layers", "Speed of the precisions", "Speed"),
+        *(
+            "Ranked lists",
+            "Features in two dimensions",
+            "Machines and versions",
+            "How each number was measured",
+        ),
+    }
+    assert wanted <= set(outline.headings)
+    for text in (
+        "0002_c1s1_000451_03.jpg",
+        "+12.50",
+        "+0.31",
+        "3.50 ×",
+        "4.00 µs",
+        "310 MiB",
+        "One warning.",
+    ):
+        assert text in page
+    assert "tensorrt: not run: no GPU" in page
+    assert "top 100: ratios not given: other programs" in page
+    assert "the machine was busy" in page
+    assert len(page) < 3e6
+
+
+def test_a_section_without_data_is_left_out(folder: Path, tmp_path: Path) -> None:
+    """Of one file, only its own sections; of no evaluation, no pictures."""
+    for file in sorted(folder.iterdir()):
+        headings = _Outline(page_of([file], tmp_path / "report.html")).headings
+        own = {title for title, name in SECTION_OF.items() if name == file.name}
+        assert own <= set(headings)
+        assert not (SECTION_OF.keys() - own) & set(headings)
+        assert "Ranked lists" not in headings
+
+
+def test_paths_of_the_machine_do_not_show(folder: Path, tmp_path: Path) -> None:
+    """Neither those in the files nor those of the files."""
+    page = page_of([folder], tmp_path / "report.html")
+    assert "/somewhere" not in page
+    assert str(tmp_path) not in page
+    assert "model-int8.onnx" in page
+
+
+def test_everything_from_files_is_escaped(tmp_path: Path) -> None:
+    """Markup in names is text: of the file, of artifacts, in plots, in formulas that matplotlib would set."""
+    odd = copy.deepcopy(PARITY)
+    odd["rows"][0]["artifact"] = "<img src=x>.onnx"
+    odd["rows"][0]["backend"] = "$\\frac{a}$ </text><script>alert(1)</script>"
+    odd["dataset"] = '"><script>'
+    file = tmp_path / "<script>.json"
+    file.write_text(json.dumps(odd))
+    page = page_of([file], tmp_path / "report.html")
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;.json" in page
+    assert _Outline(page).open == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"odd\.json: is not JSON .*Expected what --json of reidexport parity"),
+        ("[]", r"odd\.json: holds a list, not an object"),
+        ('{"a": 1}', r"odd\.json: is not a result\. Expected what --json"),
+        ('{"kind": "recipe"}', r"odd\.json: unknown kind 'recipe'\. Expected one of parity, benchmark"),
+        ('{"kind": "benchmark", "question": "x"}', r"not a whole benchmark result: rows: field required"),
+        (
+            json.dumps({**PARITY, "metric": 3}),
+            r"not a whole parity result: metric: input should be a valid string",
+        ),
+    ],
+)
+def test_what_is_no_result_is_named(tmp_path: Path, text: str, message: str) -> None:
+    """With what was expected, and no page is written."""
+    file = tmp_path / "odd.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        report([file], tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_missing_and_empty_inputs_are_named(tmp_path: Path) -> None:
+    """A file that is not there, a folder without results, and an artifact without data."""
+    with pytest.raises(InputError, match=r"none\.json: cannot be read"):
+        read_results([tmp_path / "none.json"])
+    with pytest.raises(InputError, match=r"the folder holds no \*\.json"):
+        read_results([tmp_path])
+    with pytest.raises(InputError, match="--artifact and --data go together"):
+        report([tmp_path], tmp_path / "report.html", data=tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_page(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk: the earlier page is as it was, and nothing lies beside it."""
+    out = tmp_path / "report.html"
+    out.write_text("earlier")
+    before = sorted(tmp_path.iterdir())
+
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", no_room)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_report(out, read_results([folder]))
+    assert out.read_text() == "earlier"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_ranked_lists_leave_junk_out(drawn_dataset: Dataset, evaluation: Evaluation) -> None:
+    """As a loop over all gallery images says it."""
+    distances = np.random.default_rng(0).random(len(evaluation.gallery))
+    for query in evaluation.query[:5]:
+        expected: list[int] = []
+        for row in sorted(range(len(distances)), key=lambda row: distances[row]):
+            image = evaluation.gallery[row]
+            if not (image.pid == query.pid and image.camid == query.camid) and len(expected) < 10:
+                expected.append(row)
+        assert nearest_scored(query, evaluation.gallery, distances, 10) == expected
+
+
+def test_components_are_those_of_the_covariance() -> None:
+    """Projected variances are the two largest eigenvalues, and shares are of the trace."""
+    feats = np.random.default_rng(0).normal(size=(50, 8)) * np.arange(1, 9)
+    places, shares = principal_components(feats)
+    values = np.linalg.eigvalsh(np.cov(feats.T))[::-1]
+    np.testing.assert_allclose(places.var(axis=0, ddof=1), values[:2])
+    np.testing.assert_allclose(shares, values[:2] / values.sum())
+
+
+def test_numbers_are_written_with_their_units() -> None:
+    """Drops carry a sign unless they round to nothing; durations choose their unit."""
+    assert [points(drop) for drop in (0.314, -0.314, 0.001, -0.001, None)] == [
+        "+0.31",
+        "−0.31",
+        "0.00",
+        "0.00",
+        "–",
+    ]
+    assert [duration(seconds) for seconds in (2.5, 0.0125, 3e-6, 5e-8)] == [
+        "2.50 s",
+        "12.5 ms",
+        "3.00 µs",
+        "50.0 ns",
+    ]
+
+
+def test_the_command_embeds_and_writes(
+    run: Run, exported: Exported, drawn_dataset: Dataset, folder: Path, tmp_path: Path
+) -> None:
+    """With --artifact and --data the page has pictures; it prints where it wrote."""
+    out, data = tmp_path / "report.html", drawn_dataset.query[0].path.parents[1]
+    done = run("report", folder, "-o", out, "--artifact", exported.onnx, "--data", data)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{out}\n"
+    page = out.read_text()
+    assert "data:image/jpeg;base64," in page
+    assert "✓" in page and "✗" in page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium: REIDEXPORT_BROWSER, or the system's."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed: make report-test"
+    )
+    path = os.environ.get("REIDEXPORT_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium: make report-test installs it, or set REIDEXPORT_BROWSER")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width_px", [390, 1280])
+def test_a_browser_shows_the_page(
+    browser: Any, folder: Path, tmp_path: Path, evaluation: Evaluation, width_px: int, theme: str
+) -> None:
+    """No message, no request, all pictures there, nothing wider than the window, and text readable on its ground."""
+    out = tmp_path / "report.html"
+    page_of([folder, COMMITTED], out, evaluation)
+    context = browser.new_context(viewport={"width": width_px, "height": 800}, color_scheme=theme)
+    page = context.new_page()
+    messages: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(out.as_uri())
+    assert messages == []
+    assert [url for url in requests if not url.startswith("data:")] == [out.as_uri()]
+    widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
+    assert widths and min(widths) > 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= width_px
+    assert page.evaluate("[...document.querySelectorAll('svg')].every(svg => svg.getBBox().width > 100)")
+    ground, ink = page.evaluate(
+        "(({backgroundColor, color}) => [backgroundColor, color])(getComputedStyle(document.body))"
+    )
+    is_dark_ground = sum(map(int, ground[4:-1].split(","))) < 3 * 128
+    is_dark_ink = sum(map(int, ink[4:-1].split(","))) < 3 * 128
+    assert (is_dark_ground, is_dark_ink) == (theme == "dark", theme == "light")
+    labels = page.eval_on_selector_all("svg text", "texts => texts.map(text => getComputedStyle(text).fill)")
+    assert ink in labels
+    context.close()
