@@ -7,7 +7,7 @@ TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
 CPP_PACKAGES := cmake g++ nlohmann-json3-dev libvalijson-dev libturbojpeg0-dev
 INSTALLED := .venv/installed-$(ACCELERATOR)
 
-.PHONY: install demo test test-all cpp cpp-test check format bench gpu-check clean
+.PHONY: install demo test test-all cpp cpp-test report-test check format bench gpu-check clean
 
 install: $(INSTALLED)
 
@@ -48,6 +48,11 @@ cpp-test: install
 	engines/cpp/fetch_headers.sh tensorrt $(BIN)/python
 	cd engines/cpp && cmake --preset asan && cmake --build --preset asan --parallel $$(nproc) && ctest --preset asan
 	REIDEXPORT_CPP_BUILD=engines/cpp/build/asan OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_cpp.py
+
+# The report in a real browser, light and dark, wide and narrow.
+report-test: install
+	engines/cpp/debian_packages.sh chromium
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_report.py
 
 check: install
 	$(BIN)/ruff check .
