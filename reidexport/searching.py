@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from reidruntime import Gallery
+from reidruntime import Gallery, MilvusGallery
 from reidruntime.gallery import UNLABELLED
 
 from reidexport.errors import InputError
@@ -50,7 +51,7 @@ class Answer:
 
 
 def search_gallery(
-    gallery: Gallery,
+    gallery: Gallery | MilvusGallery,
     queries: Gallery,
     k: int = 10,
     *,
@@ -82,20 +83,30 @@ def search_gallery(
         manifest_sha256=queries.manifest_sha256,
     )
     limit = np.inf if threshold is None else threshold
+    asked = _images(queries, np.arange(len(queries)))
     answers = []
-    for i, (rows, distances) in enumerate(zip(found.indices, found.distances, strict=True)):
-        num_hits = int(np.count_nonzero((rows >= 0) & (distances <= limit)))
-        hits = tuple(
-            Hit(*_seen(gallery, int(row)), rank=rank, row=int(row), distance=float(distance))
-            for rank, (row, distance) in enumerate(zip(rows[:num_hits], distances, strict=False), 1)
+    for query, rows, distances in zip(asked, found.indices, found.distances, strict=True):
+        hit_rows = rows[(rows >= 0) & (distances <= limit)]
+        hits = zip(_images(gallery, hit_rows), hit_rows, distances, strict=False)
+        answers.append(
+            Answer(
+                SeenImage(*query),
+                tuple(
+                    Hit(*image, rank=rank, row=int(row), distance=float(distance))
+                    for rank, (image, row, distance) in enumerate(hits, 1)
+                ),
+            )
         )
-        answers.append(Answer(SeenImage(*_seen(queries, i)), hits))
     return answers
 
 
-def _seen(gallery: Gallery, row: int) -> tuple[str, int | None, int | None]:
-    pid, camid = int(gallery.pids[row]), int(gallery.camids[row])
-    return gallery.paths[row], None if pid == UNLABELLED else pid, None if camid == UNLABELLED else camid
+def _images(
+    gallery: Gallery | MilvusGallery, rows: NDArray[np.int64]
+) -> list[tuple[str, int | None, int | None]]:
+    """Path, pid and camid of some rows; None where not known."""
+    pids, camids, paths = gallery.labels(rows)
+    known = ([None if label == UNLABELLED else label for label in ids.tolist()] for ids in (pids, camids))
+    return list(zip(paths, *known, strict=True))
 
 
 def answers_as_json(answers: Sequence[Answer]) -> list[dict[str, Any]]:

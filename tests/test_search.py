@@ -219,3 +219,30 @@ def test_bad_input_is_refused_in_words(
     assert done.returncode == 2, done.stdout + done.stderr
     assert words in done.stderr
     assert done.stdout == ""
+
+
+def test_a_gallery_in_milvus_is_filled_and_searched(written: Path, tmp_path: Path, run: Run) -> None:
+    """Stored twice, every embedding is there once, and the answers are those of the file."""
+    stored = f"milvus:{tmp_path / 'people.db'}"
+    for _ in range(2):
+        done = run("store", written, stored)
+        assert (done.returncode, done.stdout) == (0, f"{stored}: 4 embeddings added, now 4\n")
+    by_milvus = run("search", stored, written, "--camids", "1,2,3", "-k", 4)
+    assert by_milvus.returncode == 2
+    assert "among_camids needs the camid of every row, which 1 of 4 do not have" in by_milvus.stderr
+    assert run("search", stored, written, "-k", 4).stdout == run("search", written, written, "-k", 4).stdout
+
+
+def test_a_gallery_that_is_not_in_milvus_is_named(written: Path, tmp_path: Path, run: Run) -> None:
+    """No file, no server and no address of Milvus are errors of one line."""
+    done = run("search", f"milvus:{tmp_path / 'nobody.db'}", written)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"reidexport: {tmp_path / 'nobody.db'}: there is no such file.\n",
+    )
+    done = run("store", written, "http://127.0.0.1:1")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "reidexport: http://127.0.0.1:1: cannot be opened" in done.stderr
+    done = run("store", written, "people.gallery")
+    assert done.returncode == 2
+    assert "people.gallery: expected milvus:FILE.db, or http(s)://HOST:PORT." in done.stderr

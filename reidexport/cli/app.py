@@ -14,6 +14,7 @@ from reidexport.cli.onnx import onnx
 from reidexport.cli.parity import parity
 from reidexport.cli.report import report
 from reidexport.cli.search import search
+from reidexport.cli.store import store
 from reidexport.cli.trt import trt
 from reidexport.cli.verify import verify
 
@@ -31,6 +32,7 @@ for command, name in (
     (parity, "parity"),
     (eval_, "eval"),
     (embed, "embed"),
+    (store, "store"),
     (search, "search"),
     (bench, "bench"),
     (report, "report"),

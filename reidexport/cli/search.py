@@ -1,11 +1,12 @@
 """``reidexport search``: who in the gallery is nearest to these people?"""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from reidruntime import Gallery, gallery_from_manifest, open_session
+from reidruntime import Gallery, MilvusGallery, gallery_from_manifest, open_session
 from reidruntime.backends import BackendName, DeviceName
 
 from reidexport.cli import artifact_options as options
@@ -14,14 +15,19 @@ from reidexport.embedding_files import SUFFIXES, add_embeddings, read_gallery
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 from reidexport.image_paths import find_images
+from reidexport.milvus_address import is_milvus, open_milvus
 from reidexport.progress import progress_bar
 from reidexport.searching import Answer, SeenImage, answers_as_json, answers_sheet, search_gallery
 
 
 def search(
     gallery: Annotated[
-        Path,
-        typer.Argument(metavar="GALLERY", help="What reidexport embed wrote: *.gallery, *.npz, *.parquet."),
+        str,
+        typer.Argument(
+            metavar="GALLERY",
+            help="What reidexport embed wrote: *.gallery, *.npz, *.parquet; or what reidexport store filled: "
+            "milvus:FILE.db, http(s)://HOST:PORT.",
+        ),
     ],
     queries: Annotated[
         list[str],
@@ -65,11 +71,11 @@ def search(
     wanted = None if camids is None else _parse_camids(camids)
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise InputError(f"--sheet {sheet}: expected a name that ends in .png.")
-    known = read_gallery(gallery)
-    asked = _asked(known, queries, artifact, backend, device, threads)
-    answers = search_gallery(
-        known, asked, k, other_cameras=other_cameras, among_camids=wanted, threshold=threshold
-    )
+    with open_milvus(gallery) if is_milvus(gallery) else nullcontext(read_gallery(Path(gallery))) as known:
+        asked = _asked(known, queries, artifact, backend, device, threads)
+        answers = search_gallery(
+            known, asked, k, other_cameras=other_cameras, among_camids=wanted, threshold=threshold
+        )
     if sheet is not None:
         picture = answers_sheet(answers, num_ranks=k)
         with replaced_when_whole(sheet) as temporary:
@@ -77,7 +83,7 @@ def search(
     write_json(
         json_file,
         {
-            "gallery": str(gallery),
+            "gallery": gallery,
             "manifest_sha256": known.manifest_sha256,
             "metric": known.metric,
             "queries": answers_as_json(answers),
@@ -87,7 +93,7 @@ def search(
 
 
 def _asked(
-    gallery: Gallery,
+    gallery: Gallery | MilvusGallery,
     queries: list[str],
     artifact: Path | None,
     backend: BackendName,

@@ -1,0 +1,34 @@
+"""Galleries in Milvus by their address on the command line: ``milvus:FILE.db`` or ``http(s)://HOST:PORT``."""
+
+import logging
+import os
+
+from reidruntime import MilvusGallery
+from reidruntime.manifest import Metric
+
+_FILE_PREFIX = "milvus:"
+TOKEN_VARIABLE = "MILVUS_TOKEN"  # noqa: S105 - its name; a token on the command line is seen by everyone
+
+
+def is_milvus(address: str) -> bool:
+    """Whether it is an address of Milvus rather than a file of embeddings."""
+    return address.startswith((_FILE_PREFIX, "http://", "https://"))
+
+
+def open_milvus(
+    address: str,
+    dim: int | None = None,
+    *,
+    metric: Metric | None = None,
+    manifest_sha256: str | None = None,
+) -> MilvusGallery:
+    """Open the gallery there; with ``dim``, make it where there is none. Errors are those of MilvusGallery."""
+    for name in ("pymilvus", "milvus_lite"):  # they log with a traceback what the error says
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return MilvusGallery(
+        address.removeprefix(_FILE_PREFIX),
+        dim,
+        metric=metric,
+        manifest_sha256=manifest_sha256,
+        token=os.environ.get(TOKEN_VARIABLE, ""),
+    )
