@@ -11,7 +11,7 @@ from reidexport.cli.demo import demo
 from reidexport.datasets import load_dataset
 from reidexport.demo import DemoSettings, run_demo, training
 from reidexport.demo.folder import MARKER, replaced_folder
-from reidexport.demo.summary import FILES, accuracy_table, html_page, markdown, parity_table, text_table
+from reidexport.demo.summary import FILES, accuracy_table, markdown, parity_table, text_table
 from reidexport.errors import InputError, NotInstalledError
 
 SMALL = DemoSettings(
@@ -69,27 +69,20 @@ def test_the_summary_says_what_was_measured(made: tuple[Path, dict[str, Any], li
 
 
 def test_the_pages_hold_every_table(made: tuple[Path, dict[str, Any], list[str]]) -> None:
-    """Markdown beside the picture; HTML with the picture inside, which asks nothing of the network."""
+    """Markdown beside the picture; the report, with pictures inside, of the files in ``results``."""
     out, summary, _ = made
     text = (out / "summary.md").read_text()
-    page = (out / "summary.html").read_text()
-    rows = [row for table in (accuracy_table, parity_table) for row in table(summary)]
-    for row in rows:
+    for row in (row for table in (accuracy_table, parity_table) for row in table(summary)):
         assert f"| {' | '.join(row)} |" in text
-        assert all(cell in page for cell in row)
-    assert "data:image/png;base64,iVBOR" in page
-    assert "http" not in page
-    assert "$" not in page
     assert text == markdown(summary)
-
-
-def test_a_page_escapes_and_shows_a_failure(made: tuple[Path, dict[str, Any], list[str]]) -> None:
-    """A processor called <script> is text; a failed gate is the heading."""
-    _, summary, _ = made
-    odd = {**summary, "passed": False, "machine": {**summary["machine"], "cpu": "<script>"}}
-    page = html_page(odd, b"")
-    assert "<script>" not in page
-    assert '<span class="bad">FAILED</span>' in page
+    page = (out / "report.html").read_text()
+    for artifact in summary["artifacts"]:
+        assert artifact["artifact"] in page
+        assert f"{100 * artifact['mAP']:.2f}" in page
+    assert "data:image/jpeg;base64," in page
+    names = {f"{command}-{each}.json" for command in ("eval", "verify", "bench") for each in ("fp32", "fp16")}
+    assert {path.name for path in (out / "results").iterdir()} == names
+    assert not any(str(out.parent) in path.read_text() for path in (out / "results").iterdir())
 
 
 def test_text_columns_are_aligned() -> None:

@@ -11,6 +11,7 @@ from reidexport.demo.folder import replaced_folder
 from reidexport.demo.steps import DemoSettings
 from reidexport.demo.summary import FILES, write_summary
 from reidexport.machine import machine_info, package_versions
+from reidexport.report import read_results, write_report
 
 _PRECISIONS: tuple[Literal["fp32", "fp16"], ...] = ("fp32", "fp16")
 
@@ -47,12 +48,16 @@ def _filled(folder: Path, settings: DemoSettings, say: Callable[[str], None]) ->
     dataset, training = steps.train(folder, settings)
     checkpoint = load_checkpoint(folder / "checkpoint.pth")
     artifacts = []
+    (folder / "results").mkdir()
     for precision in _PRECISIONS:
         say(f"exporting {precision}, verifying it against the checkpoint, measuring it")
         path = folder / f"model-{precision}.onnx"
         artifact, evaluation = steps.export(checkpoint, dataset, path, precision, settings)
+        steps.keep_results(folder / "results", artifact, evaluation)
         artifacts.append(artifact)
     steps.picture(evaluation, folder / "ranked-lists.png")
+    results = read_results([folder / "results"])
+    write_report(folder / "report.html", results, evaluation, path.name, title="reidexport demo")
     return {
         "passed": all(artifact["verify"]["passed"] for artifact in artifacts),
         "dataset": steps.counts(dataset),

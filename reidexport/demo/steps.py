@@ -1,5 +1,6 @@
 """The demo's steps; each calls the public function that a user would call."""
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +85,26 @@ def export(
         "warnings": bench.warnings,
     }
     return result, evaluation
+
+
+def keep_results(folder: Path, artifact: dict[str, Any], evaluation: Evaluation) -> None:
+    """Write what ``eval``, ``verify`` and ``bench`` would have written with ``--json``."""
+    name = artifact["artifact"]
+    scores = evaluation.as_json(name)
+    common = {"artifact": name, "machine": scores["machine"], "versions": scores["versions"]}
+    contents = {
+        "eval": scores,
+        "verify": {**artifact["verify"], **common},
+        "bench": {
+            "session": artifact["runtime"],
+            "batches": artifact["bench"],
+            "warnings": artifact["warnings"],
+            **common,
+        },
+    }
+    for command, content in contents.items():
+        path = folder / f"{command}-{artifact['precision']}.json"
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _verified(session: Session, reference: Session, dataset: Dataset) -> dict[str, Any]:

@@ -1,11 +1,7 @@
-"""What the demo found, as JSON, as Markdown, and as one HTML page that needs nothing beside it."""
+"""What the demo found, as JSON and as Markdown."""
 
-import base64
-import html
 import json
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from reidexport.files import replaced_when_whole
@@ -17,19 +13,19 @@ FILES = (
     "model-fp32.onnx",
     "model-fp16.onnx",
     "ranked-lists.png",
+    "results",
+    "report.html",
     "summary.json",
     "summary.md",
-    "summary.html",
 )
 Rows = list[list[str]]
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Write ``summary.json``, ``.md`` and ``.html`` into ``folder``, where ``ranked-lists.png`` lies."""
+    """Write ``summary.json`` and ``.md`` into ``folder``."""
     contents = {
         "summary.json": json.dumps(summary, indent=2) + "\n",
         "summary.md": markdown(summary),
-        "summary.html": html_page(summary, (folder / "ranked-lists.png").read_bytes()),
     }
     for name, text in contents.items():
         with replaced_when_whole(folder / name) as temporary:
@@ -113,21 +109,6 @@ def markdown(summary: dict[str, Any]) -> str:
     )
 
 
-def html_page(summary: dict[str, Any], picture_png: bytes) -> str:
-    """The page as HTML with the picture inside it."""
-    template = Template(files("reidexport.demo").joinpath("summary.html").read_text(encoding="utf-8"))
-    passed = summary["passed"]
-    return template.substitute(
-        {name: html.escape(text) for name, text in sentences(summary).items()},
-        verdict="passed" if passed else "FAILED",
-        verdict_class="good" if passed else "bad",
-        accuracy=_html_table(accuracy_table(summary)),
-        parity=_html_table(parity_table(summary)),
-        speed=_html_table(speed_table(summary)),
-        picture=base64.b64encode(picture_png).decode(),
-    )
-
-
 def text_table(rows: Rows) -> str:
     """Rows with aligned columns, for a terminal."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -141,14 +122,3 @@ def text_table(rows: Rows) -> str:
 def _markdown_table(rows: Rows) -> str:
     rule = ["---", *["---:"] * (len(rows[0]) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
-
-
-def _html_table(rows: Rows) -> str:
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in rows[0])
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(row[0])}</th>'
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows[1:]
-    )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
