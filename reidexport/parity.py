@@ -140,7 +140,7 @@ class Task:
         """Whether a row is this artifact, unchanged, on this backend."""
         return self.is_place_of(row) and row.manifest_sha256 == self.manifest.sha256
 
-    def is_place_of(self, row: Row) -> bool:
+    def is_place_of(self, row: Row | NotRun) -> bool:
         """Whether a row is this file, perhaps in an older version, on this backend."""
         return (row.artifact, row.backend) == (str(self.artifact), self.backend)
 
@@ -203,7 +203,7 @@ def measure_parity(
         metric: of ranks and thresholds; default: the reference's.
         threads: of every network; default: the CPUs this process may use.
         finished: an earlier table to go on with. Its rows stay, and tasks among them are not run again unless
-            the artifact has changed.
+            the artifact has changed. Tasks that it could not run are tried again.
         keep: called with the table so far after the reference and after every task.
         progress_bar: shown for each of them.
 
@@ -217,7 +217,7 @@ def measure_parity(
         _check_comparable(task, reference.manifest)
     if finished:
         _check_same(finished, reference.manifest, dataset.name, metric)
-    rows = finished.rows if finished else ()
+    rows, not_run = (finished.rows, finished.not_run) if finished else ((), ())
     pending = [task for task in tasks if not any(task.is_done_by(row) for row in rows)]
     if finished and not pending:
         return finished
@@ -229,7 +229,7 @@ def measure_parity(
         metric=metric,
         reference=_row(reference_file, reference.backend, expected, None),
         rows=tuple(row for row in rows if not any(task.is_place_of(row) for task in pending)),
-        not_run=(),
+        not_run=tuple(item for item in not_run if not any(task.is_place_of(item) for task in pending)),
         machine=dict(machine),
         versions=package_versions(),
         is_busy=is_busy or (finished is not None and finished.is_busy),

@@ -181,6 +181,20 @@ def test_a_table_is_gone_on_with(exported: Exported, drawn_dataset: Dataset, tmp
     assert again.rows[1].manifest_sha256 == whole.rows[0].manifest_sha256
 
 
+def test_reasons_stay_until_they_are_tried_again(exported: Exported, drawn_dataset: Dataset) -> None:
+    """Going on with other artifacts keeps what could not run before; going on with the same tries it anew."""
+    refused = measure(exported, [exported.fp16], drawn_dataset, backends=["tensorrt"])
+    more = measure(exported, [exported.onnx], drawn_dataset, finished=refused)
+    assert more.not_run == refused.not_run
+    assert [row.artifact for row in more.rows] == [str(exported.onnx)]
+    old = refused.not_run[0].model_copy(update={"backend": "onnxruntime", "reason": "not installed"})
+    whole = measure(
+        exported, [exported.fp16], drawn_dataset, finished=more.model_copy(update={"not_run": (old,)})
+    )
+    assert whole.not_run == ()
+    assert [row.artifact for row in whole.rows] == [str(exported.onnx), str(exported.fp16)]
+
+
 def test_another_table_is_not_gone_on_with(
     exported: Exported, drawn_dataset: Dataset, tmp_path: Path
 ) -> None:
