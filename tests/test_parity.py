@@ -73,9 +73,8 @@ def test_every_artifact_is_measured_on_every_backend(exported: Exported, drawn_d
     assert (reference.artifact, reference.backend) == (str(exported.checkpoint), "torch")
     assert (reference.drops, reference.min_cosine, reference.worst_queries) == ({}, 1.0, ())
     for row in table.rows:
-        with open_session(
-            exported.onnx if row.precision == "fp32" else exported.fp16, backend=row.backend
-        ) as s:
+        backend: Any = row.backend
+        with open_session(exported.onnx if row.precision == "fp32" else exported.fp16, backend=backend) as s:
             result = evaluate(s, drawn_dataset, metric="cosine")
             assert (row.runtime, row.manifest_sha256) == (s.description, s.manifest.sha256)
         assert {name: getattr(row, name) for name in SCORES} == pytest.approx(result.metrics.as_dict())
