@@ -18,6 +18,7 @@ from reidexport.errors import InputError
 from reidexport.evaluation import Evaluation, evaluate
 from reidexport.report import read_results, write_report
 from reidexport.report.blocks import duration, points
+from reidexport.report.page import headline
 from reidexport.report.people import nearest_scored, principal_components
 from tests.conftest import Exported, Run
 from tests.test_evaluation import Thumbnails
@@ -253,6 +254,14 @@ def test_a_section_without_data_is_left_out(folder: Path, tmp_path: Path) -> Non
         assert own <= set(headings)
         assert not (SECTION_OF.keys() - own) & set(headings)
         assert "Ranked lists" not in headings
+
+
+def test_the_headline_shows_the_largest_loss_of_all_files(folder: Path) -> None:
+    """Of parity, verify and precisions together, not of the first that has one."""
+    fact = next(each for each in headline(read_results([COMMITTED])) if "mAP drop" in each.label)
+    assert (fact.value, fact.note) == ("+0.06", "osnet_x0_25_market1501.pth, int8 for CPUs")
+    fact = next(each for each in headline(read_results([COMMITTED, folder])) if "mAP drop" in each.label)
+    assert (fact.value, fact.note) == ("+0.31", "model-int8.onnx, int8 · openvino")
 
 
 def test_paths_of_the_machine_do_not_show(folder: Path, tmp_path: Path) -> None:

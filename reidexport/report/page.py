@@ -14,6 +14,7 @@ from reidexport.report.results import (
     BenchResult,
     EvalResult,
     ParityResult,
+    PrecisionsResult,
     Result,
     VerifyResult,
 )
@@ -107,6 +108,13 @@ def _loss(results: Sequence[Result]) -> Fact | None:
         (result.drops["mAP"], result.artifact)
         for result in results
         if isinstance(result, VerifyResult) and result.drops and "mAP" in result.drops
+    ]
+    losses += [
+        (precision.drops["mAP"], f"{result.checkpoint}, {precision.name}")
+        for result in results
+        if isinstance(result, PrecisionsResult)
+        for precision in result.precisions
+        if "mAP" in precision.drops
     ]
     if not losses:
         return None
