@@ -1,6 +1,6 @@
 """How long does an exact top-50 search take, against faiss, usearch and the matrix product alone?
 
-The features are those of :mod:`benchmarks.bench_ranking`: seeded, of unit length, 128 of 2048 dimensions.
+The features are those of :mod:`benchmarks.bench_ranking`: seeded, of unit length, most of it along few dimensions.
 
 pytest benchmarks/bench_gallery.py --results benchmarks/results/MACHINE    (-k "not large": without the 8 GB gallery)
 """
@@ -29,7 +29,10 @@ _K, _DIM, _NUM_GALLERY, _NUM_LARGE = 50, 2048, 19_732, 1_000_000
 _QUICK = 500, 60
 _ROWS_AT_ONCE = 20_000
 _NUM_CHECKED, _NUM_USEARCH = 40, 400
-_TIMED = "float32 queries in, indices and distances out; limit: numpy.matmul of the same features, into memory in use"
+_TIMED = (
+    "float32 queries in, indices and distances out, projections and int8 codes made before; limit: numpy.matmul of the "
+    "same features, into memory in use"
+)
 
 Features = npt.NDArray[np.float32]
 Compare = Callable[..., dict[str, Any]]
@@ -68,7 +71,7 @@ def large(tmp_path_factory: pytest.TempPathFactory, market: Searched, quick: boo
     path.unlink()
 
 
-@pytest.mark.parametrize("scan", ["float32", "int8"])
+@pytest.mark.parametrize("scan", ["float32", "projection", "int8"])
 def test_market1501(compare: Compare, market: Searched, scan: Scan) -> None:
     """All queries of Market-1501 in its whole gallery."""
     queries, gallery, rows = market
@@ -95,7 +98,7 @@ def test_usearch(compare: Compare, market: Searched) -> None:
     compare(
         f"exact top-{_K} of {len(queries)} queries in {len(rows)} x {_DIM}, float32 scan",
         _TIMED.partition(";")[0],
-        lambda: gallery.search(queries, _K),
+        lambda: gallery.search(queries, _K, scan="float32"),
         {
             "usearch exact": lambda: usearch_search(
                 rows, queries, _K, MetricKind.IP, exact=True, threads=threads
@@ -105,7 +108,7 @@ def test_usearch(compare: Compare, market: Searched) -> None:
     )
 
 
-@pytest.mark.parametrize("scan", ["float32", "int8"])
+@pytest.mark.parametrize("scan", ["float32", "projection", "int8"])
 def test_large_gallery(compare: Compare, large: Searched, scan: Scan) -> None:
     """All queries of Market-1501 in a million rows, faiss on the same memory."""
     queries, gallery, rows = large

@@ -1,6 +1,7 @@
 """How fast are CMC, mAP and re-ranking at the size of Market-1501, and in how much memory?
 
-The features are seeded: 750 people and distractors, seen by six cameras, in 128 of 2048 dimensions.
+The features are seeded: 750 people and distractors, seen by six cameras. Lengths along 512 of the 2048 dimensions fall
+as those of OSNet x0.25 do on Market-1501: 69 % of the squared length along 32 of them, 94 % along 128.
 """
 
 import subprocess
@@ -20,7 +21,7 @@ from reidexport.distances import distmat_from_features, unit_rows
 from reidexport.metrics import evaluate_rank, rank_features
 from reidexport.rerank import k_reciprocal
 
-_NUM_QUERY, _NUM_GALLERY, _NUM_PIDS, _DIM, _LATENT_DIM = 3368, 15913, 750, 2048, 128
+_NUM_QUERY, _NUM_GALLERY, _NUM_PIDS, _DIM, _LATENT_DIM = 3368, 15913, 750, 2048, 512
 _QUICK = 100, 500
 
 Compare = Callable[..., dict[str, Any]]
@@ -36,18 +37,18 @@ class Data(NamedTuple):
 
 @cache
 def data(num_gallery: int = _NUM_GALLERY, num_query: int = _NUM_QUERY) -> Data:
-    """Scores are near a strong baseline's: rank-1 0.98, mAP 0.79."""
+    """Scores are near a strong baseline's: rank-1 0.99, mAP 0.81."""
     rng = np.random.default_rng(0)
     q_pids, g_pids = rng.integers(1, _NUM_PIDS + 1, num_query), rng.integers(0, _NUM_PIDS + 1, num_gallery)
     g_pids[rng.random(num_gallery) < 0.17] = 0
     people = rng.standard_normal((_NUM_PIDS + 1, _LATENT_DIM), np.float32)
     mix = rng.standard_normal((_LATENT_DIM, _DIM), np.float32)
-    mix *= np.geomspace(1, 0.1, _LATENT_DIM, dtype=np.float32)[:, None]
+    mix /= np.arange(14, 14 + _LATENT_DIM, dtype=np.float32)[:, None]
 
     def features(pids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         latent = people[pids]
         latent[pids == 0] = rng.standard_normal(((pids == 0).sum(), _LATENT_DIM), np.float32)
-        latent += rng.standard_normal(latent.shape, np.float32)
+        latent += np.float32(0.9) * rng.standard_normal(latent.shape, np.float32)
         return unit_rows(latent @ mix)
 
     cameras = rng.integers(0, 6, num_query), rng.integers(0, 6, num_gallery)

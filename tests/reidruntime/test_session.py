@@ -352,16 +352,16 @@ def test_a_run_that_fails_is_the_artifacts_error(tmp_path: Path, backend: Any) -
         loaded.run(np.zeros((2, HEIGHT, WIDTH, 3), np.uint8))
 
 
-def test_onnxruntime_is_told_not_to_spin_or_fall_back_or_round(
+def test_onnxruntime_is_told_not_to_fall_back_or_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sleeping threads, no session made anew on the CPU, and CUDA without TF32 are asked of ONNX Runtime."""
+    """No session made anew on the CPU, and CUDA without TF32 are asked of ONNX Runtime."""
     onnxruntime = pytest.importorskip("onnxruntime")
     asked: dict[str, Any] = {}
 
     class Recorder:
         def __init__(self, path: Path, options: Any, **words: Any) -> None:
-            asked.update(words, spinning=options.get_session_config_entry("session.intra_op.allow_spinning"))
+            asked.update(words)
 
         def get_providers(self) -> list[str]:
             return ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -373,7 +373,6 @@ def test_onnxruntime_is_told_not_to_spin_or_fall_back_or_round(
     assert asked == {
         "providers": [("CUDAExecutionProvider", {"use_tf32": "0"})],
         "enable_fallback": 0,
-        "spinning": "0",
     }
 
 

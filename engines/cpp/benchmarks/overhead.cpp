@@ -50,7 +50,6 @@ public:
         check(api_->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "bare", &env));  // the process has one: never released
         check(api_->CreateSessionOptions(&options));
         check(api_->SetIntraOpNumThreads(options, threads));
-        check(api_->AddSessionConfigEntry(options, "session.intra_op.allow_spinning", "0"));
         check(api_->CreateSession(env, artifact.c_str(), options, &session_));
         api_->ReleaseSessionOptions(options);
         check(api_->CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &memory_));

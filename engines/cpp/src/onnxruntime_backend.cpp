@@ -104,8 +104,6 @@ private:
         check(api.CreateSessionOptions(&raw));
         const Owned<OrtSessionOptions> session_options(raw, api.ReleaseSessionOptions);
         check(api.SetIntraOpNumThreads(raw, threads_));
-        // Spinning, its threads would take the CPU from those that read images.
-        check(api.AddSessionConfigEntry(raw, "session.intra_op.allow_spinning", "0"));
         if (by_definition) check(api.AddSessionConfigEntry(raw, "session.disable_quant_qdq", "1"));
         OrtSession* session = nullptr;
         check(api.CreateSession(env_.get(), path_.c_str(), raw, &session));

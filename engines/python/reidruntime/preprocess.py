@@ -3,6 +3,7 @@
 import io
 import struct
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from reidruntime.errors import ImageError
 from reidruntime.manifest import Preprocess
-from reidruntime.resize import Image8, compiled_kernels, resize
+from reidruntime.resize import Image8, resize
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _MAX_FAST_PIXELS = 1 << 25  # above that Pillow decides whether it is a decompression bomb
@@ -91,7 +92,7 @@ def normalize(batch: Image8, preprocess: Preprocess) -> NDArray[np.float32]:
 def describe_preprocessing() -> str:
     """Which decoder and resizer are at work, for a session's description."""
     decoder = "simplejpeg" if _simplejpeg() else "Pillow"
-    resizer = "numba" if compiled_kernels() else "Pillow"
+    resizer = "numba" if find_spec("numba") else "Pillow"  # importing it would take a third of a second
     return f"decode {decoder}, resize {resizer}"
 
 

@@ -16,11 +16,7 @@ _INSTALL = {"cpu": 'pip install "reidexport[cpu]"', "cuda": 'pip install "reidex
 
 
 class OnnxRuntimeBackend:
-    """An ``onnxruntime.InferenceSession`` on exactly the device that was asked for.
-
-    Its threads sleep while there is nothing to do: spinning, they would take the CPU from the threads that
-    read images.
-    """
+    """An ``onnxruntime.InferenceSession`` on exactly the device that was asked for."""
 
     def __init__(self, network: Network, *, device: Literal["cpu", "cuda"], threads: int) -> None:
         """Load the network.
@@ -88,7 +84,6 @@ def _load(network: Network, device: Literal["cpu", "cuda"], threads: int) -> Any
         onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     if network.by_definition:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
