@@ -7,6 +7,15 @@ Results go to stdout, progress and messages to stderr. Exit status: 0 done, 1 a 
 import signal
 import sys
 
+# What brings a package, where it is not the extra ``export``.
+_EXTRAS = {
+    "onnxruntime": "cpu",
+    "openvino": "cpu",
+    "jinja2": "report",
+    "markupsafe": "report",
+    "matplotlib": "report",
+}
+
 
 def main() -> None:
     """Run the ``reidexport`` command."""
@@ -35,6 +44,5 @@ def main() -> None:
 
 
 def _advice(module: str) -> str:
-    backends = {"onnxruntime", "openvino"}
-    extra = "cpu" if module.partition(".")[0] in backends else "export"
+    extra = _EXTRAS.get(module.partition(".")[0], "export")
     return f'pip install "reidexport[{extra}]"'

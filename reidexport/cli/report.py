@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from reidexport.cli import artifact_options as options
-from reidexport.errors import InputError, NotInstalledError
+from reidexport.errors import InputError
 
 
 def report(
@@ -34,14 +34,11 @@ def report(
 
     With --artifact and --data the page shows images of the data set: mind its terms before passing it on.
     """
-    try:
-        from reidexport.report import read_results, write_report
-    except ModuleNotFoundError as error:
-        raise NotInstalledError(f"{error.name} is not installed: pip install 'reidexport[report]'") from error
     from reidexport.datasets import load_dataset
     from reidexport.evaluation import evaluate
     from reidexport.opening import open_any
     from reidexport.progress import progress_bar
+    from reidexport.report import read_results, write_report
 
     if (artifact is None) != (data is None):
         raise InputError("--artifact and --data go together: give both, or neither.")

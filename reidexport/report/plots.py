@@ -163,8 +163,8 @@ def roc_curves(name: str, curves: Mapping[str, tuple[Sequence[float], Sequence[f
         return _svg(figure, name, "receiver operating characteristic of each artifact")
 
 
-def ratio_bars(name: str, bars: Sequence[Bar]) -> Markup:
-    """Each peer's time over ours: the median as a mark, from the lowest to the highest round as a line."""
+def ratio_bars(name: str, bars: Sequence[Bar], meaning: str = "times as fast as the peer") -> Markup:
+    """Each peer's figure over ours: the median as a mark, from the lowest to the highest round as a line."""
     with rc_context(_STYLE):
         figure, axes = _figure(height=0.9 + 0.3 * len(bars))
         for i, bar in enumerate(bars):
@@ -177,7 +177,7 @@ def ratio_bars(name: str, bars: Sequence[Bar]) -> Markup:
         axes.axvline(1, color=_INK, linewidth=1)
         axes.set_yticks(range(len(bars)), [bar.label for bar in reversed(bars)], color=_INK, fontsize=9)
         axes.grid(visible=False, axis="y")
-        axes.set(xlabel="times as fast as the peer", xscale="log", ylim=(-0.7, len(bars) - 0.3))
+        axes.set(xlabel=meaning, xscale="log", ylim=(-0.7, len(bars) - 0.3))
         values = [value for bar in bars for value in (bar.ratio.lowest, bar.ratio.highest)]
         axes.set_xlim(min(0.8, min(values) / 1.15), max(1.25, max(values) * 1.15))
         _plain_log_ticks(axes, "x")

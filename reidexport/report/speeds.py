@@ -101,7 +101,9 @@ def _comparison(result: BenchmarkResult, results: Sequence[Result], number: int)
     columns = ("what", _OURS, "peer", "of the peer", "ratio", "lowest to highest")
     table = Table("Medians, and the ratio to each peer", source(result, results), columns, rows, ("peer",))
     caption = "Ratios: the median, from the lowest to the highest."
-    plots = (Plot(ratio_bars(f"ratios-{number}", bars), caption),) if bars else ()
+    is_memory = any(row.peak_mib for row in result.rows)
+    meaning = "the peer's memory over ours" if is_memory else "times as fast as the peer"
+    plots = (Plot(ratio_bars(f"ratios-{number}", bars, meaning), caption),) if bars else ()
     title = _TITLES.get(result.question, result.question.replace("_", " ").capitalize())
     lead = (
         "Sides take turns in one run. A ratio is the peer's figure over ours: above 1, reidexport needs less."
