@@ -52,7 +52,7 @@ cpp-test: install
 # The report in a real browser, light and dark, wide and narrow.
 report-test: install
 	engines/cpp/debian_packages.sh chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_report.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_report.py -k browser
 
 check: install
 	$(BIN)/ruff check .

@@ -130,13 +130,14 @@ def open_subject(path: Path, backend: BackendName, checkpoint: Checkpoint | None
 def write_seeded_checkpoint(path: Path, backbone: str) -> None:
     """Write a strong baseline whose weights are drawn from a seed.
 
-    Its norms have the statistics of drawn people: activations stay as moderate as a trained network's.
+    Its norms have the statistics of drawn people: activations stay as moderate as a trained network's. Not its neck: it
+    would enlarge what little the features of an untrained network differ by, and the error of INT8 with it.
     """
     torch.manual_seed(0)
     channels = backbone_channels(Architecture(backbone))
     model = Baseline(Architecture(backbone, feature_dim=channels)).train()
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the statistics of all batches, here one
     preprocess = imagenet_preprocess(256, 128)
     people = [image_pixels(image, "drawn", preprocess) for image in draw_people(_NUM_STATISTICS)]

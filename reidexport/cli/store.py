@@ -8,6 +8,7 @@ import typer
 from reidexport.embedding_files import read_gallery
 from reidexport.errors import InputError
 from reidexport.milvus_address import is_milvus, open_milvus
+from reidexport.progress import progress_bar
 
 
 def store(
@@ -30,5 +31,6 @@ def store(
         raise InputError(f"{gallery}: expected milvus:FILE.db, or http(s)://HOST:PORT.")
     new = read_gallery(embeddings)
     with open_milvus(gallery, new.dim, metric=new.metric, manifest_sha256=new.manifest_sha256) as stored:
-        stored.extend(new)
+        with progress_bar("storing", len(new)) as progress:
+            stored.extend(new, progress)
         typer.echo(f"{gallery}: {len(new)} embeddings added, now {len(stored)}")

@@ -90,7 +90,8 @@ def question_of(rows: np.ndarray, queries: np.ndarray, k: int) -> Question:
     lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
     ones = np.ones(len(rows), np.bool_)
     keys = np.full(len(queries), -1), np.zeros(len(rows), np.int64)
-    return Question(queries, GalleryRows([rows], lengths), k, "cosine", ones, *keys)
+    q_lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
+    return Question(queries, q_lengths, GalleryRows([rows], lengths), k, "cosine", ones, *keys)
 
 
 def test_candidates_are_few_or_none() -> None:

@@ -259,7 +259,7 @@ class Gallery:
         """
         rows = checked_features(queries, self.dim, "queries")
         self.check_artifact(manifest_sha256)
-        row_lengths(rows, "queries")
+        lengths = row_lengths(rows, "queries")
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}.")
         if scan not in get_args(Scan):
@@ -267,6 +267,7 @@ class Gallery:
         q_keys, g_keys = self._keys(len(rows), pids, camids, other_cameras, exclude_junk)
         question = Question(
             queries=rows,
+            q_lengths=lengths,
             gallery=self._rows(),
             k=k,
             metric=self.metric,

@@ -82,7 +82,8 @@ class Question(NamedTuple):
     """What is asked of a gallery.
 
     Attributes:
-        queries: float32, (num_query, D), of lengths that :func:`row_lengths` accepts.
+        queries: float32, (num_query, D).
+        q_lengths: float64, (num_query,): their lengths, from :func:`row_lengths`.
         gallery: the rows.
         k: how many rows to find for each query, at least 1.
         metric: how to compare.
@@ -92,6 +93,7 @@ class Question(NamedTuple):
     """
 
     queries: Features
+    q_lengths: Floats64
     gallery: GalleryRows
     k: int
     metric: Metric
@@ -101,7 +103,9 @@ class Question(NamedTuple):
 
     def of(self, queries: slice | Ints) -> "Question":
         """The same for some of the queries."""
-        return self._replace(queries=self.queries[queries], q_keys=self.q_keys[queries])
+        return self._replace(
+            queries=self.queries[queries], q_lengths=self.q_lengths[queries], q_keys=self.q_keys[queries]
+        )
 
     def rows_for(self, query: int) -> Ints:
         """All the rows that one query may find, in order."""

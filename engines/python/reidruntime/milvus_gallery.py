@@ -8,7 +8,7 @@ A ``.gallery`` is copied with ``gallery.extend(load_gallery("people.gallery"))``
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reidruntime.errors import InputError, NotInstalledError
-from reidruntime.gallery import Gallery
+from reidruntime.gallery import Gallery, LabelledRows
 from reidruntime.gallery_input import (
     JUNK_PID,
     UNLABELLED,
@@ -219,9 +219,8 @@ class MilvusGallery:
                 records.append({"row": row, "embedding": embedding, "pid": pid, "camid": camid, "path": path})
             with self._speaking():
                 self._client.upsert(self._collection, records)
-        if _is_file(
-            self._address
-        ):  # which milvus-lite searches five times as fast as its log; a server knows when
+        if _is_file(self._address):
+            # milvus-lite searches its files five times as fast as its log; a server knows when to flush.
             with self._speaking():
                 self._client.flush(self._collection)
 
@@ -229,8 +228,12 @@ class MilvusGallery:
         """As :meth:`Gallery.check_artifact`."""
         check_artifact(self.manifest_sha256, manifest_sha256, name)
 
-    def extend(self, other: Gallery) -> None:
+    def extend(self, other: Gallery, progress: Callable[[int], None] | None = None) -> None:
         """Add all rows of a gallery.
+
+        Args:
+            other: the gallery.
+            progress: called with the number of rows added.
 
         Raises:
             InputError: it has another dimension, metric or artifact, or two rows of one path; or as :meth:`add`.
@@ -238,8 +241,14 @@ class MilvusGallery:
         if other.metric != self.metric:
             raise InputError(f"This gallery compares by {self.metric}, the other one by {other.metric}.")
         _check_keys(other.paths)
-        for rows in other.labelled_parts():
-            self.add(**rows._asdict(), manifest_sha256=other.manifest_sha256)
+        done = 0
+        for part in other.labelled_parts():
+            for some in _slices(max(len(part.pids), 1), _ROWS_AT_ONCE):
+                rows = LabelledRows(*(column[some] for column in part))
+                self.add(**rows._asdict(), manifest_sha256=other.manifest_sha256)
+                done += len(rows.pids)
+                if progress:
+                    progress(done)
 
     def labels(self, rows: Ints) -> tuple[Ints, Ints, list[str]]:
         """The pids, camids and paths of some rows.

@@ -138,9 +138,7 @@ def _exact_distances(question: Question, candidates: Sequence[Ints], threads: in
             start, first = stop, first + len(part)
     if question.metric == "euclidean":
         return sums.astype(np.float32)
-    lengths = (
-        np.linalg.norm(question.queries.astype(np.float64), axis=1)[q_indices] * gallery.lengths[g_indices]
-    )
+    lengths = question.q_lengths[q_indices] * gallery.lengths[g_indices]
     cosines = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
     distances: Features = np.float32(1) - cosines.astype(np.float32)
     return distances

@@ -69,7 +69,7 @@ class Candidates(NamedTuple):
 def float32_terms(question: Question) -> Float32Terms:
     """An inner product of D terms, however summed, is within ``D * 2**-24`` of the truth, times both lengths."""
     row_scales, column_scales, column_offsets, longest = _metric_terms(question)
-    q_lengths = _lengths(question.queries) * row_scales
+    q_lengths = question.q_lengths * row_scales
     errors = _UNIT_ROUNDOFF * question.queries.shape[1] * q_lengths * longest + _rounding(q_lengths, longest)
     return Float32Terms(row_scales, column_scales, column_offsets, errors)
 
@@ -99,7 +99,7 @@ def projected_candidates(
     """
     row_scales, column_scales, column_offsets, longest = _metric_terms(question)
     queries = project(question.queries, projected.basis)
-    q_lengths, rank = _lengths(question.queries) * row_scales, projected.rows.shape[1]
+    q_lengths, rank = question.q_lengths * row_scales, projected.rows.shape[1]
     scores = _Scores(
         products=_float32_products(queries.rows, GalleryRows([projected.rows], question.gallery.lengths)),
         row_scales=row_scales,
@@ -119,7 +119,7 @@ def int8_candidates(question: Question, coded: Sequence[CodedBlock], threads: in
     """
     row_scales, column_scales, column_offsets, longest = _metric_terms(question)
     codes, steps, rests = code_rows(question.queries, QUERY_LIMIT)
-    q_lengths, q_rests = _lengths(question.queries) * row_scales, rests * row_scales
+    q_lengths, q_rests = question.q_lengths * row_scales, rests * row_scales
     scores = _Scores(
         products=(multiply(codes, block.columns, threads) for block in coded),
         row_scales=row_scales * steps,
@@ -135,7 +135,7 @@ def int8_candidates(question: Question, coded: Sequence[CodedBlock], threads: in
 def lowest_scores(question: Question, distances: Floats64) -> Floats64:
     """What the score of a row is at least that is at this float32 distance, or nearer, of each query."""
     row_scales, _, _, longest = _metric_terms(question)
-    q_lengths = _lengths(question.queries)
+    q_lengths = question.q_lengths
     scores = 1 - distances if question.metric == "cosine" else (q_lengths**2 - distances) / 2
     return scores - _rounding(q_lengths * row_scales, longest)
 
@@ -155,18 +155,13 @@ def _metric_terms(question: Question) -> tuple[Floats64, Floats64, Floats64, flo
     """
     lengths = question.gallery.lengths
     if question.metric == "cosine":
-        return _inverse(_lengths(question.queries)), _inverse(lengths), np.zeros(len(lengths)), 1.0
+        return _inverse(question.q_lengths), _inverse(lengths), np.zeros(len(lengths)), 1.0
     return np.ones(len(question.queries)), np.ones(len(lengths)), -(lengths**2) / 2, float(lengths.max())
 
 
 def _rounding(q_lengths: Floats64, longest: float) -> Floats64:
     """What scaling the product, adding the offset and rounding the final distance can add to an error."""
     return 16 * _UNIT_ROUNDOFF * (q_lengths + longest) ** 2
-
-
-def _lengths(rows: Features) -> Floats64:
-    lengths: Floats64 = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
-    return lengths
 
 
 def _inverse(lengths: Floats64) -> Floats64:
