@@ -118,12 +118,20 @@ def test_inspect_prints_text_and_json(run: Run, exported: Exported) -> None:
     assert json.loads(run("inspect", exported.onnx, "--json").stdout)["kind"] == "onnx"
 
 
-def test_a_missing_package_exits_3_and_names_the_extra() -> None:
-    """Without typer, which the runtime does not need, the command says what to install."""
-    code = "import sys; sys.modules['typer'] = None; from reidexport.cli import main; main()"
-    done = python(code)
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [("typer", [], "cli"), ("jinja2", ["report", "x.json", "-o", "x.html"], "report")],
+)
+def test_a_missing_package_exits_3_and_names_the_extra(
+    package: str, arguments: list[str], extra: str
+) -> None:
+    """Without a package that the runtime does not need, the command says what to install."""
+    done = python(
+        f"import sys; sys.modules[{package!r}] = None; sys.argv[1:] = {arguments!r}; "
+        "from reidexport.cli import main; main()"
+    )
     assert done.returncode == 3
-    assert 'pip install "reidexport[cli]"' in done.stderr
+    assert f'pip install "reidexport[{extra}]"' in done.stderr
 
 
 def test_the_runtime_imports_neither_torch_nor_reidexport() -> None:
