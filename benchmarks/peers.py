@@ -85,6 +85,7 @@ def torch_compile(checkpoint: Any, options: Any) -> Embed:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(num_threads())
+    torch._dynamo.reset()  # after eight networks it would go on without compiling
     compiled = torch.compile(graph_from_checkpoint(checkpoint, options).to(device), dynamic=False)
 
     def embed(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
