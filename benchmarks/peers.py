@@ -14,6 +14,9 @@ import numpy.typing as npt
 Embed = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 
 
+_compiled_networks: dict[Any, Callable[[Any], Any]] = {}  # compiling one for a batch size takes half a minute
+
+
 def num_threads() -> int:
     """Threads of every side: OMP_NUM_THREADS, which some libraries obey anyhow, or the CPUs of this process."""
     return int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
@@ -85,8 +88,13 @@ def torch_compile(checkpoint: Any, options: Any) -> Embed:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(num_threads())
-    torch._dynamo.reset()  # after eight networks it would go on without compiling
-    compiled = torch.compile(graph_from_checkpoint(checkpoint, options).to(device), dynamic=False)
+    network = checkpoint.sha256, options
+    if network not in _compiled_networks:
+        torch._dynamo.reset()  # after eight networks it would go on without compiling
+        _compiled_networks[network] = torch.compile(
+            graph_from_checkpoint(checkpoint, options).to(device), dynamic=False
+        )
+    compiled = _compiled_networks[network]
 
     def embed(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
