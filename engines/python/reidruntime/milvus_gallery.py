@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reidruntime.errors import InputError, NotInstalledError
-from reidruntime.gallery import Gallery, LabelledRows
+from reidruntime.gallery import Gallery
 from reidruntime.gallery_input import (
     JUNK_PID,
     UNLABELLED,
@@ -244,9 +244,14 @@ class MilvusGallery:
         done = 0
         for part in other.labelled_parts():
             for some in _slices(max(len(part.pids), 1), _ROWS_AT_ONCE):
-                rows = LabelledRows(*(column[some] for column in part))
-                self.add(**rows._asdict(), manifest_sha256=other.manifest_sha256)
-                done += len(rows.pids)
+                self.add(
+                    part.embeddings[some],
+                    pids=part.pids[some],
+                    camids=part.camids[some],
+                    paths=part.paths[some],
+                    manifest_sha256=other.manifest_sha256,
+                )
+                done += len(part.pids[some])
                 if progress:
                     progress(done)
 
