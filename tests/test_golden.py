@@ -30,8 +30,7 @@ from tests.golden import seeded
 
 TOLERANCE = 1e-4
 EXPORTED_BY_DEFAULT = {
-    "sb_resnet50", "sb_resnet50_ibn_a", "sb_se_resnet50", "fr_bot_s50", "fr_sbs_r50",
-    "tr_osnet_x0_25", "tr_osnet_ain_x0_25",
+    "sb_resnet50_ibn_a", "sb_se_resnet50", "fr_bot_s50", "fr_sbs_r50", "tr_osnet_ain_x0_25",
 }  # fmt: skip
 # The same code as a shallower case, only more of it: drawing their weights takes minutes.
 DEEP = {"sb_resnet101", "sb_resnet152", "sb_se_resnet101", "sb_se_resnext101", "sb_senet154", "fr_bot_r101_ibn",

@@ -459,28 +459,36 @@ def _value_of(path: Path, num_rows: int) -> float:
 
 
 def test_killed_while_saving_leaves_one_whole_gallery(tmp_path: Path) -> None:
-    """Killed while saving 200,000 rows, the old or the new file is whole; a later save tidies up."""
+    """Killed while it writes 200,000 rows or after, the old or the new file is whole; a later save tidies up."""
     path, num_rows = tmp_path / "people.gallery", 200_000
     gallery_of(np.zeros((num_rows, 16), np.float32)).save(path)
     context = multiprocessing.get_context("fork")
-    rng = np.random.default_rng(0)
-    values, num_unfinished, old = set(), 0, 0.0
-    for attempt in range(1, 16):
+    outcomes, old = set(), 0.0
+    for attempt in range(1, 11):
+        replaced = path.stat().st_ino
         writer = context.Process(target=_save_for_ever, args=(str(path), num_rows, float(attempt)))
         writer.start()
-        time.sleep(float(rng.uniform(0.02, 0.5)))
+        if attempt % 2:
+            _wait_until(lambda: any(".unfinished" in file.name for file in tmp_path.iterdir()))
+        else:
+            _wait_until(lambda inode=replaced: path.stat().st_ino != inode)
         assert writer.pid
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
-        num_unfinished += any(".unfinished" in file.name for file in tmp_path.iterdir())
         new = _value_of(path, num_rows)
         assert new in (old, float(attempt))
-        values.add(new != old)
+        outcomes.add(new != old)
         old = new
-    assert values == {False, True}
-    assert num_unfinished > 3
+    assert outcomes == {False, True}
     gallery_of(np.ones((2, 3), np.float32)).save(path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [".people.gallery.lock", "people.gallery"]
+
+
+def _wait_until(is_so: Callable[[], bool], at_most_s: float = 60) -> None:
+    end = time.monotonic() + at_most_s
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def test_two_writers_cannot_corrupt_a_gallery(tmp_path: Path) -> None:
