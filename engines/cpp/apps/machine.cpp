@@ -30,6 +30,26 @@ std::string value_in(const std::filesystem::path& path, const std::string& key) 
     return "";
 }
 
+/// The highest clock of any core in MHz, or null where the system does not tell.
+nlohmann::ordered_json cpu_mhz() {
+    double highest = 0;
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string line; std::getline(file, line);) {
+        const std::size_t colon = line.find(':');
+        if (line.starts_with("cpu MHz") && colon != std::string::npos) {
+            highest = std::max(highest, std::strtod(line.c_str() + colon + 1, nullptr));
+        }
+    }
+    return highest > 0 ? nlohmann::ordered_json(std::lround(highest)) : nlohmann::ordered_json();
+}
+
+/// What sets the clocks, or null where the system does not tell.
+nlohmann::ordered_json governor() {
+    std::string name;
+    std::ifstream("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") >> name;
+    return name.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(name);
+}
+
 std::vector<std::string> gpus() {
     const std::filesystem::path root = "/proc/driver/nvidia/gpus";
     std::vector<std::string> folders, models;
@@ -55,6 +75,8 @@ nlohmann::ordered_json machine_info() {
     const long mebibyte = 1 << 20;
     return {
         {"cpu", value_in("/proc/cpuinfo", "model name")},
+        {"cpu_mhz", cpu_mhz()},
+        {"governor", governor()},
         {"cores", CPU_COUNT(&allowed)},
         {"memory_mib", sysconf(_SC_PAGE_SIZE) / 1024 * sysconf(_SC_PHYS_PAGES) / (mebibyte / 1024)},
         {"gpus", gpus()},
