@@ -1,6 +1,6 @@
 """The README's tables of speed, from committed results: ``python -m benchmarks.speed_table`` writes them.
 
-Of every machine in ``benchmarks/results`` that has a ``throughput.json``.
+Of every machine in ``benchmarks/results`` on which ``pytest benchmarks`` ran.
 """
 
 import json
@@ -42,7 +42,8 @@ def readme_with_tables(readme: str) -> str:
     """
     if not (_BEGIN in readme and _END in readme):
         raise ValueError(f"README.md lacks the lines {_BEGIN} and {_END}.")
-    folders = sorted(file.parent for file in RESULTS.glob("*/throughput.json"))
+    questions = ("throughput", *_COMPARISONS)
+    folders = sorted({file.parent for name in questions for file in RESULTS.glob(f"*/{name}.json")})
     tables = "\n\n".join(table for folder in folders for table in machine_tables(folder))
     return re.sub(
         f"(?s)(?<={re.escape(_BEGIN)}\n).*(?={re.escape(_END)})", lambda _: f"\n{tables}\n\n", readme
@@ -51,16 +52,15 @@ def readme_with_tables(readme: str) -> str:
 
 def machine_tables(folder: Path) -> Iterator[str]:
     """The tables of one machine's results: networks against torch, then everything else against its peers."""
-    throughput = _read(folder / "throughput.json")
-    yield _networks(throughput, f"benchmarks/results/{folder.name}")
-    lines = [
-        line
-        for question, peers in _COMPARISONS.items()
-        if (folder / f"{question}.json").exists()
-        for line in _lines(_read(folder / f"{question}.json"), peers)
-    ]
+    if (folder / "throughput.json").exists():
+        yield _networks(_read(folder / "throughput.json"), folder)
+    found = {
+        name: _read(folder / f"{name}.json") for name in _COMPARISONS if (folder / f"{name}.json").exists()
+    }
+    lines = [line for name, result in found.items() for line in _lines(result, _COMPARISONS[name])]
     if lines:
-        yield "\n".join(["| | time, s | against | times as fast |", "|---|---|---|---|", *lines])
+        place = _place(next(iter(found.values())), folder)
+        yield "\n".join([f"| {place} | time, s | against | times as fast |", "|---|---|---|---|", *lines])
 
 
 def _read(path: Path) -> Json:
@@ -68,12 +68,14 @@ def _read(path: Path) -> Json:
     return found
 
 
-def _networks(throughput: Json, folder: str) -> str:
+def _place(result: Json, folder: Path) -> str:
+    machine = result["machine"]
+    return f"{machine['cpu']}, {machine['cores']} cores ([JSON](benchmarks/results/{folder.name}))"
+
+
+def _networks(throughput: Json, folder: Path) -> str:
     """A line for each artifact and backend: ratio to torch eager and share of the machine's limit, by batch size."""
-    machine, rows = throughput["machine"], throughput["rows"]
-    title = (
-        f"{machine['cpu']}, {machine['cores']} cores: × torch eager (share of the limit), [JSON]({folder})"
-    )
+    rows, title = throughput["rows"], f"{_place(throughput, folder)}: × torch eager (share of the limit)"
     lines = [
         f"| {title} | {' | '.join(f'batch {size}' for size in _BATCH_SIZES)} |",
         "|---|" + "---|" * len(_BATCH_SIZES),

@@ -39,11 +39,12 @@ def test_tables_leave_out_nothing_and_invent_nothing(tmp_path: Path) -> None:
     rows = [row("one", 1, {"torch eager": ratio}), row("eight", 8, "not given: others used 40 %")]
     machine = {"cpu": "A CPU", "cores": 2}
     (tmp_path / "throughput.json").write_text(json.dumps({"machine": machine, "rows": rows}))
-    search = {"rows": [row("search", 1, {"faiss knn": ratio, "limit": ratio})]}
+    search = {"machine": machine, "rows": [row("search", 1, {"faiss knn": ratio, "limit": ratio})]}
     (tmp_path / "gallery.json").write_text(json.dumps(search))
     networks, others = machine_tables(tmp_path)
-    assert networks.splitlines()[0].startswith(
-        "| A CPU, 2 cores: × torch eager (share of the limit), [JSON]("
+    place = f"A CPU, 2 cores ([JSON](benchmarks/results/{tmp_path.name}))"
+    assert networks.startswith(
+        f"| {place}: × torch eager (share of the limit) | batch 1 | batch 8 | batch 32 |"
     )
     assert networks.splitlines()[2] == "| a.onnx, openvino | 2.0 (75%) | disturbed | – |"
     assert others.splitlines()[2:] == ["| search | 0.25 | faiss knn | 2.04 (1.9 to 2.1) |"]
