@@ -61,7 +61,7 @@ def ranked_list_picture(
     rows = []
     for i, record in enumerate(query):
         row = [_cell(record, QUERY_COLOUR, "")]
-        for index in _nearest(record, gallery, distances[i], num_ranks):
+        for index in nearest_scored(record, gallery, distances[i], num_ranks):
             colour = RIGHT_COLOUR if gallery[index].pid == record.pid else WRONG_COLOUR
             row.append(_cell(gallery[index], colour, f"{distances[i, index]:.3f}"))
         rows.append(row)
@@ -111,7 +111,7 @@ def _left(rank: int, width: int) -> int:
     return _MARGIN_PX + rank * (width + 2 * _FRAME_PX + _GAP_PX) + (_QUERY_GAP_PX if rank else 0)
 
 
-def _nearest(
+def nearest_scored(
     query: ImageRecord, gallery: Sequence[ImageRecord], distances: npt.NDArray[Any], count: int
 ) -> list[int]:
     """Indices of the nearest gallery images that are not junk for this query."""

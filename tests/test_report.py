@@ -16,10 +16,11 @@ from reidexport.cli.report import report
 from reidexport.datasets import Dataset
 from reidexport.errors import InputError
 from reidexport.evaluation import Evaluation, evaluate
+from reidexport.pictures import nearest_scored
 from reidexport.report import read_results, write_report
 from reidexport.report.blocks import duration, points
 from reidexport.report.page import headline
-from reidexport.report.people import nearest_scored, principal_components
+from reidexport.report.people import principal_components
 from tests.conftest import Exported, Run
 from tests.test_evaluation import Thumbnails
 

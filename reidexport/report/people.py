@@ -12,7 +12,7 @@ from reidexport.datasets import ImageRecord
 from reidexport.distances import distmat_from_features, unit_rows
 from reidexport.errors import ImageError
 from reidexport.evaluation import Evaluation
-from reidexport.pictures import person_and_camera
+from reidexport.pictures import nearest_scored, person_and_camera
 from reidexport.report.blocks import Plot, Ranking, Section, Thumbnail
 from reidexport.report.plots import NUM_PEOPLE, projection
 
@@ -59,15 +59,6 @@ def _ranking(evaluation: Evaluation, index: int, why: str) -> Ranking:
     first = evaluation.metrics.first_match_ranks[index]
     caption = f"{query.path.name}: average precision {precision:.1%}, first match at rank {first} ({why})"
     return Ranking(caption, _thumbnail(query, "", "query", "query"), tuple(found))
-
-
-def nearest_scored(
-    query: ImageRecord, gallery: tuple[ImageRecord, ...], distances: npt.NDArray[np.floating], count: int
-) -> list[int]:
-    """Rows of the nearest gallery images, those left out that the metrics ignore for this query."""
-    order = (int(row) for row in np.argsort(distances, kind="stable"))
-    person = (query.pid, query.camid)
-    return [row for row in order if (gallery[row].pid, gallery[row].camid) != person][:count]
 
 
 def _thumbnail(record: ImageRecord, sign: str, distance: str, description: str) -> Thumbnail:
