@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from reidexport.machine import MachineInfo
+from reidexport.machine import MachineInfo, is_busy
 
 _OTHERS_SHARE = 0.1  # of the CPU time during a measurement; above that it was disturbed
-_BUSY_LOAD = 0.3  # a core, where the system does not tell CPU time
 _PROC = Path("/proc")
 _BUSY_COLUMNS = (0, 1, 2, 5, 6, 7)  # of /proc/stat: user, nice, system, irq, softirq, steal
 _CLOCK_TICKS_OF_ERROR = 2  # per CPU: both counts are in ticks
@@ -57,11 +56,10 @@ def disturbance(share: float | None, machine: MachineInfo) -> str | None:
         share: from :func:`others_share`, over the measurement.
         machine: before the first measurement; its load counts where the share is not known.
     """
-    load = machine["load_average"]
     if share is not None:
         return f"other processes used {share:.0%} of the CPU time" if share > _OTHERS_SHARE else None
-    if load is not None and load > _BUSY_LOAD * machine["cores"]:
-        return f"the load was {load} before the first measurement"
+    if is_busy(machine):
+        return f"the load was {machine['load_average']} before the first measurement"
     return None
 
 

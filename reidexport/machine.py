@@ -9,6 +9,8 @@ from typing import TypedDict
 
 from reidruntime.session import default_threads
 
+_BUSY_LOAD = 0.3  # a core
+
 _PACKAGES = (
     "reidexport",
     "numpy",
@@ -59,6 +61,12 @@ def machine_info() -> MachineInfo:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     )
+
+
+def is_busy(machine: MachineInfo) -> bool:
+    """Whether other programs were using so much of a machine that a measurement on it is doubtful."""
+    load = machine["load_average"]
+    return load is not None and load >= _BUSY_LOAD * machine["cores"]
 
 
 def package_versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ from reidexport.datasets.records import Dataset
 from reidexport.distances import Floats, row_lengths
 from reidexport.errors import ArtifactError, GpuError, InputError, NotInstalledError
 from reidexport.evaluation import Evaluation, evaluate
-from reidexport.machine import machine_info, package_versions
+from reidexport.machine import is_busy, machine_info, package_versions
 from reidexport.opening import kind_of
 from reidexport.progress import ProgressBar, no_progress_bar
 from reidexport.thresholds import OperatingPoint
@@ -33,7 +33,6 @@ RunningBackend = Literal["onnxruntime", "onnxruntime-cuda", "openvino", "tensorr
 
 NUM_WORST = 5
 _LATENCY_SECONDS = 2.0
-_BUSY_SHARE = 0.3  # of the cores, as in reidexport.timing
 
 _PLACES: dict[RunningBackend, tuple[BackendName, DeviceName]] = {
     "onnxruntime": ("onnxruntime", "cpu"),
@@ -222,7 +221,6 @@ def measure_parity(
     if finished and not pending:
         return finished
     machine = machine_info()
-    is_busy = (machine["load_average"] or 0) >= _BUSY_SHARE * machine["cores"]
     expected = _measured(reference, f"{reference_file.name}, reference", dataset, metric, progress_bar)
     table = Parity(
         dataset=dataset.name,
@@ -232,7 +230,7 @@ def measure_parity(
         not_run=tuple(item for item in not_run if not any(task.is_place_of(item) for task in pending)),
         machine=dict(machine),
         versions=package_versions(),
-        is_busy=is_busy or (finished is not None and finished.is_busy),
+        is_busy=is_busy(machine) or (finished is not None and finished.is_busy),
     )
     if keep:
         keep(table)

@@ -9,11 +9,10 @@ from reidruntime import Session
 from reidruntime.resize import Image8
 
 from reidexport.errors import InputError
-from reidexport.machine import MachineInfo, machine_info, package_versions
+from reidexport.machine import MachineInfo, is_busy, machine_info, package_versions
 
 _MIN_REPEATS = 5
 _WARM_UP_SECONDS = 0.5
-_BUSY_SHARE = 0.3
 _TURNS = 10
 
 
@@ -131,7 +130,7 @@ def _pixels(session: Session, batch_size: int) -> Image8:
 
 
 def _warnings(machine: MachineInfo) -> tuple[str, ...]:
-    load, cores = machine["load_average"], machine["cores"]
-    if load is None or load < _BUSY_SHARE * cores:
+    if not is_busy(machine):
         return ()
+    load, cores = machine["load_average"], machine["cores"]
     return (f"The machine was busy before the measurement: load average {load} on {cores} cores.",)
