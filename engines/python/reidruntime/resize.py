@@ -11,13 +11,14 @@ to be installed: the horizontal pass always comes first here.
 """
 
 import math
-from functools import cache, lru_cache
+from functools import lru_cache
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from reidruntime.compiled import kernel_module
 from reidruntime.manifest import ResizeKernel
 
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
@@ -62,16 +63,9 @@ def resize(image: Image8, height_px: int, width_px: int, kernel: ResizeKernel) -
     return image
 
 
-@cache
 def compiled_kernels() -> ModuleType | None:
-    """The numba kernels, or None where numba is not installed; imported late, as that takes a while."""
-    try:
-        from reidruntime import resize_kernels
-    except ModuleNotFoundError as error:
-        if error.name != "numba":
-            raise
-        return None
-    return resize_kernels
+    """The numba kernels, or None where numba is not installed."""
+    return kernel_module("resize_kernels")
 
 
 @lru_cache(maxsize=1024)

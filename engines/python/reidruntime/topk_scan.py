@@ -7,7 +7,6 @@ among the k nearest.
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import pairwise, repeat
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reidruntime.compiled import kernel_module
 from reidruntime.gallery_rows import (
     BLOCK_ROWS,
     CodedBlock,
@@ -267,13 +267,6 @@ def select_with_numpy(
         counts[i] = total
 
 
-@cache
 def compiled_kernels() -> ModuleType | None:
-    """The numba kernels, or None where numba is not installed; imported late, as that takes a while."""
-    try:
-        from reidruntime import topk_kernels
-    except ModuleNotFoundError as error:
-        if error.name != "numba":
-            raise
-        return None
-    return topk_kernels
+    """The numba kernels, or None where numba is not installed."""
+    return kernel_module("topk_kernels")
