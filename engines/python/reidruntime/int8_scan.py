@@ -93,4 +93,5 @@ def _session(threads: int) -> Any:
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(MATMUL_INTEGER, options, providers=["CPUExecutionProvider"])

@@ -63,18 +63,22 @@ def nearest(question: Question, threads: int, prepared: Prepared | None = None) 
     at_once = max(1, min(_MAX_QUERIES_AT_ONCE, _CANDIDATES_BYTES // (12 * candidate_capacity(width))))
     for start in range(0, num_query if width else 0, at_once):
         part = question._replace(k=width).of(slice(start, start + at_once))
-        candidates = _candidates(part, threads, prepared)
-        ends = np.cumsum([len(rows) for rows in candidates])
-        values = np.split(_exact_distances(part, candidates, threads), ends[:-1])
-        for i, (rows, to_rows) in enumerate(zip(candidates, values, strict=True), start):
-            order = np.argsort(to_rows, kind="stable")[:width]
-            indices[i, : len(order)] = rows[order]
-            distances[i, : len(order)] = to_rows[order]
+        for i, measured in enumerate(_measured_candidates(part, threads, prepared), start):
+            order = np.lexsort([measured.rows, measured.distances])[:width]
+            indices[i, : len(order)] = measured.rows[order]
+            distances[i, : len(order)] = measured.distances[order]
     return Neighbours(indices, distances)
 
 
-def _candidates(question: Question, threads: int, prepared: Prepared | None) -> list[Ints]:
-    """The rows to look at closely: by the prepared scan, where that leaves too many by the float32 one, else all."""
+class _Measured(NamedTuple):
+    """Gallery rows, in any order, and their distances to a query."""
+
+    rows: Ints
+    distances: Features
+
+
+def _measured_candidates(question: Question, threads: int, prepared: Prepared | None) -> list[_Measured]:
+    """The nearest rows, and others: by the prepared scan, where that leaves too many by the float32 one, else all."""
     scans: list[Callable[[Question], list[Candidates | None]]] = [
         partial(float32_candidates, threads=threads)
     ]
@@ -84,32 +88,54 @@ def _candidates(question: Question, threads: int, prepared: Prepared | None) -> 
         scans.insert(0, prepared.candidates)
     elif prepared is not None:
         scans.insert(0, partial(int8_candidates, coded=prepared, threads=threads))
-    found: list[Ints | None] = [None] * len(question.queries)
+    found: list[_Measured | None] = [None] * len(question.queries)
     for scan in scans:
-        missing = np.array([i for i, rows in enumerate(found) if rows is None], np.int64)
+        missing = np.array([i for i, measured in enumerate(found) if measured is None], np.int64)
         if len(missing):
             some = question.of(missing)
-            for i, rows in zip(missing, _narrowed(some, scan(some), threads), strict=True):
-                found[i] = rows
-    return [question.rows_for(i) if rows is None else rows for i, rows in enumerate(found)]
+            for i, measured in zip(missing, _measured(some, scan(some), threads), strict=True):
+                found[i] = measured
+    missing = np.array([i for i, measured in enumerate(found) if measured is None], np.int64)
+    rest = iter(_measure(question.of(missing), [question.rows_for(i) for i in missing], threads))
+    return [next(rest) if measured is None else measured for measured in found]
 
 
-def _narrowed(question: Question, found: Sequence[Candidates | None], threads: int) -> list[Ints | None]:
-    """Of many candidates, those that can be as near as the k-th of the k most promising ones, which are measured."""
-    k, none = question.k, np.empty(0, np.int64)
-    promising = [
-        candidates.rows[np.argpartition(candidates.highest, -k)[-k:]]
-        if candidates and len(candidates.rows) > 2 * k
-        else none
-        for candidates in found
-    ]
-    ends = np.cumsum([len(rows) for rows in promising])
-    distances = np.split(_exact_distances(question, promising, threads), ends[:-1])
-    farthest = np.array([some.max() if len(some) else np.inf for some in distances])
+def _measured(question: Question, found: Sequence[Candidates | None], threads: int) -> list[_Measured | None]:
+    """Of many candidates the k most promising ones, then those that can be as near as the farthest of these."""
+    none = np.empty(0, np.int64)
+    promising = [none if candidates is None else _promising(candidates, question.k) for candidates in found]
+    first = _measure(
+        question, [c.rows[some] if c else none for c, some in zip(found, promising, strict=True)], threads
+    )
+    farthest = np.array([measured.distances.max(initial=-np.inf) for measured in first])
+    others = []
+    for candidates, some, threshold in zip(found, promising, lowest_scores(question, farthest), strict=True):
+        if candidates is None:
+            others.append(none)
+            continue
+        can_be_as_near = candidates.highest >= threshold
+        can_be_as_near[some] = False
+        others.append(candidates.rows[can_be_as_near])
+    second = _measure(question, others, threads)
     return [
-        candidates and candidates.rows[candidates.highest >= threshold]
-        for candidates, threshold in zip(found, lowest_scores(question, farthest), strict=True)
+        candidates and _Measured(np.append(a.rows, b.rows), np.append(a.distances, b.distances))
+        for candidates, a, b in zip(found, first, second, strict=True)
     ]
+
+
+def _promising(candidates: Candidates, k: int) -> Ints:
+    """Positions of the k candidates that can score most; of all where they are few."""
+    num = len(candidates.rows)
+    return np.arange(num) if num <= 2 * k else np.argpartition(candidates.highest, -k)[-k:]
+
+
+def _measure(question: Question, rows: Sequence[Ints], threads: int) -> list[_Measured]:
+    """The distances of some rows to each query."""
+    if not rows:
+        return []
+    ends = np.cumsum([len(some) for some in rows])
+    distances = np.split(_exact_distances(question, rows, threads), ends[:-1])
+    return [_Measured(*pair) for pair in zip(rows, distances, strict=True)]
 
 
 def _exact_distances(question: Question, candidates: Sequence[Ints], threads: int) -> Features:
