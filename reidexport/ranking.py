@@ -18,7 +18,9 @@ from reidexport.tile_kernels import Features, count_in_tile, measure_pairs, prep
 
 Float64s = npt.NDArray[np.float64]
 
-_ROWS, _COLUMNS = 4096, 2048  # of a tile, 32 MiB of float32: as fast to multiply as the whole matrix
+# Of a tile, 64 MiB of float32: as fast to multiply as the whole matrix. After each product the threads of the BLAS wait
+# for the next one busily and take CPU time from ours, so tiles are few.
+_ROWS, _COLUMNS = 4096, 4096
 
 
 def counts_from_distances(distances: npt.NDArray[Any], pairs: Pairs) -> Counts:

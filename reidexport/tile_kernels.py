@@ -8,7 +8,7 @@ import numpy.typing as npt
 from reidexport.compiled import compiled
 from reidexport.ranking_kernels import num_below, num_up_to
 
-_CHUNK = 256  # columns that stay in the first-level cache while all matches of a query are compared with them
+_CHUNK = 32  # columns that are passed over at once where all of them are beyond a query's farthest match
 _LANES = 32  # partial sums in a fixed order: vector instructions, and the same bits wherever it is inlined
 
 
@@ -113,27 +113,53 @@ def count_in_tile(tile, terms, corner, lowest, highest, features, pairs, counts,
         begin: the first row.
         end: one past the last.
     """
-    row, exact = np.empty(_CHUNK, tile.dtype), np.empty(_CHUNK)
+    width = tile.shape[1]
+    row, exact, near = np.empty(width, tile.dtype), np.empty(width), np.empty(width, np.int64)
     for i in range(begin, end):
         query = corner[0] + i
-        for start in range(0, tile.shape[1], _CHUNK):
-            size = min(_CHUNK, tile.shape[1] - start)
+        first, last = pairs.starts[query], pairs.starts[query + 1]
+        farthest = _highest_of_matches(pairs.is_match[first:last], highest[first:last])
+        for j in range(width):
+            row[j] = tile[i, j] + terms[j]
+        size = _move_near_to_front(row, farthest, near)
+        exact[:size] = np.nan
+        for pair in range(first, last):
+            if not pairs.is_match[pair]:
+                continue
+            low, high, value = lowest[pair], highest[pair], counts.values[pair]
+            before = num_below(row[:size], low)
+            counts.before[pair] += before
+            if num_up_to(row[:size], high) == before:
+                continue
             for j in range(size):
-                row[j] = tile[i, start + j] + terms[start + j]
-            exact[:] = np.nan
-            for pair in range(pairs.starts[query], pairs.starts[query + 1]):
-                if not pairs.is_match[pair]:
-                    continue
-                low, high, value = lowest[pair], highest[pair], counts.values[pair]
-                before = num_below(row[:size], low)
-                counts.before[pair] += before
-                if num_up_to(row[:size], high) == before:
-                    continue
-                for j in range(size):
-                    if low <= row[j] <= high:
-                        column = corner[1] + start + j
-                        if np.isnan(exact[j]):
-                            image = features.gallery[pairs.kept[column]]
-                            exact[j] = exact_distance(features.query[query], image, features.is_cosine)
-                        is_tie = exact[j] == value and column < pairs.columns[pair]
-                        counts.before[pair] += exact[j] < value or is_tie
+                if low <= row[j] <= high:
+                    column = corner[1] + near[j]
+                    if np.isnan(exact[j]):
+                        image = features.gallery[pairs.kept[column]]
+                        exact[j] = exact_distance(features.query[query], image, features.is_cosine)
+                    is_tie = exact[j] == value and column < pairs.columns[pair]
+                    counts.before[pair] += exact[j] < value or is_tie
+
+
+@compiled
+def _highest_of_matches(is_match, highest):  # type: ignore[no-untyped-def]
+    farthest = highest.dtype.type(-np.inf)
+    for pair in range(highest.size):
+        if is_match[pair]:
+            farthest = max(farthest, highest[pair])
+    return farthest
+
+
+@compiled
+def _move_near_to_front(row, farthest, near):  # type: ignore[no-untyped-def]
+    """Put what is at ``farthest`` or nearer at the front of ``row``, where it was into ``near``; how many they are."""
+    size = 0
+    for start in range(0, row.size, _CHUNK):
+        stop = min(start + _CHUNK, row.size)
+        if num_up_to(row[start:stop], farthest) == 0:
+            continue
+        for j in range(start, stop):
+            if row[j] <= farthest:
+                row[size], near[size] = row[j], j
+                size += 1
+    return size

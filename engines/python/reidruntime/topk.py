@@ -64,7 +64,7 @@ def nearest(question: Question, threads: int, prepared: Prepared | None = None) 
     for start in range(0, num_query if width else 0, at_once):
         part = question._replace(k=width).of(slice(start, start + at_once))
         for i, measured in enumerate(_measured_candidates(part, threads, prepared), start):
-            order = np.lexsort([measured.rows, measured.distances])[:width]
+            order = np.lexsort((measured.rows, measured.distances))[:width]
             indices[i, : len(order)] = measured.rows[order]
             distances[i, : len(order)] = measured.distances[order]
     return Neighbours(indices, distances)
