@@ -27,7 +27,7 @@ def test_offline(compare: Compare, subject: Subject, batch_size: int, quick: boo
     sides |= {name: partial(embed, pixels) for name, embed in subject.torch_peers(compiled=not quick).items()}
     for side in sides.values():
         subject.check(side(), ours)
-    limit = peak(subject.session.manifest.precision) if _has_limit(subject) else None
+    limit = peak(subject.precision) if _has_limit(subject) else None
     row = compare(
         f"throughput of {subject}, batch {batch_size}",
         f"uint8 pixels in memory to float32 features; {_PEERS}; each turn is calls in a row for 0.3 s",
@@ -39,7 +39,7 @@ def test_offline(compare: Compare, subject: Subject, batch_size: int, quick: boo
     row |= subject.about(batch_size=batch_size, images_per_s=rounded(images_per_s))
     if limit:
         operations = operations_per_image(subject.path)
-        limit = max(limit, peak(subject.session.manifest.precision))
+        limit = max(limit, peak(subject.precision))
         row["operations_per_image"] = operations
         row["peak_gop_per_s"], row["peak_product"] = rounded(limit.gop_per_s), limit.product
         if operations:

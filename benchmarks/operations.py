@@ -52,8 +52,8 @@ def _multiply_adds(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> int:
 
 
 def peak(precision: str) -> Peak:
-    """Measure the peak: int8 by the fastest of ONNX Runtime and torch, anything else in float32 by numpy.matmul."""
-    products = _int8_products() if precision == "int8" else _float32_products()
+    """Measure the peak: of int8, bf16, or for anything else float32, by the fastest of the libraries at hand."""
+    products = {"int8": _int8_products, "bf16": _bf16_products}.get(precision, _float32_products)()
     return max(Peak(_gop_per_s(run), name) for name, run in products.items())
 
 
@@ -66,6 +66,15 @@ def _float32_products() -> dict[str, Side]:
     left, right = np.random.default_rng(0).standard_normal((2, _SIDE, _SIDE), np.float32)
     out = np.empty_like(left)
     return {"numpy.matmul float32": lambda: np.matmul(left, right, out=out)}
+
+
+def _bf16_products() -> dict[str, Side]:
+    import torch
+
+    torch.set_num_threads(num_threads())
+    left, right = torch.randn(2, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0)).bfloat16()
+    out = torch.empty_like(left)
+    return {"torch.mm bfloat16": lambda: torch.mm(left, right, out=out)}
 
 
 def _int8_products() -> dict[str, Side]:

@@ -29,7 +29,9 @@ from reidexport.progress import ProgressBar, no_progress_bar
 from reidexport.thresholds import OperatingPoint
 from reidexport.timing import bench_session
 
-RunningBackend = Literal["onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt", "tensorrt-rtx"]
+RunningBackend = Literal[
+    "onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "tensorrt", "tensorrt-rtx"
+]
 
 NUM_WORST = 5
 _LATENCY_SECONDS = 2.0
@@ -38,6 +40,7 @@ _PLACES: dict[RunningBackend, tuple[BackendName, DeviceName]] = {
     "onnxruntime": ("onnxruntime", "cpu"),
     "onnxruntime-cuda": ("onnxruntime", "cuda"),
     "openvino": ("openvino", "cpu"),
+    "openvino-bf16": ("openvino-bf16", "cpu"),
     "tensorrt": ("tensorrt", "cuda"),
     "tensorrt-rtx": ("tensorrt-rtx", "cuda"),
 }

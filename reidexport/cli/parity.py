@@ -33,7 +33,8 @@ def parity(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="What runs the artifacts: onnxruntime, onnxruntime-cuda, openvino, tensorrt or tensorrt-rtx; "
+            help="What runs the artifacts: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt or "
+            "tensorrt-rtx; "
             "may be repeated. All that this machine can use if left out.",
         ),
     ] = None,

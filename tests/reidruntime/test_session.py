@@ -388,3 +388,30 @@ def test_every_backend_name_is_tested() -> None:
     """A new backend joins the tests of this file."""
     elsewhere = {"tensorrt", "tensorrt-rtx"}  # test_tensorrt_contract.py, test_engines.py
     assert set(get_args(backends_module.BackendName)) == {"auto", *BACKENDS, *elsewhere}
+
+
+def test_bf16_is_computed_where_the_cpu_has_it_and_refused_elsewhere(tmp_path: Path) -> None:
+    """Backend openvino-bf16 computes in bfloat16 and says so; a CPU without it is an error, not a float32 answer."""
+    openvino = pytest.importorskip("openvino")
+    path = write_artifact(tmp_path / "a.onnx")
+    images = people(3)
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(NotInstalledError, match="This CPU has no bfloat16"):
+            open_session(path, backend="openvino-bf16")
+        return
+    with open_session(path, backend="openvino-bf16") as session, open_session(path) as reference:
+        assert session.backend == "openvino-bf16"
+        assert ", bf16 (file: fp32); " in session.description
+        features, expected = session.embed(images), reference.embed(images)
+    error = np.linalg.norm(features - expected) / np.linalg.norm(expected)
+    assert 1e-5 < error < 5e-2
+
+
+def test_bf16_is_for_float_files_on_cpus(tmp_path: Path) -> None:
+    """Backend openvino-bf16 refuses a GPU and an INT8 file, which it would not compute in bfloat16."""
+    path = write_artifact(tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="in bfloat16 on a CPU, got device cuda"):
+        open_session(path, backend="openvino-bf16", device="cuda")
+    network = Network(path, "images", "f_i", "int8")
+    with pytest.raises(InputError, match="in bfloat16 on a CPU, got an INT8 file"):
+        open_backend(network, "openvino-bf16", "cpu", 1)

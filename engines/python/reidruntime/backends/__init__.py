@@ -12,9 +12,9 @@ from reidruntime.errors import ArtifactError, InputError, NotInstalledError
 from reidruntime.manifest import Precision
 from reidruntime.tensorrt_library import first_gpu
 
-BackendName = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+BackendName = Literal["auto", "onnxruntime", "openvino", "openvino-bf16", "tensorrt", "tensorrt-rtx"]
 DeviceName = Literal["auto", "cpu", "cuda"]
-OnnxBackendName = Literal["onnxruntime", "openvino", "tensorrt-rtx"]
+OnnxBackendName = Literal["onnxruntime", "openvino", "openvino-bf16", "tensorrt-rtx"]
 Answer = Callable[[], NDArray[Any]]
 
 
@@ -92,6 +92,9 @@ def open_backend(
 ) -> tuple[OnnxBackendName, Backend]:
     """Load an ONNX file where :func:`choose` says.
 
+    ``openvino-bf16`` is OpenVINO with convolutions and linear layers in bfloat16, taken only when it is asked for: features
+    differ from float32's by about a percent.
+
     Returns:
         The backend's name and the backend.
 
@@ -109,6 +112,15 @@ def open_backend(
         from reidruntime.backends.tensorrt_rtx import TensorRtRtxBackend
 
         return backend, TensorRtRtxBackend(network)
+    if backend == "openvino-bf16":
+        from reidruntime.backends.openvino import OpenVinoBackend
+
+        if device == "cuda" or network.precision == "int8":
+            wrong = "device cuda" if device == "cuda" else "an INT8 file"
+            raise InputError(
+                f"{network.path}: backend openvino-bf16 computes FP32 and FP16 files in bfloat16 on a CPU, got {wrong}."
+            )
+        return backend, OpenVinoBackend(network, threads=threads, in_bf16=True)
     if network.by_definition and backend == "openvino":
         raise InputError(
             f"{network.path}: INT8 in TensorRT's form, which CPU kernels overflow on. Take backend onnxruntime, which "
