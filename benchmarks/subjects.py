@@ -140,10 +140,10 @@ def open_subject(path: Path, backend: BackendName, checkpoint: Checkpoint | None
 def write_seeded_checkpoint(path: Path, backbone: str) -> None:
     """Write a strong baseline whose weights are drawn from a seed.
 
-    Its norms have the statistics of drawn people: activations stay as moderate as a trained network's. Residual branches
-    start small, as training starts them (Goyal et al., 2017, section 5.1), so that what INT8 rounds does not add up over
-    sixteen blocks as it does not in a trained network. Not its neck: it
-    would enlarge what little the features of an untrained network differ by, and the error of INT8 with it.
+    Its norms have the statistics of drawn people: activations stay as moderate as a trained network's. Residual
+    branches are small, as where training starts them (Goyal et al., 2017, section 5.1): what INT8 rounds then does not
+    add up. The neck's norm has no statistics: it would enlarge what little the features of an untrained network differ
+    by, and the error of INT8 with it.
     """
     torch.manual_seed(0)
     channels = backbone_channels(Architecture(backbone))

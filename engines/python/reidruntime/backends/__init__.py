@@ -92,8 +92,8 @@ def open_backend(
 ) -> tuple[OnnxBackendName, Backend]:
     """Load an ONNX file where :func:`choose` says.
 
-    ``openvino-bf16`` is OpenVINO with convolutions and linear layers in bfloat16, taken only when it is asked for: features
-    differ from float32's by about a percent.
+    ``openvino-bf16`` is OpenVINO with convolutions and linear layers in bfloat16, taken only when it is asked for:
+    features differ from float32's by about a percent.
 
     Returns:
         The backend's name and the backend.
