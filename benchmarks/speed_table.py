@@ -52,8 +52,8 @@ def readme_with_tables(readme: str) -> str:
 
 def machine_tables(folder: Path) -> Iterator[str]:
     """The tables of one machine's results: networks against torch, then everything else against its peers."""
-    if (folder / "throughput.json").exists():
-        yield _networks(_read(folder / "throughput.json"), folder)
+    if throughputs := [_read(file) for file in sorted(folder.glob("throughput*.json"))]:
+        yield _networks(throughputs, folder)
     found = {
         name: _read(folder / f"{name}.json") for name in _COMPARISONS if (folder / f"{name}.json").exists()
     }
@@ -73,9 +73,10 @@ def _place(result: Json, folder: Path) -> str:
     return f"{machine['cpu']}, {machine['cores']} cores ([JSON](benchmarks/results/{folder.name}))"
 
 
-def _networks(throughput: Json, folder: Path) -> str:
+def _networks(throughputs: list[Json], folder: Path) -> str:
     """A line for each artifact and backend: ratio to torch eager and share of the machine's limit, by batch size."""
-    rows, title = throughput["rows"], f"{_place(throughput, folder)}: × torch eager (share of the limit)"
+    rows = [row for throughput in throughputs for row in throughput["rows"]]
+    title = f"{_place(throughputs[0], folder)}: × torch eager (share of the limit)"
     lines = [
         f"| {title} | {' | '.join(f'batch {size}' for size in _BATCH_SIZES)} |",
         "|---|" + "---|" * len(_BATCH_SIZES),
