@@ -3,18 +3,21 @@
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, cast
 
 from reidruntime.backends import BackendName, DeviceName
 from reidruntime.session import default_threads
 
-from reidexport.errors import ClusterError
+from reidexport.errors import ClusterError, InputError
 
 LOCAL = "local"
 _OBJECT_STORE_MIB = 128  # only shard numbers and counts go through it
-_CPU_THREADS, _GPU_THREADS = 2, 8
+_CPU_THREADS, _GPU_THREADS = 1, 8
 
 
 class Pool(NamedTuple):
@@ -35,11 +38,33 @@ def ray_cluster(address: str) -> Iterator[None]:
     Raises:
         ClusterError: there is none, or this machine does not belong to it.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is to leave this machine
+    if address.startswith("ray://"):
+        raise InputError(f"--ray {address}: run the command on a machine of the cluster, with --ray auto.")
+    ray = import_ray()
+    with _native_messages_dropped():
+        _connect(address)
+        try:
+            _silence_ray_data()
+            yield
+        finally:
+            ray.shutdown()
+
+
+def import_ray() -> ModuleType:
+    """Ray, told to say nothing to anybody outside.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns of its own future
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     import ray
 
+    return cast(ModuleType, ray)
+
+
+def _connect(address: str) -> None:
+    ray = import_ray()
     is_local = address == LOCAL
     try:
         ray.init(
@@ -54,11 +79,23 @@ def ray_cluster(address: str) -> Iterator[None]:
         raise ClusterError(
             f"--ray {address}: {error} Run the command on a machine of the cluster; ray start makes one."
         ) from error
+
+
+@contextmanager
+def _native_messages_dropped() -> Iterator[None]:
+    """Keep the terminal for Python: what Ray's C++ writes to it is in Ray's log files too."""
+    sys.stderr.flush()
+    stderr, terminal = sys.stderr, os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    if stderr is sys.__stderr__:
+        sys.stderr = os.fdopen(terminal, "w", buffering=1, closefd=False)
     try:
-        _silence_ray_data()
         yield
     finally:
-        ray.shutdown()
+        os.dup2(terminal, 2)
+        sys.stderr = stderr
+        os.close(terminal)
 
 
 def pool_for(actors: int | None, threads: int | None, backend: BackendName, device: DeviceName) -> Pool:
@@ -67,16 +104,14 @@ def pool_for(actors: int | None, threads: int | None, backend: BackendName, devi
     Args:
         actors: how many; default: as many as the cluster has room for.
         threads: of each, which is how many CPUs it reserves; default: with GPUs, the node's CPUs divided by its GPUs,
-            at most 8; without, 2.
+            at most 8; without, 1, which is fastest.
         backend: as for ``open_session``.
         device: as for ``open_session``.
 
     Raises:
         ClusterError: the cluster has no room for one actor.
     """
-    import ray
-
-    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call, unused-ignore]
+    found: list[dict[str, Any]] = import_ray().nodes()
     nodes = [node["Resources"] for node in found if node["Alive"]]
     on_gpus = device == "cuda" or (
         device == "auto" and backend != "openvino" and any(node.get("GPU") for node in nodes)

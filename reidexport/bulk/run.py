@@ -12,7 +12,7 @@ from reidruntime.backends import BackendName, DeviceName
 from reidruntime.session import artifact_manifest, chosen_batch_size
 
 from reidexport import errors
-from reidexport.bulk.cluster import LOCAL, Pool, pool_for, ray_cluster
+from reidexport.bulk.cluster import LOCAL, Pool, import_ray, pool_for, ray_cluster
 from reidexport.bulk.plan import Plan, finished_counts, make_plan, remove_left_overs
 from reidexport.bulk.sources import Columns, shards_of
 from reidexport.bulk.worker import Embedder, Job
@@ -32,7 +32,7 @@ class BulkRun:
         num_embedded: embeddings in the folder.
         num_new: those of them that this run made.
         num_bad: images that could not be read; ``read_errors`` tells which.
-        sessions: what ran the network, on all the nodes.
+        sessions: what ran the network, each behind the address of its node.
         seconds: from when the first session was open to the last embedding.
         total_seconds: with planning, starting Ray, and opening the sessions.
     """
@@ -94,6 +94,7 @@ def embed_on_ray(
         ClusterError: the cluster is not there, or fails.
         ModuleNotFoundError: Ray is not installed.
     """
+    import_ray()  # before anything is written
     began = time.time()
     columns = columns or Columns()
     if output.suffix in SUFFIXES:
@@ -133,6 +134,7 @@ class _Row(NamedTuple):
 
     num_embedded: int
     num_bad: int
+    node: str
     session: str
     ready: float
     error: str
@@ -141,8 +143,7 @@ class _Row(NamedTuple):
 
 def _embedded_shards(job: Job, offsets: list[int], pool: Pool) -> Iterator[_Row]:
     """Let Ray Data hand one shard after the other to the actors; it starts again those that die."""
-    import ray
-
+    ray = import_ray()
     shards = ray.data.from_items([{"offset": offset} for offset in offsets], override_num_blocks=len(offsets))
     done = shards.map_batches(
         Embedder,
@@ -176,7 +177,7 @@ def _told(plan: Plan, unfinished: list[int], rows: list[_Row], began: float) -> 
         num_embedded=sum(num for num, _ in counts) + num_new,
         num_new=num_new,
         num_bad=sum(num for _, num in counts) + sum(row.num_bad for row in rows),
-        sessions=tuple(sorted({row.session for row in rows})),
+        sessions=tuple(sorted({f"{row.node}: {row.session}" for row in rows})),
         seconds=now - min((row.ready for row in rows), default=now),
         total_seconds=now - began,
     )

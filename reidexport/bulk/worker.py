@@ -15,6 +15,7 @@ from reidruntime.backends import BackendName, DeviceName
 from reidruntime.manifest import file_sha256
 from reidruntime.session import Features, Image
 
+from reidexport.bulk.cluster import import_ray
 from reidexport.bulk.plan import (
     PLAN_NAME,
     errors_path,
@@ -71,11 +72,20 @@ class Embedder:
         """Embed the shard whose line begins at ``batch["offset"]``.
 
         Returns:
-            One row: the numbers of embeddings and of bad images, what runs the network and since when; where the shard
+            One row: the numbers of embeddings and of bad images, the node, what runs the network and since when; where the shard
             could not be finished, the name of an error and its message.
         """
         (offset,) = batch["offset"]
-        row = {"num_embedded": 0, "num_bad": 0, "session": "", "ready": 0.0, "error": "", "message": ""}
+        row = {
+            "num_embedded": 0,
+            "num_bad": 0,
+            "node": "",
+            "session": "",
+            "ready": 0.0,
+            "error": "",
+            "message": "",
+        }
+        row["node"] = import_ray().util.get_node_ip_address()
         try:
             session, row["ready"] = self._opened
             row["session"] = session.description
