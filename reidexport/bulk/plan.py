@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import pyarrow as pa
@@ -148,17 +149,17 @@ def _read_plan(output: Path) -> Plan:
     return Plan(output, digest.hexdigest(), tuple(offsets[1:]))
 
 
-def _check_same(before: Path, now: Path) -> None:
-    with before.open("rb") as old, now.open("rb") as new:
+def _check_same(plan: Path, replanned: Path) -> None:
+    with plan.open("rb") as old, replanned.open("rb") as new:
         old_header, new_header = old.readline(), new.readline()
         if old_header != new_header:
             raise InputError(
-                f"{before.parent}: the run there used another artifact or other columns. Take those, or delete the "
+                f"{plan.parent}: the run there used another artifact or other columns. Take those, or delete the "
                 "folder."
             )
-        if any(a != b for a, b in zip(old, new, strict=False)) or old.read(1) or new.read(1):
+        if any(before != now for before, now in zip_longest(old, new)):
             raise InputError(
-                f"{before.parent}: the run there was of other images or of another --shard-size. Give the same, or "
+                f"{plan.parent}: the run there was of other images or of another --shard-size. Give the same, or "
                 "delete the folder."
             )
 

@@ -72,8 +72,8 @@ class Embedder:
         """Embed the shard whose line begins at ``batch["offset"]``.
 
         Returns:
-            One row: the numbers of embeddings and of bad images, the node, what runs the network and since when; where the shard
-            could not be finished, the name of an error and its message.
+            One row: the numbers of embeddings and of bad images, the node, what runs the network and since when;
+            where the shard could not be finished, the name of an error and its message.
         """
         (offset,) = batch["offset"]
         row = {

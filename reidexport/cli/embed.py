@@ -30,12 +30,16 @@ class EmbedCommand(TyperCommand):
     """``embed``, whose option ``--ray`` may stand without an address."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take the word after ``--ray`` for its address only where it looks like one."""
-        words = [
-            "--ray=local" if word == "--ray" and not _ADDRESS.fullmatch(following) else word
-            for word, following in zip(args, [*args[1:], ""], strict=True)
-        ]
-        return super().parse_args(ctx, words)
+        """Parse the words of the command line."""
+        return super().parse_args(ctx, with_address(args))
+
+
+def with_address(words: list[str]) -> list[str]:
+    """The same words, with ``--ray=local`` for a ``--ray`` whose next word does not look like an address."""
+    return [
+        "--ray=local" if word == "--ray" and not _ADDRESS.fullmatch(following) else word
+        for word, following in zip(words, [*words[1:], ""], strict=True)
+    ]
 
 
 def embed(
