@@ -17,6 +17,7 @@ from reidruntime.gallery import UNLABELLED
 from reidruntime.gallery_file import SUFFIX as GALLERY_SUFFIX
 from reidruntime.manifest import METADATA_KEY, Manifest, manifest_from_json
 
+from reidexport.bulk.plan import finished_parts
 from reidexport.datasets.records import pid_and_camid
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
@@ -74,14 +75,17 @@ def write_embeddings(path: Path, paths: list[str], blocks: Blocks, manifest: Man
 
 
 def read_gallery(path: Path) -> Gallery:
-    """The embeddings of a file that :func:`write_embeddings` wrote, as a gallery.
+    """The embeddings of a file that :func:`write_embeddings` wrote, or of a folder of its Parquet files, as a gallery.
 
     Persons and cameras come from the gallery, or from names such as ``0002_c1s1_000451_03.jpg``.
 
     Raises:
-        InputError: the file is missing, damaged, of another format, or holds embeddings of several artifacts.
+        InputError: the file is missing, damaged, of another format, or holds embeddings of several artifacts; or the
+            folder holds none, or an unfinished run of ``embed --ray``.
         ArtifactError: its manifest is of another version.
     """
+    if path.is_dir():
+        return _read_parts(path)
     check_suffix(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
@@ -94,6 +98,14 @@ def read_gallery(path: Path) -> Gallery:
         manifest.architecture.feature_dim, metric=manifest.metric, manifest_sha256=manifest_sha256
     )
     add_embeddings(gallery, embeddings, paths)
+    return gallery
+
+
+def _read_parts(folder: Path) -> Gallery:
+    parts = finished_parts(folder)
+    gallery = read_gallery(parts[0])
+    for part in parts[1:]:
+        gallery.extend(read_gallery(part))
     return gallery
 
 

@@ -9,6 +9,7 @@ ReidExportError
 │   └── DatasetError      2   a data set folder that is missing, misnamed or empty
 ├── NotInstalledError     3   a package or a device that is not there
 ├── GpuError              3   CUDA or TensorRT fails at run time
+├── ClusterError          3   a Ray cluster that is not there, or fails
 ├── ParityError           1   the exported file does not answer as its source does
 ├── PrecisionError        1   an engine does not compute in the precision that was asked for
 ├── TrainingError         1   a loss or a gradient is not finite
@@ -27,6 +28,7 @@ from reidruntime.errors import (
 __all__ = [
     "ArtifactError",
     "CheckpointError",
+    "ClusterError",
     "DatasetError",
     "EngineError",
     "ExportError",
@@ -44,6 +46,12 @@ __all__ = [
 
 class CheckpointError(InputError):
     """A checkpoint cannot be read safely, is damaged, or holds no known architecture."""
+
+
+class ClusterError(ReidExportError):
+    """A Ray cluster cannot be reached, has no room for what is asked, or fails."""
+
+    exit_status = 3
 
 
 class DatasetError(InputError):

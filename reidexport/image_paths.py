@@ -1,7 +1,7 @@
 """Which images a user means by files, folders and patterns."""
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from reidexport.errors import InputError
@@ -22,24 +22,30 @@ def find_images(sources: Sequence[str | Path]) -> list[str]:
     Raises:
         InputError: a source does not exist, or holds no image.
     """
-    return list(dict.fromkeys(path for source in sources for path in _images_of(str(source))))
+    return list(dict.fromkeys(path for source in sources for path in files_of(str(source), IMAGE_SUFFIXES)))
 
 
-def _images_of(source: str) -> Iterator[str]:
+def files_of(source: str, suffixes: Collection[str]) -> Iterator[str]:
+    """The files behind one source; folders are searched for ``suffixes``. As :func:`find_images` otherwise."""
     path = Path(source)
     if path.is_file():
         yield source
     elif path.is_dir():
-        yield from _images_in(path)
+        yield from _files_in(path, suffixes)
     elif matches := sorted(glob.glob(source, recursive=True)):  # noqa: PTH207 - Path has no absolute patterns
         for match in map(Path, matches):
-            yield from _images_in(match) if match.is_dir() else [str(match)]
+            yield from _files_in(match, suffixes) if match.is_dir() else [str(match)]
     else:
         raise InputError(f"{source}: no such file or folder, and no file matches it as a pattern.")
 
 
-def _images_in(folder: Path) -> list[str]:
-    found = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+def _files_in(folder: Path, suffixes: Collection[str]) -> list[str]:
+    found = sorted(str(p) for p in folder.rglob("*") if has_suffix(p.name, suffixes) and p.is_file())
     if not found:
-        raise InputError(f"{folder}: the folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+        raise InputError(f"{folder}: the folder holds no image ({', '.join(sorted(suffixes))}).")
     return found
+
+
+def has_suffix(name: str, suffixes: Collection[str]) -> bool:
+    """Whether a name ends in one of the suffixes, in capitals or not."""
+    return name.lower().endswith(tuple(suffixes))

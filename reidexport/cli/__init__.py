@@ -14,6 +14,8 @@ _EXTRAS = {
     "jinja2": "report",
     "markupsafe": "report",
     "matplotlib": "report",
+    "ray": "ray",
+    "fsspec": "ray",
 }
 
 

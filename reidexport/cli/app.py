@@ -7,7 +7,7 @@ import typer
 from reidexport.cli.bench import bench
 from reidexport.cli.demo import demo
 from reidexport.cli.doctor import doctor
-from reidexport.cli.embed import embed
+from reidexport.cli.embed import EmbedCommand, embed
 from reidexport.cli.eval import eval_
 from reidexport.cli.inspect import inspect
 from reidexport.cli.onnx import onnx
@@ -40,7 +40,7 @@ for command, name in (
     (doctor, "doctor"),
     (demo, "demo"),
 ):
-    app.command(name)(command)
+    app.command(name, cls=EmbedCommand if command is embed else None)(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,32 +1,69 @@
-"""``reidexport embed``: image files in, one file of embeddings out."""
+"""``reidexport embed``: image files in, one file of embeddings out; with ``--ray`` a folder of files."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
+from reidexport.bulk.plan import ERRORS_NAME, read_errors
+from reidexport.bulk.run import BulkRun, embed_on_ray
+from reidexport.bulk.sources import Columns
 from reidexport.cli import artifact_options as options
 from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.embedding import EmbeddingRun, embed_to_file
+from reidexport.errors import InputError
 from reidexport.image_paths import find_images
 from reidexport.progress import progress_bar
+
+_RAY = "On a Ray cluster"
+_ADDRESS = re.compile(r"local|auto|ray://.+|[\w.-]+:\d+|\[[\da-fA-F:]+\]:\d+")
+_MAX_TOLD = 20
+
+
+class EmbedCommand(TyperCommand):
+    """``embed``, whose option ``--ray`` may stand without an address."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of the command line."""
+        return super().parse_args(ctx, with_address(args))
+
+
+def with_address(words: list[str]) -> list[str]:
+    """The same words, with ``--ray=local`` for a ``--ray`` whose next word does not look like an address."""
+    return [
+        "--ray=local" if word == "--ray" and not _ADDRESS.fullmatch(following) else word
+        for word, following in zip(words, [*words[1:], ""], strict=True)
+    ]
 
 
 def embed(
     artifact: options.ArtifactArgument,
     images: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Files, folders (searched deeply) and patterns.")
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Files, folders (searched deeply) and patterns; with --ray also *.tar, *.parquet and URLs.",
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The file to write: *.npz, *.parquet or *.gallery.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="The file to write: *.npz, *.parquet or *.gallery; with --ray a folder."
+        ),
     ],
     on_error: Annotated[
-        Literal["stop", "skip"],
+        Literal["stop", "skip"] | None,
         typer.Option(
-            help="At an image that cannot be read: stop, or skip it, name it, and exit with status 1."
+            help="At an image that cannot be read: stop (the default), or skip it, name it, and exit with status 1 "
+            "(always so with --ray)."
         ),
-    ] = "stop",
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the interrupted run of OUTPUT.")
     ] = False,
@@ -34,6 +71,33 @@ def embed(
     backend: options.BackendOption = "auto",
     device: options.DeviceOption = "auto",
     threads: options.ThreadsOption = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Embed on a Ray cluster: HOST:PORT or auto; without an address, one on this machine.",
+            rich_help_panel=_RAY,
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Sessions of --threads each; as many as there are GPUs, or room for on CPUs, if left out.",
+            rich_help_panel=_RAY,
+        ),
+    ] = None,
+    shard_size: Annotated[
+        int, typer.Option(min=1, help="Images per file of the output.", rich_help_panel=_RAY)
+    ] = 1024,
+    columns: Annotated[
+        str,
+        typer.Option(
+            metavar="IMAGE,NAME",
+            help="Columns of Parquet files: the images' bytes, and their names; dots lead into structs.",
+            rich_help_panel=_RAY,
+        ),
+    ] = "image,path",
     size: options.SizeOption = None,
     mean: options.MeanOption = None,
     std: options.StdOption = None,
@@ -45,8 +109,32 @@ def embed(
     """Embed images into a .npz or Parquet file, or into a gallery for reidexport search.
 
     Exit status: 0 every image embedded, 1 some skipped, 2 bad input, 3 something not installed, 130
-    interrupted. After an interruption the finished part lies in OUTPUT.partial, and --resume goes on.
+    interrupted. After an interruption the finished part lies in OUTPUT.partial, with --ray in OUTPUT, and --resume
+    goes on.
     """
+    if ray is not None:
+        if on_error == "stop":
+            raise InputError("--ray tells bad images in a table and goes on: leave out --on-error stop.")
+        manifest = options.parse_manifest(artifact, size, mean, std, channel_order, layout, resize)
+        with _interruptible(output):
+            bulk = embed_on_ray(
+                artifact,
+                images,
+                output,
+                address=ray,
+                resume=resume,
+                actors=actors,
+                threads=threads,
+                backend=backend,
+                device=device,
+                manifest=manifest,
+                batch_size=batch,
+                shard_size=shard_size,
+                columns=_parse_columns(columns),
+                progress_bar=progress_bar,
+            )
+        _report_bulk(bulk, json_file, artifact)
+        return
     paths = find_images(images)
     with options.open_artifact(
         artifact,
@@ -61,23 +149,34 @@ def embed(
         resize=resize,
     ) as session:
         typer.echo(session.description, err=True)
-        try:
-            with progress_bar("embedding", len(paths)) as progress:
-                run = embed_to_file(
-                    session,
-                    paths,
-                    output,
-                    on_error=on_error,
-                    resume=resume,
-                    batch_size=batch,
-                    progress=progress,
-                )
-        except KeyboardInterrupt:
-            typer.echo(
-                f"Interrupted. What is finished is in {output}.partial; go on with --resume.", err=True
+        with _interruptible(Path(f"{output}.partial")), progress_bar("embedding", len(paths)) as progress:
+            run = embed_to_file(
+                session,
+                paths,
+                output,
+                on_error=on_error or "stop",
+                resume=resume,
+                batch_size=batch,
+                progress=progress,
             )
-            raise typer.Exit(130) from None
     _report(run, json_file, artifact)
+
+
+@contextmanager
+def _interruptible(kept: Path) -> Iterator[None]:
+    """Ctrl-C ends with status 130, and says where the finished part is."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted. What is finished is in {kept}; go on with --resume.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _parse_columns(text: str) -> Columns:
+    names = text.split(",")
+    if len(names) != 2 or not all(names):
+        raise InputError(f"--columns {text!r}: expected two names, for example image,path.")
+    return Columns(*names)
 
 
 def _report(run: EmbeddingRun, json_file: Path | None, artifact: Path) -> None:
@@ -90,4 +189,21 @@ def _report(run: EmbeddingRun, json_file: Path | None, artifact: Path) -> None:
     counts = f"{run.num_embedded} embeddings, {len(run.skipped)} skipped"
     typer.echo(f"{run.output}: {counts}, {speed:.0f} images/s")
     if run.skipped:
+        raise typer.Exit(1)
+
+
+def _report_bulk(run: BulkRun, json_file: Path | None, artifact: Path) -> None:
+    for description in run.sessions:
+        typer.echo(description, err=True)
+    if run.num_resumed_shards:
+        typer.echo(f"{run.num_resumed_shards} of {run.num_shards} shards were finished before.", err=True)
+    for _, reason in islice(read_errors(run.output), _MAX_TOLD):
+        typer.echo(f"skipped {reason}", err=True)
+    if run.num_bad > _MAX_TOLD:
+        typer.echo(f"... and {run.num_bad - _MAX_TOLD} more: {run.output / ERRORS_NAME}", err=True)
+    write_json(json_file, {"artifact": str(artifact), **asdict(run), "output": str(run.output)})
+    speed = run.num_new / max(run.seconds, 1e-9)
+    counts = f"{run.num_embedded} embeddings in {run.num_shards} parts, {run.num_bad} skipped"
+    typer.echo(f"{run.output}: {counts}, {speed:.0f} images/s")
+    if run.num_bad:
         raise typer.Exit(1)

@@ -25,7 +25,7 @@ def search(
         str,
         typer.Argument(
             metavar="GALLERY",
-            help="What reidexport embed wrote: *.gallery, *.npz, *.parquet; or what reidexport store filled: "
+            help="What reidexport embed wrote: *.gallery, *.npz, *.parquet, a folder; or what reidexport store filled: "
             "milvus:FILE.db, http(s)://HOST:PORT.",
         ),
     ],

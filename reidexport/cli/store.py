@@ -15,7 +15,7 @@ def store(
     embeddings: Annotated[
         Path,
         typer.Argument(
-            metavar="EMBEDDINGS", help="What reidexport embed wrote: *.gallery, *.npz, *.parquet."
+            metavar="EMBEDDINGS", help="What reidexport embed wrote: *.gallery, *.npz, *.parquet or a folder."
         ),
     ],
     gallery: Annotated[

@@ -17,11 +17,13 @@ from reidruntime.gallery import Gallery, gallery_from_manifest, load_gallery
 from reidruntime.manifest import Manifest
 from reidruntime.milvus_gallery import MilvusGallery
 from reidruntime.onnx_metadata import manifest_from_onnx
+from reidruntime.preprocess import EncodedImage
 from reidruntime.session import Session, open_session
 from reidruntime.topk import Neighbours
 
 __all__ = [
     "ArtifactError",
+    "EncodedImage",
     "Gallery",
     "GpuError",
     "ImageError",

@@ -6,6 +6,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,18 @@ _MAX_FAST_PIXELS = 1 << 25  # above that Pillow decides whether it is a decompre
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
-def image_pixels(image: Image8 | str | Path, name: str, preprocess: Preprocess) -> Image8:
+class EncodedImage(NamedTuple):
+    """The bytes of an image file that lies in no file of its own; ``name`` is what error messages call it."""
+
+    name: str
+    data: bytes
+
+
+def image_pixels(image: Image8 | str | Path | EncodedImage, name: str, preprocess: Preprocess) -> Image8:
     """Bring one image to the manifest's size and channel order.
 
     Args:
-        image: a path, or RGB pixels: uint8, shape (H, W, 3).
+        image: a path, the bytes of a file, or RGB pixels: uint8, shape (H, W, 3).
         name: what to call the image in an error message.
         preprocess: the manifest's preprocessing.
 
@@ -34,7 +42,7 @@ def image_pixels(image: Image8 | str | Path, name: str, preprocess: Preprocess) 
     Raises:
         ImageError: the file cannot be decoded, or the array is not uint8 HWC.
     """
-    pixels = decode_image(Path(image)) if isinstance(image, str | Path) else _checked(image, name)
+    pixels = _pixels(image, name)
     sized = resize(pixels, preprocess.height_px, preprocess.width_px, preprocess.resize)
     return sized if preprocess.channel_order == "RGB" else sized[..., ::-1]
 
@@ -94,6 +102,14 @@ def describe_preprocessing() -> str:
     decoder = "simplejpeg" if _simplejpeg() else "Pillow"
     resizer = "numba" if find_spec("numba") else "Pillow"  # importing it would take a third of a second
     return f"decode {decoder}, resize {resizer}"
+
+
+def _pixels(image: Image8 | str | Path | EncodedImage, name: str) -> Image8:
+    if isinstance(image, str | Path):
+        return decode_image(Path(image))
+    if isinstance(image, EncodedImage):
+        return decode_bytes(image.data, image.name)
+    return _checked(image, name)
 
 
 def _checked(image: Image8, name: str) -> Image8:

@@ -28,12 +28,13 @@ from reidruntime.device_memory import MemoryName
 from reidruntime.errors import ArtifactError, ImageError, InputError
 from reidruntime.manifest import METADATA_KEY, Manifest, engine_manifest_path, manifest_from_json
 from reidruntime.onnx_metadata import OnnxFile, read_onnx
-from reidruntime.preprocess import describe_preprocessing, image_pixels, normalize
+from reidruntime.preprocess import EncodedImage, describe_preprocessing, image_pixels, normalize
 from reidruntime.resize import Image8
 
-Image = Image8 | str | Path
+Image = Image8 | str | Path | EncodedImage
 Features = NDArray[np.float32]
 _DEFAULT_BATCH = 32
+_PLAN_SUFFIXES = (".engine", ".plan")
 READING_NICENESS = 10
 _Prepared = tuple[list[int], Image8, list[tuple[int, ImageError]]]
 
@@ -75,7 +76,7 @@ def open_session(
     threads = default_threads() if threads is None else threads
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}.")
-    if path.suffix in (".engine", ".plan"):
+    if path.suffix in _PLAN_SUFFIXES:
         return _open_plan(path, backend, device, threads, manifest, memory or "cuda-python", allow_host_code)
     if memory is not None or allow_host_code:
         raise InputError(f"{path}: memory and allow_host_code are for TensorRT plans, this is an ONNX file.")
@@ -111,20 +112,43 @@ def _open_plan(
         )
     if not path.is_file():
         raise ArtifactError(f"{path}: there is no such file.")
-    if manifest is None:
-        beside = engine_manifest_path(path)
-        if not beside.is_file():
-            raise ArtifactError(
-                f"{path}: its manifest {beside.name} is not beside it. Copy both files, or build with reidexport trt."
-            )
-        manifest = manifest_from_json(beside.read_text(), str(beside))
+    manifest = manifest or artifact_manifest(path)
     loaded = TensorRtBackend(path, manifest, memory=memory, allow_host_code=allow_host_code)
     return Session(manifest, "tensorrt", loaded, threads)
+
+
+def artifact_manifest(path: Path) -> Manifest:
+    """The manifest that an artifact carries, or that lies beside it, without opening the artifact.
+
+    Raises:
+        ArtifactError: there is none, or it is not valid; or there is no such artifact.
+    """
+    if path.suffix not in _PLAN_SUFFIXES:
+        return _own_manifest(read_onnx(path), path)
+    beside = engine_manifest_path(path)
+    if not beside.is_file():
+        raise ArtifactError(
+            f"{path}: its manifest {beside.name} is not beside it. Copy both files, or build with reidexport trt."
+        )
+    return manifest_from_json(beside.read_text(), str(beside))
 
 
 def default_threads() -> int:
     """How many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def chosen_batch_size(manifest: Manifest, wanted: int | None) -> int:
+    """Images per run of the network: what is wanted, or else the artifact's optimum, or 32; within its limit.
+
+    Raises:
+        InputError: ``wanted`` is less than 1.
+    """
+    if wanted is not None and wanted < 1:
+        raise InputError(f"batch_size must be at least 1, got {wanted}.")
+    profile = manifest.batch_profile
+    size = wanted or profile.optimum or profile.static or _DEFAULT_BATCH
+    return min(size, profile.maximum) if profile.maximum else size
 
 
 class Session:
@@ -153,7 +177,8 @@ class Session:
         """Embed images.
 
         Args:
-            images: paths, and uint8 RGB arrays of shape (H, W, 3) of any size, in any mixture.
+            images: paths, contents of image files (:class:`EncodedImage`), and uint8 RGB arrays of shape (H, W, 3) of
+                any size, in any mixture.
             batch_size: images per run of the network; default: the artifact's optimum, or 32.
             progress: called with the number of images done after every batch.
 
@@ -194,7 +219,7 @@ class Session:
         Yields:
             The positions of a batch's images, and their features: float32, shape (n, feature dimension).
         """
-        size = self._batch_size(batch_size)
+        size = chosen_batch_size(self.manifest, batch_size)
         numbered = iter(enumerate(images))
         pending: deque[Future[_Prepared]] = deque()
         started: deque[tuple[list[int], Callable[[], Features]]] = deque()
@@ -290,13 +315,6 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _batch_size(self, wanted: int | None) -> int:
-        if wanted is not None and wanted < 1:
-            raise InputError(f"batch_size must be at least 1, got {wanted}.")
-        profile = self.manifest.batch_profile
-        size = wanted or profile.optimum or profile.static or _DEFAULT_BATCH
-        return min(size, profile.maximum) if profile.maximum else size
 
     def _prepare(self, batch: list[tuple[int, Image]]) -> _Prepared:
         """Read one batch, in a worker thread."""

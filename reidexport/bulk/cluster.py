@@ -1,0 +1,139 @@
+"""A Ray cluster, quiet: the one of this machine for this run only, or one that is there."""
+
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, cast
+
+from reidruntime.backends import BackendName, DeviceName
+from reidruntime.session import default_threads
+
+from reidexport.errors import ClusterError, InputError
+
+LOCAL = "local"
+_OBJECT_STORE_MIB = 128  # only shard numbers and counts go through it
+_CPU_THREADS, _GPU_THREADS = 1, 8
+
+
+class Pool(NamedTuple):
+    """A pool of actors, each with so many threads (and CPUs) and GPUs."""
+
+    num_actors: int
+    threads: int
+    gpus: int
+
+
+@contextmanager
+def ray_cluster(address: str) -> Iterator[None]:
+    """Connect to a cluster, or start one on this machine; leave or stop it at the end.
+
+    Args:
+        address: ``"local"`` to start one; ``"auto"`` or ``HOST:PORT`` for the one that this machine belongs to.
+
+    Raises:
+        ClusterError: there is none, or this machine does not belong to it.
+    """
+    if address.startswith("ray://"):
+        raise InputError(f"--ray {address}: run the command on a machine of the cluster, with --ray auto.")
+    ray = import_ray()
+    with _native_messages_dropped():
+        _connect(address)
+        try:
+            _silence_ray_data()
+            yield
+        finally:
+            ray.shutdown()
+
+
+def import_ray() -> ModuleType:
+    """Ray, told to say nothing to anybody outside.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns of its own future
+    import ray
+
+    return cast(ModuleType, ray)
+
+
+def _connect(address: str) -> None:
+    ray = import_ray()
+    is_local = address == LOCAL
+    try:
+        ray.init(
+            address=address,
+            num_cpus=default_threads() if is_local else None,
+            object_store_memory=_OBJECT_STORE_MIB << 20 if is_local else None,
+            include_dashboard=False if is_local else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise ClusterError(
+            f"--ray {address}: {error} Run the command on a machine of the cluster; ray start makes one."
+        ) from error
+
+
+@contextmanager
+def _native_messages_dropped() -> Iterator[None]:
+    """Keep the terminal for Python: what Ray's C++ writes to it is in Ray's log files too."""
+    sys.stderr.flush()
+    stderr, terminal = sys.stderr, os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    if stderr is sys.__stderr__:
+        sys.stderr = os.fdopen(terminal, "w", buffering=1, closefd=False)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        sys.stderr = stderr
+        os.close(terminal)
+
+
+def pool_for(actors: int | None, threads: int | None, backend: BackendName, device: DeviceName) -> Pool:
+    """Decide on a pool: an actor for every GPU of the cluster, or, without GPUs, one for every core group.
+
+    Args:
+        actors: how many; default: as many as the cluster has room for.
+        threads: of each, which is how many CPUs it reserves; default: with GPUs, the node's CPUs divided by its GPUs,
+            at most 8; without, 1, which is fastest.
+        backend: as for ``open_session``.
+        device: as for ``open_session``.
+
+    Raises:
+        ClusterError: the cluster has no room for one actor.
+    """
+    found: list[dict[str, Any]] = import_ray().nodes()
+    nodes = [node["Resources"] for node in found if node["Alive"]]
+    on_gpus = device == "cuda" or (
+        device == "auto" and backend != "openvino" and any(node.get("GPU") for node in nodes)
+    )
+    if threads is None:
+        most = max(node.get("CPU", 0) / (max(node.get("GPU", 0), 1) if on_gpus else 1) for node in nodes)
+        threads = max(1, min(int(most), _GPU_THREADS if on_gpus else _CPU_THREADS))
+    room = sum(
+        int(min(node.get("CPU", 0) // threads, node.get("GPU", 0) if on_gpus else math.inf)) for node in nodes
+    )
+    if room < 1:
+        raise ClusterError(
+            f"No node of the cluster has {'a GPU and ' if on_gpus else ''}{threads} CPUs for an actor. "
+            f"Give fewer --threads{' or --device cpu' if on_gpus else ''}."
+        )
+    return Pool(min(actors or room, room), threads, int(on_gpus))
+
+
+def _silence_ray_data() -> None:
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

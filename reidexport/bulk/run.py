@@ -1,0 +1,183 @@
+"""A run: planned, spread over a cluster, and gone on with after an interruption."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from reidruntime import Manifest
+from reidruntime.backends import BackendName, DeviceName
+from reidruntime.session import artifact_manifest, chosen_batch_size
+
+from reidexport import errors
+from reidexport.bulk.cluster import LOCAL, Pool, import_ray, pool_for, ray_cluster
+from reidexport.bulk.plan import Plan, finished_counts, make_plan, remove_left_overs
+from reidexport.bulk.sources import Columns, shards_of
+from reidexport.bulk.worker import Embedder, Job
+from reidexport.embedding_files import SUFFIXES
+from reidexport.errors import ClusterError, InputError, ReidExportError
+from reidexport.progress import ProgressBar, no_progress_bar
+
+
+@dataclass(frozen=True)
+class BulkRun:
+    """What :func:`embed_on_ray` did.
+
+    Attributes:
+        output: the folder.
+        num_shards: all of them.
+        num_resumed_shards: those of them that an earlier run had finished.
+        num_embedded: embeddings in the folder.
+        num_new: those of them that this run made.
+        num_bad: images that could not be read; ``read_errors`` tells which.
+        sessions: what ran the network, each behind the address of its node.
+        seconds: from when the first session was open to the last embedding.
+        total_seconds: with planning, starting Ray, and opening the sessions.
+    """
+
+    output: Path
+    num_shards: int
+    num_resumed_shards: int
+    num_embedded: int
+    num_new: int
+    num_bad: int
+    sessions: tuple[str, ...]
+    seconds: float
+    total_seconds: float
+
+
+def embed_on_ray(
+    artifact: Path,
+    sources: Sequence[str],
+    output: Path,
+    *,
+    address: str = LOCAL,
+    resume: bool = False,
+    actors: int | None = None,
+    threads: int | None = None,
+    backend: BackendName = "auto",
+    device: DeviceName = "auto",
+    manifest: Manifest | None = None,
+    batch_size: int | None = None,
+    shard_size: int = 1024,
+    columns: Columns | None = None,
+    progress_bar: ProgressBar = no_progress_bar,
+) -> BulkRun:
+    """Embed images into a folder of Parquet files, on all machines of a Ray cluster.
+
+    Every shard becomes one file as :func:`reidexport.embedding_files.write_embeddings` writes it, whole or not there,
+    so a run that was stopped in any way can be gone on with. An image that cannot be read becomes a row of the errors
+    table. The rows are, bit for bit, those of ``embed_to_file`` with the same backend.
+
+    Args:
+        artifact: the ONNX file or engine; every node opens it from this path.
+        sources: files, folders, patterns and URLs of images, tars and Parquet files; see ``shards_of``.
+        output: the folder, which every node writes to.
+        address: of the cluster; see ``ray_cluster``.
+        resume: go on with the run that lies in the folder; without one, start.
+        actors: how many sessions; default: what the cluster has room for; see ``pool_for``.
+        threads: of each session.
+        backend: as for ``open_session``.
+        device: as for ``open_session``.
+        manifest: of an ONNX file that carries none.
+        batch_size: images per run of the network.
+        shard_size: images per shard, rounded up to whole batches: what a killed worker loses at most.
+        columns: of Parquet files.
+        progress_bar: shows the shards that are done.
+
+    Raises:
+        InputError: an argument will not do, a source is not there, or the run cannot be gone on with.
+        ArtifactError: the artifact cannot be opened.
+        NotInstalledError: a backend, a device or a package for URLs is not there.
+        ClusterError: the cluster is not there, or fails.
+        ModuleNotFoundError: Ray is not installed.
+    """
+    import_ray()  # before anything is written
+    began = time.time()
+    columns = columns or Columns()
+    if output.suffix in SUFFIXES:
+        raise InputError(f"{output}: a run on Ray writes a folder. Give a name without {output.suffix}.")
+    known = manifest or artifact_manifest(artifact)
+    batch = chosen_batch_size(known, batch_size)
+    shards = shards_of(sources, math.ceil(shard_size / batch) * batch, columns)
+    plan = make_plan(output, shards, manifest_sha256=known.sha256, columns=columns, resume=resume)
+    unfinished = plan.unfinished()
+    rows: list[_Row] = []
+    if unfinished:
+        with ray_cluster(address), progress_bar("embedding shards", len(plan.offsets)) as progress:
+            pool = pool_for(actors, threads, backend, device)
+            job = Job(
+                output=output.resolve(),
+                plan_sha256=plan.sha256,
+                folder=Path.cwd(),
+                columns=columns,
+                artifact=artifact.resolve(),
+                manifest=manifest,
+                manifest_sha256=known.sha256,
+                backend=backend,
+                device=device,
+                threads=pool.threads,
+                batch_size=batch,
+            )
+            for row in _embedded_shards(job, [plan.offsets[number] for number in unfinished], pool):
+                rows.append(row)
+                if progress:
+                    progress(len(plan.offsets) - len(unfinished) + len(rows))
+    remove_left_overs(output)
+    return _told(plan, unfinished, rows, began)
+
+
+class _Row(NamedTuple):
+    """What an actor tells of a shard; see :class:`reidexport.bulk.worker.Embedder`."""
+
+    num_embedded: int
+    num_bad: int
+    node: str
+    session: str
+    ready: float
+    error: str
+    message: str
+
+
+def _embedded_shards(job: Job, offsets: list[int], pool: Pool) -> Iterator[_Row]:
+    """Let Ray Data hand one shard after the other to the actors; it starts again those that die."""
+    ray = import_ray()
+    shards = ray.data.from_items([{"offset": offset} for offset in offsets], override_num_blocks=len(offsets))
+    done = shards.map_batches(
+        Embedder,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(pool.num_actors, len(offsets))),
+        fn_constructor_args=(job,),
+        num_cpus=pool.threads,
+        num_gpus=pool.gpus,
+    )
+    try:
+        for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
+            for values in zip(*(batch[field].tolist() for field in _Row._fields), strict=True):
+                row = _Row(*values)
+                if row.error:
+                    kind: type[ReidExportError] = getattr(errors, row.error)
+                    raise kind(f"{row.message} What is finished is kept; go on with --resume.")
+                yield row
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"Ray failed: {error} What is finished is kept; go on with --resume.") from error
+
+
+def _told(plan: Plan, unfinished: list[int], rows: list[_Row], began: float) -> BulkRun:
+    now = time.time()
+    resumed = set(range(len(plan.offsets))).difference(unfinished)
+    counts = [finished_counts(plan.output, number) for number in resumed]
+    num_new = sum(row.num_embedded for row in rows)
+    return BulkRun(
+        output=plan.output,
+        num_shards=len(plan.offsets),
+        num_resumed_shards=len(resumed),
+        num_embedded=sum(num for num, _ in counts) + num_new,
+        num_new=num_new,
+        num_bad=sum(num for _, num in counts) + sum(row.num_bad for row in rows),
+        sessions=tuple(sorted({f"{row.node}: {row.session}" for row in rows})),
+        seconds=now - min((row.ready for row in rows), default=now),
+        total_seconds=now - began,
+    )

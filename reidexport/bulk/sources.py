@@ -1,0 +1,111 @@
+"""From what a user names to shards: files, folders, patterns and URLs of images, tars and Parquet files."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Literal, NamedTuple
+
+from reidexport.bulk.opening import file_system, is_url, open_parquet
+from reidexport.errors import InputError
+from reidexport.image_paths import IMAGE_SUFFIXES, files_of, has_suffix
+
+TAR_SUFFIXES = frozenset({".tar", ".tar.gz", ".tgz"})
+PARQUET_SUFFIXES = frozenset({".parquet"})
+_KNOWN = IMAGE_SUFFIXES | TAR_SUFFIXES | PARQUET_SUFFIXES
+
+Kind = Literal["images", "tar", "parquet"]
+
+
+class Columns(NamedTuple):
+    """Where a Parquet file has the bytes of its images and their names; dots lead into structs: ``image.bytes``."""
+
+    image: str = "image"
+    name: str = "path"
+
+
+class Shard(NamedTuple):
+    """A piece of work, the same on every run over the same sources.
+
+    ``paths`` are image files or URLs, or the one tar or Parquet file, of which ``row_groups`` are meant.
+    """
+
+    kind: Kind
+    paths: Sequence[str]
+    row_groups: Sequence[int] = ()
+
+
+def shards_of(sources: Iterable[str], shard_size: int, columns: Columns) -> Iterator[Shard]:
+    """Divide the images behind sources into shards.
+
+    Image files come first, ``shard_size`` to a shard, in the order of the sources and each once. A tar is a shard of
+    its own: without an index it can only be read from its beginning. A Parquet file is divided between row groups, at
+    ``shard_size`` rows or soon after.
+
+    Args:
+        sources: as :func:`reidexport.image_paths.find_images` takes them, and URLs such as ``s3://bucket/folder``,
+            which fsspec opens: one with ``*`` is a pattern, one with a known suffix a file, any other a folder.
+        shard_size: images per shard.
+        columns: of Parquet files.
+
+    Raises:
+        InputError: a source does not exist, holds nothing that is known, or lacks a column.
+        NotInstalledError: fsspec has no package for a URL.
+    """
+    files: dict[Kind, dict[str, None]] = {"images": {}, "tar": {}, "parquet": {}}
+    for source in sources:
+        for path in _files_at_url(source) if is_url(source) else files_of(source, _KNOWN):
+            files[_kind_of(path)][path] = None
+    images = iter(files["images"])
+    while paths := list(islice(images, shard_size)):
+        yield Shard("images", paths)
+    for path in files["tar"]:
+        yield Shard("tar", [path])
+    for path in files["parquet"]:
+        for row_groups in _divided(path, shard_size, columns):
+            yield Shard("parquet", [path], row_groups)
+
+
+def _files_at_url(url: str) -> Iterator[str]:
+    system, path = file_system(url)
+    try:
+        if "*" in path:
+            found = system.glob(path)
+        elif has_suffix(path, _KNOWN):
+            found = [path] if system.exists(path) else []
+        else:
+            found = system.find(path)
+    except FileNotFoundError:
+        found = []
+    found = sorted(entry for entry in found if has_suffix(entry, _KNOWN))
+    if not found:
+        raise InputError(f"{url}: nothing there whose name ends in one of {', '.join(sorted(_KNOWN))}.")
+    for entry in found:
+        yield system.unstrip_protocol(entry)
+
+
+def _kind_of(path: str) -> Kind:
+    if has_suffix(path, TAR_SUFFIXES):
+        return "tar"
+    return "parquet" if has_suffix(path, PARQUET_SUFFIXES) else "images"
+
+
+def _divided(path: str, shard_size: int, columns: Columns) -> Iterator[list[int]]:
+    """The row groups of a Parquet file, by shard."""
+    with open_parquet(path) as file:
+        leaves = [file.schema.column(index).path for index in range(len(file.schema))]
+        for column in columns:
+            if column not in leaves:
+                raise InputError(
+                    f"{path}: there is no column {column!r}, only {', '.join(leaves)}. Say which column holds the "
+                    "bytes of the images and which their names: --columns IMAGE,NAME."
+                )
+        sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+    gathered: list[int] = []
+    num_rows = 0
+    for index, size in enumerate(sizes):
+        gathered.append(index)
+        num_rows += size
+        if num_rows >= shard_size:
+            yield gathered
+            gathered, num_rows = [], 0
+    if gathered:
+        yield gathered

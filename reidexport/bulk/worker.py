@@ -1,0 +1,190 @@
+"""What an actor does with a shard: read, embed, write its part."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from reidruntime import Manifest, Session, open_session
+from reidruntime.backends import BackendName, DeviceName
+from reidruntime.manifest import file_sha256
+from reidruntime.session import Features, Image
+
+from reidexport.bulk.cluster import import_ray
+from reidexport.bulk.plan import (
+    PLAN_NAME,
+    errors_path,
+    finished_counts,
+    part_path,
+    read_shard_line,
+    write_errors,
+)
+from reidexport.bulk.reading import read_shard
+from reidexport.bulk.sources import Columns, Shard
+from reidexport.embedding_files import write_embeddings
+from reidexport.errors import ImageError, InputError, ReidExportError
+
+_ROWS_PER_BLOCK = 1024
+_PAUSES_S = (2.0, 4.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every actor of a run must know.
+
+    Attributes:
+        output: the output folder, absolute.
+        plan_sha256: of the plan there.
+        folder: where relative paths of sources start.
+        columns: of Parquet sources.
+        artifact: the ONNX file or engine, absolute.
+        manifest: of an ONNX file that carries none.
+        manifest_sha256: that the artifact must have.
+        backend: as for ``open_session``; so are ``device`` and ``threads``.
+        batch_size: images per run of the network.
+    """
+
+    output: Path
+    plan_sha256: str
+    folder: Path
+    columns: Columns
+    artifact: Path
+    manifest: Manifest | None
+    manifest_sha256: str
+    backend: BackendName
+    device: DeviceName
+    threads: int
+    batch_size: int | None
+
+
+class Embedder:
+    """An actor of the pool: one open session, one shard at a time."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:
+        """Embed the shard whose line begins at ``batch["offset"]``.
+
+        Returns:
+            One row: the numbers of embeddings and of bad images, the node, what runs the network and since when;
+            where the shard could not be finished, the name of an error and its message.
+        """
+        (offset,) = batch["offset"]
+        row = {
+            "num_embedded": 0,
+            "num_bad": 0,
+            "node": "",
+            "session": "",
+            "ready": 0.0,
+            "error": "",
+            "message": "",
+        }
+        row["node"] = import_ray().util.get_node_ip_address()
+        try:
+            session, row["ready"] = self._opened
+            row["session"] = session.description
+            row["num_embedded"], row["num_bad"] = _embed_patiently(session, self._job, int(offset))
+        except ReidExportError as error:
+            row |= {"error": type(error).__name__, "message": str(error)}
+        except OSError as error:
+            row |= {"error": InputError.__name__, "message": f"{error}."}
+        return {name: [value] for name, value in row.items()}
+
+    @cached_property
+    def _opened(self) -> tuple[Session, float]:
+        """The session, and when it was ready."""
+        job = self._job
+        plan = job.output / PLAN_NAME
+        if not plan.is_file() or file_sha256(plan) != job.plan_sha256:
+            raise InputError(
+                f"{job.output}: a node does not see what was planned there. Give a folder that all see."
+            )
+        session = open_session(
+            job.artifact, backend=job.backend, device=job.device, threads=job.threads, manifest=job.manifest
+        )
+        if session.manifest.sha256 != job.manifest_sha256:
+            raise InputError(f"{job.artifact}: a node sees another file by that name. Give one that all see.")
+        return session, time.time()
+
+
+def _embed_patiently(session: Session, job: Job, offset: int) -> tuple[int, int]:
+    """Try again when reading fails: a server may be back in a moment."""
+    number, shard = read_shard_line(job.output / PLAN_NAME, offset)
+    for pause_s in _PAUSES_S:
+        try:
+            return embed_shard(session, job, number, shard)
+        except OSError:
+            time.sleep(pause_s)
+    return embed_shard(session, job, number, shard)
+
+
+def embed_shard(session: Session, job: Job, number: int, shard: Shard) -> tuple[int, int]:
+    """Write the part of a shard, and its bad images if there are any.
+
+    Returns:
+        The numbers of embeddings and of bad images.
+
+    Raises:
+        InputError: the sources are not where this node looks for them.
+        OSError: reading or writing fails.
+    """
+    if not part_path(job.output, number).exists():  # a worker may die between writing it and telling so
+        good: list[str] = []
+        blocks = _embedded(session, job, number, shard, good)
+        write_embeddings(part_path(job.output, number), good, blocks, session.manifest)
+    return finished_counts(job.output, number)
+
+
+def _embedded(session: Session, job: Job, number: int, shard: Shard, good: list[str]) -> Iterator[Features]:
+    """The embeddings in large blocks, whose images are added to ``good``; then the bad images are written.
+
+    That is before the part gets its name: a shard is finished as soon as its part is there.
+    """
+    names: list[str] = []
+    errors: list[tuple[str, str]] = []
+
+    def images() -> Iterator[Image]:
+        for name, image in read_shard(shard, job.folder, job.columns):
+            if isinstance(image, ImageError):
+                errors.append((name, str(image)))
+            else:
+                names.append(name)
+                yield image
+
+    def add_bad(index: int, error: ImageError) -> None:
+        _check_readable(job.folder / names[index], error)
+        errors.append((names[index], str(error)))
+
+    rows: list[Features] = []
+    num_rows = 0
+    for indices, features in session.embed_batches(images(), batch_size=job.batch_size, on_bad_image=add_bad):
+        good += [names[index] for index in indices]
+        rows.append(features)
+        num_rows += len(features)
+        if num_rows >= _ROWS_PER_BLOCK:
+            yield np.concatenate(rows)
+            rows, num_rows = [], 0
+    if rows:
+        yield np.concatenate(rows)
+    if errors:
+        write_errors(errors_path(job.output, number), errors)
+
+
+def _check_readable(path: Path, error: ImageError) -> None:
+    """Raise unless the image itself is bad: a disk that fails or is missing on a node says nothing of images."""
+    cause = error.__cause__
+    if not isinstance(cause, OSError) or cause.errno is None:  # Pillow's have no number
+        return
+    if not isinstance(cause, FileNotFoundError):
+        raise OSError(cause.errno, str(error)) from error
+    if not path.parent.is_dir():
+        raise InputError(
+            f"{path.parent}: {os.uname().nodename} sees no such folder. Give sources that every node of the cluster "
+            "sees."
+        ) from error
