@@ -14,6 +14,7 @@ _EXTRAS = {
     "jinja2": "report",
     "markupsafe": "report",
     "matplotlib": "report",
+    "yaml": "cli",
 }
 
 

@@ -91,10 +91,10 @@ def test_labels_come_back_as_they_went_in(new_gallery: Callable[..., MilvusGalle
     plain, stored = filled("cosine"), new_gallery()
     stored.extend(plain)
     rows = np.array([7, 199, 0, 7])
-    pids, camids, paths = stored.labels(rows)
+    pids, camids, _times, paths = stored.labels(rows)
     expected = plain.labels(rows)
-    assert (pids.tolist(), camids.tolist(), paths) == (*map(np.ndarray.tolist, expected[:2]), expected[2])
-    assert stored.labels(rows[:0])[2] == []
+    assert (pids.tolist(), camids.tolist(), paths) == (*map(np.ndarray.tolist, expected[:2]), expected.paths)
+    assert stored.labels(rows[:0]).paths == []
     with pytest.raises(InputError, match=r"people\.db: has no row 200"):
         stored.labels(np.array([3, 200]))
 
@@ -109,7 +109,7 @@ def test_a_path_stands_for_one_row(new_gallery: Callable[..., MilvusGallery]) ->
     found = gallery.search(rows[[0, 2, 3, 4, 5]], 1)
     assert found.indices.ravel().tolist() == [0, 2, 3, 1, 4]
     np.testing.assert_allclose(found.distances, 0, atol=1e-6)
-    pids, camids, paths = gallery.labels(np.arange(5))
+    pids, camids, _times, paths = gallery.labels(np.arange(5))
     assert (pids.tolist(), camids.tolist(), paths) == (
         [1, 5, 3, 4, 6],
         [0, 1, 0, 1, 1],
@@ -132,7 +132,7 @@ def test_removed_persons_are_gone(new_gallery: Callable[..., MilvusGallery]) -> 
     with pytest.raises(InputError, match=f"has no row {gone}"):
         gallery.labels(np.array([gone]))
     gallery.add(rows[[gone]], pids=[7], paths=["new.jpg"])
-    assert gallery.labels(np.array([kept[-1] + 1]))[2] == ["new.jpg"]
+    assert gallery.labels(np.array([kept[-1] + 1])).paths == ["new.jpg"]
     with pytest.raises(InputError, match="pids to remove must be at least -1, got -2"):
         gallery.remove([UNLABELLED])
 
@@ -167,7 +167,7 @@ def test_killed_while_adding_and_run_again_every_row_is_there_once(tmp_path: Pat
     subprocess.run([*command, "0"], check=True, capture_output=True)
     with MilvusGallery(str(path)) as gallery:
         assert len(gallery) == 2000
-        assert gallery.labels(np.arange(2000))[2] == [f"{row}.jpg" for row in range(2000)]
+        assert gallery.labels(np.arange(2000)).paths == [f"{row}.jpg" for row in range(2000)]
         rows = np.random.default_rng(0).standard_normal((2000, 64)).astype(np.float32)
         found = gallery.search(rows[::100], 1)
     assert found.indices.ravel().tolist() == list(range(0, 2000, 100))
