@@ -79,7 +79,9 @@ def _enter_behind_the_mean(model: onnx.ModelProto, manifest: Manifest) -> NDArra
         steps.append(readers[0])
         name = steps[-1].output[0]
     if steps[-1].input[1] not in weights:
-        raise ArtifactError("the network subtracts no constant from its pixels. Export it with --input float32.")
+        raise ArtifactError(
+            "the network subtracts no constant from its pixels. Export it with --input float32."
+        )
     subtracted = numpy_helper.to_array(weights[steps[-1].input[1]]).reshape(3)
     for node in graph.node:
         for place, each in enumerate(node.input):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reidruntime import Gallery, load_gallery
 from reidruntime.gallery_file import SUFFIX as GALLERY_SUFFIX
-from reidruntime.milvus_collection import IndexKind
+from reidruntime.milvus_collection import IndexKind, check_index
 from reidruntime.milvus_gallery import check_paths
 from reidruntime.milvus_recall import Recall, measured_recall
 
@@ -58,6 +58,8 @@ def store_in_milvus(
         ArtifactError: a manifest is of another version.
         NotInstalledError: pymilvus or milvus-lite is not installed.
     """
+    if index is not None:
+        check_index(address, index)
     new: EmbeddingTable | Gallery
     if source.suffix == TABLE_SUFFIX or source.is_dir():
         new = open_table(source)
