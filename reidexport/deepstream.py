@@ -3,7 +3,7 @@
 The tracker gives the network ``netScaleFactor · (pixel - offsets[channel])`` of crops that it has scaled itself.
 """
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -74,7 +74,10 @@ def write_deepstream_bundle(
         raise InputError(f"{folder}: cannot be made ({error.strerror}). Give another path.") from error
     network = folder / f"{artifact.stem}_deepstream.onnx"
     section = reid_section(
-        facts, f"{installed_at or folder.resolve()}/{network.name}", tracker=tracker, batch_size=batch
+        facts,
+        str(PurePosixPath(installed_at or folder.resolve()) / network.name),
+        tracker=tracker,
+        batch_size=batch,
     )
     with replaced_when_whole(network) as temporary:
         onnx.save(model, temporary)

@@ -7,8 +7,8 @@ from pathlib import Path
 from reidruntime import Gallery, load_gallery
 from reidruntime.gallery_file import SUFFIX as GALLERY_SUFFIX
 from reidruntime.milvus_collection import IndexKind, check_index
-from reidruntime.milvus_gallery import check_paths
 from reidruntime.milvus_recall import Recall, measured_recall
+from reidruntime.milvus_rows import check_paths
 
 from reidexport.embedding_files import read_gallery
 from reidexport.embedding_table import SUFFIX as TABLE_SUFFIX

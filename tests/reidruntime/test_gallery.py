@@ -402,6 +402,7 @@ def as_version_1(path: Path) -> None:
     text = json.dumps(header).encode()
     text += b" " * (-(48 + len(text)) % 64)
     prefix = MAGIC + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest()
+    path.unlink()  # it may be mapped
     path.write_bytes(prefix + text + content[start:times] + content[times + sizes[1] :])
 
 

@@ -146,7 +146,7 @@ def test_an_approximate_index_is_built_measured_and_taken_back(
 
 
 def test_recall_is_counted_against_every_row(new_gallery: Callable[..., MilvusGallery]) -> None:
-    """An index that finds only the far half of the rows is told to miss just what lies in the near one."""
+    """A search that finds every second row only has that share of the nearest ones."""
     gallery = new_gallery("euclidean")
     rows = np.random.default_rng(5).standard_normal((60, DIM)).astype(np.float32)
     gallery.add(rows, times=[row % 2 for row in range(60)])

@@ -10,7 +10,7 @@ A ``.gallery`` is copied with ``gallery.extend(load_gallery("people.gallery"))``
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,6 @@ from reidruntime.manifest import Metric
 from reidruntime.milvus_client import connected, disconnect, is_file, speaking
 from reidruntime.milvus_collection import (
     LABEL_FIELDS,
-    MAX_PATH_BYTES,
     IndexKind,
     check_index,
     create_collection,
@@ -44,6 +43,7 @@ from reidruntime.milvus_collection import (
     search_params,
 )
 from reidruntime.milvus_filters import queries_of_conditions
+from reidruntime.milvus_rows import Records, check_paths, labels_of, numbers_of, records_of
 from reidruntime.topk import Neighbours
 
 _MESSAGE_BYTES = 2**24  # of embeddings in one call; servers take 64 MiB
@@ -243,7 +243,7 @@ class MilvusGallery:
             found = self._records(range(some.start, some.stop), [*LABEL_FIELDS, "embedding"])
             if found:
                 embeddings = np.array([record["embedding"] for record in found], np.float32)
-                yield _numbers(found), LabelledRows(embeddings, *_labels(found))
+                yield numbers_of(found), LabelledRows(embeddings, *labels_of(found))
 
     def labelled_parts(self) -> Iterator[LabelledRows]:
         """All rows, in order, a few MiB at a time; raises InputError where Milvus fails on the way."""
@@ -258,14 +258,14 @@ class MilvusGallery:
         """
         num_rows = self._next_row()
         drawn = np.random.default_rng(seed).permutation(num_rows)
-        found: list[dict[str, Any]] = []
+        found: Records = []
         for some in _slices(num_rows, max(1, min(count, self._rows_in_message()))):
             if len(found) >= count:
                 break
             found += self._records(drawn[some].tolist(), ["row", "embedding"])
         found = found[:count]
         embeddings = np.array([record["embedding"] for record in found], np.float32)
-        return _numbers(found), embeddings.reshape(-1, self.dim)
+        return numbers_of(found), embeddings.reshape(-1, self.dim)
 
     def labels(self, rows: Ints) -> RowLabels:
         """The pids, camids, times and paths of some rows.
@@ -274,13 +274,13 @@ class MilvusGallery:
             InputError: there is no such row.
         """
         asked = np.unique(rows)
-        found: list[dict[str, Any]] = []
+        found: Records = []
         for some in _slices(len(asked), _ROWS_AT_ONCE):
             found += self._records(asked[some].tolist(), LABEL_FIELDS)
-        numbers = _numbers(found)
+        numbers = numbers_of(found)
         if missing := sorted(set(asked.tolist()) - set(numbers.tolist())):
             raise InputError(f"{self._address}: has no row {missing[0]}.")
-        return _labels([found[i] for i in np.searchsorted(numbers, rows)])
+        return labels_of([found[i] for i in np.searchsorted(numbers, rows)])
 
     def remove(self, pids: Collection[int]) -> int:
         """Forget persons: from now on no search and no count finds them. The other rows keep their numbers.
@@ -382,22 +382,12 @@ class MilvusGallery:
         """
         for some in _slices(len(part.paths), self._rows_in_message()):
             known = self._rows_of(path for path in part.paths[some] if path)
-            records = []
-            for embedding, pid, camid, time, path in zip(
-                part.embeddings[some].tolist(),  # half as fast again as arrays
-                part.pids[some].tolist(),
-                part.camids[some].tolist(),
-                part.times[some].tolist(),
-                part.paths[some],
-                strict=True,
-            ):
-                row = known.get(path)
-                if row is None:
-                    row, next_row = next_row, next_row + 1
-                labels = {"pid": pid, "camid": camid, "time": time, "path": path}
-                records.append({"row": row, "embedding": embedding, **labels})
+            numbers = []
+            for path in part.paths[some]:
+                numbers.append(known.get(path, next_row))
+                next_row += path not in known
             with speaking(self._address):
-                self._client.upsert(self._collection, records)
+                self._client.upsert(self._collection, records_of(part, some, numbers))
         if is_file(self._address):
             # milvus-lite searches its files five times as fast as its log; a server knows when to flush.
             with speaking(self._address):
@@ -428,7 +418,7 @@ class MilvusGallery:
         records = self._query(f"path in {json.dumps(texts, ensure_ascii=False)}", ["row", "path"])
         return {record["path"]: record["row"] for record in records}
 
-    def _records(self, rows: Iterable[int], fields: list[str]) -> list[dict[str, Any]]:
+    def _records(self, rows: Iterable[int], fields: list[str]) -> Records:
         """Those of some rows that are there, in order."""
         found = self._query(f"row in {list(rows)}", fields)
         return sorted(found, key=lambda record: int(record["row"]))
@@ -436,37 +426,9 @@ class MilvusGallery:
     def _count(self, condition: str) -> int:
         return int(self._query(condition, ["count(*)"])[0]["count(*)"])
 
-    def _query(self, condition: str, fields: list[str], limit: int | None = None) -> list[dict[str, Any]]:
+    def _query(self, condition: str, fields: list[str], limit: int | None = None) -> Records:
         with speaking(self._address):
             return list(self._client.query(self._collection, condition, fields, limit=limit))
-
-
-def check_paths(paths: Iterable[str]) -> None:
-    """Raise InputError unless the paths stand for one row each, and Milvus can store them."""
-    seen = set()
-    for path in filter(None, paths):
-        if path in seen:
-            raise InputError(f"{path}: the path is there twice, but in Milvus it stands for one row.")
-        seen.add(path)
-        try:
-            size = len(path.encode())
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"{path!r}: the path is not UTF-8, which Milvus cannot store. Rename it."
-            ) from error
-        if size > MAX_PATH_BYTES:
-            raise InputError(f"{path[:40]}…: the path has {size} bytes, Milvus stores {MAX_PATH_BYTES}.")
-
-
-def _numbers(records: list[dict[str, Any]]) -> Ints:
-    return np.array([record["row"] for record in records], np.int64)
-
-
-def _labels(records: list[dict[str, Any]]) -> RowLabels:
-    pids, camids, times = (
-        np.array([record[name] for record in records], np.int64) for name in ("pid", "camid", "time")
-    )
-    return RowLabels(pids, camids, times, [record["path"] for record in records])
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:
