@@ -13,16 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from reidruntime import Gallery, gallery_from_manifest, load_gallery
-from reidruntime.gallery import UNLABELLED
 from reidruntime.gallery_file import SUFFIX as GALLERY_SUFFIX
 from reidruntime.manifest import METADATA_KEY, Manifest, manifest_from_json
 
-from reidexport.bulk.plan import finished_parts
-from reidexport.datasets.records import pid_and_camid
+from reidexport.embedding_table import SUFFIX as TABLE_SUFFIX
+from reidexport.embedding_table import EmbeddingTable, open_table
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
+from reidexport.name_labels import labels_from_names
 
-SUFFIXES = (".npz", ".parquet", GALLERY_SUFFIX)
+SUFFIXES = (".npz", TABLE_SUFFIX, GALLERY_SUFFIX)
 Blocks = Iterable[NDArray[np.float32]]
 
 
@@ -75,9 +75,10 @@ def write_embeddings(path: Path, paths: list[str], blocks: Blocks, manifest: Man
 
 
 def read_gallery(path: Path) -> Gallery:
-    """The embeddings of a file that :func:`write_embeddings` wrote, or of a folder of its Parquet files, as a gallery.
+    """The embeddings of a file that :func:`write_embeddings` wrote, or of a folder of Parquet files, as a gallery.
 
-    Persons and cameras come from the gallery, or from names such as ``0002_c1s1_000451_03.jpg``.
+    Persons, cameras and times come from the gallery, from columns of the Parquet file, or from names such as
+    ``0002_c1s1_000451_03.jpg`` (:mod:`reidexport.name_labels`).
 
     Raises:
         InputError: the file is missing, damaged, of another format, or holds embeddings of several artifacts; or the
@@ -85,14 +86,15 @@ def read_gallery(path: Path) -> Gallery:
         ArtifactError: its manifest is of another version.
     """
     if path.is_dir():
-        return _read_parts(path)
+        return _gallery_of(open_table(path))
     check_suffix(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
     if path.suffix == GALLERY_SUFFIX:
         return load_gallery(path)
-    read = _read_npz if path.suffix == ".npz" else _read_parquet
-    paths, embeddings, manifest_sha256, manifest_text = read(path)
+    if path.suffix == TABLE_SUFFIX:
+        return _gallery_of(open_table(path))
+    paths, embeddings, manifest_sha256, manifest_text = _read_npz(path)
     manifest = manifest_from_json(manifest_text, str(path))
     gallery = Gallery(
         manifest.architecture.feature_dim, metric=manifest.metric, manifest_sha256=manifest_sha256
@@ -101,19 +103,17 @@ def read_gallery(path: Path) -> Gallery:
     return gallery
 
 
-def _read_parts(folder: Path) -> Gallery:
-    parts = finished_parts(folder)
-    gallery = read_gallery(parts[0])
-    for part in parts[1:]:
-        gallery.extend(read_gallery(part))
+def _gallery_of(table: EmbeddingTable) -> Gallery:
+    gallery = Gallery(table.dim, metric=table.metric, manifest_sha256=table.manifest_sha256)
+    for part in table.parts():
+        gallery.add(**part._asdict())
     return gallery
 
 
 def add_embeddings(gallery: Gallery, embeddings: NDArray[np.float32], paths: Sequence[str]) -> None:
-    """Add rows (N, D) with the persons and cameras that the names of their N files tell."""
-    labels = [pid_and_camid(Path(path).name) or (UNLABELLED, UNLABELLED) for path in paths]
-    pids, camids = np.array(labels, np.int64).reshape(-1, 2).T
-    gallery.add(embeddings, pids=pids, camids=camids, paths=paths)
+    """Add rows (N, D) with the persons, cameras and times that the names of their N files tell."""
+    pids, camids, times = labels_from_names(paths)
+    gallery.add(embeddings, pids=pids, camids=camids, times=times, paths=paths)
 
 
 def _write_npz(path: Path, paths: list[str], blocks: Blocks, manifest: Manifest) -> None:
@@ -159,21 +159,3 @@ def _read_npz(path: Path) -> _Content:
             return arrays["paths"].tolist(), arrays["embeddings"], *texts
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a file that reidexport embed wrote, or damaged ({error}).") from error
-
-
-def _read_parquet(path: Path) -> _Content:
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            manifest = file.schema_arrow.metadata[METADATA_KEY.encode()].decode()
-            dim = file.schema_arrow.field("embedding").type.list_size
-            table = file.read(["path", "manifest_sha256"])
-            batches = file.iter_batches(columns=["embedding"])
-            blocks = [batch.column(0).flatten().to_numpy().reshape(-1, dim) for batch in batches]
-    except (OSError, pa.ArrowException, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a file that reidexport embed wrote, or damaged ({error}).") from error
-    hashes = set(table["manifest_sha256"].to_pylist())
-    if len(hashes) > 1:
-        raise InputError(f"{path}: holds the embeddings of {len(hashes)} artifacts, expected those of one.")
-    embeddings = np.concatenate([np.empty((0, dim), np.float32), *blocks])
-    manifest_sha256 = hashes.pop() if hashes else manifest_from_json(manifest, str(path)).sha256
-    return table["path"].to_pylist(), embeddings, manifest_sha256, manifest

@@ -26,14 +26,15 @@ _LABEL_LENGTH = 14  # letters that fit under a thumbnail
 
 @dataclass(frozen=True)
 class SeenImage:
-    """An image as a gallery knows it; ``pid`` and ``camid`` (from 0) are None where they are not known."""
+    """An image as a gallery knows it; ``pid``, ``camid`` (from 0) and ``time`` are None where they are not known."""
 
     path: str
     pid: int | None
     camid: int | None
+    time: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Hit(SeenImage):
     """A gallery image that was found: its rank from 1, its row in the gallery, its distance to the query."""
 
@@ -57,6 +58,8 @@ def search_gallery(
     *,
     other_cameras: bool = False,
     among_camids: Collection[int] | None = None,
+    since: int | None = None,
+    until: int | None = None,
     threshold: float | None = None,
 ) -> list[Answer]:
     """Find the nearest gallery images of every row of another gallery.
@@ -67,10 +70,12 @@ def search_gallery(
         k: how many images to find, at least 1.
         other_cameras: only images of other cameras than the query's.
         among_camids: only images of these cameras, which count from 0.
+        since: only images of this time or later.
+        until: only images of this time or earlier.
         threshold: only images at this distance or less.
 
     Raises:
-        InputError: the two are of different artifacts, or a filter needs cameras that are not known.
+        InputError: the two are of different artifacts, or a filter needs cameras or times that are not known.
     """
     if len(queries) == 0:
         return []
@@ -80,6 +85,8 @@ def search_gallery(
         camids=queries.camids,
         other_cameras=other_cameras,
         among_camids=among_camids,
+        since=since,
+        until=until,
         manifest_sha256=queries.manifest_sha256,
     )
     limit = np.inf if threshold is None else threshold
@@ -102,11 +109,13 @@ def search_gallery(
 
 def _images(
     gallery: Gallery | MilvusGallery, rows: NDArray[np.int64]
-) -> list[tuple[str, int | None, int | None]]:
-    """Path, pid and camid of some rows; None where not known."""
-    pids, camids, paths = gallery.labels(rows)
-    known = ([None if label == UNLABELLED else label for label in ids.tolist()] for ids in (pids, camids))
-    return list(zip(paths, *known, strict=True))
+) -> list[tuple[str, int | None, int | None, int | None]]:
+    """Path, pid, camid and time of some rows; None where not known."""
+    *ids, paths = gallery.labels(rows)
+    pids, camids, times = (
+        [None if label == UNLABELLED else label for label in column.tolist()] for column in ids
+    )
+    return list(zip(paths, pids, camids, times, strict=True))
 
 
 def answers_as_json(answers: Sequence[Answer]) -> list[dict[str, Any]]:

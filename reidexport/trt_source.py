@@ -88,7 +88,7 @@ def prepared_source(
             raise InputError(
                 f"{path} is an ONNX file: what is chosen for a checkpoint is built in, leave it out"
             )
-        own = manifest or _own_manifest(path)
+        own = manifest or own_manifest(path)
         if own.quantization and own.quantization.target != "tensorrt":
             raise InputError(
                 f"{path} is INT8 in the form for CPUs, which TensorRT refuses. {_WAY_TO['int8']}"
@@ -132,7 +132,8 @@ def _from_checkpoint(
     return EngineSource(target, manifest, path.with_suffix(".onnx").name, file_sha256(target), kept=False)
 
 
-def _own_manifest(path: Path) -> Manifest:
+def own_manifest(path: Path) -> Manifest:
+    """The manifest that an ONNX file carries; raises ArtifactError where it carries none."""
     text = read_onnx(path).metadata.get(METADATA_KEY)
     if text is None:
         raise ArtifactError(

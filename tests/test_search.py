@@ -158,6 +158,7 @@ def test_images_are_searched_in_a_gallery(
         f"{first['distance']:.4f}",
         str(first["pid"]),
         str(first["camid"] + 1),
+        str(first["time"]),
         first["path"],
     ]
     with Image.open(sheet) as picture:

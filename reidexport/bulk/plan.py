@@ -98,22 +98,14 @@ def write_errors(path: Path, errors: list[tuple[str, str]]) -> None:
         pq.write_table(pa.table({"path": pa.array(paths), "reason": pa.array(reasons)}), temporary)
 
 
-def finished_parts(output: Path) -> list[Path]:
-    """The parts of a finished run, in order; or, where there is no plan, all Parquet files of the folder.
-
-    Raises:
-        InputError: the run is not finished, or there is no such file.
-    """
-    parts = sorted(output.glob("[!._]*.parquet"))
+def check_finished(output: Path) -> None:
+    """Raise InputError if a run lies in this folder that is not finished."""
     if (output / PLAN_NAME).is_file():
         plan = _read_plan(output)
         if missing := len(plan.unfinished()):
             raise InputError(
                 f"{output}: {missing} of {len(plan.offsets)} shards are not embedded yet. Finish the run with --resume."
             )
-    if not parts:
-        raise InputError(f"{output}: the folder holds no Parquet file that reidexport embed wrote.")
-    return parts
 
 
 def finished_counts(output: Path, number: int) -> tuple[int, int]:

@@ -16,6 +16,7 @@ _EXTRAS = {
     "matplotlib": "report",
     "ray": "ray",
     "fsspec": "ray",
+    "yaml": "cli",
 }
 
 

@@ -5,10 +5,12 @@ from typing import Annotated
 import typer
 
 from reidexport.cli.bench import bench
+from reidexport.cli.bundle import bundle
 from reidexport.cli.demo import demo
 from reidexport.cli.doctor import doctor
 from reidexport.cli.embed import EmbedCommand, embed
 from reidexport.cli.eval import eval_
+from reidexport.cli.forget import forget
 from reidexport.cli.inspect import inspect
 from reidexport.cli.onnx import onnx
 from reidexport.cli.parity import parity
@@ -34,6 +36,7 @@ for command, name in (
     (embed, "embed"),
     (store, "store"),
     (search, "search"),
+    (forget, "forget"),
     (bench, "bench"),
     (report, "report"),
     (inspect, "inspect"),
@@ -41,6 +44,7 @@ for command, name in (
     (demo, "demo"),
 ):
     app.command(name, cls=EmbedCommand if command is embed else None)(command)
+app.add_typer(bundle, name="bundle")
 
 
 def _print_version(wanted: bool) -> None:

@@ -18,6 +18,7 @@ from reidexport.image_paths import find_images
 from reidexport.milvus_address import is_milvus, open_milvus
 from reidexport.progress import progress_bar
 from reidexport.searching import Answer, SeenImage, answers_as_json, answers_sheet, search_gallery
+from reidexport.times import parse_time, time_text
 
 
 def search(
@@ -25,8 +26,8 @@ def search(
         str,
         typer.Argument(
             metavar="GALLERY",
-            help="What reidexport embed wrote: *.gallery, *.npz, *.parquet, a folder; or what reidexport store filled: "
-            "milvus:FILE.db, http(s)://HOST:PORT.",
+            help="What reidexport embed wrote: *.gallery, *.npz, *.parquet, a folder of *.parquet; or what reidexport "
+            "store filled: milvus:FILE.db, http(s)://HOST:PORT.",
         ),
     ],
     queries: Annotated[
@@ -47,6 +48,17 @@ def search(
             metavar="C,C,...", help="Only images of these cameras, as in names: 1 for 0002_c1s1_….jpg."
         ),
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only images of this time or later: a number as in names (2000451 for frame 451 of sequence 2, "
+            "…_c1s2_000451_….jpg), or a date for names such as …_c1_t1764086400000.jpg.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only images of this time or earlier.")
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -66,15 +78,19 @@ def search(
 ) -> None:
     """Find the nearest images of a gallery, exactly, and print them.
 
-    Persons and cameras are those that file names such as 0002_c1s1_000451_03.jpg tell.
+    Persons, cameras and times are those that file names such as 0002_c1s1_000451_03.jpg tell.
     """
     wanted = None if camids is None else _parse_camids(camids)
+    window = {
+        name: None if text is None else parse_time(text, f"--{name}")
+        for name, text in (("since", since), ("until", until))
+    }
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise InputError(f"--sheet {sheet}: expected a name that ends in .png.")
     with open_milvus(gallery) if is_milvus(gallery) else nullcontext(read_gallery(Path(gallery))) as known:
         asked = _asked(known, queries, artifact, backend, device, threads)
         answers = search_gallery(
-            known, asked, k, other_cameras=other_cameras, among_camids=wanted, threshold=threshold
+            known, asked, k, other_cameras=other_cameras, among_camids=wanted, threshold=threshold, **window
         )
     if sheet is not None:
         picture = answers_sheet(answers, num_ranks=k)
@@ -124,7 +140,7 @@ def _parse_camids(text: str) -> set[int]:
 
 
 def _print(answers: list[Answer]) -> None:
-    print(f"{'rank':>4}  {'distance':>8}  {'person':>6}  {'camera':>6}  image")
+    print(f"{'rank':>4}  {'distance':>8}  {'person':>6}  {'camera':>6}  {'time':>24}  image")
     for answer in answers:
         print(_line("", "", answer.query))
         for hit in answer.hits:
@@ -134,4 +150,4 @@ def _print(answers: list[Answer]) -> None:
 def _line(rank: str, distance: str, image: SeenImage) -> str:
     pid = "-" if image.pid is None else str(image.pid)
     camera = "-" if image.camid is None else str(image.camid + 1)
-    return f"{rank:>4}  {distance:>8}  {pid:>6}  {camera:>6}  {image.path}"
+    return f"{rank:>4}  {distance:>8}  {pid:>6}  {camera:>6}  {time_text(image.time):>24}  {image.path}"

@@ -1,36 +1,60 @@
-"""``reidexport store``: embeddings from a file into a gallery in Milvus."""
+"""``reidexport store``: embeddings from files into a gallery in Milvus, and from there into a Parquet file."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from reidruntime.milvus_collection import IndexKind
 
-from reidexport.embedding_files import read_gallery
 from reidexport.errors import InputError
-from reidexport.milvus_address import is_milvus, open_milvus
+from reidexport.milvus_address import is_milvus
 from reidexport.progress import progress_bar
 
 
 def store(
-    embeddings: Annotated[
-        Path,
+    source: Annotated[
+        str,
         typer.Argument(
-            metavar="EMBEDDINGS", help="What reidexport embed wrote: *.gallery, *.npz, *.parquet or a folder."
+            metavar="FROM",
+            help="What reidexport embed wrote: *.gallery, *.npz, *.parquet, a folder of *.parquet; or a gallery in "
+            "Milvus, to write to a file.",
         ),
     ],
-    gallery: Annotated[
-        str, typer.Argument(metavar="GALLERY", help="milvus:FILE.db, or http(s)://HOST:PORT of a server.")
+    destination: Annotated[
+        str,
+        typer.Argument(
+            metavar="TO", help="milvus:FILE.db, or http(s)://HOST:PORT of a server; or FILE.parquet."
+        ),
     ],
+    index: Annotated[
+        IndexKind | None,
+        typer.Option(
+            help="What searches the gallery from now on. exact: every row; a new gallery's. approximate: HNSW, faster "
+            "in large galleries, misses some. gpu-exact, gpu-approximate: the same on a server's GPU. Its recall is "
+            "measured and printed.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Add embeddings to a gallery in Milvus, which is made where there is none.
+    """Add embeddings to a gallery in Milvus, which is made where there is none, or write all of it to a file.
 
     A path that is already there is replaced: after an interruption, run the same again. The server's token is read from
     the environment variable MILVUS_TOKEN.
     """
-    if not is_milvus(gallery):
-        raise InputError(f"{gallery}: expected milvus:FILE.db, or http(s)://HOST:PORT.")
-    new = read_gallery(embeddings)
-    with open_milvus(gallery, new.dim, metric=new.metric, manifest_sha256=new.manifest_sha256) as stored:
-        with progress_bar("storing", len(new)) as progress:
-            stored.extend(new, progress)
-        typer.echo(f"{gallery}: {len(new)} embeddings added, now {len(stored)}")
+    from reidexport.storing import export_from_milvus, store_in_milvus
+
+    if is_milvus(source):
+        if index is not None:
+            raise InputError("--index is for a gallery in Milvus that is stored into, not for a file.")
+        count = export_from_milvus(source, Path(destination), progress_bar=progress_bar)
+        typer.echo(f"{destination}: {count} embeddings written")
+        return
+    if not is_milvus(destination):
+        raise InputError(f"{destination}: expected milvus:FILE.db, or http(s)://HOST:PORT.")
+    run = store_in_milvus(Path(source), destination, index=index, progress_bar=progress_bar)
+    typer.echo(f"{destination}: {run.num_added} embeddings added, now {run.num_rows}")
+    if run.recall:
+        share, k, num_queries = run.recall
+        typer.echo(
+            f"{run.index} index: recall@{k} {share:.4f} against exact search, measured on {num_queries} of the rows"
+        )

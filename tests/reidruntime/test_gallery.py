@@ -1,5 +1,7 @@
 """The gallery: exact answers, honest filters, and a file that is whole or refused."""
 
+import hashlib
+import json
 import multiprocessing
 import os
 import re
@@ -361,7 +363,8 @@ def saved(tmp_path: Path) -> Path:
     gallery = Gallery(6, metric="euclidean", manifest_sha256="ab" * 32)
     rows = people(np.random.default_rng(8), 5, 6)
     names = ["a.jpg", "", "ö/人.png", os.fsdecode(b"\xff.jpg"), "e"]
-    gallery.add(rows, pids=[-1, 0, 1, 2, 3], camids=[0, 1, 2, 0, 1], paths=names)
+    times = [2000451, 0, UNLABELLED, 1764086400000, 7]
+    gallery.add(rows, pids=[-1, 0, 1, 2, 3], camids=[0, 1, 2, 0, 1], times=times, paths=names)
     gallery.save(tmp_path / "people.gallery")
     return tmp_path / "people.gallery"
 
@@ -372,6 +375,7 @@ def test_what_is_loaded_is_what_was_saved(saved: Path) -> None:
     rows = people(np.random.default_rng(8), 5, 6)
     assert gallery.paths == ["a.jpg", "", "ö/人.png", os.fsdecode(b"\xff.jpg"), "e"]
     assert (gallery.pids.tolist(), gallery.camids.tolist()) == ([-1, 0, 1, 2, 3], [0, 1, 2, 0, 1])
+    assert gallery.times.tolist() == [2000451, 0, UNLABELLED, 1764086400000, 7]
     assert (gallery.metric, gallery.manifest_sha256, gallery.dim) == ("euclidean", "ab" * 32, 6)
     assert_same(gallery.search(rows, 5), sorted_in_full(rows, rows, 5, "euclidean"))
     more = people(np.random.default_rng(9), 3, 6)
@@ -384,6 +388,51 @@ def test_what_is_loaded_is_what_was_saved(saved: Path) -> None:
         assert_same(
             load_gallery(saved).search(rows, 8, scan=scan), sorted_in_full(rows, both, 8, "euclidean")
         )
+
+
+def as_version_1(path: Path) -> None:
+    """Rewrite a gallery as files were before there were times."""
+    content = path.read_bytes()
+    start = 48 + int.from_bytes(content[8:16], "little")
+    header = json.loads(content[48:start])
+    sizes = 4 * header["num_rows"] * header["dim"], 8 * header["num_rows"]
+    times = start + sizes[0] + 4 * sizes[1]
+    header["format_version"] = 1
+    del header["sha256"]["times"]
+    text = json.dumps(header).encode()
+    text += b" " * (-(48 + len(text)) % 64)
+    prefix = MAGIC + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest()
+    path.unlink()  # it may be mapped
+    path.write_bytes(prefix + text + content[start:times] + content[times + sizes[1] :])
+
+
+def test_files_from_before_there_were_times_are_read(saved: Path) -> None:
+    """Everything of a file of format version 1 is there, its times are not known, and saving makes it version 2."""
+    new = load_gallery(saved)
+    as_version_1(saved)
+    old = load_gallery(saved)
+    assert np.array_equal(old.parts[0], new.parts[0])
+    for name in ("pids", "camids", "paths"):
+        assert list(getattr(old, name)) == list(getattr(new, name))
+    assert old.times.tolist() == [UNLABELLED] * 5
+    old.save(saved)
+    assert load_gallery(saved).times.tolist() == [UNLABELLED] * 5
+    assert b'"format_version": 2' in saved.read_bytes()
+
+
+@pytest.mark.parametrize("scan", SCANS)
+@pytest.mark.parametrize(("since", "until"), [(3, None), (None, 6), (3, 6), (5, 5), (99, None)])
+def test_a_time_window_holds_its_first_and_last_moment(
+    scan: Scan, since: int | None, until: int | None
+) -> None:
+    """Rows of other times are left out; the rest is what a sort of the whole matrix gives."""
+    rng = np.random.default_rng(4)
+    rows, queries, times = people(rng, 120, 16), people(rng, 3, 16), rng.integers(0, 10, 120)
+    gallery = Gallery(16)
+    gallery.add(rows, times=times)
+    outside = (times < (since or 0)) | (times > (99 if until is None else until))
+    expected = sorted_in_full(queries, rows, 50, "cosine", np.tile(outside, (3, 1)))
+    assert_same(gallery.search(queries, 50, since=since, until=until, scan=scan), expected)
 
 
 def test_an_empty_gallery_is_saved_too(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pymilvus import DataType
 from reidruntime import Gallery, InputError, Neighbours, NotInstalledError
 from reidruntime.gallery import UNLABELLED
 from reidruntime.manifest import Metric
 from reidruntime.milvus_gallery import MilvusGallery
+from reidruntime.milvus_recall import measured_recall
 
 from tests.reidruntime.test_gallery import METRICS, people
 
@@ -43,7 +45,8 @@ def filled(metric: Metric, num_rows: int = 200) -> Gallery:
     gallery = Gallery(DIM, metric=metric, manifest_sha256=ARTIFACT)
     pids, camids = rng.integers(-1, 5, num_rows), rng.integers(0, 4, num_rows)
     paths = [f'a "b"\\\n {{ü}}/{row}.jpg' for row in range(num_rows)]
-    gallery.add(rows, pids=pids, camids=camids, paths=paths)
+    times = rng.integers(0, 100, num_rows)
+    gallery.add(rows, pids=pids, camids=camids, times=times, paths=paths)
     return gallery
 
 
@@ -86,15 +89,126 @@ def test_answers_are_those_of_a_gallery(new_gallery: Callable[..., MilvusGallery
     assert stored.search(queries[:0], 3).indices.shape == (0, 3)
 
 
+@pytest.mark.parametrize(("since", "until"), [(30, None), (None, 60), (30, 60), (200, None), (40, 40)])
+def test_time_windows_are_those_of_a_gallery(
+    new_gallery: Callable[..., MilvusGallery], since: int | None, until: int | None
+) -> None:
+    """Rows of the first and the last moment are found, and others are not, alone and beside another filter."""
+    plain, stored = filled("cosine"), new_gallery()
+    stored.extend(plain)
+    queries = people(np.random.default_rng(2), 4, DIM)
+    for among_camids in (None, {0, 3}):
+        expected, found = (
+            gallery.search(queries, 200, since=since, until=until, among_camids=among_camids)
+            for gallery in (plain, stored)
+        )
+        assert_same_but_for_ties(found, expected)
+        times = plain.times[found.indices[found.indices >= 0]]
+        assert ((times >= (since or 0)) & (times <= (until or 99))).all()
+
+
+def test_all_rows_come_out_again_in_order(
+    new_gallery: Callable[..., MilvusGallery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of any size hold every row that was not removed, bit for bit, with its number and labels."""
+    plain, stored = filled("cosine"), new_gallery()
+    stored.extend(plain)
+    stored.remove([2])
+    kept = np.flatnonzero(plain.pids != 2)
+    plain.remove([2])
+    monkeypatch.setattr("reidruntime.milvus_gallery._MESSAGE_BYTES", 4 * DIM * 7)
+    parts = list(stored.numbered_parts())
+    assert len(parts) > 10
+    assert np.concatenate([rows for rows, _ in parts]).tolist() == kept.tolist()
+    copy = Gallery(DIM)
+    for part in stored.labelled_parts():
+        copy.add(**part._asdict())
+    assert np.array_equal(np.concatenate(copy.parts), np.concatenate(plain.parts))
+    for name in ("pids", "camids", "times", "paths"):
+        assert list(getattr(copy, name)) == list(getattr(plain, name))
+
+
+def test_an_approximate_index_is_built_measured_and_taken_back(
+    new_gallery: Callable[..., MilvusGallery],
+) -> None:
+    """Its recall is measured, and it stays chosen when the gallery is opened again."""
+    gallery = new_gallery("euclidean")
+    rows = np.random.default_rng(3).standard_normal((1500, DIM)).astype(np.float32)
+    gallery.add(rows)
+    assert gallery.index == "exact"
+    assert measured_recall(gallery, k=5, num_queries=40) == (1.0, 5, 40)
+    gallery.use_index("approximate")
+    again = new_gallery("euclidean")
+    assert again.index == "approximate"
+    assert measured_recall(again, k=5, num_queries=40).share > 0.9
+    gallery.use_index("exact")
+    assert measured_recall(gallery).share == 1.0
+
+
+def test_recall_is_counted_against_every_row(new_gallery: Callable[..., MilvusGallery]) -> None:
+    """A search that finds every second row only has that share of the nearest ones."""
+    gallery = new_gallery("euclidean")
+    rows = np.random.default_rng(5).standard_normal((60, DIM)).astype(np.float32)
+    gallery.add(rows, times=[row % 2 for row in range(60)])
+    distances = ((rows[:, None] - rows) ** 2).sum(axis=2)
+    np.fill_diagonal(distances, np.inf)
+    nearest = np.argsort(distances, axis=1)[:, :4]
+    search = gallery.search
+    gallery.search = lambda queries, k: search(queries, k, since=1)  # type: ignore[method-assign, misc]
+    assert measured_recall(gallery, k=4, num_queries=60).share == pytest.approx((nearest % 2).mean())
+
+
+def test_a_gallery_that_lost_its_index_is_searched_exactly(
+    new_gallery: Callable[..., MilvusGallery],
+) -> None:
+    """A program killed between dropping an index and building the next one leaves a gallery that opens."""
+    gallery = new_gallery()
+    gallery.add(np.eye(3, DIM, dtype=np.float32))
+    gallery._client.release_collection(gallery._collection)
+    gallery._client.drop_index(gallery._collection, "embedding_idx")
+    again = new_gallery()
+    assert again.index == "exact"
+    assert again.search(np.eye(3, DIM, dtype=np.float32), 1).indices.ravel().tolist() == [0, 1, 2]
+
+
+def test_indexes_that_are_not_there_are_refused(new_gallery: Callable[..., MilvusGallery]) -> None:
+    """milvus-lite has no GPU and says nothing of it; so it is said here."""
+    gallery = new_gallery()
+    with pytest.raises(
+        InputError, match=r"people\.db: milvus-lite has no GPU: a gpu-exact index needs a server"
+    ):
+        gallery.use_index("gpu-exact")
+    with pytest.raises(
+        InputError, match="index must be one of exact, approximate, gpu-exact, gpu-approximate"
+    ):
+        gallery.use_index("HNSW")  # type: ignore[arg-type]
+    assert gallery.index == "exact"
+
+
+def test_a_collection_without_times_is_refused(
+    new_gallery: Callable[..., MilvusGallery], folder: Path
+) -> None:
+    """What an earlier version made is named, not misread."""
+    gallery = new_gallery()
+    client = gallery._client
+    schema = client.create_schema(auto_id=False)
+    schema.add_field("row", DataType.INT64, is_primary=True)
+    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=DIM)
+    client.create_collection("early", schema=schema, properties={"reidruntime.metric": "cosine"})
+    with pytest.raises(InputError, match="collection early is of an earlier version, which kept no times"):
+        MilvusGallery(str(folder / "people.db"), collection="early")
+
+
 def test_labels_come_back_as_they_went_in(new_gallery: Callable[..., MilvusGallery]) -> None:
-    """Pids, camids and paths of any rows, in any order and twice; a row that is not there is an error."""
+    """Pids, camids, times and paths of any rows, in any order and twice; a row that is not there is an error."""
     plain, stored = filled("cosine"), new_gallery()
     stored.extend(plain)
     rows = np.array([7, 199, 0, 7])
-    pids, camids, paths = stored.labels(rows)
-    expected = plain.labels(rows)
-    assert (pids.tolist(), camids.tolist(), paths) == (*map(np.ndarray.tolist, expected[:2]), expected[2])
-    assert stored.labels(rows[:0])[2] == []
+    *found, paths = stored.labels(rows)
+    *expected, expected_paths = plain.labels(rows)
+    assert [ids.tolist() for ids in found] == [ids.tolist() for ids in expected]
+    assert paths == expected_paths
+    assert stored.labels(rows[:0]).paths == []
     with pytest.raises(InputError, match=r"people\.db: has no row 200"):
         stored.labels(np.array([3, 200]))
 
@@ -109,7 +223,7 @@ def test_a_path_stands_for_one_row(new_gallery: Callable[..., MilvusGallery]) ->
     found = gallery.search(rows[[0, 2, 3, 4, 5]], 1)
     assert found.indices.ravel().tolist() == [0, 2, 3, 1, 4]
     np.testing.assert_allclose(found.distances, 0, atol=1e-6)
-    pids, camids, paths = gallery.labels(np.arange(5))
+    pids, camids, _times, paths = gallery.labels(np.arange(5))
     assert (pids.tolist(), camids.tolist(), paths) == (
         [1, 5, 3, 4, 6],
         [0, 1, 0, 1, 1],
@@ -132,7 +246,7 @@ def test_removed_persons_are_gone(new_gallery: Callable[..., MilvusGallery]) -> 
     with pytest.raises(InputError, match=f"has no row {gone}"):
         gallery.labels(np.array([gone]))
     gallery.add(rows[[gone]], pids=[7], paths=["new.jpg"])
-    assert gallery.labels(np.array([kept[-1] + 1]))[2] == ["new.jpg"]
+    assert gallery.labels(np.array([kept[-1] + 1])).paths == ["new.jpg"]
     with pytest.raises(InputError, match="pids to remove must be at least -1, got -2"):
         gallery.remove([UNLABELLED])
 
@@ -167,7 +281,7 @@ def test_killed_while_adding_and_run_again_every_row_is_there_once(tmp_path: Pat
     subprocess.run([*command, "0"], check=True, capture_output=True)
     with MilvusGallery(str(path)) as gallery:
         assert len(gallery) == 2000
-        assert gallery.labels(np.arange(2000))[2] == [f"{row}.jpg" for row in range(2000)]
+        assert gallery.labels(np.arange(2000)).paths == [f"{row}.jpg" for row in range(2000)]
         rows = np.random.default_rng(0).standard_normal((2000, 64)).astype(np.float32)
         found = gallery.search(rows[::100], 1)
     assert found.indices.ravel().tolist() == list(range(0, 2000, 100))
@@ -191,6 +305,13 @@ def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
         (lambda g: g.search(ones, 0), r"k must be at least 1, got 0"),
         (lambda g: g.search(ones, other_cameras=True, camids=[1]), r"camid of every row, which 1 of 3"),
         (lambda g: g.search(ones, among_camids=[1]), r"among_camids needs .*the first: row 2 c\.jpg"),
+        (
+            lambda g: g.search(ones, since=5),
+            r"A time window needs the time of every row, which 1 of 3 .*row 2 c",
+        ),
+        (lambda g: g.search(ones, since=5, until=4), r"since must not be after until, got 5 and 4"),
+        (lambda g: g.add(ones, times=[-1]), r"times must be at least 0, or UNLABELLED \(-2\), got -1"),
+        (lambda g: g.add(ones, times=[1, 2]), r"times must be 1 integers, got int64 of shape \(2,\)"),
         (lambda g: g.search(ones, exclude_junk=True, pids=[1]), r"exclude_junk needs the pids and camids"),
         (lambda g: g.extend(Gallery(DIM, metric="euclidean")), r"by cosine, the other one by euclidean"),
         (lambda g: g.extend(Gallery(4)), r"embeddings must be float32 of shape \(N, 24\)"),
@@ -202,7 +323,7 @@ def labelled(folder: Path) -> Iterator[MilvusGallery]:
     """Two labelled rows and one without a camera."""
     gallery = MilvusGallery(str(folder / "people.db"), DIM, manifest_sha256=ARTIFACT, collection="labelled")
     rows = np.eye(3, DIM, dtype=np.float32)
-    gallery.add(rows[:2], pids=[1, 2], camids=[0, 1], paths=["a.jpg", "b.jpg"])
+    gallery.add(rows[:2], pids=[1, 2], camids=[0, 1], times=[3, 4], paths=["a.jpg", "b.jpg"])
     gallery.add(rows[2:], paths=["c.jpg"])
     yield gallery
     assert len(gallery) == 3

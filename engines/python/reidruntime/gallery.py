@@ -1,7 +1,7 @@
 """A gallery: embeddings of known images, searched exactly.
 
 >>> gallery = Gallery(dim=2048, metric="cosine")
->>> gallery.add(embeddings, pids=pids, camids=camids, paths=paths)
+>>> gallery.add(embeddings, pids=pids, camids=camids, times=times, paths=paths)
 >>> gallery.search(queries, k=10).indices  # (num_query, 10), nearest first
 """
 
@@ -22,9 +22,11 @@ from reidruntime.gallery_input import (
     check_asked_labels,
     check_dim_and_metric,
     check_removed_pids,
+    check_window,
     checked_features,
     checked_ids,
     checked_paths,
+    checked_times,
     missing_labels,
 )
 from reidruntime.gallery_rows import (
@@ -43,7 +45,15 @@ from reidruntime.session import default_threads
 from reidruntime.topk import Neighbours, Prepared, nearest
 from reidruntime.topk_torch import DeviceRows, import_torch
 
-__all__ = ["UNLABELLED", "Gallery", "LabelledRows", "Scan", "gallery_from_manifest", "load_gallery"]
+__all__ = [
+    "UNLABELLED",
+    "Gallery",
+    "LabelledRows",
+    "RowLabels",
+    "Scan",
+    "gallery_from_manifest",
+    "load_gallery",
+]
 
 Scan = Literal["auto", "float32", "projection", "int8"]
 
@@ -52,16 +62,26 @@ _LARGE_GALLERY, _MANY_QUERIES = 2**12, 2**9  # projecting the rows costs about w
 
 
 class LabelledRows(NamedTuple):
-    """Some rows of a gallery: float32 of shape (n, dim), with n pids, camids and paths."""
+    """Some rows of a gallery: float32 of shape (n, dim), with n pids, camids, times and paths."""
 
     embeddings: Features
     pids: Ints
     camids: Ints
+    times: Ints
     paths: Sequence[str]
 
 
+class RowLabels(NamedTuple):
+    """What is known of some rows beside their embeddings."""
+
+    pids: Ints
+    camids: Ints
+    times: Ints
+    paths: list[str]
+
+
 class Gallery:
-    """Embeddings of one artifact, with the person, the camera and the path of each image.
+    """Embeddings of one artifact, with the person, the camera, the time and the path of each image.
 
     Attributes:
         dim: dimension of the embeddings.
@@ -107,6 +127,7 @@ class Gallery:
         self._lengths = np.empty(0, np.float64)
         self._pids = np.empty(0, np.int64)
         self._camids = np.empty(0, np.int64)
+        self._times = np.empty(0, np.int64)
         self._paths: list[str] = []
         self._coded: list[CodedBlock] | None = None
         self._on_device: DeviceRows | None = None
@@ -133,6 +154,11 @@ class Gallery:
         return self._camids
 
     @property
+    def times(self) -> Ints:
+        """When each row was seen, int64, from 0, by the clock of whoever added it; ``UNLABELLED`` where not known."""
+        return self._times
+
+    @property
     def paths(self) -> Sequence[str]:
         """The path of each row; empty where not known."""
         return self._paths
@@ -143,6 +169,7 @@ class Gallery:
         *,
         pids: npt.ArrayLike | None = None,
         camids: npt.ArrayLike | None = None,
+        times: npt.ArrayLike | None = None,
         paths: Sequence[str] | None = None,
         manifest_sha256: str | None = None,
     ) -> None:
@@ -152,6 +179,8 @@ class Gallery:
             embeddings: float32, shape (N, dim).
             pids: N integers; default: not known.
             camids: N integers from 0; default: not known.
+            times: N integers from 0 of any one clock, such as milliseconds since 1970 (UTC) or frames; default: not
+                known.
             paths: N paths; default: none.
             manifest_sha256: of the artifact that made them; None leaves the check to the caller.
 
@@ -162,9 +191,10 @@ class Gallery:
         self.check_artifact(manifest_sha256, "embeddings")
         lengths = row_lengths(rows, "embeddings")
         new_pids, new_camids = checked_ids(pids, "pids", len(rows)), checked_ids(camids, "camids", len(rows))
-        new_paths = checked_paths(paths, len(rows))
+        new_times, new_paths = checked_times(times, len(rows)), checked_paths(paths, len(rows))
         self._append(rows, lengths)
         self._pids, self._camids = np.append(self._pids, new_pids), np.append(self._camids, new_camids)
+        self._times = np.append(self._times, new_times)
         self._paths += new_paths
 
     def check_artifact(self, manifest_sha256: str | None, name: str = "queries") -> None:
@@ -187,12 +217,15 @@ class Gallery:
         first = 0
         for part in list(self._parts) or [np.empty((0, self.dim), np.float32)]:
             rows = slice(first, first + len(part))
-            yield LabelledRows(part, self._pids[rows], self._camids[rows], self._paths[rows])
+            yield LabelledRows(
+                part, self._pids[rows], self._camids[rows], self._times[rows], self._paths[rows]
+            )
             first = rows.stop
 
-    def labels(self, rows: Ints) -> tuple[Ints, Ints, list[str]]:
-        """The pids, camids and paths of some rows."""
-        return self._pids[rows], self._camids[rows], [self._paths[row] for row in rows]
+    def labels(self, rows: Ints) -> RowLabels:
+        """The pids, camids, times and paths of some rows."""
+        paths = [self._paths[row] for row in rows]
+        return RowLabels(self._pids[rows], self._camids[rows], self._times[rows], paths)
 
     def remove(self, pids: Collection[int]) -> int:
         """Forget persons: no search finds them, and the next :meth:`save` writes a file without them.
@@ -214,6 +247,7 @@ class Gallery:
         parts = zip(self._parts, shares, strict=True)
         self._parts = [part if share.all() else part[share] for part, share in parts if share.any()]
         self._lengths, self._pids, self._camids = self._lengths[kept], self._pids[kept], self._camids[kept]
+        self._times = self._times[kept]
         self._paths = list(compress(self._paths, kept))
         self._coded = self._on_device = None
         self._is_projected = False
@@ -229,6 +263,8 @@ class Gallery:
         other_cameras: bool = False,
         exclude_junk: bool = False,
         among_camids: Collection[int] | None = None,
+        since: int | None = None,
+        until: int | None = None,
         scan: Scan = "auto",
         manifest_sha256: str | None = None,
     ) -> Neighbours:
@@ -242,6 +278,8 @@ class Gallery:
             other_cameras: leave out rows of the query's own camera.
             exclude_junk: leave out what evaluation ignores: pid -1, and the query's person seen by its camera.
             among_camids: only rows of these cameras.
+            since: only rows of this time or later.
+            until: only rows of this time or earlier.
             scan: what to look through first; the answer is the same. ``"projection"``: the rows in the few directions
                 that matter, where there are such (at most a third of their memory, made by the first such
                 search); ``"int8"``: 7-bit copies (a quarter; needs ONNX Runtime); ``"float32"``: the rows themselves;
@@ -271,7 +309,7 @@ class Gallery:
             gallery=self._rows(),
             k=k,
             metric=self.metric,
-            allowed=self._allowed(exclude_junk, among_camids),
+            allowed=self._allowed(exclude_junk, among_camids, since, until),
             q_keys=q_keys,
             g_keys=g_keys,
         )
@@ -287,7 +325,14 @@ class Gallery:
         target = Path(path)
         parts = self._parts or [np.empty((0, self.dim), np.float32)]
         content = GalleryContent(
-            self.metric, self.manifest_sha256, parts, self._lengths, self._pids, self._camids, self._paths
+            self.metric,
+            self.manifest_sha256,
+            parts,
+            self._lengths,
+            self._pids,
+            self._camids,
+            self._times,
+            self._paths,
         )
         place = target.resolve()
         expected = self._read_from[1] if self._read_from and self._read_from[0] == place else None
@@ -337,13 +382,26 @@ class Gallery:
             self._coded = self._rows().coded_blocks()
         return self._coded
 
-    def _allowed(self, exclude_junk: bool, among_camids: Collection[int] | None) -> npt.NDArray[np.bool_]:
+    def _allowed(
+        self,
+        exclude_junk: bool,
+        among_camids: Collection[int] | None,
+        since: int | None,
+        until: int | None,
+    ) -> npt.NDArray[np.bool_]:
+        check_window(since, until)
         allowed = np.ones(len(self), np.bool_)
         if exclude_junk:
             allowed &= self._pids != JUNK_PID
         if among_camids is not None:
             self._need_labels(self._camids, "among_camids", "camid")
             allowed &= np.isin(self._camids, list(among_camids))
+        if since is not None or until is not None:
+            self._need_labels(self._times, "A time window", "time")
+        if since is not None:
+            allowed &= self._times >= since
+        if until is not None:
+            allowed &= self._times <= until
         return allowed
 
     def _keys(
@@ -404,7 +462,7 @@ def load_gallery(
     if len(embeddings):
         gallery._parts = [embeddings]
     gallery._lengths, gallery._paths = content.lengths, list(content.paths)
-    gallery._pids, gallery._camids = content.pids, content.camids
+    gallery._pids, gallery._camids, gallery._times = content.pids, content.camids, content.times
     gallery._read_from = Path(path).resolve(), identity
     return gallery
 

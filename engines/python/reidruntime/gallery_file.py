@@ -4,9 +4,11 @@
     8 bytes    length of the header, little-endian
     32 bytes   sha256 of the header
     header     JSON, padded with spaces so that the embeddings start at a multiple of 64
-    sections   embeddings (float32), lengths (float64), pids, camids, path_ends (int64), paths (UTF-8), little-endian
+    sections   embeddings (float32), lengths (float64), pids, camids, path_ends, times (int64), paths (UTF-8),
+               little-endian
 
 The header tells the shapes and the sha256 of every section, so that every byte of the file is under a checksum.
+Format version 1 has no times; such files are read, and their times are not known.
 """
 
 import hashlib
@@ -17,13 +19,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from reidruntime.errors import InputError
+from reidruntime.gallery_input import UNLABELLED
 from reidruntime.manifest import Metric
 
 MAGIC = b"REIDGAL1"
@@ -47,6 +50,7 @@ class Checksums(BaseModel):
     pids: str
     camids: str
     path_ends: str
+    times: str | None = None
     paths: str
 
 
@@ -54,7 +58,7 @@ class Header(BaseModel):
     """What the sections are."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 2
     num_rows: NonNegativeInt
     dim: PositiveInt
     metric: Metric
@@ -62,15 +66,23 @@ class Header(BaseModel):
     path_bytes: NonNegativeInt
     sha256: Checksums
 
+    @model_validator(mode="after")
+    def _times_since_version_2(self) -> Self:
+        if (self.sha256.times is None) != (self.format_version == 1):
+            raise ValueError("a file has times if and only if it is of format version 2")
+        return self
+
     def section_bytes(self) -> dict[str, int]:
         """The size of each section, in the order of the file."""
         numbers = 8 * self.num_rows
+        times = {} if self.format_version == 1 else {"times": numbers}
         return {
             "embeddings": 4 * self.num_rows * self.dim,
             "lengths": numbers,
             "pids": numbers,
             "camids": numbers,
             "path_ends": numbers,
+            **times,
             "paths": self.path_bytes,
         }
 
@@ -85,6 +97,7 @@ class GalleryContent(NamedTuple):
         lengths: float64, (N,): Euclidean lengths of the rows.
         pids: int64, (N,).
         camids: int64, (N,).
+        times: int64, (N,).
         paths: N texts.
     """
 
@@ -94,6 +107,7 @@ class GalleryContent(NamedTuple):
     lengths: Floats64
     pids: Ints
     camids: Ints
+    times: Ints
     paths: Sequence[str]
 
 
@@ -174,16 +188,23 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
                 f"{path}: the gallery is damaged: its {name} do not fit their checksum. Make it again."
             )
     embeddings = np.asarray(sections["embeddings"]).view("<f4").reshape(header.num_rows, header.dim)
-    pids, camids, ends = (np.array(sections[name].view("<i8")) for name in ("pids", "camids", "path_ends"))
+    integers = {
+        name: np.array(sections[name].view("<i8"))
+        for name in ("pids", "camids", "path_ends", "times")
+        if name in sections
+    }
     text = sections["paths"].tobytes()
     content = GalleryContent(
         metric=header.metric,
         manifest_sha256=header.manifest_sha256,
         parts=[embeddings],
         lengths=np.array(sections["lengths"].view("<f8")),
-        pids=pids,
-        camids=camids,
-        paths=[os.fsdecode(text[start:stop]) for start, stop in pairwise([0, *ends.tolist()])],
+        pids=integers["pids"],
+        camids=integers["camids"],
+        times=integers.get("times", np.full(header.num_rows, UNLABELLED)),
+        paths=[
+            os.fsdecode(text[start:stop]) for start, stop in pairwise([0, *integers["path_ends"].tolist()])
+        ],
     )
     return content, identity
 
@@ -232,6 +253,7 @@ def _write(path: Path, content: GalleryContent) -> str:
         "pids": _little_endian([content.pids], "<i8"),
         "camids": _little_endian([content.camids], "<i8"),
         "path_ends": _little_endian([np.cumsum([len(text) for text in texts], dtype=np.int64)], "<i8"),
+        "times": _little_endian([content.times], "<i8"),
         "paths": texts,
     }
     with path.open("xb") as file:

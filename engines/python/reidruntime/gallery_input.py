@@ -10,7 +10,7 @@ from reidruntime.errors import InputError
 from reidruntime.gallery_rows import Features, Ints
 from reidruntime.manifest import Metric
 
-UNLABELLED = -2  # a pid or camid that is not known; equal to no other
+UNLABELLED = -2  # a pid, camid or time that is not known; equal to no other
 JUNK_PID = -1
 
 
@@ -49,6 +49,20 @@ def checked_ids(ids: npt.ArrayLike | None, name: str, length: int) -> Ints:
     if array.shape != (length,) or (array.dtype.kind not in "iu" and length):
         raise InputError(f"{name} must be {length} integers, got {array.dtype} of shape {array.shape}.")
     return array.astype(np.int64)
+
+
+def checked_times(times: npt.ArrayLike | None, length: int) -> Ints:
+    """That many integers from 0 as int64; ``UNLABELLED`` where there are none."""
+    array = checked_ids(times, "times", length)
+    if bad := array[(array < 0) & (array != UNLABELLED)].tolist():
+        raise InputError(f"times must be at least 0, or UNLABELLED ({UNLABELLED}), got {bad[0]}.")
+    return array
+
+
+def check_window(since: int | None, until: int | None) -> None:
+    """A window of time from ``since`` to ``until``, both within, has a first moment before its last."""
+    if since is not None and until is not None and since > until:
+        raise InputError(f"since must not be after until, got {since} and {until}.")
 
 
 def checked_paths(paths: Sequence[str] | None, length: int) -> list[str]:

@@ -1,7 +1,7 @@
 """A gallery in Milvus: in a file, through milvus-lite, or on a server, for more rows than one machine holds.
 
 >>> with MilvusGallery("people.db", dim=2048, metric="cosine") as gallery:  # or "http://host:19530"
-...     gallery.add(embeddings, pids=pids, camids=camids, paths=paths)
+...     gallery.add(embeddings, pids=pids, camids=camids, times=times, paths=paths)
 ...     gallery.search(queries, k=10).indices
 
 A ``.gallery`` is copied with ``gallery.extend(load_gallery("people.gallery"))``.
@@ -9,42 +9,50 @@ A ``.gallery`` is copied with ``gallery.extend(load_gallery("people.gallery"))``
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from reidruntime.errors import InputError, NotInstalledError
-from reidruntime.gallery import Gallery
+from reidruntime.errors import InputError
+from reidruntime.gallery import Gallery, LabelledRows, RowLabels
 from reidruntime.gallery_input import (
-    JUNK_PID,
     UNLABELLED,
     check_artifact,
     check_asked_labels,
     check_dim_and_metric,
     check_removed_pids,
+    check_window,
     checked_features,
     checked_ids,
     checked_paths,
+    checked_times,
     missing_labels,
 )
-from reidruntime.gallery_rows import Ints, row_lengths
+from reidruntime.gallery_rows import Features, Ints, row_lengths
 from reidruntime.manifest import Metric
+from reidruntime.milvus_client import connected, disconnect, is_file, speaking
+from reidruntime.milvus_collection import (
+    LABEL_FIELDS,
+    IndexKind,
+    check_index,
+    create_collection,
+    read_facts,
+    replace_index,
+    search_params,
+)
+from reidruntime.milvus_filters import queries_of_conditions
+from reidruntime.milvus_rows import Records, check_paths, labels_of, numbers_of, records_of
 from reidruntime.topk import Neighbours
 
-_MILVUS_METRICS: dict[Metric, str] = {"cosine": "COSINE", "euclidean": "L2"}
-_METRIC, _ARTIFACT = "reidruntime.metric", "reidruntime.manifest_sha256"  # properties of the collection
 _MESSAGE_BYTES = 2**24  # of embeddings in one call; servers take 64 MiB
 _QUERIES_AT_ONCE = 256
 _ROWS_AT_ONCE = 16_384  # the most that a server answers with
-_MAX_PATH_BYTES = 65_535
 
 
 class MilvusGallery:
-    """As :class:`reidruntime.Gallery`, with the rows in a collection of Milvus, searched exactly (a FLAT index).
+    """As :class:`reidruntime.Gallery`, with the rows in a collection of Milvus, searched exactly unless told otherwise.
 
     Rows are there as soon as they are added. They have numbers in the order of adding, which stay theirs; so the
     ``indices`` of a search are those of a Gallery filled alike, until persons are removed. Distances are Milvus' own,
@@ -59,6 +67,7 @@ class MilvusGallery:
         dim: dimension of the embeddings.
         metric: ``cosine`` or ``euclidean``.
         manifest_sha256: of the artifact that made the embeddings; None where that is not known.
+        index: what searches; see :meth:`use_index`.
     """
 
     def __init__(
@@ -82,84 +91,37 @@ class MilvusGallery:
             collection: its name in Milvus.
 
         Raises:
-            InputError: Milvus cannot be reached, or has no gallery there, or one of another dimension, metric or
-                artifact.
+            InputError: Milvus cannot be reached, or has no gallery there, or one of another dimension, metric,
+                artifact or version.
             NotInstalledError: pymilvus or milvus-lite is not installed.
         """
         check_dim_and_metric(1 if dim is None else dim, metric or "cosine")
         self._address, self._collection = address, collection
-        self._client = self._connected(token, is_new_allowed=dim is not None)
+        self._client = connected(address, token, is_new_allowed=dim is not None)
         try:
-            with self._speaking():
-                if not self._client.has_collection(collection):
-                    if dim is None:
-                        raise InputError(f"{address}: has no gallery {collection}. Give dim to make one.")
-                    self._create(dim, metric or "cosine", manifest_sha256)
-                self._client.load_collection(collection)
-            self._read_facts()
+            with speaking(address):
+                is_there = self._client.has_collection(collection)
+            if not is_there:
+                if dim is None:
+                    raise InputError(f"{address}: has no gallery {collection}. Give dim to make one.")
+                create_collection(self._client, address, collection, dim, metric or "cosine", manifest_sha256)
+            facts = read_facts(self._client, address, collection)
+            self.dim, self.metric, self.manifest_sha256 = facts.dim, facts.metric, facts.manifest_sha256
             if self.dim != (dim or self.dim) or self.metric != (metric or self.metric):
                 raise InputError(
                     f"{address}: the gallery has {self.dim} dimensions and compares by {self.metric}, expected "
                     f"{dim or self.dim} and {metric or self.metric}. Give another address or collection."
                 )
             self.check_artifact(manifest_sha256, "embeddings")
+            if facts.index is None:
+                self.use_index("exact")
+            else:
+                self.index: IndexKind = facts.index
+                with speaking(address):
+                    self._client.load_collection(collection)
         except BaseException:
             self.close()
             raise
-
-    def _connected(self, token: str, is_new_allowed: bool) -> Any:
-        is_file = _is_file(self._address)
-        if is_file and not self._address.endswith(".db"):
-            raise InputError(f"{self._address}: expected a name that ends in .db, or http://HOST:PORT.")
-        if is_file and not (is_new_allowed or Path(self._address).exists()):
-            raise InputError(f"{self._address}: there is no such file.")
-        try:
-            import pymilvus
-
-            if is_file:
-                import milvus_lite  # noqa: F401
-        except ImportError as error:
-            raise NotInstalledError(
-                f'{error.name} is not installed: pip install "reidexport[milvus]"'
-            ) from error
-        try:
-            return pymilvus.MilvusClient(self._address, token=token)
-        except pymilvus.MilvusException as error:
-            hint = "Does another program have it open?" if is_file else "Is the address right?"
-            raise InputError(f"{self._address}: cannot be opened ({error.message}). {hint}") from error
-
-    def _create(self, dim: int, metric: Metric, manifest_sha256: str | None) -> None:
-        from pymilvus import DataType
-
-        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field("row", DataType.INT64, is_primary=True)
-        schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=dim)
-        schema.add_field("pid", DataType.INT64)
-        schema.add_field("camid", DataType.INT64)
-        schema.add_field("path", DataType.VARCHAR, max_length=_MAX_PATH_BYTES)
-        indexes = self._client.prepare_index_params()
-        indexes.add_index("embedding", index_type="FLAT", metric_type=_MILVUS_METRICS[metric])
-        indexes.add_index("path", index_type="INVERTED")
-        self._client.create_collection(
-            self._collection,
-            schema=schema,
-            index_params=indexes,
-            consistency_level="Strong",
-            properties={_METRIC: metric, _ARTIFACT: manifest_sha256 or ""},
-        )
-
-    def _read_facts(self) -> None:
-        with self._speaking():
-            found = self._client.describe_collection(self._collection)
-        dims = [field["params"].get("dim") for field in found["fields"] if field["name"] == "embedding"]
-        metric = found["properties"].get(_METRIC)
-        if len(dims) != 1 or metric not in _MILVUS_METRICS:
-            raise InputError(
-                f"{self._address}: the collection {self._collection} is no gallery of reidruntime."
-            )
-        self.dim = int(dims[0])
-        self.metric: Metric = metric
-        self.manifest_sha256: str | None = found["properties"].get(_ARTIFACT) or None
 
     def __enter__(self) -> Self:
         return self
@@ -171,15 +133,26 @@ class MilvusGallery:
 
     def close(self) -> None:
         """Leave the server; or close the file, for every gallery of this process that is in it."""
-        with self._speaking():
-            self._client.close()
-        if _is_file(self._address):
-            from milvus_lite import server_manager_instance
-
-            server_manager_instance.release_server(self._address)
+        disconnect(self._client, self._address)
 
     def __len__(self) -> int:
         return self._count("")
+
+    def use_index(self, index: IndexKind) -> None:
+        """Search by another index from now on; it is built over all rows, and follows those that are added.
+
+        Args:
+            index: ``exact`` compares every row (FLAT). ``approximate`` is faster where there are many rows, misses some
+                of the nearest and takes more memory (HNSW). ``gpu-exact`` and ``gpu-approximate`` do the same on the
+                server's GPU (GPU_BRUTE_FORCE, GPU_CAGRA). What an index finds,
+                :func:`reidruntime.milvus_recall.measured_recall` tells.
+
+        Raises:
+            InputError: there is no such index, or Milvus does not have it there.
+        """
+        check_index(self._address, index)
+        replace_index(self._client, self._address, self._collection, index, self.metric)
+        self.index = index
 
     def add(
         self,
@@ -187,6 +160,7 @@ class MilvusGallery:
         *,
         pids: npt.ArrayLike | None = None,
         camids: npt.ArrayLike | None = None,
+        times: npt.ArrayLike | None = None,
         paths: Sequence[str] | None = None,
         manifest_sha256: str | None = None,
     ) -> None:
@@ -199,30 +173,15 @@ class MilvusGallery:
         rows = checked_features(embeddings, self.dim, "embeddings")
         self.check_artifact(manifest_sha256, "embeddings")
         row_lengths(rows, "embeddings")
-        new_pids, new_camids = checked_ids(pids, "pids", len(rows)), checked_ids(camids, "camids", len(rows))
-        new_paths = checked_paths(paths, len(rows))
-        _check_keys(new_paths)
-        next_row = self._next_row()
-        for some in _slices(len(rows), max(1, _MESSAGE_BYTES // (4 * self.dim))):
-            known = self._rows_of(path for path in new_paths[some] if path)
-            records = []
-            for embedding, pid, camid, path in zip(
-                rows[some].tolist(),  # half as fast again as arrays
-                new_pids[some].tolist(),
-                new_camids[some].tolist(),
-                new_paths[some],
-                strict=True,
-            ):
-                row = known.get(path)
-                if row is None:
-                    row, next_row = next_row, next_row + 1
-                records.append({"row": row, "embedding": embedding, "pid": pid, "camid": camid, "path": path})
-            with self._speaking():
-                self._client.upsert(self._collection, records)
-        if _is_file(self._address):
-            # milvus-lite searches its files five times as fast as its log; a server knows when to flush.
-            with self._speaking():
-                self._client.flush(self._collection)
+        labelled = LabelledRows(
+            rows,
+            checked_ids(pids, "pids", len(rows)),
+            checked_ids(camids, "camids", len(rows)),
+            checked_times(times, len(rows)),
+            checked_paths(paths, len(rows)),
+        )
+        check_paths(labelled.paths)
+        self._store(labelled, self._next_row())
 
     def check_artifact(self, manifest_sha256: str | None, name: str = "queries") -> None:
         """As :meth:`Gallery.check_artifact`."""
@@ -240,37 +199,88 @@ class MilvusGallery:
         """
         if other.metric != self.metric:
             raise InputError(f"This gallery compares by {self.metric}, the other one by {other.metric}.")
-        _check_keys(other.paths)
-        done = 0
-        for part in other.labelled_parts():
-            for some in _slices(max(len(part.pids), 1), _ROWS_AT_ONCE):
-                self.add(
-                    part.embeddings[some],
-                    pids=part.pids[some],
-                    camids=part.camids[some],
-                    paths=part.paths[some],
-                    manifest_sha256=other.manifest_sha256,
-                )
-                done += len(part.pids[some])
+        check_paths(other.paths)
+        self.add_parts(other.labelled_parts(), manifest_sha256=other.manifest_sha256, progress=progress)
+
+    def add_parts(
+        self,
+        parts: Iterable[LabelledRows],
+        *,
+        manifest_sha256: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Add parts as :meth:`add` does, one after the other: of a path that comes twice, the later row stays.
+
+        Args:
+            parts: the rows; only one part is in memory at a time.
+            manifest_sha256: of the artifact that made them; None leaves the check to the caller.
+            progress: called with the number of rows added.
+
+        Raises:
+            InputError: as :meth:`add`; the parts before the one that does not fit have been added.
+        """
+        self.check_artifact(manifest_sha256, "embeddings")
+        done, next_row = 0, self._next_row()
+        for part in parts:
+            rows = checked_features(part.embeddings, self.dim, "embeddings")
+            row_lengths(rows, "embeddings")
+            checked_times(part.times, len(rows))
+            check_paths(part.paths)
+            for some in _slices(len(rows), _ROWS_AT_ONCE):
+                labels = part.pids[some], part.camids[some], part.times[some], part.paths[some]
+                next_row = self._store(LabelledRows(rows[some], *labels), next_row)
+                done += some.stop - some.start
                 if progress:
                     progress(done)
 
-    def labels(self, rows: Ints) -> tuple[Ints, Ints, list[str]]:
-        """The pids, camids and paths of some rows.
+    def numbered_parts(self) -> Iterator[tuple[Ints, LabelledRows]]:
+        """All rows with their numbers, in order, a few MiB at a time.
+
+        Raises:
+            InputError: Milvus fails on the way.
+        """
+        for some in _slices(self._next_row(), self._rows_in_message()):
+            found = self._records(range(some.start, some.stop), [*LABEL_FIELDS, "embedding"])
+            if found:
+                embeddings = np.array([record["embedding"] for record in found], np.float32)
+                yield numbers_of(found), LabelledRows(embeddings, *labels_of(found))
+
+    def labelled_parts(self) -> Iterator[LabelledRows]:
+        """All rows, in order, a few MiB at a time; raises InputError where Milvus fails on the way."""
+        for _, part in self.numbered_parts():
+            yield part
+
+    def sample(self, count: int, seed: int) -> tuple[Ints, Features]:
+        """Some rows, drawn: their numbers and embeddings, at most ``count``, fewer where there are not as many.
+
+        Raises:
+            InputError: Milvus fails.
+        """
+        num_rows = self._next_row()
+        drawn = np.random.default_rng(seed).permutation(num_rows)
+        found: Records = []
+        for some in _slices(num_rows, max(1, min(count, self._rows_in_message()))):
+            if len(found) >= count:
+                break
+            found += self._records(drawn[some].tolist(), ["row", "embedding"])
+        found = found[:count]
+        embeddings = np.array([record["embedding"] for record in found], np.float32)
+        return numbers_of(found), embeddings.reshape(-1, self.dim)
+
+    def labels(self, rows: Ints) -> RowLabels:
+        """The pids, camids, times and paths of some rows.
 
         Raises:
             InputError: there is no such row.
         """
-        asked = np.unique(rows).tolist()
-        found = {}
+        asked = np.unique(rows)
+        found: Records = []
         for some in _slices(len(asked), _ROWS_AT_ONCE):
-            for record in self._query(f"row in {asked[some]}", ["row", "pid", "camid", "path"]):
-                found[record["row"]] = record
-        if len(found) < len(asked):
-            raise InputError(f"{self._address}: has no row {min(set(asked) - set(found))}.")
-        records = [found[row] for row in rows.tolist()]
-        pids, camids = ([record[name] for record in records] for name in ("pid", "camid"))
-        return np.array(pids, np.int64), np.array(camids, np.int64), [record["path"] for record in records]
+            found += self._records(asked[some].tolist(), LABEL_FIELDS)
+        numbers = numbers_of(found)
+        if missing := sorted(set(asked.tolist()) - set(numbers.tolist())):
+            raise InputError(f"{self._address}: has no row {missing[0]}.")
+        return labels_of([found[i] for i in np.searchsorted(numbers, rows)])
 
     def remove(self, pids: Collection[int]) -> int:
         """Forget persons: from now on no search and no count finds them. The other rows keep their numbers.
@@ -293,7 +303,7 @@ class MilvusGallery:
             return 0
         condition = f"pid in {asked}"
         num_rows = self._count(condition)
-        with self._speaking():
+        with speaking(self._address):
             self._client.delete(self._collection, filter=condition)
             self._client.flush(self._collection)
             self._client.compact(self._collection)
@@ -309,6 +319,8 @@ class MilvusGallery:
         other_cameras: bool = False,
         exclude_junk: bool = False,
         among_camids: Collection[int] | None = None,
+        since: int | None = None,
+        until: int | None = None,
         manifest_sha256: str | None = None,
     ) -> Neighbours:
         """Find the k nearest rows of each query, as :meth:`Gallery.search` does and with its arguments.
@@ -325,28 +337,34 @@ class MilvusGallery:
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}.")
         q_pids, q_camids = checked_ids(pids, "pids", len(rows)), checked_ids(camids, "camids", len(rows))
+        check_window(since, until)
         if other_cameras:
-            self._need_camids("other_cameras")
+            self._need("camid", "other_cameras")
         check_asked_labels(q_pids, q_camids, other_cameras, exclude_junk)
         if among_camids is not None:
-            self._need_camids("among_camids")
-        asking: dict[str, list[int]] = {}
-        for i, (pid, camid) in enumerate(zip(q_pids.tolist(), q_camids.tolist(), strict=True)):
-            terms = [f"pid != {JUNK_PID}"] if exclude_junk else []
-            if among_camids is not None:
-                terms.append(f"camid in {sorted(map(int, among_camids))}")
-            if other_cameras:
-                terms.append(f"camid != {camid}")
-            elif exclude_junk:
-                terms.append(f"(pid != {pid} or camid != {camid})")
-            asking.setdefault(" and ".join(terms), []).append(i)
+            self._need("camid", "among_camids")
+        if since is not None or until is not None:
+            self._need("time", "A time window")
+        asking = queries_of_conditions(
+            q_pids,
+            q_camids,
+            other_cameras=other_cameras,
+            exclude_junk=exclude_junk,
+            among_camids=among_camids,
+            since=since,
+            until=until,
+        )
         indices = np.full((len(rows), k), -1, np.int64)
         distances = np.full((len(rows), k), np.inf, np.float32)
         for condition, numbers in asking.items():
             for some in _slices(len(numbers), _QUERIES_AT_ONCE):
-                with self._speaking():
+                with speaking(self._address):
                     found = self._client.search(
-                        self._collection, data=list(rows[numbers[some]]), limit=k, filter=condition
+                        self._collection,
+                        data=list(rows[numbers[some]]),
+                        limit=k,
+                        filter=condition,
+                        search_params=search_params(self.index, k),
                     )
                 for i, hits in zip(numbers[some], found, strict=True):
                     scores = np.array([hit["distance"] for hit in hits], np.float32)
@@ -356,12 +374,35 @@ class MilvusGallery:
                     indices[i, : len(hits)], distances[i, : len(hits)] = hit_rows[order], to_rows[order]
         return Neighbours(indices, distances)
 
-    def _need_camids(self, option: str) -> None:
-        condition = f"camid == {UNLABELLED}"
+    def _store(self, part: LabelledRows, next_row: int) -> int:
+        """Put rows that have been checked where their paths are, the new ones from ``next_row`` on.
+
+        Returns:
+            The number of the next new row.
+        """
+        for some in _slices(len(part.paths), self._rows_in_message()):
+            known = self._rows_of(path for path in part.paths[some] if path)
+            numbers = []
+            for path in part.paths[some]:
+                numbers.append(known.get(path, next_row))
+                next_row += path not in known
+            with speaking(self._address):
+                self._client.upsert(self._collection, records_of(part, some, numbers))
+        if is_file(self._address):
+            # milvus-lite searches its files five times as fast as its log; a server knows when to flush.
+            with speaking(self._address):
+                self._client.flush(self._collection)
+        return next_row
+
+    def _rows_in_message(self) -> int:
+        return min(_ROWS_AT_ONCE, max(1, _MESSAGE_BYTES // (4 * self.dim)))
+
+    def _need(self, label: str, option: str) -> None:
+        condition = f"{label} == {UNLABELLED}"
         if unlabelled := self._query(condition, ["row", "path"], limit=_ROWS_AT_ONCE):
             first = min(unlabelled, key=lambda record: int(record["row"]))
             count = self._count(condition)
-            raise missing_labels(option, "camid", count, len(self), first["row"], first["path"])
+            raise missing_labels(option, label, count, len(self), first["row"], first["path"])
 
     def _next_row(self) -> int:
         """One more than the last row's number; as a rule that is their count, so nothing has to be read."""
@@ -377,43 +418,17 @@ class MilvusGallery:
         records = self._query(f"path in {json.dumps(texts, ensure_ascii=False)}", ["row", "path"])
         return {record["path"]: record["row"] for record in records}
 
+    def _records(self, rows: Iterable[int], fields: list[str]) -> Records:
+        """Those of some rows that are there, in order."""
+        found = self._query(f"row in {list(rows)}", fields)
+        return sorted(found, key=lambda record: int(record["row"]))
+
     def _count(self, condition: str) -> int:
         return int(self._query(condition, ["count(*)"])[0]["count(*)"])
 
-    def _query(self, condition: str, fields: list[str], limit: int | None = None) -> list[dict[str, Any]]:
-        with self._speaking():
+    def _query(self, condition: str, fields: list[str], limit: int | None = None) -> Records:
+        with speaking(self._address):
             return list(self._client.query(self._collection, condition, fields, limit=limit))
-
-    @contextmanager
-    def _speaking(self) -> Iterator[None]:
-        """What Milvus refuses becomes an InputError."""
-        from pymilvus import MilvusException
-
-        try:
-            yield
-        except MilvusException as error:
-            raise InputError(f"{self._address}: Milvus says: {error.message}") from error
-
-
-def _check_keys(paths: Sequence[str]) -> None:
-    """Paths that stand for one row each, and that Milvus can store."""
-    seen = set()
-    for path in filter(None, paths):
-        if path in seen:
-            raise InputError(f"{path}: the path is there twice, but in Milvus it stands for one row.")
-        seen.add(path)
-        try:
-            size = len(path.encode())
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"{path!r}: the path is not UTF-8, which Milvus cannot store. Rename it."
-            ) from error
-        if size > _MAX_PATH_BYTES:
-            raise InputError(f"{path[:40]}…: the path has {size} bytes, Milvus stores {_MAX_PATH_BYTES}.")
-
-
-def _is_file(address: str) -> bool:
-    return "://" not in address
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

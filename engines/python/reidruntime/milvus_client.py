@@ -1,0 +1,59 @@
+"""Milvus itself: where it is, how to get there, and what it says when it refuses."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reidruntime.errors import InputError, NotInstalledError
+
+
+def is_file(address: str) -> bool:
+    """Whether milvus-lite keeps it in a file, rather than a server."""
+    return "://" not in address
+
+
+def connected(address: str, token: str, is_new_allowed: bool) -> Any:
+    """A client of pymilvus; ``is_new_allowed``: make the file where there is none.
+
+    Raises:
+        InputError: the address will not do, nobody answers, or another program has the file open.
+        NotInstalledError: pymilvus or milvus-lite is not installed.
+    """
+    if is_file(address) and not address.endswith(".db"):
+        raise InputError(f"{address}: expected a name that ends in .db, or http://HOST:PORT.")
+    if is_file(address) and not (is_new_allowed or Path(address).exists()):
+        raise InputError(f"{address}: there is no such file.")
+    try:
+        import pymilvus
+
+        if is_file(address):
+            import milvus_lite  # noqa: F401
+    except ImportError as error:
+        raise NotInstalledError(f'{error.name} is not installed: pip install "reidexport[milvus]"') from error
+    try:
+        return pymilvus.MilvusClient(address, token=token)
+    except pymilvus.MilvusException as error:
+        hint = "Does another program have it open?" if is_file(address) else "Is the address right?"
+        raise InputError(f"{address}: cannot be opened ({error.message}). {hint}") from error
+
+
+def disconnect(client: Any, address: str) -> None:
+    """Leave the server; or close the file, for every client of this process that is in it."""
+    with speaking(address):
+        client.close()
+    if is_file(address):
+        from milvus_lite import server_manager_instance
+
+        server_manager_instance.release_server(address)
+
+
+@contextmanager
+def speaking(address: str) -> Iterator[None]:
+    """What Milvus refuses becomes an InputError."""
+    from pymilvus import MilvusException
+
+    try:
+        yield
+    except MilvusException as error:
+        raise InputError(f"{address}: Milvus says: {error.message}") from error

@@ -1,0 +1,8 @@
+"""``reidexport bundle``: what other programs need to run an artifact."""
+
+import typer
+
+from reidexport.cli.bundle.deepstream import deepstream
+
+bundle = typer.Typer(help="Write what other programs need to run an artifact.", no_args_is_help=True)
+bundle.command("deepstream")(deepstream)

@@ -1,0 +1,55 @@
+"""``reidexport bundle deepstream``: an artifact for DeepStream's tracker."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from reidexport.cli import artifact_options as options
+
+
+def deepstream(
+    artifact: options.ArtifactArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")],
+    tracker: Annotated[
+        Literal["NvDeepSORT", "NvDCF"],
+        typer.Option(help="Whose configuration; NvDCF finds lost targets again by their embeddings."),
+    ] = "NvDeepSORT",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Crops per run of the network; the file's own, or 100.", show_default=False),
+    ] = None,
+    installed_at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Absolute path of the folder on the machine that runs DeepStream; where it is written if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    size: options.SizeOption = None,
+    mean: options.MeanOption = None,
+    std: options.StdOption = None,
+    channel_order: options.ChannelOrderOption = None,
+    layout: options.LayoutOption = None,
+    resize: options.ResizeOption = None,
+) -> None:
+    """Write the network and the tracker's ReID section, so that the tracker feeds the one as the other needs it.
+
+    The tracker subtracts a mean per channel and multiplies by one number. A deviation per channel moves into the
+    network, which is compared with the artifact before it appears.
+    """
+    from reidexport.deepstream import write_deepstream_bundle
+    from reidexport.trt_source import own_manifest
+
+    stated = options.parse_manifest(artifact, size, mean, std, channel_order, layout, resize)
+    config = write_deepstream_bundle(
+        artifact,
+        stated or own_manifest(artifact),
+        output,
+        tracker=tracker,
+        batch_size=batch_size,
+        installed_at=installed_at,
+    )
+    typer.echo(f"wrote {config}: the ReID section for {tracker}'s configuration")
+    typer.echo(f"  and {artifact.stem}_deepstream.onnx, which answers as {artifact} does")

@@ -1,0 +1,190 @@
+"""Embeddings in Parquet: one file, or a folder of parts, read and written a few thousand rows at a time."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from reidruntime.gallery import UNLABELLED, LabelledRows
+from reidruntime.manifest import METADATA_KEY, Metric, manifest_from_json
+
+from reidexport.bulk.plan import check_finished
+from reidexport.errors import InputError
+from reidexport.files import replaced_when_whole
+from reidexport.name_labels import labels_from_names
+
+SUFFIX = ".parquet"
+_METRIC_KEY = "reidexport.metric"  # in place of the manifest, where a gallery knows no more
+_BATCH_ROWS = 4096
+_LABELS = ("pid", "camid", "time")
+_DAMAGED = (OSError, pa.ArrowException, KeyError, TypeError, AttributeError)
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """Files that hold embeddings of one artifact.
+
+    Attributes:
+        files: the parts, in order.
+        dim: dimension of the embeddings.
+        metric: how to compare them.
+        manifest_sha256: of the artifact; None where that is not known.
+        num_rows: in all parts.
+    """
+
+    files: tuple[Path, ...]
+    dim: int
+    metric: Metric
+    manifest_sha256: str | None
+    num_rows: int
+
+    def parts(self) -> Iterator[LabelledRows]:
+        """The rows, a few thousand at a time; persons, cameras and times are those of the columns, else of the names.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        for path in self.files:
+            with _opened(path) as file:
+                columns = [
+                    "path",
+                    "embedding",
+                    *(name for name in _LABELS if name in file.schema_arrow.names),
+                ]
+                for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+                    paths = batch.column("path").to_pylist()
+                    embeddings = batch.column("embedding").flatten().to_numpy().reshape(-1, self.dim)
+                    told = dict(zip(_LABELS, labels_from_names(paths), strict=True))
+                    for name in columns[2:]:
+                        told[name] = batch.column(name).fill_null(UNLABELLED).cast(pa.int64()).to_numpy()
+                    yield LabelledRows(embeddings, told["pid"], told["camid"], told["time"], paths)
+
+    def paths(self) -> Iterator[str]:
+        """The path of every row, in order; raises InputError where a file is damaged."""
+        for path in self.files:
+            with _opened(path) as file:
+                for batch in file.iter_batches(columns=["path"]):
+                    yield from batch.column(0).to_pylist()
+
+
+def open_table(path: Path) -> EmbeddingTable:
+    """Look into what ``reidexport embed`` or ``reidexport store`` wrote, and into every part of a folder of such files.
+
+    Other Parquet files of a folder, which have no embeddings, are left out.
+
+    Raises:
+        InputError: nothing is there, a file is damaged, they are not of one artifact, dimension and metric, or the
+            folder is that of an unfinished run of ``embed --ray``.
+        ArtifactError: a manifest is of another version.
+    """
+    if path.is_dir():
+        check_finished(path)
+        files = [file for file in sorted(path.rglob(f"*{SUFFIX}")) if not file.name.startswith(".")]
+        tables = [_table_of(file) for file in files if _holds_embeddings(file)]
+    elif path.is_file():
+        tables = [_table_of(path)]
+    else:
+        raise InputError(f"{path}: there is no such file.")
+    if not tables:
+        raise InputError(f"{path}: no {SUFFIX} file in this folder holds embeddings.")
+    first = tables[0]
+    for other in tables:
+        for name in ("dim", "metric", "manifest_sha256"):
+            if getattr(other, name) != getattr(first, name):
+                raise InputError(
+                    f"{path}: {other.files[0].name} and {first.files[0].name} differ in their {name} "
+                    f"({getattr(other, name)}, {getattr(first, name)}), expected the embeddings of one artifact."
+                )
+    return EmbeddingTable(
+        tuple(file for table in tables for file in table.files),
+        first.dim,
+        first.metric,
+        first.manifest_sha256,
+        sum(table.num_rows for table in tables),
+    )
+
+
+def write_table(
+    path: Path,
+    parts: Iterable[LabelledRows],
+    dim: int,
+    *,
+    metric: Metric,
+    manifest_sha256: str | None,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Write the rows of a gallery into one Parquet file; an old file is replaced by a whole new one.
+
+    The columns are those of ``reidexport embed`` and ``pid``, ``camid`` and ``time``. The file's metadata holds the
+    metric in place of the manifest, of which a gallery knows no more than the hash.
+
+    Args:
+        path: ``*.parquet``.
+        parts: the rows.
+        dim: dimension of the embeddings.
+        metric: how to compare them.
+        manifest_sha256: of the artifact that made them; None where that is not known.
+        progress: called with the number of rows written.
+
+    Returns:
+        How many rows.
+
+    Raises:
+        InputError: the path will not do.
+    """
+    columns = {
+        "path": pa.string(),
+        "embedding": pa.list_(pa.float32(), dim),
+        "manifest_sha256": pa.dictionary(pa.int32(), pa.string()),
+        **dict.fromkeys(_LABELS, pa.int64()),
+    }
+    schema = pa.schema(columns, metadata={_METRIC_KEY: metric})
+    num_rows = 0
+    with replaced_when_whole(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for part in parts:
+            embeddings = pa.FixedSizeListArray.from_arrays(pa.array(part.embeddings.ravel()), dim)
+            sha256 = pa.array([manifest_sha256] * len(part.paths), pa.string()).dictionary_encode()
+            labels = (part.pids, part.camids, part.times)
+            writer.write_table(pa.table([pa.array(part.paths), embeddings, sha256, *labels], schema=schema))
+            num_rows += len(part.paths)
+            if progress:
+                progress(num_rows)
+    return num_rows
+
+
+def _table_of(path: Path) -> EmbeddingTable:
+    with _opened(path) as file:
+        schema = file.schema_arrow
+        dim = schema.field("embedding").type.list_size
+        metadata = {key.decode(): text.decode() for key, text in (schema.metadata or {}).items()}
+        num_rows, hashes = file.metadata.num_rows, set()
+        for batch in file.iter_batches(columns=["manifest_sha256"]):
+            hashes |= set(pc.unique(batch.column(0)).to_pylist())
+    if len(hashes) > 1:
+        raise InputError(f"{path}: holds the embeddings of {len(hashes)} artifacts, expected those of one.")
+    if text := metadata.get(METADATA_KEY):
+        manifest = manifest_from_json(text, str(path))
+        sha256 = hashes.pop() if hashes else manifest.sha256
+        return EmbeddingTable((path,), dim, manifest.metric, sha256, num_rows)
+    metric = metadata.get(_METRIC_KEY)
+    if metric == "cosine" or metric == "euclidean":
+        return EmbeddingTable((path,), dim, metric, hashes.pop() if hashes else None, num_rows)
+    raise InputError(f"{path}: not a file that reidexport embed wrote: it has neither manifest nor metric.")
+
+
+def _holds_embeddings(path: Path) -> bool:
+    with _opened(path) as file:
+        return "embedding" in file.schema_arrow.names
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file whose pages are compared with their checksums; damage becomes an InputError."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except _DAMAGED as error:
+        raise InputError(f"{path}: not a file that reidexport embed wrote, or damaged ({error}).") from error
