@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from reidruntime.backends import BackendName, DeviceName
 from reidruntime.session import default_threads
@@ -60,7 +60,7 @@ def import_ray() -> ModuleType:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns of its own future
     import ray
 
-    return cast(ModuleType, ray)
+    return ray
 
 
 def _connect(address: str) -> None:
