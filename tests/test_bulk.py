@@ -398,8 +398,9 @@ def start_run(prefix: Prefix, artifact: Path, folder: Path, *more: str) -> subpr
     """``reidexport embed`` with a shard for every image of ``folder/in``, into ``folder/out``."""
     code = "from reidexport.cli import main; main()"
     words = ["embed", str(artifact), str(folder / "in"), "-o", str(folder / "out"), "--batch", "1"]
+    words += ["--backend", "onnxruntime", "--shard-size", "1"]
     return subprocess.Popen(
-        [*prefix, sys.executable, "-c", code, *words, "--shard-size", "1", *more],
+        [*prefix, sys.executable, "-c", code, *words, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -452,11 +453,12 @@ def check_kills(
         wait_for_parts(output, 10, driver)
         os.kill(actors_among(pids(driver.pid))[0], signal.SIGKILL)
         wait_for_parts(output, len(list(output.glob("part-*.parquet"))) + 40, driver)
+        workers = actors_among(pids(driver.pid))
     finally:
         driver.kill()
         driver.communicate()
     deadline = time.monotonic() + 60
-    while actors_among(pids(driver.pid)):  # those of a driver that is gone end by themselves
+    while actors_among(workers):  # those of a driver that is gone end by themselves
         assert time.monotonic() < deadline
         time.sleep(0.1)
     finished = {path: path.stat() for path in output.glob("part-*.parquet")}
@@ -471,7 +473,7 @@ def check_kills(
         *("_plan.jsonl", "_errors"),
         *(f"part-{number:08d}.parquet" for number in range(num_images)),
     }
-    with open_session(artifact, threads=1) as session:
+    with open_session(artifact, backend="onnxruntime", threads=1) as session:
         assert rows_of(output) == (paths, session.embed(paths, batch_size=1).tobytes())
     return stderr
 
