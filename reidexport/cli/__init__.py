@@ -14,6 +14,9 @@ _EXTRAS = {
     "jinja2": "report",
     "markupsafe": "report",
     "matplotlib": "report",
+    "tritonclient": "triton",
+    "aiohttp": "serve",
+    "grpc": "serve",
 }
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from reidexport.cli.bench import bench
+from reidexport.cli.bundle import bundle
 from reidexport.cli.demo import demo
 from reidexport.cli.doctor import doctor
 from reidexport.cli.embed import embed
@@ -14,6 +15,7 @@ from reidexport.cli.onnx import onnx
 from reidexport.cli.parity import parity
 from reidexport.cli.report import report
 from reidexport.cli.search import search
+from reidexport.cli.serve import serve
 from reidexport.cli.store import store
 from reidexport.cli.trt import trt
 from reidexport.cli.verify import verify
@@ -34,6 +36,7 @@ for command, name in (
     (embed, "embed"),
     (store, "store"),
     (search, "search"),
+    (serve, "serve"),
     (bench, "bench"),
     (report, "report"),
     (inspect, "inspect"),
@@ -41,6 +44,7 @@ for command, name in (
     (demo, "demo"),
 ):
     app.command(name)(command)
+app.add_typer(bundle, name="bundle")
 
 
 def _print_version(wanted: bool) -> None:
