@@ -15,8 +15,8 @@ _EXTRAS = {
     "markupsafe": "report",
     "matplotlib": "report",
     "tritonclient": "triton",
-    "aiohttp": "serve",
-    "grpc": "serve",
+    "aiohttp": "serve,cpu",
+    "grpc": "serve,cpu",
 }
 
 

@@ -27,6 +27,9 @@ def serve(
     max_queue_delay_us: Annotated[
         int, typer.Option(min=0, help="How long a batch that is not full waits for more.")
     ] = 500,
+    instances: Annotated[
+        int, typer.Option(min=1, help="Batches answered at a time; they share the threads.")
+    ] = 1,
     max_request_mib: Annotated[int, typer.Option(min=1, max=1024, help="Larger requests are refused.")] = 32,
     backend: options.BackendOption = "auto",
     device: options.DeviceOption = "auto",
@@ -61,5 +64,6 @@ def serve(
         backend=backend,
         device=device,
         threads=threads,
+        instances=instances,
     )
     typer.echo(f"{num_answered} requests answered")

@@ -83,6 +83,7 @@ def session_network(
     backend: BackendName,
     device: DeviceName,
     threads: int,
+    instances: int,
 ) -> ModelConfig:
     """A network that this project's runtime answers for, in Triton's Python backend: any artifact, any batch.
 
@@ -99,7 +100,7 @@ def session_network(
         max_batch_size=max_batch,
         input=[schema.ModelInput(name="images", data_type=schema.TYPE_UINT8, dims=pixels)],
         output=[_output(manifest.output, static=False)],
-        instance_group=[_instances("cpu", 1)],  # the process; the session chooses its device
+        instance_group=[_instances("cpu", instances)],  # processes; their sessions choose the device
         dynamic_batching=_dynamic_batching(manifest, max_batch, batching),
         parameters=_parameters({
             METADATA_KEY: manifest.to_json(),

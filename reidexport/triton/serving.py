@@ -19,7 +19,7 @@ from reidexport.triton.grpc_gateway import grpc_gateway
 from reidexport.triton.http_gateway import http_gateway
 from reidexport.triton.repository import warm_up_images, write_models
 from reidexport.triton.traffic import Limits, Traffic
-from reidexport.triton.tritonserver import TritonProcess, tritonserver
+from reidexport.triton.tritonserver import TritonProcess, installed_server, tritonserver
 
 _POLL_S = 0.1
 _START_TIMEOUT_S = 300.0
@@ -48,6 +48,7 @@ def serve(
     backend: BackendName = "auto",
     device: DeviceName = "auto",
     threads: int | None = None,
+    instances: int = 1,
 ) -> int:
     """Serve an artifact as the models ``name`` (pixels) and ``name_jpeg`` until SIGTERM or Ctrl-C.
 
@@ -63,7 +64,8 @@ def serve(
         manifest: of a file that carries none.
         backend: as for :func:`reidruntime.open_session`; so are ``device`` and ``threads``.
         device: see there.
-        threads: see there.
+        threads: see there; of each instance. Default: the CPUs that this process may use, shared by all.
+        instances: how many batches are answered at a time, each in a process with a session of its own.
 
     Returns:
         How many requests were answered.
@@ -74,7 +76,7 @@ def serve(
         NotInstalledError: Triton, the backend or the device is not there.
         ArtifactError: the artifact cannot be opened.
     """
-    threads = threads or default_threads()
+    server, threads = installed_server(), threads or max(default_threads() // instances, 1)
     # Opened here once, as an error in one of Triton's processes is only a line in its log.
     with open_session(
         artifact, backend=backend, device=device, threads=threads, manifest=manifest
@@ -82,19 +84,26 @@ def serve(
         facts = session.manifest
         say(session.description)
     network = session_network(
-        name, facts, batching, artifact=artifact, backend=backend, device=device, threads=threads
+        name,
+        facts,
+        batching,
+        artifact=artifact,
+        backend=backend,
+        device=device,
+        threads=threads,
+        instances=instances,
     )
     with TemporaryDirectory(prefix="reidexport-models-") as folder:
         write_models(Path(folder), network, facts, warm_up_images(), None)
-        return asyncio.run(_serve(Path(folder), name, address, Limits(max_request_bytes), say))
+        return asyncio.run(_serve(server, Path(folder), name, address, Limits(max_request_bytes), say))
 
 
 async def _serve(
-    repository: Path, name: str, address: Address, limits: Limits, say: Callable[[str], None]
+    server: Path, repository: Path, name: str, address: Address, limits: Limits, say: Callable[[str], None]
 ) -> int:
     traffic, stop = Traffic(), _Signals()
     async with AsyncExitStack() as stack:
-        triton = stack.enter_context(tritonserver(repository))
+        triton = stack.enter_context(tritonserver(server, repository))
         if not await _until_ready(triton, stop):
             return 0
         http, grpc = f"http://127.0.0.1:{triton.http_port}", f"127.0.0.1:{triton.grpc_port}"

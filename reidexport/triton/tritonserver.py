@@ -37,25 +37,28 @@ class TritonProcess:
 
 
 @contextmanager
-def tritonserver(repository: Path) -> Iterator[TritonProcess]:
+def tritonserver(server: Path, repository: Path) -> Iterator[TritonProcess]:
     """Start Triton on a model repository; at the end it finishes what it works on, and is stopped.
 
     It listens on free ports of 127.0.0.1, writes warnings and errors to standard error, and does not outlive this
     process. It gets no Ctrl-C of the terminal: that is for the caller to act upon.
 
+    Args:
+        server: from :func:`installed_server`.
+        repository: the folder of models.
+
     Yields:
         The process, which may not be ready yet.
 
     Raises:
-        NotInstalledError: nvidia-pytriton is not there, or lacks what this Python needs.
+        NotInstalledError: this Python's shared library is not there.
     """
-    package = _package()
     http_port, grpc_port, metrics_port = _free_ports(3)
     prefix = f"reidexport-{os.getpid()}-{secrets.token_hex(4)}"
     with TemporaryDirectory(prefix="reidexport-triton-") as backends:
-        _gather_python_backend(package, Path(backends) / "python")
+        _gather_python_backend(server, Path(backends) / "python")
         command = [
-            str(package / "bin" / "tritonserver"),
+            str(server / "bin" / "tritonserver"),
             f"--model-repository={repository}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={prefix}",
@@ -68,7 +71,7 @@ def tritonserver(repository: Path) -> Iterator[TritonProcess]:
         ]
         process = subprocess.Popen(  # noqa: S603
             command,
-            env=_environment(package),
+            env=_environment(server),
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             start_new_session=True,
@@ -82,39 +85,43 @@ def tritonserver(repository: Path) -> Iterator[TritonProcess]:
                 left.unlink(missing_ok=True)
 
 
-def _package() -> Path:
-    """The server's folder in nvidia-pytriton, without importing that package."""
+def installed_server() -> Path:
+    """The server's folder in nvidia-pytriton, without importing that package.
+
+    Raises:
+        NotInstalledError: it is not there, or has nothing for this version of Python.
+    """
     spec = find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
         raise NotInstalledError(f"nvidia-pytriton is not installed: {INSTALL}")
-    package = Path(spec.submodule_search_locations[0]) / "tritonserver"
-    if not _stub(package).is_file():
+    server = Path(spec.submodule_search_locations[0]) / "tritonserver"
+    if not _stub(server).is_file():
         raise NotInstalledError(
-            f"nvidia-pytriton has no Triton server for Python {_python_version()} here ({_stub(package)} is missing). "
+            f"nvidia-pytriton has no Triton server for Python {_python_version()} here ({_stub(server)} is missing). "
             f"Install it again with a Python of 3.11 to 3.13: {INSTALL}"
         )
-    return package
+    return server
 
 
-def _stub(package: Path) -> Path:
+def _stub(server: Path) -> Path:
     """The program that runs Python models."""
-    return package / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
+    return server / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
 
 
 def _python_version() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def _gather_python_backend(package: Path, folder: Path) -> None:
+def _gather_python_backend(server: Path, folder: Path) -> None:
     """The backend finds the stub beside its library, where the package keeps one for every version of Python."""
     folder.mkdir()
-    for file in (*(package / "backends" / "python").glob("*.*"), _stub(package)):
+    for file in (*(server / "backends" / "python").glob("*.*"), _stub(server)):
         (folder / file.name).symlink_to(file)
 
 
-def _environment(package: Path) -> dict[str, str]:
+def _environment(server: Path) -> dict[str, str]:
     """The stub embeds Python: it has to find its library, and the packages that are installed for this one."""
-    libraries = [package.parents[1] / "nvidia_pytriton.libs", _libpython_folder()]
+    libraries = [server.parents[1] / "nvidia_pytriton.libs", _libpython_folder()]
     inherited = os.environ.get("LD_LIBRARY_PATH")
     return os.environ | {
         "LD_LIBRARY_PATH": os.pathsep.join([*map(str, libraries), *([inherited] if inherited else [])]),
@@ -125,14 +132,19 @@ def _environment(package: Path) -> dict[str, str]:
 
 def _libpython_folder() -> Path:
     """Where this Python's shared library lies."""
-    folder = Path(sysconfig.get_config_var("LIBDIR"))
     name = f"libpython{_python_version()}.so.1.0"
-    if not (folder / name).is_file():
+    folder = Path(sysconfig.get_config_var("LIBDIR"))
+    places = (
+        folder,
+        folder / (sysconfig.get_config_var("MULTIARCH") or ""),
+    )  # the second: Debian's own Python
+    found = next((place for place in places if (place / name).is_file()), None)
+    if found is None:
         raise NotInstalledError(
-            f"Triton runs Python models with {name}, which is not in {folder}: this Python was built without it. "
-            f"Use one that was built with --enable-shared, for example the system's."
+            f"Triton runs Python models with {name}, which is not in {folder}. Install it (Debian: apt install "
+            f"libpython{_python_version()}), or use a Python that was built with --enable-shared."
         )
-    return folder
+    return found
 
 
 def _free_ports(count: int) -> list[int]:
