@@ -213,7 +213,7 @@ def test_what_triton_cannot_run_is_refused(tmp_path: Path) -> None:
         write_repository([write_plan(tmp_path / "a.plan")], tmp_path / "models", batching=Batching(64))
     checkpoint = tmp_path / "model.pth"
     checkpoint.write_bytes(b"weights")
-    with pytest.raises(ArtifactError, match="this is a checkpoint. Export it: reidexport onnx"):
+    with pytest.raises(ArtifactError, match=r"this is a checkpoint\. Export it: reidexport onnx"):
         write_repository([checkpoint], tmp_path / "models")
 
 
@@ -222,7 +222,7 @@ def test_a_repository_is_whole_or_not_there(tmp_path: Path, run: Run) -> None:
     first, repository = write_artifact(tmp_path / "a.onnx"), tmp_path / "models"
     second = write_artifact(tmp_path / "a.b.onnx").rename(tmp_path / "a b.onnx")
     third = write_artifact(tmp_path / "a_b.onnx")
-    with pytest.raises(InputError, match="there is another artifact named a_b_onnx. Rename one of them"):
+    with pytest.raises(InputError, match=r"there is another artifact named a_b_onnx\. Rename one of them"):
         write_repository([first, second, third], repository)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.onnx", "a.onnx", "a_b.onnx"]
     write_repository([first], repository)
