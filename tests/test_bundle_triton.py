@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from google.protobuf import text_format
 from PIL import Image
@@ -16,9 +15,7 @@ from reidruntime.manifest import (
     BatchProfile,
     Engine,
     LayerCounts,
-    Manifest,
     Quantization,
-    TensorSpec,
     engine_manifest_path,
     file_sha256,
     manifest_from_json,
@@ -30,7 +27,15 @@ from reidexport.triton.bundle import write_repository
 from reidexport.triton.config import Batching
 from reidexport.triton.repository import warm_up_images
 from tests.conftest import Run
-from tests.reidruntime.models import DIM, HEIGHT, WIDTH, small_manifest, write_artifact, write_foreign
+from tests.reidruntime.models import (
+    DIM,
+    HEIGHT,
+    WIDTH,
+    small_manifest,
+    write_artifact,
+    write_foreign,
+    write_normalised,
+)
 
 GPU, CPU = schema.ModelInstanceGroup.KIND_GPU, schema.ModelInstanceGroup.KIND_CPU
 
@@ -54,20 +59,6 @@ def write_plan(path: Path, profile: BatchProfile | None = None, **changes: objec
     profile = profile or BatchProfile(minimum=1, optimum=8, maximum=16)
     engine_manifest_path(path).write_text(small_manifest(engine=engine, batch_profile=profile).to_json())
     return path
-
-
-def write_normalised(path: Path) -> tuple[Path, Manifest]:
-    """An artifact that takes float32 planes which the runtime has normalised."""
-    preprocess = small_manifest().preprocess.model_copy(
-        update={"in_graph": False, "layout": "NCHW", "mean": (0.4, 0.5, 0.6), "std": (0.1, 0.2, 0.3)}
-    )
-    spec = TensorSpec(name="planes", dtype="float32", shape=(None, 3, HEIGHT, WIDTH))
-    manifest = small_manifest(preprocess=preprocess, input=spec)
-    write_foreign(path)
-    model = onnx.load(path)
-    model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
-    onnx.save(model, path)
-    return path, manifest
 
 
 def test_an_onnx_file_becomes_three_models_that_fit_each_other(tmp_path: Path, run: Run) -> None:

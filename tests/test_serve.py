@@ -30,7 +30,7 @@ from PIL import Image
 from reidruntime import open_session
 from reidruntime.resize import Image8
 
-from tests.reidruntime.models import DIM, HEIGHT, WIDTH, write_artifact
+from tests.reidruntime.models import DIM, HEIGHT, WIDTH, write_artifact, write_normalised
 
 pytestmark = pytest.mark.skipif(
     find_spec("pytriton") is None,
@@ -213,9 +213,9 @@ INPUT = '{"name": "images", "datatype": "%s", "shape": %s, "data": [1]}'
     ("body", "headers", "status", "words"),
     [
         (b"{", {}, 400, "not JSON that can be read"),
-        (b"[]", {}, 400, "not a JSON object"),
+        (b"[]", {}, 400, "not a JSON object with a list of inputs"),
         (b'{"inputs": ' + b"[" * 500_000, {}, 400, "recursion"),
-        (b"{}", {}, 400, "inputs"),
+        (b"{}", {}, 400, "not a JSON object with a list of inputs"),
         (('{"inputs": [' + INPUT % ("UINT8", "[1, 2, 3, 3]") + "]}").encode(), {}, 400, "hape"),
         (('{"inputs": [' + INPUT % ("FP32", f"[1, {HEIGHT}, {WIDTH}, 3]") + "]}").encode(), {}, 400, "FP32"),
         (('{"inputs": [' + INPUT % ("UINT8", "[9223372036854775807, 32, 16, 3]") + "]}").encode(), {}, 400, ""),
@@ -359,3 +359,71 @@ def test_a_taken_port_is_named(server: Server, tmp_path: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert f"127.0.0.1:{port}: cannot listen there" in done.stderr
         assert f"Give another --{kind}-port" in done.stderr
+
+
+# Does what Triton's ONNX Runtime backend does, which nvidia-pytriton does not carry.
+_RUNS_ONNX = """
+import onnxruntime, pathlib
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        file = pathlib.Path(args["model_repository"], args["model_version"], "model.onnx")
+        self.session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            batch = pb_utils.get_input_tensor_by_name(request, "planes").as_numpy()
+            features = self.session.run(["f_i"], {"planes": batch})[0]
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("f_i", features)]))
+        return answers
+"""
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_a_bundle_works_in_triton(tmp_path: Path, batch: int | None) -> None:
+    """Triton takes every configuration and warm-up file, and the ensemble answers files as the session does."""
+    from tritonclient import grpc
+
+    from reidexport.triton.bundle import write_repository
+    from reidexport.triton.tritonserver import installed_server, tritonserver
+
+    artifact, model = tmp_path / "net.onnx", _RUNS_ONNX
+    if batch:
+        write_artifact(artifact, batch)
+        model = model.replace("planes", "images")
+    else:
+        write_normalised(artifact)
+    write_repository([artifact], tmp_path / "models")
+    network = tmp_path / "models" / "net_onnx"
+    config = (network / "config.pbtxt").read_text()
+    (network / "config.pbtxt").write_text(config.replace('backend: "onnxruntime"', 'backend: "python"'))
+    (network / "1" / "model.py").write_text(model)
+    files = [jpeg_bytes(noise(50, 40, 3, seed=seed)) for seed in range(2)]
+    paths = [tmp_path / f"{number}.jpg" for number in range(2)]
+    for path, data in zip(paths, files, strict=True):
+        path.write_bytes(data)
+    with open_session(artifact, backend="onnxruntime", threads=1) as session:
+        expected = session.embed(paths)
+    with tritonserver(installed_server(), tmp_path / "models") as triton:
+        client = grpc.InferenceServerClient(f"127.0.0.1:{triton.grpc_port}")
+        deadline = time.monotonic() + 60
+        while not is_ready(client):
+            assert triton.process.poll() is None and time.monotonic() < deadline, (
+                "Triton refuses the repository"
+            )
+            time.sleep(0.1)
+        strings = as_strings(files).ravel() if batch else as_strings(files)
+        found = client.infer("net_onnx_jpeg", [grpc_tensor("jpeg", strings)]).as_numpy("f_i")
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def is_ready(client: Any) -> bool:
+    """Whether a server listens and all its models are loaded."""
+    from tritonclient import grpc
+
+    try:
+        return bool(client.is_server_ready())
+    except grpc.InferenceServerException:
+        return False

@@ -144,7 +144,9 @@ def _malformed(body: bytes, json_bytes: str | None) -> str | None:
         request = json.loads(text)
     except (ValueError, RecursionError) as error:
         return f"The request is not JSON that can be read: {error}."
-    return None if isinstance(request, dict) else "The request is not a JSON object."
+    if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):
+        return "The request is not a JSON object with a list of inputs."
+    return None
 
 
 def _refusal(status: int, message: str) -> web.Response:
