@@ -206,7 +206,11 @@ def test_sixteen_clients_get_their_own_answers(server: Server) -> None:
     )
 
 
-INPUT = '{"name": "images", "datatype": "%s", "shape": %s, "data": [1]}'
+def with_input(dtype: str, shape: str) -> bytes:
+    """A request of one input with a single value."""
+    return (
+        f'{{"inputs": [{{"name": "images", "datatype": "{dtype}", "shape": {shape}, "data": [1]}}]}}'.encode()
+    )
 
 
 @pytest.mark.parametrize(
@@ -216,10 +220,14 @@ INPUT = '{"name": "images", "datatype": "%s", "shape": %s, "data": [1]}'
         (b"[]", {}, 400, "not a JSON object with a list of inputs"),
         (b'{"inputs": ' + b"[" * 500_000, {}, 400, "recursion"),
         (b"{}", {}, 400, "not a JSON object with a list of inputs"),
-        (('{"inputs": [' + INPUT % ("UINT8", "[1, 2, 3, 3]") + "]}").encode(), {}, 400, "hape"),
-        (('{"inputs": [' + INPUT % ("FP32", f"[1, {HEIGHT}, {WIDTH}, 3]") + "]}").encode(), {}, 400, "FP32"),
-        (('{"inputs": [' + INPUT % ("UINT8", "[9223372036854775807, 32, 16, 3]") + "]}").encode(), {}, 400, ""),
-        (('{"inputs": [' + INPUT % ("UINT8", "[-1, 32, 16, 3]") + "]}").encode(), {}, 400, ""),
+        (with_input("UINT8", "[1, 2, 3, 3]"), {}, 500, "Shape does not match true shape of 'data'"),
+        (with_input("UINT8", "[1]"), {}, 400, "unexpected shape for input 'images'"),
+        (with_input("FP32", "[1, 1, 1, 1]"), {}, 400, "data-type is 'FP32', but model 'tiny' expects 'UINT8'"),
+        (with_input("UINT8", "[1099511627776, 32, 16, 3]"), {}, 400, "no more than 1048576 values"),
+        (with_input("UINT8", "[9223372036854775807, 32, 16, 3]"), {}, 400, "no more than 1048576 values"),
+        (with_input("UINT8", "[-1, 32, 16, 3]"), {}, 400, "expected numbers from 0 up"),
+        (with_input("UINT8", '"wide"'), {}, 400, "no shape of 1 to 8 numbers"),
+        (with_input("UINT8", "[1], \"shape\": [9223372036854775807]"), {}, 400, "a name is there twice"),
         (b"{}", {"Inference_Header_Content_Length": "-1"}, 400, "Inference-Header-Content-Length is '-1'"),
         (b"{}", {"Inference_Header_Content_Length": "3"}, 400, "the length of the body, 2"),
         (b"\0" * 2_000_000, {}, 413, "larger than the 1 MiB that this server takes"),

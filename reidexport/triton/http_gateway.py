@@ -1,13 +1,15 @@
 """HTTP in front of Triton: KServe v2's paths and no others, requests of a bounded size, and a clean stop.
 
-The server that nvidia-pytriton carries has no limit on the size of a request, and dies of JSON that is nested
-deeply enough: nothing reaches it that has not been read whole and looked at here.
+The server that nvidia-pytriton carries has no limit on the size of a request, and dies of JSON that is nested deeply
+or states a huge shape: nothing reaches it that has not been read whole and looked at here.
 """
 
 import json
+import math
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 
@@ -20,6 +22,7 @@ _LOOKS = re.compile(rf"/v2/?|/v2/health/(live|ready)|{_MODEL}(/ready|/config|/st
 _INFERENCE = re.compile(rf"{_MODEL}/infer")
 _JSON_BYTES = "Inference-Header-Content-Length"  # how much of a body is JSON: the rest is tensors
 _PASSED_ON = ("Content-Type", _JSON_BYTES)
+_MAX_RANK = 8  # of a tensor
 _LINGER_S = 1.0  # for requests that are not complete when the server stops
 
 
@@ -108,7 +111,7 @@ async def _relay(
     except web.HTTPRequestEntityTooLarge:
         return _refusal(413, too_large)
     headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
-    if problem := _malformed(body, headers.get(_JSON_BYTES)):
+    if problem := _malformed(body, headers.get(_JSON_BYTES), limits.max_request_bytes):
         return _refusal(400, problem)
     try:
         with traffic.accepted():
@@ -131,22 +134,37 @@ async def _forward(
         return _refusal(502, f"Triton cannot be reached ({error}).")
 
 
-def _malformed(body: bytes, json_bytes: str | None) -> str | None:
-    """What is wrong with the JSON of a request, if anything is."""
+def _malformed(body: bytes, json_bytes: str | None, max_elements: int) -> str | None:
+    """What is wrong with the JSON of a request, if anything is that Triton may die of."""
     if json_bytes is not None and not (json_bytes.isdecimal() and int(json_bytes) <= len(body)):
         return (
             f"{_JSON_BYTES} is {json_bytes!r}, expected a number up to the length of the body, {len(body)}."
         )
-    text = body if json_bytes is None else body[: int(json_bytes)]
-    if not text and json_bytes is not None:
+    if json_bytes == "0":
         return None  # the body is one tensor
     try:
-        request = json.loads(text)
+        request = json.loads(
+            body if json_bytes is None else body[: int(json_bytes)], object_pairs_hook=_object
+        )
     except (ValueError, RecursionError) as error:
         return f"The request is not JSON that can be read: {error}."
     if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):
         return "The request is not a JSON object with a list of inputs."
+    for tensor in request["inputs"]:
+        shape = tensor.get("shape") if isinstance(tensor, dict) else None
+        if not isinstance(shape, list) or not 0 < len(shape) <= _MAX_RANK:
+            return f"An input has no shape of 1 to {_MAX_RANK} numbers."
+        if not all(type(size) is int and size >= 0 for size in shape) or math.prod(shape) > max_elements:
+            return f"An input has the shape {shape}, expected numbers from 0 up, and no more than {max_elements} values."
     return None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuses what Triton may read otherwise than Python does."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice in one object")
+    return found
 
 
 def _refusal(status: int, message: str) -> web.Response:
