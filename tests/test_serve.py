@@ -249,7 +249,7 @@ def test_only_the_protocol_is_there(server: Server) -> None:
     assert server.ask("GET", "/v2/health/live")[0] == server.ask("GET", "/v2/health/ready")[0] == 200
     assert json.loads(server.ask("GET", "/v2/models/tiny")[1])["inputs"][0]["shape"] == [-1, HEIGHT, WIDTH, 3]
     assert json.loads(server.ask("GET", "/v2/models/tiny/config")[1])["max_batch_size"] == MAX_BATCH
-    assert server.infer(b"{}", model="another") == (
+    assert server.infer(with_input("UINT8", "[1]"), model="another") == (
         404,
         '{"error":"Request for unknown model: \'another\' is not found"}',
     )
@@ -311,7 +311,7 @@ def test_a_stop_under_load_answers_or_refuses(tmp_path: Path, how: signal.Signal
                     found = client.infer("tiny", [grpc_tensor("images", images)], client_timeout=30)
                     np.testing.assert_allclose(found.as_numpy("f_i"), expected, rtol=1e-5, atol=1e-6)
                 except grpc.InferenceServerException as error:
-                    assert error.status() == "StatusCode.UNAVAILABLE", error
+                    assert "UNAVAILABLE" in error.status() or "CANCELLED" in error.status(), error
                     with lock:
                         counts["refused"] += 1
                     return
@@ -365,7 +365,7 @@ def test_a_taken_port_is_named(server: Server, tmp_path: Path) -> None:
         command += [part for name, number in ports.items() for part in (f"--{name}-port", str(number))]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 2, done.stderr
-        assert f"127.0.0.1:{port}: cannot listen there" in done.stderr
+        assert f"127.0.0.1:{port}: cannot listen there (Address already in use" in done.stderr
         assert f"Give another --{kind}-port" in done.stderr
 
 

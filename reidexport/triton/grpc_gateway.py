@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from reidexport.errors import InputError, ServerError
+from reidexport.errors import ServerError
 from reidexport.triton.traffic import Limits, Traffic
 
 _SERVICE = "/inference.GRPCInferenceService/"
@@ -35,9 +35,6 @@ async def grpc_gateway(
 
     Yields:
         The port.
-
-    Raises:
-        InputError: the address cannot be listened on.
     """
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     options = [
@@ -49,10 +46,7 @@ async def grpc_gateway(
         server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers([_Relay(channel, limits, traffic)])
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        try:
-            bound = server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise InputError(f"{address}: cannot listen there. Give another --grpc-port.") from error
+        bound = server.add_insecure_port(address)
         await server.start()
         try:
             yield bound

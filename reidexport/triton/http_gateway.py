@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 
-from reidexport.errors import InputError, ServerError
+from reidexport.errors import ServerError
 from reidexport.triton.traffic import STOPPING, Limits, Traffic
 
 _NAME = r"[\w.-]+"
@@ -49,9 +49,6 @@ async def http_gateway(
 
     Yields:
         The two ports.
-
-    Raises:
-        InputError: an address cannot be listened on.
     """
     connections = TCPConnector(limit=0)
     timeout = ClientTimeout(total=limits.answer_timeout_s)
@@ -69,22 +66,17 @@ async def http_gateway(
         figures = web.Application()
         figures.router.add_get("/metrics", metrics)
         yield (
-            await stack.enter_async_context(_listening(requests, host, port, "--http-port")),
-            await stack.enter_async_context(_listening(figures, host, metrics_port, "--metrics-port")),
+            await stack.enter_async_context(_listening(requests, host, port)),
+            await stack.enter_async_context(_listening(figures, host, metrics_port)),
         )
 
 
 @asynccontextmanager
-async def _listening(app: web.Application, host: str, port: int, option: str) -> AsyncIterator[int]:
+async def _listening(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LINGER_S)
     await runner.setup()
     try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise InputError(
-                f"{host}:{port}: cannot listen there ({error.strerror}). Give another {option}."
-            ) from error
+        await web.TCPSite(runner, host, port).start()
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
@@ -155,7 +147,7 @@ def _malformed(body: bytes, json_bytes: str | None, max_elements: int) -> str | 
         if not isinstance(shape, list) or not 0 < len(shape) <= _MAX_RANK:
             return f"An input has no shape of 1 to {_MAX_RANK} numbers."
         if not all(type(size) is int and size >= 0 for size in shape) or math.prod(shape) > max_elements:
-            return f"An input has the shape {shape}, expected numbers from 0 up, and no more than {max_elements} values."
+            return f"An input has the shape {shape}, expected numbers from 0 up, no more than {max_elements} values."
     return None
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from reidruntime import Manifest, open_session
 from reidruntime.backends import BackendName, DeviceName
 from reidruntime.session import default_threads
 
-from reidexport.errors import ServerError
+from reidexport.errors import InputError, ServerError
 from reidexport.triton.config import Batching, session_network
 from reidexport.triton.grpc_gateway import grpc_gateway
 from reidexport.triton.http_gateway import http_gateway
@@ -23,6 +24,7 @@ from reidexport.triton.tritonserver import TritonProcess, installed_server, trit
 
 _POLL_S = 0.1
 _START_TIMEOUT_S = 300.0
+_LINGER_S = 0.5  # so that clients which ask again at once are told why they are refused
 _FINISH_TIMEOUT_S = 60.0  # for the requests under way when the server is asked to stop
 
 
@@ -76,6 +78,7 @@ def serve(
         NotInstalledError: Triton, the backend or the device is not there.
         ArtifactError: the artifact cannot be opened.
     """
+    _check_ports(address)
     server, threads = installed_server(), threads or max(default_threads() // instances, 1)
     # Opened here once, as an error in one of Triton's processes is only a line in its log.
     with open_session(
@@ -96,6 +99,19 @@ def serve(
     with TemporaryDirectory(prefix="reidexport-models-") as folder:
         write_models(Path(folder), network, facts, warm_up_images(), None)
         return asyncio.run(_serve(server, Path(folder), name, address, Limits(max_request_bytes), say))
+
+
+def _check_ports(address: Address) -> None:
+    """Before anything is loaded; raises InputError where one cannot be listened on."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    ports = {"http": address.http_port, "grpc": address.grpc_port, "metrics": address.metrics_port}
+    for kind, port in ports.items():
+        try:
+            socket.create_server((address.host, port), family=family).close()
+        except OSError as error:
+            raise InputError(
+                f"{address.host}:{port}: cannot listen there ({error.strerror}). Give another --{kind}-port or --host."
+            ) from error
 
 
 async def _serve(
@@ -122,6 +138,7 @@ async def _serve(
         if stop.count:
             say("stopping: answering what was accepted")
             await _finish(traffic, triton, stop)
+            await asyncio.sleep(_LINGER_S)
         else:
             raise ServerError(
                 f"Triton ended by itself (status {triton.process.returncode}); see its messages."

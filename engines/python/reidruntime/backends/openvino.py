@@ -28,11 +28,16 @@ class OpenVinoBackend:
             import openvino
         except ImportError as error:
             raise NotInstalledError('openvino is not installed: pip install "reidexport[cpu]"') from error
-        options = {
+        from reidruntime.session import default_threads  # which imports this package
+
+        options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
+        if threads < default_threads():
+            # Pinned, as they are by default, the threads of all such sessions would share the first CPUs.
+            options["ENABLE_CPU_PINNING"] = False
         try:
             compiled = openvino.Core().compile_model(str(network.path), "CPU", options)
         except RuntimeError as error:
