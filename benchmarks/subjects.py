@@ -11,7 +11,7 @@ import torch
 from reidruntime import Session, open_session
 from reidruntime.backends import BackendName
 from reidruntime.manifest import Precision
-from reidruntime.preprocess import image_pixels, normalize
+from reidruntime.preprocess import image_pixels, network_input, normalize
 from reidruntime.resize import Image8
 from torch import nn
 
@@ -69,10 +69,7 @@ class Subject:
 
     def own_input(self, pixels: Image8) -> npt.NDArray[Any]:
         """The same pixels in the form of the file's own input, for runtimes that know nothing of a manifest."""
-        preprocess = self.session.manifest.preprocess
-        if not preprocess.in_graph:
-            return normalize(pixels, preprocess).astype(self.session.manifest.input.dtype, copy=False)
-        return pixels if preprocess.layout == "NHWC" else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        return network_input(pixels, self.session.manifest)
 
     def bare_peers(self) -> dict[str, Embed]:
         """The vendors' own calls on the same file, by name; none for plans. They take ``own_input``."""

@@ -12,6 +12,7 @@ ReidExportError
 ├── ClusterError          3   a Ray cluster that is not there, or fails
 ├── ParityError           1   the exported file does not answer as its source does
 ├── PrecisionError        1   an engine does not compute in the precision that was asked for
+├── ServerError           1   the Triton server does not start, ends, or is stopping
 ├── TrainingError         1   a loss or a gradient is not finite
 └── StoppedError        130   a run was asked to stop, and saved itself
 """
@@ -39,6 +40,7 @@ __all__ = [
     "ParityError",
     "PrecisionError",
     "ReidExportError",
+    "ServerError",
     "StoppedError",
     "TrainingError",
 ]
@@ -74,6 +76,12 @@ class ParityError(ReidExportError):
 
 class PrecisionError(ReidExportError):
     """A network or an engine does not compute in the precision that was asked for."""
+
+    exit_status = 1
+
+
+class ServerError(ReidExportError):
+    """The Triton server does not start, ends by itself, or is stopping."""
 
     exit_status = 1
 

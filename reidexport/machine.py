@@ -27,6 +27,8 @@ _PACKAGES = (
     "tensorrt",
     "faiss-cpu",
     "usearch",
+    "nvidia-pytriton",
+    "tritonclient",
     "pytest-benchmark",
 )
 

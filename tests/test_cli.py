@@ -120,7 +120,12 @@ def test_inspect_prints_text_and_json(run: Run, exported: Exported) -> None:
 
 @pytest.mark.parametrize(
     ("package", "arguments", "extra"),
-    [("typer", [], "cli"), ("jinja2", ["report", "x.json", "-o", "x.html"], "report")],
+    [
+        ("typer", [], "cli"),
+        ("jinja2", ["report", "x.json", "-o", "x.html"], "report"),
+        ("tritonclient", ["bundle", "triton", "x.onnx", "-o", "models"], "triton"),
+        ("pytriton", ["serve", "x.onnx"], "serve,cpu"),
+    ],
 )
 def test_a_missing_package_exits_3_and_names_the_extra(
     package: str, arguments: list[str], extra: str

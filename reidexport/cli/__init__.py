@@ -17,6 +17,9 @@ _EXTRAS = {
     "ray": "ray",
     "fsspec": "ray",
     "yaml": "cli",
+    "tritonclient": "triton",
+    "aiohttp": "serve,cpu",
+    "grpc": "serve,cpu",
 }
 
 

@@ -16,6 +16,7 @@ from reidexport.cli.onnx import onnx
 from reidexport.cli.parity import parity
 from reidexport.cli.report import report
 from reidexport.cli.search import search
+from reidexport.cli.serve import serve
 from reidexport.cli.store import store
 from reidexport.cli.trt import trt
 from reidexport.cli.verify import verify
@@ -37,6 +38,7 @@ for command, name in (
     (store, "store"),
     (search, "search"),
     (forget, "forget"),
+    (serve, "serve"),
     (bench, "bench"),
     (report, "report"),
     (inspect, "inspect"),

@@ -66,6 +66,20 @@ def write_foreign(
     return path
 
 
+def write_normalised(path: Path) -> tuple[Path, Manifest]:
+    """A float32 NCHW network with a manifest: what feeds it normalises."""
+    preprocess = small_manifest().preprocess.model_copy(
+        update={"in_graph": False, "layout": "NCHW", "mean": (0.4, 0.5, 0.6), "std": (0.1, 0.2, 0.3)}
+    )
+    spec = TensorSpec(name="planes", dtype="float32", shape=(None, 3, HEIGHT, WIDTH))
+    manifest = small_manifest(preprocess=preprocess, input=spec)
+    write_foreign(path)
+    model = onnx.load(path)
+    model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
+    onnx.save(model, path)
+    return path, manifest
+
+
 def _model(
     nodes: list[onnx.NodeProto],
     image: onnx.ValueInfoProto,

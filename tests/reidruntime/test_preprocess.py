@@ -10,7 +10,7 @@ from PIL import Image
 from reidruntime import preprocess as module
 from reidruntime.errors import ImageError
 from reidruntime.manifest import Preprocess
-from reidruntime.preprocess import decode_image, image_pixels, normalize
+from reidruntime.preprocess import decode_bytes, decode_image, image_pixels, normalize
 from reidruntime.resize import Image8
 
 
@@ -101,6 +101,18 @@ def test_bad_files_are_named(tmp_path: Path, content: bytes, words: str) -> None
     path.write_bytes(content)
     with pytest.raises(ImageError, match=f"bad.jpg: .*{words}"):
         decode_image(path)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_larger_images_than_asked_for_are_refused(form: str) -> None:
+    """The size is read from the file's head; one of as many pixels as allowed is decoded."""
+    stream = io.BytesIO()
+    scene(61, 43).save(stream, form)
+    with pytest.raises(
+        ImageError, match=r"upload: 43x61 is too large an image, at most 2622 pixels are taken\."
+    ):
+        decode_bytes(stream.getvalue(), "upload", max_pixels=61 * 43 - 1)
+    assert decode_bytes(stream.getvalue(), "upload", max_pixels=61 * 43).shape == (61, 43, 3)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from reidruntime.errors import ImageError
-from reidruntime.manifest import Preprocess
+from reidruntime.manifest import Manifest, Preprocess
 from reidruntime.resize import Image8, resize
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
@@ -66,12 +66,37 @@ def decode_image(path: Path) -> Image8:
     return decode_bytes(data, str(path))
 
 
-def decode_bytes(data: bytes, name: str) -> Image8:
-    """Decode the content of an image file; ``name`` is what to call it in an error message. As above otherwise."""
+def decode_bytes(data: bytes, name: str, *, max_pixels: int | None = None) -> Image8:
+    """Decode the content of an image file, as :func:`decode_image` does.
+
+    Args:
+        data: the file's bytes.
+        name: what to call it in an error message.
+        max_pixels: refuse larger images before they are decoded; default: Pillow's limit.
+
+    Raises:
+        ImageError: it is empty, cut, not an image, or too large.
+    """
     if not data:
         raise ImageError(f"{name}: the file is empty.")
-    pixels = _fast_jpeg(data)
-    return _pillow(data, name) if pixels is None else pixels
+    pixels = _fast_jpeg(data, max_pixels or _MAX_FAST_PIXELS)
+    return _pillow(data, name, max_pixels) if pixels is None else pixels
+
+
+def network_input(batch: Image8, manifest: Manifest) -> NDArray[Any]:
+    """Pixels in the form of an artifact's own input.
+
+    Args:
+        batch: uint8, shape (N, height_px, width_px, 3), in the manifest's channel order.
+        manifest: of the artifact.
+
+    Returns:
+        The manifest's input dtype and layout: raw where the graph normalises, else normalised; C-contiguous.
+    """
+    if not manifest.preprocess.in_graph:
+        return normalize(batch, manifest.preprocess).astype(manifest.input.dtype, copy=False)
+    ordered = batch if manifest.preprocess.layout == "NHWC" else batch.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(ordered)
 
 
 def normalize(batch: Image8, preprocess: Preprocess) -> NDArray[np.float32]:
@@ -133,14 +158,14 @@ def _simplejpeg() -> ModuleType | None:
     return module
 
 
-def _fast_jpeg(data: bytes) -> Image8 | None:
+def _fast_jpeg(data: bytes, max_pixels: int) -> Image8 | None:
     """Pixels of an ordinary colour JPEG; None for everything else, which Pillow then accepts or refuses."""
     decoder = _simplejpeg()
     if decoder is None or not data.startswith(_JPEG_MAGIC):
         return None
     try:
         height, width, colorspace, _ = decoder.decode_jpeg_header(data)
-        if colorspace != "YCbCr" or height * width > _MAX_FAST_PIXELS:
+        if colorspace != "YCbCr" or height * width > min(max_pixels, _MAX_FAST_PIXELS):
             return None
         pixels: Image8 = decoder.decode_jpeg(data, "RGB")
     except ValueError:
@@ -148,9 +173,14 @@ def _fast_jpeg(data: bytes) -> Image8 | None:
     return pixels
 
 
-def _pillow(data: bytes, name: str) -> Image8:
+def _pillow(data: bytes, name: str, max_pixels: int | None) -> Image8:
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if max_pixels and image.width * image.height > max_pixels:
+                size = f"{image.width}x{image.height}"
+                raise ImageError(
+                    f"{name}: {size} is too large an image, at most {max_pixels} pixels are taken."
+                )
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: not an image that Pillow can read.") from error

@@ -28,7 +28,7 @@ from reidruntime.device_memory import MemoryName
 from reidruntime.errors import ArtifactError, ImageError, InputError
 from reidruntime.manifest import METADATA_KEY, Manifest, engine_manifest_path, manifest_from_json
 from reidruntime.onnx_metadata import OnnxFile, read_onnx
-from reidruntime.preprocess import EncodedImage, describe_preprocessing, image_pixels, normalize
+from reidruntime.preprocess import EncodedImage, describe_preprocessing, image_pixels, network_input
 from reidruntime.resize import Image8
 
 Image = Image8 | str | Path | EncodedImage
@@ -336,15 +336,8 @@ class Session:
             raise InputError("The session is closed. Open it again with open_session().")
         missing = max(self.manifest.batch_profile.minimum - len(batch), 0)
         padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-        answer = submit(self._network, self._tensor(padded))
+        answer = submit(self._network, network_input(padded, self.manifest))
         return lambda: answer().reshape(len(padded), -1)[: len(batch)].astype(np.float32, copy=False)
-
-    def _tensor(self, batch: Image8) -> NDArray[Any]:
-        preprocess = self.manifest.preprocess
-        if not preprocess.in_graph:
-            return normalize(batch, preprocess).astype(self.manifest.input.dtype, copy=False)
-        ordered = batch if preprocess.layout == "NHWC" else batch.transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(ordered)
 
     def _no_features(self) -> Features:
         return np.empty((0, self.manifest.architecture.feature_dim), np.float32)

@@ -28,16 +28,21 @@ class OpenVinoBackend:
             import openvino
         except ImportError as error:
             raise NotInstalledError('openvino is not installed: pip install "reidexport[cpu]"') from error
+        from reidruntime.session import default_threads  # which imports this package
+
         core = openvino.Core()
         if in_bf16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise NotInstalledError(
                 "This CPU has no bfloat16 (AVX-512 BF16 or AMX). Take backend openvino, which computes in float32."
             )
-        options = {
+        options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if in_bf16 else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
+        if threads < default_threads():
+            # Pinned, as they are by default, the threads of all such sessions would share the first CPUs.
+            options["ENABLE_CPU_PINNING"] = False
         try:
             compiled = core.compile_model(str(network.path), "CPU", options)
         except RuntimeError as error:

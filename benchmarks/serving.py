@@ -1,0 +1,249 @@
+"""What does a server in front of a session cost, when many clients ask at once?
+
+    python -m benchmarks.serving ARTIFACT [--clients 16] [--batch 8] [--seconds 60] [--json FILE]
+
+Starts ``reidexport serve``, and lets clients that each send one batch after the other, over gRPC, take turns with the
+session itself in this process (A B C, A B C, …). Every answer is compared with the session's own of the same pixels.
+Needs ``pip install "reidexport[serve,cpu]"``.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from reidruntime import Session, open_session
+from reidruntime.preprocess import image_pixels
+from reidruntime.resize import Image8
+from tritonclient import grpc
+
+from benchmarks.other_processes import cpu_use, disturbance, others_share
+from benchmarks.turns import rounded, spread
+from reidexport.files import replaced_when_whole
+from reidexport.machine import machine_info, package_versions
+from reidexport.synthetic import draw_people
+
+NUM_TURNS = 3
+NUM_REQUESTS = 32  # different ones, which the clients send again and again
+_MODEL = "measured"
+_DIRECT_SHARE = 0.25  # of the clients' time, for each of the session's own two sides
+
+Features = NDArray[np.float32]
+
+
+@dataclass
+class Answers:
+    """What one side got in all its turns; times in seconds."""
+
+    num_images: int = 0
+    latencies: list[float] = field(default_factory=list)
+    images_per_s: list[float] = field(default_factory=list)
+    num_sent: int = 0
+    num_bit_equal: int = 0
+    max_difference: float = 0.0
+    max_relative_l2: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+    def compare(self, found: Features, expected: Features) -> None:
+        """Count an answer, and how far it is from the one expected."""
+        self.num_bit_equal += int(np.array_equal(found, expected))
+        lost = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+        self.max_difference = max(self.max_difference, float(np.abs(found - expected).max()))
+        self.max_relative_l2 = max(self.max_relative_l2, float(lost.max()))
+
+    def speed(self) -> dict[str, Any]:
+        """As it is reported."""
+        p50, p99 = np.percentile(self.latencies, (50, 99)) * 1000
+        return {
+            "num_answered": len(self.latencies),
+            "p50_ms": rounded(p50),
+            "p99_ms": rounded(p99),
+            "images_per_s": spread(self.images_per_s),
+        }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=8, help="images in a request")
+    parser.add_argument("--max-batch", type=int, default=32, help="images that the server runs together")
+    parser.add_argument("--instances", type=int, default=1, help="batches that the server runs at a time")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for the clients, in all turns together")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    report = measure(
+        options.artifact,
+        options.clients,
+        options.batch,
+        options.max_batch,
+        options.instances,
+        options.seconds / NUM_TURNS,
+    )
+    print(
+        json.dumps({key: report[key] for key in ("direct", "served", "share_of_direct", "answers")}, indent=2)
+    )
+    if options.json:
+        with replaced_when_whole(options.json) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def measure(
+    artifact: Path, num_clients: int, batch_size: int, max_batch: int, instances: int, seconds: float
+) -> dict[str, Any]:
+    """Let the session and the clients take turns of ``seconds``.
+
+    Raises:
+        RuntimeError: the server does not start.
+    """
+    machine = machine_info()
+    with open_session(artifact) as session, _serving(artifact, max_batch, instances) as port:
+        requests = _requests(session, batch_size)
+        expected = [session.run(pixels) for pixels in requests]
+        largest = np.concatenate(requests)[:max_batch]
+        direct, together, served = Answers(), Answers(), Answers()
+        with _clients(port, num_clients) as clients:
+            _clients_turn(clients, requests, expected, Answers(), session, 2.0)  # warms up
+            before = cpu_use()
+            for _ in range(NUM_TURNS):
+                _direct_turn(session, requests, direct, seconds * _DIRECT_SHARE)
+                _direct_turn(session, [largest], together, seconds * _DIRECT_SHARE)
+                _clients_turn(clients, requests, expected, served, session, seconds)
+            share = others_share(before, cpu_use())
+        ratios = [a / b for a, b in zip(served.images_per_s, direct.images_per_s, strict=True)]
+        ratios_together = [a / b for a, b in zip(served.images_per_s, together.images_per_s, strict=True)]
+        return {
+            "kind": "serving",
+            "artifact": artifact.name,
+            "manifest_sha256": session.manifest.sha256,
+            "runtime": session.description,
+            "timed": "pixels in memory to features in memory, by gRPC on the same machine, and by Session.run",
+            "num_clients": num_clients,
+            "batch_size": batch_size,
+            "max_batch": max_batch,
+            "instances": instances,
+            "seconds": seconds * NUM_TURNS,
+            "direct": {"batch_size": batch_size, **direct.speed()},
+            "direct_at_max_batch": {"batch_size": max_batch, **together.speed()},
+            "served": served.speed(),
+            "share_of_direct": spread(ratios),
+            "share_of_direct_at_max_batch": spread(ratios_together),
+            "answers": {
+                "num_requests": served.num_sent,
+                "num_answered": len(served.latencies),
+                "failures": served.failures,
+                "num_bit_equal": served.num_bit_equal,
+                "max_difference": served.max_difference,
+                "max_relative_l2": served.max_relative_l2,
+            },
+            "disturbed": disturbance(share, machine),
+            "others_cpu_share": share,
+            "machine": machine,
+            "versions": package_versions(),
+        }
+
+
+@contextmanager
+def _serving(artifact: Path, max_batch: int, instances: int) -> Iterator[int]:
+    """``reidexport serve`` on free ports; gives that of gRPC."""
+    command = [sys.executable, "-c", "from reidexport.cli import main; main()", "serve", str(artifact)]
+    ports = [part for kind in ("http", "grpc", "metrics") for part in (f"--{kind}-port", "0")]
+    choices = ["--name", _MODEL, "--max-batch", str(max_batch), "--instances", str(instances)]
+    process = subprocess.Popen([*command, *ports, *choices], stderr=subprocess.PIPE, text=True)  # noqa: S603
+    try:
+        assert process.stderr is not None  # noqa: S101 - for the type checker
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if found := re.search(r"gRPC \S+:(\d+)", line):
+                yield int(found.group(1))
+                return
+        raise RuntimeError("reidexport serve did not start:\n" + "".join(said))
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+@contextmanager
+def _clients(port: int, count: int) -> Iterator[list[Any]]:
+    """Clients with a connection each."""
+    clients = [
+        grpc.InferenceServerClient(f"127.0.0.1:{port}", channel_args=[("grpc.use_local_subchannel_pool", 1)])
+        for _ in range(count)
+    ]
+    yield clients
+    for client in clients:
+        client.close()
+
+
+def _requests(session: Session, batch_size: int) -> list[Image8]:
+    people = [image_pixels(person, "drawn", session.manifest.preprocess) for person in draw_people(64)]
+    chosen = np.random.default_rng(0).integers(0, len(people), (NUM_REQUESTS, batch_size))
+    return [np.stack([people[number] for number in row]) for row in chosen]
+
+
+def _direct_turn(session: Session, requests: Sequence[Image8], answers: Answers, seconds: float) -> None:
+    began, images = time.perf_counter(), 0
+    while (start := time.perf_counter()) - began < seconds:
+        images += len(session.run(requests[len(answers.latencies) % len(requests)]))
+        answers.latencies.append(time.perf_counter() - start)
+    answers.images_per_s.append(images / (time.perf_counter() - began))
+
+
+def _clients_turn(
+    clients: Sequence[Any],
+    requests: Sequence[Image8],
+    expected: Sequence[Features],
+    answers: Answers,
+    session: Session,
+    seconds: float,
+) -> None:
+    """All clients at once; a request that is sent before the time is over is waited for."""
+    output = session.manifest.output.name
+    began = time.perf_counter()
+
+    def ask(first: int) -> Answers:
+        own, number = Answers(), first
+        while (start := time.perf_counter()) - began < seconds:
+            number = (number + 1) % len(requests)
+            own.num_sent += 1
+            tensor = grpc.InferInput("images", requests[number].shape, "UINT8")
+            tensor.set_data_from_numpy(requests[number])
+            try:
+                found = clients[first].infer(_MODEL, [tensor], client_timeout=60).as_numpy(output)
+            except grpc.InferenceServerException as error:
+                own.failures.append(str(error))
+                continue
+            own.latencies.append(time.perf_counter() - start)
+            own.num_images += len(found)
+            own.compare(found, expected[number])
+        return own
+
+    with ThreadPoolExecutor(len(clients)) as threads:
+        parts = list(threads.map(ask, range(len(clients))))
+    elapsed = time.perf_counter() - began
+    answers.images_per_s.append(sum(part.num_images for part in parts) / elapsed)
+    for part in parts:
+        answers.num_sent += part.num_sent
+        answers.num_bit_equal += part.num_bit_equal
+        answers.latencies += part.latencies
+        answers.failures += part.failures
+        answers.max_difference = max(answers.max_difference, part.max_difference)
+        answers.max_relative_l2 = max(answers.max_relative_l2, part.max_relative_l2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Triton: pixels in, embeddings out, by a session of this package."""
+
+from typing import Any, cast
+
+import numpy as np
+import triton_python_backend_utils as pb_utils  # Triton's, in its Python processes only
+
+from reidruntime.backends import BackendName, DeviceName
+from reidruntime.errors import ReidExportError
+from reidruntime.session import open_session
+from reidruntime.triton import config_of, manifest_of, parameters_of
+
+
+class TritonPythonModel:
+    """Requests of uint8 images, shape (N, height, width, 3), answered together in one run of the network."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the artifact that the parameters name, with the manifest, backend, device and threads they state."""
+        config = config_of(args)
+        parameters = parameters_of(config)
+        backend, device = parameters["backend"], parameters["device"]
+        self._session = open_session(
+            parameters["artifact"],
+            backend=cast(BackendName, backend),
+            device=cast(DeviceName, device),
+            threads=int(parameters["threads"]),
+            manifest=manifest_of(config),
+        )
+        self._input_name = config["input"][0]["name"]
+        self._output_name = config["output"][0]["name"]
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer all requests of a batch; where the network fails on it, all of them are told."""
+        batches = [pb_utils.get_input_tensor_by_name(r, self._input_name).as_numpy() for r in requests]
+        try:
+            features = self._session.run(np.concatenate(batches))
+        except ReidExportError as error:
+            failure = pb_utils.TritonError(str(error))
+            return [pb_utils.InferenceResponse(error=failure) for _ in requests]
+        rows = np.split(features, np.cumsum([len(batch) for batch in batches])[:-1])
+        return [pb_utils.InferenceResponse([pb_utils.Tensor(self._output_name, own)]) for own in rows]
+
+    def finalize(self) -> None:
+        """Close the session."""
+        self._session.close()

@@ -1,0 +1,52 @@
+"""``reidexport bundle triton``: a model repository for Triton Inference Server."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from reidexport.image_paths import find_images
+
+
+def triton(
+    artifacts: Annotated[
+        list[Path], typer.Argument(metavar="ARTIFACT...", help="ONNX files and TensorRT plans.")
+    ],
+    repository: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    device: Annotated[
+        Literal["cpu", "gpu"], typer.Option(help="What runs ONNX files; plans run on GPUs.")
+    ] = "cpu",
+    instances: Annotated[int, typer.Option(min=1, help="Copies of a network, on every GPU.")] = 1,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Images per run; the artifact's maximum or 32 if left out.", show_default=False
+        ),
+    ] = None,
+    max_queue_delay_us: Annotated[
+        int, typer.Option(min=0, help="How long a batch that is not full waits for more.")
+    ] = 500,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Images to warm up with; people are drawn if left out."),
+    ] = None,
+) -> None:
+    """Write a model repository: for each artifact the network, a decoder of image files, and both together.
+
+    NAME_onnx or NAME_tensorrt takes the artifact's own input, NAME_…_jpeg the bytes of image files. The decoder runs in
+    Triton's Python backend and needs this package there, without extras. Existing files are never written over.
+    """
+    from reidexport.triton.bundle import write_repository
+    from reidexport.triton.config import Batching
+
+    written = write_repository(
+        artifacts,
+        repository,
+        device=device,
+        instances=instances,
+        batching=Batching(max_batch, max_queue_delay_us),
+        image_paths=find_images(images or []),
+    )
+    for network, ensemble in written.items():
+        typer.echo(f"{repository / network}, {repository / ensemble}")
+    typer.echo(f"tritonserver --model-repository={repository.resolve()}", err=True)

@@ -1,0 +1,101 @@
+"""A model repository for a Triton server elsewhere, from ONNX files and TensorRT plans."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reidruntime import Manifest, manifest_from_onnx
+from reidruntime.checks import check_manifest
+from reidruntime.manifest import engine_manifest_path, file_sha256, manifest_from_json
+from reidruntime.onnx_metadata import read_onnx
+
+from reidexport.errors import ArtifactError, InputError
+from reidexport.opening import kind_of
+from reidexport.triton.config import Batching, Place, file_network, model_name
+from reidexport.triton.repository import new_folder, warm_up_images, write_models
+
+
+def write_repository(
+    artifacts: Sequence[Path],
+    repository: Path,
+    *,
+    device: Place = "cpu",
+    instances: int = 1,
+    batching: Batching | None = None,
+    image_paths: Sequence[str] = (),
+) -> dict[str, str]:
+    """Write the models of every artifact; the folder appears whole or not at all.
+
+    Args:
+        artifacts: ONNX files with a manifest, and TensorRT plans with theirs beside them.
+        repository: the folder to write, which is not there yet or empty.
+        device: what runs ONNX files. Plans run on GPUs.
+        instances: how many copies of a network answer at a time, on every GPU or on the CPU.
+        batching: how Triton gathers requests.
+        image_paths: images to warm up with; none: people are drawn.
+
+    Returns:
+        For each network the name of the ensemble that takes image files to it.
+
+    Raises:
+        ArtifactError: an artifact cannot be read, has no manifest, or is of a kind that Triton does not load.
+        InputError: two artifacts have one name, an artifact does not take such batches, or the folder is there.
+        ImageError: an image to warm up with cannot be read.
+    """
+    images = warm_up_images(image_paths)
+    written: dict[str, str] = {}
+    with new_folder(repository) as folder:
+        for artifact in artifacts:
+            manifest = _manifest(artifact)
+            name = f"{model_name(artifact)}_{'tensorrt' if manifest.engine else 'onnx'}"
+            if name in written:
+                raise InputError(f"{artifact}: there is another artifact named {name}. Rename one of them.")
+            network = file_network(
+                name,
+                manifest,
+                batching or Batching(),
+                place="gpu" if manifest.engine else device,
+                instances=instances,
+            )
+            written[name] = write_models(folder, network, manifest, images, artifact)
+    return written
+
+
+def _manifest(artifact: Path) -> Manifest:
+    kind = kind_of(artifact)
+    if kind == "checkpoint":
+        raise ArtifactError(
+            f"{artifact}: Triton runs artifacts, this is a checkpoint. Export it: reidexport onnx"
+        )
+    return _plan_manifest(artifact) if kind == "engine" else _onnx_manifest(artifact)
+
+
+def _onnx_manifest(artifact: Path) -> Manifest:
+    manifest = manifest_from_onnx(artifact)
+    if manifest is None:
+        raise ArtifactError(f"{artifact}: the file carries no manifest. Export it with reidexport onnx.")
+    check_manifest(manifest, read_onnx(artifact), artifact)
+    if manifest.quantization and manifest.quantization.target == "tensorrt":
+        raise ArtifactError(
+            f"{artifact}: INT8 in TensorRT's form. Bundle the plan that reidexport trt builds from it, or export with "
+            "--target cpu."
+        )
+    return manifest
+
+
+def _plan_manifest(artifact: Path) -> Manifest:
+    beside = engine_manifest_path(artifact)
+    if not beside.is_file():
+        raise ArtifactError(f"{artifact}: its manifest {beside.name} is not beside it. Copy both files.")
+    manifest = manifest_from_json(beside.read_text(), str(beside))
+    engine = manifest.engine
+    if engine is None:
+        raise ArtifactError(f"{beside}: not the manifest of an engine. Build it with reidexport trt.")
+    if engine.flavor != "tensorrt" or engine.weights_stripped:
+        form = "without weights" if engine.weights_stripped else "for TensorRT for RTX"
+        raise ArtifactError(
+            f"{artifact}: a plan {form}, which Triton does not load. Build it again without --flavor rtx and "
+            "--strip-weights."
+        )
+    if file_sha256(artifact) != engine.plan_sha256:
+        raise ArtifactError(f"{artifact}: not the plan that {beside.name} describes. Copy both files again.")
+    return manifest

@@ -1,0 +1,203 @@
+"""The configurations of Triton's models, from manifests; messages of Triton's own protobuf schema."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from reidruntime import Manifest
+from reidruntime.backends import BackendName, DeviceName
+from reidruntime.manifest import METADATA_KEY, TensorSpec
+from tritonclient.grpc import model_config_pb2 as schema
+
+from reidexport.errors import InputError
+
+DEFAULT_MAX_BATCH = 32
+JPEG_INPUT = "jpeg"
+_MAX_WAITING = 256  # requests; more are refused at once, which tells a client to slow down
+_TYPES = {"uint8": schema.TYPE_UINT8, "float32": schema.TYPE_FP32, "float16": schema.TYPE_FP16}
+
+ModelConfig = Any  # schema.ModelConfig, which has no types
+Place = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How requests are gathered: ``max_batch`` images at most (None: what the artifact answers, or 32).
+
+    A batch that is not full waits ``max_queue_delay_us`` for more.
+    """
+
+    max_batch: int | None = None
+    max_queue_delay_us: int = 500
+
+
+def model_name(artifact: Path) -> str:
+    """A name for a file's model: what of the file's name may stand in a URL."""
+    return re.sub(r"[^\w.-]", "_", artifact.stem, flags=re.ASCII)
+
+
+def file_network(
+    name: str, manifest: Manifest, batching: Batching, *, place: Place, instances: int
+) -> ModelConfig:
+    """A network that Triton's own backend loads: ``1/model.onnx`` or ``1/model.plan``, with its own input.
+
+    A static batch is served as it is: Triton cannot fill it up from several requests.
+
+    Raises:
+        InputError: the artifact does not take batches from 1 up, or not as many as asked for.
+    """
+    profile = manifest.batch_profile
+    if profile.minimum > 1 and profile.static is None:
+        raise InputError(
+            f"{name}: it takes {profile.minimum} to {profile.maximum} images, and Triton forms batches from 1 up. "
+            "Build it with --batch-profile 1:…"
+        )
+    static = profile.static is not None
+    config = schema.ModelConfig(
+        name=name,
+        backend="tensorrt" if manifest.engine else "onnxruntime",
+        max_batch_size=0 if static else _max_batch(name, manifest, batching),
+        input=[_input(manifest.input, static)],
+        output=[_output(manifest.output, static)],
+        instance_group=[_instances(place, instances)],
+        parameters=_parameters({METADATA_KEY: manifest.to_json()}),
+    )
+    if not static:
+        config.dynamic_batching.CopyFrom(_dynamic_batching(manifest, config.max_batch_size, batching))
+    if place == "gpu" and not manifest.engine and manifest.precision == "fp32":
+        # Left alone, CUDA computes the convolutions of an fp32 file in TF32, with 10 bits of mantissa.
+        config.optimization.execution_accelerators.gpu_execution_accelerator.add(
+            name="cuda", parameters={"use_tf32": "0"}
+        )
+    return config
+
+
+def session_network(
+    name: str,
+    manifest: Manifest,
+    batching: Batching,
+    *,
+    artifact: Path,
+    backend: BackendName,
+    device: DeviceName,
+    threads: int,
+    instances: int,
+) -> ModelConfig:
+    """A network that this project's runtime answers for, in Triton's Python backend: any artifact, any batch.
+
+    Its input is ``images``: uint8 pixels, (N, height, width, 3).
+
+    Raises:
+        InputError: the artifact does not answer as many images as asked for.
+    """
+    pixels = (manifest.preprocess.height_px, manifest.preprocess.width_px, 3)
+    max_batch = _max_batch(name, manifest, batching)
+    return schema.ModelConfig(
+        name=name,
+        backend="python",
+        max_batch_size=max_batch,
+        input=[schema.ModelInput(name="images", data_type=schema.TYPE_UINT8, dims=pixels)],
+        output=[_output(manifest.output, static=False)],
+        instance_group=[_instances("cpu", instances)],  # processes; their sessions choose the device
+        dynamic_batching=_dynamic_batching(manifest, max_batch, batching),
+        parameters=_parameters({
+            METADATA_KEY: manifest.to_json(),
+            "artifact": str(artifact.resolve()),
+            "backend": backend,
+            "device": device,
+            "threads": str(threads),
+        }),
+    )  # fmt: skip
+
+
+def decoder(name: str, manifest: Manifest, network: ModelConfig) -> ModelConfig:
+    """What makes the input of ``network`` from the bytes of image files, in Triton's Python backend."""
+    fed = network.input[0]
+    raw_pixels = network.backend == "python"
+    config = schema.ModelConfig(
+        name=name,
+        backend="python",
+        max_batch_size=network.max_batch_size,
+        input=[_jpeg_input(network)],
+        output=[schema.ModelOutput(name=fed.name, data_type=fed.data_type, dims=fed.dims)],
+        instance_group=[_instances("cpu", 1)],
+        parameters=_parameters({
+            METADATA_KEY: manifest.to_json(), "output": "pixels" if raw_pixels else "input"
+        }),
+    )  # fmt: skip
+    if network.max_batch_size:
+        # Those that wait are decoded together, in threads; nobody waits for more of them.
+        config.dynamic_batching.default_queue_policy.max_queue_size = _MAX_WAITING
+    return config
+
+
+def jpeg_ensemble(name: str, decoding: ModelConfig, network: ModelConfig) -> ModelConfig:
+    """Bytes of image files in, embeddings out: ``decoding``, then ``network``."""
+    config = schema.ModelConfig(
+        name=name,
+        platform="ensemble",
+        max_batch_size=network.max_batch_size,
+        input=[_jpeg_input(network)],
+        output=list(network.output),
+    )
+    fed, answer = network.input[0].name, network.output[0].name
+    config.ensemble_scheduling.step.add(
+        model_name=decoding.name, model_version=-1, input_map={JPEG_INPUT: JPEG_INPUT}, output_map={fed: fed}
+    )
+    config.ensemble_scheduling.step.add(
+        model_name=network.name, model_version=-1, input_map={fed: fed}, output_map={answer: answer}
+    )
+    return config
+
+
+def batch_sizes(config: ModelConfig) -> Sequence[int]:
+    """The batches that a model is likely to get: one, those that it prefers, and the largest."""
+    preferred = config.dynamic_batching.preferred_batch_size
+    return sorted({1, *preferred, max(config.max_batch_size, 1)})
+
+
+def _max_batch(name: str, manifest: Manifest, batching: Batching) -> int:
+    limit = manifest.batch_profile.maximum
+    if batching.max_batch and limit and batching.max_batch > limit:
+        raise InputError(
+            f"{name}: batches of {batching.max_batch} are asked for, it answers at most {limit}."
+        )
+    return batching.max_batch or limit or DEFAULT_MAX_BATCH
+
+
+def _dynamic_batching(manifest: Manifest, max_batch: int, batching: Batching) -> Any:
+    optimum = manifest.batch_profile.optimum
+    return schema.ModelDynamicBatching(
+        preferred_batch_size=sorted({min(optimum, max_batch), max_batch}) if optimum else [],
+        max_queue_delay_microseconds=batching.max_queue_delay_us,
+        default_queue_policy=schema.ModelQueuePolicy(max_queue_size=_MAX_WAITING),
+    )
+
+
+def _input(spec: TensorSpec, static: bool) -> Any:
+    return schema.ModelInput(name=spec.name, data_type=_TYPES[spec.dtype], dims=_dims(spec, static))
+
+
+def _output(spec: TensorSpec, static: bool) -> Any:
+    return schema.ModelOutput(name=spec.name, data_type=_TYPES[spec.dtype], dims=_dims(spec, static))
+
+
+def _dims(spec: TensorSpec, static: bool) -> tuple[int | None, ...]:
+    """Triton adds the batch to the dimensions of a model that has a ``max_batch_size``."""
+    return spec.shape if static else spec.shape[1:]
+
+
+def _jpeg_input(network: ModelConfig) -> Any:
+    dims = [1] if network.max_batch_size else network.input[0].dims[:1]
+    return schema.ModelInput(name=JPEG_INPUT, data_type=schema.TYPE_STRING, dims=dims)
+
+
+def _instances(place: Place, count: int) -> Any:
+    kinds = {"cpu": schema.ModelInstanceGroup.KIND_CPU, "gpu": schema.ModelInstanceGroup.KIND_GPU}
+    return schema.ModelInstanceGroup(kind=kinds[place], count=count)
+
+
+def _parameters(values: dict[str, str]) -> dict[str, Any]:
+    return {key: schema.ModelParameter(string_value=value) for key, value in values.items()}

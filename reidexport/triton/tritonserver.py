@@ -1,0 +1,169 @@
+"""The real Triton server that nvidia-pytriton carries, run as a process of its own on local ports."""
+
+import ctypes
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from reidruntime.tensorrt_library import first_gpu
+
+from reidexport.errors import NotInstalledError
+
+INSTALL = 'pip install "reidexport[serve,cpu]"'
+_LOCAL = "127.0.0.1"
+_EXIT_TIMEOUT_S = 30  # Triton's own, for what it is working on
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Triton and its Python processes exchange tensors
+_DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+
+
+@dataclass(frozen=True)
+class TritonProcess:
+    """A started server and its ports on this machine."""
+
+    process: subprocess.Popen[bytes]
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+
+
+@contextmanager
+def tritonserver(server: Path, repository: Path) -> Iterator[TritonProcess]:
+    """Start Triton on a model repository; at the end it finishes what it works on, and is stopped.
+
+    It listens on free ports of 127.0.0.1, writes warnings and errors to standard error, and does not outlive this
+    process. It gets no Ctrl-C of the terminal: that is for the caller to act upon.
+
+    Args:
+        server: from :func:`installed_server`.
+        repository: the folder of models.
+
+    Yields:
+        The process, which may not be ready yet.
+
+    Raises:
+        NotInstalledError: this Python's shared library is not there.
+    """
+    http_port, grpc_port, metrics_port = _free_ports(3)
+    prefix = f"reidexport-{os.getpid()}-{secrets.token_hex(4)}"
+    with TemporaryDirectory(prefix="reidexport-triton-") as backends:
+        _gather_python_backend(server, Path(backends) / "python")
+        command = [
+            str(server / "bin" / "tritonserver"),
+            f"--model-repository={repository}",
+            f"--backend-directory={backends}",
+            f"--backend-config=python,shm-region-prefix-name={prefix}",
+            *(f"--http-address={_LOCAL}", f"--http-port={http_port}"),
+            *(f"--grpc-address={_LOCAL}", f"--grpc-port={grpc_port}"),
+            *(f"--metrics-address={_LOCAL}", f"--metrics-port={metrics_port}"),
+            f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
+            "--log-info=0",
+            *([] if first_gpu() else ["--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]),
+        ]
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            env=_environment(server),
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno(),
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        try:
+            yield TritonProcess(process, http_port, grpc_port, metrics_port)
+        finally:
+            _stop(process)
+            for left in _SHARED_MEMORY.glob(f"{prefix}*"):  # by a server that crashed
+                left.unlink(missing_ok=True)
+
+
+def installed_server() -> Path:
+    """The server's folder in nvidia-pytriton, without importing that package.
+
+    Raises:
+        NotInstalledError: it is not there, or has nothing for this version of Python.
+    """
+    spec = find_spec("pytriton")
+    if spec is None or not spec.submodule_search_locations:
+        raise NotInstalledError(f"nvidia-pytriton is not installed: {INSTALL}")
+    server = Path(spec.submodule_search_locations[0]) / "tritonserver"
+    if not _stub(server).is_file():
+        raise NotInstalledError(
+            f"nvidia-pytriton has no Triton server for Python {_python_version()} here ({_stub(server)} is missing). "
+            f"Install it again with a Python of 3.11 to 3.13: {INSTALL}"
+        )
+    return server
+
+
+def _stub(server: Path) -> Path:
+    """The program that runs Python models."""
+    return server / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
+
+
+def _python_version() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _gather_python_backend(server: Path, folder: Path) -> None:
+    """The backend finds the stub beside its library, where the package keeps one for every version of Python."""
+    folder.mkdir()
+    for file in (*(server / "backends" / "python").glob("*.*"), _stub(server)):
+        (folder / file.name).symlink_to(file)
+
+
+def _environment(server: Path) -> dict[str, str]:
+    """The stub embeds Python: it has to find its library, and the packages that are installed for this one."""
+    libraries = [server.parents[1] / "nvidia_pytriton.libs", _libpython_folder()]
+    inherited = os.environ.get("LD_LIBRARY_PATH")
+    return os.environ | {
+        "LD_LIBRARY_PATH": os.pathsep.join([*map(str, libraries), *([inherited] if inherited else [])]),
+        "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)]),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+
+
+def _libpython_folder() -> Path:
+    """Where this Python's shared library lies."""
+    name = f"libpython{_python_version()}.so.1.0"
+    folder = Path(sysconfig.get_config_var("LIBDIR"))
+    places = (
+        folder,
+        folder / (sysconfig.get_config_var("MULTIARCH") or ""),
+    )  # the second: Debian's own Python
+    found = next((place for place in places if (place / name).is_file()), None)
+    if found is None:
+        raise NotInstalledError(
+            f"Triton runs Python models with {name}, which is not in {folder}. Install it (Debian: apt install "
+            f"libpython{_python_version()}), or use a Python that was built with --enable-shared."
+        )
+    return found
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on now."""
+    sockets = [socket.create_server((_LOCAL, 0)) for _ in range(count)]
+    ports = [int(opened.getsockname()[1]) for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_EXIT_TIMEOUT_S + 5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
