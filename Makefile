@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml
 	@# One would overwrite the other's files.
 	@if [ -n "$(filter-out $(INSTALLED),$(wildcard .venv/installed-*))" ]; then \
 		$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu; fi
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[export,$(ACCELERATOR),rtx,milvus,report,train,bench,test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[export,$(ACCELERATOR),rtx,milvus,report,web,train,bench,test]"
 	@# Bindings only, and of two versions, which no environment can hold: the tests check every call against both.
 	for version in $(TENSORRT_BINDINGS); do \
 		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade \

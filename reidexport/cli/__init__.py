@@ -14,6 +14,9 @@ _EXTRAS = {
     "jinja2": "report",
     "markupsafe": "report",
     "matplotlib": "report",
+    "fastapi": "web",
+    "starlette": "web",
+    "uvicorn": "web",
 }
 
 

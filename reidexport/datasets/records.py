@@ -11,6 +11,7 @@ DISTRACTOR_PID = 0
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 _PID_AND_CAMERA = re.compile(r"(-?\d+)_c(\d+)")
+_SEQUENCE_AND_FRAME = re.compile(r"-?\d+_c\d+(?:s(\d+))?_f?(\d+)")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,15 @@ def pid_and_camid(name: str) -> tuple[int, int] | None:
     if found is None or int(found[1]) < JUNK_PID or int(found[2]) < 1:
         return None
     return int(found[1]), int(found[2]) - 1
+
+
+def time_in_name(name: str) -> str | None:
+    """When an image was taken, as far as its name tells: ``0002_c1s1_000451_03.jpg`` is "sequence 1, frame 451"."""
+    found = _SEQUENCE_AND_FRAME.match(name)
+    if found is None:
+        return None
+    frame = f"frame {int(found[2])}"
+    return f"sequence {int(found[1])}, {frame}" if found[1] else frame
 
 
 def _record_from_name(path: Path) -> ImageRecord:

@@ -31,7 +31,7 @@ from reidruntime.gallery_input import (
     checked_paths,
     missing_labels,
 )
-from reidruntime.gallery_rows import Ints, row_lengths
+from reidruntime.gallery_rows import Features, Ints, row_lengths
 from reidruntime.manifest import Metric
 from reidruntime.topk import Neighbours
 
@@ -271,6 +271,32 @@ class MilvusGallery:
         records = [found[row] for row in rows.tolist()]
         pids, camids = ([record[name] for record in records] for name in ("pid", "camid"))
         return np.array(pids, np.int64), np.array(camids, np.int64), [record["path"] for record in records]
+
+    def row_numbers(self) -> Ints:
+        """The numbers of all rows, ascending; where persons were removed, some are missing."""
+        numbers: list[int] = []
+        for some in _slices(self._next_row(), _ROWS_AT_ONCE):
+            records = self._query(f"row >= {some.start} and row < {some.stop}", ["row"])
+            numbers += sorted(record["row"] for record in records)
+        return np.array(numbers, np.int64)
+
+    def embeddings(self, rows: Ints) -> Features:
+        """The embeddings of some rows, few at a time.
+
+        Returns:
+            float32, shape (len(rows), dim).
+
+        Raises:
+            InputError: there is no such row, or Milvus refuses.
+        """
+        found = {}
+        asked = np.unique(rows).tolist()
+        for some in _slices(len(asked), max(1, _MESSAGE_BYTES // (4 * self.dim))):
+            for record in self._query(f"row in {asked[some]}", ["row", "embedding"]):
+                found[record["row"]] = record["embedding"]
+        if len(found) < len(asked):
+            raise InputError(f"{self._address}: has no row {min(set(asked) - set(found))}.")
+        return np.array([found[row] for row in rows.tolist()], np.float32).reshape(-1, self.dim)
 
     def remove(self, pids: Collection[int]) -> int:
         """Forget persons: from now on no search and no count finds them. The other rows keep their numbers.
