@@ -7,7 +7,7 @@ TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
 CPP_PACKAGES := cmake g++ nlohmann-json3-dev libvalijson-dev libturbojpeg0-dev
 INSTALLED := .venv/installed-$(ACCELERATOR)
 
-.PHONY: install demo test test-all cpp cpp-test report-test check format bench gpu-check clean
+.PHONY: install demo test test-all cpp cpp-test report-test web-test check format bench gpu-check clean
 
 install: $(INSTALLED)
 
@@ -53,6 +53,11 @@ cpp-test: install
 report-test: install
 	engines/cpp/debian_packages.sh chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_report.py -k browser
+
+# The page to search with, in the same browser.
+web-test: install
+	engines/cpp/debian_packages.sh chromium
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/web
 
 check: install
 	$(BIN)/ruff check .

@@ -146,9 +146,9 @@ def _serve_page(
 
     session = open_session(artifact, backend=backend, device=device, threads=threads) if artifact else None
     with _open_gallery(gallery) as known, session or nullcontext():
-        server = page_server(
-            Searcher(known, session), Path(gallery).name, host=host, port=port, num_matches=num_matches
-        )
+        searcher = Searcher(known, session)
+        searcher.warm_up()
+        server = page_server(searcher, Path(gallery).name, host=host, port=port, num_matches=num_matches)
         if not server.is_local:
             typer.echo(
                 "Other machines can reach this page, unencrypted: whoever has its address sees the images.",

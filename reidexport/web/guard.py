@@ -73,7 +73,7 @@ class Guard:
         A name that somebody's DNS server turned into this machine's address is not one of ours.
         """
         host = headers.get("host", "")
-        if "origin" in headers and urlsplit(headers["origin"]).netloc != host:
+        if headers.get("origin", f"http://{host}") not in (f"http://{host}", f"https://{host}"):
             return False
         try:
             name = urlsplit(f"//{host}").hostname or ""

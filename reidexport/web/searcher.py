@@ -67,6 +67,13 @@ class Searcher:
         """Whether pictures can be searched for."""
         return self._session is not None
 
+    def warm_up(self) -> None:
+        """Compile and load now what is at its first use, so that the first visitor does not wait for it."""
+        if len(self.catalogue.row_numbers):
+            self.by_row(int(self.catalogue.row_numbers[0]), Wanted(1))
+            if self._session is not None:
+                self.by_picture(np.zeros((2, 1, 3), np.uint8), "", Wanted(1))
+
     def images(self, rows: NDArray[np.int64]) -> list[SeenImage]:
         """Some rows, as they are labelled.
 

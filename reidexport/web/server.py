@@ -69,6 +69,8 @@ def page_server(
         server_header=False,
         timeout_graceful_shutdown=_STOPPING_S,
     )
+    if address in ("0.0.0.0", "::"):  # noqa: S104 - asked for
+        host = socket.gethostname()
     shown = f"[{host}]" if ":" in host else host
     is_local = address == "::1" or address.startswith("127.")
     return PageServer(f"http://{shown}:{port}/?token={token}", is_local, uvicorn.Server(config), listening)

@@ -13,7 +13,7 @@ let answer = null;
 let searching = new AbortController();
 
 function tell(problem) {
-  byId("problem").textContent = problem?.message ?? "";
+  byId("problem").firstElementChild.textContent = problem?.message ?? "";
   byId("problem").hidden = !problem;
 }
 
@@ -30,9 +30,10 @@ function parameters() {
 
 const body = () => ("row" in query ? null : pictures[query.picture].file);
 
+// Whether there is an answer now.
 async function search(focus = false) {
   searching.abort();
-  if (query === null || !byId("num-matches").checkValidity()) return;
+  if (query === null || !byId("num-matches").checkValidity()) return false;
   const ours = (searching = new AbortController());
   byId("hits").setAttribute("aria-busy", "true");
   try {
@@ -40,21 +41,24 @@ async function search(focus = false) {
     tell(null);
     drawAnswer();
     if (focus) {
-      scrollTo({ top: 0 });
+      byId("found-title").scrollIntoView();
       (byId("hits").querySelector("button") ?? byId("file")).focus({ preventScroll: true });
     }
+    return true;
   } catch (error) {
     if (error.name !== "AbortError") tell(error);
+    return false;
   } finally {
     if (ours === searching) byId("hits").removeAttribute("aria-busy");
   }
 }
 
 // A new query is a step of the browser's history, so that Esc and its Back button return to the one before.
-function ask(newQuery) {
+async function ask(newQuery) {
+  const before = query;
   query = newQuery;
-  history.pushState({ query, depth: (history.state?.depth ?? 0) + 1 }, "");
-  return search(true);
+  if (await search(true)) history.pushState({ query, depth: (history.state?.depth ?? 0) + 1 }, "");
+  else if (query === newQuery) query = before;
 }
 
 async function askFor(file) {
@@ -92,7 +96,7 @@ function drawAnswer() {
   byId("other-cameras").disabled = !facts.all_cameras_known || !isCameraKnown;
   noteAboutCameras(isCameraKnown ? "" : "Which camera took the query is not known, so other cameras cannot be told.");
   const among = `${facts.num_images.toLocaleString("en")} images, ${ms < 1 ? "under 1" : Math.round(ms)} ms`;
-  byId("found").textContent = hits.length ? `${hits.length} nearest of ${among}` : `Nothing of ${among}: no image passes the filters.`;
+  byId("found").textContent = hits.length ? `${hits.length} nearest of ${among}` : `Nothing of ${among}: no image passes the filter.`;
   fill(byId("hits"), hits.map(hitCard));
   const farthest = hits.at(-1)?.distance ?? 0;
   const step = 10 ** Math.floor(Math.log10(Math.max(farthest, 1e-3)) - 1);
@@ -122,12 +126,12 @@ function drawKept() {
   [...byId("hits").querySelectorAll("button")].forEach((button, i) => {
     button.classList.toggle("beyond", hits[i].distance > threshold);
   });
-  byId("slider").disabled = hits.length === 0;
+  for (const id of ["slider", "kept", "sheet"]) byId(id).hidden = hits.length === 0;
   byId("slider").value = text === "" ? byId("slider").max : threshold;
-  byId("kept").textContent = hits.length ? keptInWords(kept, hits, text !== "") : "";
+  byId("kept").textContent = keptInWords(kept, hits, text !== "");
   const numDrawn = Math.min(kept.length, facts.max_sheet_matches);
   byId("sheet").disabled = numDrawn === 0;
-  byId("sheet").textContent = numDrawn ? `Contact sheet of ${numDrawn === kept.length ? numDrawn : `the nearest ${numDrawn}`}` : "Contact sheet";
+  byId("sheet").textContent = `Contact sheet of ${numDrawn === kept.length ? numDrawn : `the nearest ${numDrawn}`}`;
 }
 
 function keptInWords(kept, hits, isLimited) {
@@ -192,6 +196,7 @@ function drawFacts() {
 
 function listen(leavePerson) {
   moveWithArrows(byId("hits"));
+  byId("dismiss").addEventListener("click", () => tell(null));
   byId("asking").addEventListener("submit", (event) => event.preventDefault());
   byId("file").addEventListener("change", () => {
     const [file] = byId("file").files;
