@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from reidexport.datasets import ImageRecord, load_dataset
+from reidexport.datasets.records import time_in_name
 from reidexport.errors import DatasetError
 
 
@@ -172,6 +173,16 @@ def test_ill_named_image(tmp_path: Path, name: str) -> None:
         DatasetError, match=rf"{name}: the name tells no person and camera.*0001_c1s1_000151_00.jpg"
     ):
         load_dataset(root)
+
+
+def test_times_come_from_names() -> None:
+    """Sequence and frame as Market-1501 writes them, frame as DukeMTMC-reID does; other names tell no time."""
+    assert time_in_name("0002_c1s1_000451_03.jpg") == "sequence 1, frame 451"
+    assert time_in_name("-1_c3s2_120075_00.jpg") == "sequence 2, frame 120075"
+    assert time_in_name("0002_c1_f0044158.jpg") == "frame 44158"
+    assert [time_in_name(name) for name in ("street.jpg", "0002_c1.jpg", "0002_c1_night.jpg", "")] == [
+        None
+    ] * 4
 
 
 def test_empty_folder_in_a_data_set(tmp_path: Path) -> None:
