@@ -7,7 +7,7 @@ TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
 CPP_PACKAGES := cmake g++ nlohmann-json3-dev libvalijson-dev libturbojpeg0-dev
 INSTALLED := .venv/installed-$(ACCELERATOR)
 
-.PHONY: install demo test test-all cpp cpp-test report-test serve-test check format bench gpu-check clean
+.PHONY: install demo test test-all cpp cpp-test report-test web-test serve-test check format bench gpu-check clean
 
 install: $(INSTALLED)
 
@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml
 	@# One would overwrite the other's files.
 	@if [ -n "$(filter-out $(INSTALLED),$(wildcard .venv/installed-*))" ]; then \
 		$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu; fi
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[export,$(ACCELERATOR),rtx,milvus,ray,triton,report,train,bench,test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[export,$(ACCELERATOR),rtx,milvus,ray,triton,report,web,train,bench,test]"
 	@# Bindings only, and of two versions, which no environment can hold: the tests check every call against both.
 	for version in $(TENSORRT_BINDINGS); do \
 		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
@@ -53,6 +53,11 @@ cpp-test: install
 report-test: install
 	engines/cpp/debian_packages.sh chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_report.py -k browser
+
+# The page to search with, in the same browser.
+web-test: install
+	engines/cpp/debian_packages.sh chromium
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/web
 
 # The server, real and under load, in an environment of its own: nvidia-pytriton needs numpy < 2.
 serve-test: .venv-serve/installed

@@ -107,6 +107,11 @@ def search_gallery(
     return answers
 
 
+def seen_images(gallery: Gallery | MilvusGallery, rows: NDArray[np.int64]) -> list[SeenImage]:
+    """Some rows of a gallery as images."""
+    return [SeenImage(*image) for image in _images(gallery, rows)]
+
+
 def _images(
     gallery: Gallery | MilvusGallery, rows: NDArray[np.int64]
 ) -> list[tuple[str, int | None, int | None, int | None]]:

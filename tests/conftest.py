@@ -1,10 +1,12 @@
 """What several tests share: a real data set where there is one, and a drawn one everywhere."""
 
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,3 +92,18 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return Done(status, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium: REIDEXPORT_BROWSER, or the system's."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed: make web-test"
+    )
+    path = os.environ.get("REIDEXPORT_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium: make web-test installs it, or set REIDEXPORT_BROWSER")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()

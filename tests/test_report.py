@@ -3,9 +3,6 @@
 import copy
 import html.parser
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -388,21 +385,6 @@ def test_the_command_embeds_and_writes(
     page = out.read_text()
     assert "data:image/jpeg;base64," in page
     assert "✓" in page and "✗" in page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium: REIDEXPORT_BROWSER, or the system's."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is not installed: make report-test"
-    )
-    path = os.environ.get("REIDEXPORT_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium: make report-test installs it, or set REIDEXPORT_BROWSER")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -20,6 +20,9 @@ _EXTRAS = {
     "tritonclient": "triton",
     "aiohttp": "serve,cpu",
     "grpc": "serve,cpu",
+    "fastapi": "web",
+    "starlette": "web",
+    "uvicorn": "web",
 }
 
 

@@ -1,7 +1,7 @@
 """``reidexport search``: who in the gallery is nearest to these people?"""
 
 import re
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -31,9 +31,12 @@ def search(
         ),
     ],
     queries: Annotated[
-        list[str],
-        typer.Argument(metavar="QUERY...", help="Images, folders and patterns; or one file of embeddings."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="QUERY...",
+            help="Images, folders and patterns; or one file of embeddings. Not with --web.",
+        ),
+    ] = None,
     artifact: Annotated[
         Path | None,
         typer.Option(metavar="ARTIFACT", help="What embedded the gallery, to embed query images."),
@@ -72,6 +75,19 @@ def search(
         ),
     ] = None,
     json_file: JsonOption = None,
+    web: Annotated[
+        bool, typer.Option("--web", help="Serve a page to search with, on this machine, until Ctrl-C.")
+    ] = False,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="With --web: where to listen; 127.0.0.1 if left out, which no other machine reaches."
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="With --web: 8000 if left out, 0 for any that is free."),
+    ] = None,
     backend: options.BackendOption = "auto",
     device: options.DeviceOption = "auto",
     threads: options.ThreadsOption = None,
@@ -79,7 +95,27 @@ def search(
     """Find the nearest images of a gallery, exactly, and print them.
 
     Persons, cameras and times are those that file names such as 0002_c1s1_000451_03.jpg tell.
+
+    With --web the page asks for everything else: give GALLERY, and --artifact to search for pictures of your own.
     """
+    if web:
+        if queries or other_cameras or camids or threshold is not None or sheet or json_file:
+            raise InputError("With --web the page asks for queries, filters and sheets: leave them out here.")
+        _serve_page(
+            gallery,
+            artifact,
+            host or "127.0.0.1",
+            8000 if port is None else port,
+            k,
+            backend,
+            device,
+            threads,
+        )
+        return
+    if host is not None or port is not None:
+        raise InputError("--host and --port are where a page listens: give --web too.")
+    if not queries:
+        raise InputError("Give images to search for, or --web for a page to search with.")
     wanted = None if camids is None else _parse_camids(camids)
     window = {
         name: None if text is None else parse_time(text, f"--{name}")
@@ -87,7 +123,7 @@ def search(
     }
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise InputError(f"--sheet {sheet}: expected a name that ends in .png.")
-    with open_milvus(gallery) if is_milvus(gallery) else nullcontext(read_gallery(Path(gallery))) as known:
+    with _open_gallery(gallery) as known:
         asked = _asked(known, queries, artifact, backend, device, threads)
         answers = search_gallery(
             known, asked, k, other_cameras=other_cameras, among_camids=wanted, threshold=threshold, **window
@@ -106,6 +142,38 @@ def search(
         },
     )
     _print(answers)
+
+
+def _open_gallery(gallery: str) -> AbstractContextManager[Gallery | MilvusGallery]:
+    return open_milvus(gallery) if is_milvus(gallery) else nullcontext(read_gallery(Path(gallery)))
+
+
+def _serve_page(
+    gallery: str,
+    artifact: Path | None,
+    host: str,
+    port: int,
+    num_matches: int,
+    backend: BackendName,
+    device: DeviceName,
+    threads: int | None,
+) -> None:
+    from reidexport.web import Searcher, page_server
+
+    session = open_session(artifact, backend=backend, device=device, threads=threads) if artifact else None
+    with _open_gallery(gallery) as known, session or nullcontext():
+        searcher = Searcher(known, session)
+        searcher.warm_up()
+        server = page_server(searcher, Path(gallery).name, host=host, port=port, num_matches=num_matches)
+        if not server.is_local:
+            typer.echo(
+                "Other machines can reach this page, unencrypted: whoever has its address sees the images.",
+                err=True,
+            )
+        print(server.url, flush=True)
+        typer.echo("Open this address in a browser; Ctrl-C ends it.", err=True)
+        with suppress(KeyboardInterrupt):
+            server.run()
 
 
 def _asked(

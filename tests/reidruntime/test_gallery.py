@@ -603,6 +603,23 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
         Gallery(2).save(tmp_path / "d.gallery")
 
 
+def test_rows_are_read_by_their_numbers(tmp_path: Path) -> None:
+    """In any order and more than once, from parts in memory and mapped ones; others are refused."""
+    rows = people(np.random.default_rng(3), 50, 6)
+    gallery = Gallery(6)
+    gallery.add(rows[:40])
+    gallery.save(tmp_path / "people.gallery")
+    gallery = load_gallery(tmp_path / "people.gallery")
+    gallery.add(rows[40:])
+    assert gallery.row_numbers().tolist() == list(range(50))
+    asked = np.array([49, 0, 39, 40, 0])
+    assert np.array_equal(gallery.embeddings(asked), rows[asked])
+    assert gallery.embeddings(asked[:0]).shape == (0, 6)
+    for bad in (-1, 50):
+        with pytest.raises(InputError, match=f"The gallery has 50 rows, and no row {bad}"):
+            gallery.embeddings(np.array([0, bad]))
+
+
 @pytest.mark.parametrize("scan", SCANS)
 def test_removed_persons_are_gone(tmp_path: Path, scan: Scan) -> None:
     """A gallery without some persons answers as one that never had them, mapped, saved or searched before."""

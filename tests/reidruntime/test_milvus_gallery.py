@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pymilvus import DataType
-from reidruntime import Gallery, InputError, Neighbours, NotInstalledError
+from reidruntime import Gallery, InputError, Neighbours, NotInstalledError, milvus_gallery
 from reidruntime.gallery import UNLABELLED
 from reidruntime.manifest import Metric
 from reidruntime.milvus_gallery import MilvusGallery
@@ -268,6 +268,26 @@ with milvus_gallery.MilvusGallery(sys.argv[1], 64) as gallery:
     rows = np.random.default_rng(0).standard_normal((2000, 64)).astype(np.float32)
     gallery.add(rows, pids=np.arange(2000), camids=[0] * 2000, paths=[f"{row}.jpg" for row in range(2000)])
 """
+
+
+def test_rows_are_read_by_their_numbers(
+    new_gallery: Callable[..., MilvusGallery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers and embeddings are those of a Gallery, with gaps where persons were, whatever is read at once."""
+    plain, stored = filled("cosine"), new_gallery()
+    assert stored.row_numbers().tolist() == []
+    stored.extend(plain)
+    stored.remove([2])
+    monkeypatch.setattr(milvus_gallery, "_ROWS_AT_ONCE", 32)
+    monkeypatch.setattr(milvus_gallery, "_MESSAGE_BYTES", 5 * 4 * DIM)
+    kept = np.flatnonzero(plain.pids != 2)
+    assert stored.row_numbers().tolist() == kept.tolist()
+    rows = np.random.default_rng(0).permutation(kept)[:40]
+    assert np.array_equal(stored.embeddings(rows), plain.embeddings(rows))
+    assert stored.embeddings(rows[:0]).shape == (0, DIM)
+    gone = int(np.flatnonzero(plain.pids == 2)[0])
+    with pytest.raises(InputError, match=f"has no row {gone}"):
+        stored.embeddings(np.array([rows[0], gone]))
 
 
 def test_killed_while_adding_and_run_again_every_row_is_there_once(tmp_path: Path) -> None:

@@ -227,6 +227,28 @@ class Gallery:
         paths = [self._paths[row] for row in rows]
         return RowLabels(self._pids[rows], self._camids[rows], self._times[rows], paths)
 
+    def row_numbers(self) -> Ints:
+        """The numbers of all rows, ascending: what :meth:`labels` and :meth:`embeddings` take."""
+        return np.arange(len(self))
+
+    def embeddings(self, rows: Ints) -> Features:
+        """The embeddings of some rows.
+
+        Returns:
+            float32, shape (len(rows), dim).
+
+        Raises:
+            InputError: there is no such row.
+        """
+        if bad := [row for row in rows.tolist() if not 0 <= row < len(self)]:
+            raise InputError(f"The gallery has {len(self)} rows, and no row {bad[0]}.")
+        ends = np.cumsum([len(part) for part in self._parts])
+        found = np.empty((len(rows), self.dim), np.float32)
+        for i, row in enumerate(rows.tolist()):
+            part = int(np.searchsorted(ends, row, "right"))
+            found[i] = self._parts[part][row - ends[part]]
+        return found
+
     def remove(self, pids: Collection[int]) -> int:
         """Forget persons: no search finds them, and the next :meth:`save` writes a file without them.
 

@@ -277,10 +277,32 @@ class MilvusGallery:
         found: Records = []
         for some in _slices(len(asked), _ROWS_AT_ONCE):
             found += self._records(asked[some].tolist(), LABEL_FIELDS)
-        numbers = numbers_of(found)
-        if missing := sorted(set(asked.tolist()) - set(numbers.tolist())):
-            raise InputError(f"{self._address}: has no row {missing[0]}.")
-        return labels_of([found[i] for i in np.searchsorted(numbers, rows)])
+        return labels_of([found[i] for i in self._places(rows, numbers_of(found))])
+
+    def row_numbers(self) -> Ints:
+        """The numbers of all rows, ascending; where persons were removed, some are missing."""
+        numbers = [np.empty(0, np.int64)]
+        for some in _slices(self._next_row(), _ROWS_AT_ONCE):
+            numbers.append(
+                np.sort(numbers_of(self._query(f"row >= {some.start} and row < {some.stop}", ["row"])))
+            )
+        return np.concatenate(numbers)
+
+    def embeddings(self, rows: Ints) -> Features:
+        """The embeddings of some rows, few at a time.
+
+        Returns:
+            float32, shape (len(rows), dim).
+
+        Raises:
+            InputError: there is no such row, or Milvus refuses.
+        """
+        asked = np.unique(rows)
+        found: Records = []
+        for some in _slices(len(asked), self._rows_in_message()):
+            found += self._records(asked[some].tolist(), ["row", "embedding"])
+        places = self._places(rows, numbers_of(found))
+        return np.array([found[i]["embedding"] for i in places], np.float32).reshape(-1, self.dim)
 
     def remove(self, pids: Collection[int]) -> int:
         """Forget persons: from now on no search and no count finds them. The other rows keep their numbers.
@@ -396,6 +418,12 @@ class MilvusGallery:
 
     def _rows_in_message(self) -> int:
         return min(_ROWS_AT_ONCE, max(1, _MESSAGE_BYTES // (4 * self.dim)))
+
+    def _places(self, rows: Ints, numbers: Ints) -> Ints:
+        """Where rows are among ascending numbers; raises InputError for one that is not there."""
+        if missing := sorted(set(rows.tolist()) - set(numbers.tolist())):
+            raise InputError(f"{self._address}: has no row {missing[0]}.")
+        return np.searchsorted(numbers, rows)
 
     def _need(self, label: str, option: str) -> None:
         condition = f"{label} == {UNLABELLED}"

@@ -1,0 +1,111 @@
+"""Who may see the page: those who have its token, from the page's own address, and nobody's other page."""
+
+import ipaddress
+import secrets
+import socket
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_HEADERS = {
+    # Nothing but the page's own files, and the picture that is to be searched for.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",  # other pages of this machine are of another port
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",  # people are not to stay in the browser's cache
+}
+
+
+class Guard:
+    """Lets requests through to the app that come from its own page, by a browser that was given the token.
+
+    The token comes in the address, once, and from then on in a cookie that no script reads and no other site sends.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str, host: str, port: int) -> None:
+        """Guard an app.
+
+        Args:
+            app: what to guard.
+            token: a secret.
+            host: the name or address that the server listens at.
+            port: where it listens; cookies do not tell ports apart, so it is in the cookie's name.
+        """
+        self._app, self._token = app, token
+        self._cookie = f"reidexport-{port}"
+        self._names = {"localhost", host.lower(), socket.gethostname().lower()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it before anything of its body is read."""
+        if scope["type"] != "http":
+            return
+        headers = Headers(scope=scope)
+        brings_token = scope["path"] == "/" and self._is_token(_token_in(scope["query_string"]))
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                outgoing = MutableHeaders(scope=message)
+                outgoing.update(_HEADERS)
+                if brings_token:
+                    outgoing["Set-Cookie"] = (
+                        f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+                    )
+            await send(message)
+
+        if not self._is_own(headers):
+            refusal = _refusal("This address is not the page's own. Open the one that reidexport printed.")
+            await refusal(scope, receive, send_guarded)
+        elif not (brings_token or self._is_token(self._token_in_cookie(headers))):
+            refusal = _refusal("Open the address that reidexport printed: it ends in ?token=…")
+            await refusal(scope, receive, send_guarded)
+        else:
+            await self._app(scope, receive, send_guarded)
+
+    def _is_own(self, headers: Headers) -> bool:
+        """Whether the browser asked for an address of ours, from our page or from none.
+
+        A name that somebody's DNS server turned into this machine's address is not one of ours.
+        """
+        host = headers.get("host", "")
+        if headers.get("origin", f"http://{host}") not in (f"http://{host}", f"https://{host}"):
+            return False
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return name in self._names or _is_address(name)
+
+    def _token_in_cookie(self, headers: Headers) -> str:
+        try:
+            morsel = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
+        except CookieError:
+            return ""
+        return morsel.value if morsel else ""
+
+    def _is_token(self, text: str) -> bool:
+        return secrets.compare_digest(text.encode(), self._token.encode())
+
+
+def _token_in(query_string: bytes) -> str:
+    return parse_qs(query_string.decode("latin-1")).get("token", [""])[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _refusal(words: str) -> HTMLResponse:
+    return HTMLResponse(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Not here</title><p>{words}</p></html>',
+        status_code=403,
+    )

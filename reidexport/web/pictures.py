@@ -1,0 +1,66 @@
+"""Pictures that come in, checked before they are decoded, and pictures that go out, small."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from reidruntime.preprocess import decode_bytes, decode_image
+
+from reidexport.errors import ImageError
+
+MAX_UPLOAD_MIB = 10
+MAX_UPLOAD_PIXELS = 2**25  # 100 MB when decoded; Pillow itself would go five times as far
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+_SHOWN_PX = (256, 512)  # width and height that a crop is shown within
+_JPEG_QUALITY = 90
+
+Pixels = NDArray[np.uint8]
+
+
+def decode_upload(data: bytes, name: str) -> Pixels:
+    """Decode a picture that somebody sent, as the runtime decodes files, but only after a look at its header.
+
+    Args:
+        data: the content of the file.
+        name: what to call it in an error message.
+
+    Returns:
+        uint8 RGB, shape (height, width, 3).
+
+    Raises:
+        ImageError: it is no JPEG, PNG, WebP or BMP, has too many pixels, or is damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as header:
+            width, height = header.size
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{name}: this is no picture. Choose a JPEG, PNG, WebP or BMP file.") from error
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(name) from error
+    if width * height > MAX_UPLOAD_PIXELS:
+        raise _too_many_pixels(name)
+    return decode_bytes(data, name)
+
+
+def _too_many_pixels(name: str) -> ImageError:
+    return ImageError(
+        f"{name}: this picture has more than {MAX_UPLOAD_PIXELS // 10**6} million pixels. Cut the person out first."
+    )
+
+
+def shown_jpeg(path: Path) -> bytes:
+    """An image file as a JPEG of at most 256 x 512 pixels: never the file's own bytes.
+
+    Raises:
+        ImageError: there is no such file, or it is no image.
+    """
+    if not path.is_file():
+        raise ImageError(f"{path}: there is no such file.")
+    image = Image.fromarray(decode_image(path))
+    image.thumbnail(_SHOWN_PX)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,161 @@
+"""What the page asks for: searches by a row or by a picture, contact sheets, images."""
+
+import tempfile
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from reidruntime import Gallery, MilvusGallery, Session
+from reidruntime.gallery import UNLABELLED
+
+from reidexport.datasets.records import pid_and_camid
+from reidexport.errors import InputError
+from reidexport.searching import Answer, SeenImage, answers_sheet, search_gallery, seen_images
+from reidexport.web.catalogue import Catalogue, catalogue_of
+from reidexport.web.pictures import Pixels, shown_jpeg
+
+MAX_SHEET_MATCHES = 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a search may find.
+
+    Attributes:
+        k: how many images, at least 1.
+        camids: only those of these cameras, from 0; None for all.
+        other_cameras: only those of other cameras than the query's, where that is known.
+        threshold: only those at this distance or less; None for any.
+    """
+
+    k: int
+    camids: frozenset[int] | None = None
+    other_cameras: bool = False
+    threshold: float | None = None
+
+
+class Searcher:
+    """An open gallery and, where there is one, the artifact that made it, for many threads: one searches at a time.
+
+    Attributes:
+        catalogue: the labels of the gallery.
+        metric: how it measures distances.
+    """
+
+    def __init__(self, gallery: Gallery | MilvusGallery, session: Session | None = None) -> None:
+        """Read the labels.
+
+        Args:
+            gallery: stays open as long as this is used, and so does
+            session: of the artifact that made the gallery; None where nobody is to search for pictures.
+
+        Raises:
+            InputError: another artifact made the gallery, or it cannot be read.
+        """
+        if session is not None:
+            gallery.check_artifact(session.manifest.sha256)
+        self.catalogue: Catalogue = catalogue_of(gallery)
+        self.metric = gallery.metric
+        self._gallery, self._session = gallery, session
+        self._lock = threading.Lock()
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether pictures can be searched for."""
+        return self._session is not None
+
+    def warm_up(self) -> None:
+        """Compile and load now what is at its first use, so that the first visitor does not wait for it."""
+        if len(self.catalogue.row_numbers):
+            self.by_row(int(self.catalogue.row_numbers[0]), Wanted(1))
+            if self._session is not None:
+                self.by_picture(np.zeros((2, 1, 3), np.uint8), "", Wanted(1))
+
+    def images(self, rows: NDArray[np.int64]) -> list[SeenImage]:
+        """Some rows, as they are labelled.
+
+        Raises:
+            InputError: there is no such row.
+        """
+        for row in rows.tolist():
+            if row not in self.catalogue:
+                raise InputError(f"The gallery has no row {row}.")
+        with self._lock:
+            return seen_images(self._gallery, rows)
+
+    def jpeg(self, row: int) -> bytes:
+        """The image of a row, small, as a JPEG.
+
+        Raises:
+            InputError: there is no such row; ImageError where its file is not there, or cannot be read.
+        """
+        (image,) = self.images(np.array([row]))
+        return shown_jpeg(Path(image.path))
+
+    def by_row(self, row: int, wanted: Wanted) -> Answer:
+        """Find the images nearest to one of the gallery, which itself is left out.
+
+        Raises:
+            InputError: there is no such row, or a filter needs cameras that are not known.
+        """
+        rows = np.array([row])
+        (image,) = self.images(rows)
+        with self._lock:
+            features = self._gallery.embeddings(rows)
+            answer = self._search(features, image, replace(wanted, k=wanted.k + 1))
+        others = [hit for hit in answer.hits if hit.row != row][: wanted.k]
+        return replace(answer, hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(others, 1)))
+
+    def by_picture(self, pixels: Pixels, name: str, wanted: Wanted) -> Answer:
+        """Find the images nearest to a picture: uint8 RGB, shape (height, width, 3).
+
+        Its person and camera are what a name such as ``0002_c1s1_000451_03.jpg`` tells.
+
+        Raises:
+            InputError: there is no artifact to embed it, or a filter needs cameras that are not known.
+        """
+        if self._session is None:
+            raise InputError("Pictures must be embedded. Start the page with --artifact MODEL.")
+        pid, camid = pid_and_camid(name) or (None, None)
+        with self._lock:
+            features = self._session.embed([pixels])
+            return self._search(features, SeenImage(path=name, pid=pid, camid=camid), wanted)
+
+    def _search(self, features: NDArray[np.float32], image: SeenImage, wanted: Wanted) -> Answer:
+        pid, camid = (UNLABELLED if label is None else label for label in (image.pid, image.camid))
+        query = Gallery(self._gallery.dim, metric=self._gallery.metric)
+        query.add(features, pids=[pid], camids=[camid], paths=[image.path])
+        (answer,) = search_gallery(
+            self._gallery,
+            query,
+            wanted.k,
+            other_cameras=wanted.other_cameras and image.camid is not None,
+            among_camids=wanted.camids,
+            threshold=wanted.threshold,
+        )
+        return answer
+
+
+def contact_sheet_of(answer: Answer, picture: Pixels | None) -> Image.Image:
+    """Draw a query with the nearest ``MAX_SHEET_MATCHES`` of what was found.
+
+    Args:
+        answer: whose images are files.
+        picture: the query, where it is no file: uint8 RGB, shape (height, width, 3).
+
+    Raises:
+        ImageError: an image cannot be read.
+        InputError: an image has no path.
+    """
+    num_ranks = max(1, min(len(answer.hits), MAX_SHEET_MATCHES))
+    if picture is None:
+        return answers_sheet([answer], num_ranks=num_ranks)
+    with tempfile.TemporaryDirectory(prefix="reidexport-") as folder:
+        file = Path(folder, "picture.png")
+        Image.fromarray(picture).save(file)
+        return answers_sheet(
+            [replace(answer, query=replace(answer.query, path=str(file)))], num_ranks=num_ranks
+        )

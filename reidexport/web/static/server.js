@@ -1,0 +1,24 @@
+// What the page asks its server for. Every refusal is an Error whose message is for the user.
+
+export async function get(path, parameters = {}) {
+  return (await answered(fetch(`${path}?${new URLSearchParams(parameters)}`))).json();
+}
+
+// body: the picture to search for, or null.
+export async function post(path, parameters, body, signal) {
+  return answered(fetch(`${path}?${parameters}`, { method: "POST", body, signal }));
+}
+
+async function answered(request) {
+  let response;
+  try {
+    response = await request;
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer. Is reidexport search --web still running?");
+  }
+  if (response.ok) return response;
+  if (response.status === 403) throw new Error("This page is out of date. Open the address that reidexport printed.");
+  const words = await response.json().then((answer) => answer.error, () => undefined);
+  throw new Error(words ?? `The server could not answer (status ${response.status}).`);
+}
