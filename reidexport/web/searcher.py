@@ -13,6 +13,7 @@ from reidruntime.gallery import UNLABELLED
 
 from reidexport.datasets.records import pid_and_camid
 from reidexport.errors import InputError
+from reidexport.name_labels import time_from_name
 from reidexport.searching import Answer, SeenImage, answers_sheet, search_gallery, seen_images
 from reidexport.web.catalogue import Catalogue, catalogue_of
 from reidexport.web.pictures import Pixels, shown_jpeg
@@ -122,7 +123,7 @@ class Searcher:
         pid, camid = pid_and_camid(name) or (None, None)
         with self._lock:
             features = self._session.embed([pixels])
-            return self._search(features, SeenImage(path=name, pid=pid, camid=camid), wanted)
+            return self._search(features, SeenImage(name, pid, camid, time_from_name(name)), wanted)
 
     def _search(self, features: NDArray[np.float32], image: SeenImage, wanted: Wanted) -> Answer:
         pid, camid = (UNLABELLED if label is None else label for label in (image.pid, image.camid))
