@@ -126,9 +126,10 @@ class Searcher:
             return self._search(features, SeenImage(name, pid, camid, time_from_name(name)), wanted)
 
     def _search(self, features: NDArray[np.float32], image: SeenImage, wanted: Wanted) -> Answer:
-        pid, camid = (UNLABELLED if label is None else label for label in (image.pid, image.camid))
+        known = (image.pid, image.camid, image.time)
+        pid, camid, time = (UNLABELLED if label is None else label for label in known)
         query = Gallery(self._gallery.dim, metric=self._gallery.metric)
-        query.add(features, pids=[pid], camids=[camid], paths=[image.path])
+        query.add(features, pids=[pid], camids=[camid], times=[time], paths=[image.path])
         (answer,) = search_gallery(
             self._gallery,
             query,
