@@ -247,3 +247,20 @@ def test_a_gallery_that_is_not_in_milvus_is_named(written: Path, tmp_path: Path,
     done = run("store", written, "people.gallery")
     assert done.returncode == 2
     assert "people.gallery: expected milvus:FILE.db, or http(s)://HOST:PORT." in done.stderr
+
+
+def test_a_folder_of_parquet_files_is_a_gallery_and_a_set_of_queries(tmp_path: Path, run: Run) -> None:
+    """What embed --ray writes is searched, and searched for, as one file of the same rows is."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    write_embeddings(folder / "part-0.parquet", NAMES[:2], [ROWS[:2]], small_manifest())
+    write_embeddings(folder / "part-1.parquet", NAMES[2:], [ROWS[2:]], small_manifest())
+    whole = tmp_path / "whole.parquet"
+    write_embeddings(whole, NAMES, [ROWS], small_manifest())
+    done, expected = run("search", folder, folder), run("search", whole, whole)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == expected.stdout
+    (tmp_path / "empty").mkdir()
+    done = run("search", whole, tmp_path / "empty")
+    assert done.returncode == 2
+    assert "no .parquet file in this folder holds embeddings" in done.stderr

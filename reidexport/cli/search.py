@@ -34,7 +34,7 @@ def search(
         list[str] | None,
         typer.Argument(
             metavar="QUERY...",
-            help="Images, folders and patterns; or one file of embeddings. Not with --web.",
+            help="Images, folders and patterns; or one file or folder of embeddings. Not with --web.",
         ),
     ] = None,
     artifact: Annotated[
@@ -186,10 +186,10 @@ def _asked(
 ) -> Gallery:
     """The queries, embedded: by the artifact, or already."""
     if artifact is None:
-        if len(queries) == 1 and Path(queries[0]).suffix in SUFFIXES:
+        if len(queries) == 1 and (Path(queries[0]).suffix in SUFFIXES or Path(queries[0]).is_dir()):
             return read_gallery(Path(queries[0]))
         raise InputError(
-            "Query images must be embedded: give --artifact MODEL, or one file that reidexport embed wrote."
+            "Query images must be embedded: give --artifact MODEL, or one file or folder that reidexport embed wrote."
         )
     paths = find_images(queries)
     with open_session(artifact, backend=backend, device=device, threads=threads) as session:
