@@ -19,6 +19,7 @@ from reidexport.report.results import Spread
 
 # Matplotlib wants numbers for colours: these stand for the page's own, and are replaced in what it draws.
 _INK, _SOFT, _LINE = "#010101", "#010102", "#010103"
+_LONGEST_OF_TWO = 28  # letters of a name, for a legend of two columns to be as wide as the plot
 _NUM_SERIES, NUM_PEOPLE = 8, 20
 _SERIES = [f"#0102{i:02x}" for i in range(_NUM_SERIES)]
 _PEOPLE = [f"#0103{i:02x}" for i in range(NUM_PEOPLE)]
@@ -105,7 +106,7 @@ def throughput_against_batch(
     speeds: Mapping[str, Sequence[tuple[int, float]]],
     limits: Mapping[str, Sequence[tuple[int, float]]],
 ) -> Markup:
-    """Images per second over the batch size, each series with the measured limit of the same name, dashed.
+    """Images per second over the batch size, each series with the measured limit of the same name, dashed, unnamed.
 
     Args:
         name: of the plot, different from every other on the page.
@@ -123,7 +124,6 @@ def throughput_against_batch(
                     color=colour,
                     linestyle="--",
                     marker="_",
-                    label=f"{series}: limit",
                 )
         axes.set(xlabel="batch size", ylabel="images/s", xscale="log")
         axes.set_xticks(sorted({batch for points in speeds.values() for batch, _ in points}))
@@ -239,8 +239,9 @@ def _figure(width: float = _WIDTH_INCHES, height: float = _HEIGHT_INCHES) -> tup
     return figure, figure.add_subplot()
 
 
-def _legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
+def _legend_below(figure: Figure, axes: Axes, columns: int | None = None) -> None:
     handles, labels = axes.get_legend_handles_labels()
+    columns = columns or (2 if max(map(len, labels), default=0) <= _LONGEST_OF_TWO else 1)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 

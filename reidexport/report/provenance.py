@@ -11,6 +11,7 @@ from reidexport.report.results import (
     ParityResult,
     PrecisionsResult,
     Result,
+    ServingResult,
     VerifyResult,
 )
 
@@ -22,6 +23,7 @@ _COMMANDS: dict[type[Result], str] = {
     BenchResult: "reidexport bench ARTIFACT --images DIR --json FILE",
     PrecisionsResult: "python -m benchmarks.precisions CHECKPOINT --calibration DIR --data ROOT --json FILE",
     OverheadResult: "reid_overhead ARTIFACT --onnxruntime LIB --json FILE",
+    ServingResult: "python -m benchmarks.serving ARTIFACT --json FILE",
 }
 _TIMED: dict[type[Result], str] = {
     ParityResult: "p50: the network alone at batch 1; images/s: from files to features, during the evaluation",
@@ -80,6 +82,6 @@ def how_measured(results: Sequence[Result]) -> Section | None:
 def _timed(result: Result) -> list[str]:
     if isinstance(result, BenchmarkResult):
         return list(dict.fromkeys(row.timed for row in result.rows)) or [NONE]
-    if isinstance(result, PrecisionsResult):
+    if isinstance(result, PrecisionsResult | ServingResult):
         return [result.timed]
     return [_TIMED.get(type(result), NONE)]

@@ -252,6 +252,36 @@ class OverheadResult(Result):
     overhead_of_rounds: tuple[float, ...]
 
 
+class Served(_Record):
+    """What the clients of a server got, and how fast."""
+
+    p50_ms: float
+    p99_ms: float
+    images_per_s: Spread
+
+
+class Answers(_Record):
+    """How many requests were answered, and how many of the answers were the session's own, to the bit."""
+
+    num_requests: int
+    num_answered: int
+    num_bit_equal: int
+
+
+class ServingResult(Result):
+    """Of ``python -m benchmarks.serving``: a server under load, beside the session without it."""
+
+    kind: Literal["serving"]
+    artifact: FileName
+    timed: str
+    num_clients: int
+    batch_size: int
+    served: Served
+    share_of_direct: Spread
+    answers: Answers
+    disturbed: str | None = None
+
+
 # Files without a "kind" are told apart by keys that no other has.
 _MODELS_BY_KEYS: dict[tuple[str, ...], type[Result]] = {
     ("candidate", "reference", "failures"): VerifyResult,
@@ -261,7 +291,7 @@ _MODELS_BY_KEYS: dict[tuple[str, ...], type[Result]] = {
     ("bare_p50_ms", "reid_embed_p50_ms"): OverheadResult,
 }
 _EXPECTED = (
-    "what --json of reidexport parity, eval, verify or bench, python -m benchmarks.precisions or reid_overhead wrote, "
+    "what --json of reidexport parity, eval, verify or bench, of a program of benchmarks or of reid_overhead wrote, "
     "or --results of pytest benchmarks"
 )
 
@@ -320,7 +350,11 @@ def _model_of(path: Path, content: Any) -> type[Result]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not an object. Expected {_EXPECTED}.")
     if "kind" in content:
-        models: dict[str, type[Result]] = {"parity": ParityResult, "benchmark": BenchmarkResult}
+        models: dict[str, type[Result]] = {
+            "parity": ParityResult,
+            "benchmark": BenchmarkResult,
+            "serving": ServingResult,
+        }
         if str(content["kind"]) in models:
             return models[content["kind"]]
         raise InputError(f"{path}: unknown kind {content['kind']!r}. Expected one of {', '.join(models)}.")

@@ -23,6 +23,7 @@ from reidexport.report.results import (
     OverheadResult,
     PrecisionsResult,
     Result,
+    ServingResult,
     Spread,
 )
 
@@ -173,7 +174,7 @@ def precision_speeds(results: Sequence[Result]) -> Section | None:
 
 
 def command_speeds(results: Sequence[Result]) -> Section | None:
-    """What ``reidexport bench`` and ``reid_overhead`` measured."""
+    """What ``reidexport bench``, ``reid_overhead`` and ``benchmarks.serving`` measured."""
     benches = [result for result in results if isinstance(result, BenchResult)]
     overheads = [result for result in results if isinstance(result, OverheadResult)]
     tables = []
@@ -221,10 +222,34 @@ def command_speeds(results: Sequence[Result]) -> Section | None:
         names = ("bare p50 ms", "with it p50 ms", "overhead, %", "lowest to highest", "file")
         caption = "What the C++ runtime adds to the bare network"
         tables.append(Table(caption, "", ("artifact", "batch", *names), cpp, ("file",)))
+    servings = [result for result in results if isinstance(result, ServingResult)]
+    if servings:
+        tables.append(_servings(servings, results))
     if not tables:
         return None
     notes = tuple(f"{result.file}: {warning}" for result in benches for warning in result.warnings)
+    notes += tuple(f"{result.file}: {result.disturbed}" for result in servings if result.disturbed)
     return Section("Speed", "Medians and percentiles over many runs.", notes, tables=tuple(tables))
+
+
+def _servings(servings: Sequence[ServingResult], results: Sequence[Result]) -> Table:
+    rows = [
+        (
+            result.artifact,
+            f"{result.num_clients} × {result.batch_size}",
+            speed(result.served.images_per_s.median),
+            percent(result.share_of_direct.median),
+            milliseconds(result.served.p50_ms),
+            milliseconds(result.served.p99_ms),
+            f"{result.answers.num_answered} of {result.answers.num_requests}",
+            str(result.answers.num_bit_equal),
+            source(result, results),
+        )
+        for result in servings
+    ]
+    names = ("images/s", "of the session, %", "p50 ms", "p99 ms", "answered", "bit-equal", "file")
+    caption = "A server under load, beside the session without it"
+    return Table(caption, "", ("artifact", "clients × batch", *names), rows, ("file",))
 
 
 def _busy(result: BenchmarkResult) -> tuple[str, ...]:
