@@ -423,7 +423,7 @@ def test_a_browser_shows_the_page(
 def test_all_committed_results_are_read(tmp_path: Path) -> None:
     """Every file in benchmarks/results makes a report, the figures of a server under load among them."""
     results = read_results([Path(__file__).parents[1] / "benchmarks" / "results"])
-    write_report(results, tmp_path / "report.html")
+    write_report(tmp_path / "report.html", results)
     page = (tmp_path / "report.html").read_text()
     assert "A server under load, beside the session without it" in page
     assert "python -m benchmarks.serving ARTIFACT" in page
