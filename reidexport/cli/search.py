@@ -99,7 +99,8 @@ def search(
     With --web the page asks for everything else: give GALLERY, and --artifact to search for pictures of your own.
     """
     if web:
-        if queries or other_cameras or camids or threshold is not None or sheet or json_file:
+        narrowed = other_cameras or camids or since or until or threshold is not None
+        if queries or narrowed or sheet or json_file:
             raise InputError("With --web the page asks for queries, filters and sheets: leave them out here.")
         _serve_page(
             gallery,
