@@ -386,7 +386,11 @@ def test_a_file_that_the_backend_refuses_is_named(tmp_path: Path, backend: Any) 
 
 def test_every_backend_name_is_tested() -> None:
     """A new backend joins the tests of this file."""
-    elsewhere = {"tensorrt", "tensorrt-rtx"}  # test_tensorrt_contract.py, test_engines.py
+    elsewhere = {
+        "openvino-bf16",
+        "tensorrt",
+        "tensorrt-rtx",
+    }  # below, test_tensorrt_contract.py, test_engines.py
     assert set(get_args(backends_module.BackendName)) == {"auto", *BACKENDS, *elsewhere}
 
 
