@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pymilvus  # noqa: F401 - closes all log handlers, with the captured stderr of OpenVINO's: so it comes first
 import pytest
 import torch
 from reidruntime.manifest import Preprocess
