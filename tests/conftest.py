@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pymilvus  # noqa: F401 - closes all log handlers, with the captured stderr of OpenVINO's: so it comes first
 import pytest
 import torch
 from reidruntime.manifest import Preprocess

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from reidexport.bulk.plan import Plan, finished_counts, make_plan, remove_left_o
 from reidexport.bulk.sources import Columns, shards_of
 from reidexport.bulk.worker import Embedder, Job
 from reidexport.embedding_files import SUFFIXES
-from reidexport.errors import ClusterError, InputError, ReidExportError
+from reidexport.errors import ClusterError, InputError, NotInstalledError, ReidExportError
 from reidexport.progress import ProgressBar, no_progress_bar
 
 
@@ -90,11 +91,11 @@ def embed_on_ray(
     Raises:
         InputError: an argument will not do, a source is not there, or the run cannot be gone on with.
         ArtifactError: the artifact cannot be opened.
-        NotInstalledError: a backend, a device or a package for URLs is not there.
+        NotInstalledError: Ray, a backend, a device or a package for URLs is not there.
         ClusterError: the cluster is not there, or fails.
-        ModuleNotFoundError: Ray is not installed.
     """
-    import_ray()  # before anything is written
+    if find_spec("ray") is None:
+        raise NotInstalledError('ray is not installed: pip install "reidexport[ray]"')
     began = time.time()
     columns = columns or Columns()
     if output.suffix in SUFFIXES:

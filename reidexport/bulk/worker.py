@@ -85,9 +85,8 @@ class Embedder:
             "error": "",
             "message": "",
         }
-        row["node"] = import_ray().util.get_node_ip_address()
         try:
-            session, row["ready"] = self._opened
+            session, row["node"], row["ready"] = self._opened
             row["session"] = session.description
             row["num_embedded"], row["num_bad"] = _embed_patiently(session, self._job, int(offset))
         except ReidExportError as error:
@@ -97,8 +96,8 @@ class Embedder:
         return {name: [value] for name, value in row.items()}
 
     @cached_property
-    def _opened(self) -> tuple[Session, float]:
-        """The session, and when it was ready."""
+    def _opened(self) -> tuple[Session, str, float]:
+        """The session, the address of the node, and when it was ready."""
         job = self._job
         plan = job.output / PLAN_NAME
         if not plan.is_file() or file_sha256(plan) != job.plan_sha256:
@@ -110,7 +109,7 @@ class Embedder:
         )
         if session.manifest.sha256 != job.manifest_sha256:
             raise InputError(f"{job.artifact}: a node sees another file by that name. Give one that all see.")
-        return session, time.time()
+        return session, import_ray().util.get_node_ip_address(), time.time()
 
 
 def _embed_patiently(session: Session, job: Job, offset: int) -> tuple[int, int]:
