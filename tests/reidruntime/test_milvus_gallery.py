@@ -1,5 +1,6 @@
 """The gallery in Milvus, for real in milvus-lite: the answers of a Gallery, and rows that outlive a kill."""
 
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pymilvus import DataType
 from reidruntime import Gallery, InputError, Neighbours, NotInstalledError, milvus_gallery
 from reidruntime.gallery import UNLABELLED
 from reidruntime.manifest import Metric
+from reidruntime.milvus_collection import IndexKind
 from reidruntime.milvus_gallery import MilvusGallery
 from reidruntime.milvus_recall import measured_recall
 
@@ -169,6 +171,28 @@ def test_a_gallery_that_lost_its_index_is_searched_exactly(
     again = new_gallery()
     assert again.index == "exact"
     assert again.search(np.eye(3, DIM, dtype=np.float32), 1).indices.ravel().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("share_kept", [0, 0.5])
+@pytest.mark.parametrize("index", ["exact", "approximate"])
+def test_torn_index_files_are_built_again(index: IndexKind, share_kept: float, tmp_path: Path) -> None:
+    """Index files that a killed program left empty or cut off cost no row, answer or choice of an index."""
+    path = tmp_path / "people.db"
+    whole = filled("cosine")
+    with MilvusGallery(str(path), DIM) as gallery:
+        gallery.extend(whole)
+        gallery.use_index(index)
+        expected = gallery.search(whole.parts[0][:5], 3)
+    torn = [file for file in path.rglob("indexes/*") if file.is_file()]
+    assert {file.suffix for file in torn} == {".idx", ".sidx"}
+    for file in torn:
+        os.truncate(file, int(file.stat().st_size * share_kept))
+    with MilvusGallery(str(path)) as gallery:
+        assert (gallery.index, len(gallery)) == (index, 200)
+        assert_same_but_for_ties(gallery.search(whole.parts[0][:5], 3), expected)
+        gallery.add(whole.parts[0][:1], paths=[whole.paths[0]])
+        assert len(gallery) == 200
+    assert all(file.stat().st_size > 0 for file in path.rglob("indexes/*"))
 
 
 def test_indexes_that_are_not_there_are_refused(new_gallery: Callable[..., MilvusGallery]) -> None:

@@ -54,13 +54,11 @@ def create_collection(
     for label in ("pid", "camid", "time"):
         schema.add_field(label, DataType.INT64)
     schema.add_field("path", DataType.VARCHAR, max_length=MAX_PATH_BYTES)
-    indexes = _vector_index(client, "exact", metric)
-    indexes.add_index("path", index_name=_PATH_INDEX, index_type="INVERTED")
     with speaking(address):
         client.create_collection(
             name,
             schema=schema,
-            index_params=indexes,
+            index_params=_with_path_index(_vector_index(client, "exact", metric)),
             consistency_level="Strong",
             properties={_METRIC: metric, _ARTIFACT: manifest_sha256 or ""},
         )
@@ -89,6 +87,24 @@ def read_facts(client: Any, address: str, name: str) -> Facts:
     return Facts(int(fields["embedding"]["dim"]), metric, manifest_sha256, index)
 
 
+def load_collection(client: Any, address: str, name: str, index: IndexKind, metric: Metric) -> None:
+    """Make a collection ready to be searched."""
+    from pymilvus import MilvusException
+
+    with speaking(address):
+        try:
+            client.load_collection(name)
+        except MilvusException:
+            if not is_file(address):
+                raise
+            # milvus-lite writes index files in place, so a killed program leaves one torn: build them from the rows.
+            for index_name in (_VECTOR_INDEX, _PATH_INDEX):
+                if client.describe_index(name, index_name):
+                    client.drop_index(name, index_name)
+            client.create_index(name, _with_path_index(_vector_index(client, index, metric)))
+            client.load_collection(name)
+
+
 def replace_index(client: Any, address: str, name: str, index: IndexKind, metric: Metric) -> None:
     """Build another index over all rows, in place of the one that is there, and wait for it."""
     with speaking(address):
@@ -108,6 +124,11 @@ def search_params(index: IndexKind, k: int) -> dict[str, dict[str, int]]:
     if index == "gpu-approximate":
         return {"params": {"itopk_size": 1 << (breadth - 1).bit_length()}}  # a power of two
     return {}
+
+
+def _with_path_index(indexes: Any) -> Any:
+    indexes.add_index("path", index_name=_PATH_INDEX, index_type="INVERTED")
+    return indexes
 
 
 def _vector_index(client: Any, index: IndexKind, metric: Metric) -> Any:

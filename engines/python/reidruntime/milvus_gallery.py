@@ -38,6 +38,7 @@ from reidruntime.milvus_collection import (
     IndexKind,
     check_index,
     create_collection,
+    load_collection,
     read_facts,
     replace_index,
     search_params,
@@ -117,8 +118,7 @@ class MilvusGallery:
                 self.use_index("exact")
             else:
                 self.index: IndexKind = facts.index
-                with speaking(address):
-                    self._client.load_collection(collection)
+                load_collection(self._client, address, collection, facts.index, facts.metric)
         except BaseException:
             self.close()
             raise
