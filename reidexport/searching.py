@@ -90,37 +90,26 @@ def search_gallery(
         manifest_sha256=queries.manifest_sha256,
     )
     limit = np.inf if threshold is None else threshold
-    asked = _images(queries, np.arange(len(queries)))
+    asked = seen_images(queries, np.arange(len(queries)))
     answers = []
     for query, rows, distances in zip(asked, found.indices, found.distances, strict=True):
         hit_rows = rows[(rows >= 0) & (distances <= limit)]
-        hits = zip(_images(gallery, hit_rows), hit_rows, distances, strict=False)
-        answers.append(
-            Answer(
-                SeenImage(*query),
-                tuple(
-                    Hit(*image, rank=rank, row=int(row), distance=float(distance))
-                    for rank, (image, row, distance) in enumerate(hits, 1)
-                ),
-            )
+        images = zip(seen_images(gallery, hit_rows), hit_rows, distances, strict=False)
+        hits = tuple(
+            Hit(**vars(image), rank=rank, row=int(row), distance=float(distance))
+            for rank, (image, row, distance) in enumerate(images, 1)
         )
+        answers.append(Answer(query, hits))
     return answers
 
 
 def seen_images(gallery: Gallery | MilvusGallery, rows: NDArray[np.int64]) -> list[SeenImage]:
     """Some rows of a gallery as images."""
-    return [SeenImage(*image) for image in _images(gallery, rows)]
-
-
-def _images(
-    gallery: Gallery | MilvusGallery, rows: NDArray[np.int64]
-) -> list[tuple[str, int | None, int | None, int | None]]:
-    """Path, pid, camid and time of some rows; None where not known."""
     *ids, paths = gallery.labels(rows)
     pids, camids, times = (
         [None if label == UNLABELLED else label for label in column.tolist()] for column in ids
     )
-    return list(zip(paths, pids, camids, times, strict=True))
+    return list(map(SeenImage, paths, pids, camids, times))
 
 
 def answers_as_json(answers: Sequence[Answer]) -> list[dict[str, Any]]:

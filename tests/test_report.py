@@ -3,13 +3,13 @@
 import copy
 import html.parser
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from reidexport.cli.report import report
 from reidexport.datasets import Dataset
 from reidexport.errors import InputError
 from reidexport.evaluation import Evaluation, evaluate
@@ -300,23 +300,24 @@ def test_everything_from_files_is_escaped(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_result_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_what_is_no_result_is_named(tmp_path: Path, run: Run, text: str, message: str) -> None:
     """With what was expected, and no page is written."""
     file = tmp_path / "odd.json"
     file.write_text(text)
-    with pytest.raises(InputError, match=message):
-        report([file], tmp_path / "report.html")
+    done = run("report", file, "-o", tmp_path / "report.html")
+    assert done.returncode == 2
+    assert re.search(message, done.stderr)
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_missing_and_empty_inputs_are_named(tmp_path: Path) -> None:
+def test_missing_and_empty_inputs_are_named(tmp_path: Path, run: Run) -> None:
     """A file that is not there, a folder without results, and an artifact without data."""
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
         read_results([tmp_path / "none.json"])
     with pytest.raises(InputError, match=r"the folder holds no \*\.json"):
         read_results([tmp_path])
-    with pytest.raises(InputError, match="--artifact and --data go together"):
-        report([tmp_path], tmp_path / "report.html", data=tmp_path)
+    done = run("report", tmp_path, "-o", tmp_path / "report.html", "--data", tmp_path)
+    assert (done.returncode, "--artifact and --data go together" in done.stderr) == (2, True)
 
 
 def test_a_failed_write_leaves_the_old_page(

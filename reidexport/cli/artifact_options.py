@@ -1,9 +1,10 @@
 """The options of every command that opens an artifact."""
 
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 import typer
 from reidruntime import Manifest, Session, manifest_for_foreign_onnx, manifest_from_onnx, open_session
@@ -15,96 +16,89 @@ from reidexport.errors import InputError
 _PANEL = "Facts about an ONNX file that carries no manifest"
 
 ArtifactArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An ONNX file.")]
-BackendOption = Annotated[BackendName, typer.Option(help="What runs the network; auto: the fastest one.")]
-DeviceOption = Annotated[DeviceName, typer.Option(help="Where it runs; auto: CUDA where it can be used.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Threads of the network; all CPUs if left out.", show_default=False)
 ]
 SizeOption = Annotated[str | None, typer.Option(metavar="HxW", help="Height and width in pixels.")]
-MeanOption = Annotated[
-    str | None, typer.Option(metavar="C,C,C", help="Mean of pixels in [0, 1].", rich_help_panel=_PANEL)
-]
-StdOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="C,C,C",
-        help="Deviation of pixels in [0, 1]; 1/255 for a network that takes 0-255.",
-        rich_help_panel=_PANEL,
-    ),
-]
-ChannelOrderOption = Annotated[
-    ChannelOrder | None, typer.Option(help="Order of the channels; RGB if left out.", rich_help_panel=_PANEL)
-]
-LayoutOption = Annotated[
-    Layout | None, typer.Option(help="Layout of the input; NCHW if left out.", rich_help_panel=_PANEL)
-]
-ResizeOption = Annotated[
-    ResizeKernel | None,
-    typer.Option(help="Resize kernel of the training code; bilinear if left out.", rich_help_panel=_PANEL),
-]
 
 
-def open_artifact(
-    path: Path,
-    *,
-    backend: BackendName = "auto",
-    device: DeviceName = "auto",
-    threads: int | None = None,
-    size: str | None = None,
-    mean: str | None = None,
-    std: str | None = None,
-    channel_order: ChannelOrder | None = None,
-    layout: Layout | None = None,
-    resize: ResizeKernel | None = None,
-) -> Session:
-    """Open an artifact with the options above, as the user typed them.
+@dataclass(frozen=True)
+class RunOptions:
+    """What runs the network, and where."""
 
-    Raises:
-        InputError: an option cannot be read, some of size, mean and std are missing, or the file has a
-            manifest and facts were given too.
-        ArtifactError: as :func:`reidruntime.open_session`; so are the other errors.
-    """
-    manifest = parse_manifest(path, size, mean, std, channel_order, layout, resize)
-    return open_session(path, backend=backend, device=device, threads=threads, manifest=manifest)
-
-
-def parse_manifest(
-    path: Path,
-    size: str | None,
-    mean: str | None,
-    std: str | None,
-    channel_order: ChannelOrder | None,
-    layout: Layout | None,
-    resize: ResizeKernel | None,
-) -> Manifest | None:
-    """The manifest that the options above state, or None where none of them is given.
-
-    Raises:
-        InputError: an option cannot be read, some of size, mean and std are missing, or the file has a manifest.
-    """
-    facts = (size, mean, std, channel_order, layout, resize)
-    if facts == (None,) * len(facts):
-        return None
-    if manifest_from_onnx(path):
-        raise InputError(
-            f"{path}: the file carries a manifest. "
-            "Leave out --size --mean --std --channel-order --layout --resize."
-        )
-    if size is None or mean is None or std is None:
-        given = {"--size": size, "--mean": mean, "--std": std}
-        missing = " ".join(name for name, value in given.items() if value is None)
-        raise InputError(f"{path}: the file carries no manifest; give {missing} too.")
-    height_px, width_px = parse_size(size)
-    return manifest_for_foreign_onnx(
-        path,
-        height_px=height_px,
-        width_px=width_px,
-        mean=_parse_channels("--mean", mean),
-        std=_parse_channels("--std", std),
-        channel_order=channel_order or "RGB",
-        layout=layout or "NCHW",
-        resize=resize or "bilinear",
+    backend: Annotated[BackendName, typer.Option(help="What runs the network; auto: the fastest one.")] = (
+        "auto"
     )
+    device: Annotated[DeviceName, typer.Option(help="Where it runs; auto: CUDA where it can be used.")] = (
+        "auto"
+    )
+    threads: ThreadsOption = None
+
+    def open(self, artifact: Path, manifest: Manifest | None = None) -> Session:
+        """A session as :func:`reidruntime.open_session` gives it, with its errors."""
+        return open_session(
+            artifact, backend=self.backend, device=self.device, threads=self.threads, manifest=manifest
+        )
+
+
+@dataclass(frozen=True)
+class ForeignOptions:
+    """Facts about an ONNX file that carries no manifest."""
+
+    size: SizeOption = None
+    mean: Annotated[
+        str | None, typer.Option(metavar="C,C,C", help="Mean of pixels in [0, 1].", rich_help_panel=_PANEL)
+    ] = None
+    std: Annotated[
+        str | None,
+        typer.Option(
+            metavar="C,C,C",
+            help="Deviation of pixels in [0, 1]; 1/255 for a network that takes 0-255.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    channel_order: Annotated[
+        ChannelOrder | None,
+        typer.Option(help="Order of the channels; RGB if left out.", rich_help_panel=_PANEL),
+    ] = None
+    layout: Annotated[
+        Layout | None, typer.Option(help="Layout of the input; NCHW if left out.", rich_help_panel=_PANEL)
+    ] = None
+    resize: Annotated[
+        ResizeKernel | None,
+        typer.Option(
+            help="Resize kernel of the training code; bilinear if left out.", rich_help_panel=_PANEL
+        ),
+    ] = None
+
+    def manifest(self, artifact: Path) -> Manifest | None:
+        """The manifest that the options state, or None where none of them is given.
+
+        Raises:
+            InputError: an option cannot be read, some of size, mean and std are missing, or the file has a manifest.
+        """
+        if self == ForeignOptions():
+            return None
+        if manifest_from_onnx(artifact):
+            raise InputError(
+                f"{artifact}: the file carries a manifest. "
+                "Leave out --size --mean --std --channel-order --layout --resize."
+            )
+        if self.size is None or self.mean is None or self.std is None:
+            given = {"--size": self.size, "--mean": self.mean, "--std": self.std}
+            missing = " ".join(name for name, value in given.items() if value is None)
+            raise InputError(f"{artifact}: the file carries no manifest; give {missing} too.")
+        height_px, width_px = parse_size(self.size)
+        return manifest_for_foreign_onnx(
+            artifact,
+            height_px=height_px,
+            width_px=width_px,
+            mean=_parse_channels("--mean", self.mean),
+            std=_parse_channels("--std", self.std),
+            channel_order=self.channel_order or "RGB",
+            layout=self.layout or "NCHW",
+            resize=self.resize or "bilinear",
+        )
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -113,11 +107,6 @@ def parse_size(text: str) -> tuple[int, int]:
     if not found:
         raise InputError(f"--size {text!r}: expected HEIGHTxWIDTH in pixels, for example 256x128.")
     return int(found.group(1)), int(found.group(2))
-
-
-def parse_stride(value: int | None) -> Literal[1, 2] | None:
-    """A ``--last-stride`` that the command line has checked to be 1 or 2."""
-    return None if value is None else (1 if value == 1 else 2)
 
 
 def _parse_channels(option: str, text: str) -> Channels3:

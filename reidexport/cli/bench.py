@@ -5,30 +5,26 @@ from typing import Annotated
 
 import typer
 
-from reidexport.cli import artifact_options as options
+from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions, RunOptions
 from reidexport.cli.json_file import JsonOption, write_json
+from reidexport.cli.option_groups import with_option_groups
 from reidexport.errors import InputError
 from reidexport.image_paths import find_images
 from reidexport.timing import BenchReport, bench_session
 
 
+@with_option_groups
 def bench(
-    artifact: options.ArtifactArgument,
+    artifact: ArtifactArgument,
     batch: Annotated[str, typer.Option(metavar="N,N,...", help="Batch sizes to measure.")] = "1,8,32",
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure each batch size.")] = 3.0,
     images: Annotated[
         list[str] | None,
         typer.Option(metavar="PATH", help="Also measure from these files or folders, reading included."),
     ] = None,
-    backend: options.BackendOption = "auto",
-    device: options.DeviceOption = "auto",
-    threads: options.ThreadsOption = None,
-    size: options.SizeOption = None,
-    mean: options.MeanOption = None,
-    std: options.StdOption = None,
-    channel_order: options.ChannelOrderOption = None,
-    layout: options.LayoutOption = None,
-    resize: options.ResizeOption = None,
+    *,
+    run: RunOptions,
+    foreign: ForeignOptions,
     json_file: JsonOption = None,
 ) -> None:
     """Measure latency and throughput of an artifact.
@@ -37,18 +33,7 @@ def bench(
     """
     batch_sizes = _parse_batches(batch)
     paths = find_images(images or [])
-    with options.open_artifact(
-        artifact,
-        backend=backend,
-        device=device,
-        threads=threads,
-        size=size,
-        mean=mean,
-        std=std,
-        channel_order=channel_order,
-        layout=layout,
-        resize=resize,
-    ) as session:
+    with run.open(artifact, foreign.manifest(artifact)) as session:
         report = bench_session(session, batch_sizes, seconds_per_batch=seconds, image_paths=paths)
     _print(report)
     write_json(json_file, {"artifact": str(artifact), **asdict(report)})

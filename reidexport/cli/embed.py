@@ -14,8 +14,9 @@ from typer.core import TyperCommand
 from reidexport.bulk.plan import ERRORS_NAME, read_errors
 from reidexport.bulk.run import BulkRun, embed_on_ray
 from reidexport.bulk.sources import Columns
-from reidexport.cli import artifact_options as options
+from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions, RunOptions
 from reidexport.cli.json_file import JsonOption, write_json
+from reidexport.cli.option_groups import with_option_groups
 from reidexport.embedding import EmbeddingRun, embed_to_file
 from reidexport.errors import InputError
 from reidexport.image_paths import find_images
@@ -42,8 +43,9 @@ def with_address(words: list[str]) -> list[str]:
     ]
 
 
+@with_option_groups
 def embed(
-    artifact: options.ArtifactArgument,
+    artifact: ArtifactArgument,
     images: Annotated[
         list[str],
         typer.Argument(
@@ -68,9 +70,8 @@ def embed(
         bool, typer.Option("--resume", help="Go on with the interrupted run of OUTPUT.")
     ] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per run of the network.")] = None,
-    backend: options.BackendOption = "auto",
-    device: options.DeviceOption = "auto",
-    threads: options.ThreadsOption = None,
+    *,
+    run: RunOptions,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -98,12 +99,7 @@ def embed(
             rich_help_panel=_RAY,
         ),
     ] = "image,path",
-    size: options.SizeOption = None,
-    mean: options.MeanOption = None,
-    std: options.StdOption = None,
-    channel_order: options.ChannelOrderOption = None,
-    layout: options.LayoutOption = None,
-    resize: options.ResizeOption = None,
+    foreign: ForeignOptions,
     json_file: JsonOption = None,
 ) -> None:
     """Embed images into a .npz or Parquet file, or into a gallery for reidexport search.
@@ -115,7 +111,7 @@ def embed(
     if ray is not None:
         if on_error == "stop":
             raise InputError("--ray tells bad images in a table and goes on: leave out --on-error stop.")
-        manifest = options.parse_manifest(artifact, size, mean, std, channel_order, layout, resize)
+        manifest = foreign.manifest(artifact)
         with _interruptible(output):
             bulk = embed_on_ray(
                 artifact,
@@ -124,9 +120,9 @@ def embed(
                 address=ray,
                 resume=resume,
                 actors=actors,
-                threads=threads,
-                backend=backend,
-                device=device,
+                threads=run.threads,
+                backend=run.backend,
+                device=run.device,
                 manifest=manifest,
                 batch_size=batch,
                 shard_size=shard_size,
@@ -136,21 +132,10 @@ def embed(
         _report_bulk(bulk, json_file, artifact)
         return
     paths = find_images(images)
-    with options.open_artifact(
-        artifact,
-        backend=backend,
-        device=device,
-        threads=threads,
-        size=size,
-        mean=mean,
-        std=std,
-        channel_order=channel_order,
-        layout=layout,
-        resize=resize,
-    ) as session:
+    with run.open(artifact, foreign.manifest(artifact)) as session:
         typer.echo(session.description, err=True)
         with _interruptible(Path(f"{output}.partial")), progress_bar("embedding", len(paths)) as progress:
-            run = embed_to_file(
+            embedded = embed_to_file(
                 session,
                 paths,
                 output,
@@ -159,7 +144,7 @@ def embed(
                 batch_size=batch,
                 progress=progress,
             )
-    _report(run, json_file, artifact)
+    _report(embedded, json_file, artifact)
 
 
 @contextmanager

@@ -1,14 +1,16 @@
 """``reidexport eval``: rank-1, mAP and mINP of a checkpoint or an artifact on a data set."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from reidruntime.manifest import Feature, Metric
 
-from reidexport.cli import artifact_options as options
-from reidexport.cli import checkpoint_options
+from reidexport.cli.artifact_options import ForeignOptions, RunOptions
+from reidexport.cli.checkpoint_options import CheckpointOptions
 from reidexport.cli.json_file import JsonOption, write_json
+from reidexport.cli.option_groups import with_option_groups
 from reidexport.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from reidexport.thresholds import VerificationRoc
 
 
+@with_option_groups
 def eval_(
     artifact: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT|ARTIFACT", help="A checkpoint or an ONNX file.")
@@ -32,21 +35,12 @@ def eval_(
     feature: Annotated[
         Feature | None, typer.Option(help="Of a checkpoint: after (f_i) or before (f_t) the BNNeck.")
     ] = None,
-    arch: checkpoint_options.ArchOption = None,
-    last_stride: checkpoint_options.LastStrideOption = None,
-    stem_relu: checkpoint_options.StemReluOption = None,
-    pooling: checkpoint_options.PoolingOption = None,
+    *,
+    checkpoint: CheckpointOptions,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per run of the network.")] = None,
     json_file: JsonOption = None,
-    backend: options.BackendOption = "auto",
-    device: options.DeviceOption = "auto",
-    threads: options.ThreadsOption = None,
-    size: options.SizeOption = None,
-    mean: options.MeanOption = None,
-    std: options.StdOption = None,
-    channel_order: options.ChannelOrderOption = None,
-    layout: options.LayoutOption = None,
-    resize: options.ResizeOption = None,
+    run: RunOptions,
+    foreign: ForeignOptions,
 ) -> None:
     """Measure rank-1, rank-5, rank-10, mAP and mINP on a data set."""
     from reidexport.datasets import load_dataset
@@ -60,30 +54,19 @@ def eval_(
             "whole gallery. Leave out --rerank."
         )
     records = load_dataset(data, dataset)
-    foreign = (mean, std, channel_order, layout, resize) != (None,) * 5
-    if foreign and (feature, arch, last_stride, stem_relu, pooling) != (None,) * 5:
+    is_foreign = replace(foreign, size=None) != ForeignOptions()
+    if is_foreign and (feature is not None or checkpoint != CheckpointOptions()):
         raise InputError("--feature and --last-stride are for checkpoints, --mean and --std for ONNX files.")
-    if foreign:
-        session = options.open_artifact(
-            artifact,
-            backend=backend,
-            device=device,
-            threads=threads,
-            size=size,
-            mean=mean,
-            std=std,
-            channel_order=channel_order,
-            layout=layout,
-            resize=resize,
-        )
+    if is_foreign:
+        session = run.open(artifact, foreign.manifest(artifact))
     else:
         session = open_any(
             artifact,
-            backend=backend,
-            device=device,
-            threads=threads,
+            backend=run.backend,
+            device=run.device,
+            threads=run.threads,
             feature=feature,
-            choices=checkpoint_options.parse_choices(arch, last_stride, stem_relu, pooling, size),
+            choices=checkpoint.choices(foreign.size),
             say=lambda line: typer.echo(line, err=True),
         )
     total = len(records.query) + len(records.scored_gallery)

@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 import typer
 from reidruntime.manifest import QuantizationTarget
 
-from reidexport.cli import artifact_options as options
-from reidexport.cli import checkpoint_options
+from reidexport.cli.artifact_options import SizeOption
+from reidexport.cli.checkpoint_options import CheckpointOptions
+from reidexport.cli.option_groups import with_option_groups
 from reidexport.errors import InputError
 
 
+@with_option_groups
 def onnx(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of any known project.")],
     output: Annotated[
@@ -50,11 +52,9 @@ def onnx(
         QuantizationTarget | None,
         typer.Option(help="For --int8: what will run the file; cpu if left out.", show_default=False),
     ] = None,
-    size: options.SizeOption = None,
-    arch: checkpoint_options.ArchOption = None,
-    last_stride: checkpoint_options.LastStrideOption = None,
-    stem_relu: checkpoint_options.StemReluOption = None,
-    pooling: checkpoint_options.PoolingOption = None,
+    size: SizeOption = None,
+    *,
+    stated: CheckpointOptions,
 ) -> None:
     """Fold a checkpoint into an inference graph and write it as ONNX, checked against torch."""
     import json
@@ -66,9 +66,7 @@ def onnx(
     from reidexport.progress import progress_bar
 
     _check_precision(fp16, int8, calibration, target)
-    loaded = load_chosen(
-        checkpoint, checkpoint_options.parse_choices(arch, last_stride, stem_relu, pooling, size)
-    )
+    loaded = load_chosen(checkpoint, stated.choices(size))
     print(f"{checkpoint}: {loaded.summary}", file=sys.stderr)
     for fact in loaded.assumed:
         print(f"  assumed: {fact}", file=sys.stderr)

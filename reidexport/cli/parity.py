@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 from reidruntime.manifest import Metric
 
-from reidexport.cli import artifact_options as options
+from reidexport.cli.artifact_options import ThreadsOption
 from reidexport.cli.json_file import write_json
 from reidexport.errors import InputError
 
@@ -39,7 +39,7 @@ def parity(
         ),
     ] = None,
     metric: Annotated[Metric | None, typer.Option(help="Distance; the reference's if left out.")] = None,
-    threads: options.ThreadsOption = None,
+    threads: ThreadsOption = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Keep the table in FILE, row by row as it grows."),

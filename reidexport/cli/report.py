@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-from reidexport.cli import artifact_options as options
+from reidexport.cli.artifact_options import RunOptions
+from reidexport.cli.option_groups import with_option_groups
 from reidexport.errors import InputError
 
 
+@with_option_groups
 def report(
     results: Annotated[
         list[Path],
@@ -26,9 +28,8 @@ def report(
     dataset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which data set, where the folder holds several.")
     ] = None,
-    backend: options.BackendOption = "auto",
-    device: options.DeviceOption = "auto",
-    threads: options.ThreadsOption = None,
+    *,
+    run: RunOptions,
 ) -> None:
     """Write results as one HTML page that needs nothing beside it: tables, plots, ranked lists.
 
@@ -48,7 +49,7 @@ def report(
         records = load_dataset(data, dataset)
         total = len(records.query) + len(records.scored_gallery)
         with (
-            open_any(artifact, backend=backend, device=device, threads=threads) as session,
+            open_any(artifact, backend=run.backend, device=run.device, threads=run.threads) as session,
             progress_bar("embedding", total) as progress,
         ):
             evaluation = evaluate(session, records, progress=progress)

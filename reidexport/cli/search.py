@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from reidruntime import Gallery, MilvusGallery, gallery_from_manifest, open_session
-from reidruntime.backends import BackendName, DeviceName
+from reidruntime import Gallery, MilvusGallery, gallery_from_manifest
 
-from reidexport.cli import artifact_options as options
+from reidexport.cli.artifact_options import RunOptions
 from reidexport.cli.json_file import JsonOption, write_json
+from reidexport.cli.option_groups import with_option_groups
 from reidexport.embedding_files import SUFFIXES, add_embeddings, read_gallery
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
@@ -21,6 +21,7 @@ from reidexport.searching import Answer, SeenImage, answers_as_json, answers_she
 from reidexport.times import parse_time, time_text
 
 
+@with_option_groups
 def search(
     gallery: Annotated[
         str,
@@ -88,9 +89,8 @@ def search(
         int | None,
         typer.Option(min=0, max=65535, help="With --web: 8000 if left out, 0 for any that is free."),
     ] = None,
-    backend: options.BackendOption = "auto",
-    device: options.DeviceOption = "auto",
-    threads: options.ThreadsOption = None,
+    *,
+    run: RunOptions,
 ) -> None:
     """Find the nearest images of a gallery, exactly, and print them.
 
@@ -102,16 +102,7 @@ def search(
         narrowed = other_cameras or camids or since or until or threshold is not None
         if queries or narrowed or sheet or json_file:
             raise InputError("With --web the page asks for queries, filters and sheets: leave them out here.")
-        _serve_page(
-            gallery,
-            artifact,
-            host or "127.0.0.1",
-            8000 if port is None else port,
-            k,
-            backend,
-            device,
-            threads,
-        )
+        _serve_page(gallery, artifact, run, host or "127.0.0.1", 8000 if port is None else port, k)
         return
     if host is not None or port is not None:
         raise InputError("--host and --port are where a page listens: give --web too.")
@@ -125,7 +116,7 @@ def search(
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise InputError(f"--sheet {sheet}: expected a name that ends in .png.")
     with _open_gallery(gallery) as known:
-        asked = _asked(known, queries, artifact, backend, device, threads)
+        asked = _asked(known, queries, artifact, run)
         answers = search_gallery(
             known, asked, k, other_cameras=other_cameras, among_camids=wanted, threshold=threshold, **window
         )
@@ -150,18 +141,11 @@ def _open_gallery(gallery: str) -> AbstractContextManager[Gallery | MilvusGaller
 
 
 def _serve_page(
-    gallery: str,
-    artifact: Path | None,
-    host: str,
-    port: int,
-    num_matches: int,
-    backend: BackendName,
-    device: DeviceName,
-    threads: int | None,
+    gallery: str, artifact: Path | None, run: RunOptions, host: str, port: int, num_matches: int
 ) -> None:
     from reidexport.web import Searcher, page_server
 
-    session = open_session(artifact, backend=backend, device=device, threads=threads) if artifact else None
+    session = run.open(artifact) if artifact else None
     with _open_gallery(gallery) as known, session or nullcontext():
         searcher = Searcher(known, session)
         searcher.warm_up()
@@ -178,12 +162,7 @@ def _serve_page(
 
 
 def _asked(
-    gallery: Gallery | MilvusGallery,
-    queries: list[str],
-    artifact: Path | None,
-    backend: BackendName,
-    device: DeviceName,
-    threads: int | None,
+    gallery: Gallery | MilvusGallery, queries: list[str], artifact: Path | None, run: RunOptions
 ) -> Gallery:
     """The queries, embedded: by the artifact, or already."""
     if artifact is None:
@@ -193,7 +172,7 @@ def _asked(
             "Query images must be embedded: give --artifact MODEL, or one file or folder that reidexport embed wrote."
         )
     paths = find_images(queries)
-    with open_session(artifact, backend=backend, device=device, threads=threads) as session:
+    with run.open(artifact) as session:
         gallery.check_artifact(session.manifest.sha256)
         asked = gallery_from_manifest(session.manifest)
         with progress_bar("embedding", len(paths)) as progress:

@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 import typer
 from reidruntime.manifest import BatchProfile, Manifest, Precision
 
-from reidexport.cli import artifact_options as options
-from reidexport.cli import checkpoint_options
+from reidexport.cli.artifact_options import ForeignOptions
+from reidexport.cli.checkpoint_options import CheckpointOptions
+from reidexport.cli.option_groups import with_option_groups
 from reidexport.errors import InputError
 
 _PANEL = "Native TensorRT only"
 
 
+@with_option_groups
 def trt(
     source: Annotated[
         Path | None,
@@ -66,16 +68,9 @@ def trt(
             "--hardware-compatible", help="Other GPUs from Ampere on may load it.", rich_help_panel=_PANEL
         ),
     ] = False,
-    size: options.SizeOption = None,
-    mean: options.MeanOption = None,
-    std: options.StdOption = None,
-    channel_order: options.ChannelOrderOption = None,
-    layout: options.LayoutOption = None,
-    resize: options.ResizeOption = None,
-    arch: checkpoint_options.ArchOption = None,
-    last_stride: checkpoint_options.LastStrideOption = None,
-    stem_relu: checkpoint_options.StemReluOption = None,
-    pooling: checkpoint_options.PoolingOption = None,
+    *,
+    foreign: ForeignOptions,
+    checkpoint: CheckpointOptions,
 ) -> None:
     """Build a TensorRT engine, and prove that it computes in the precision it is called by."""
     from reidruntime.tensorrt_library import import_tensorrt
@@ -98,12 +93,8 @@ def trt(
     import_tensorrt(flavor)  # before the seconds that an export takes
     source = source or find_source(Path())
     is_checkpoint = kind_of(source) == "checkpoint"
-    manifest = None
-    if not is_checkpoint:
-        manifest = options.parse_manifest(source, size, mean, std, channel_order, layout, resize)
-    choices = checkpoint_options.parse_choices(
-        arch, last_stride, stem_relu, pooling, size if is_checkpoint else None
-    )
+    manifest = None if is_checkpoint else foreign.manifest(source)
+    choices = checkpoint.choices(foreign.size if is_checkpoint else None)
     target = output or source.with_name(source.name.removesuffix(source.suffix) + ".engine")
     with prepared_source(source, precision, choices=choices, manifest=manifest, say=_say) as prepared:
         built = engine_from_onnx(prepared, target, options=build_options, say=_say)

@@ -6,13 +6,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from reidexport.cli import artifact_options as options
+from reidexport.cli.artifact_options import RunOptions
 from reidexport.cli.json_file import JsonOption, write_json
+from reidexport.cli.option_groups import with_option_groups
 from reidexport.errors import InputError
 
 NUM_DRAWN = 64
 
 
+@with_option_groups
 def verify(
     candidate: Annotated[Path, typer.Argument(help="The artifact under test.")],
     reference: Annotated[Path, typer.Option(help="The checkpoint or artifact that it must answer like.")],
@@ -28,14 +30,11 @@ def verify(
     min_cosine: Annotated[float, typer.Option(help="Lowest cosine that any image may have.")] = 0.999,
     max_rank1_drop: Annotated[float, typer.Option(help="Allowed loss of rank-1, percentage points.")] = 0.1,
     max_map_drop: Annotated[float, typer.Option(help="Allowed loss of mAP, percentage points.")] = 0.1,
-    backend: options.BackendOption = "auto",
-    device: options.DeviceOption = "auto",
-    threads: options.ThreadsOption = None,
+    *,
+    run: RunOptions,
     json_file: JsonOption = None,
 ) -> None:
     """Compare an artifact with its reference; exit status 1 when it lost more than allowed."""
-    from reidruntime.session import open_session
-
     from reidexport.datasets import load_dataset
     from reidexport.opening import open_reference
     from reidexport.progress import progress_bar
@@ -50,8 +49,8 @@ def verify(
     images = [] if records else draw_people(NUM_DRAWN)
     total = 2 * (len(records.query) + len(records.scored_gallery) if records else len(images))
     with (
-        open_session(candidate, backend=backend, device=device, threads=threads) as artifact,
-        open_reference(reference, artifact.manifest, threads=threads) as original,
+        run.open(candidate) as artifact,
+        open_reference(reference, artifact.manifest, threads=run.threads) as original,
         progress_bar("comparing", total) as progress,
     ):
         result = verify_sessions(

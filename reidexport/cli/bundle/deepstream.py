@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from reidexport.cli import artifact_options as options
+from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions
+from reidexport.cli.option_groups import with_option_groups
 
 
+@with_option_groups
 def deepstream(
-    artifact: options.ArtifactArgument,
+    artifact: ArtifactArgument,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")],
     tracker: Annotated[
         Literal["NvDeepSORT", "NvDCF"],
@@ -27,12 +29,8 @@ def deepstream(
             show_default=False,
         ),
     ] = None,
-    size: options.SizeOption = None,
-    mean: options.MeanOption = None,
-    std: options.StdOption = None,
-    channel_order: options.ChannelOrderOption = None,
-    layout: options.LayoutOption = None,
-    resize: options.ResizeOption = None,
+    *,
+    foreign: ForeignOptions,
 ) -> None:
     """Write the network and the tracker's ReID section, so that the tracker feeds the one as the other needs it.
 
@@ -42,10 +40,9 @@ def deepstream(
     from reidexport.deepstream import write_deepstream_bundle
     from reidexport.trt_source import own_manifest
 
-    stated = options.parse_manifest(artifact, size, mean, std, channel_order, layout, resize)
     config = write_deepstream_bundle(
         artifact,
-        stated or own_manifest(artifact),
+        foreign.manifest(artifact) or own_manifest(artifact),
         output,
         tracker=tracker,
         batch_size=batch_size,

@@ -5,9 +5,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from reidexport.cli.batching_options import BatchingOptions
+from reidexport.cli.option_groups import with_option_groups
 from reidexport.image_paths import find_images
 
 
+@with_option_groups
 def triton(
     artifacts: Annotated[
         list[Path], typer.Argument(metavar="ARTIFACT...", help="ONNX files and TensorRT plans.")
@@ -17,15 +20,8 @@ def triton(
         Literal["cpu", "gpu"], typer.Option(help="What runs ONNX files; plans run on GPUs.")
     ] = "cpu",
     instances: Annotated[int, typer.Option(min=1, help="Copies of a network, on every GPU.")] = 1,
-    max_batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Images per run; the artifact's maximum or 32 if left out.", show_default=False
-        ),
-    ] = None,
-    max_queue_delay_us: Annotated[
-        int, typer.Option(min=0, help="How long a batch that is not full waits for more.")
-    ] = 500,
+    *,
+    batching: BatchingOptions,
     images: Annotated[
         list[str] | None,
         typer.Option(metavar="PATH", help="Images to warm up with; people are drawn if left out."),
@@ -44,7 +40,7 @@ def triton(
         repository,
         device=device,
         instances=instances,
-        batching=Batching(max_batch, max_queue_delay_us),
+        batching=Batching(batching.max_batch, batching.max_queue_delay_us),
         image_paths=find_images(images or []),
     )
     for network, ensemble in written.items():

@@ -1,0 +1,21 @@
+"""The options of every command that sets up a server."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+
+@dataclass(frozen=True)
+class BatchingOptions:
+    """Which requests a server answers in one run of the network."""
+
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Images per run; the artifact's maximum or 32 if left out.", show_default=False
+        ),
+    ] = None
+    max_queue_delay_us: Annotated[
+        int, typer.Option(min=0, help="How long a batch that is not full waits for more.")
+    ] = 500
