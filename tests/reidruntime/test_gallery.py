@@ -19,12 +19,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from reidruntime import Gallery, InputError, Neighbours, gallery_from_manifest, load_gallery, topk, topk_scan
+from reidruntime.blas_threads import single_threaded_blas
 from reidruntime.gallery import UNLABELLED, Scan
 from reidruntime.gallery_file import MAGIC
-from reidruntime.gallery_rows import GalleryRows, row_lengths
+from reidruntime.gallery_rows import GalleryRows, Question, row_lengths
 from reidruntime.int8_scan import GALLERY_LIMIT, MATMUL_INTEGER, QUERY_LIMIT, code_rows, multiply
 from reidruntime.manifest import Metric
 from reidruntime.projection_scan import principal_basis, project
+from threadpoolctl import threadpool_info
 
 from tests.reidruntime.models import small_manifest
 
@@ -243,6 +245,39 @@ def test_what_a_projection_leaves_out_is_bounded() -> None:
     off = np.abs(exact @ exact.T - along @ along.T)
     assert (off <= np.outer(projected.rests, projected.rests) + 4 * 2.0**-24).all()
     assert principal_basis(rng.standard_normal((500, 120)).astype(np.float32) / 11) is None
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_candidate_scores_more_than_it_is_said_to(kernels: None, metric: Metric, threads: int) -> None:
+    """Of every scan, for many queries and few: the bounds hold, and the nearest rows are there, in order."""
+    rng = np.random.default_rng(8)
+    mix = rng.standard_normal((96, 96)) * np.geomspace(1, 0.001, 96)[:, None]
+    rows = (rng.standard_normal((4300, 96)) @ mix).astype(np.float32)
+    gallery = GalleryRows([rows[:2500], rows[2500:]], row_lengths(rows, "rows"))
+    projected = gallery.projected()
+    assert projected is not None
+    for num_query in (2, 50):
+        queries = rows[:num_query] + rng.standard_normal((num_query, 96)).astype(np.float32) / 10
+        unrelated = np.full(num_query, -1), np.zeros(len(rows), np.int64)
+        lengths = row_lengths(queries, "queries")
+        everyone = np.ones(len(rows), np.bool_)
+        question = Question(queries, lengths, gallery, 5, metric, everyone, *unrelated)
+        products = queries.astype(np.float64) @ rows.T.astype(np.float64)
+        if metric == "cosine":
+            true = products / lengths[:, None] / gallery.lengths
+        else:
+            true = products - gallery.lengths**2 / 2
+        for found in (
+            topk_scan.float32_candidates(question, threads),
+            topk_scan.projected_candidates(question, projected, threads),
+            topk_scan.int8_candidates(question, gallery.coded_blocks(), threads),
+        ):
+            assert found.is_whole.all()
+            for own, scores in zip(np.split(np.arange(len(found.rows)), found.ends[1:-1]), true, strict=True):
+                assert (np.diff(found.rows[own]) > 0).all()
+                assert (found.highest[own] >= scores[found.rows[own]] - 1e-12).all()
+                assert set(np.argsort(-scores)[:5]) <= set(found.rows[own])
 
 
 def test_integer_products_are_exact_and_their_rest_is_measured() -> None:
@@ -658,3 +693,16 @@ def test_rows_without_a_person_cannot_be_removed() -> None:
     everyone.add(np.eye(3, dtype=np.float32), pids=[1, 1, 1])
     assert everyone.remove([1]) == 3
     assert everyone.search(np.eye(3, dtype=np.float32), 2).indices.tolist() == [[-1, -1]] * 3
+
+
+def test_numpys_threads_are_restored_by_the_last_search() -> None:
+    """Searches that overlap leave NumPy's products as many threads as they had."""
+    before = [library["num_threads"] for library in threadpool_info()]
+    entered = [single_threaded_blas() for _ in range(2)]
+    for search in entered:
+        search.__enter__()
+    assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {1}
+    entered[0].__exit__(None, None, None)
+    assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {1}
+    entered[1].__exit__(None, None, None)
+    assert [library["num_threads"] for library in threadpool_info()] == before

@@ -99,14 +99,15 @@ def test_candidates_are_few_or_none() -> None:
     rng = np.random.default_rng(1)
     rows = rng.standard_normal((5000, 32)).astype(np.float32)
     question = question_of(rows, rows[:4], 10)
-    found = DeviceRows(question.gallery, "cpu").candidates(question)
-    for i, candidates in enumerate(found):
-        assert candidates is not None
-        assert 10 <= len(candidates.rows) <= 12
-        assert i in candidates.rows
-        assert (np.diff(candidates.rows) > 0).all()
+    candidates = DeviceRows(question.gallery, "cpu").candidates(question)
+    assert candidates.is_whole.all()
+    for i, found in enumerate(np.split(candidates.rows, candidates.ends[1:-1])):
+        assert 10 <= len(found) <= 12
+        assert i in found
+        assert (np.diff(found) > 0).all()
     copies = question_of(np.ones((5000, 32), np.float32), rows[:2], 10)
-    assert DeviceRows(copies.gallery, "cpu").candidates(copies) == [None, None]
+    candidates = DeviceRows(copies.gallery, "cpu").candidates(copies)
+    assert (candidates.is_whole.tolist(), candidates.ends.tolist()) == ([False, False], [0, 0, 0])
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -105,7 +105,8 @@ class Gallery:
             metric: how to compare them.
             manifest_sha256: ``Manifest.sha256`` of the artifact, where it is known; then nothing of another artifact
                 can be added or searched for.
-            threads: for searching; default: the CPUs that this process may use.
+            threads: for searching; default: the CPUs that this process may use. While a search goes on, NumPy's own
+                products have one thread each in the whole process.
             device: ``cuda`` or ``cuda:NUMBER``, to look through the rows there by torch, where they are kept as far as
                 they fit (``cpu`` is torch's too); default: without torch. The answer is the same.
 

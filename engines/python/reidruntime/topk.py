@@ -5,18 +5,20 @@ promising of them leaves fewer; their distances are then summed in float64. The 
 nor the BLAS, nor the threads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reidruntime.gallery_rows import CodedBlock, Features, Floats64, Ints, Question
 from reidruntime.projection_scan import ProjectedRows
 from reidruntime.topk_scan import (
     Candidates,
+    all_candidates,
     candidate_capacity,
     compiled_kernels,
     float32_candidates,
@@ -53,7 +55,7 @@ def nearest(question: Question, threads: int, prepared: Prepared | None = None) 
 
     Args:
         question: queries, gallery, k, metric and filters.
-        threads: of everything but the float32 product, which has those of NumPy's BLAS.
+        threads: of everything; NumPy's own products have one each meanwhile, in the whole process.
         prepared: ``gallery.projected()``, ``gallery.coded_blocks()`` or the rows on a device, to scan these first; None
             to scan the rows themselves.
     """
@@ -61,26 +63,29 @@ def nearest(question: Question, threads: int, prepared: Prepared | None = None) 
     indices = np.full((num_query, question.k), -1, np.int64)
     distances = np.full((num_query, question.k), np.inf, np.float32)
     at_once = max(1, min(_MAX_QUERIES_AT_ONCE, _CANDIDATES_BYTES // (12 * candidate_capacity(width))))
+    scans = _scans(threads, prepared)
     for start in range(0, num_query if width else 0, at_once):
-        part = question._replace(k=width).of(slice(start, start + at_once))
-        for i, measured in enumerate(_measured_candidates(part, threads, prepared), start):
-            order = np.lexsort((measured.rows, measured.distances))[:width]
-            indices[i, : len(order)] = measured.rows[order]
-            distances[i, : len(order)] = measured.distances[order]
+        queries = np.arange(start, min(start + at_once, num_query))
+        for scan in scans:  # each answers the queries that the one before could not
+            part = question._replace(k=width).of(queries)
+            candidates = scan(part)
+            rows, row_distances, ends = _measured(part, candidates, threads)
+            for i in np.flatnonzero(candidates.is_whole):
+                own = slice(ends[i], ends[i + 1])
+                order = np.argsort(row_distances[own], kind="stable")[:width]
+                indices[queries[i], : len(order)] = rows[own][order]
+                distances[queries[i], : len(order)] = row_distances[own][order]
+            queries = queries[~candidates.is_whole]
+            if not len(queries):
+                break
     return Neighbours(indices, distances)
 
 
-class _Measured(NamedTuple):
-    """Gallery rows, in any order, and their distances to a query."""
-
-    rows: Ints
-    distances: Features
-
-
-def _measured_candidates(question: Question, threads: int, prepared: Prepared | None) -> list[_Measured]:
-    """The nearest rows, and others: by the prepared scan, where that leaves too many by the float32 one, else all."""
-    scans: list[Callable[[Question], list[Candidates | None]]] = [
-        partial(float32_candidates, threads=threads)
+def _scans(threads: int, prepared: Prepared | None) -> list[Callable[[Question], Candidates]]:
+    """What to look for candidates by: first what is prepared, then the rows in float32, at last no scan at all."""
+    scans: list[Callable[[Question], Candidates]] = [
+        partial(float32_candidates, threads=threads),
+        all_candidates,
     ]
     if isinstance(prepared, ProjectedRows):
         scans.insert(0, partial(projected_candidates, projected=prepared, threads=threads))
@@ -88,99 +93,105 @@ def _measured_candidates(question: Question, threads: int, prepared: Prepared | 
         scans.insert(0, prepared.candidates)
     elif prepared is not None:
         scans.insert(0, partial(int8_candidates, coded=prepared, threads=threads))
-    found: list[_Measured | None] = [None] * len(question.queries)
-    for scan in scans:
-        missing = np.array([i for i, measured in enumerate(found) if measured is None], np.int64)
-        if len(missing):
-            some = question.of(missing)
-            for i, measured in zip(missing, _measured(some, scan(some), threads), strict=True):
-                found[i] = measured
-    missing = np.array([i for i, measured in enumerate(found) if measured is None], np.int64)
-    rest = iter(_measure(question.of(missing), [question.rows_for(i) for i in missing], threads))
-    return [next(rest) if measured is None else measured for measured in found]
+    return scans
 
 
-def _measured(question: Question, found: Sequence[Candidates | None], threads: int) -> list[_Measured | None]:
-    """Of many candidates the k most promising ones, then those that can be as near as the farthest of these."""
-    none = np.empty(0, np.int64)
-    promising = [none if candidates is None else _promising(candidates, question.k) for candidates in found]
-    first = _measure(
-        question, [c.rows[some] if c else none for c, some in zip(found, promising, strict=True)], threads
-    )
-    farthest = np.array([measured.distances.max(initial=-np.inf) for measured in first])
-    others = []
-    for candidates, some, threshold in zip(found, promising, lowest_scores(question, farthest), strict=True):
-        if candidates is None:
-            others.append(none)
-            continue
-        can_be_as_near = candidates.highest >= threshold
-        can_be_as_near[some] = False
-        others.append(candidates.rows[can_be_as_near])
-    second = _measure(question, others, threads)
-    return [
-        candidates and _Measured(np.append(a.rows, b.rows), np.append(a.distances, b.distances))
-        for candidates, a, b in zip(found, first, second, strict=True)
-    ]
+def _measured(question: Question, candidates: Candidates, threads: int) -> tuple[Ints, Features, Ints]:
+    """Rows in order, their distances, and where those of each query begin and end.
+
+    Measured are the k most promising candidates, then those that can be as near as the farthest of these.
+    """
+    distances = np.full(len(candidates.rows), np.inf, np.float32)
+    is_promising = _promising(candidates, question.k)
+    distances[is_promising] = _exact_distances(question, candidates.only(is_promising), threads)
+    measured = np.where(is_promising, distances, -np.inf)
+    is_empty = candidates.ends[:-1] == candidates.ends[1:]
+    farthest = np.full(len(is_empty), -np.inf)
+    if len(measured):
+        farthest[~is_empty] = np.maximum.reduceat(measured, candidates.ends[:-1][~is_empty])
+    thresholds = np.repeat(lowest_scores(question, farthest), np.diff(candidates.ends))
+    others = ~is_promising & (candidates.highest >= thresholds)
+    distances[others] = _exact_distances(question, candidates.only(others), threads)
+    return candidates.rows, distances, candidates.ends
 
 
-def _promising(candidates: Candidates, k: int) -> Ints:
-    """Positions of the k candidates that can score most; of all where they are few."""
-    num = len(candidates.rows)
-    return np.arange(num) if num <= 2 * k else np.argpartition(candidates.highest, -k)[-k:]
+def _promising(candidates: Candidates, k: int) -> NDArray[np.bool_]:
+    """The k candidates of each query that can score most; all of them where they are few."""
+    found = np.ones(len(candidates.rows), np.bool_)
+    for start, stop in pairwise(candidates.ends):
+        if stop - start > 2 * k:
+            found[start + np.argpartition(candidates.highest[start:stop], -k)[:-k]] = False
+    return found
 
 
-def _measure(question: Question, rows: Sequence[Ints], threads: int) -> list[_Measured]:
-    """The distances of some rows to each query."""
-    if not rows:
-        return []
-    ends = np.cumsum([len(some) for some in rows])
-    distances = np.split(_exact_distances(question, rows, threads), ends[:-1])
-    return [_Measured(*pair) for pair in zip(rows, distances, strict=True)]
-
-
-def _exact_distances(question: Question, candidates: Sequence[Ints], threads: int) -> Features:
-    """The distance of every query to each of its candidates, all in one row."""
+def _exact_distances(question: Question, candidates: Candidates, threads: int) -> Features:
+    """The distance of every query to each of its candidates."""
     gallery, kernels = question.gallery, compiled_kernels()
     if question.metric == "cosine":
-        measure = kernels.dots if kernels else _dots
+        measure = kernels.dots if kernels else dots_with_numpy
     else:
-        measure = kernels.squared_distances if kernels else _squared_distances
-    q_indices = np.repeat(np.arange(len(candidates)), [len(rows) for rows in candidates])
-    g_indices = np.concatenate(candidates)
-    by_row = np.argsort(g_indices, kind="stable")  # a row is then read once for all of its queries
-    sums = np.empty(len(g_indices))
+        measure = kernels.squared_distances if kernels else squared_distances_with_numpy
+    starts, stops = candidates.ends[:-1].copy(), candidates.ends[1:]
+    sums = np.empty(len(candidates.rows))
 
-    def measure_pairs(rows: Features, first: int, pairs: Ints) -> None:
-        some = np.empty(len(pairs))
-        measure(question.queries, rows, q_indices[pairs], g_indices[pairs] - first, some)
-        sums[pairs] = some
+    def measure_to_part(rows: Features, first: int, queries: slice) -> None:
+        measure(
+            question.queries[queries], rows, first, starts[queries], stops[queries], candidates.rows, sums
+        )
 
+    first = 0
+    # Shares of as many candidates.
+    ends = np.searchsorted(stops, np.linspace(0, len(sums), threads + 1)[1:-1])
+    shares = [slice(*pair) for pair in pairwise([0, *ends, len(stops)])]
     with ThreadPoolExecutor(threads, "topk") as workers:
-        start = first = 0
         for part in gallery.parts:
-            stop = int(np.searchsorted(g_indices, first + len(part), sorter=by_row))
-            shares = np.array_split(by_row[start:stop], threads)
-            list(workers.map(measure_pairs, repeat(part), repeat(first), shares))
-            start, first = stop, first + len(part)
+            list(workers.map(measure_to_part, repeat(part), repeat(first), shares))
+            first += len(part)
     if question.metric == "euclidean":
         return sums.astype(np.float32)
-    lengths = question.q_lengths[q_indices] * gallery.lengths[g_indices]
+    q_indices = candidates.queries()
+    lengths = question.q_lengths[q_indices] * gallery.lengths[candidates.rows]
     cosines = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
     distances: Features = np.float32(1) - cosines.astype(np.float32)
     return distances
 
 
-def _dots(queries: Features, rows: Features, q_indices: Ints, g_indices: Ints, out: Floats64) -> None:
-    for start in range(0, len(out), _PAIRS_AT_ONCE):
-        pairs = slice(start, start + _PAIRS_AT_ONCE)
-        left, right = queries[q_indices[pairs]].astype(np.float64), rows[g_indices[pairs]]
-        out[pairs] = np.einsum("nd,nd->n", left, right)
-
-
-def _squared_distances(
-    queries: Features, rows: Features, q_indices: Ints, g_indices: Ints, out: Floats64
+def dots_with_numpy(
+    queries: Features, rows: Features, first: int, starts: Ints, stops: Ints, indices: Ints, out: Floats64
 ) -> None:
-    for start in range(0, len(out), _PAIRS_AT_ONCE):
-        pairs = slice(start, start + _PAIRS_AT_ONCE)
-        differences = queries[q_indices[pairs]].astype(np.float64) - rows[g_indices[pairs]]
+    """Inner products of queries with some rows of a gallery, summed in float64.
+
+    Args:
+        queries: (num_query, D).
+        rows: (n, D), some of the gallery.
+        first: the gallery's index of the first of them.
+        starts: (num_query,), where those indices begin that a query has not been measured to; moved behind the
+            last one of these rows.
+        stops: (num_query,), where they end.
+        indices: of gallery rows, in order for each query.
+        out: as many; where they are of these rows, the inner products.
+    """
+    for i, pairs in _pairs(len(rows), first, starts, stops, indices):
+        # A sum of its own for each row: BLAS would add up copies of a row in different orders.
+        out[pairs] = np.einsum(
+            "nd,d->n", rows[indices[pairs] - first].astype(np.float64), queries[i].astype(np.float64)
+        )
+
+
+def squared_distances_with_numpy(
+    queries: Features, rows: Features, first: int, starts: Ints, stops: Ints, indices: Ints, out: Floats64
+) -> None:
+    """Squared Euclidean distances, likewise."""
+    for i, pairs in _pairs(len(rows), first, starts, stops, indices):
+        differences = queries[i].astype(np.float64) - rows[indices[pairs] - first]
         out[pairs] = np.einsum("nd,nd->n", differences, differences)
+
+
+def _pairs(
+    num_rows: int, first: int, starts: Ints, stops: Ints, indices: Ints
+) -> Iterator[tuple[int, slice]]:
+    """For each query those of its indices that are of these rows, some at a time."""
+    for i, (start, stop) in enumerate(zip(starts.copy(), stops, strict=True)):
+        starts[i] = start + np.searchsorted(indices[start:stop], first + num_rows)
+        for begin in range(start, starts[i], _PAIRS_AT_ONCE):
+            yield i, slice(begin, min(begin + _PAIRS_AT_ONCE, starts[i]))

@@ -9,7 +9,9 @@ import numpy as np
 # Sums may be reordered to vectorise: their error bounds hold for every order. Nothing is NaN: features are finite.
 _ANY_ORDER = {"reassoc", "contract", "nnan", "nsz"}
 
-_WIDTH = 16  # columns, a vector of the widest CPUs
+_WIDTH = 32  # columns, two vectors of the widest CPUs
+_SLACK = np.float32(1e-5)  # far more than rounding in float32 can matter
+_ROWS_AT_ONCE = 512  # that all queries are measured to before the next ones are read from memory
 
 
 def _compiled(function: Callable[..., None]) -> Any:
@@ -21,32 +23,35 @@ def _compiled(function: Callable[..., None]) -> Any:
 
 @_compiled
 def select(scores, first, scales, tails, margins, q_keys, g_keys, best, kept, counts):  # type: ignore[no-untyped-def]
-    """One block of scores; see :func:`reidruntime.topk.select_with_numpy`, which does the same."""
+    """One block of scores; see :func:`reidruntime.topk_scan.select_with_numpy`, which does the same."""
     row_scales, column_scales, column_offsets = scales
     row_tails, column_tails = tails
     indices, values = kept
+    block = column_scales.min(), column_scales.max(), column_offsets.max(), column_tails.max()
     for i in range(scores.shape[0]):
         if counts[i] < 0:
             continue
-        heap = best[i]
+        row, heap = scores[i], best[i]
         threshold = heap[0] - margins[i]
         row_scale, row_tail = row_scales[i], row_tails[i]
-        for start in range(0, scores.shape[1], _WIDTH):
-            stop = min(start + _WIDTH, scores.shape[1])
-            highest = np.float32(-np.inf)
-            for j in range(start, stop):  # vectorised; few of these hold a candidate
-                score = np.float32(scores[i, j]) * (row_scale * column_scales[j]) + column_offsets[j]
-                highest = max(highest, score + row_tail * column_tails[j])
-            if highest < threshold:
+        least = _least_product(threshold, row_scale, row_tail, block)
+        for start in range(0, row.size, _WIDTH):
+            highest = row[start]
+            for product in row[start : start + _WIDTH]:  # vectorised; few of these hold a candidate
+                highest = product if product > highest else highest
+            if highest < least:
                 continue
-            for j in range(start, stop):
-                score = np.float32(scores[i, j]) * (row_scale * column_scales[j]) + column_offsets[j]
+            for j in range(start, min(start + _WIDTH, row.size)):
+                if row[j] < least:
+                    continue
+                score = np.float32(row[j]) * (row_scale * column_scales[j]) + column_offsets[j]
                 tail = row_tail * column_tails[j]
                 if score + tail < threshold or score == -np.inf or q_keys[i] == g_keys[j]:
                     continue
                 if score - tail > heap[0]:
                     _replace_smallest(heap, score - tail)
                     threshold = heap[0] - margins[i]
+                    least = _least_product(threshold, row_scale, row_tail, block)
                 if counts[i] == indices.shape[1]:
                     _drop_below(threshold, indices[i], values[i], counts, i)
                     if counts[i] > indices.shape[1] // 2:
@@ -57,6 +62,17 @@ def select(scores, first, scales, tails, margins, q_keys, g_keys, best, kept, co
                 counts[i] += 1
             if counts[i] < 0:
                 break
+
+
+@_compiled
+def _least_product(threshold, row_scale, row_tail, block):  # type: ignore[no-untyped-def]
+    """No smaller product can be a candidate, whatever its column of the block."""
+    smallest_scale, largest_scale, largest_offset, largest_tail = block
+    missing = threshold - row_tail * largest_tail - largest_offset
+    scale = row_scale * (largest_scale if missing > 0 else smallest_scale)
+    if scale > 0:
+        return np.float32(missing / scale - abs(missing / scale) * _SLACK)
+    return np.float32(np.inf if missing > 0 else -np.inf)
 
 
 @_compiled
@@ -89,23 +105,33 @@ def _drop_below(threshold, indices, values, counts, i):  # type: ignore[no-untyp
 
 
 @_compiled
-def dots(queries, rows, q_indices, g_indices, out):  # type: ignore[no-untyped-def]
-    """Inner products of ``queries[q_indices]`` with ``rows[g_indices]``, pair by pair, summed in float64."""
-    for n in range(out.size):
-        query, row = queries[q_indices[n]], rows[g_indices[n]]
-        total = 0.0
-        for d in range(query.size):
-            total += np.float64(query[d]) * np.float64(row[d])
-        out[n] = total
+def dots(queries, rows, first, starts, stops, indices, out):  # type: ignore[no-untyped-def]
+    """Inner products in float64; see :func:`reidruntime.topk.dots_with_numpy`, which does the same."""
+    for tile in range(0, rows.shape[0], _ROWS_AT_ONCE):
+        stop = first + min(tile + _ROWS_AT_ONCE, rows.shape[0])
+        for i in range(queries.shape[0]):
+            query = queries[i]
+            while starts[i] < stops[i] and indices[starts[i]] < stop:
+                row = rows[indices[starts[i]] - first]
+                total = 0.0
+                for d in range(query.size):
+                    total += np.float64(query[d]) * np.float64(row[d])
+                out[starts[i]] = total
+                starts[i] += 1
 
 
 @_compiled
-def squared_distances(queries, rows, q_indices, g_indices, out):  # type: ignore[no-untyped-def]
-    """Squared Euclidean distances of ``queries[q_indices]`` to ``rows[g_indices]``, likewise."""
-    for n in range(out.size):
-        query, row = queries[q_indices[n]], rows[g_indices[n]]
-        total = 0.0
-        for d in range(query.size):
-            difference = np.float64(query[d]) - np.float64(row[d])
-            total += difference * difference
-        out[n] = total
+def squared_distances(queries, rows, first, starts, stops, indices, out):  # type: ignore[no-untyped-def]
+    """Squared Euclidean distances, likewise."""
+    for tile in range(0, rows.shape[0], _ROWS_AT_ONCE):
+        stop = first + min(tile + _ROWS_AT_ONCE, rows.shape[0])
+        for i in range(queries.shape[0]):
+            query = queries[i]
+            while starts[i] < stops[i] and indices[starts[i]] < stop:
+                row = rows[indices[starts[i]] - first]
+                total = 0.0
+                for d in range(query.size):
+                    difference = np.float64(query[d]) - np.float64(row[d])
+                    total += difference * difference
+                out[starts[i]] = total
+                starts[i] += 1

@@ -5,18 +5,19 @@ score less its bound, at least k rows are truly at s or better; so a row whose s
 among the k nearest.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise, repeat
+from functools import partial
+from itertools import pairwise
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reidruntime.blas_threads import single_threaded_blas
 from reidruntime.compiled import kernel_module
 from reidruntime.gallery_rows import (
-    BLOCK_ROWS,
     CodedBlock,
     Features,
     Floats64,
@@ -28,15 +29,22 @@ from reidruntime.int8_scan import QUERY_LIMIT, code_rows, multiply
 from reidruntime.projection_scan import ProjectedRows, project
 
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
+_QUERIES_AT_ONCE = 512  # their products with a block stay in a core's cache
+_CODED_QUERIES_AT_ONCE = 512  # more, as every integer product rearranges the block
+_FEWEST_QUERIES = 16  # in a thread: a product with fewer is slow
 
 
 class _Scores(NamedTuple):
     """score[i, j] = product[i, j] * row_scales[i] * column_scales[j] + column_offsets[j].
 
-    It is within errors[i] + row_tails[i] * column_tails[j] of the truth.
+    It is within errors[i] + row_tails[i] * column_tails[j] of the truth. ``products`` gives those of some queries with
+    one of the blocks, which have these sizes, in memory that it is handed or its own.
     """
 
-    products: Iterator[NDArray[Any]]
+    blocks: Sequence[Any]
+    sizes: Sequence[int]
+    queries_at_once: int
+    products: Callable[[slice, Any, Features], NDArray[Any]]
     row_scales: Floats64
     column_scales: Floats64
     column_offsets: Floats64
@@ -55,15 +63,29 @@ class Float32Terms(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The gallery rows that can be among the k nearest of a query.
+    """The gallery rows that can be among the k nearest of each query.
 
     Attributes:
-        rows: their indices, in order.
-        highest: the most that each can score.
+        ends: int64, (num_query + 1,): those of query i are from ``ends[i]`` to ``ends[i + 1]`` in
+        rows: int64: gallery rows, in order for each query, and
+        highest: float32: the most that each can score.
+        is_whole: bool, (num_query,): where it is False there are too many of them for this to be a short cut, and none
+            are here.
     """
 
+    ends: Ints
     rows: Ints
     highest: Features
+    is_whole: NDArray[np.bool_]
+
+    def queries(self) -> Ints:
+        """The query of each row."""
+        return np.repeat(np.arange(len(self.is_whole)), np.diff(self.ends))
+
+    def only(self, some: NDArray[np.bool_]) -> "Candidates":
+        """Some of the rows."""
+        ends = np.append(0, np.cumsum(some))[self.ends]
+        return Candidates(ends, self.rows[some], self.highest[some], self.is_whole)
 
 
 def float32_terms(question: Question) -> Float32Terms:
@@ -74,15 +96,15 @@ def float32_terms(question: Question) -> Float32Terms:
     return Float32Terms(row_scales, column_scales, column_offsets, errors)
 
 
-def float32_candidates(question: Question, threads: int) -> list[Candidates | None]:
-    """The rows that can be among the k nearest of each query, by blocks of a float32 matrix product.
-
-    Returns:
-        For each query its rows, in order; None for one that has too many of them for this to be a short cut.
-    """
+def float32_candidates(question: Question, threads: int) -> Candidates:
+    """The rows that can be among the k nearest of each query, by blocks of a float32 matrix product."""
     queries, gallery = question.queries, question.gallery
+    blocks = list(gallery.blocks())
     scores = _Scores(
-        _float32_products(queries, gallery),
+        blocks,
+        list(map(len, blocks)),
+        _QUERIES_AT_ONCE,
+        partial(_float32_products, queries),
         *float32_terms(question),
         row_tails=np.zeros(len(queries)),
         column_tails=np.zeros(len(gallery.lengths)),
@@ -90,9 +112,7 @@ def float32_candidates(question: Question, threads: int) -> list[Candidates | No
     return _candidates(question, scores, threads)
 
 
-def projected_candidates(
-    question: Question, projected: ProjectedRows, threads: int
-) -> list[Candidates | None]:
+def projected_candidates(question: Question, projected: ProjectedRows, threads: int) -> Candidates:
     """As :func:`float32_candidates`, by products of ``gallery.projected()``.
 
     The bound is that of :mod:`reidruntime.projection_scan`.
@@ -100,8 +120,12 @@ def projected_candidates(
     row_scales, column_scales, column_offsets, longest = _metric_terms(question)
     queries = project(question.queries, projected.basis)
     q_lengths, rank = question.q_lengths * row_scales, projected.rows.shape[1]
+    blocks = list(GalleryRows([projected.rows], question.gallery.lengths).blocks())
     scores = _Scores(
-        products=_float32_products(queries.rows, GalleryRows([projected.rows], question.gallery.lengths)),
+        blocks=blocks,
+        sizes=list(map(len, blocks)),
+        queries_at_once=_QUERIES_AT_ONCE,
+        products=partial(_float32_products, queries.rows),
         row_scales=row_scales,
         column_scales=column_scales,
         column_offsets=column_offsets,
@@ -112,7 +136,7 @@ def projected_candidates(
     return _candidates(question, scores, threads)
 
 
-def int8_candidates(question: Question, coded: Sequence[CodedBlock], threads: int) -> list[Candidates | None]:
+def int8_candidates(question: Question, coded: Sequence[CodedBlock], threads: int) -> Candidates:
     """As :func:`float32_candidates`, by integer products of ``gallery.coded_blocks()``.
 
     The bound is that of :mod:`reidruntime.int8_scan`.
@@ -121,7 +145,10 @@ def int8_candidates(question: Question, coded: Sequence[CodedBlock], threads: in
     codes, steps, rests = code_rows(question.queries, QUERY_LIMIT)
     q_lengths, q_rests = question.q_lengths * row_scales, rests * row_scales
     scores = _Scores(
-        products=(multiply(codes, block.columns, threads) for block in coded),
+        blocks=coded,
+        sizes=[len(block.steps) for block in coded],
+        queries_at_once=_CODED_QUERIES_AT_ONCE,
+        products=lambda queries, block, _: multiply(codes[queries], block.columns, 1),
         row_scales=row_scales * steps,
         column_scales=column_scales * np.concatenate([block.steps for block in coded]),
         column_offsets=column_offsets,
@@ -132,6 +159,17 @@ def int8_candidates(question: Question, coded: Sequence[CodedBlock], threads: in
     return _candidates(question, scores, threads)
 
 
+def all_candidates(question: Question) -> Candidates:
+    """Every row that a query may find."""
+    rows = [question.rows_for(i) for i in range(len(question.queries))]
+    return Candidates(
+        np.cumsum([0, *map(len, rows)]),
+        np.concatenate([np.empty(0, np.int64), *rows]),
+        np.full(sum(map(len, rows)), np.inf, np.float32),
+        np.ones(len(rows), np.bool_),
+    )
+
+
 def lowest_scores(question: Question, distances: Floats64) -> Floats64:
     """What the score of a row is at least that is at this float32 distance, or nearer, of each query."""
     row_scales, _, _, longest = _metric_terms(question)
@@ -140,12 +178,10 @@ def lowest_scores(question: Question, distances: Floats64) -> Floats64:
     return scores - _rounding(q_lengths * row_scales, longest)
 
 
-def _float32_products(queries: Features, gallery: GalleryRows) -> Iterator[Features]:
-    """One block after the other in the same memory: fresh pages would cost a tenth of the product's time."""
-    memory = np.empty(len(queries) * BLOCK_ROWS, np.float32)
-    for block in gallery.blocks():
-        products = memory[: len(queries) * len(block)].reshape(len(queries), len(block))
-        yield np.matmul(queries, block.T, out=products)
+def _float32_products(queries: Features, some: slice, block: Features, memory: Features) -> Features:
+    """In the same memory again and again: fresh pages would cost a tenth of the product's time."""
+    products = memory[: (some.stop - some.start) * len(block)].reshape(-1, len(block))
+    return np.matmul(queries[some], block.T, out=products)
 
 
 def _metric_terms(question: Question) -> tuple[Floats64, Floats64, Floats64, float]:
@@ -168,49 +204,69 @@ def _inverse(lengths: Floats64) -> Floats64:
     return np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
 
 
-def _candidates(question: Question, scores: _Scores, threads: int) -> list[Candidates | None]:
-    num_query, k = len(question.queries), question.k
+def _candidates(question: Question, scores: _Scores, threads: int) -> Candidates:
+    """Threads share the queries; where these are few, several take the same ones and share the gallery."""
+    num_query, k, num_blocks = len(question.queries), question.k, len(scores.blocks)
+    num_parts = min(max(1, num_query // _FEWEST_QUERIES), threads)
+    num_shares = min(max(1, threads // num_parts), num_blocks)
     kernels = compiled_kernels()
     select = kernels.select if kernels else select_with_numpy
     capacity = candidate_capacity(k)
-    indices, values = np.empty((num_query, capacity), np.int64), np.empty((num_query, capacity), np.float32)
-    counts = np.zeros(num_query, np.int64)
-    best = np.full((num_query, k), -np.inf, np.float32)
+    indices = np.empty((num_shares, num_query, capacity), np.int64)
+    values = np.empty((num_shares, num_query, capacity), np.float32)
+    counts = np.zeros((num_shares, num_query), np.int64)
+    best = np.full((num_shares, num_query, k), -np.inf, np.float32)
     margins = (2 * scores.errors).astype(np.float32)
     row_scales, column_scales = scores.row_scales.astype(np.float32), scores.column_scales.astype(np.float32)
     # Bounds are rounded up.
     row_tails = (scores.row_tails * (1 + 4 * _UNIT_ROUNDOFF)).astype(np.float32)
     column_tails = (scores.column_tails * (1 + 4 * _UNIT_ROUNDOFF)).astype(np.float32)
     offsets = np.where(question.allowed, scores.column_offsets, -np.inf).astype(np.float32)
-    ends = [num_query * n // threads for n in range(threads + 1)]
-    shares = [slice(start, stop) for start, stop in pairwise(ends)]
+    firsts = np.cumsum([0, *scores.sizes])
 
-    def select_share(rows: slice, block: NDArray[Any], first: int) -> None:
-        columns = slice(first, first + block.shape[1])
-        select(
-            block[rows],
-            first,
-            (row_scales[rows], column_scales[columns], offsets[columns]),
-            (row_tails[rows], column_tails[columns]),
-            margins[rows],
-            question.q_keys[rows],
-            question.g_keys[columns],
-            best[rows],
-            (indices[rows], values[rows]),
-            counts[rows],
-        )
+    def scan(queries: slice, blocks: slice, share: int) -> None:
+        memory = np.empty(scores.queries_at_once * max(scores.sizes), np.float32)
+        for number in range(blocks.start, blocks.stop):
+            columns = slice(firsts[number], firsts[number + 1])
+            for start in range(queries.start, queries.stop, scores.queries_at_once):
+                rows = slice(start, min(start + scores.queries_at_once, queries.stop))
+                select(
+                    scores.products(rows, scores.blocks[number], memory),
+                    columns.start,
+                    (row_scales[rows], column_scales[columns], offsets[columns]),
+                    (row_tails[rows], column_tails[columns]),
+                    margins[rows],
+                    question.q_keys[rows],
+                    question.g_keys[columns],
+                    best[share, rows],
+                    (indices[share, rows], values[share, rows]),
+                    counts[share, rows],
+                )
 
-    first = 0
-    with ThreadPoolExecutor(threads, "topk") as workers:
-        for block in scores.products:
-            list(workers.map(select_share, shares, repeat(block), repeat(first)))
-            first += block.shape[1]
-    thresholds = best[:, 0] - margins
-    found: list[Candidates | None] = []
-    for i, count in enumerate(counts):
-        near = np.flatnonzero(values[i, : max(count, 0)] >= thresholds[i])
-        found.append(Candidates(indices[i, near], values[i, near]) if count >= 0 else None)
-    return found
+    tasks = [
+        (queries, blocks, share)
+        for share, blocks in enumerate(_even_parts(num_blocks, num_shares))
+        for queries in _even_parts(num_query, num_parts)
+    ]
+    with single_threaded_blas(), ThreadPoolExecutor(threads, "topk") as workers:
+        list(workers.map(scan, *zip(*tasks, strict=True)))
+    thresholds = np.partition(np.concatenate(best, axis=1), -k, axis=1)[:, -k] - margins
+    kept = [(i, share, count) for (i, share), count in np.ndenumerate(counts.T) if count > 0]
+    rows = np.concatenate([np.empty(0, np.int64), *(indices[share, i, :count] for i, share, count in kept)])
+    highest = np.concatenate(
+        [np.empty(0, np.float32), *(values[share, i, :count] for i, share, count in kept)]
+    )
+    num_rows = np.maximum(counts, 0).sum(axis=0)
+    every = Candidates(np.append(0, np.cumsum(num_rows)), rows, highest, np.all(counts >= 0, axis=0))
+    found = every.only(highest >= np.repeat(thresholds, num_rows))
+    return found._replace(
+        highest=(found.highest + np.repeat(scores.errors, np.diff(found.ends))).astype(np.float32)
+    )
+
+
+def _even_parts(length: int, num_parts: int) -> list[slice]:
+    ends = [length * number // num_parts for number in range(num_parts + 1)]
+    return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
 def candidate_capacity(k: int) -> int:

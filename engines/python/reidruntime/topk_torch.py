@@ -58,7 +58,7 @@ class DeviceRows:
             parts = [self._torch.from_numpy(part) for part in gallery.parts]
         self._blocks = [self._kept(block) for part in parts for block in part.split(_TILE_ROWS)]
 
-    def candidates(self, question: Question) -> list[Candidates | None]:
+    def candidates(self, question: Question) -> Candidates:
         """As :func:`reidruntime.topk_scan.float32_candidates`.
 
         Raises:
@@ -77,16 +77,17 @@ class DeviceRows:
             raise GpuError(
                 f"The search does not fit into the memory of {self._device}: {error}. Ask fewer queries at once."
             ) from error
-        found: list[Candidates | None] = []
-        for own, own_rows, error_bound in zip(scores, rows, terms.errors, strict=True):
-            threshold = own[question.k - 1] - 2 * error_bound
-            if len(own) < len(question.allowed) and own[-1] > -np.inf and own[-1] >= threshold:
-                found.append(None)  # rows that were not kept may be as near
-                continue
-            kept = np.flatnonzero((own >= threshold) & (own > -np.inf))
-            kept = kept[np.argsort(own_rows[kept])]
-            found.append(Candidates(own_rows[kept], (own[kept] + error_bound).astype(np.float32)))
-        return found
+        thresholds = scores[:, question.k - 1] - 2 * terms.errors
+        last = scores[:, -1]
+        # Where the last one kept is as near, so may be rows that were not.
+        is_whole = (scores.shape[1] == len(question.allowed)) | (last == -np.inf) | (last < thresholds)
+        is_kept = is_whole[:, None] & (scores >= thresholds[:, None]) & (scores > -np.inf)
+        order = np.argsort(rows, axis=1)
+        is_kept, scores, rows = (np.take_along_axis(a, order, 1) for a in (is_kept, scores, rows))
+        highest = (scores + terms.errors[:, None]).astype(np.float32)
+        return Candidates(
+            np.append(0, np.cumsum(is_kept.sum(axis=1))), rows[is_kept], highest[is_kept], is_whole
+        )
 
     def _best(self, question: Question, row_scales: Any, column_scales: Any, offsets: Any) -> tuple[Any, Any]:
         """The best scores of each query, falling, and their rows: arrays of shape (num_query, k + spare)."""
