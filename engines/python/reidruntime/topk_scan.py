@@ -8,7 +8,7 @@ among the k nearest.
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, repeat
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -204,63 +204,93 @@ def _inverse(lengths: Floats64) -> Floats64:
     return np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
 
 
+class _Kept(NamedTuple):
+    """What a scan of some blocks keeps for some queries.
+
+    Attributes:
+        counts: int64, (num_query,): how many rows; -1, and none of them here, where they are too many.
+        rows: int64, in order for each query, and
+        highest: float32: the most that each can score, but for ``errors``.
+        best: float32, (num_query, k): the best scores, less their tails.
+    """
+
+    counts: Ints
+    rows: Ints
+    highest: Features
+    best: Features
+
+
 def _candidates(question: Question, scores: _Scores, threads: int) -> Candidates:
     """Threads share the queries; where these are few, several take the same ones and share the gallery."""
-    num_query, k, num_blocks = len(question.queries), question.k, len(scores.blocks)
-    num_parts = min(max(1, num_query // _FEWEST_QUERIES), threads)
-    num_shares = min(max(1, threads // num_parts), num_blocks)
-    kernels = compiled_kernels()
-    select = kernels.select if kernels else select_with_numpy
-    capacity = candidate_capacity(k)
-    indices = np.empty((num_shares, num_query, capacity), np.int64)
-    values = np.empty((num_shares, num_query, capacity), np.float32)
-    counts = np.zeros((num_shares, num_query), np.int64)
-    best = np.full((num_shares, num_query, k), -np.inf, np.float32)
+    num_query = len(question.queries)
+    at_once = min(scores.queries_at_once, max(_FEWEST_QUERIES, num_query // threads))
+    num_parts = max(1, -(-num_query // at_once))
+    num_shares = max(1, min(threads // num_parts, len(scores.blocks)))
+    # Bounds are rounded up.
+    tails = [
+        (tail * (1 + 4 * _UNIT_ROUNDOFF)).astype(np.float32)
+        for tail in (scores.row_tails, scores.column_tails)
+    ]
     margins = (2 * scores.errors).astype(np.float32)
     row_scales, column_scales = scores.row_scales.astype(np.float32), scores.column_scales.astype(np.float32)
-    # Bounds are rounded up.
-    row_tails = (scores.row_tails * (1 + 4 * _UNIT_ROUNDOFF)).astype(np.float32)
-    column_tails = (scores.column_tails * (1 + 4 * _UNIT_ROUNDOFF)).astype(np.float32)
     offsets = np.where(question.allowed, scores.column_offsets, -np.inf).astype(np.float32)
     firsts = np.cumsum([0, *scores.sizes])
+    kernels = compiled_kernels()
+    select = kernels.select if kernels else select_with_numpy
+    capacity = candidate_capacity(question.k)
 
-    def scan(queries: slice, blocks: slice, share: int) -> None:
-        memory = np.empty(scores.queries_at_once * max(scores.sizes), np.float32)
+    def scan(rows: slice, blocks: slice) -> _Kept:
+        size = rows.stop - rows.start
+        memory = np.empty(size * max(scores.sizes), np.float32)
+        indices, values = np.empty((size, capacity), np.int64), np.empty((size, capacity), np.float32)
+        counts, best = np.zeros(size, np.int64), np.full((size, question.k), -np.inf, np.float32)
         for number in range(blocks.start, blocks.stop):
             columns = slice(firsts[number], firsts[number + 1])
-            for start in range(queries.start, queries.stop, scores.queries_at_once):
-                rows = slice(start, min(start + scores.queries_at_once, queries.stop))
-                select(
-                    scores.products(rows, scores.blocks[number], memory),
-                    columns.start,
-                    (row_scales[rows], column_scales[columns], offsets[columns]),
-                    (row_tails[rows], column_tails[columns]),
-                    margins[rows],
-                    question.q_keys[rows],
-                    question.g_keys[columns],
-                    best[share, rows],
-                    (indices[share, rows], values[share, rows]),
-                    counts[share, rows],
-                )
+            select(
+                scores.products(rows, scores.blocks[number], memory),
+                columns.start,
+                (row_scales[rows], column_scales[columns], offsets[columns]),
+                (tails[0][rows], tails[1][columns]),
+                margins[rows],
+                question.q_keys[rows],
+                question.g_keys[columns],
+                best,
+                (indices, values),
+                counts,
+            )
+        is_kept = np.arange(max(0, counts.max(initial=0))) < counts[:, None]
+        width = is_kept.shape[1]
+        return _Kept(counts, indices[:, :width][is_kept], values[:, :width][is_kept], best)
 
-    tasks = [
-        (queries, blocks, share)
-        for share, blocks in enumerate(_even_parts(num_blocks, num_shares))
-        for queries in _even_parts(num_query, num_parts)
-    ]
+    parts, shares = _even_parts(num_query, num_parts), _even_parts(len(scores.blocks), num_shares)
     with single_threaded_blas(), ThreadPoolExecutor(threads, "topk") as workers:
-        list(workers.map(scan, *zip(*tasks, strict=True)))
-    thresholds = np.partition(np.concatenate(best, axis=1), -k, axis=1)[:, -k] - margins
-    kept = [(i, share, count) for (i, share), count in np.ndenumerate(counts.T) if count > 0]
-    rows = np.concatenate([np.empty(0, np.int64), *(indices[share, i, :count] for i, share, count in kept)])
-    highest = np.concatenate(
-        [np.empty(0, np.float32), *(values[share, i, :count] for i, share, count in kept)]
-    )
-    num_rows = np.maximum(counts, 0).sum(axis=0)
-    every = Candidates(np.append(0, np.cumsum(num_rows)), rows, highest, np.all(counts >= 0, axis=0))
-    found = every.only(highest >= np.repeat(thresholds, num_rows))
-    return found._replace(
-        highest=(found.highest + np.repeat(scores.errors, np.diff(found.ends))).astype(np.float32)
+        done = [workers.map(scan, parts, repeat(blocks)) for blocks in shares]
+        merged = [_merged(kept) for kept in zip(*done, strict=True)]
+    kept = _Kept(*(np.concatenate(values) for values in zip(*merged, strict=True)))
+    num_rows = np.maximum(kept.counts, 0)
+    every = Candidates(np.append(0, np.cumsum(num_rows)), kept.rows, kept.highest, kept.counts >= 0)
+    found = every.only(kept.highest >= np.repeat(kept.best.min(axis=1) - margins, num_rows))
+    errors = np.repeat(scores.errors, np.diff(found.ends))
+    return found._replace(highest=(found.highest + errors).astype(np.float32))
+
+
+def _merged(shares: Sequence[_Kept]) -> _Kept:
+    """What shares of the gallery, in order, keep for the same queries."""
+    if len(shares) == 1:
+        return shares[0]
+    counts = np.stack([share.counts for share in shares])
+    is_whole = np.atleast_1d(np.all(counts >= 0, axis=0))
+    numbers = np.arange(len(is_whole))
+    queries = np.concatenate([np.repeat(numbers, np.maximum(own, 0)) for own in counts])
+    order = np.argsort(queries, kind="stable")
+    order = order[is_whole[queries[order]]]
+    best = np.concatenate([share.best for share in shares], axis=1)
+    k = shares[0].best.shape[1]
+    return _Kept(
+        np.where(is_whole, counts.sum(axis=0), -1),
+        np.concatenate([share.rows for share in shares])[order],
+        np.concatenate([share.highest for share in shares])[order],
+        np.partition(best, -k, axis=1)[:, -k:],
     )
 
 
