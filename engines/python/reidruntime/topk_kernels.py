@@ -28,6 +28,8 @@ def select(scores, first, scales, tails, margins, q_keys, g_keys, best, kept, co
     row_tails, column_tails = tails
     indices, values = kept
     block = column_scales.min(), column_scales.max(), column_offsets.max(), column_tails.max()
+    if block[2] == -np.inf:  # all columns are left out
+        return
     for i in range(scores.shape[0]):
         if counts[i] < 0:
             continue

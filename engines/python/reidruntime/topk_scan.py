@@ -29,8 +29,7 @@ from reidruntime.int8_scan import QUERY_LIMIT, code_rows, multiply
 from reidruntime.projection_scan import ProjectedRows, project
 
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
-_QUERIES_AT_ONCE = 512  # their products with a block stay in a core's cache
-_CODED_QUERIES_AT_ONCE = 512  # more, as every integer product rearranges the block
+_QUERIES_AT_ONCE = 512  # enough for a fast product, few enough for a core's caches
 _FEWEST_QUERIES = 16  # in a thread: a product with fewer is slow
 
 
@@ -43,7 +42,6 @@ class _Scores(NamedTuple):
 
     blocks: Sequence[Any]
     sizes: Sequence[int]
-    queries_at_once: int
     products: Callable[[slice, Any, Features], NDArray[Any]]
     row_scales: Floats64
     column_scales: Floats64
@@ -103,7 +101,6 @@ def float32_candidates(question: Question, threads: int) -> Candidates:
     scores = _Scores(
         blocks,
         list(map(len, blocks)),
-        _QUERIES_AT_ONCE,
         partial(_float32_products, queries),
         *float32_terms(question),
         row_tails=np.zeros(len(queries)),
@@ -124,7 +121,6 @@ def projected_candidates(question: Question, projected: ProjectedRows, threads: 
     scores = _Scores(
         blocks=blocks,
         sizes=list(map(len, blocks)),
-        queries_at_once=_QUERIES_AT_ONCE,
         products=partial(_float32_products, queries.rows),
         row_scales=row_scales,
         column_scales=column_scales,
@@ -147,7 +143,6 @@ def int8_candidates(question: Question, coded: Sequence[CodedBlock], threads: in
     scores = _Scores(
         blocks=coded,
         sizes=[len(block.steps) for block in coded],
-        queries_at_once=_CODED_QUERIES_AT_ONCE,
         products=lambda queries, block, _: multiply(codes[queries], block.columns, 1),
         row_scales=row_scales * steps,
         column_scales=column_scales * np.concatenate([block.steps for block in coded]),
@@ -223,7 +218,7 @@ class _Kept(NamedTuple):
 def _candidates(question: Question, scores: _Scores, threads: int) -> Candidates:
     """Threads share the queries; where these are few, several take the same ones and share the gallery."""
     num_query = len(question.queries)
-    at_once = min(scores.queries_at_once, max(_FEWEST_QUERIES, num_query // threads))
+    at_once = min(_QUERIES_AT_ONCE, max(_FEWEST_QUERIES, num_query // threads))
     num_parts = max(1, -(-num_query // at_once))
     num_shares = max(1, min(threads // num_parts, len(scores.blocks)))
     # Bounds are rounded up.
