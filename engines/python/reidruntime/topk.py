@@ -109,7 +109,7 @@ def _measured(question: Question, candidates: Candidates, threads: int) -> tuple
     farthest = np.full(len(is_empty), -np.inf)
     if len(measured):
         farthest[~is_empty] = np.maximum.reduceat(measured, candidates.ends[:-1][~is_empty])
-    thresholds = np.repeat(lowest_scores(question, farthest), np.diff(candidates.ends))
+    thresholds = lowest_scores(question, farthest)[candidates.queries()]
     others = ~is_promising & (candidates.highest >= thresholds)
     distances[others] = _exact_distances(question, candidates.only(others), threads)
     return candidates.rows, distances, candidates.ends
@@ -127,16 +127,20 @@ def _promising(candidates: Candidates, k: int) -> NDArray[np.bool_]:
 def _exact_distances(question: Question, candidates: Candidates, threads: int) -> Features:
     """The distance of every query to each of its candidates."""
     gallery, kernels = question.gallery, compiled_kernels()
-    if question.metric == "cosine":
-        measure = kernels.dots if kernels else dots_with_numpy
-    else:
-        measure = kernels.squared_distances if kernels else squared_distances_with_numpy
+    measure = kernels.measure if kernels else measure_with_numpy
     starts, stops = candidates.ends[:-1].copy(), candidates.ends[1:]
     sums = np.empty(len(candidates.rows))
 
     def measure_to_part(rows: Features, first: int, queries: slice) -> None:
+        own = starts[queries], stops[queries]
         measure(
-            question.queries[queries], rows, first, starts[queries], stops[queries], candidates.rows, sums
+            question.queries[queries],
+            rows,
+            first,
+            *own,
+            candidates.rows,
+            question.metric == "euclidean",
+            sums,
         )
 
     first = 0
@@ -156,10 +160,17 @@ def _exact_distances(question: Question, candidates: Candidates, threads: int) -
     return distances
 
 
-def dots_with_numpy(
-    queries: Features, rows: Features, first: int, starts: Ints, stops: Ints, indices: Ints, out: Floats64
+def measure_with_numpy(
+    queries: Features,
+    rows: Features,
+    first: int,
+    starts: Ints,
+    stops: Ints,
+    indices: Ints,
+    is_squared_distance: bool,
+    out: Floats64,
 ) -> None:
-    """Inner products of queries with some rows of a gallery, summed in float64.
+    """Inner products, or squared Euclidean distances, of queries with some rows of a gallery, summed in float64.
 
     Args:
         queries: (num_query, D).
@@ -169,22 +180,16 @@ def dots_with_numpy(
             last one of these rows.
         stops: (num_query,), where they end.
         indices: of gallery rows, in order for each query.
-        out: as many; where they are of these rows, the inner products.
+        is_squared_distance: which of the two.
+        out: as many; written to where the indices are of these rows.
     """
     for i, pairs in _pairs(len(rows), first, starts, stops, indices):
-        # A sum of its own for each row: BLAS would add up copies of a row in different orders.
-        out[pairs] = np.einsum(
-            "nd,d->n", rows[indices[pairs] - first].astype(np.float64), queries[i].astype(np.float64)
+        query, some = queries[i].astype(np.float64), rows[indices[pairs] - first].astype(np.float64)
+        left, right = (
+            (query - some,) * 2 if is_squared_distance else (np.broadcast_to(query, some.shape), some)
         )
-
-
-def squared_distances_with_numpy(
-    queries: Features, rows: Features, first: int, starts: Ints, stops: Ints, indices: Ints, out: Floats64
-) -> None:
-    """Squared Euclidean distances, likewise."""
-    for i, pairs in _pairs(len(rows), first, starts, stops, indices):
-        differences = queries[i].astype(np.float64) - rows[indices[pairs] - first]
-        out[pairs] = np.einsum("nd,nd->n", differences, differences)
+        # A sum of its own for each row: BLAS would add up copies of a row in different orders.
+        out[pairs] = np.einsum("nd,nd->n", left, right)
 
 
 def _pairs(

@@ -107,33 +107,32 @@ def _drop_below(threshold, indices, values, counts, i):  # type: ignore[no-untyp
 
 
 @_compiled
-def dots(queries, rows, first, starts, stops, indices, out):  # type: ignore[no-untyped-def]
-    """Inner products in float64; see :func:`reidruntime.topk.dots_with_numpy`, which does the same."""
+def measure(queries, rows, first, starts, stops, indices, is_squared_distance, out):  # type: ignore[no-untyped-def]
+    """Queries and their candidates; see :func:`reidruntime.topk.measure_with_numpy`, which does the same."""
     for tile in range(0, rows.shape[0], _ROWS_AT_ONCE):
         stop = first + min(tile + _ROWS_AT_ONCE, rows.shape[0])
         for i in range(queries.shape[0]):
-            query = queries[i]
             while starts[i] < stops[i] and indices[starts[i]] < stop:
                 row = rows[indices[starts[i]] - first]
-                total = 0.0
-                for d in range(query.size):
-                    total += np.float64(query[d]) * np.float64(row[d])
-                out[starts[i]] = total
+                if is_squared_distance:
+                    out[starts[i]] = _squared_distance(queries[i], row)
+                else:
+                    out[starts[i]] = _dot(queries[i], row)
                 starts[i] += 1
 
 
 @_compiled
-def squared_distances(queries, rows, first, starts, stops, indices, out):  # type: ignore[no-untyped-def]
-    """Squared Euclidean distances, likewise."""
-    for tile in range(0, rows.shape[0], _ROWS_AT_ONCE):
-        stop = first + min(tile + _ROWS_AT_ONCE, rows.shape[0])
-        for i in range(queries.shape[0]):
-            query = queries[i]
-            while starts[i] < stops[i] and indices[starts[i]] < stop:
-                row = rows[indices[starts[i]] - first]
-                total = 0.0
-                for d in range(query.size):
-                    difference = np.float64(query[d]) - np.float64(row[d])
-                    total += difference * difference
-                out[starts[i]] = total
-                starts[i] += 1
+def _dot(query, row):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for d in range(query.size):
+        total += np.float64(query[d]) * np.float64(row[d])
+    return total
+
+
+@_compiled
+def _squared_distance(query, row):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for d in range(query.size):
+        difference = np.float64(query[d]) - np.float64(row[d])
+        total += difference * difference
+    return total
