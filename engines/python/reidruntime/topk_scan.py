@@ -262,11 +262,11 @@ def _candidates(question: Question, scores: _Scores, threads: int) -> Candidates
         done = [workers.map(scan, parts, repeat(blocks)) for blocks in shares]
         merged = [_merged(kept) for kept in zip(*done, strict=True)]
     kept = _Kept(*(np.concatenate(values) for values in zip(*merged, strict=True)))
-    num_rows = np.maximum(kept.counts, 0)
-    every = Candidates(np.append(0, np.cumsum(num_rows)), kept.rows, kept.highest, kept.counts >= 0)
-    found = every.only(kept.highest >= np.repeat(kept.best.min(axis=1) - margins, num_rows))
-    errors = np.repeat(scores.errors, np.diff(found.ends))
-    return found._replace(highest=(found.highest + errors).astype(np.float32))
+    ends = np.append(0, np.cumsum(np.maximum(kept.counts, 0)))
+    every = Candidates(ends, kept.rows, kept.highest, kept.counts >= 0)
+    found = every.only(every.highest >= (kept.best.min(axis=1) - margins)[every.queries()])
+    highest = found.highest + scores.errors[found.queries()]
+    return found._replace(highest=highest.astype(np.float32))
 
 
 def _merged(shares: Sequence[_Kept]) -> _Kept:
