@@ -170,11 +170,7 @@ def _report(run: EmbeddingRun, json_file: Path | None, artifact: Path) -> None:
     for _, reason in run.skipped:
         typer.echo(f"skipped {reason}", err=True)
     write_json(json_file, {"artifact": str(artifact), **asdict(run), "output": str(run.output)})
-    speed = run.num_new / max(run.seconds, 1e-9)
-    counts = f"{run.num_embedded} embeddings, {len(run.skipped)} skipped"
-    typer.echo(f"{run.output}: {counts}, {speed:.0f} images/s")
-    if run.skipped:
-        raise typer.Exit(1)
+    _conclude(run, f"{run.num_embedded} embeddings", len(run.skipped))
 
 
 def _report_bulk(run: BulkRun, json_file: Path | None, artifact: Path) -> None:
@@ -187,8 +183,11 @@ def _report_bulk(run: BulkRun, json_file: Path | None, artifact: Path) -> None:
     if run.num_bad > _MAX_TOLD:
         typer.echo(f"... and {run.num_bad - _MAX_TOLD} more: {run.output / ERRORS_NAME}", err=True)
     write_json(json_file, {"artifact": str(artifact), **asdict(run), "output": str(run.output)})
+    _conclude(run, f"{run.num_embedded} embeddings in {run.num_shards} parts", run.num_bad)
+
+
+def _conclude(run: EmbeddingRun | BulkRun, embedded: str, num_skipped: int) -> None:
     speed = run.num_new / max(run.seconds, 1e-9)
-    counts = f"{run.num_embedded} embeddings in {run.num_shards} parts, {run.num_bad} skipped"
-    typer.echo(f"{run.output}: {counts}, {speed:.0f} images/s")
-    if run.num_bad:
+    typer.echo(f"{run.output}: {embedded}, {num_skipped} skipped, {speed:.0f} images/s")
+    if num_skipped:
         raise typer.Exit(1)
