@@ -43,7 +43,7 @@ def readme_with_tables(readme: str) -> str:
     if not (_BEGIN in readme and _END in readme):
         raise ValueError(f"README.md lacks the lines {_BEGIN} and {_END}.")
     questions = ("throughput", *_COMPARISONS)
-    folders = sorted({file.parent for name in questions for file in RESULTS.glob(f"*/{name}.json")})
+    folders = sorted({file.parent for name in questions for file in RESULTS.glob(f"*/{name}*.json")})
     tables = "\n\n".join(table for folder in folders for table in machine_tables(folder))
     return re.sub(
         f"(?s)(?<={re.escape(_BEGIN)}\n).*(?={re.escape(_END)})", lambda _: f"\n{tables}\n\n", readme
@@ -54,12 +54,14 @@ def machine_tables(folder: Path) -> Iterator[str]:
     """The tables of one machine's results: networks against torch, then everything else against its peers."""
     if throughputs := [_read(file) for file in sorted(folder.glob("throughput*.json"))]:
         yield _networks(throughputs, folder)
-    found = {
-        name: _read(folder / f"{name}.json") for name in _COMPARISONS if (folder / f"{name}.json").exists()
-    }
-    lines = [line for name, result in found.items() for line in _lines(result, _COMPARISONS[name])]
+    found = [
+        (_read(file), peers)
+        for name, peers in _COMPARISONS.items()
+        for file in sorted(folder.glob(f"{name}*.json"))
+    ]
+    lines = [line for result, peers in found for line in _lines(result, peers)]
     if lines:
-        place = _place(next(iter(found.values())), folder)
+        place = _place(found[0][0], folder)
         yield "\n".join([f"| {place} | time, s | against | times as fast |", "|---|---|---|---|", *lines])
 
 
