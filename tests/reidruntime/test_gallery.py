@@ -10,15 +10,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from reidruntime import Gallery, InputError, Neighbours, gallery_from_manifest, load_gallery, topk, topk_scan
+from reidruntime import (
+    Gallery,
+    InputError,
+    Neighbours,
+    gallery_from_manifest,
+    load_gallery,
+    topk,
+    topk_numpy,
+    topk_scan,
+)
 from reidruntime.blas_threads import single_threaded_blas
 from reidruntime.gallery import UNLABELLED, Scan
 from reidruntime.gallery_file import MAGIC
@@ -83,9 +92,8 @@ def gallery_of(rows: Floats, metric: Metric = "cosine", threads: int = 2) -> Gal
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the compiled kernels, and as where numba is not installed."""
     if request.param == "numpy":
-        nothing: Callable[[], ModuleType | None] = lambda: None  # noqa: E731
-        monkeypatch.setattr(topk, "compiled_kernels", nothing)
-        monkeypatch.setattr(topk_scan, "compiled_kernels", nothing)
+        for module in (topk, topk_scan):
+            monkeypatch.setattr(module, "compiled_kernels", lambda: topk_numpy)
 
 
 @pytest.mark.parametrize("scan", SCANS)
@@ -220,9 +228,9 @@ def test_a_search_through_projected_rows_is_a_sort_of_the_whole_matrix(
     rows, queries = rows.astype(np.float32), queries.astype(np.float32)
     rows[2500:2600] = rows[:100]
     gallery = gallery_of(rows[:4500], metric)
-    rank = GalleryRows(gallery.parts, row_lengths(rows[:4500], "rows")).projected()
+    rank = GalleryRows(gallery.parts, row_lengths(rows[:4500], "rows")).projected(2)
     assert rank is not None
-    assert rank.rows.shape == (4500, 64)
+    assert rank.rows.shape[1] <= 96
     assert_same(gallery.search(queries, 20, scan=scan), sorted_in_full(queries, rows[:4500], 20, metric))
     gallery.add(rows[4500:])
     assert_same(gallery.search(queries, 20, scan=scan), sorted_in_full(queries, rows, 20, metric))
@@ -236,7 +244,7 @@ def test_what_a_projection_leaves_out_is_bounded() -> None:
     basis = principal_basis(unit)
     assert basis is not None
     np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-14)
-    projected = project(unit, basis)
+    projected = project(unit, row_lengths(unit, "rows"), basis, 2)
     exact = unit.astype(np.float64)
     rests = np.linalg.norm(exact - exact @ basis @ basis.T, axis=1)
     np.testing.assert_allclose(projected.rests, rests, atol=4e-6)
@@ -255,7 +263,7 @@ def test_no_candidate_scores_more_than_it_is_said_to(kernels: None, metric: Metr
     mix = rng.standard_normal((96, 96)) * np.geomspace(1, 0.001, 96)[:, None]
     rows = (rng.standard_normal((4300, 96)) @ mix).astype(np.float32)
     gallery = GalleryRows([rows[:2500], rows[2500:]], row_lengths(rows, "rows"))
-    projected = gallery.projected()
+    projected = gallery.projected(threads)
     assert projected is not None
     for num_query in (2, 50):
         queries = rows[:num_query] + rng.standard_normal((num_query, 96)).astype(np.float32) / 10
@@ -271,13 +279,29 @@ def test_no_candidate_scores_more_than_it_is_said_to(kernels: None, metric: Metr
         for found in (
             topk_scan.float32_candidates(question, threads),
             topk_scan.projected_candidates(question, projected, threads),
-            topk_scan.int8_candidates(question, gallery.coded_blocks(), threads),
+            topk_scan.int8_candidates(question, gallery.coded(None), threads),
+            topk_scan.int8_candidates(question, gallery.coded(projected), threads),
         ):
             assert found.is_whole.all()
             for own, scores in zip(np.split(np.arange(len(found.rows)), found.ends[1:-1]), true, strict=True):
                 assert (np.diff(found.rows[own]) > 0).all()
                 assert (found.highest[own] >= scores[found.rows[own]] - 1e-12).all()
                 assert set(np.argsort(-scores)[:5]) <= set(found.rows[own])
+
+
+@pytest.mark.parametrize("num_values", [0, 3, 200])
+def test_the_highest_candidates_are_marked_with_few_others(kernels: None, num_values: int) -> None:
+    """All of the k highest, and no more than a few beside them; equal ones together; all where they are fewer."""
+    rng = np.random.default_rng(9)
+    highest = np.concatenate([rng.standard_normal(num_values), np.full(7, 2.5), [-np.inf, np.inf]]).astype(
+        "f4"
+    )
+    ends, marks = np.array([0, num_values, len(highest)]), np.zeros(len(highest), np.bool_)
+    topk.compiled_kernels().mark_highest(ends, highest, 5, marks)
+    for start, stop in pairwise(ends):
+        order = start + np.argsort(-highest[start:stop], kind="stable")
+        assert marks[order[:5]].all()
+        assert np.count_nonzero(marks[start:stop]) <= min(stop - start, 9)
 
 
 def test_integer_products_are_exact_and_their_rest_is_measured() -> None:

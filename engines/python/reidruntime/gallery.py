@@ -30,7 +30,7 @@ from reidruntime.gallery_input import (
     missing_labels,
 )
 from reidruntime.gallery_rows import (
-    CodedBlock,
+    CodedGallery,
     Features,
     Floats64,
     GalleryRows,
@@ -38,7 +38,7 @@ from reidruntime.gallery_rows import (
     Question,
     row_lengths,
 )
-from reidruntime.int8_scan import MAX_DIM
+from reidruntime.int8_scan import MAX_DIM, can_multiply
 from reidruntime.manifest import Manifest, Metric
 from reidruntime.projection_scan import ProjectedRows
 from reidruntime.session import default_threads
@@ -130,7 +130,7 @@ class Gallery:
         self._camids = np.empty(0, np.int64)
         self._times = np.empty(0, np.int64)
         self._paths: list[str] = []
-        self._coded: list[CodedBlock] | None = None
+        self._coded: CodedGallery | None = None
         self._on_device: DeviceRows | None = None
         self._projected: ProjectedRows | None = None
         self._is_projected = False
@@ -304,10 +304,11 @@ class Gallery:
             since: only rows of this time or later.
             until: only rows of this time or earlier.
             scan: what to look through first; the answer is the same. ``"projection"``: the rows in the few directions
-                that matter, where there are such (at most a third of their memory, made by the first such
-                search); ``"int8"``: 7-bit copies (a quarter; needs ONNX Runtime); ``"float32"``: the rows themselves;
-                ``"auto"``: the rows on the gallery's device; where it has none, the projection where it is there or
-                many queries will pay for it, else the rows.
+                that matter, where there are such (at most half of their memory, made by the first such search);
+                ``"int8"``: 7-bit copies of these, or of the rows (a quarter on top; needs ONNX Runtime);
+                ``"float32"``: the rows themselves; ``"auto"``: the rows on the gallery's device; where it has none,
+                7-bit copies of the projection (itself without ONNX Runtime), if it is there or many queries will pay for it;
+                else the rows.
             manifest_sha256: of the artifact that made the queries; None leaves the check to the caller.
 
         Returns:
@@ -385,24 +386,27 @@ class Gallery:
         return GalleryRows(self._parts, self._lengths)
 
     def _prepared(self, scan: Scan, num_query: int) -> Prepared | None:
+        if scan == "float32":
+            return None
         if scan == "int8":
-            return self._coded_blocks()
+            return self._coded_gallery()
         if scan == "auto" and self._device is not None:
             self._on_device = self._on_device or DeviceRows(self._rows(), self._device)
             return self._on_device
         is_worth_it = self._is_projected or (num_query >= _MANY_QUERIES and len(self) >= _LARGE_GALLERY)
-        return self._projected_rows() if scan == "projection" or (scan == "auto" and is_worth_it) else None
+        projected = self._projected_rows() if scan == "projection" or is_worth_it else None
+        return self._coded_gallery() if scan == "auto" and projected and can_multiply() else projected
 
     def _projected_rows(self) -> ProjectedRows | None:
         if not self._is_projected:
-            self._projected, self._is_projected = self._rows().projected(), True
+            self._projected, self._is_projected = self._rows().projected(self._threads), True
         return self._projected
 
-    def _coded_blocks(self) -> list[CodedBlock]:
+    def _coded_gallery(self) -> CodedGallery:
         if self.dim > MAX_DIM:
             raise InputError(f"The int8 scan takes up to {MAX_DIM} dimensions, the gallery has {self.dim}.")
         if self._coded is None:
-            self._coded = self._rows().coded_blocks()
+            self._coded = self._rows().coded(self._projected_rows())
         return self._coded
 
     def _allowed(

@@ -1,6 +1,7 @@
 """What a search goes through: gallery rows in blocks, and which of them a query may find."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,18 @@ class CodedBlock(NamedTuple):
     rests: Floats64
 
 
+class CodedGallery(NamedTuple):
+    """A gallery for the int8 scan.
+
+    Attributes:
+        blocks: codes of its rows, in order.
+        projected: the rows of which they are the codes; None where they are those of the gallery's own.
+    """
+
+    blocks: list[CodedBlock]
+    projected: ProjectedRows | None
+
+
 class GalleryRows(NamedTuple):
     """N rows of dimension D.
 
@@ -50,31 +63,35 @@ class GalleryRows(NamedTuple):
             for start in range(0, len(part), BLOCK_ROWS):
                 yield part[start : start + BLOCK_ROWS]
 
-    def coded_blocks(self) -> list[CodedBlock]:
-        """The same blocks in 7-bit integers: a quarter of the memory."""
+    def coded(self, projected: ProjectedRows | None) -> CodedGallery:
+        """The same blocks, or those of the projected rows, in 7-bit integers: a quarter of the memory."""
+        rows = GalleryRows([projected.rows], self.lengths) if projected else self
         blocks = []
-        for block in self.blocks():
+        for block in rows.blocks():
             coded = code_rows(block, GALLERY_LIMIT)
             blocks.append(CodedBlock(np.ascontiguousarray(coded.codes.T), coded.steps, coded.rests))
-        return blocks
+        return CodedGallery(blocks, projected)
 
-    def projected(self) -> ProjectedRows | None:
+    def projected(self, threads: int) -> ProjectedRows | None:
         """The rows in the few directions that matter; None where there are no such."""
         sampled = np.linspace(0, len(self.lengths) - 1, min(NUM_SAMPLED, len(self.lengths))).astype(np.int64)
         sampled = sampled[self.lengths[sampled] > 0]
-        first, sample = 0, []
-        for part in self.parts:
-            here = sampled[(sampled >= first) & (sampled < first + len(part))]
-            sample.append(part[here - first] / self.lengths[here, None].astype(np.float32))
-            first += len(part)
+        ends = np.cumsum([0, *map(len, self.parts)])
+        sample = []
+        for part, (start, stop) in zip(self.parts, pairwise(ends), strict=True):
+            here = sampled[(sampled >= start) & (sampled < stop)]
+            sample.append(part[here - start] / self.lengths[here, None].astype(np.float32))
         basis = principal_basis(np.concatenate(sample))
         if basis is None:
             return None
-        projected = [project(block, basis) for block in self.blocks()]
+        parts = [
+            project(part, self.lengths[start:stop], basis, threads)
+            for part, (start, stop) in zip(self.parts, pairwise(ends), strict=True)
+        ]
         return ProjectedRows(
             basis,
-            np.concatenate([block.rows for block in projected]),
-            np.concatenate([block.rests for block in projected]),
+            np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.rests for part in parts]),
         )
 
 

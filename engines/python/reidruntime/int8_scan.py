@@ -8,6 +8,7 @@ ONNX Runtime's kernels would otherwise saturate.
 """
 
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +62,11 @@ def code_rows(rows: Features, limit: int) -> CodedRows:
         coded.codes[some], coded.steps[some] = codes, steps
         coded.rests[some] = np.sqrt(np.einsum("nd,nd->n", exact, exact))
     return coded
+
+
+def can_multiply() -> bool:
+    """Whether ONNX Runtime, which multiplies, is installed."""
+    return find_spec("onnxruntime") is not None
 
 
 def multiply(queries: NDArray[np.int8], columns: NDArray[np.int8], threads: int) -> NDArray[np.int32]:

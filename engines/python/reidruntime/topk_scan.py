@@ -7,7 +7,6 @@ among the k nearest.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import pairwise, repeat
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -15,34 +14,26 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reidruntime import topk_numpy
 from reidruntime.blas_threads import single_threaded_blas
 from reidruntime.compiled import kernel_module
-from reidruntime.gallery_rows import (
-    CodedBlock,
-    Features,
-    Floats64,
-    GalleryRows,
-    Ints,
-    Question,
-)
+from reidruntime.gallery_rows import CodedGallery, Features, Floats64, GalleryRows, Ints, Question
 from reidruntime.int8_scan import QUERY_LIMIT, code_rows, multiply
 from reidruntime.projection_scan import ProjectedRows, project
 
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
 _QUERIES_AT_ONCE = 512  # enough for a fast product, few enough for a core's caches
 _FEWEST_QUERIES = 16  # in a thread: a product with fewer is slow
+_FEWEST_GROUPS, _GROUPS_OF_K = 256, 4  # so many that the k best are in almost as many
 
 
-class _Scores(NamedTuple):
+class Terms(NamedTuple):
     """score[i, j] = product[i, j] * row_scales[i] * column_scales[j] + column_offsets[j].
 
-    It is within errors[i] + row_tails[i] * column_tails[j] of the truth. ``products`` gives those of some queries with
-    one of the blocks, which have these sizes, in memory that it is handed or its own.
+    It is within errors[i] + row_tails[i] * column_tails[j] of the truth. All are float64, of a length for each query or
+    gallery row.
     """
 
-    blocks: Sequence[Any]
-    sizes: Sequence[int]
-    products: Callable[[slice, Any, Features], NDArray[Any]]
     row_scales: Floats64
     column_scales: Floats64
     column_offsets: Floats64
@@ -50,14 +41,34 @@ class _Scores(NamedTuple):
     row_tails: Floats64
     column_tails: Floats64
 
+    def in_float32(self, queries: slice, columns: slice = slice(None)) -> tuple[Any, ...]:
+        """Scales, tails, rounded up, and twice the errors, of some queries and columns, as the kernels take them."""
+        scales = self.row_scales[queries], self.column_scales[columns], self.column_offsets[columns]
+        tails = self.row_tails[queries], self.column_tails[columns]
+        return (
+            tuple(scale.astype(np.float32) for scale in scales),
+            tuple((tail * (1 + 4 * _UNIT_ROUNDOFF)).astype(np.float32) for tail in tails),
+            (2 * self.errors[queries]).astype(np.float32),
+        )
 
-class Float32Terms(NamedTuple):
-    """What makes scores of float32 inner products: as in :class:`_Scores`."""
 
-    row_scales: Floats64
-    column_scales: Floats64
-    column_offsets: Floats64
-    errors: Floats64
+class _Products(NamedTuple):
+    """Products of queries with blocks of the gallery, which have these sizes.
+
+    ``of`` gives those of some queries with one of the blocks, in memory that it is handed or its own.
+    """
+
+    blocks: Sequence[Any]
+    sizes: Sequence[int]
+    of: Callable[[slice, Any, Features], NDArray[Any]]
+
+
+class _Again(NamedTuple):
+    """Queries and gallery rows whose float32 products score better than those of a scan: for its candidates only."""
+
+    queries: Features
+    rows: Features
+    terms: Terms
 
 
 class Candidates(NamedTuple):
@@ -85,28 +96,32 @@ class Candidates(NamedTuple):
         ends = np.append(0, np.cumsum(some))[self.ends]
         return Candidates(ends, self.rows[some], self.highest[some], self.is_whole)
 
+    def of(self, queries: slice) -> "Candidates":
+        """Those of some of the queries, one after the other."""
+        ends = self.ends[queries.start : queries.stop + 1]
+        own = slice(ends[0], ends[-1])
+        return Candidates(ends - ends[0], self.rows[own], self.highest[own], self.is_whole[queries])
 
-def float32_terms(question: Question) -> Float32Terms:
+
+def float32_terms(question: Question) -> Terms:
     """An inner product of D terms, however summed, is within ``D * 2**-24`` of the truth, times both lengths."""
     row_scales, column_scales, column_offsets, longest = _metric_terms(question)
     q_lengths = question.q_lengths * row_scales
-    errors = _UNIT_ROUNDOFF * question.queries.shape[1] * q_lengths * longest + _rounding(q_lengths, longest)
-    return Float32Terms(row_scales, column_scales, column_offsets, errors)
+    return Terms(
+        row_scales,
+        column_scales,
+        column_offsets,
+        errors=_UNIT_ROUNDOFF * question.queries.shape[1] * q_lengths * longest
+        + _rounding(q_lengths, longest),
+        row_tails=np.zeros(len(q_lengths)),
+        column_tails=np.zeros(len(column_scales)),
+    )
 
 
 def float32_candidates(question: Question, threads: int) -> Candidates:
     """The rows that can be among the k nearest of each query, by blocks of a float32 matrix product."""
-    queries, gallery = question.queries, question.gallery
-    blocks = list(gallery.blocks())
-    scores = _Scores(
-        blocks,
-        list(map(len, blocks)),
-        partial(_float32_products, queries),
-        *float32_terms(question),
-        row_tails=np.zeros(len(queries)),
-        column_tails=np.zeros(len(gallery.lengths)),
-    )
-    return _candidates(question, scores, threads)
+    products = _float32_products(question.queries, question.gallery)
+    return _candidates(question, products, float32_terms(question), threads)
 
 
 def projected_candidates(question: Question, projected: ProjectedRows, threads: int) -> Candidates:
@@ -114,44 +129,42 @@ def projected_candidates(question: Question, projected: ProjectedRows, threads: 
 
     The bound is that of :mod:`reidruntime.projection_scan`.
     """
-    row_scales, column_scales, column_offsets, longest = _metric_terms(question)
-    queries = project(question.queries, projected.basis)
-    q_lengths, rank = question.q_lengths * row_scales, projected.rows.shape[1]
-    blocks = list(GalleryRows([projected.rows], question.gallery.lengths).blocks())
-    scores = _Scores(
-        blocks=blocks,
-        sizes=list(map(len, blocks)),
-        products=partial(_float32_products, queries.rows),
-        row_scales=row_scales,
-        column_scales=column_scales,
-        column_offsets=column_offsets,
-        errors=_UNIT_ROUNDOFF * (rank + 4) * q_lengths * longest + _rounding(q_lengths, longest),
-        row_tails=queries.rests * row_scales,
-        column_tails=projected.rests * column_scales,
-    )
-    return _candidates(question, scores, threads)
+    queries = project(question.queries, question.q_lengths, projected.basis, threads)
+    products = _float32_products(queries.rows, GalleryRows([projected.rows], question.gallery.lengths))
+    return _candidates(question, products, _projected_terms(question, queries, projected), threads)
 
 
-def int8_candidates(question: Question, coded: Sequence[CodedBlock], threads: int) -> Candidates:
-    """As :func:`float32_candidates`, by integer products of ``gallery.coded_blocks()``.
+def int8_candidates(question: Question, coded: CodedGallery, threads: int) -> Candidates:
+    """As :func:`float32_candidates`, by integer products of ``gallery.coded()``.
 
-    The bound is that of :mod:`reidruntime.int8_scan`.
+    The bound is that of :mod:`reidruntime.int8_scan`. Candidates by codes of projected rows are scored again by float32
+    products of these.
     """
     row_scales, column_scales, column_offsets, longest = _metric_terms(question)
-    codes, steps, rests = code_rows(question.queries, QUERY_LIMIT)
+    again, queries = None, question.queries
+    if coded.projected:
+        projected = project(queries, question.q_lengths, coded.projected.basis, threads)
+        queries = projected.rows
+        again = _Again(queries, coded.projected.rows, _projected_terms(question, projected, coded.projected))
+    codes, steps, rests = code_rows(queries, QUERY_LIMIT)
     q_lengths, q_rests = question.q_lengths * row_scales, rests * row_scales
-    scores = _Scores(
-        blocks=coded,
-        sizes=[len(block.steps) for block in coded],
-        products=lambda queries, block, _: multiply(codes[queries], block.columns, 1),
-        row_scales=row_scales * steps,
-        column_scales=column_scales * np.concatenate([block.steps for block in coded]),
-        column_offsets=column_offsets,
+    g_rests = np.concatenate([block.rests for block in coded.blocks]) * column_scales
+    scores = Terms(
+        row_scales * steps,
+        column_scales * np.concatenate([block.steps for block in coded.blocks]),
+        column_offsets,
         errors=q_rests * longest + _rounding(q_lengths, longest),
         row_tails=q_lengths + q_rests,
-        column_tails=np.concatenate([block.rests for block in coded]) * column_scales,
+        column_tails=g_rests,
     )
-    return _candidates(question, scores, threads)
+    if again:
+        scores = _with_both_bounds(scores, again.terms)
+    products = _Products(
+        coded.blocks,
+        [len(block.steps) for block in coded.blocks],
+        lambda some, block, _: multiply(codes[some], block.columns, 1),
+    )
+    return _candidates(question, products, scores, threads, again)
 
 
 def all_candidates(question: Question) -> Candidates:
@@ -173,10 +186,42 @@ def lowest_scores(question: Question, distances: Floats64) -> Floats64:
     return scores - _rounding(q_lengths * row_scales, longest)
 
 
-def _float32_products(queries: Features, some: slice, block: Features, memory: Features) -> Features:
+def _projected_terms(question: Question, queries: ProjectedRows, projected: ProjectedRows) -> Terms:
+    row_scales, column_scales, column_offsets, longest = _metric_terms(question)
+    q_lengths, rank = question.q_lengths * row_scales, projected.rows.shape[1]
+    return Terms(
+        row_scales,
+        column_scales,
+        column_offsets,
+        errors=_UNIT_ROUNDOFF * (rank + 4) * q_lengths * longest + _rounding(q_lengths, longest),
+        row_tails=queries.rests * row_scales,
+        column_tails=projected.rests * column_scales,
+    )
+
+
+def _with_both_bounds(scores: Terms, others: Terms) -> Terms:
+    """Scores that are off by as much as both say; for any s > 0, ``ab + cd <= |(sa, c)| * |(b/s, d)|``."""
+    means = [
+        tails.mean() + np.finfo(np.float64).tiny
+        for tails in (scores.row_tails, scores.column_tails, others.row_tails, others.column_tails)
+    ]
+    s = np.sqrt(means[1] * means[2] / (means[0] * means[3]))  # the least, where all tails are alike
+    return scores._replace(
+        errors=scores.errors + others.errors,
+        row_tails=np.hypot(s * scores.row_tails, others.row_tails),
+        column_tails=np.hypot(scores.column_tails / s, others.column_tails),
+    )
+
+
+def _float32_products(queries: Features, gallery: GalleryRows) -> _Products:
     """In the same memory again and again: fresh pages would cost a tenth of the product's time."""
-    products = memory[: (some.stop - some.start) * len(block)].reshape(-1, len(block))
-    return np.matmul(queries[some], block.T, out=products)
+
+    def products(some: slice, block: Features, memory: Features) -> Features:
+        out = memory[: (some.stop - some.start) * len(block)].reshape(-1, len(block))
+        return np.matmul(queries[some], block.T, out=out)
+
+    blocks = list(gallery.blocks())
+    return _Products(blocks, list(map(len, blocks)), products)
 
 
 def _metric_terms(question: Question) -> tuple[Floats64, Floats64, Floats64, float]:
@@ -206,7 +251,7 @@ class _Kept(NamedTuple):
         counts: int64, (num_query,): how many rows; -1, and none of them here, where they are too many.
         rows: int64, in order for each query, and
         highest: float32: the most that each can score, but for ``errors``.
-        best: float32, (num_query, k): the best scores, less their tails.
+        best: float32, (num_query, groups): the best scores, less their tails, of groups of rows.
     """
 
     counts: Ints
@@ -215,78 +260,77 @@ class _Kept(NamedTuple):
     best: Features
 
 
-def _candidates(question: Question, scores: _Scores, threads: int) -> Candidates:
+def _candidates(
+    question: Question, products: _Products, scores: Terms, threads: int, again: _Again | None = None
+) -> Candidates:
     """Threads share the queries; where these are few, several take the same ones and share the gallery."""
     num_query = len(question.queries)
     at_once = min(_QUERIES_AT_ONCE, max(_FEWEST_QUERIES, num_query // threads))
     num_parts = max(1, -(-num_query // at_once))
-    num_shares = max(1, min(threads // num_parts, len(scores.blocks)))
-    # Bounds are rounded up.
-    tails = [
-        (tail * (1 + 4 * _UNIT_ROUNDOFF)).astype(np.float32)
-        for tail in (scores.row_tails, scores.column_tails)
-    ]
-    margins = (2 * scores.errors).astype(np.float32)
-    row_scales, column_scales = scores.row_scales.astype(np.float32), scores.column_scales.astype(np.float32)
-    offsets = np.where(question.allowed, scores.column_offsets, -np.inf).astype(np.float32)
-    firsts = np.cumsum([0, *scores.sizes])
-    kernels = compiled_kernels()
-    select = kernels.select if kernels else select_with_numpy
-    capacity = candidate_capacity(question.k)
+    if num_parts > threads:  # as many for every thread
+        num_parts = -(-num_parts // threads) * threads
+    num_shares = max(1, min(threads // num_parts, len(products.blocks)))
+    allowed = scores._replace(column_offsets=np.where(question.allowed, scores.column_offsets, -np.inf))
+    firsts = np.cumsum([0, *products.sizes])
+    kernels, capacity = compiled_kernels(), candidate_capacity(question.k)
+    num_groups = max(_FEWEST_GROUPS, _GROUPS_OF_K * question.k)
 
-    def scan(rows: slice, blocks: slice) -> _Kept:
-        size = rows.stop - rows.start
-        memory = np.empty(size * max(scores.sizes), np.float32)
-        indices, values = np.empty((size, capacity), np.int64), np.empty((size, capacity), np.float32)
-        counts, best = np.zeros(size, np.int64), np.full((size, question.k), -np.inf, np.float32)
+    def scan(queries: slice, blocks: slice) -> _Kept:
+        size = queries.stop - queries.start
+        memory = np.empty(size * max(products.sizes), np.float32)
+        kept = np.empty((size, capacity), np.int64), np.empty((size, capacity), np.float32)
+        counts, best = np.zeros(size, np.int64), np.full((size, num_groups), -np.inf, np.float32)
         for number in range(blocks.start, blocks.stop):
             columns = slice(firsts[number], firsts[number + 1])
-            select(
-                scores.products(rows, scores.blocks[number], memory),
+            scales, tails, margins = allowed.in_float32(queries, columns)
+            kernels.select(
+                products.of(queries, products.blocks[number], memory),
                 columns.start,
-                (row_scales[rows], column_scales[columns], offsets[columns]),
-                (tails[0][rows], tails[1][columns]),
-                margins[rows],
-                question.q_keys[rows],
+                scales,
+                tails,
+                margins,
+                question.q_keys[queries],
                 question.g_keys[columns],
+                question.k,
                 best,
-                (indices, values),
+                kept,
                 counts,
             )
+        kernels.drop(question.k, best, margins, kept, counts)
+        if again:
+            scales, tails, margins = again.terms.in_float32(queries)
+            best.fill(-np.inf)
+            kernels.score_again(again.queries[queries], again.rows, scales, tails, best, kept, counts)
+            kernels.drop(question.k, best, margins, kept, counts)
         is_kept = np.arange(max(0, counts.max(initial=0))) < counts[:, None]
-        width = is_kept.shape[1]
-        return _Kept(counts, indices[:, :width][is_kept], values[:, :width][is_kept], best)
+        rows, highest = (values[:, : is_kept.shape[1]][is_kept] for values in kept)
+        return _Kept(counts, rows, highest, best)
 
-    parts, shares = _even_parts(num_query, num_parts), _even_parts(len(scores.blocks), num_shares)
+    errors = again.terms.errors if again else scores.errors
+    parts, shares = _even_parts(num_query, num_parts), _even_parts(len(products.blocks), num_shares)
     with single_threaded_blas(), ThreadPoolExecutor(threads, "topk") as workers:
         done = [workers.map(scan, parts, repeat(blocks)) for blocks in shares]
-        merged = [_merged(kept) for kept in zip(*done, strict=True)]
-    kept = _Kept(*(np.concatenate(values) for values in zip(*merged, strict=True)))
-    ends = np.append(0, np.cumsum(np.maximum(kept.counts, 0)))
-    every = Candidates(ends, kept.rows, kept.highest, kept.counts >= 0)
-    found = every.only(every.highest >= (kept.best.min(axis=1) - margins)[every.queries()])
-    highest = found.highest + scores.errors[found.queries()]
-    return found._replace(highest=highest.astype(np.float32))
+        merged = [_merged(kept, question.k, errors[part]) for *kept, part in zip(*done, parts, strict=True)]
+    counts, rows, highest, _ = (np.concatenate(values) for values in zip(*merged, strict=True))
+    found = Candidates(np.append(0, np.cumsum(np.maximum(counts, 0))), rows, highest, counts >= 0)
+    return found._replace(highest=(highest + errors[found.queries()]).astype(np.float32))
 
 
-def _merged(shares: Sequence[_Kept]) -> _Kept:
-    """What shares of the gallery, in order, keep for the same queries."""
+def _merged(shares: Sequence[_Kept], k: int, errors: Floats64) -> _Kept:
+    """What shares of the gallery, in order, keep for the same queries; what is no longer among the best is dropped."""
     if len(shares) == 1:
         return shares[0]
+    best = np.concatenate([share.best for share in shares], axis=1)
     counts = np.stack([share.counts for share in shares])
     is_whole = np.atleast_1d(np.all(counts >= 0, axis=0))
     numbers = np.arange(len(is_whole))
     queries = np.concatenate([np.repeat(numbers, np.maximum(own, 0)) for own in counts])
+    rows, highest = (np.concatenate(values) for values in zip(*(share[1:3] for share in shares), strict=True))
     order = np.argsort(queries, kind="stable")
-    order = order[is_whole[queries[order]]]
-    best = np.concatenate([share.best for share in shares], axis=1)
-    k = shares[0].best.shape[1]
-    return _Kept(
-        np.where(is_whole, counts.sum(axis=0), -1),
-        np.concatenate([share.rows for share in shares])[order],
-        np.concatenate([share.highest for share in shares])[order],
-        np.partition(best, -k, axis=1)[:, -k:],
-    )
+    thresholds = np.partition(best, -k, axis=1)[:, -k] - (2 * errors).astype(np.float32)
+    order = order[is_whole[queries[order]] & (highest[order] >= thresholds[queries[order]])]
+    counts = np.bincount(queries[order], minlength=len(is_whole))
+    return _Kept(np.where(is_whole, counts, -1), rows[order], highest[order], best)
 
 
 def _even_parts(length: int, num_parts: int) -> list[slice]:
@@ -296,58 +340,9 @@ def _even_parts(length: int, num_parts: int) -> list[slice]:
 
 def candidate_capacity(k: int) -> int:
     """How many candidates a query may have before looking at all rows is as good."""
-    return 2048 + 4 * k
+    return 4096 + 4 * k
 
 
-def select_with_numpy(
-    scores: NDArray[Any],
-    first: int,
-    scales: tuple[Features, Features, Features],
-    tails: tuple[Features, Features],
-    margins: Features,
-    q_keys: Ints,
-    g_keys: Ints,
-    best: Features,
-    kept: tuple[Ints, Features],
-    counts: Ints,
-) -> None:
-    """Keep the columns of one block that can still be among the k best of their row.
-
-    Args:
-        scores: products of a block, (rows, columns).
-        first: gallery index of the block's first column.
-        scales: row scales, column scales and column offsets, which make scores of them; an offset of minus infinity
-            leaves a column out.
-        tails: row and column tails, whose product is how far each score can be from the truth.
-        margins: (rows,): how far below the k-th best a candidate may be on top of that.
-        q_keys: (rows,), and
-        g_keys: (columns,): equal keys leave a column out.
-        best: (rows, k): the best scores so far, less their tails, the smallest of them first; changed in place.
-        kept: indices and scores, with their tails, of the candidates so far, (rows, capacity); changed in place.
-        counts: (rows,): how many they are; becomes -1 where they are too many. Changed in place.
-    """
-    row_scales, column_scales, column_offsets = scales
-    row_tails, column_tails = tails
-    indices, values = kept
-    for i in np.flatnonzero(counts >= 0):
-        row = scores[i].astype(np.float32) * row_scales[i] * column_scales + column_offsets
-        row[g_keys == q_keys[i]] = -np.inf
-        tail = row_tails[i] * column_tails
-        candidates = np.concatenate([best[i], row - tail])
-        best[i] = np.partition(candidates, len(row))[len(row) :]
-        threshold = best[i, 0] - margins[i]
-        row += tail
-        hits = np.flatnonzero((row >= threshold) & (row > -np.inf))
-        old = np.flatnonzero(values[i, : counts[i]] >= threshold)
-        total = len(old) + len(hits)
-        if total > indices.shape[1]:
-            counts[i] = -1
-            continue
-        indices[i, :total] = np.concatenate([indices[i, old], first + hits])
-        values[i, :total] = np.concatenate([values[i, old], row[hits]])
-        counts[i] = total
-
-
-def compiled_kernels() -> ModuleType | None:
-    """The numba kernels, or None where numba is not installed."""
-    return kernel_module("topk_kernels")
+def compiled_kernels() -> ModuleType:
+    """The numba kernels, or their plain twins where numba is not installed."""
+    return kernel_module("topk_kernels") or topk_numpy
