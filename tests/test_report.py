@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.transforms import Bbox
 
 from reidexport.datasets import Dataset
 from reidexport.errors import InputError
@@ -16,10 +17,28 @@ from reidexport.evaluation import Evaluation, evaluate
 from reidexport.pictures import nearest_scored
 from reidexport.report import read_results, write_report
 from reidexport.report.blocks import duration, points
+from reidexport.report.marks import Mark
 from reidexport.report.page import headline
 from reidexport.report.people import principal_components
+from reidexport.report.plots import Dot, draw_accuracy_against_latency
+from reidexport.report.results import Spread
+from reidexport.report.strips import axis_heading, axis_of, log_ticks, strip
 from tests.conftest import Exported, Run
 from tests.test_evaluation import Thumbnails
+
+# In a browser: texts of plots that leave their plot or cover another, and cells of tables that leave their column.
+_BADLY_PLACED = """[...document.querySelectorAll('.plot > svg')].flatMap(svg => {
+    const frame = svg.getBoundingClientRect();
+    const texts = [...svg.querySelectorAll('text')];
+    const boxes = texts.map(text => text.getBoundingClientRect());
+    return texts.filter((_, i) =>
+        boxes[i].left < frame.left - 1 || boxes[i].right > frame.right + 1 ||
+        boxes[i].top < frame.top - 1 || boxes[i].bottom > frame.bottom + 1 ||
+        boxes.some((box, j) => j !== i && box.left < boxes[i].right && boxes[i].left < box.right &&
+            box.top < boxes[i].bottom && boxes[i].top < box.bottom));
+}).concat([...document.querySelectorAll('th, td:not(.drawn)')].filter(
+    cell => !cell.querySelector('.strip') && cell.scrollWidth > cell.clientWidth + 1
+)).map(element => element.textContent)"""
 
 COMMITTED = Path(__file__).parents[1] / "benchmarks" / "results"
 MACHINE = {
@@ -141,7 +160,7 @@ MEMORY: dict[str, Any] = {
 SECTION_OF = {
     "Accuracy against latency": "parity.json",
     "Parity with the reference": "parity.json",
-    "Thresholds for verification": "parity.json",
+    "Distance thresholds": "parity.json",
     "Throughput": "throughput.json",
     "Gallery search": "gallery.json",
     "Memory": "memory.json",
@@ -203,9 +222,9 @@ class _Outline(html.parser.HTMLParser):
 
 
 def page_of(paths: list[Path], out: Path, evaluation: Evaluation | None = None) -> str:
-    """The page of some results."""
+    """The page of some results, without the places where names may break."""
     write_report(out, read_results(paths), evaluation, "model.onnx")
-    return out.read_text(encoding="utf-8")
+    return out.read_text(encoding="utf-8").replace("<wbr>", "")
 
 
 def test_every_section_is_there_and_the_page_is_whole(
@@ -219,7 +238,8 @@ def test_every_section_is_there_and_the_page_is_whole(
     assert outline.loads == []
     wanted = {
         *SECTION_OF,
-        *("Verification", "Accuracy", "Precision of layers", "Speed of the precisions", "Speed"),
+        *("Verified against the checkpoint", "Accuracy", "Precision of layers"),
+        *("Speed of the precisions", "Speed of each artifact"),
         *(
             "Ranked lists",
             "Features in two dimensions",
@@ -261,6 +281,126 @@ def test_the_headline_shows_the_largest_loss_of_all_files(folder: Path) -> None:
     assert (fact.value, fact.note) == ("+0.06", "osnet_x0_25_market1501.pth, int8 for CPUs")
     fact = next(each for each in headline(read_results([precisions, folder])) if "mAP drop" in each.label)
     assert (fact.value, fact.note) == ("+0.31", "model-int8.onnx, int8 · openvino")
+
+
+def test_disturbed_times_are_no_headline(folder: Path) -> None:
+    """Latencies of a parity file whose machine was busy are on the page with a note, and not above it."""
+    calm = folder / "calm.json"
+    calm.write_text(json.dumps({**PARITY, "is_busy": False}))
+    labels = {fact.label: fact.value for fact in headline(read_results([folder / "parity.json"]))}
+    assert "lowest median latency, one image" not in labels
+    labels = {fact.label: fact.value for fact in headline(read_results([folder]))}
+    assert labels["lowest median latency, one image"] == "2.10 ms"
+
+
+def test_each_question_has_one_section(folder: Path, tmp_path: Path) -> None:
+    """Of two files of one machine with one table of comparisons, of two machines with one each, naming their files."""
+    other_machine = {**THROUGHPUT, "machine": {**MACHINE, "cpu": "Another processor"}}
+    for name, content in (("throughput-int8", THROUGHPUT), ("throughput-elsewhere", other_machine)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    page = page_of([folder], tmp_path / "report.html")
+    headings = _Outline(page).headings
+    assert len(headings) == len(set(headings))
+    section = page.partition("Throughput</h2>")[2].partition("</section>")[0]
+    assert re.findall(r"<b>How many times as fast as each peer</b> \((.*?)\)", section) == [
+        "throughput-elsewhere.json, machine 2",
+        "throughput-int8.json, throughput.json, machine 1",
+    ]
+    assert section.count("<small>fp32 · onnxruntime\nthroughput-int8.json</small>") == 1 + 3
+
+
+def test_a_limit_is_drawn_once_for_each_precision(folder: Path, tmp_path: Path) -> None:
+    """Dashed, as the highest that was measured at each batch size, and named in the table beside the plot."""
+    rows = [
+        {
+            **throughput_row(batch, 300.0),
+            "backend": backend,
+            "precision": precision,
+            "limit_images_per_s": limit,
+        }
+        for backend, precision, limit in (
+            ("onnxruntime", "fp32", 400.0),
+            ("openvino", "fp32", 410.0),
+            ("openvino", "int8", 1600.0),
+        )
+        for batch in (1, 8)
+    ]
+    (folder / "throughput.json").write_text(json.dumps({**THROUGHPUT, "rows": rows}))
+    page = page_of([folder / "throughput.json"], tmp_path / "report.html")
+    plot, _, key = page.partition('<figure class="plot">')[2].partition("</figure>")
+    assert len(re.findall(r"stroke-dasharray: [\d.]+,", plot)) == 2
+    limits = re.findall(r"limit of (\w+)<small>model.onnx</small></span></th>\s*<td>([^<]+)", key)
+    assert [(name, value.strip()) for name, value in limits] == [
+        ("fp32", "410"),
+        ("int8", "1\N{THIN SPACE}600"),
+    ]
+
+
+@pytest.mark.parametrize("num_dots", [1, 2, 5, 12])
+@pytest.mark.parametrize("span", [0.0, 1e-4, 0.05, 3.0])
+def test_no_label_of_the_scatter_covers_anything(num_dots: int, span: float) -> None:
+    """Neither another label nor a mark, on the drawn figure and inside its axes, however near the points are."""
+    random = np.random.default_rng(num_dots)
+    dots = [
+        Dot(str(i), 3 * 10 ** (span * x), 0.7 + span * y / 10, Mark(i, "o"))
+        for i, (x, y) in enumerate(random.random((num_dots, 2)), 1)
+    ]
+    figure = draw_accuracy_against_latency([*dots, dots[0]._replace(label="same")])
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    texts = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    centres = axes.transData.transform([(dot.p50_ms, 100 * dot.mAP) for dot in dots])
+    marks = [Bbox.from_bounds(x - 3.5, y - 3.5, 7, 7) for x, y in centres]
+    assert len(texts) == num_dots + 1
+    for i, text in enumerate(texts):
+        assert text.count_overlaps([*texts[:i], *texts[i + 1 :], *marks]) == 0
+        assert axes.bbox.containsx(text.x0) and axes.bbox.containsx(text.x1)
+        assert axes.bbox.containsy(text.y0) and axes.bbox.containsy(text.y1)
+
+
+def test_ticks_of_logarithmic_axes_are_few_and_inside() -> None:
+    """Two to seven round numbers for every range, 1 among them where the range is around it."""
+    random = np.random.default_rng(0)
+    for low, span in zip(10 ** random.uniform(-6, 6, 1000), 10 ** random.uniform(0.05, 9, 1000), strict=True):
+        ticks = log_ticks(low, low * span)
+        assert 2 <= len(ticks) <= 7
+        assert low <= min(ticks) < max(ticks) <= low * span
+        assert all(float(f"{tick:.3g}") == pytest.approx(tick, rel=1e-9) for tick in ticks)
+        assert 1 in ticks or not low <= 1 <= low * span or span > 1e5
+
+
+def test_strips_are_on_the_axis_of_their_heading() -> None:
+    """The line at 1 stands where a ratio of 1 does; medians and ends are where the logarithm says."""
+    axis = axis_of([Spread(median=2, lowest=0.5, highest=8)])
+    drawn = strip(axis, [("torch <eager>", Mark(0, "o"), Spread(median=2, lowest=1, highest=8))])
+    one = re.findall(r'class="one" x1="([\d.]+)%"', drawn)
+    left, right = re.findall(r'<line x1="([\d.]+)%" x2="([\d.]+)%" y1="50', drawn)[0]
+    middle = re.findall(r'<svg x="([\d.]+)%" y="50', drawn)[0]
+    assert one == [left]
+    assert float(middle) - float(left) == pytest.approx((float(right) - float(left)) / 3, abs=0.02)
+    assert f'x="{left}%" y="100%"' in axis_heading(axis)
+    assert "torch &lt;eager&gt;: 2 × (1 to 8)" in drawn
+
+
+def test_what_was_left_out_is_said(folder: Path, tmp_path: Path) -> None:
+    """Batch sizes of precisions that other processes disturbed are a note; rows without ratios show their times."""
+    precisions = json.loads((COMMITTED / "amd-epyc-zen3-2-cores/precisions-resnet50-seeded.json").read_text())
+    reason = "other processes used 31% of the CPU time"
+    (folder / "precisions.json").write_text(json.dumps({**precisions, "disturbed": {"8": reason}}))
+    page = page_of([folder / "precisions.json", folder / "gallery.json"], tmp_path / "report.html")
+    assert f"precisions.json: batch 8 is left out: {reason}" in page
+    assert "<td>–<small>2.00 s</small></td>" in page
+
+
+def test_a_ratio_of_nothing_is_refused(folder: Path) -> None:
+    """It has no place on a logarithmic axis, and no measurement gives it."""
+    content = copy.deepcopy(GALLERY)
+    content["rows"][0]["ratios"]["faiss"]["lowest"] = 0
+    (folder / "gallery.json").write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=r"not a whole benchmark result: .*lowest: input should be greater than 0"
+    ):
+        read_results([folder / "gallery.json"])
 
 
 def test_paths_of_the_machine_do_not_show(folder: Path, tmp_path: Path) -> None:
@@ -394,7 +534,7 @@ def test_the_command_embeds_and_writes(
 def test_a_browser_shows_the_page(
     browser: Any, folder: Path, tmp_path: Path, evaluation: Evaluation, width_px: int, theme: str
 ) -> None:
-    """No message, no request, all pictures there, nothing wider than the window, and text readable on its ground."""
+    """No message, no request, all pictures there, nothing wider than the window, no text cut off or on another."""
     out = tmp_path / "report.html"
     page_of([folder, COMMITTED], out, evaluation)
     context = browser.new_context(viewport={"width": width_px, "height": 800}, color_scheme=theme)
@@ -410,7 +550,16 @@ def test_a_browser_shows_the_page(
     widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
     assert widths and min(widths) > 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width_px
-    assert page.evaluate("[...document.querySelectorAll('svg')].every(svg => svg.getBBox().width > 100)")
+    assert page.evaluate(
+        "[...document.querySelectorAll('.plot > svg')].every(svg => svg.getBBox().width > 100)"
+    )
+    assert page.evaluate(_BADLY_PLACED) == []
+    if width_px == 1280:
+        beside = page.eval_on_selector_all(
+            ".plot:not(:only-child)",
+            "plots => plots.map(plot => plot.nextElementSibling.offsetTop - plot.offsetTop)",
+        )
+        assert beside and max(map(abs, beside)) < 100
     ground, ink = page.evaluate(
         "(({backgroundColor, color}) => [backgroundColor, color])(getComputedStyle(document.body))"
     )

@@ -2,7 +2,22 @@
 
 from collections.abc import Sequence
 
-from reidexport.report.blocks import NONE, Plot, Section, Table, milliseconds, percent, points, source, speed
+from reidexport.report.blocks import (
+    NONE,
+    Plot,
+    Section,
+    Table,
+    busy,
+    count,
+    lines,
+    marked,
+    milliseconds,
+    percent,
+    points,
+    source,
+    speed,
+)
+from reidexport.report.marks import DASHES, NUM_SERIES, SHAPES, Mark
 from reidexport.report.plots import Dot, accuracy_against_latency, roc_curves
 from reidexport.report.results import (
     EvalResult,
@@ -14,9 +29,12 @@ from reidexport.report.results import (
     VerifyResult,
 )
 
+_NUM_WORST = 10
+_LEAST_DROP_POINTS = 0.005  # less is written as 0.00
+
 
 def row_label(row: ParityRow) -> str:
-    """How a plot or a table calls an artifact: its precision and what runs it."""
+    """What an artifact computes in and what runs it."""
     return f"{row.precision} · {row.backend}"
 
 
@@ -25,32 +43,41 @@ def all_rows(result: ParityResult) -> tuple[ParityRow, ...]:
     return (result.reference, *result.rows)
 
 
-def labels_of(result: ParityResult) -> list[str]:
-    """A label for each of ``all_rows``, with the file's name where two would be the same."""
-    rows = all_rows(result)
-    short = [row_label(row) for row in rows]
-    return [
-        f"{label} · {row.artifact}" if short.count(label) > 1 else label
-        for label, row in zip(short, rows, strict=True)
-    ]
+def _name(row: ParityRow) -> str:
+    return lines(row.artifact, row_label(row))
 
 
 def trade_off(results: Sequence[Result]) -> Section | None:
     """Accuracy against latency."""
     plots: list[Plot] = []
+    notes: list[str] = []
     for result in _parities(results):
-        dots = [
-            Dot(label, row.p50_batch1_ms, row.mAP, row is result.reference)
-            for label, row in zip(labels_of(result), all_rows(result), strict=True)
-            if row.p50_batch1_ms is not None
-        ]
-        if dots:
-            caption = f"{result.dataset}, {result.metric} distance ({source(result, results)})."
-            plots.append(Plot(accuracy_against_latency(f"accuracy-{len(plots)}", dots), caption))
+        rows = [row for row in all_rows(result) if row.p50_batch1_ms]
+        if rows:
+            plots.append(_trade_off(f"accuracy-{len(plots)}", result, rows, source(result, results)))
+            notes += busy(result)
     if not plots:
         return None
-    lead = "Up and to the left is better; the hollow mark is the reference. The vertical axis is cut: read its figures."
-    return Section("Accuracy against latency", lead, plots=tuple(plots))
+    lead = (
+        "Up and to the left is better. Colours and shapes are precisions, the hollow mark is the reference. "
+        "The vertical axis does not begin at 0: read its figures."
+    )
+    return Section("Accuracy against latency", lead, tuple(notes), tuple(plots))
+
+
+def _trade_off(name: str, result: ParityResult, rows: Sequence[ParityRow], file: str) -> Plot:
+    precisions = list(dict.fromkeys(row.precision for row in rows))
+    dots, cells = [], []
+    for number, row in enumerate(rows, 1):
+        i = precisions.index(row.precision)
+        mark = Mark(i, SHAPES[i % len(SHAPES)], is_hollow=row is result.reference)
+        dots.append(Dot(str(number), row.p50_batch1_ms or 0.0, row.mAP, mark))
+        cells.append(
+            (marked(mark, _name(row), str(number)), milliseconds(row.p50_batch1_ms), percent(row.mAP))
+        )
+    key = Table("The numbers in the plot", file, ("artifact", "median latency\nms", "mAP\n%"), cells)
+    svg = accuracy_against_latency(name, dots)
+    return Plot(svg, f"{result.dataset}, {result.metric} distance, one image at a time.", key)
 
 
 def parity(results: Sequence[Result]) -> Section | None:
@@ -58,16 +85,19 @@ def parity(results: Sequence[Result]) -> Section | None:
     found = _parities(results)
     if not found:
         return None
-    tables, notes = [], []
+    tables: list[Table] = []
+    notes: list[str] = []
     for result in found:
         tables += [_parity_table(result, results), *_worst_queries(result, results)]
+        notes += busy(result)
         notes += [f"{row.artifact}: {warning}" for row in all_rows(result) for warning in row.warnings]
-        notes += [f"{each.artifact} on {each.backend}: not run: {each.reason}" for each in result.not_run]
-        if result.is_busy:
-            notes.append(f"{result.file}: the machine was busy with something else: its speeds are doubtful.")
+        notes += [
+            f"{each.artifact} on {each.backend}: not run: {each.reason.removeprefix(f'{each.artifact}: ')}"
+            for each in result.not_run
+        ]
     lead = (
-        "Accuracies in per cent; drops in percentage points, reference minus artifact: positive is a loss. "
-        "Cosines are of each image's feature with the reference's."
+        "Drops are in percentage points, reference minus artifact: positive is a loss. Cosines are of each image's "
+        "feature with the reference's. Images/s are from files to features, during the evaluation."
     )
     return Section("Parity with the reference", lead, tuple(notes), tables=tuple(tables))
 
@@ -75,9 +105,7 @@ def parity(results: Sequence[Result]) -> Section | None:
 def _parity_table(result: ParityResult, results: Sequence[Result]) -> Table:
     rows = [
         (
-            row.artifact,
-            row.precision,
-            row.backend,
+            _name(row),
             *(percent(value) for value in (row.rank1, row.mAP, row.mINP)),
             *(points(row.drops.get(key)) for key in ("rank1", "mAP")),
             f"{row.min_cosine:.6f}",
@@ -86,34 +114,37 @@ def _parity_table(result: ParityResult, results: Sequence[Result]) -> Table:
         )
         for row in all_rows(result)
     ]
-    return Table(
-        f"Artifacts on {result.dataset}; the first is the reference",
-        source(result, results),
-        (
-            *("artifact", "precision", "backend", "rank-1", "mAP", "mINP", "rank-1 drop", "mAP drop"),
-            *("lowest cosine", "p50 ms", "images/s"),
-        ),
-        rows,
-        ("precision", "backend"),
+    columns = (
+        *("artifact", "rank-1\n%", "mAP\n%", "mINP\n%", "rank-1 drop\npoints", "mAP drop\npoints"),
+        *("lowest cosine", "median latency\nms, batch 1", "images/s"),
     )
+    caption = f"Artifacts on {result.dataset}; the first is the reference"
+    return Table(caption, source(result, results), columns, rows)
 
 
 def _worst_queries(result: ParityResult, results: Sequence[Result]) -> list[Table]:
+    lost = [
+        (worst.ap_drop, worst, row)
+        for row in result.rows
+        for worst in row.worst_queries
+        if worst.ap_drop is not None and worst.ap_drop >= _LEAST_DROP_POINTS
+    ]
+    if not lost:
+        return []
+    lost.sort(key=lambda each: -each[0])
     rows = [
         (
             worst.image,
-            row_label(row),
-            NONE if worst.reference_rank is None else str(worst.reference_rank),
-            NONE if worst.candidate_rank is None else str(worst.candidate_rank),
-            points(worst.ap_drop),
+            _name(row),
+            *(count(rank) for rank in (worst.reference_rank, worst.candidate_rank)),
+            points(drop),
         )
-        for row in result.rows
-        for worst in row.worst_queries
+        for drop, worst, row in lost[:_NUM_WORST]
     ]
-    if not rows:
-        return []
-    columns = ("query", "artifact", "rank in reference", "rank here", "AP drop")
-    caption = "Queries that lost most: the rank of their first match, and their average precision"
+    columns = ("query", "artifact", "first match\nreference", "first match\nartifact", "AP drop\npoints")
+    caption = "Queries that lost most: the rank of their first match, and their average precision (AP)"
+    if len(lost) > _NUM_WORST:
+        caption += f"; {_NUM_WORST} of the {len(lost)} in the file"
     return [Table(caption, source(result, results), columns, rows, ("artifact",))]
 
 
@@ -124,26 +155,24 @@ def verification(results: Sequence[Result]) -> Section | None:
         return None
     rows = [
         (
-            result.artifact,
+            lines(result.artifact, source(result, results)),
             "✓ passed" if result.passed else "✗ FAILED",
-            f"{result.num_images}",
+            count(result.num_images),
             f"{result.min_cosine:.6f}",
             f"{result.max_relative_l2:.1e}",
             *(points((result.drops or {}).get(key)) for key in ("rank1", "mAP")),
             percent(result.top1_agreement),
-            source(result, results),
         )
         for result in found
     ]
     columns = (
-        *("artifact", "verdict", "images", "lowest cosine", "largest relative L2", "rank-1 drop", "mAP drop"),
-        *("same nearest, %", "file"),
+        *("artifact", "verdict", "images", "lowest cosine", "largest difference\nrelative L2"),
+        *("rank-1 drop\npoints", "mAP drop\npoints", "same nearest image\n% of queries"),
     )
-    table = Table("Each artifact against its checkpoint", "", columns, rows, ("verdict", "file"))
+    table = Table("Each artifact's features beside its checkpoint's", "", columns, rows, ("verdict",))
     failures = tuple(f"{result.artifact}: {failure}" for result in found for failure in result.failures)
-    return Section(
-        "Verification", "Drops in percentage points: positive is a loss.", failures, tables=(table,)
-    )
+    lead = "The gate of reidexport verify, image by image. Drops in percentage points: positive is a loss."
+    return Section("Verified against the checkpoint", lead, failures, tables=(table,))
 
 
 def evaluations(results: Sequence[Result]) -> Section | None:
@@ -153,19 +182,18 @@ def evaluations(results: Sequence[Result]) -> Section | None:
         return None
     rows = [
         (
-            result.artifact,
+            lines(result.artifact, source(result, results)),
             result.dataset,
             result.metric + (", re-ranked" if result.rerank else ""),
             *(
                 percent(value)
                 for value in (result.rank1, result.rank5, result.rank10, result.mAP, result.mINP)
             ),
-            source(result, results),
         )
         for result in found
     ]
-    columns = ("artifact", "data set", "distance", "rank-1", "rank-5", "rank-10", "mAP", "mINP", "file")
-    table = Table("Scores in per cent", "", columns, rows, ("data set", "distance", "file"))
+    columns = ("artifact", "data set", "distance", "rank-1", "rank-5", "rank-10", "mAP", "mINP")
+    table = Table("Scores in per cent", "", columns, rows, ("data set", "distance"))
     return Section("Accuracy", "Every query against the whole gallery.", tables=(table,))
 
 
@@ -174,70 +202,96 @@ def thresholds(results: Sequence[Result]) -> Section | None:
     plots: list[Plot] = []
     tables: list[Table] = []
     for result in _parities(results):
-        labels = labels_of(result)
-        labelled = list(zip(labels, all_rows(result), strict=True))
-        curves = {label: (row.roc.fpr, row.roc.tpr) for label, row in labelled if row.roc is not None}
-        if curves:
-            plots.append(Plot(roc_curves(f"roc-{len(plots)}", curves), f"{source(result, results)}."))
-        rows = [
-            (
-                label,
-                f"{100 * point.fpr:g} %",
-                "" if point.num_false is None else str(point.num_false),
-                percent(point.tpr),
-                NONE if point.threshold is None else f"{point.threshold:.4f}",
-            )
-            for label, row in labelled
-            for point in row.operating_points
+        rows = all_rows(result)
+        marks = [
+            Mark(i % (NUM_SERIES - 1), line=DASHES[i % len(DASHES)]) if i else Mark(NUM_SERIES - 1, line="-")
+            for i in range(len(rows))
         ]
-        if rows:
-            columns = ("artifact", "false positives allowed", "pairs", "found, %", "threshold")
-            caption = f"Thresholds on the {result.metric} distance"
-            tables.append(Table(caption, source(result, results), columns, rows))
+        key = _operating_points(result, marks, source(result, results))
+        curves = [
+            (mark, row.roc)
+            for mark, row in zip(marks, rows, strict=True)
+            if row.roc is not None and max(row.roc.fpr, default=0) > 0
+        ]
+        if curves:
+            caption = (
+                f"{result.dataset}. Above, the curves; below, each minus the first, which is drawn broad."
+            )
+            plots.append(Plot(roc_curves(f"roc-{len(plots)}", curves), caption, key))
+        elif key.columns[1:]:
+            tables.append(key)
     if not plots and not tables:
         return None
     lead = (
-        "Two images are taken for one person when their distance is at most the threshold. Allowed is the share of "
-        "pairs of different people that may pass, found the share of pairs of one person that then do."
+        "Two images are taken for one person when their distance is at most the threshold. False positives are pairs "
+        "of different people that pass, true positives pairs of one person that do."
     )
-    return Section("Thresholds for verification", lead, plots=tuple(plots), tables=tuple(tables))
+    return Section("Distance thresholds", lead, plots=tuple(plots), tables=tuple(tables))
+
+
+def _operating_points(result: ParityResult, marks: Sequence[Mark], file: str) -> Table:
+    rows = all_rows(result)
+    pairs = {point.fpr: point.num_false for row in reversed(rows) for point in row.operating_points}
+    rates = sorted(pairs, reverse=True)
+    cells = []
+    for mark, row in zip(marks, rows, strict=True):
+        found = {point.fpr: point for point in row.operating_points}
+        figures = [
+            lines(percent(point.tpr), NONE if point.threshold is None else f"{point.threshold:.4f}")
+            if (point := found.get(rate))
+            else NONE
+            for rate in rates
+        ]
+        cells.append((marked(mark, _name(row)), *figures))
+    heads = [
+        lines(f"at {100 * rate:g} %", None if pairs[rate] is None else f"{count(pairs[rate])} pairs")
+        for rate in rates
+    ]
+    caption = f"True positives in per cent, and the {result.metric} distance, at each rate of false positives"
+    return Table(caption, file, ("artifact", *heads), cells)
 
 
 def precisions(results: Sequence[Result]) -> Section | None:
     """How many layers compute in which precision, and what that costs."""
-    columns = ("precision", "size, MiB", "layers", "rank-1", "mAP", "rank-1 drop", "mAP drop")
+    columns = ("artifact", "size\nMiB", "layers")
+    scores = ("rank-1\n%", "mAP\n%", "rank-1 drop\npoints", "mAP drop\npoints")
     tables = []
     for parity_result in _parities(results):
-        rows = [
-            (label, _size(row.size_mib), _layers(row.layer_precisions), *_scores(row))
-            for label, row in zip(labels_of(parity_result), all_rows(parity_result), strict=True)
+        files = dict.fromkeys(
+            (row.artifact, _size(row.size_mib), _layers(row.layer_precisions))
+            for row in parity_result.rows
             if row.layer_precisions
-        ]
-        if rows:
-            caption = f"Layers of each artifact, {parity_result.dataset}"
-            tables.append(Table(caption, source(parity_result, results), columns, rows, ("layers",)))
+        )
+        if files:
+            caption = "Layers of each artifact"
+            tables.append(Table(caption, source(parity_result, results), columns, tuple(files), ("layers",)))
     for result in results:
         if isinstance(result, PrecisionsResult):
-            lines = [
-                (each.name, _size(each.size_mib), _layers(each.layer_precisions), *_scores(each))
+            has_scores = any(each.mAP is not None for each in result.precisions)
+            rows = [
+                (
+                    each.name,
+                    _size(each.size_mib),
+                    _layers(each.layer_precisions),
+                    *(_scores(each) if has_scores else ()),
+                )
                 for each in result.precisions
             ]
-            tables.append(Table(result.architecture, source(result, results), columns, lines, ("layers",)))
+            heads = ("precision", *columns[1:], *(scores if has_scores else ()))
+            tables.append(Table(result.architecture, source(result, results), heads, rows, ("layers",)))
     if not tables:
         return None
-    lead = (
-        "How many layers compute in which number format, as the file itself says. Drops in percentage points."
-    )
+    lead = "How many layers compute in which number format, as the file itself says."
     return Section("Precision of layers", lead, tables=tuple(tables))
 
 
-def _scores(row: ParityRow | Precision) -> tuple[str, ...]:
-    drops = (points(row.drops.get(key)) for key in ("rank1", "mAP"))
-    return (percent(row.rank1), percent(row.mAP), *drops)
+def _scores(each: Precision) -> tuple[str, ...]:
+    drops = (points(each.drops.get(key)) for key in ("rank1", "mAP"))
+    return (percent(each.rank1), percent(each.mAP), *drops)
 
 
 def _layers(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def _size(mib: float | None) -> str:

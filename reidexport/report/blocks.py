@@ -1,11 +1,13 @@
 """What a page is made of: sections of tables, plots and rows of pictures; and how its numbers are written."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from reidexport.report.results import Machine, Result
+from reidexport.report.marks import Mark, swatch
+from reidexport.report.results import BenchmarkResult, Machine, ParityResult, Result
 
 NONE = "–"
 
@@ -21,11 +23,13 @@ class Fact:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first of each row is its heading, those of ``text_columns`` are left-aligned.
+    """Cells as text or markup; the first of each row is its heading, those of ``text_columns`` are left-aligned.
+
+    Of a cell or a column's name with several lines, those after the first are small.
 
     Attributes:
         caption: what is shown.
-        source: the file it comes from, and the machine.
+        source: the files it comes from, and the machine.
     """
 
     caption: str
@@ -37,10 +41,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot with its caption."""
+    """A plot with its caption; ``key`` says what its marks stand for, and the figures."""
 
     svg: Markup
     caption: str
+    key: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,34 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the page; ``notes`` are what a reader must not miss."""
+    """One part of the page; ``notes`` are what a reader must not miss, ``pairs`` short facts with their names."""
 
     title: str
     lead: str
     notes: tuple[str, ...] = ()
     plots: tuple[Plot, ...] = ()
     tables: tuple[Table, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
     rankings: tuple[Ranking, ...] = ()
+
+
+def lines(*parts: str | None) -> str:
+    """A cell of several lines, of the parts that there are."""
+    return "\n".join(part for part in parts if part)
+
+
+def marked(mark: Mark, text: str, number: str = "") -> Markup:
+    """A cell that begins with a mark, and its number."""
+    return Markup("{}{}{}").format(
+        swatch(mark), Markup("<b>{}</b> ").format(number) if number else "", breakable(text)
+    )
+
+
+def breakable(text: str) -> Markup:
+    """Text that may break after underscores and slashes, as long names of files must; markup stays as it is."""
+    if isinstance(text, Markup):
+        return text
+    return Markup(re.sub(r"([_/])(?=\w\w)", r"\1<wbr>", str(escape(text))))  # noqa: S704 - escaped
 
 
 def percent(fraction: float | None) -> str:
@@ -80,9 +105,19 @@ def percent(fraction: float | None) -> str:
     return NONE if fraction is None else f"{100 * fraction:.2f}"
 
 
+def share(fraction: float | None) -> str:
+    """A fraction as a percentage with three digits that count: 0.708 -> 70.8 %."""
+    return NONE if fraction is None else f"{_digits(100 * fraction)} %"
+
+
 def points(drop: float | None) -> str:
     """A drop in percentage points, its sign always there; one that rounds to nothing has none."""
     return NONE if drop is None else f"{drop:+z.2f}".replace("+0.00", "0.00").replace("-", "−")
+
+
+def mib(value: float) -> str:
+    """Memory: 310 MiB."""
+    return f"{count(round(value))} MiB"
 
 
 def milliseconds(value: float | None) -> str:
@@ -98,6 +133,11 @@ def duration(seconds: float) -> str:
     return f"{_digits(seconds * 1e9)} ns"
 
 
+def count(number: int | None) -> str:
+    """A whole number, in groups of three digits."""
+    return NONE if number is None else f"{number:,}".replace(",", "\N{THIN SPACE}")
+
+
 def speed(images_per_s: float | None) -> str:
     """Images per second."""
     return NONE if images_per_s is None else _digits(images_per_s)
@@ -106,6 +146,11 @@ def speed(images_per_s: float | None) -> str:
 def times(ratio: float) -> str:
     """A ratio: 2.41 ×."""
     return f"{_digits(ratio)} ×"
+
+
+def interval(lowest: float, highest: float) -> str:
+    """From the lowest to the highest ratio."""
+    return f"{_digits(lowest)} to {_digits(highest)}"
 
 
 def _digits(value: float) -> str:
@@ -124,3 +169,10 @@ def source(result: Result, results: Sequence[Result]) -> str:
 def machines(results: Sequence[Result]) -> list[Machine]:
     """The different machines, in the order in which the results name them."""
     return list(dict.fromkeys(result.machine for result in results if result.machine is not None))
+
+
+def busy(result: ParityResult | BenchmarkResult) -> tuple[str, ...]:
+    """A note where something else ran beside a measurement."""
+    if not result.is_busy:
+        return ()
+    return (f"{result.file}: the machine was busy with something else: its times are doubtful.",)

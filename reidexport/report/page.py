@@ -7,8 +7,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from reidexport.evaluation import Evaluation
 from reidexport.files import replaced_when_whole
-from reidexport.report import accuracy, people, provenance, speeds
-from reidexport.report.blocks import Fact, percent, points, speed
+from reidexport.report import accuracy, peers, people, provenance, speeds
+from reidexport.report.blocks import Fact, breakable, milliseconds, percent, points, share, speed
 from reidexport.report.results import (
     BenchmarkResult,
     BenchResult,
@@ -50,14 +50,14 @@ def report_page(results: Sequence[Result], evaluation: Evaluation | None, artifa
     """The page's HTML; see :func:`write_report`."""
     found = [
         accuracy.trade_off(results),
-        speeds.throughput(results),
+        peers.throughput(results),
         accuracy.parity(results),
         accuracy.verification(results),
         accuracy.evaluations(results),
         accuracy.thresholds(results),
         accuracy.precisions(results),
         speeds.precision_speeds(results),
-        *speeds.comparisons(results),
+        *peers.other_questions(results),
         speeds.command_speeds(results),
     ]
     if evaluation is not None:
@@ -70,8 +70,11 @@ def report_page(results: Sequence[Result], evaluation: Evaluation | None, artifa
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = breakable
     return environment.get_template("report.html").render(
         title=title,
+        machines=provenance.machine_line(results),
+        num_files=len(results),
         facts=headline(results),
         sections=[section for section in found if section is not None],
         version=__version__,
@@ -119,7 +122,7 @@ def _loss(results: Sequence[Result]) -> Fact | None:
     if not losses:
         return None
     drop, note = max(losses)
-    return Fact(points(drop), "largest mAP drop, points", note)
+    return Fact(points(drop), "largest mAP drop, percentage points", note)
 
 
 def _verdicts(results: Sequence[Result]) -> Fact | None:
@@ -134,7 +137,7 @@ def _latency(results: Sequence[Result]) -> Fact | None:
     timings = [
         (row.p50_batch1_ms, f"{row.artifact}, {accuracy.row_label(row)}")
         for result in results
-        if isinstance(result, ParityResult)
+        if isinstance(result, ParityResult) and not result.is_busy
         for row in result.rows
         if row.p50_batch1_ms is not None
     ]
@@ -148,16 +151,20 @@ def _latency(results: Sequence[Result]) -> Fact | None:
     if not timings:
         return None
     p50_ms, note = min(timings)
-    return Fact(f"{p50_ms:.1f} ms", "lowest median latency, one image", note)
+    return Fact(f"{milliseconds(p50_ms)} ms", "lowest median latency, one image", note)
 
 
 def _throughput(results: Sequence[Result]) -> Fact | None:
     speeds_found = [
-        (row.images_per_s, f"{row.name}: {percent(row.share_of_limit)} % of the measured limit")
+        (
+            row.images_per_s,
+            row.name.removeprefix("throughput of ")
+            + ("" if row.share_of_limit is None else f", {share(row.share_of_limit)} of the limit"),
+        )
         for result in results
         if isinstance(result, BenchmarkResult) and result.question == "throughput"
         for row in result.rows
-        if row.images_per_s is not None
+        if row.images_per_s is not None and not isinstance(row.ratios, str)
     ]
     speeds_found += [
         (batch.images_per_s, f"{result.artifact}, batch {batch.batch_size}")
@@ -168,4 +175,4 @@ def _throughput(results: Sequence[Result]) -> Fact | None:
     if not speeds_found:
         return None
     images_per_s, note = max(speeds_found)
-    return Fact(speed(images_per_s), "images/s at most, network alone", note)
+    return Fact(f"{speed(images_per_s)} images/s", "highest throughput, network alone", note)

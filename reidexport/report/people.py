@@ -91,11 +91,15 @@ def features_of_some(evaluation: Evaluation, artifact: str) -> Section:
     camids = [records[index].camid for index in chosen]
     svg = projection("projection", places, pids[chosen].tolist(), camids, shares)
     lead = (
-        f"Features by {artifact} of {len(people)} people of {evaluation.dataset}, those with the most images, along "
-        "their first two principal components: linear, so nothing is pulled apart that was not. Colour and number say "
-        "who, the mark which camera."
+        f"Features by {artifact} of the {len(people)} people of {evaluation.dataset} with the most images, along "
+        "their first two principal components: linear, so nothing is pulled apart that was not. Colours and numbers "
+        "are people, shapes are cameras."
     )
-    return Section("Features in two dimensions", lead, plots=(Plot(svg, f"{len(chosen)} images."),))
+    return Section(
+        "Features in two dimensions",
+        lead,
+        plots=(Plot(svg, f"{len(chosen)} images of {len(people)} people."),),
+    )
 
 
 def principal_components(

@@ -11,17 +11,17 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
-from matplotlib.ticker import FuncFormatter, NullFormatter
-from matplotlib.transforms import BboxBase
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from reidexport.report.results import Spread
+from reidexport.report.labels import Label, spread_labels
+from reidexport.report.marks import NUM_SERIES, SHAPES, Mark
+from reidexport.report.results import Roc
+from reidexport.report.strips import log_ticks
 
 # Matplotlib wants numbers for colours: these stand for the page's own, and are replaced in what it draws.
 _INK, _SOFT, _LINE = "#010101", "#010102", "#010103"
-_LONGEST_OF_TWO = 28  # letters of a name, for a legend of two columns to be as wide as the plot
-_NUM_SERIES, NUM_PEOPLE = 8, 20
-_SERIES = [f"#0102{i:02x}" for i in range(_NUM_SERIES)]
+NUM_PEOPLE = 20
+_SERIES = [f"#0102{i:02x}" for i in range(NUM_SERIES)]
 _PEOPLE = [f"#0103{i:02x}" for i in range(NUM_PEOPLE)]
 _PAGE_COLOURS = {
     _INK: "var(--ink)",
@@ -31,7 +31,6 @@ _PAGE_COLOURS = {
     # Neighbours in this order are far from each other on the colour circle.
     **{colour: f"hsl({i * 7 % NUM_PEOPLE * 18} var(--person))" for i, colour in enumerate(_PEOPLE)},
 }
-_MARKERS = "os^DvP*X<>dp"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -49,17 +48,11 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": _LINE,
     "xtick.labelcolor": _SOFT,
     "ytick.labelcolor": _SOFT,
-    "xtick.minor.size": 3.5,
-    "xtick.minor.pad": 3.5,
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
-_WIDTH_INCHES, _HEIGHT_INCHES = 5.4, 3.6
-_LABEL_OFFSETS_PT = [
-    (x, y)
-    for y in (0, 11, -11, 22, -22, 33, -33, 44, -44, 55, -55)
-    for x in ((8, -8) if y == 0 else (8, -8, 0))
-]
+_WIDTH_INCHES, _HEIGHT_INCHES = 5.4, 3.9
+_LEAST_SPAN_POINTS, _LEAST_SPAN_TIMES = 0.05, 1.25  # of axes of accuracy and of latency: less is noise
 
 
 class Dot(NamedTuple):
@@ -68,120 +61,88 @@ class Dot(NamedTuple):
     label: str
     p50_ms: float
     mAP: float
-    is_reference: bool
+    mark: Mark
 
 
-class Bar(NamedTuple):
-    """One ratio with its spread."""
+class Line(NamedTuple):
+    """Images per second at some batch sizes."""
 
-    label: str
-    ratio: Spread
+    mark: Mark
+    images_per_s: Mapping[int, float]
 
 
 def accuracy_against_latency(name: str, dots: Sequence[Dot]) -> Markup:
-    """MAP over the median latency of the network at batch 1; the reference is a hollow mark."""
+    """MAP over the median latency of the network at batch 1, each dot with its label."""
+    with rc_context(_STYLE):
+        return _svg(draw_accuracy_against_latency(dots), name, "mAP against latency of each artifact")
+
+
+def draw_accuracy_against_latency(dots: Sequence[Dot]) -> Figure:
+    """The figure of :func:`accuracy_against_latency`."""
+    figure, axes = _figure()
+    for dot in dots:
+        axes.plot(dot.p50_ms, 100 * dot.mAP, markersize=7, **_look(dot.mark))
+    axes.set(xlabel="median latency at batch 1, ms", ylabel="mAP, %", xscale="log")
+    axes.margins(0.12, 0.15)
+    low, high = axes.get_ylim()
+    middle, half = (low + high) / 2, max(high - low, _LEAST_SPAN_POINTS) / 2
+    axes.set_ylim(middle - half, middle + half)
+    low, high = axes.get_xlim()
+    middle, half = (low * high) ** 0.5, max(high / low, _LEAST_SPAN_TIMES) ** 0.5
+    axes.set_xlim(middle / half, middle * half)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    _plain_log_ticks(axes)
+    labels = [Label(dot.p50_ms, 100 * dot.mAP, dot.label) for dot in dots]
+    spread_labels(figure, axes, labels, mark_pt=10, leader_colour=_SOFT)
+    return figure
+
+
+def throughput_against_batch(name: str, series: Sequence[Line]) -> Markup:
+    """Images per second over the batch size."""
     with rc_context(_STYLE):
         figure, axes = _figure()
-        for i, dot in enumerate(dots):
-            colour = _SERIES[i % _NUM_SERIES]
-            axes.plot(
-                dot.p50_ms,
-                100 * dot.mAP,
-                marker=_MARKERS[i % len(_MARKERS)],
-                color=colour,
-                markersize=9 if dot.is_reference else 7,
-                markerfacecolor="none" if dot.is_reference else colour,
-                markeredgewidth=1.8 if dot.is_reference else 0,
-                linestyle="none",
-            )
-        axes.set(xlabel="median latency at batch 1, ms", ylabel="mAP, %", xscale="log")
-        axes.margins(0.22, 0.25)
-        _plain_log_ticks(axes, "x")
-        _spread_labels(figure, axes, [(dot.p50_ms, 100 * dot.mAP, dot.label) for dot in dots])
-        return _svg(figure, name, "mAP against latency of each artifact")
-
-
-def throughput_against_batch(
-    name: str,
-    speeds: Mapping[str, Sequence[tuple[int, float]]],
-    limits: Mapping[str, Sequence[tuple[int, float]]],
-) -> Markup:
-    """Images per second over the batch size, each series with the measured limit of the same name, dashed, unnamed.
-
-    Args:
-        name: of the plot, different from every other on the page.
-        speeds: (batch size, images per second) of each series.
-        limits: the same of what the machine can do at most; series without one are missing here.
-    """
-    with rc_context(_STYLE):
-        figure, axes = _figure()
-        for i, (series, points) in enumerate(speeds.items()):
-            colour, marker = _SERIES[i % _NUM_SERIES], _MARKERS[i % len(_MARKERS)]
-            axes.plot(*zip(*sorted(points), strict=True), color=colour, marker=marker, label=series)
-            if series in limits:
-                axes.plot(
-                    *zip(*sorted(limits[series]), strict=True),
-                    color=colour,
-                    linestyle="--",
-                    marker="_",
-                )
+        for line in series:
+            axes.plot(*zip(*sorted(line.images_per_s.items()), strict=True), **_look(line.mark))
+        batches = sorted({batch for line in series for batch in line.images_per_s})
         axes.set(xlabel="batch size", ylabel="images/s", xscale="log")
-        axes.set_xticks(sorted({batch for points in speeds.values() for batch, _ in points}))
         axes.set_ylim(bottom=0)
-        _plain_log_ticks(axes, "x")
-        _legend_below(figure, axes)
+        axes.xaxis.set_major_locator(FixedLocator(batches))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
         return _svg(figure, name, "throughput against batch size, with the measured limits")
 
 
-def roc_curves(name: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Markup:
-    """True positive rate over false positive rate, of pairs of images; the rates of each name."""
+def roc_curves(name: str, curves: Sequence[tuple[Mark, Roc]]) -> Markup:
+    """True positive rate over false positive rate, of pairs of images; below it, less that of the first curve.
+
+    Args:
+        name: of the plot, different from every other on the page.
+        curves: each with a false positive rate above 0; the first is drawn broad, to be seen under the others.
+    """
     with rc_context(_STYLE):
-        figure, axes = _figure()
-        lowest = 1.0
-        styles = ("-", "--", "-.", ":")
-        for i, (label, (fpr, tpr)) in enumerate(curves.items()):
-            drawn = np.asarray(fpr) > 0  # zero has no place on a logarithmic axis
-            if drawn.any():
-                lowest = min(lowest, float(np.asarray(fpr)[drawn].min()))
-            axes.plot(
-                np.asarray(fpr)[drawn],
-                100 * np.asarray(tpr)[drawn],
-                color=_SERIES[i % _NUM_SERIES],
-                linestyle=styles[i % len(styles)],
-                label=label,
-            )
-        axes.set(
-            xlabel="false positive rate",
-            ylabel="true positive rate, %",
-            xscale="log",
-            xlim=(max(lowest, 1e-6), 1),
-        )
-        axes.set_ylim(top=101)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        _legend_below(figure, axes)
-        return _svg(figure, name, "receiver operating characteristic of each artifact")
+        figure = Figure(figsize=(_WIDTH_INCHES, 5.6), dpi=72, layout="constrained")
+        upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 2))
+        drawn = [(mark, *_on_log_axis(roc)) for mark, roc in curves]
+        _, first_fpr, first_tpr = drawn[0]
+        for i, (mark, fpr, tpr) in enumerate(drawn):
+            look = _look(mark) | ({"linewidth": 1.5} if i else {"linewidth": 6, "alpha": 0.35})
+            upper.plot(fpr, tpr, **look)
+            lower.plot(fpr, tpr - np.interp(np.log(fpr), np.log(first_fpr), first_tpr), **look)
+        rates = np.concatenate([fpr for _, fpr, _ in drawn])
+        low = max(float(rates.min()), 1e-6)
+        upper.set(ylabel="true positive rate, %", ylim=(0, 101), xscale="log")
+        lower.set(ylabel="difference from the first,\npoints", xlabel="false positive rate")
+        lower.set_xlim(low, max(1.05 * float(rates.max()), 10 * low))
+        lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
+        lower.xaxis.set_minor_formatter(NullFormatter())
+        figure.align_ylabels()
+        return _svg(figure, name, "receiver operating characteristic of each artifact, and the differences")
 
 
-def ratio_bars(name: str, bars: Sequence[Bar], meaning: str = "times as fast as the peer") -> Markup:
-    """Each peer's figure over ours: the median as a mark, from the lowest to the highest round as a line."""
-    with rc_context(_STYLE):
-        figure, axes = _figure(height=0.9 + 0.3 * len(bars))
-        for i, bar in enumerate(bars):
-            y = len(bars) - 1 - i
-            colour = _SERIES[0] if bar.ratio.median >= 1 else _SERIES[1]
-            axes.plot((bar.ratio.lowest, bar.ratio.highest), (y, y), color=colour, linewidth=2)
-            axes.plot(
-                bar.ratio.median, y, marker="o" if bar.ratio.median >= 1 else "D", color=colour, markersize=7
-            )
-        axes.axvline(1, color=_INK, linewidth=1)
-        axes.set_yticks(range(len(bars)), [bar.label for bar in reversed(bars)], color=_INK, fontsize=9)
-        axes.grid(visible=False, axis="y")
-        axes.set(xlabel=meaning, xscale="log", ylim=(-0.7, len(bars) - 0.3))
-        values = [value for bar in bars for value in (bar.ratio.lowest, bar.ratio.highest)]
-        axes.set_xlim(min(0.8, min(values) / 1.15), max(1.25, max(values) * 1.15))
-        _plain_log_ticks(axes, "x")
-        return _svg(figure, name, "ratios to each peer, with their spread")
+def _on_log_axis(roc: Roc) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Rates of false positives, and of true positives in per cent; zero has no place on a logarithmic axis."""
+    fpr, tpr = np.asarray(roc.fpr), np.asarray(roc.tpr)
+    return fpr[fpr > 0], 100 * tpr[fpr > 0]
 
 
 def projection(
@@ -202,11 +163,11 @@ def projection(
     """
     people, cameras = np.asarray(pids), np.asarray(camids)
     with rc_context(_STYLE):
-        figure, axes = _figure(width=7.6, height=5.6)
+        figure, axes = _figure(width=6, height=5.4)
         for colour, pid in zip(_PEOPLE, np.unique(people), strict=False):
             for camid in np.unique(cameras):
                 chosen = points[(people == pid) & (cameras == camid)]
-                marker = _MARKERS[camid % len(_MARKERS)]
+                marker = SHAPES[camid % len(SHAPES)]
                 axes.plot(
                     chosen[:, 0],
                     chosen[:, 1],
@@ -216,13 +177,8 @@ def projection(
                     markeredgewidth=0,
                     alpha=0.8,
                 )
-        for pid in np.unique(people):
-            centre = np.median(points[people == pid], axis=0)
-            axes.annotate(
-                str(pid), centre, ha="center", va="center", fontsize=9, fontweight="bold", color=_INK
-            )
         for camid in np.unique(cameras):
-            marker = _MARKERS[camid % len(_MARKERS)]
+            marker = SHAPES[camid % len(SHAPES)]
             axes.plot([], [], marker, color=_SOFT, markeredgewidth=0, label=f"camera {camid + 1}")
         axes.set(
             xlabel=f"first component, {shares[0]:.0%} of the variance",
@@ -230,77 +186,40 @@ def projection(
         )
         axes.tick_params(labelbottom=False, labelleft=False, length=0)
         axes.set_aspect("equal", "datalim")
-        _legend_below(figure, axes, columns=6)
+        figure.legend(loc="outside lower center", ncols=3)
+        centres = [
+            Label(float(x), float(y), str(pid))
+            for pid in np.unique(people)
+            for x, y in [np.median(points[people == pid], axis=0)]
+        ]
+        spread_labels(figure, axes, centres, mark_pt=0, leader_colour=_SOFT)
         return _svg(figure, name, "features of some people in two dimensions")
 
 
 def _figure(width: float = _WIDTH_INCHES, height: float = _HEIGHT_INCHES) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(
+        figsize=(width, height), dpi=72, layout="constrained"
+    )  # 72: as in SVG, a pixel is a point
     return figure, figure.add_subplot()
 
 
-def _legend_below(figure: Figure, axes: Axes, columns: int | None = None) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    columns = columns or (2 if max(map(len, labels), default=0) <= _LONGEST_OF_TWO else 1)
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+def _look(mark: Mark) -> dict[str, Any]:
+    """A mark in matplotlib's words."""
+    colour = _SERIES[mark.colour % NUM_SERIES]
+    return {
+        "color": colour,
+        "marker": mark.shape or "none",
+        "linestyle": mark.line or "none",
+        "markerfacecolor": "none" if mark.is_hollow else colour,
+        "markeredgewidth": 1.8 if mark.is_hollow else 0,
+    }
 
 
-def _plain_log_ticks(axes: Axes, which: str) -> None:
-    """Numbers instead of powers of ten: 1, 2, 5 of each decade, or the ticks that were chosen."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
-    if len(axis.get_majorticklocs()) and axis.get_scale() == "log":
-        axis.set_major_formatter(plain)
-        low, high = sorted(axis.get_view_interval())
-        few = high / low < 20
-        axis.set_minor_formatter(
-            FuncFormatter(lambda value, _: f"{value:g}" if few and _leading_digit(value) in (2, 5) else "")
-        )
-
-
-def _leading_digit(value: float) -> int:
-    return int(f"{value:e}"[0])
-
-
-def _spread_labels(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str]]) -> None:
-    """Write a label beside each point, at the first place where it covers no other label and no point."""
-    figure.draw_without_rendering()
-    taken = [
-        (x - 6, y - 6, x + 6, y + 6) for x, y in axes.transData.transform([(x, y) for x, y, _ in labels])
-    ]
-    frame = axes.get_window_extent()
-    for x, y, text in labels:
-        boxes = []
-        for offset in _LABEL_OFFSETS_PT:
-            label = _label_at(axes, x, y, text, offset)
-            box = _edges(label.get_window_extent())
-            inside = box[0] >= frame.x0 and box[2] <= figure.bbox.x1 and figure.bbox.y0 <= box[1]
-            overlap = sum(_common_area(box, other) for other in taken) + (0 if inside else 1e6)
-            boxes.append((overlap, offset, box))
-            label.remove()
-            if overlap == 0:
-                break
-        _, offset, best = min(boxes, key=lambda each: each[0])
-        _label_at(axes, x, y, text, offset)
-        taken.append(best)
-
-
-def _edges(box: BboxBase) -> tuple[float, float, float, float]:
-    return box.x0, box.y0, box.x1, box.y1
-
-
-def _label_at(axes: Axes, x: float, y: float, text: str, offset: tuple[int, int]) -> Annotation:
-    side = "left" if offset[0] > 0 else "right" if offset[0] < 0 else "center"
-    lead = {"arrowstyle": "-", "color": _LINE, "shrinkA": 0, "shrinkB": 4} if abs(offset[1]) > 15 else None
-    return axes.annotate(
-        text, (x, y), offset, textcoords="offset points", ha=side, va="center", fontsize=9, arrowprops=lead
-    )
-
-
-def _common_area(one: Sequence[float], other: Sequence[float]) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return max(width, 0) * max(height, 0)
+def _plain_log_ticks(axes: Axes) -> None:
+    """Numbers instead of powers of ten along the horizontal axis."""
+    axes.xaxis.set_major_locator(FixedLocator(log_ticks(*axes.get_xlim())))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _svg(figure: Figure, name: str, title: str) -> Markup:

@@ -1,8 +1,9 @@
 """Sections about the measurements themselves: machines, versions, commands, and what was timed."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-from reidexport.report.blocks import NONE, Section, Table, machines, source
+from reidexport.report.blocks import NONE, Section, Table, machines
 from reidexport.report.results import (
     BenchmarkResult,
     BenchResult,
@@ -26,10 +27,20 @@ _COMMANDS: dict[type[Result], str] = {
     ServingResult: "python -m benchmarks.serving ARTIFACT --json FILE",
 }
 _TIMED: dict[type[Result], str] = {
-    ParityResult: "p50: the network alone at batch 1; images/s: from files to features, during the evaluation",
+    ParityResult: "latency: the network alone at batch 1; images/s: from files to features, during the evaluation",
     BenchResult: "the network alone: from pixels in memory to features; end to end: from image files to features",
     OverheadResult: "the same prepared input through the bare network and through the C++ runtime, in turns",
 }
+
+
+def machine_line(results: Sequence[Result]) -> str:
+    """The machines in one line, for the head of the page; numbered as elsewhere where there are several."""
+    known = machines(results)
+    return "; ".join(
+        (f"machine {number}: " if len(known) > 1 else "")
+        + f"{machine.cpu}, {machine.cores} cores, {', '.join(machine.gpus) or 'no GPU'}"
+        for number, machine in enumerate(known, 1)
+    )
 
 
 def machines_and_versions(results: Sequence[Result]) -> Section | None:
@@ -48,40 +59,55 @@ def machines_and_versions(results: Sequence[Result]) -> Section | None:
         )
         for number, machine in enumerate(known, 1)
     ]
-    columns = ("machine", "processor", "cores", "memory, GiB", "GPUs", "system")
-    tables = [Table("Machines", "", columns, rows, ("processor", "GPUs", "system"))]
-    versions = _versions(results)
-    if versions:
-        tables.append(Table("Versions", "", ("package", "version"), versions, ("version",)))
-    return Section("Machines and versions", "", tables=tuple(tables))
+    columns = ("machine", "processor", "cores", "memory\nGiB", "GPUs", "system")
+    table = Table("Machines", "", columns, rows, ("processor", "GPUs", "system"))
+    return Section("Machines and versions", "", tables=(table,), pairs=_versions(results))
 
 
-def _versions(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """Each package with the versions that the results name, as a rule one."""
-    found: dict[str, dict[str, None]] = {}
+def _versions(results: Sequence[Result]) -> tuple[tuple[str, str], ...]:
+    """Each package with its version; where the results have several, in how many files each is."""
+    found: dict[str, Counter[str]] = {}
     for result in results:
         for package, version in result.versions.items():
-            found.setdefault(package, {})[version] = None
-    return [(package, ", ".join(versions)) for package, versions in found.items()]
+            found.setdefault(package, Counter())[version] += 1
+    return tuple((package, _by_frequency(versions)) for package, versions in found.items())
+
+
+def _by_frequency(versions: Counter[str]) -> str:
+    if len(versions) == 1:
+        return next(iter(versions))
+    return ", ".join(f"{version} ({number} files)" for version, number in versions.most_common())
 
 
 def how_measured(results: Sequence[Result]) -> Section | None:
     """What wrote each file, and what lay inside the timed region."""
     if not results:
         return None
-    rows = [
-        (source(result, results), _COMMANDS[type(result)], timed)
-        for result in results
-        for timed in _timed(result)
+    commands: dict[str, list[str]] = {}
+    timed: dict[str, list[str]] = {}
+    for result in results:
+        commands.setdefault(_COMMANDS[type(result)], []).append(result.file)
+        for what in _timed(result):
+            timed.setdefault(what, []).append(result.file)
+    tables = [
+        Table(
+            caption,
+            "",
+            ("files", column),
+            [(", ".join(files), what) for what, files in found.items()],
+            (column,),
+        )
+        for caption, column, found in (
+            ("What wrote the files", "command", commands),
+            ("What lies inside the timed region", "timed", timed),
+        )
     ]
-    columns = ("file", "written by", "timed")
-    table = Table("Files of this report", "", columns, rows, ("written by", "timed"))
-    return Section("How each number was measured", "", tables=(table,))
+    return Section("How each number was measured", "", tables=tuple(tables))
 
 
 def _timed(result: Result) -> list[str]:
     if isinstance(result, BenchmarkResult):
-        return list(dict.fromkeys(row.timed for row in result.rows)) or [NONE]
+        return list(dict.fromkeys(row.timed for row in result.rows))
     if isinstance(result, PrecisionsResult | ServingResult):
         return [result.timed]
-    return [_TIMED.get(type(result), NONE)]
+    return [_TIMED[type(result)]] if type(result) in _TIMED else []

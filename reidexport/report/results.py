@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, ValidationError
 
 from reidexport.errors import InputError
 
@@ -97,6 +97,14 @@ class Spread(_Record):
     highest: float
 
 
+class Ratio(Spread):
+    """A spread that has a place on a logarithmic axis."""
+
+    median: PositiveFloat
+    lowest: PositiveFloat
+    highest: PositiveFloat
+
+
 class BenchmarkRow(_Record):
     """One comparison: seconds or MiB of each side, and how many times ours each peer takes, or why that is not said."""
 
@@ -104,7 +112,7 @@ class BenchmarkRow(_Record):
     timed: str
     seconds: dict[str, Spread] = {}
     peak_mib: dict[str, Spread] = {}
-    ratios: dict[str, Spread] | str = {}
+    ratios: dict[str, Ratio] | str = {}
     artifact: FileName | None = None
     backend: str | None = None
     precision: str | None = None
@@ -151,8 +159,8 @@ class PrecisionSpeed(_Record):
     runtime: str
     p50_ms: float
     images_per_s: float
-    times_torch: float
-    times_torch_range: tuple[float, float]
+    times_torch: PositiveFloat
+    times_torch_range: tuple[PositiveFloat, PositiveFloat]
 
 
 class Result(_Record):
@@ -231,12 +239,13 @@ class BenchResult(Result):
 
 
 class PrecisionsResult(Result):
-    """Of ``python -m benchmarks.precisions``."""
+    """Of ``python -m benchmarks.precisions``; ``disturbed`` says why batch sizes are left out of ``speed``."""
 
     checkpoint: FileName
     architecture: str
     precisions: tuple[Precision, ...]
     speed: tuple[PrecisionSpeed, ...]
+    disturbed: dict[int, str] = {}
     timed: str
 
 

@@ -307,8 +307,8 @@ class Gallery:
                 that matter, where there are such (at most half of their memory, made by the first such search);
                 ``"int8"``: 7-bit copies of these, or of the rows (a quarter on top; needs ONNX Runtime);
                 ``"float32"``: the rows themselves; ``"auto"``: the rows on the gallery's device; where it has none,
-                7-bit copies of the projection (itself without ONNX Runtime), if it is there or many queries will pay for it;
-                else the rows.
+                7-bit copies of the projection (itself without ONNX Runtime), if it is there or many queries will pay
+                for it; else the rows.
             manifest_sha256: of the artifact that made the queries; None leaves the check to the caller.
 
         Returns:

@@ -17,6 +17,7 @@ Floats64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 BLOCK_ROWS = 2048
+_ROWS_AT_ONCE = 256  # in float64, in memory that stays in the caches
 _LENGTHS = (1e-12, 1e12)  # products of such rows neither overflow nor vanish in float32
 
 
@@ -137,8 +138,8 @@ def row_lengths(rows: Features, name: str) -> Floats64:
     """
     lengths = np.empty(len(rows))
     with np.errstate(invalid="ignore"):
-        for start in range(0, len(rows), BLOCK_ROWS):
-            block = rows[start : start + BLOCK_ROWS].astype(np.float64)
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            block = rows[start : start + _ROWS_AT_ONCE].astype(np.float64)
             lengths[start : start + len(block)] = np.sqrt(np.einsum("nd,nd->n", block, block))
     shortest, longest = _LENGTHS
     bad = np.flatnonzero(~((lengths == 0) | ((lengths >= shortest) & (lengths <= longest))))

@@ -16,7 +16,7 @@ _ANY_ORDER = {"reassoc", "contract", "nnan", "nsz"}
 _SLACK = np.float32(1e-5)  # far more than rounding in float32 can matter
 _LARGEST = np.finfo(np.float32).max
 _HALVINGS = 10  # of the range in which the k-th best score lies
-_ROWS_AT_ONCE = 512  # that all queries are measured to before the next ones are read from memory
+_ROWS_AT_ONCE = 512  # that all queries are compared with before the next ones are read from memory
 
 
 def _compiled(function: Callable[..., None]) -> Any:
@@ -140,14 +140,17 @@ def score_again(queries, rows, scales, tails, best, kept, counts):  # type: igno
     row_scales, column_scales, column_offsets = scales
     row_tails, column_tails = tails
     indices, values = kept
-    for i in range(counts.size):
-        for n in range(counts[i]):
-            j = indices[i, n]
-            score = _product(queries[i], rows[j]) * (row_scales[i] * column_scales[j]) + column_offsets[j]
-            tail = row_tails[i] * column_tails[j]
-            group = n % best.shape[1]
-            best[i, group] = max(best[i, group], score - tail)
-            values[i, n] = score + tail
+    done = np.zeros(counts.size, np.int64)
+    for tile in range(0, rows.shape[0], _ROWS_AT_ONCE):
+        stop = min(tile + _ROWS_AT_ONCE, rows.shape[0])
+        for i in range(counts.size):
+            while done[i] < counts[i] and indices[i, done[i]] < stop:
+                j, n, group = indices[i, done[i]], done[i], done[i] % best.shape[1]
+                score = _product(queries[i], rows[j]) * (row_scales[i] * column_scales[j]) + column_offsets[j]
+                tail = row_tails[i] * column_tails[j]
+                best[i, group] = max(best[i, group], score - tail)
+                values[i, n] = score + tail
+                done[i] += 1
 
 
 @_compiled
