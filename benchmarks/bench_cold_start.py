@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.comparison import Compare
 from benchmarks.fresh_process import fresh_answer
 from benchmarks.subjects import Subject, device
-
-Compare = Callable[..., dict[str, Any]]
 
 
 def test_first_feature(

@@ -9,12 +9,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from benchmarks.comparison import Compare
 from benchmarks.peers import num_threads, torch_network
 from benchmarks.subjects import Subject
 from benchmarks.turns import rounded
 from reidexport.datasets import Dataset
-
-Compare = Callable[..., dict[str, Any]]
 
 
 class JpegFiles(torch.utils.data.Dataset[torch.Tensor]):
@@ -66,7 +65,6 @@ def test_files_to_features(compare: Compare, subject: Subject, dataset: Dataset,
     )
     row |= subject.about(batch_size=batch_size)
     row["images_per_s"] = rounded(num_images / row["seconds"]["reidexport"]["median"])
-    row["share_of_net"] = row["ratios"]["network alone"]["median"]
 
 
 def _torch_pipeline(paths: Sequence[str], batch_size: int, subject: Subject) -> Callable[[], Any]:

@@ -1,13 +1,10 @@
 """How long does one image take, one after the other?"""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
+from benchmarks.comparison import Compare
 from benchmarks.subjects import Subject
 from benchmarks.turns import calls_in_a_row
-
-Compare = Callable[..., dict[str, Any]]
 
 
 def test_single_stream(compare: Compare, subject: Subject, quick: bool) -> None:

@@ -4,18 +4,18 @@ The features are seeded: 750 people and distractors, seen by six cameras. Length
 as those of OSNet x0.25 do on Market-1501: 69 % of the squared length along 32 of them, 94 % along 128.
 """
 
-import subprocess
-import sys
 import tracemalloc
-from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from reidruntime.session import default_threads
 
-from benchmarks.fresh_process import peak_mib_of_this_process
+from benchmarks.comparison import Compare
+from benchmarks.fresh_process import peak_mib_of
+from benchmarks.peers import num_threads
 from benchmarks.ranking_peers import original_re_ranking, plain_evaluator
 from reidexport.distances import distmat_from_features, unit_rows
 from reidexport.metrics import evaluate_rank, rank_features
@@ -23,8 +23,6 @@ from reidexport.rerank import k_reciprocal
 
 _NUM_QUERY, _NUM_GALLERY, _NUM_PIDS, _DIM, _LATENT_DIM = 3368, 15913, 750, 2048, 512
 _QUICK = 100, 500
-
-Compare = Callable[..., dict[str, Any]]
 
 
 class Data(NamedTuple):
@@ -58,6 +56,12 @@ def data(num_gallery: int = _NUM_GALLERY, num_query: int = _NUM_QUERY) -> Data:
 @pytest.fixture(scope="module")
 def market(quick: bool) -> Data:
     """The size of Market-1501."""
+    if num_threads() != default_threads():
+        pytest.fail(
+            f"Ranking takes the {default_threads()} CPUs of this process, and what it is compared with "
+            f"OMP_NUM_THREADS={num_threads()}: unset that, or choose as many CPUs with taskset.",
+            pytrace=False,
+        )
     return data(*reversed(_QUICK)) if quick else data()
 
 
@@ -120,7 +124,10 @@ def test_re_ranking(compare: Compare, market: Data) -> None:
     expected = evaluate_rank(original_re_ranking(q_feats, g_feats), *labels)
     found = evaluate_rank(k_reciprocal(q_feats, g_feats), *labels)
     assert found.mAP == pytest.approx(expected.mAP, abs=5e-5)
-    peak_mib = _peak_of_re_ranking_mib(len(g_feats), len(q_feats))
+    peak_mib = peak_mib_of(
+        "from benchmarks.bench_ranking import data, k_reciprocal\n"
+        f"k_reciprocal(*data({len(g_feats)}, {len(q_feats)})[:2])"
+    )
     assert peak_mib < 2000
     row = compare(
         f"k-reciprocal re-ranking of {len(q_feats)} x {len(g_feats)}, {_DIM} float32 dimensions",
@@ -137,17 +144,3 @@ def test_re_ranking(compare: Compare, market: Data) -> None:
 def _triangle(feats: npt.NDArray[np.float32]) -> None:
     for row in range(0, len(feats), 1024):
         np.matmul(feats[row : row + 1024], feats[row:].T)
-
-
-def _peak_of_re_ranking_mib(num_gallery: int, num_query: int) -> float:
-    """The most memory that a process which only re-ranks holds at a time, its features included."""
-    code = f"from benchmarks import bench_ranking as b; print(b.peak_after_re_ranking_mib({num_gallery}, {num_query}))"
-    return float(
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    )
-
-
-def peak_after_re_ranking_mib(num_gallery: int, num_query: int) -> float:
-    """Re-rank, and say how much memory this process has held at most."""
-    k_reciprocal(*data(num_gallery, num_query)[:2])
-    return peak_mib_of_this_process()

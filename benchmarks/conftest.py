@@ -1,33 +1,27 @@
 """What all measurements share: sides that take turns, and rows that are written with the machine they ran on.
 
-pytest benchmarks --artifact FILE [--artifact FILE ...] [--checkpoint FILE] [--data ROOT] [--results DIR] [--quick]
+pytest benchmarks --artifact FILE [--artifact FILE ...] [--checkpoint FILE] [--data ROOT] [--results DIR | --quick]
 """
 
 import json
-import statistics
-import time
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from reidruntime.errors import InputError, NotInstalledError
+from reidruntime.errors import ArtifactError, InputError, NotInstalledError
 
-from benchmarks.other_processes import cpu_use, disturbance, others_share
+from benchmarks import comparison
+from benchmarks.comparison import Compare
+from benchmarks.result_file import save_row
 from benchmarks.subjects import SEEDED, Subject, backends_for, open_subject, write_seeded_checkpoint
-from benchmarks.turns import Measure, Side, all_of, one_call, rounded, spread
 from reidexport import Checkpoint, graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.datasets import Dataset, load_dataset
-from reidexport.files import replaced_when_whole
-from reidexport.machine import MachineInfo, machine_info, package_versions
+from reidexport.machine import MachineInfo, machine_info
 from reidexport.progress import progress_bar
 from reidexport.synthetic import draw_dataset
-
-_PAUSE_S = 0.02  # in which the threads of the side before stop to spin
-
-Row = dict[str, Any]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,10 +29,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--artifact", type=Path, action="append", help="ONNX file or plan; may be repeated")
     parser.addoption("--checkpoint", type=Path, help="what the artifacts were exported from: torch is a peer")
     parser.addoption("--data", type=Path, help="data set to take images from; default: a drawn one")
-    parser.addoption("--results", type=Path, help="folder for NAME.json of each bench_NAME.py")
+    parser.addoption(
+        "--results", type=Path, help="folder for NAME.json of each bench_NAME.py: rows are merged"
+    )
     parser.addoption(
         "--quick", action="store_true", help="small sizes and few rounds: tries the programs out"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse what would give wrong figures."""
+    if config.getoption("--quick") and config.getoption("--results"):
+        raise pytest.UsageError("The figures of --quick are no results: leave out --quick or --results.")
+    if "OPENBLAS_CORETYPE" in os.environ:
+        raise pytest.UsageError("Unset OPENBLAS_CORETYPE: its kernels slow NumPy and faiss down.")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -116,6 +120,8 @@ def subject(
             )
     try:
         opened = open_subject(path, backend, checkpoint)
+    except ArtifactError as error:
+        pytest.fail(str(error), pytrace=False)
     except (InputError, NotInstalledError) as error:
         pytest.skip(str(error))
     with opened.session:
@@ -128,85 +134,16 @@ def machine() -> MachineInfo:
     return machine_info()
 
 
-@pytest.fixture(scope="module")
-def rows(request: pytest.FixtureRequest, machine: MachineInfo) -> Iterator[list[Row]]:
-    """The rows of one file, to be appended to; written when all of them are there."""
-    found: list[Row] = []
-    yield found
-    disturbances = [disturbance(row["others_cpu_share"], machine) for row in found]
-    for row, found_out in zip(found, disturbances, strict=True):
-        if found_out:
-            row["ratios"] = f"not given: {found_out}"
-        print(f"\n{row['name']}: {json.dumps(row['ratios'])}")
-    folder, question = request.config.getoption("--results"), Path(request.path).stem.removeprefix("bench_")
-    if folder is not None and found:
-        result = {
-            "kind": "benchmark",
-            "question": question,
-            "machine": machine,
-            "versions": package_versions(),
-            "is_busy": any(disturbances),
-            "rows": found,
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        with replaced_when_whole(folder / f"{question}.json") as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n")
-
-
 @pytest.fixture
-def compare(benchmark: BenchmarkFixture, rows: list[Row], quick: bool) -> Callable[..., Row]:
-    """Measure sides in turns, A B A B, and append a row: ``compare(name, timed, ours, peers, rounds=5)``.
-
-    ``ours`` is what pytest-benchmark reports the turns of; each is preceded by one of every peer, a function by
-    name. ``timed`` says what is inside the timed region. A ratio is a peer's time over ours of the same
-    round: above 1, ours is faster. ``measure`` takes a side and returns its figures of one turn, in ``unit``;
-    default: the seconds of one call. ``percentiles`` adds those of all of our calls.
-    """
-
-    def compare(
-        name: str,
-        timed: str,
-        ours: Side,
-        peers: dict[str, Side],
-        *,
-        rounds: int = 5,
-        measure: Measure = one_call,
-        unit: str = "seconds",
-        percentiles: bool = False,
-    ) -> Row:
-        ours()  # compiles what is not compiled yet
-        turns: dict[str, list[list[float]]] = {"reidexport": [], **{peer: [] for peer in peers}}
-
-        def peers_turn() -> None:
-            for peer, run in peers.items():
-                time.sleep(_PAUSE_S)
-                turns[peer].append(measure(run))
-            time.sleep(_PAUSE_S)
-
-        before = cpu_use()
-        benchmark.pedantic(  # type: ignore[no-untyped-call]
-            lambda: turns["reidexport"].append(measure(ours)),
-            setup=peers_turn,
-            rounds=min(rounds, 2) if quick else rounds,
-            iterations=1,
-        )
-        row: Row = {
-            "name": name,
-            "timed": timed,
-            unit: {side: spread(all_of(figures)) for side, figures in turns.items()},
-            "ratios": {
-                peer: spread([statistics.median(a) / statistics.median(b) for a, b in pairs])
-                for peer in peers
-                if (pairs := list(zip(turns[peer], turns["reidexport"], strict=True)))
-            },
-            "others_cpu_share": others_share(before, cpu_use()),
-        }
-        if percentiles:
-            for percent in (50, 90, 99):
-                value = np.percentile(all_of(turns["reidexport"]), percent)
-                row[f"p{percent}_ms"] = rounded(value * 1000)
-        benchmark.extra_info.update(row)
-        rows.append(row)
-        return row
-
-    return compare
+def compare(
+    request: pytest.FixtureRequest, benchmark: BenchmarkFixture, machine: MachineInfo, quick: bool
+) -> Iterator[Compare]:
+    """:func:`benchmarks.comparison.compare`, whose row is printed and written once the test has passed."""
+    failed = request.session.testsfailed
+    yield partial(comparison.compare, benchmark, machine=machine, quick=quick)
+    row = benchmark.extra_info
+    if not row or request.session.testsfailed > failed:
+        return
+    print(f"\n{row['name']}: {json.dumps(row['ratios'])}")
+    if folder := request.config.getoption("--results"):
+        save_row(folder / f"{request.path.stem.removeprefix('bench_')}.json", row, machine)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+_ROOT = Path(__file__).parents[1]
 _REPEATS = 3  # memory for the answers in later runs is part of what a side needs
 
 
@@ -29,10 +30,20 @@ def fresh_answer(
 ) -> FreshAnswer:
     """Start a process that answers the pixels once and again as one side does, and wait for its end."""
     arguments = [side, artifact, backend, pixels, *([checkpoint] if checkpoint else [])]
-    command = [sys.executable, "-m", "benchmarks.fresh_process", *map(str, arguments)]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root)  # noqa: S603
-    return FreshAnswer(**json.loads(done.stdout.splitlines()[-1]))
+    return FreshAnswer(**json.loads(_last_line_of("-m", "benchmarks.fresh_process", *arguments)))
+
+
+def peak_mib_of(code: str) -> float:
+    """The most memory that a process which only runs this Python code holds at a time, its imports included."""
+    told = "from benchmarks.fresh_process import peak_mib_of_this_process as peak; print(peak())"
+    return float(_last_line_of("-c", f"{code}\n{told}"))
+
+
+def _last_line_of(*arguments: object) -> str:
+    """What a fresh Python prints last; what it says on stderr goes to where ours does."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=_ROOT)  # noqa: S603
+    return done.stdout.splitlines()[-1]
 
 
 def main() -> None:

@@ -19,18 +19,27 @@ _compiled_networks: dict[Any, Callable[[Any], Any]] = {}  # compiling one for a 
 
 def num_threads() -> int:
     """Threads of every side: OMP_NUM_THREADS, which some libraries obey anyhow, or the CPUs of this process."""
-    return int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
+    outermost = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # the others are for nested regions
+    return int(outermost or 0) or len(os.sched_getaffinity(0))
 
 
 def bare_onnxruntime(path: Path, device: str) -> Embed:
-    """ONNX Runtime as its documentation shows it; float32 without TF32 on a GPU, as everywhere here."""
+    """ONNX Runtime as its documentation shows it; float32 without TF32 on a GPU, as everywhere here.
+
+    Raises:
+        RuntimeError: it does not run on the device, but elsewhere.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads()
     options.log_severity_level = 3
-    provider = ("CUDAExecutionProvider", {"use_tf32": "0"}) if device == "cuda" else "CPUExecutionProvider"
+    provider = (
+        ("CUDAExecutionProvider", {"use_tf32": "0"}) if device == "cuda" else ("CPUExecutionProvider", {})
+    )
     session = onnxruntime.InferenceSession(path, options, providers=[provider])
+    if (taken := session.get_providers()[0]) != provider[0]:
+        raise RuntimeError(f"ONNX Runtime runs {path} on {taken}, not on {provider[0]}.")
     name = session.get_inputs()[0].name
     return lambda batch: session.run(None, {name: batch})[0]
 

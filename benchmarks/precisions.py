@@ -25,7 +25,7 @@ from reidexport import evaluate, graph_from_checkpoint, load_checkpoint, onnx_fr
 from reidexport.checkpoint import Checkpoint
 from reidexport.datasets import load_dataset
 from reidexport.files import replaced_when_whole
-from reidexport.machine import machine_info, package_versions
+from reidexport.machine import MachineInfo, cpu_use, disturbance, machine_info, others_share, package_versions
 from reidexport.progress import progress_bar
 from reidexport.torch_session import session_from_checkpoint
 
@@ -60,12 +60,13 @@ def main() -> None:
         rows = [_export(checkpoint, name, file, options.calibration) for name, file in files.items()]
         if options.data:
             _score(checkpoint, rows, files, options.data)
-        speeds = _speeds(checkpoint, files, options.batch, options.rounds)
+        speeds, disturbed = _speeds(checkpoint, files, options.batch, options.rounds, machine)
     report = {
         "checkpoint": options.checkpoint.name,
         "architecture": checkpoint.summary,
         "precisions": rows,
         "speed": speeds,
+        "disturbed": disturbed,
         "timed": "Session.run: uint8 pixels in memory to float32 features, without decoding and resizing",
         "machine": machine,
         "versions": package_versions(),
@@ -111,21 +112,32 @@ def _score(checkpoint: Checkpoint, rows: list[dict[str, Any]], files: dict[str, 
 
 
 def _speeds(
-    checkpoint: Checkpoint, files: dict[str, Path], batch_sizes: Sequence[int], rounds: int
-) -> list[dict[str, Any]]:
-    """Milliseconds of each runtime, and how many times as fast as torch eager it is: median and range over rounds."""
+    checkpoint: Checkpoint,
+    files: dict[str, Path],
+    batch_sizes: Sequence[int],
+    rounds: int,
+    machine: MachineInfo,
+) -> tuple[list[dict[str, Any]], dict[int, str]]:
+    """Milliseconds of each runtime, and how many times as fast as torch eager it is: median and range over rounds.
+
+    Of batch sizes whose measurement other processes disturbed, the second answer tells by what instead.
+    """
     sessions: dict[tuple[str, str], Session] = {("fp32", "torch eager"): session_from_checkpoint(checkpoint)}
     for name in TIMED_FORMS:
         sessions |= {(name, backend): open_session(files[name], backend=backend) for backend in BACKENDS}
-    found = []
+    found, disturbed = [], {}
     for size in batch_sizes:
         wanted = checkpoint.preprocess
         pixels = np.random.default_rng(0).integers(
             0, 256, (size, wanted.height_px, wanted.width_px, 3), dtype=np.uint8
         )
+        before = cpu_use()
         times: NDArray[np.float64] = np.array(
             [[_seconds(session, pixels) for session in sessions.values()] for _ in range(rounds + 1)]
         )[1:]  # the first round warms up
+        if reason := disturbance(others_share(before, cpu_use()), machine):
+            disturbed[size] = reason
+            continue
         ratios = times[:, :1] / times
         for (name, runtime), own, ratio in zip(sessions, times.T, ratios.T, strict=True):
             found.append(
@@ -141,7 +153,7 @@ def _speeds(
             )
     for session in sessions.values():
         session.close()
-    return found
+    return found, disturbed
 
 
 def _seconds(session: Session, pixels: NDArray[np.uint8]) -> float:
@@ -164,6 +176,8 @@ def _print(report: dict[str, Any]) -> None:
             f"batch {row['batch_size']:3}  {row['precision']:14} {row['runtime']:12} {row['p50_ms']:9.2f} ms  "
             f"{row['times_torch']:.2f} x torch ({low:.2f} to {high:.2f})"
         )
+    for size, reason in report["disturbed"].items():
+        print(f"batch {size:3}  not given: {reason}")
 
 
 if __name__ == "__main__":

@@ -15,13 +15,15 @@ README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
 
 _BEGIN, _END = "<!-- speed: python -m benchmarks.speed_table -->", "<!-- end of speed -->"
-_BATCH_SIZES = (1, 8, 32)
+# Questions about an artifact on a backend, which has a line for all of them.
+_NETWORK_QUESTIONS = ("throughput", "latency", "cold_start", "memory")
+_COLUMNS = ("batch 1", "batch 8", "batch 32", "latency", "cold start", "memory")
 # Questions whose rows are a line each, with the peers that a reader would otherwise use.
 _COMPARISONS = {
     "end_to_end": ("torch DataLoader", "network alone"),
     "preprocessing": ("Pillow",),
     "ranking": ("plain evaluator", "original", "limit"),
-    "gallery": ("faiss IndexFlatIP", "faiss knn", "usearch exact"),
+    "gallery": ("faiss IndexFlatIP", "faiss knn", "usearch exact", "faiss-gpu", "cuVS brute force"),
 }
 
 Json = dict[str, Any]
@@ -42,8 +44,7 @@ def readme_with_tables(readme: str) -> str:
     """
     if not (_BEGIN in readme and _END in readme):
         raise ValueError(f"README.md lacks the lines {_BEGIN} and {_END}.")
-    questions = ("throughput", *_COMPARISONS)
-    folders = sorted({file.parent for name in questions for file in RESULTS.glob(f"*/{name}*.json")})
+    folders = sorted(path for path in RESULTS.iterdir() if path.is_dir())
     tables = "\n\n".join(table for folder in folders for table in machine_tables(folder))
     return re.sub(
         f"(?s)(?<={re.escape(_BEGIN)}\n).*(?={re.escape(_END)})", lambda _: f"\n{tables}\n\n", readme
@@ -52,65 +53,71 @@ def readme_with_tables(readme: str) -> str:
 
 def machine_tables(folder: Path) -> Iterator[str]:
     """The tables of one machine's results: networks against torch, then everything else against its peers."""
-    if throughputs := [_read(file) for file in sorted(folder.glob("throughput*.json"))]:
-        yield _networks(throughputs, folder)
-    found = [
-        (_read(file), peers)
-        for name, peers in _COMPARISONS.items()
-        for file in sorted(folder.glob(f"{name}*.json"))
-    ]
-    lines = [line for result, peers in found for line in _lines(result, peers)]
-    if lines:
-        place = _place(found[0][0], folder)
-        yield "\n".join([f"| {place} | time, s | against | times as fast |", "|---|---|---|---|", *lines])
-
-
-def _read(path: Path) -> Json:
-    found: Json = json.loads(path.read_text())
-    return found
-
-
-def _place(result: Json, folder: Path) -> str:
-    machine = result["machine"]
-    return f"{machine['cpu']}, {machine['cores']} cores ([JSON](benchmarks/results/{folder.name}))"
-
-
-def _networks(throughputs: list[Json], folder: Path) -> str:
-    """A line for each artifact and backend: ratio to torch eager and share of the machine's limit, by batch size."""
-    rows = [row for throughput in throughputs for row in throughput["rows"]]
-    title = f"{_place(throughputs[0], folder)}: × torch eager (share of the limit)"
+    place = f"[{folder.name}](benchmarks/results/{folder.name})"
+    networks: dict[str, dict[str, str]] = {}
+    for question in _NETWORK_QUESTIONS:
+        for row in _rows(folder, question):
+            column = f"batch {row['batch_size']}" if question == "throughput" else question.replace("_", " ")
+            networks.setdefault(f"{row['artifact']}, {row['backend']}", {})[column] = _cell(question, row)
+    if networks:
+        title = f"{place}: × torch eager (share of the limit; or time)"
+        lines = [[name, *(cells.get(column, "–") for column in _COLUMNS)] for name, cells in networks.items()]
+        yield _table([title, *_COLUMNS], lines)
     lines = [
-        f"| {title} | {' | '.join(f'batch {size}' for size in _BATCH_SIZES)} |",
-        "|---|" + "---|" * len(_BATCH_SIZES),
+        line
+        for question, peers in _COMPARISONS.items()
+        for row in _rows(folder, question)
+        for line in _lines(row, peers)
     ]
-    for artifact, backend in dict.fromkeys((row["artifact"], row["backend"]) for row in rows):
-        cells = {
-            row["batch_size"]: _cell(row)
-            for row in rows
-            if (row["artifact"], row["backend"]) == (artifact, backend)
-        }
-        figures = " | ".join(cells.get(size, "–") for size in _BATCH_SIZES)
-        lines.append(f"| {artifact}, {backend} | {figures} |")
-    return "\n".join(lines)
+    if lines:
+        yield _table([place, "time, s", "against", "times as fast"], lines)
 
 
-def _cell(row: Json) -> str:
+def _rows(folder: Path, question: str) -> list[Json]:
+    results = [json.loads(file.read_text()) for file in sorted(folder.glob(f"{question}*.json"))]
+    return [row for result in results for row in result["rows"]]
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
+
+
+def _cell(question: str, row: Json) -> str:
+    """The ratio to torch eager, where that was a peer, and another figure; of memory that alone."""
+    if question == "memory":
+        return f"{row['peak_mib']['reidexport']['median']:.0f} MiB"
     if isinstance(row["ratios"], str):
         return "disturbed"
-    ratio = row["ratios"].get("torch eager")
-    share = f" ({row['share_of_limit']:.0%})" if "share_of_limit" in row else ""
-    return f"{ratio['median']:.1f}{share}" if ratio else f"{row['images_per_s']:.0f} images/s{share}"
+    ratio, seconds = row["ratios"].get("torch eager"), row["seconds"]["reidexport"]["median"]
+    figures = [f"{ratio['median']:.1f}"] if ratio else []
+    if question != "throughput":
+        figures.append(f"{1000 * seconds:.1f} ms" if question == "latency" else f"{seconds:.2f} s")
+    elif not ratio:
+        figures.append(f"{row['images_per_s']:.0f} images/s")
+    if "share_of_limit" in row:
+        figures.append(f"{row['share_of_limit']:.0%}")
+    return f"{figures[0]} ({figures[1]})" if figures[1:] else figures[0]
 
 
-def _lines(result: Json, peers: tuple[str, ...]) -> Iterator[str]:
-    for row in result["rows"]:
-        for peer in peers:
-            if isinstance(row["ratios"], str) or peer not in row["ratios"]:
-                continue
-            ratio, seconds = row["ratios"][peer], row["seconds"]["reidexport"]["median"]
-            name = "the matrix product alone" if peer == "limit" else peer
-            times = f"{ratio['median']:.3g} ({ratio['lowest']:.3g} to {ratio['highest']:.3g})"
-            yield f"| {row['name']} | {seconds:.3g} | {name} | {times} |"
+def _lines(row: Json, peers: tuple[str, ...]) -> Iterator[list[str]]:
+    """A line for each of the peers that were there."""
+    for peer in peers:
+        if peer not in row["seconds"]:
+            continue
+        name = "the matrix product alone" if peer == "limit" else peer
+        yield [
+            row["name"],
+            f"{row['seconds']['reidexport']['median']:.3g}",
+            name,
+            _times(row["ratios"], peer),
+        ]
+
+
+def _times(ratios: Json | str, peer: str) -> str:
+    if isinstance(ratios, str):
+        return "disturbed"
+    ratio = ratios[peer]
+    return f"{ratio['median']:.3g} ({ratio['lowest']:.3g} to {ratio['highest']:.3g})"
 
 
 if __name__ == "__main__":

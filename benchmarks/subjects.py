@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from reidruntime import Session, open_session
 from reidruntime.backends import BackendName
-from reidruntime.manifest import Precision
+from reidruntime.manifest import Precision, file_sha256
 from reidruntime.preprocess import image_pixels, network_input, normalize
 from reidruntime.resize import Image8
+from reidruntime.session import artifact_manifest
 from torch import nn
 
 from benchmarks.peers import Embed, bare_onnxruntime, bare_openvino, num_threads, torch_compile, torch_eager
@@ -52,11 +53,11 @@ class Subject:
         manifest = self.session.manifest
         return {
             "artifact": self.path.name,
+            "artifact_sha256": file_sha256(self.path),
             "manifest_sha256": manifest.sha256,
             "precision": self.precision,
             "backend": self.session.backend,
             "runtime": self.session.description,
-            "threads": num_threads(),
             **more,
         }
 
@@ -125,13 +126,12 @@ def open_subject(path: Path, backend: BackendName, checkpoint: Checkpoint | None
     Raises:
         ValueError: the artifact was made from another checkpoint.
     """
-    session = open_session(path, backend=backend, threads=num_threads())
-    source = session.manifest.source
+    source = artifact_manifest(path).source
     if checkpoint and checkpoint.sha256 != source.sha256:
         raise ValueError(
             f"{path} was made from {source.name}, not from {checkpoint.name}: their hashes differ."
         )
-    return Subject(path, session, checkpoint)
+    return Subject(path, open_session(path, backend=backend, threads=num_threads()), checkpoint)
 
 
 def write_seeded_checkpoint(path: Path, backbone: str) -> None:

@@ -9,7 +9,14 @@ from reidruntime import Session
 from reidruntime.resize import Image8
 
 from reidexport.errors import InputError
-from reidexport.machine import MachineInfo, is_busy, machine_info, package_versions
+from reidexport.machine import (
+    MachineInfo,
+    cpu_use,
+    disturbance,
+    machine_info,
+    others_share,
+    package_versions,
+)
 
 _MIN_REPEATS = 5
 _WARM_UP_SECONDS = 0.5
@@ -42,7 +49,10 @@ class EndToEnd:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """What was measured, with what, where; ``warnings`` says what makes the figures doubtful."""
+    """What was measured, with what, where; ``warnings`` says what makes the figures doubtful.
+
+    ``end_to_end`` is None without files, and on a busy machine, where a warning tells what was measured.
+    """
 
     session: str
     batches: tuple[BatchTiming, ...]
@@ -73,15 +83,20 @@ def bench_session(
     """
     if not batch_sizes or min(batch_sizes) < 1 or seconds_per_batch <= 0:
         raise InputError(f"Expected positive sizes and seconds, got {batch_sizes}, {seconds_per_batch}.")
-    machine = machine_info()
+    machine, before = machine_info(), cpu_use()
     timings = tuple(_time_batch(session, size, seconds_per_batch) for size in batch_sizes)
     whole = _time_files(session, image_paths, max(batch_sizes), seconds_per_batch) if image_paths else None
+    disturbed = disturbance(others_share(before, cpu_use()), machine)
+    warnings: tuple[str, ...] = (f"The machine was busy: {disturbed}.",) if disturbed else ()
+    if disturbed and whole:
+        speed = f"{whole.images_per_s:.1f} images/s from {whole.num_images} files"
+        warnings, whole = (*warnings, f"Not compared with the network alone: {speed}."), None
     return BenchReport(
         session=session.description,
         batches=timings,
         end_to_end=whole,
         machine=machine,
-        warnings=_warnings(machine),
+        warnings=warnings,
     )
 
 
@@ -127,10 +142,3 @@ def _pixels(session: Session, batch_size: int) -> Image8:
     wanted = session.manifest.preprocess
     shape = (batch_size, wanted.height_px, wanted.width_px, 3)
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-def _warnings(machine: MachineInfo) -> tuple[str, ...]:
-    if not is_busy(machine):
-        return ()
-    load, cores = machine["load_average"], machine["cores"]
-    return (f"The machine was busy before the measurement: load average {load} on {cores} cores.",)

@@ -4,27 +4,35 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from reidruntime import open_session
+from reidruntime.manifest import file_sha256
 from reidruntime.preprocess import normalize
 from reidruntime.resize import resize
+from reidruntime.session import default_threads
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.operations import operations_per_image
-from benchmarks.other_processes import CpuUse, cpu_use, disturbance, others_share
-from benchmarks.peers import torch_network
+from benchmarks import operations, peak_kernels
+from benchmarks.fresh_process import peak_mib_of
+from benchmarks.operations import Peak, operations_per_image, peak
+from benchmarks.peers import bare_onnxruntime, num_threads, torch_network
+from benchmarks.result_file import save_row
 from benchmarks.subjects import Subject, open_subject, write_seeded_checkpoint
 from reidexport.checkpoint import load_checkpoint
 from reidexport.graph import graph_from_checkpoint
-from reidexport.machine import machine_info
+from reidexport.machine import CpuUse, cpu_use, disturbance, machine_info, others_share, package_versions
 from reidexport.synthetic import draw_people
 from tests.conftest import Exported
 from tests.reidruntime.models import write_artifact
@@ -33,20 +41,24 @@ ROOT = Path(__file__).parents[1]
 _BURN = "import time; end = time.perf_counter() + {seconds}\nwhile time.perf_counter() < end: pass"
 
 
-def run_benchmarks(*arguments: object) -> None:
-    """Run them as a user does; fails with all that they printed."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "--quick",
-        "-p",
-        "no:cacheprovider",
-        *map(str, arguments),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def run_benchmarks(*arguments: object, status: int = 0, **environment: str) -> str:
+    """Run them as a user does, and return what they print; fails unless they end with that status."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, arguments)]
+    inherited = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**inherited, **environment})
+    printed = done.stdout + done.stderr
+    assert done.returncode == status, printed
+    return printed
+
+
+def quick_rows(folder: Path, *arguments: object) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a quick run, by question, from the file of pytest-benchmark."""
+    run_benchmarks("--quick", *arguments, "--benchmark-json", folder / "benchmark.json")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in json.loads((folder / "benchmark.json").read_text())["benchmarks"]:
+        question = Path(each["fullname"].partition("::")[0]).stem.removeprefix("bench_")
+        found.setdefault(question, []).append(each["extra_info"])
+    return found
 
 
 @contextmanager
@@ -62,56 +74,166 @@ def strangers(count: int, seconds: float) -> Iterator[None]:
             os.kill(pid, 9)
 
 
+def kernels_of_this_cpu(precision: str) -> tuple[peak_kernels.Kernel, ...]:
+    """All of them; skips where there are none."""
+    found = peak_kernels.kernels(precision)
+    if not found:
+        pytest.skip(f"no peak kernel of {precision} for this CPU")
+    return found
+
+
+def as_factors(integers: np.ndarray, ones: np.ndarray) -> np.ndarray:
+    """Small integers in the type of a peak kernel's ones; bfloat16 is the upper half of a float32."""
+    if ones.dtype == np.uint16:
+        return (integers.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return integers.astype(ones.dtype)
+
+
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a quick run of the measurements of one artifact wrote, by question."""
-    folder = tmp_path_factory.mktemp("benchmarks")
-    artifact = write_artifact(folder / "tiny.onnx")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of hardly any operations."""
+    return write_artifact(tmp_path_factory.mktemp("artifact") / "tiny.onnx")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, artifact: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a quick run of the measurements of one artifact, by question."""
     files = [f"benchmarks/bench_{name}.py" for name in ("latency", "throughput", "end_to_end", "memory")]
-    run_benchmarks(*files, "-k", "onnxruntime", "--artifact", artifact, "--results", folder / "results")
-    return {path.stem: json.loads(path.read_text()) for path in (folder / "results").iterdir()}
+    folder = tmp_path_factory.mktemp("benchmarks")
+    return quick_rows(folder, *files, "-k", "onnxruntime", "--artifact", artifact)
 
 
-def test_every_question_is_answered_with_its_circumstances(results: dict[str, Any]) -> None:
-    """One file a question; a row names its artifact, backend, threads, and what was timed."""
+def test_every_question_is_answered_with_its_circumstances(
+    results: dict[str, list[dict[str, Any]]], artifact: Path
+) -> None:
+    """A row names its artifact, backend, threads, time and environment, and what was timed."""
     assert results.keys() == {"latency", "throughput", "end_to_end", "memory"}
-    for question, result in results.items():
-        assert (result["kind"], result["question"]) == ("benchmark", question)
-        assert result["machine"].keys() == machine_info().keys()
-        assert isinstance(result["is_busy"], bool)
-        for row in result["rows"]:
-            assert row["artifact"] == "tiny.onnx"
-            assert (row["backend"], row["precision"]) == ("onnxruntime", "fp32")
-            assert len(row["manifest_sha256"]) == 64
-            assert row["threads"] >= 1
-            assert row["timed"]
+    for row in chain.from_iterable(results.values()):
+        assert (row["artifact"], row["artifact_sha256"]) == ("tiny.onnx", file_sha256(artifact))
+        assert len(row["manifest_sha256"]) == 64
+        assert (row["backend"], row["precision"]) == ("onnxruntime", "fp32")
+        assert (row["threads"], row["rounds"]) == (num_threads(), 2)
+        assert row["environment"].get("OMP_NUM_THREADS") == os.environ.get("OMP_NUM_THREADS")
+        assert datetime.fromisoformat(row["measured_at"]) <= datetime.now(UTC)
+        assert {"cpu_mhz", "governor", "load_average", "others_cpu_share"} <= row.keys()
+        assert row["timed"]
 
 
-def test_ratios_are_of_named_peers(results: dict[str, Any]) -> None:
+def test_ratios_are_of_named_peers(results: dict[str, list[dict[str, Any]]]) -> None:
     """Every peer has figures of its own and a ratio with its spread, or a text says why not."""
-    for result in results.values():
-        for row in result["rows"]:
+    for rows in results.values():
+        for row in rows:
             figures = row.get("seconds") or row["peak_mib"]
             assert "reidexport" in figures
             for spread in figures.values():
                 assert 0 < spread["lowest"] <= spread["median"] <= spread["highest"]
             if isinstance(row["ratios"], str):
                 assert row["ratios"].startswith("not given: ")
-                assert result["is_busy"]
             else:
                 assert row["ratios"].keys() == figures.keys() - {"reidexport"} != set()
-    latency = results["latency"]["rows"][0]
+    latency = results["latency"][0]
     assert 0 < latency["p50_ms"] <= latency["p90_ms"] <= latency["p99_ms"]
-    assert [row["batch_size"] for row in results["throughput"]["rows"]] == [1, 8]
+    assert [row["batch_size"] for row in results["throughput"]] == [1, 8]
 
 
-def test_a_disturbed_row_gives_no_ratio(tmp_path: Path) -> None:
-    """While others keep every CPU busy, a row says so in the place of its ratios."""
+def test_a_disturbed_row_gives_no_ratio(tmp_path: Path, artifact: Path) -> None:
+    """While others keep every CPU busy, a row says so in the place of its ratios, and has no share of the limit."""
+    only = "benchmarks/bench_throughput.py", "-k", "onnxruntime and 8", "--artifact", artifact
     with strangers(machine_info()["cores"], seconds=60):
-        run_benchmarks("benchmarks/bench_ranking.py", "-k", "distance_matrix", "--results", tmp_path)
-    result = json.loads((tmp_path / "ranking.json").read_text())
-    assert result["is_busy"]
-    assert result["rows"][0]["ratios"].startswith("not given: other processes used ")
+        (row,) = quick_rows(tmp_path, *only)["throughput"]
+    assert row["ratios"].startswith("not given: other processes used ")
+    assert row["limit_images_per_s"] > 0
+    assert not [key for key in row if key.startswith("share_of")]
+
+
+def test_rows_are_merged_by_name(tmp_path: Path) -> None:
+    """A new row takes the place of the old one and leaves the others, which a busy one does not hide."""
+    path, machine = tmp_path / "folder" / "latency.json", machine_info()
+    for name, ratios in (("a", {}), ("b", "not given: others"), ("a", {"torch eager": {"median": 2.0}})):
+        save_row(path, {"name": name, "timed": "all", "ratios": ratios}, machine)
+    result = json.loads(path.read_text())
+    assert (result["kind"], result["question"], result["is_busy"]) == ("benchmark", "latency", True)
+    assert (result["machine"], result["versions"]) == (machine, package_versions())
+    assert [(row["name"], len(row["ratios"])) for row in result["rows"]] == [("a", 1), ("b", 17)]
+
+
+def test_rows_of_another_machine_are_dropped(tmp_path: Path) -> None:
+    """A file has rows of one machine and the same versions, whatever the clock and the load were."""
+    path, machine = tmp_path / "latency.json", machine_info()
+    row = {"name": "a", "timed": "all", "ratios": {}}
+    save_row(path, row, machine)
+    machine["load_average"], machine["cpu_mhz"] = 7.0, 12
+    save_row(path, row | {"name": "b"}, machine)
+    assert [each["name"] for each in json.loads(path.read_text())["rows"]] == ["a", "b"]
+    machine["cores"] += 1
+    with pytest.warns(UserWarning, match="dropped the rows of another machine or other versions"):
+        save_row(path, row | {"name": "c"}, machine)
+    assert [each["name"] for each in json.loads(path.read_text())["rows"]] == ["c"]
+
+
+def test_results_are_written_by_whole_runs(tmp_path: Path) -> None:
+    """--results writes the rows of a question to its file."""
+    run_benchmarks("benchmarks/bench_preprocessing.py", "-k", "pixels and 1", "--results", tmp_path)
+    result = json.loads((tmp_path / "preprocessing.json").read_text())
+    assert [row["name"] for row in result["rows"]] == ["JPEG to 256x128 pixels, 1 thread"]
+    assert result["machine"].keys() == machine_info().keys()
+
+
+def test_an_artifact_that_is_not_there_fails_the_run(tmp_path: Path) -> None:
+    """The message names the file, and nothing is written."""
+    options = "--artifact", tmp_path / "typo.onnx", "--results", tmp_path / "results"
+    printed = run_benchmarks("benchmarks/bench_latency.py", *options, status=1)
+    assert f"{tmp_path / 'typo.onnx'}: cannot be read" in printed
+    assert "skipped" not in printed
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--quick", "--results", "folder"], {}, "The figures of --quick are no results"),
+        (["--quick"], {"OPENBLAS_CORETYPE": "Haswell"}, "Unset OPENBLAS_CORETYPE"),
+    ],
+)
+def test_what_would_give_wrong_figures_is_refused(
+    arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    """Before anything is measured, with the reason."""
+    assert message in run_benchmarks("benchmarks", *arguments, status=4, **environment)
+
+
+def test_ranking_is_not_compared_with_other_numbers_of_threads() -> None:
+    """Where OMP_NUM_THREADS is not the number of CPUs, the run fails and says what to set."""
+    arguments = "benchmarks/bench_ranking.py", "--quick", "-k", "distance_matrix"
+    printed = run_benchmarks(*arguments, status=1, OMP_NUM_THREADS=str(default_threads() + 1))
+    assert "unset that, or choose as many CPUs with taskset" in printed
+
+
+@pytest.mark.parametrize(
+    ("value", "threads"), [("3", 3), ("4,2", 4), ("", default_threads()), ("0", default_threads())]
+)
+def test_threads_are_those_of_the_outermost_region(
+    value: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OMP_NUM_THREADS may be a list, one number for each level; none: the CPUs of the process."""
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert num_threads() == threads
+
+
+def test_a_failed_child_is_heard(capfd: pytest.CaptureFixture[str]) -> None:
+    """What a fresh process says on stderr before it fails is shown."""
+    with pytest.raises(subprocess.CalledProcessError):
+        peak_mib_of("raise ValueError('what went wrong')")
+    assert "ValueError: what went wrong" in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_another_device_than_the_one_asked_for_is_refused(exported: Exported) -> None:
+    """ONNX Runtime without CUDA runs on the CPU instead, which is no measurement of a GPU."""
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    with pytest.raises(RuntimeError, match="on CPUExecutionProvider, not on CUDAExecutionProvider"):
+        bare_onnxruntime(exported.onnx, "cuda")
 
 
 def test_own_work_is_not_anothers() -> None:
@@ -156,6 +278,65 @@ def test_operations_are_those_that_torch_counts(exported: Exported, tmp_path: Pa
         graph(graph.example(1))
     assert operations_per_image(exported.onnx) == pytest.approx(counter.get_total_flops(), rel=1e-6)
     assert operations_per_image(exported.fp16) == operations_per_image(exported.onnx)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_peak_kernels_multiply_and_add(precision: str) -> None:
+    """Every sum of a peak kernel is that of as many multiply-adds in plain NumPy, of groups that fill 32 bits."""
+    rng = np.random.default_rng(0)
+    for kernel in kernels_of_this_cpu(precision):
+        left, right = rng.integers(0, 8, kernel.ones[0].size), rng.integers(-8, 8, kernel.ones[1].size)
+        sums = kernel.run(
+            1000, *(as_factors(values, ones) for values, ones in zip((left, right), kernel.ones, strict=True))
+        )
+        products = (left * right).reshape(sums.shape[1], -1).sum(axis=1)
+        expected = np.zeros(sums.shape, sums.dtype)
+        for _ in range(1000):
+            expected += products.astype(sums.dtype)
+        np.testing.assert_array_equal(sums, expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_peak_kernels_do_as_many_operations_as_they_say(precision: str) -> None:
+    """Where all factors are one, each multiply-add adds one, and counts as two operations."""
+    for kernel in kernels_of_this_cpu(precision):
+        assert 2 * kernel.run(1000, *kernel.ones).sum() == 1000 * kernel.operations_per_round
+
+
+def test_peaks_are_of_all_threads_at_once() -> None:
+    """No thread's burst ends before all others have begun, and the caller keeps its CPUs."""
+    together, cpus = threading.Barrier(3), os.sched_getaffinity(0)
+
+    def run(rounds: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        together.wait(timeout=30)
+        return left
+
+    kernel = peak_kernels.Kernel("waits", 2, (np.ones(1), np.ones(1)), run)
+    assert peak_kernels.gop_per_s(kernel, 3) > 0
+    assert os.sched_getaffinity(0) == cpus
+
+
+def test_vectors_are_no_limit_where_tiles_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU with AMX has no peak kernel of int8 and bf16."""
+    features = dict.fromkeys(("amx-int8", "amx-bf16", "avx512vnni", "avx512bf16"), True)
+    monkeypatch.setattr(peak_kernels.llvm, "get_host_cpu_features", lambda: features)
+    assert peak_kernels.kernels.__wrapped__("int8") == peak_kernels.kernels.__wrapped__("bf16") == ()
+
+
+def test_the_peak_is_the_greatest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No library's product and no kernel was ever faster than the peak, whose name is that of the fastest."""
+    kernel = peak_kernels.Kernel("multiply-add", 2, (np.ones(1), np.ones(1)), lambda *_: np.ones(1))
+    monkeypatch.setattr(operations, "_highest", {})
+    monkeypatch.setattr(operations, "kernels", lambda _: (kernel,))
+    monkeypatch.setattr(operations, "num_threads", lambda: 3)
+    monkeypatch.setattr(operations, "_gop_per_s", lambda _: 2.0)
+    for of_the_kernel, expected in [
+        (1.0, Peak(2.0, "numpy.matmul float32")),
+        (3.0, Peak(3.0, "multiply-add, 3 threads")),
+        (1.0, Peak(3.0, "multiply-add, 3 threads")),
+    ]:
+        monkeypatch.setattr(operations, "gop_per_s", lambda *_, value=of_the_kernel: value)
+        assert peak("fp16") == expected
 
 
 def test_peers_answer_as_the_artifact_does(exported: Exported) -> None:

@@ -1,7 +1,7 @@
 """The benchmark reports what it measured, and with what."""
 
 import json
-import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 from reidruntime import open_session
 from typer.testing import CliRunner
 
+from reidexport import timing
 from reidexport.cli.bench import bench
 from reidexport.errors import InputError
 from reidexport.machine import cpu_mhz, cpu_model, machine_info, package_versions
@@ -34,25 +35,33 @@ def test_every_batch_size_is_measured(tmp_path: Path) -> None:
     assert report.session.endswith(session.description)
 
 
-def test_files_are_measured_beside_the_network(tmp_path: Path) -> None:
-    """End to end counts every file and gives its share of the network's speed."""
+def test_files_are_measured_beside_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End to end counts every file and gives its share of the network's speed; on a busy machine, a warning instead."""
+    monkeypatch.setattr(timing, "disturbance", lambda *_: None)
     paths = [str(tmp_path / f"{index}.png") for index in range(5)]
     for path in paths:
         Image.fromarray(np.zeros((20, 10, 3), np.uint8)).save(path)
     with open_session(write_artifact(tmp_path / "a.onnx")) as session:
         whole = bench_session(session, (2,), seconds_per_batch=0.02, image_paths=paths).end_to_end
+        monkeypatch.setattr(timing, "disturbance", lambda *_: "others used it")
+        busy = bench_session(session, (2,), seconds_per_batch=0.02, image_paths=paths)
     assert whole is not None
     assert (whole.num_images, whole.batch_size) == (5, 2)
     assert whole.images_per_s == pytest.approx(5 / whole.seconds)
     assert whole.share_of_net == pytest.approx(whole.images_per_s / whole.net_images_per_s)
+    assert busy.end_to_end is None
+    assert re.fullmatch(
+        r"Not compared with the network alone: \d+\.\d images/s from 5 files\.", busy.warnings[1]
+    )
 
 
 def test_a_busy_machine_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A load average near the number of cores makes the figures doubtful; a small one does not."""
+    """Too much CPU time of other processes makes the figures doubtful; a little does not."""
     with open_session(write_artifact(tmp_path / "a.onnx")) as session:
-        monkeypatch.setattr(os, "getloadavg", lambda: (500.0, 0.0, 0.0))
-        assert "load average 500.0" in bench_session(session, (1,), seconds_per_batch=0.01).warnings[0]
-        monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+        monkeypatch.setattr(timing, "others_share", lambda *_: 0.4)
+        report = bench_session(session, (1,), seconds_per_batch=0.01)
+        assert report.warnings == ("The machine was busy: other processes used 40% of the CPU time.",)
+        monkeypatch.setattr(timing, "others_share", lambda *_: 0.05)
         assert bench_session(session, (1,), seconds_per_batch=0.01).warnings == ()
 
 
@@ -84,8 +93,9 @@ def test_the_clock_is_that_of_the_fastest_core() -> None:
     assert (cpu_model("processor: 0\n"), cpu_mhz("")) == (None, None)
 
 
-def test_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
+def test_command_prints_a_table_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One row a batch size on stdout, one object in the file, its paths and batches inside."""
+    monkeypatch.setattr(timing, "disturbance", lambda *_: None)
     Image.fromarray(np.zeros((20, 10, 3), np.uint8)).save(tmp_path / "x.png")
     path = write_artifact(tmp_path / "a.onnx")
     options = [

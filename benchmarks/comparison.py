@@ -1,0 +1,100 @@
+"""Sides that take turns, and the row that tells of them."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.peers import num_threads
+from benchmarks.turns import Measure, Side, all_of, one_call, rounded, spread
+from reidexport.machine import MachineInfo, cpu_use, disturbance, machine_info, others_share
+
+Row = dict[str, Any]
+Compare = Callable[
+    ..., Row
+]  # what is left of ``compare`` for a measurement to say: name, timed, ours, peers, options
+
+_PAUSE_S = 0.02  # in which the threads of the side before stop to spin
+_OF_THE_MOMENT = ("cpu_mhz", "governor", "load_average")
+_THREADING = ("MKL_", "OMP_", "OPENBLAS_")
+
+
+def compare(
+    benchmark: BenchmarkFixture,
+    name: str,
+    timed: str,
+    ours: Side,
+    peers: dict[str, Side],
+    *,
+    machine: MachineInfo,
+    quick: bool,
+    rounds: int = 5,
+    measure: Measure = one_call,
+    unit: str = "seconds",
+    percentiles: bool = False,
+) -> Row:
+    """Measure sides in turns, A B A B.
+
+    Args:
+        benchmark: pytest-benchmark's fixture, which times our turns; the row is its ``extra_info``.
+        name: of the row.
+        timed: what is inside the timed region.
+        ours: a call of our side; before each of its turns, every peer has one.
+        peers: calls of the others, by name.
+        machine: before the first measurement.
+        quick: two rounds at most.
+        rounds: turns of each side.
+        measure: takes a side and returns its figures of one turn.
+        unit: of the figures.
+        percentiles: add those of all of our calls, in milliseconds.
+
+    Returns:
+        The row, to be added to. A ratio is a peer's figure over ours of the same round: above 1, ours is faster. Where
+        other processes disturbed the measurement, a text stands in the place of the ratios.
+    """
+    ours()  # compiles what is not compiled yet
+    turns: dict[str, list[list[float]]] = {side: [] for side in ("reidexport", *peers)}
+
+    def peers_turn() -> None:
+        for peer, run in peers.items():
+            time.sleep(_PAUSE_S)
+            turns[peer].append(measure(run))
+        time.sleep(_PAUSE_S)
+
+    now, before = machine_info(), cpu_use()
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
+        lambda: turns["reidexport"].append(measure(ours)),
+        setup=peers_turn,
+        rounds=min(rounds, 2) if quick else rounds,
+    )
+    share = others_share(before, cpu_use())
+    disturbed = disturbance(share, machine)
+    row: Row = benchmark.extra_info
+    row |= {
+        "name": name,
+        "timed": timed,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "threads": num_threads(),
+        "rounds": len(turns["reidexport"]),
+        unit: {side: spread(all_of(figures)) for side, figures in turns.items()},
+        "ratios": f"not given: {disturbed}"
+        if disturbed
+        else {peer: _ratio(turns[peer], turns["reidexport"]) for peer in peers},
+        "others_cpu_share": share,
+        **{key: value for key, value in now.items() if key in _OF_THE_MOMENT},
+        "environment": {key: value for key, value in os.environ.items() if key.startswith(_THREADING)},
+    }
+    if percentiles:
+        for percent in (50, 90, 99):
+            row[f"p{percent}_ms"] = rounded(1000 * np.percentile(all_of(turns["reidexport"]), percent))
+    return row
+
+
+def _ratio(theirs: list[list[float]], ours: list[list[float]]) -> dict[str, float]:
+    """Of the rounds' medians."""
+    return spread([statistics.median(a) / statistics.median(b) for a, b in zip(theirs, ours, strict=True)])

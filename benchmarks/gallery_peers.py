@@ -1,0 +1,63 @@
+"""What a search is compared with: each opener gives a function from queries to the numbers of their nearest rows.
+
+All compute inner products in float32, and answer in the memory of the CPU. Without its peer, a test is skipped.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from benchmarks.peers import num_threads
+
+Features = npt.NDArray[np.float32]
+Found = npt.NDArray[np.integer]
+Search = Callable[[Features], Found]
+
+
+def faiss_flat(rows: Features, k: int) -> Search:
+    """``IndexFlatIP``."""
+    faiss = pytest.importorskip("faiss")
+    index = faiss.IndexFlatIP(rows.shape[1])
+    index.add(rows)
+    return lambda queries: index.search(queries, k)[1]
+
+
+def faiss_knn(rows: Features, k: int) -> Search:
+    """What ``IndexFlatIP`` calls, on rows that it needs no copy of."""
+    faiss = pytest.importorskip("faiss")
+    return lambda queries: faiss.knn(queries, rows, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
+
+
+def usearch_exact(rows: Features, k: int) -> Search:
+    """Usearch's exact search."""
+    usearch = pytest.importorskip("usearch.index")
+    metric, threads = usearch.MetricKind.IP, num_threads()
+    return lambda queries: usearch.search(rows, queries, k, metric, exact=True, threads=threads).keys
+
+
+def gpu_searches(rows: Features, k: int) -> dict[str, Search]:
+    """Those of faiss and cuVS on the first GPU, by name, where they are installed."""
+    found: dict[str, Search] = {}
+    if find_spec("faiss"):
+        import faiss
+
+        if faiss.get_num_gpus():
+            flat = faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), rows.shape[1])
+            flat.add(rows)
+            found["faiss-gpu"] = lambda queries: flat.search(queries, k)[1]
+    if find_spec("cuvs"):
+        import torch
+        from cuvs.neighbors import brute_force
+
+        index = brute_force.build(torch.from_numpy(rows).cuda(), metric="inner_product")
+
+        def search(queries: Features) -> Found:
+            distances, neighbours = brute_force.search(index, torch.from_numpy(queries).cuda(), k)
+            distances.copy_to_host()
+            return neighbours.copy_to_host()
+
+        found["cuVS brute force"] = search
+    return found
