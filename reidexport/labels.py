@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from reidruntime.gallery_input import checked_integers
 
 from reidexport.datasets.records import JUNK_PID
-from reidexport.errors import InputError
 from reidexport.ranking_kernels import Pairs
 
 Ints = npt.NDArray[np.int64]
@@ -49,15 +49,8 @@ def checked_labels(
     """
     num_query, num_gallery = shape
     return Labels(
-        _checked_ids(q_pids, "q_pids", num_query),
-        _checked_ids(g_pids, "g_pids", num_gallery),
-        _checked_ids(q_camids, "q_camids", num_query),
-        _checked_ids(g_camids, "g_camids", num_gallery),
+        checked_integers(q_pids, "q_pids", num_query),
+        checked_integers(g_pids, "g_pids", num_gallery),
+        checked_integers(q_camids, "q_camids", num_query),
+        checked_integers(g_camids, "g_camids", num_gallery),
     )
-
-
-def _checked_ids(ids: npt.ArrayLike, name: str, length: int) -> Ints:
-    array = np.asarray(ids)
-    if array.shape != (length,) or (array.dtype.kind not in "iu" and length > 0):
-        raise InputError(f"{name} must be {length} integers, got {array.dtype} of shape {array.shape}.")
-    return array.astype(np.int64)

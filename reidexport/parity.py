@@ -4,7 +4,7 @@
 stands in the table with the reason.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonpath
 from pathlib import Path
@@ -15,7 +15,14 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 from reidruntime import manifest_from_onnx
 from reidruntime.backends import BackendName, DeviceName
-from reidruntime.manifest import Manifest, Metric, Precision, engine_manifest_path, manifest_from_json
+from reidruntime.manifest import (
+    Manifest,
+    Metric,
+    Precision,
+    engine_manifest_path,
+    file_sha256,
+    manifest_from_json,
+)
 from reidruntime.session import Session, open_session
 from reidruntime.tensorrt_library import first_gpu
 
@@ -35,6 +42,7 @@ RunningBackend = Literal[
 
 NUM_WORST = 5
 _LATENCY_SECONDS = 2.0
+_MOMENTARY = ("cpu_mhz", "load_average")  # what changes of a machine that stays the same
 
 _PLACES: dict[RunningBackend, tuple[BackendName, DeviceName]] = {
     "onnxruntime": ("onnxruntime", "cpu"),
@@ -73,6 +81,8 @@ class Row(_Record):
 
     Attributes:
         artifact: its path, as it was given.
+        artifact_sha256: of the file itself; None in tables of earlier versions, which did not keep it.
+        precision: what its backend computes in: the file's, or bf16.
         runtime: the session's description.
         drops: of rank1 to mINP, the reference's less this one's, in percentage points; none in the reference.
         min_cosine: of any image's feature with the reference's.
@@ -86,9 +96,10 @@ class Row(_Record):
     """
 
     artifact: str
+    artifact_sha256: str | None = None
     manifest_sha256: str
     backend: str
-    precision: Precision
+    precision: Precision | Literal["bf16"]
     runtime: str
     size_mib: float
     layer_precisions: dict[str, int]
@@ -140,7 +151,10 @@ class Task:
 
     def is_done_by(self, row: Row) -> bool:
         """Whether a row is this artifact, unchanged, on this backend."""
-        return self.is_place_of(row) and row.manifest_sha256 == self.manifest.sha256
+        return self.is_place_of(row) and (row.manifest_sha256, row.artifact_sha256) == (
+            self.manifest.sha256,
+            file_sha256(self.artifact),
+        )
 
     def is_place_of(self, row: Row | NotRun) -> bool:
         """Whether a row is this file, perhaps in an older version, on this backend."""
@@ -204,26 +218,32 @@ def measure_parity(
         dataset: every row embeds its queries and its gallery.
         metric: of ranks and thresholds; default: the reference's.
         threads: of every network; default: the CPUs this process may use.
-        finished: an earlier table to go on with. Its rows stay, and tasks among them are not run again unless
-            the artifact has changed. Tasks that it could not run are tried again.
+        finished: an earlier table of this machine and these versions of the packages to go on with. Its rows stay,
+            and tasks among them are not run again unless the artifact has changed. Tasks that it could not run are
+            tried again.
         keep: called with the table so far after the reference and after every task.
         progress_bar: shown for each of them.
 
     Raises:
         InputError: an artifact's features are not of the reference's kind or length, ``finished`` is of another
-            reference, data set or metric, or the reference's own features are not finite.
+            reference, data set, metric, machine or version, or the reference's own features are not finite.
         ImageError: an image cannot be read.
     """
     metric = metric or reference.manifest.metric
     for task in tasks:
         _check_comparable(task, reference.manifest)
+    machine, versions = machine_info(), package_versions()
     if finished:
-        _check_same(finished, reference.manifest, dataset.name, metric)
+        before = finished.reference.manifest_sha256, finished.reference.artifact_sha256
+        now = reference.manifest.sha256, file_sha256(reference_file)
+        _check_same(
+            _facts(*before, finished.dataset, finished.metric, finished.machine, finished.versions),
+            _facts(*now, dataset.name, metric, machine, versions),
+        )
     rows, not_run = (finished.rows, finished.not_run) if finished else ((), ())
     pending = [task for task in tasks if not any(task.is_done_by(row) for row in rows)]
     if finished and not pending:
         return finished
-    machine = machine_info()
     expected = _measured(reference, f"{reference_file.name}, reference", dataset, metric, progress_bar)
     table = Parity(
         dataset=dataset.name,
@@ -232,7 +252,7 @@ def measure_parity(
         rows=tuple(row for row in rows if not any(task.is_place_of(row) for task in pending)),
         not_run=tuple(item for item in not_run if not any(task.is_place_of(item) for task in pending)),
         machine=dict(machine),
-        versions=package_versions(),
+        versions=versions,
         is_busy=is_busy(machine) or (finished is not None and finished.is_busy),
     )
     if keep:
@@ -291,16 +311,31 @@ def _check_comparable(task: Task, reference: Manifest) -> None:
         )
 
 
-def _check_same(finished: Parity, reference: Manifest, dataset: str, metric: Metric) -> None:
-    pairs = (
-        ("reference", finished.reference.manifest_sha256[:12], reference.sha256[:12]),
-        ("data set", finished.dataset, dataset),
-        ("metric", finished.metric, metric),
-    )
-    for what, before, now in pairs:
-        if before != now:
+def _facts(
+    manifest_sha256: str,
+    artifact_sha256: str | None,
+    dataset: str,
+    metric: Metric,
+    machine: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """What all rows of a table have in common."""
+    return {
+        "reference": manifest_sha256[:12],
+        "reference file": (artifact_sha256 or "not known")[:12],
+        "data set": dataset,
+        "metric": metric,
+        **{name: fact for name, fact in machine.items() if name not in _MOMENTARY},
+        **versions,
+    }
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
+    for what in before | now:
+        if before.get(what) != now.get(what):
             raise InputError(
-                f"The table to go on with has another {what}: {before}, now {now}. Start anew without --resume."
+                f"The table to go on with has another {what}: {before.get(what)}, now {now.get(what)}. "
+                "Give --json another FILE, or start anew without --resume."
             )
 
 
@@ -340,9 +375,10 @@ def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None)
     return Row.model_validate(
         {
             "artifact": str(file),
+            "artifact_sha256": file_sha256(file),
             "manifest_sha256": evaluation.manifest.sha256,
             "backend": backend,
-            "precision": evaluation.manifest.precision,
+            "precision": "bf16" if backend == "openvino-bf16" else evaluation.manifest.precision,
             "runtime": evaluation.runtime,
             "size_mib": round(file.stat().st_size / 2**20, 2),
             "layer_precisions": evaluation.manifest.layer_precisions,

@@ -55,8 +55,8 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
     """Count in the products of features, a tile at a time.
 
     A product rounds differently from one tile, thread or processor to the next. It decides only what is
-    beyond the reach of rounding; what comes closer to a match is measured pair by pair in float64. So ranks
-    depend on the features alone, and copies of a feature tie.
+    beyond the reach of rounding (see :func:`_slack` for the probability); what comes closer to a match is measured
+    pair by pair in float64. So ranks depend on the features alone, and copies of a feature tie.
 
     Args:
         q_feats: (num_query, dim), as :func:`reidexport.distances.checked_features` gives them.
@@ -104,7 +104,9 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
 
 
 def _slack(left: Floats, q_lengths: Float64s, g_length: float) -> Float64s:
-    """For each row of ``left``, how far rounding can take a product from the exact distance.
+    """For each row of ``left``, how far rounding takes a product from the exact distance.
+
+    Up to 64 dimensions that is a bound; beyond, it holds for a product with a probability of 1 - 1e-10.
 
     Args:
         left: (num_query, dim), the left factors.

@@ -93,8 +93,8 @@ def search_gallery(
     asked = seen_images(queries, np.arange(len(queries)))
     answers = []
     for query, rows, distances in zip(asked, found.indices, found.distances, strict=True):
-        hit_rows = rows[(rows >= 0) & (distances <= limit)]
-        images = zip(seen_images(gallery, hit_rows), hit_rows, distances, strict=False)
+        is_hit = (rows >= 0) & (distances <= limit)
+        images = zip(seen_images(gallery, rows[is_hit]), rows[is_hit], distances[is_hit], strict=True)
         hits = tuple(
             Hit(**vars(image), rank=rank, row=int(row), distance=float(distance))
             for rank, (image, row, distance) in enumerate(images, 1)

@@ -2,8 +2,12 @@
 
 A pair is a query with a gallery image that an evaluation does not ignore (see :mod:`reidexport.metrics`):
 *genuine* when both show the same person, else an *impostor*, distractors included. A pair passes a threshold
-when its distance is at most that: 1 - cosine, or the squared Euclidean distance, as in ``reidexport search``.
-FPR is the share of impostors that pass, TPR that of genuine pairs.
+when its distance is at most that: 1 - cosine, or the squared Euclidean distance. FPR is the share of impostors
+that pass, TPR that of genuine pairs.
+
+Distances are products in the dtype of the features, as a rule float32. ``reidexport search`` sums the same ones in
+float64: a pair that is no further from a threshold than float32 rounds can pass there and not here, or here and not
+there.
 """
 
 import math

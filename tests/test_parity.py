@@ -1,6 +1,7 @@
 """One table of artifacts and backends: what is in it, what is not and why, and going on with it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from reidruntime import open_session
+from reidruntime.manifest import file_sha256
 from reidruntime.session import Session
 
+from reidexport.cli.parity import _print
 from reidexport.datasets import Dataset
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation import evaluate
 from reidexport.opening import open_any
-from reidexport.parity import Parity, Task, measure_parity, parity_from_json, tasks_from_artifacts
+from reidexport.parity import Parity, Row, Task, measure_parity, parity_from_json, tasks_from_artifacts
 from tests.conftest import Exported, Run
 
 SCORES = ("rank1", "rank5", "rank10", "mAP", "mINP")
@@ -118,6 +121,41 @@ def test_worst_queries_are_those_that_lost_most(
     assert row.mean_cosine == pytest.approx(np.mean(cosines), abs=1e-5)
 
 
+def test_the_precision_is_the_one_that_is_computed_in(
+    exported: Exported, drawn_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that a backend computes in bfloat16 are rows of bf16; the table is read again as it was written."""
+
+    def open_here(artifact: Path, *, backend: Any, **options: Any) -> Session:
+        return open_session(artifact, backend=backend.removesuffix("-bf16"), **options)
+
+    monkeypatch.setattr("reidexport.parity.open_session", open_here)
+    table = measure(exported, [exported.fp16], drawn_dataset, backends=("openvino", "openvino-bf16"))
+    assert [row.precision for row in table.rows] == ["fp16", "bf16"]
+    assert Parity.model_validate_json(table.model_dump_json()) == table
+
+
+def test_thresholds_and_warnings_are_printed_whole(
+    exported: Exported, drawn_dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A printed threshold lets no more impostors pass than the table says, and every warning is there once."""
+    table = measure(exported, [exported.onnx], drawn_dataset)
+    (row,) = table.rows
+    thresholds = [float(value) for value in np.float32([0.4999996, 0.04999996, 1e-9])]
+    points = tuple(
+        replace(point, threshold=threshold)
+        for point, threshold in zip(row.operating_points, thresholds, strict=True)
+    )
+    odd = row.model_copy(update={"operating_points": points, "warnings": ("odd", *row.warnings)})
+    _print(table.model_copy(update={"rows": (odd,)}))
+    printed = capsys.readouterr()
+    for point in points:
+        (shown,) = [word for word in printed.out.split() if word == f"{point.threshold:.9g}"]
+        assert np.float32(shown) == np.float32(point.threshold)
+    assert printed.err.splitlines().count("warning: odd") == 1
+    assert all(printed.err.splitlines().count(f"warning: {text}") == 1 for text in table.reference.warnings)
+
+
 def test_what_cannot_run_says_why(
     exported: Exported, drawn_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +218,18 @@ def test_a_table_is_gone_on_with(exported: Exported, drawn_dataset: Dataset, tmp
     assert again.rows[1].manifest_sha256 == whole.rows[0].manifest_sha256
 
 
+def test_a_row_is_done_where_the_file_is_the_same(exported: Exported, drawn_dataset: Dataset) -> None:
+    """Another manifest, other bytes under the same one, and bytes that are not known are measured again."""
+    (row,) = measure(exported, [exported.onnx], drawn_dataset).rows
+    (task,) = tasks_from_artifacts([exported.onnx], ["onnxruntime"])
+    assert row.artifact_sha256 == file_sha256(exported.onnx)
+    assert task.is_done_by(row)
+    for changed in ({"manifest_sha256": "0" * 64}, {"artifact_sha256": "0" * 64}, {"artifact_sha256": None}):
+        assert not task.is_done_by(row.model_copy(update=changed))
+    old = row.model_dump_json(exclude={"artifact_sha256"})
+    assert Row.model_validate_json(old).artifact_sha256 is None
+
+
 def test_reasons_stay_until_they_are_tried_again(exported: Exported, drawn_dataset: Dataset) -> None:
     """Going on with other artifacts keeps what could not run before; going on with the same tries it anew."""
     refused = measure(exported, [exported.fp16], drawn_dataset, backends=["tensorrt"])
@@ -197,15 +247,23 @@ def test_reasons_stay_until_they_are_tried_again(exported: Exported, drawn_datas
 def test_another_table_is_not_gone_on_with(
     exported: Exported, drawn_dataset: Dataset, tmp_path: Path
 ) -> None:
-    """A table of another reference, data set or metric is refused, and so is a file that is no table."""
+    """One of another reference, data set, metric, machine or version is refused, and so is a file that is no table."""
     table = measure(exported, [exported.onnx], drawn_dataset)
     other = table.reference.model_copy(update={"manifest_sha256": "0" * 64})
+    changed = table.reference.model_copy(update={"artifact_sha256": "0" * 64})
+    elsewhere = table.model_copy(update={"machine": {**table.machine, "load_average": 99.0, "cpu_mhz": 1}})
+    assert measure(exported, [exported.onnx], drawn_dataset, finished=elsewhere) is elsewhere
     for update, message in (
         ({"reference": other}, "another reference: 000000000000, now "),
         ({"dataset": "msmt17"}, "another data set: msmt17, now drawn"),
         ({"metric": "euclidean"}, "another metric: euclidean, now cosine"),
+        ({"reference": changed}, "another reference file: 000000000000, now "),
+        ({"machine": {**table.machine, "cpu": "i486"}}, "another cpu: i486, now "),
+        ({"versions": {**table.versions, "onnxruntime": "0.9"}}, r"another onnxruntime: 0\.9, now \d"),
+        ({"versions": {**table.versions, "faiss-tpu": "2.0"}}, r"another faiss-tpu: 2\.0, now None"),
+        ({"versions": {"python": table.versions["python"]}}, r"another \S+: None, now \S+"),
     ):
-        with pytest.raises(InputError, match=f"{message}.*Start anew without --resume"):
+        with pytest.raises(InputError, match=f"{message}.*Give --json another FILE, or start anew"):
             measure(exported, [exported.onnx], drawn_dataset, finished=table.model_copy(update=update))
     file = tmp_path / "other.json"
     file.write_text('{"kind": "benchmark"}')

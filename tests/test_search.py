@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from reidruntime import Gallery, load_gallery, open_session
+from reidruntime import Gallery, Neighbours, Session, load_gallery, open_session
 from reidruntime.gallery import UNLABELLED
 
 from reidexport.datasets import Dataset
@@ -96,6 +97,33 @@ def test_answers_hold_what_is_near_enough() -> None:
     (answer,) = search_gallery(gallery, query, 10, among_camids=[0])
     assert [hit.row for hit in answer.hits] == [3, 0]
     assert search_gallery(gallery, Gallery(2, metric="euclidean")) == []
+
+
+def test_every_hit_has_its_own_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that is left out takes its distance with it, wherever it stands among what was found."""
+    gallery = labelled([[1, 0], [2, 0], [3, 0]], [1, 2, 3], [0, 1, 2])
+    found = Neighbours(np.array([[0, -1, 2]]), np.array([[1, 5, 9]], np.float32))
+    monkeypatch.setattr(gallery, "search", lambda *_, **__: found)
+    (answer,) = search_gallery(gallery, labelled([[0, 0]], [1], [0]))
+    assert [(hit.row, hit.distance) for hit in answer.hits] == [(0, 1), (2, 9)]
+
+
+def test_a_page_without_a_gallery_leaves_no_session_open(
+    run: Run, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the gallery cannot be opened, the artifact is closed again, or was not opened at all."""
+    changes = []
+
+    def open_(*arguments: Any, **options: Any) -> Session:
+        changes.append("opened")
+        return open_session(*arguments, **options)
+
+    close = Session.close
+    monkeypatch.setattr("reidexport.cli.artifact_options.open_session", open_)
+    monkeypatch.setattr(Session, "close", lambda self: (changes.append("closed"), close(self)))
+    done = run("search", tmp_path / "none.gallery", "--web", "--artifact", exported.onnx)
+    assert (done.returncode, "there is no such file" in done.stderr) == (2, True)
+    assert changes.count("opened") == changes.count("closed")
 
 
 def test_a_sheet_needs_paths() -> None:

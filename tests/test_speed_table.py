@@ -21,30 +21,35 @@ def test_a_readme_without_marks_is_refused() -> None:
 
 
 def test_tables_leave_out_nothing_and_invent_nothing(tmp_path: Path) -> None:
-    """Ratios, shares, disturbed rows and batch sizes that were not measured come out as such."""
+    """Ratios, shares, times, disturbed rows and what was not measured come out as such."""
 
-    def row(name: str, batch_size: int, ratios: object) -> dict[str, object]:
-        return {
-            "name": name,
-            "artifact": "a.onnx",
-            "backend": "openvino",
-            "batch_size": batch_size,
-            "images_per_s": 40.0,
-            "share_of_limit": 0.75,
-            "seconds": {"reidexport": {"median": 0.25}},
-            "ratios": ratios,
-        }
+    def row(name: str, ratios: object, **more: object) -> dict[str, object]:
+        figures = {side: {"median": 0.25} for side in ("reidexport", "torch eager", "faiss knn", "limit")}
+        about = {"name": name, "artifact": "a.onnx", "backend": "openvino", "ratios": ratios}
+        return about | {"seconds": figures, "images_per_s": 40.0} | more
 
-    ratio = {"median": 2.04, "lowest": 1.9, "highest": 2.1}
-    rows = [row("one", 1, {"torch eager": ratio}), row("eight", 8, "not given: others used 40 %")]
-    machine = {"cpu": "A CPU", "cores": 2}
-    (tmp_path / "throughput.json").write_text(json.dumps({"machine": machine, "rows": rows}))
-    search = {"machine": machine, "rows": [row("search", 1, {"faiss knn": ratio, "limit": ratio})]}
-    (tmp_path / "gallery.json").write_text(json.dumps(search))
+    ratio, disturbed = {"median": 2.04, "lowest": 1.9, "highest": 2.1}, "not given: others used 40 %"
+    peak = {"reidexport": {"median": 311.6}, "onnxruntime bare": {"median": 300.0}}
+    written = {
+        "throughput": [
+            row("one", {"torch eager": ratio}, batch_size=1, share_of_limit=0.75),
+            row("eight", disturbed, batch_size=8),
+        ],
+        "latency": [row("latency", {"torch eager": ratio})],
+        "cold_start": [row("cold start", {"onnxruntime bare": ratio})],
+        "memory": [row("memory", disturbed, peak_mib=peak)],
+        "gallery": [row("search", {"faiss knn": ratio, "limit": ratio}), row("more", disturbed)],
+    }
+    for question, rows in written.items():
+        (tmp_path / f"{question}.json").write_text(json.dumps({"rows": rows}))
     networks, others = machine_tables(tmp_path)
-    place = f"A CPU, 2 cores ([JSON](benchmarks/results/{tmp_path.name}))"
-    assert networks.startswith(
-        f"| {place}: × torch eager (share of the limit) | batch 1 | batch 8 | batch 32 |"
-    )
-    assert networks.splitlines()[2] == "| a.onnx, openvino | 2.0 (75%) | disturbed | – |"
-    assert others.splitlines()[2:] == ["| search | 0.25 | faiss knn | 2.04 (1.9 to 2.1) |"]
+    place = f"[{tmp_path.name}](benchmarks/results/{tmp_path.name})"
+    columns = "batch 1 | batch 8 | batch 32 | latency | cold start | memory"
+    assert networks.splitlines()[0] == f"| {place}: × torch eager (share of the limit; or time) | {columns} |"
+    figures = "2.0 (75%) | disturbed | – | 2.0 (250.0 ms) | 0.25 s | 312 MiB"
+    assert networks.splitlines()[2:] == [f"| a.onnx, openvino | {figures} |"]
+    assert others.splitlines()[0] == f"| {place} | time, s | against | times as fast |"
+    assert others.splitlines()[2:] == [
+        "| search | 0.25 | faiss knn | 2.04 (1.9 to 2.1) |",
+        "| more | 0.25 | faiss knn | disturbed |",
+    ]

@@ -34,8 +34,8 @@ def parity(
         typer.Option(
             metavar="NAME",
             help="What runs the artifacts: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt or "
-            "tensorrt-rtx; "
-            "may be repeated. All that this machine can use if left out.",
+            "tensorrt-rtx; may be repeated. If left out, tensorrt for a plan, and for an ONNX file onnxruntime and "
+            "openvino, with a GPU also onnxruntime-cuda and tensorrt-rtx.",
         ),
     ] = None,
     metric: Annotated[Metric | None, typer.Option(help="Distance; the reference's if left out.")] = None,
@@ -94,8 +94,11 @@ def _print(table: "Parity") -> None:
     names = ["min cosine", "mean cosine", "p50 ms at batch 1", "images/s", "MiB"]
     _print_grid(names, [(row, _features_and_speed(row)) for row in rows])
     names = [f"TPR at FPR {point.fpr:g}" for point in table.reference.operating_points]
-    _print_grid(names, [(row, _operating_points(row)) for row in rows])
-    print("  in brackets the threshold: the distance at which a pair just passes, as in `reidexport search`")
+    _print_grid(names, [(row, [f"{100 * point.tpr:.2f}" for point in row.operating_points]) for row in rows])
+    names = [f"max at FPR {point.fpr:g}" for point in table.reference.operating_points]
+    # Fewer digits could round up, and let impostors pass.
+    _print_grid(names, [(row, [f"{point.threshold:.9g}" for point in row.operating_points]) for row in rows])
+    print("  max: the threshold, the largest distance to pass, as in `reidexport search` but for rounding")
     if losers := [(row, _worst_query(row)) for row in table.rows if row.worst_queries]:
         _print_grid(["query that lost most AP", "first match at", "AP drop"], losers)
     if table.not_run:
@@ -103,7 +106,7 @@ def _print(table: "Parity") -> None:
     for item in table.not_run:
         line = f"not run: {_short(Path(item.artifact).name)}, {item.backend}: {item.reason}"
         print(textwrap.fill(line, _WIDTH, subsequent_indent="  ", break_on_hyphens=False))
-    for warning in table.reference.warnings:
+    for warning in dict.fromkeys(warning for row in rows for warning in row.warnings):
         typer.echo(f"warning: {warning}", err=True)
     if table.is_busy:
         typer.echo("warning: The machine was busy before the measurement: speeds are doubtful.", err=True)
@@ -136,10 +139,6 @@ def _features_and_speed(row: "Row") -> list[str]:
         f"{row.images_per_s:.1f}",
         f"{row.size_mib:.2f}",
     ]
-
-
-def _operating_points(row: "Row") -> list[str]:
-    return [f"{100 * point.tpr:.2f} ({point.threshold:.6f})" for point in row.operating_points]
 
 
 def _worst_query(row: "Row") -> list[str]:

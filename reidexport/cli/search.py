@@ -145,8 +145,7 @@ def _serve_page(
 ) -> None:
     from reidexport.web import Searcher, page_server
 
-    session = run.open(artifact) if artifact else None
-    with _open_gallery(gallery) as known, session or nullcontext():
+    with _open_gallery(gallery) as known, run.open(artifact) if artifact else nullcontext() as session:
         searcher = Searcher(known, session)
         searcher.warm_up()
         server = page_server(searcher, Path(gallery).name, host=host, port=port, num_matches=num_matches)

@@ -38,7 +38,8 @@ def store(
 ) -> None:
     """Add embeddings to a gallery in Milvus, which is made where there is none, or write all of it to a file.
 
-    A path that is already there is replaced: after an interruption, run the same again. The server's token is read from
+    A path that is already there is replaced: after an interruption, run the same again. One run at a time may store
+    into a gallery: two number their rows alike and replace each other's, silently. The server's token is read from
     the environment variable MILVUS_TOKEN.
     """
     from reidexport.storing import export_from_milvus, store_in_milvus

@@ -345,7 +345,15 @@ def wrong_calls() -> list[tuple[Callable[[Gallery], object], str]]:
         (lambda g: g.add(ones * 1e20), r"length is 2e\+20, expected 0 or between 1e-12 and 1e\+12"),
         (lambda g: g.add(ones, pids=[1, 2]), r"pids must be 1 integers, got int64 of shape \(2,\)"),
         (lambda g: g.add(ones, camids=[0.5]), r"camids must be 1 integers, got float64"),
+        (
+            lambda g: g.add(ones, pids=[2**64 - 1]),
+            r"pids must be less than 2\*\*63, got 18446744073709551615",
+        ),
+        (lambda g: g.add(ones, pids=[-7]), r"pids must be at least -1, or UNLABELLED \(-2\), got -7"),
+        (lambda g: g.add(ones, camids=[-5]), r"camids must be at least 0, or UNLABELLED \(-2\), got -5"),
+        (lambda g: g.search(ones, camids=[-1]), r"camids must be at least 0, or UNLABELLED \(-2\), got -1"),
         (lambda g: g.add(ones, paths=["a", "b"]), r"paths must be 1 texts, got 2"),
+        (lambda g: g.add(ones, paths=["a\ud800"]), r"paths must be text that .*, got 'a\\ud800'"),
         (
             lambda g: g.add(ones, manifest_sha256="cd" * 32),
             r"embeddings were made by another artifact .*cdcdcdcd",
@@ -369,6 +377,10 @@ def wrong_calls() -> list[tuple[Callable[[Gallery], object], str]]:
         (
             lambda g: g.search(ones, exclude_junk=True, pids=[1]),
             r"exclude_junk needs the pids and camids of the q",
+        ),
+        (
+            lambda g: g.search(ones, exclude_junk=True, pids=[1], camids=[0]),
+            r"exclude_junk needs the pid of every row, which 1 of 3 .*the first: row 2 c\.jpg",
         ),
         (
             lambda g: g.extend(Gallery(4, metric="euclidean")),
@@ -399,6 +411,21 @@ def test_other_cameras_needs_the_cameras_of_the_queries() -> None:
     gallery.add(np.eye(2, dtype=np.float32), camids=[0, 1])
     with pytest.raises(InputError, match="other_cameras needs the camids of the queries"):
         gallery.search(np.eye(2, dtype=np.float32), other_cameras=True)
+
+
+def test_junk_is_left_out_only_where_it_can_be_told() -> None:
+    """Rows of a person need a camera; those of nobody (junk, distractors) are told apart without one."""
+    rows = np.eye(4, dtype=np.float32)
+    asked = {"exclude_junk": True, "pids": [1], "camids": [0]}
+    gallery = Gallery(4)
+    gallery.add(rows[:2], pids=[-1, 0])
+    gallery.add(rows[2:3], pids=[1], camids=[0])
+    assert gallery.search(rows[2:3], 2, **asked).indices.tolist() == [[1, -1]]
+    gallery.add(rows[3:], pids=[1], paths=["d.jpg"])
+    with pytest.raises(
+        InputError, match=r"exclude_junk needs the camid of every row, which 1 of 4 .*row 3 d\.jpg"
+    ):
+        gallery.search(rows[2:3], 2, **asked)
 
 
 def test_galleries_are_joined_with_their_labels() -> None:
@@ -592,6 +619,15 @@ def test_killed_while_saving_leaves_one_whole_gallery(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == [".people.gallery.lock", "people.gallery"]
 
 
+def test_saving_tidies_up_after_its_own_path_only(tmp_path: Path) -> None:
+    """What a killed save of this path left goes; what others are writing, of names that begin alike, stays."""
+    others = [".people[1].2024.0123abcd.unfinished", ".people[1].0123abcd.89ab4567.unfinished"]
+    for name in (*others, ".people[1].0123abcd.unfinished"):
+        (tmp_path / name).touch()
+    gallery_of(np.eye(2, dtype=np.float32)).save(tmp_path / "people[1].gallery")
+    assert sorted(path.name for path in tmp_path.glob(".*.unfinished")) == sorted(others)
+
+
 def _wait_until(is_so: Callable[[], bool], at_most_s: float = 60) -> None:
     end = time.monotonic() + at_most_s
     while not is_so():
@@ -702,6 +738,19 @@ def test_removed_persons_are_gone(tmp_path: Path, scan: Scan) -> None:
     mapped.save(tmp_path / "people.gallery")
     assert len(load_gallery(tmp_path / "people.gallery")) == np.count_nonzero(kept)
     assert rows[pids == 3][0].tobytes() not in (tmp_path / "people.gallery").read_bytes()
+
+
+def test_no_copy_of_removed_persons_stays_in_memory() -> None:
+    """What a search made of the rows is let go when persons are removed or rows are added, not at the next search."""
+    rng = np.random.default_rng(6)
+    rows = (rng.standard_normal((600, 64)) * np.geomspace(1, 0.001, 64)).astype(np.float32)
+    gallery = Gallery(64)
+    gallery.add(rows, pids=np.arange(600) % 3)
+    for change in (lambda: gallery.remove([2]), lambda: gallery.add(rows[:1])):
+        gallery.search(rows[:2], 3, scan="projection")
+        assert gallery._projected is not None
+        change()
+        assert gallery._projected is None
 
 
 def test_rows_without_a_person_cannot_be_removed() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pymilvus import DataType
 from reidruntime import Gallery, InputError, Neighbours, NotInstalledError, milvus_gallery
-from reidruntime.gallery import UNLABELLED
+from reidruntime.gallery import UNLABELLED, LabelledRows
 from reidruntime.manifest import Metric
 from reidruntime.milvus_collection import IndexKind
 from reidruntime.milvus_gallery import MilvusGallery
@@ -158,6 +158,14 @@ def test_recall_is_counted_against_every_row(new_gallery: Callable[..., MilvusGa
     search = gallery.search
     gallery.search = lambda queries, k: search(queries, k, since=1)  # type: ignore[method-assign, misc]
     assert measured_recall(gallery, k=4, num_queries=60).share == pytest.approx((nearest % 2).mean())
+
+
+def test_nothing_to_find_is_no_miss(new_gallery: Callable[..., MilvusGallery]) -> None:
+    """A gallery of one row, or of none, has a recall of 1."""
+    gallery = new_gallery()
+    assert measured_recall(gallery) == (1.0, 10, 0)
+    gallery.add(np.ones((1, DIM), np.float32))
+    assert measured_recall(gallery) == (1.0, 10, 1)
 
 
 def test_a_gallery_that_lost_its_index_is_searched_exactly(
@@ -339,6 +347,17 @@ def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
         (lambda g: g.add(ones[:, :3]), r"embeddings must be float32 of shape \(N, 24\), got float32"),
         (lambda g: g.add(ones * np.nan), r"embeddings: row 0 is no embedding: its length is nan"),
         (lambda g: g.add(ones, pids=[1, 2]), r"pids must be 1 integers, got int64 of shape \(2,\)"),
+        (
+            lambda g: g.add(ones, pids=[2**64 - 1]),
+            r"pids must be less than 2\*\*63, got 18446744073709551615",
+        ),
+        (lambda g: g.add(ones, camids=[-5]), r"camids must be at least 0, or UNLABELLED \(-2\), got -5"),
+        (
+            lambda g: g.add_parts(
+                [LabelledRows(ones, np.array([-7]), np.array([0]), np.array([0]), ["x.jpg"])]
+            ),
+            r"pids must be at least -1, or UNLABELLED \(-2\), got -7",
+        ),
         (lambda g: g.add(ones, paths=["a", "b"]), r"paths must be 1 texts, got 2"),
         (lambda g: g.add(ones, manifest_sha256="cd" * 32), r"embeddings were made by another artifact"),
         (lambda g: g.add(ones.repeat(2, 0), paths=["x.jpg"] * 2), r"x\.jpg: the path is there twice"),
@@ -357,6 +376,10 @@ def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
         (lambda g: g.add(ones, times=[-1]), r"times must be at least 0, or UNLABELLED \(-2\), got -1"),
         (lambda g: g.add(ones, times=[1, 2]), r"times must be 1 integers, got int64 of shape \(2,\)"),
         (lambda g: g.search(ones, exclude_junk=True, pids=[1]), r"exclude_junk needs the pids and camids"),
+        (
+            lambda g: g.search(ones, exclude_junk=True, pids=[1], camids=[0]),
+            r"exclude_junk needs the pid of every row, which 1 of 3 .*row 2 c\.jpg",
+        ),
         (lambda g: g.extend(Gallery(DIM, metric="euclidean")), r"by cosine, the other one by euclidean"),
         (lambda g: g.extend(Gallery(4)), r"embeddings must be float32 of shape \(N, 24\)"),
     ]
@@ -387,6 +410,20 @@ def test_other_cameras_needs_the_cameras_of_the_queries(new_gallery: Callable[..
     gallery.add(np.eye(2, DIM, dtype=np.float32), camids=[0, 1])
     with pytest.raises(InputError, match="other_cameras needs the camids of the queries"):
         gallery.search(np.eye(2, DIM, dtype=np.float32), other_cameras=True)
+
+
+def test_junk_is_left_out_only_where_it_can_be_told(new_gallery: Callable[..., MilvusGallery]) -> None:
+    """Rows of a person need a camera; those of nobody (junk, distractors) are told apart without one."""
+    rows, gallery = np.eye(4, DIM, dtype=np.float32), new_gallery()
+    asked = {"exclude_junk": True, "pids": [1], "camids": [0]}
+    gallery.add(rows[:2], pids=[-1, 0])
+    gallery.add(rows[2:3], pids=[1], camids=[0])
+    assert gallery.search(rows[2:3], 2, **asked).indices.tolist() == [[1, -1]]
+    gallery.add(rows[3:], pids=[1], paths=["d.jpg"])
+    with pytest.raises(
+        InputError, match=r"exclude_junk needs the camid of every row, which 1 of 4 .*row 3 d\.jpg"
+    ):
+        gallery.search(rows[2:3], 2, **asked)
 
 
 def test_two_rows_of_one_path_in_another_gallery_are_refused(
@@ -433,6 +470,24 @@ def test_what_is_there_is_checked_on_opening(tmp_path: Path) -> None:
         gallery._client.create_collection("foreign", dimension=DIM)
         with pytest.raises(InputError, match="the collection foreign is no gallery of reidruntime"):
             MilvusGallery(path, collection="foreign")
+
+
+def test_a_file_is_closed_by_the_last_gallery_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that fails to open, or is closed, even twice, leaves the file to the others; then programs can open it."""
+    monkeypatch.chdir(tmp_path)
+    rows = np.eye(3, DIM, dtype=np.float32)
+    first = MilvusGallery("people.db", DIM)
+    first.add(rows)
+    with pytest.raises(InputError, match="has 24 dimensions"):
+        MilvusGallery("people.db", 8)
+    second = MilvusGallery(str(tmp_path / "people.db"))
+    for _ in range(2):
+        second.close()
+        assert first.search(rows, 1).indices.ravel().tolist() == [0, 1, 2]
+    first.close()
+    code = f"from {MilvusGallery.__module__} import *\nprint(len(MilvusGallery('people.db')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "3\n"
 
 
 def test_addresses_that_cannot_be_are_refused(tmp_path: Path) -> None:

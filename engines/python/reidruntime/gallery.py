@@ -25,8 +25,7 @@ from reidruntime.gallery_input import (
     check_window,
     checked_features,
     checked_ids,
-    checked_paths,
-    checked_times,
+    checked_labels,
     missing_labels,
 )
 from reidruntime.gallery_rows import (
@@ -178,7 +177,7 @@ class Gallery:
 
         Args:
             embeddings: float32, shape (N, dim).
-            pids: N integers; default: not known.
+            pids: N integers from -1; default: not known.
             camids: N integers from 0; default: not known.
             times: N integers from 0 of any one clock, such as milliseconds since 1970 (UTC) or frames; default: not
                 known.
@@ -186,13 +185,12 @@ class Gallery:
             manifest_sha256: of the artifact that made them; None leaves the check to the caller.
 
         Raises:
-            InputError: shapes or artifacts do not fit; nothing has been added then.
+            InputError: shapes, labels or artifacts do not fit; nothing has been added then.
         """
         rows = checked_features(embeddings, self.dim, "embeddings")
         self.check_artifact(manifest_sha256, "embeddings")
         lengths = row_lengths(rows, "embeddings")
-        new_pids, new_camids = checked_ids(pids, "pids", len(rows)), checked_ids(camids, "camids", len(rows))
-        new_times, new_paths = checked_times(times, len(rows)), checked_paths(paths, len(rows))
+        new_pids, new_camids, new_times, new_paths = checked_labels(len(rows), pids, camids, times, paths)
         self._append(rows, lengths)
         self._pids, self._camids = np.append(self._pids, new_pids), np.append(self._camids, new_camids)
         self._times = np.append(self._times, new_times)
@@ -272,7 +270,7 @@ class Gallery:
         self._lengths, self._pids, self._camids = self._lengths[kept], self._pids[kept], self._camids[kept]
         self._times = self._times[kept]
         self._paths = list(compress(self._paths, kept))
-        self._coded = self._on_device = None
+        self._coded = self._on_device = self._projected = None
         self._is_projected = False
         return len(kept) - int(np.count_nonzero(kept))
 
@@ -299,7 +297,8 @@ class Gallery:
             pids: the queries' persons, for ``exclude_junk``.
             camids: the queries' cameras, for ``other_cameras`` and ``exclude_junk``.
             other_cameras: leave out rows of the query's own camera.
-            exclude_junk: leave out what evaluation ignores: pid -1, and the query's person seen by its camera.
+            exclude_junk: leave out what evaluation ignores: pid -1, and the query's person seen by its camera; needs
+                the pid of every row, and the camid of those of a person.
             among_camids: only rows of these cameras.
             since: only rows of this time or later.
             until: only rows of this time or earlier.
@@ -379,7 +378,7 @@ class Gallery:
             size += len(self._parts[first])
         self._parts[first:] = [np.concatenate([*self._parts[first:], rows])]
         self._lengths = np.concatenate([self._lengths, lengths])
-        self._coded = self._on_device = None
+        self._coded = self._on_device = self._projected = None
         self._is_projected = False
 
     def _rows(self) -> GalleryRows:
@@ -419,6 +418,9 @@ class Gallery:
         check_window(since, until)
         allowed = np.ones(len(self), np.bool_)
         if exclude_junk:
+            self._need_labels(self._pids, "exclude_junk", "pid")
+            # Junk is junk in any camera, and a distractor is nobody's match.
+            self._need_labels(np.where(self._pids > 0, self._camids, 0), "exclude_junk", "camid")
             allowed &= self._pids != JUNK_PID
         if among_camids is not None:
             self._need_labels(self._camids, "among_camids", "camid")

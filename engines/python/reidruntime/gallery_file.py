@@ -17,6 +17,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from glob import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -140,8 +141,9 @@ def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> 
                     f"{path}: another program has replaced the gallery since it was loaded. Load it again, and add "
                     "the new rows to that."
                 )
-            for stale in target.parent.glob(f".{_escaped(target.stem)}.*.unfinished"):
-                stale.unlink()
+            # Exactly what a killed save of this path left: others may be writing names that begin alike.
+            for stale in target.parent.glob(f".{escape(target.stem)}.{'[0-9a-f]' * 8}.unfinished"):
+                stale.unlink(missing_ok=True)
             temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.unfinished")
             try:
                 identity = _write(temporary, content)
@@ -303,10 +305,6 @@ def _lock(target: Path) -> Iterator[None]:
     with target.with_name(f".{target.name}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 def _sync_folder(folder: Path) -> None:

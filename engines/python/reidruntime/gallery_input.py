@@ -1,5 +1,6 @@
 """What a gallery accepts, wherever it keeps its rows; every check raises InputError and says what it expected."""
 
+import os
 from collections.abc import Collection, Sequence
 from typing import get_args
 
@@ -12,6 +13,7 @@ from reidruntime.manifest import Metric
 
 UNLABELLED = -2  # a pid, camid or time that is not known; equal to no other
 JUNK_PID = -1
+_LOWEST = {"pids": JUNK_PID, "camids": 0, "times": 0}
 
 
 def check_dim_and_metric(dim: int, metric: str) -> None:
@@ -41,21 +43,23 @@ def checked_features(rows: npt.ArrayLike, dim: int, name: str) -> Features:
     return np.ascontiguousarray(array)
 
 
-def checked_ids(ids: npt.ArrayLike | None, name: str, length: int) -> Ints:
-    """That many integers as int64; ``UNLABELLED`` where there are none."""
-    if ids is None:
-        return np.full(length, UNLABELLED, np.int64)
-    array = np.asarray(ids)
+def checked_integers(numbers: npt.ArrayLike, name: str, length: int) -> Ints:
+    """That many integers as int64."""
+    array = np.asarray(numbers)
     if array.shape != (length,) or (array.dtype.kind not in "iu" and length):
         raise InputError(f"{name} must be {length} integers, got {array.dtype} of shape {array.shape}.")
+    if length and array.max() > np.iinfo(np.int64).max:
+        raise InputError(f"{name} must be less than 2**63, got {array.max()}.")
     return array.astype(np.int64)
 
 
-def checked_times(times: npt.ArrayLike | None, length: int) -> Ints:
-    """That many integers from 0 as int64; ``UNLABELLED`` where there are none."""
-    array = checked_ids(times, "times", length)
-    if bad := array[(array < 0) & (array != UNLABELLED)].tolist():
-        raise InputError(f"times must be at least 0, or UNLABELLED ({UNLABELLED}), got {bad[0]}.")
+def checked_ids(ids: npt.ArrayLike | None, name: str, length: int) -> Ints:
+    """That many pids, camids or times, as ``name`` says, as int64; ``UNLABELLED`` where there are none."""
+    if ids is None:
+        return np.full(length, UNLABELLED, np.int64)
+    array, lowest = checked_integers(ids, name, length), _LOWEST[name]
+    if bad := array[(array < lowest) & (array != UNLABELLED)].tolist():
+        raise InputError(f"{name} must be at least {lowest}, or UNLABELLED ({UNLABELLED}), got {bad[0]}.")
     return array
 
 
@@ -70,7 +74,28 @@ def checked_paths(paths: Sequence[str] | None, length: int) -> list[str]:
     texts = [""] * length if paths is None else [str(path) for path in paths]
     if len(texts) != length:
         raise InputError(f"paths must be {length} texts, got {len(texts)}.")
+    try:
+        os.fsencode("".join(texts))  # as a file of a gallery keeps them
+    except UnicodeEncodeError as error:
+        bad = next(text for text in texts if error.object[error.start] in text)
+        raise InputError(f"paths must be text that can name a file, got {bad!r}. Rename it.") from error
     return texts
+
+
+def checked_labels(
+    length: int,
+    pids: npt.ArrayLike | None,
+    camids: npt.ArrayLike | None,
+    times: npt.ArrayLike | None,
+    paths: Sequence[str] | None,
+) -> tuple[Ints, Ints, Ints, list[str]]:
+    """What is known of that many rows beside their embeddings."""
+    return (
+        checked_ids(pids, "pids", length),
+        checked_ids(camids, "camids", length),
+        checked_ids(times, "times", length),
+        checked_paths(paths, length),
+    )
 
 
 def check_asked_labels(pids: Ints, camids: Ints, other_cameras: bool, exclude_junk: bool) -> None:

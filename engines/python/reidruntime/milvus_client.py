@@ -1,11 +1,15 @@
 """Milvus itself: where it is, how to get there, and what it says when it refuses."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from reidruntime.errors import InputError, NotInstalledError
+
+_clients: defaultdict[Path, WeakSet[Any]] = defaultdict(WeakSet)  # of each file, in this process
 
 
 def is_file(address: str) -> bool:
@@ -32,20 +36,26 @@ def connected(address: str, token: str, is_new_allowed: bool) -> Any:
     except ImportError as error:
         raise NotInstalledError(f'{error.name} is not installed: pip install "reidexport[milvus]"') from error
     try:
-        return pymilvus.MilvusClient(address, token=token)
+        client = pymilvus.MilvusClient(address, token=token)
     except pymilvus.MilvusException as error:
         hint = "Does another program have it open?" if is_file(address) else "Is the address right?"
         raise InputError(f"{address}: cannot be opened ({error.message}). {hint}") from error
+    if is_file(address):
+        _clients[Path(address).resolve()].add(client)
+    return client
 
 
 def disconnect(client: Any, address: str) -> None:
-    """Leave the server; or close the file, for every client of this process that is in it."""
+    """Leave the server; or the file, which is closed when no client of this process is in it any more."""
     with speaking(address):
         client.close()
     if is_file(address):
         from milvus_lite import server_manager_instance
 
-        server_manager_instance.release_server(address)
+        others = _clients[Path(address).resolve()]
+        others.discard(client)
+        if not others:
+            server_manager_instance.release_server(address)
 
 
 @contextmanager

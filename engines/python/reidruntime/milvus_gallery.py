@@ -26,8 +26,7 @@ from reidruntime.gallery_input import (
     check_window,
     checked_features,
     checked_ids,
-    checked_paths,
-    checked_times,
+    checked_labels,
     missing_labels,
 )
 from reidruntime.gallery_rows import Features, Ints, row_lengths
@@ -132,7 +131,7 @@ class MilvusGallery:
         self.close()
 
     def close(self) -> None:
-        """Leave the server; or close the file, for every gallery of this process that is in it."""
+        """Leave the server; or the file, which is closed when no gallery of this process is in it any more."""
         disconnect(self._client, self._address)
 
     def __len__(self) -> int:
@@ -167,21 +166,11 @@ class MilvusGallery:
         """Add rows as :meth:`Gallery.add` does, but in place of those that have the same path.
 
         Raises:
-            InputError: shapes or artifacts do not fit, a path is there twice or cannot be stored; nothing has been
-                added then. Or Milvus fails on the way: add the same again.
+            InputError: shapes, labels or artifacts do not fit, a path is there twice or cannot be stored; nothing has
+                been added then. Or Milvus fails on the way: add the same again.
         """
-        rows = checked_features(embeddings, self.dim, "embeddings")
         self.check_artifact(manifest_sha256, "embeddings")
-        row_lengths(rows, "embeddings")
-        labelled = LabelledRows(
-            rows,
-            checked_ids(pids, "pids", len(rows)),
-            checked_ids(camids, "camids", len(rows)),
-            checked_times(times, len(rows)),
-            checked_paths(paths, len(rows)),
-        )
-        check_paths(labelled.paths)
-        self._store(labelled, self._next_row())
+        self._store(self._checked(embeddings, pids, camids, times, paths), self._next_row())
 
     def check_artifact(self, manifest_sha256: str | None, name: str = "queries") -> None:
         """As :meth:`Gallery.check_artifact`."""
@@ -222,12 +211,9 @@ class MilvusGallery:
         self.check_artifact(manifest_sha256, "embeddings")
         done, next_row = 0, self._next_row()
         for part in parts:
-            rows = checked_features(part.embeddings, self.dim, "embeddings")
-            row_lengths(rows, "embeddings")
-            checked_times(part.times, len(rows))
-            check_paths(part.paths)
+            rows, pids, camids, times, paths = self._checked(*part)
             for some in _slices(len(rows), _ROWS_AT_ONCE):
-                labels = part.pids[some], part.camids[some], part.times[some], part.paths[some]
+                labels = pids[some], camids[some], times[some], paths[some]
                 next_row = self._store(LabelledRows(rows[some], *labels), next_row)
                 done += some.stop - some.start
                 if progress:
@@ -363,6 +349,9 @@ class MilvusGallery:
         if other_cameras:
             self._need("camid", "other_cameras")
         check_asked_labels(q_pids, q_camids, other_cameras, exclude_junk)
+        if exclude_junk:
+            self._need("pid", "exclude_junk")
+            self._need("camid", "exclude_junk", " and pid > 0")
         if among_camids is not None:
             self._need("camid", "among_camids")
         if since is not None or until is not None:
@@ -396,6 +385,20 @@ class MilvusGallery:
                     indices[i, : len(hits)], distances[i, : len(hits)] = hit_rows[order], to_rows[order]
         return Neighbours(indices, distances)
 
+    def _checked(
+        self,
+        embeddings: npt.ArrayLike,
+        pids: npt.ArrayLike | None,
+        camids: npt.ArrayLike | None,
+        times: npt.ArrayLike | None,
+        paths: Sequence[str] | None,
+    ) -> LabelledRows:
+        rows = checked_features(embeddings, self.dim, "embeddings")
+        row_lengths(rows, "embeddings")
+        labelled = LabelledRows(rows, *checked_labels(len(rows), pids, camids, times, paths))
+        check_paths(labelled.paths)
+        return labelled
+
     def _store(self, part: LabelledRows, next_row: int) -> int:
         """Put rows that have been checked where their paths are, the new ones from ``next_row`` on.
 
@@ -425,8 +428,8 @@ class MilvusGallery:
             raise InputError(f"{self._address}: has no row {missing[0]}.")
         return np.searchsorted(numbers, rows)
 
-    def _need(self, label: str, option: str) -> None:
-        condition = f"{label} == {UNLABELLED}"
+    def _need(self, label: str, option: str, among: str = "") -> None:
+        condition = f"{label} == {UNLABELLED}{among}"
         if unlabelled := self._query(condition, ["row", "path"], limit=_ROWS_AT_ONCE):
             first = min(unlabelled, key=lambda record: int(record["row"]))
             count = self._count(condition)

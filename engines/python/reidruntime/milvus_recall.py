@@ -12,7 +12,10 @@ _ROUNDING = 1e-5  # Milvus' distances are of float32
 
 
 class Recall(NamedTuple):
-    """Of the ``k`` rows that are nearest to each of ``num_queries`` rows, the share that a search finds."""
+    """Of the ``k`` rows that are nearest to each of ``num_queries`` rows, the share that a search finds.
+
+    Where a gallery has no other row to find, that is 1.
+    """
 
     share: float
     k: int
@@ -61,4 +64,5 @@ def measured_recall(
     is_hit = is_near & (found.indices >= 0) & (found.indices != numbers[:, None])
     expected = np.isfinite(nearest).sum(axis=1)
     hits = np.minimum(is_hit.sum(axis=1), expected)
-    return Recall(float(hits.sum() / max(expected.sum(), 1)), k, len(queries))
+    share = float(hits.sum() / expected.sum()) if expected.any() else 1.0
+    return Recall(share, k, len(queries))
