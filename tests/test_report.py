@@ -157,6 +157,35 @@ MEMORY: dict[str, Any] = {
         }
     ],
 }
+EVALUATION: dict[str, Any] = {
+    **{key: PARITY["reference"][key] for key in ("rank1", "rank5", "rank10", "mAP", "mINP", "roc")},
+    "artifact": "/somewhere/alone.onnx",
+    "precision": "fp32",
+    "runtime": "onnxruntime 1.0, CPU",
+    "dataset": "market1501",
+    "metric": "cosine",
+    "num_query": 3368,
+    "num_gallery": 15913,
+    "operating_points": [{"fpr": 0.01, "tpr": 0.8, "threshold": 0.3579, "num_false": 5301}],
+    "warnings": ["Too few people."],
+    "machine": MACHINE,
+}
+GPU_CHECK: dict[str, Any] = {
+    "passed": False,
+    "quick": False,
+    "counts": {"passed": 1, "failed": 1, "skipped": 0, "measured": 2},
+    "machine": MACHINE,
+    "checks": [
+        {"subject": "lanes fp16", "step": "parity", "status": "passed", "values": {"relative_l2": 1e-3}},
+        {"subject": "lanes fp16", "step": "steady memory", "status": "failed", "reason": "grew by 40 MiB"},
+    ],
+    "measurements": [
+        {"subject": "copies", "step": "peak", "status": "measured", "values": {"host_to_device": 55.0}},
+        {"subject": "lanes fp16", "step": "speed at batch 8", "status": "measured", "values": {
+            "batch_size": 8, "caller": {"p50_ms": 1.5, "images_per_s": 5333.0}, "streamed": {"images_per_s": 9210.0},
+            "device": {"images_per_s": 12340.0, "share_of_matrix_peak": 0.4321}}},
+    ],
+}  # fmt: skip
 SECTION_OF = {
     "Accuracy against latency": "parity.json",
     "Parity with the reference": "parity.json",
@@ -164,6 +193,7 @@ SECTION_OF = {
     "Throughput": "throughput.json",
     "Gallery search": "gallery.json",
     "Memory": "memory.json",
+    "GPU check": "gpu-check.json",
 }
 
 
@@ -172,7 +202,13 @@ def folder(tmp_path: Path) -> Path:
     """A folder of hand-written results."""
     folder = tmp_path / "results"
     folder.mkdir()
-    written = {"parity": PARITY, "throughput": THROUGHPUT, "gallery": GALLERY, "memory": MEMORY}
+    written = {
+        "parity": PARITY,
+        "throughput": THROUGHPUT,
+        "gallery": GALLERY,
+        "memory": MEMORY,
+        "gpu-check": GPU_CHECK,
+    }
     for name, content in written.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     return folder
@@ -272,6 +308,25 @@ def test_a_section_without_data_is_left_out(folder: Path, tmp_path: Path) -> Non
         assert own <= set(headings)
         assert not (SECTION_OF.keys() - own) & set(headings)
         assert "Ranked lists" not in headings
+
+
+def test_a_gpu_check_shows_what_failed_and_how_fast_it_was(folder: Path, tmp_path: Path) -> None:
+    """Failed steps stand with their reasons; every speed has a row, other measurements none."""
+    page = page_of([folder / "gpu-check.json"], tmp_path / "report.html")
+    assert "lanes fp16: steady memory failed: grew by 40 MiB" in page
+    for figure in ("1.50", "5333", "9210", "12340", "43.21"):
+        assert f">{figure}<" in page.replace("\N{THIN SPACE}", "")
+    assert "copies" not in page
+
+
+def test_thresholds_of_an_evaluation_are_shown(tmp_path: Path) -> None:
+    """An evaluation with thresholds has its curve, its operating points and its warnings in the page."""
+    (tmp_path / "eval.json").write_text(json.dumps(EVALUATION))
+    page = page_of([tmp_path / "eval.json"], tmp_path / "report.html")
+    assert "Distance thresholds" in _Outline(page).headings
+    for text in ("alone.onnx: Too few people.", "0.3579", "receiver operating characteristic"):
+        assert text in page
+    assert "difference from the first" not in page
 
 
 def test_the_headline_shows_the_largest_loss_of_all_files(folder: Path) -> None:

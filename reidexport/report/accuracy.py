@@ -201,22 +201,24 @@ def thresholds(results: Sequence[Result]) -> Section | None:
     """Operating points and the curves they lie on."""
     plots: list[Plot] = []
     tables: list[Table] = []
-    for result in _parities(results):
-        rows = all_rows(result)
+    judged = [result for result in results if isinstance(result, ParityResult | EvalResult)]
+    for result in judged:
+        rows: Sequence[ParityRow | EvalResult] = (
+            (result,) if isinstance(result, EvalResult) else all_rows(result)
+        )
         marks = [
             Mark(i % (NUM_SERIES - 1), line=DASHES[i % len(DASHES)]) if i else Mark(NUM_SERIES - 1, line="-")
             for i in range(len(rows))
         ]
-        key = _operating_points(result, marks, source(result, results))
+        key = _operating_points(result.metric, rows, marks, source(result, results))
         curves = [
             (mark, row.roc)
             for mark, row in zip(marks, rows, strict=True)
             if row.roc is not None and max(row.roc.fpr, default=0) > 0
         ]
         if curves:
-            caption = (
-                f"{result.dataset}. Above, the curves; below, each minus the first, which is drawn broad."
-            )
+            below = "; below, each minus the first, which is drawn broad" if len(curves) > 1 else ""
+            caption = f"{result.dataset}. Above, the curves{below}."
             plots.append(Plot(roc_curves(f"roc-{len(plots)}", curves), caption, key))
         elif key.columns[1:]:
             tables.append(key)
@@ -226,11 +228,18 @@ def thresholds(results: Sequence[Result]) -> Section | None:
         "Two images are taken for one person when their distance is at most the threshold. False positives are pairs "
         "of different people that pass, true positives pairs of one person that do."
     )
-    return Section("Distance thresholds", lead, plots=tuple(plots), tables=tuple(tables))
+    notes = tuple(
+        f"{result.artifact}: {warning}"
+        for result in judged
+        if isinstance(result, EvalResult)
+        for warning in result.warnings
+    )
+    return Section("Distance thresholds", lead, notes, plots=tuple(plots), tables=tuple(tables))
 
 
-def _operating_points(result: ParityResult, marks: Sequence[Mark], file: str) -> Table:
-    rows = all_rows(result)
+def _operating_points(
+    metric: str, rows: Sequence[ParityRow | EvalResult], marks: Sequence[Mark], file: str
+) -> Table:
     pairs = {point.fpr: point.num_false for row in reversed(rows) for point in row.operating_points}
     rates = sorted(pairs, reverse=True)
     cells = []
@@ -242,12 +251,13 @@ def _operating_points(result: ParityResult, marks: Sequence[Mark], file: str) ->
             else NONE
             for rate in rates
         ]
-        cells.append((marked(mark, _name(row)), *figures))
+        name = row.artifact if isinstance(row, EvalResult) else _name(row)
+        cells.append((marked(mark, name), *figures))
     heads = [
         lines(f"at {100 * rate:g} %", None if pairs[rate] is None else f"{count(pairs[rate])} pairs")
         for rate in rates
     ]
-    caption = f"True positives in per cent, and the {result.metric} distance, at each rate of false positives"
+    caption = f"True positives in per cent, and the {metric} distance, at each rate of false positives"
     return Table(caption, file, ("artifact", *heads), cells)
 
 

@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from reidexport.evaluation import Evaluation
 from reidexport.files import replaced_when_whole
-from reidexport.report import accuracy, peers, people, provenance, speeds
+from reidexport.report import accuracy, gpu_checks, peers, people, provenance, speeds
 from reidexport.report.blocks import Fact, breakable, milliseconds, percent, points, share, speed
 from reidexport.report.results import (
     BenchmarkResult,
@@ -59,6 +59,7 @@ def report_page(results: Sequence[Result], evaluation: Evaluation | None, artifa
         speeds.precision_speeds(results),
         *peers.other_questions(results),
         speeds.command_speeds(results),
+        gpu_checks.gpu_checks(results),
     ]
     if evaluation is not None:
         found += [people.ranked_lists(evaluation, artifact), people.features_of_some(evaluation, artifact)]

@@ -117,21 +117,26 @@ def roc_curves(name: str, curves: Sequence[tuple[Mark, Roc]]) -> Markup:
 
     Args:
         name: of the plot, different from every other on the page.
-        curves: each with a false positive rate above 0; the first is drawn broad, to be seen under the others.
+        curves: each with a false positive rate above 0; the first of several is broad, to be seen below.
     """
     with rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_INCHES, 5.6), dpi=72, layout="constrained")
-        upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 2))
+        is_one = len(curves) == 1
+        figure = Figure(figsize=(_WIDTH_INCHES, 3.6 if is_one else 5.6), dpi=72, layout="constrained")
+        panels = figure.subplots(
+            len(curves[:2]), sharex=True, squeeze=False, height_ratios=(3, 2)[: len(curves)]
+        )
+        upper, lower = panels[0, 0], panels[-1, 0]
         drawn = [(mark, *_on_log_axis(roc)) for mark, roc in curves]
         _, first_fpr, first_tpr = drawn[0]
         for i, (mark, fpr, tpr) in enumerate(drawn):
-            look = _look(mark) | ({"linewidth": 1.5} if i else {"linewidth": 6, "alpha": 0.35})
+            look = _look(mark) | ({"linewidth": 1.5} if i or is_one else {"linewidth": 6, "alpha": 0.35})
             upper.plot(fpr, tpr, **look)
-            lower.plot(fpr, tpr - np.interp(np.log(fpr), np.log(first_fpr), first_tpr), **look)
+            if not is_one:
+                lower.plot(fpr, tpr - np.interp(np.log(fpr), np.log(first_fpr), first_tpr), **look)
         rates = np.concatenate([fpr for _, fpr, _ in drawn])
         low = max(float(rates.min()), 1e-6)
-        upper.set(ylabel="true positive rate, %", ylim=(0, 101), xscale="log")
         lower.set(ylabel="difference from the first,\npoints", xlabel="false positive rate")
+        upper.set(ylabel="true positive rate, %", ylim=(0, 101), xscale="log")
         lower.set_xlim(low, max(1.05 * float(rates.max()), 10 * low))
         lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
         lower.xaxis.set_minor_formatter(NullFormatter())

@@ -15,6 +15,11 @@ FileName = Annotated[str, AfterValidator(lambda path: PurePath(path).name)]
 # Files inside a data set keep the folders below it.
 ImageName = Annotated[str, AfterValidator(lambda path: path if _is_relative(path) else PurePath(path).name)]
 
+# A kernel is updated, and the machine stays the same: "Linux 6.1.0 x86_64" -> "Linux x86_64".
+System = Annotated[
+    str, AfterValidator(lambda text: " ".join(dict.fromkeys((*text.split()[:1], *text.split()[-1:]))))
+]
+
 
 def _is_relative(path: str) -> bool:
     return not PurePath(path).is_absolute()
@@ -25,13 +30,13 @@ class _Record(BaseModel):
 
 
 class Machine(_Record):
-    """As :func:`reidexport.machine.machine_info` describes it, less its load at the time."""
+    """As :func:`reidexport.machine.machine_info` describes it, less its load at the time and its kernel's version."""
 
     cpu: str
     cores: int
     memory_mib: int | None = None
     gpus: tuple[str, ...] = ()
-    system: str = ""
+    system: System = ""
 
 
 class Ranks(_Record):
@@ -211,6 +216,9 @@ class EvalResult(Result, Ranks):
     rerank: bool = False
     num_query: int
     num_gallery: int
+    operating_points: tuple[OperatingPoint, ...] = ()
+    roc: Roc | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class VerifyResult(Result):
@@ -291,6 +299,26 @@ class ServingResult(Result):
     disturbed: str | None = None
 
 
+class GpuCheck(_Record):
+    """One step of a GPU check: what was asked of what, and what became of it."""
+
+    subject: str
+    step: str
+    status: Literal["passed", "failed", "skipped", "measured"]
+    reason: str = ""
+    values: dict[str, Any] = {}
+
+
+class GpuCheckResult(Result):
+    """Of ``make gpu-check``."""
+
+    passed: bool
+    quick: bool
+    counts: dict[str, int]
+    checks: tuple[GpuCheck, ...]
+    measurements: tuple[GpuCheck, ...]
+
+
 # Files without a "kind" are told apart by keys that no other has.
 _MODELS_BY_KEYS: dict[tuple[str, ...], type[Result]] = {
     ("candidate", "reference", "failures"): VerifyResult,
@@ -298,6 +326,7 @@ _MODELS_BY_KEYS: dict[tuple[str, ...], type[Result]] = {
     ("session", "batches"): BenchResult,
     ("precisions", "speed"): PrecisionsResult,
     ("bare_p50_ms", "reid_embed_p50_ms"): OverheadResult,
+    ("checks", "measurements"): GpuCheckResult,
 }
 _EXPECTED = (
     "what --json of reidexport parity, eval, verify or bench, of a program of benchmarks or of reid_overhead wrote, "
