@@ -11,7 +11,7 @@ from reidruntime.gallery import UNLABELLED
 from reidexport.datasets.records import pid_and_camid
 
 _FRAMES = 1_000_000  # of a sequence, at most: Market-1501 writes six digits
-_TIME = re.compile(r"-?\d+_c\d+(?:s(\d+)_(\d{6})|_f(\d{7})|_t(\d{1,18}))(?!\d)")
+_TIME = re.compile(r"-?\d+_c\d+(?:s(\d{1,12})_(\d{6})|_f(\d{7})|_t(\d{1,18}))(?!\d)")
 
 
 def time_from_name(name: str) -> int | None:

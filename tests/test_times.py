@@ -18,6 +18,9 @@ def test_names_tell_persons_cameras_and_times() -> None:
         "0001_c2_000451.jpg": (1, 1, UNLABELLED),
         "0001_c2s1_00045.jpg": (1, 1, UNLABELLED),
         "0001_c2s1_0004511.jpg": (1, 1, UNLABELLED),
+        f"{10**19}_c1s1_000001_00.jpg": (UNLABELLED, UNLABELLED, 1000001),
+        f"0001_c{10**19}.jpg": (UNLABELLED, UNLABELLED, UNLABELLED),
+        f"0001_c2s{10**19}_000001_00.jpg": (1, 1, UNLABELLED),
         "street_t5.jpg": (UNLABELLED, UNLABELLED, UNLABELLED),
     }
     assert list(zip(*labels_from_names(list(names)).tolist(), strict=True)) == list(names.values())

@@ -10,7 +10,7 @@ JUNK_PID = -1
 DISTRACTOR_PID = 0
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
-_PID_AND_CAMERA = re.compile(r"(-?\d+)_c(\d+)")
+_PID_AND_CAMERA = re.compile(r"(-?\d{1,18})_c(\d{1,18})(?!\d)")  # numbers that fit 64 bits
 
 
 @dataclass(frozen=True)
