@@ -332,7 +332,9 @@ def test_bench_writes_the_json_of_reidexport_bench(run: Run, photos: list[Path],
     assert done.returncode == 0, done.stderr
     python, cpp = (json.loads(path.read_text()) for path in (theirs, ours))
     for report in (python, cpp):
-        report.pop("warnings")  # whether there are any depends on the machine's load
+        report.pop("warnings")  # whether there are any depends on the machine's load,
+    if python["end_to_end"] is None:  # and so does a comparison with the network alone
+        cpp["end_to_end"] = None
     assert json.dumps(keys_of(cpp)) == json.dumps(keys_of(python))
     assert [row["batch_size"] for row in cpp["batches"]] == [1, 3]
     for row in cpp["batches"]:
