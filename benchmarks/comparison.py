@@ -12,7 +12,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.peers import num_threads
 from benchmarks.turns import Measure, Side, all_of, one_call, rounded, spread
-from reidexport.machine import MachineInfo, cpu_use, disturbance, machine_info, others_share
+from reidexport.machine import MachineInfo, machine_info
+from reidexport.other_processes import cpu_use, disturbance, others_share
 
 Row = dict[str, Any]
 Compare = Callable[

@@ -25,7 +25,8 @@ from reidexport import evaluate, graph_from_checkpoint, load_checkpoint, onnx_fr
 from reidexport.checkpoint import Checkpoint
 from reidexport.datasets import load_dataset
 from reidexport.files import replaced_when_whole
-from reidexport.machine import MachineInfo, cpu_use, disturbance, machine_info, others_share, package_versions
+from reidexport.machine import MachineInfo, machine_info, package_versions
+from reidexport.other_processes import cpu_use, disturbance, others_share
 from reidexport.progress import progress_bar
 from reidexport.torch_session import session_from_checkpoint
 

@@ -30,7 +30,8 @@ from tritonclient import grpc
 
 from benchmarks.turns import rounded, spread
 from reidexport.files import replaced_when_whole
-from reidexport.machine import cpu_use, disturbance, machine_info, others_share, package_versions
+from reidexport.machine import machine_info, package_versions
+from reidexport.other_processes import cpu_use, disturbance, others_share
 from reidexport.synthetic import draw_people
 
 NUM_TURNS = 3

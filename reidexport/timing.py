@@ -9,14 +9,8 @@ from reidruntime import Session
 from reidruntime.resize import Image8
 
 from reidexport.errors import InputError
-from reidexport.machine import (
-    MachineInfo,
-    cpu_use,
-    disturbance,
-    machine_info,
-    others_share,
-    package_versions,
-)
+from reidexport.machine import MachineInfo, machine_info, package_versions
+from reidexport.other_processes import cpu_use, disturbance, others_share
 
 _MIN_REPEATS = 5
 _WARM_UP_SECONDS = 0.5

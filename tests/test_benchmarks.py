@@ -32,7 +32,8 @@ from benchmarks.result_file import save_row
 from benchmarks.subjects import Subject, open_subject, write_seeded_checkpoint
 from reidexport.checkpoint import load_checkpoint
 from reidexport.graph import graph_from_checkpoint
-from reidexport.machine import CpuUse, cpu_use, disturbance, machine_info, others_share, package_versions
+from reidexport.machine import machine_info, package_versions
+from reidexport.other_processes import CpuUse, cpu_use, disturbance, others_share
 from reidexport.synthetic import draw_people
 from tests.conftest import Exported
 from tests.reidruntime.models import write_artifact
