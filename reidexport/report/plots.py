@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from reidexport.report.labels import Label, spread_labels
 from reidexport.report.marks import NUM_SERIES, SHAPES, Mark
+from reidexport.report.plot_labels import Label, spread_labels
 from reidexport.report.results import Roc
 from reidexport.report.strips import log_ticks
 
