@@ -55,16 +55,19 @@ class CudaPythonMemory:
     def captured(self, work: Callable[[], None]) -> Callable[[], None] | None:
         """Record what ``work`` enqueues as a CUDA graph; None where it cannot be recorded."""
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self._call("cudaStreamBeginCapture", self._stream, mode)
+        graph = None
         try:
+            self._call("cudaStreamBeginCapture", self._stream, mode)
             try:
                 work()
             finally:
                 (graph,) = self._call("cudaStreamEndCapture", self._stream)
+            (executable,) = self._call("cudaGraphInstantiate", graph, 0)
         except GpuError:
             return None  # run plainly, where a fault that is not the capture's shows itself
-        (executable,) = self._call("cudaGraphInstantiate", graph, 0)
-        self._call("cudaGraphDestroy", graph)
+        finally:
+            if graph is not None:
+                self._call("cudaGraphDestroy", graph)
         self._graphs.append(executable)
         return lambda: self._launch(executable)
 

@@ -61,11 +61,16 @@ class TorchMemory:
 
     def captured(self, work: Callable[[], None]) -> Callable[[], None] | None:
         """Record what ``work`` enqueues as a CUDA graph; None where it cannot be recorded."""
-        graph = self._torch.cuda.CUDAGraph()
+        cuda = self._torch.cuda
+        graph = cuda.CUDAGraph()
         try:
-            with self._torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            # torch.cuda.graph leaves its own stream current where a capture cannot be ended.
+            with (
+                self._on_stream(),
+                cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
                 work()
-        except (GpuError, RuntimeError):
+        except GpuError:
             return None  # run plainly, where a fault that is not the capture's shows itself
         return lambda: self._launch(graph)
 
