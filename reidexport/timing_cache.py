@@ -33,8 +33,9 @@ def load_timing_cache(path: Path, config: Any, say: Callable[[str], None]) -> No
     """Give the builder what earlier builds measured; an empty cache where there is none, or none that fits."""
     with _locked(path, fcntl.LOCK_SH):
         data = path.read_bytes() if path.is_file() else b""
-    if not config.set_timing_cache(config.create_timing_cache(data), False):
-        say(f"{path}: TensorRT does not take this timing cache; starting an empty one")
+    cache = config.create_timing_cache(data)  # None for a damaged file
+    if cache is None or not config.set_timing_cache(cache, False):
+        say(f"{path}: TensorRT does not take this timing cache; starting with an empty one")
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
@@ -42,9 +43,9 @@ def save_timing_cache(path: Path, config: Any) -> None:
     """Merge what the builder measured into the file."""
     learned = config.get_timing_cache()
     with _locked(path, fcntl.LOCK_EX):
-        if path.is_file():
-            # What does not fit is dropped: it is of another version or device.
-            learned.combine(config.create_timing_cache(path.read_bytes()), False)
+        known = config.create_timing_cache(path.read_bytes()) if path.is_file() else None
+        if known is not None:
+            learned.combine(known, False)  # what is of another version or device is dropped
         with replaced_when_whole(path) as temporary:
             temporary.write_bytes(learned.serialize())
 

@@ -108,16 +108,15 @@ def onnx_file(tmp_path: Path) -> Path:
     return write_artifact(tmp_path / "model.onnx", manifest=manifest)
 
 
-def build(onnx: Path, **options: Any) -> Manifest:
-    """An engine beside the ONNX file, for batches of 1 to 8."""
-    profile = BatchProfile(minimum=1, optimum=4, maximum=8)
+def build(onnx: Path, say: Callable[[str], None] = print, **options: Any) -> Manifest:
+    """An engine beside the ONNX file, for batches of 1 to 8 where the options do not say otherwise."""
+    options = {"batch_profile": BatchProfile(minimum=1, optimum=4, maximum=8)} | options
     with prepared_source(onnx, None) as source:
         return engine_from_onnx(
             source,
             onnx.with_suffix(".engine"),
-            options=BuildOptions(
-                batch_profile=profile, timing_cache=onnx.with_name("timing.cache"), **options
-            ),
+            options=BuildOptions(timing_cache=onnx.with_name("timing.cache"), **options),
+            say=say,
         )
 
 
@@ -157,6 +156,20 @@ def test_a_timing_cache_of_another_gpu_is_not_taken(trt: Bindings, onnx_file: Pa
     trt.answers["IBuilderConfig.set_timing_cache"] = lambda cache, ignore: next(refusals)
     build(onnx_file)
     assert trt.calls.count("IBuilderConfig.set_timing_cache") == 2
+
+
+def test_a_damaged_timing_cache_is_replaced(trt: Bindings, onnx_file: Path) -> None:
+    """TensorRT makes nothing of it: the build starts with an empty cache, says so, and writes a whole one."""
+    trt.answers["IBuilderConfig.create_timing_cache"] = lambda data: (
+        StandIn(trt, tensorrt_bindings.ITimingCache) if data == b"" else None
+    )
+    cache = onnx_file.with_name("timing.cache")
+    cache.write_bytes(b"damaged")
+    said: list[str] = []
+    build(onnx_file, said.append)
+    assert said == [f"{cache}: TensorRT does not take this timing cache; starting with an empty one"]
+    assert trt.calls.count("IBuilderConfig.set_timing_cache") == 1
+    assert cache.read_bytes() == b"plan"
 
 
 def test_every_parser_error_is_in_the_message(trt: Bindings, onnx_file: Path) -> None:
