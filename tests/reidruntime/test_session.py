@@ -13,6 +13,7 @@ from reidruntime import backends as backends_module
 from reidruntime.backends import Network, choose, open_backend
 from reidruntime.manifest import BatchProfile, Preprocess, TensorSpec
 from reidruntime.resize import Image8
+from reidruntime.session import chosen_batch_size
 
 from tests.reidruntime.models import DIM, HEIGHT, WIDTH, small_manifest, write_artifact
 
@@ -77,6 +78,29 @@ def test_no_images_give_no_rows(tmp_path: Path, backend: Any) -> None:
     with open_session(write_artifact(tmp_path / "a.onnx"), backend=backend) as session:
         assert session.embed([]).shape == (0, DIM)
         assert session.run(np.empty((0, HEIGHT, WIDTH, 3), np.uint8)).shape == (0, DIM)
+
+
+def test_a_backend_may_prefer_a_batch_size() -> None:
+    """It counts where neither the caller nor the artifact says how many images a run takes."""
+    sizes: list[int] = []
+
+    class Large:
+        preferred_batch = 64
+
+        def run(self, batch: Any) -> Any:
+            sizes.append(len(batch))
+            return batch[:, 0, :DIM, 0]
+
+        def describe(self) -> str:
+            return "large"
+
+    pixels = np.zeros((100, HEIGHT, WIDTH, 3), np.uint8)
+    Session(small_manifest(), "onnxruntime", Large(), 1).embed(list(pixels))
+    Session(small_manifest(), "onnxruntime", Large(), 1).embed(list(pixels), batch_size=50)
+    own = small_manifest(batch_profile=BatchProfile(minimum=1, optimum=40, maximum=60))
+    Session(own, "onnxruntime", Large(), 1).embed(list(pixels))
+    assert sizes == [64, 36, 50, 50, 40, 40, 20]
+    assert chosen_batch_size(small_manifest(), None) == 32
 
 
 def test_batch_limits_are_kept(tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ from reidruntime.manifest import METADATA_KEY, Manifest, engine_manifest_path, m
 from reidruntime.onnx_metadata import OnnxFile, read_onnx
 from reidruntime.preprocess import EncodedImage, describe_preprocessing, image_pixels, network_input
 from reidruntime.resize import Image8
+from reidruntime.tensorrt_library import DEFAULT_BATCH
 
 Image = Image8 | str | Path | EncodedImage
 Features = NDArray[np.float32]
-_DEFAULT_BATCH = 32
 _PLAN_SUFFIXES = (".engine", ".plan")
 READING_NICENESS = 10
 _Prepared = tuple[list[int], Image8, list[tuple[int, ImageError]]]
@@ -138,8 +138,14 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def chosen_batch_size(manifest: Manifest, wanted: int | None) -> int:
-    """Images per run of the network: what is wanted, or else the artifact's optimum, or 32; within its limit.
+def chosen_batch_size(manifest: Manifest, wanted: int | None, default: int = DEFAULT_BATCH) -> int:
+    """Images per run of the network: what is wanted, or else the artifact's optimum; within its limit.
+
+    Args:
+        manifest: of the artifact.
+        wanted: by the caller, or None.
+        default: for an artifact that has no optimum: what suits the device, see
+            :func:`reidruntime.tensorrt_library.default_batch_size`.
 
     Raises:
         InputError: ``wanted`` is less than 1.
@@ -147,7 +153,7 @@ def chosen_batch_size(manifest: Manifest, wanted: int | None) -> int:
     if wanted is not None and wanted < 1:
         raise InputError(f"batch_size must be at least 1, got {wanted}.")
     profile = manifest.batch_profile
-    size = wanted or profile.optimum or profile.static or _DEFAULT_BATCH
+    size = wanted or profile.optimum or profile.static or default
     return min(size, profile.maximum) if profile.maximum else size
 
 
@@ -179,7 +185,8 @@ class Session:
         Args:
             images: paths, contents of image files (:class:`EncodedImage`), and uint8 RGB arrays of shape (H, W, 3) of
                 any size, in any mixture.
-            batch_size: images per run of the network; default: the artifact's optimum, or 32.
+            batch_size: images per run of the network; default: the artifact's optimum, or what suits the device,
+                which is 32 on a CPU.
             progress: called with the number of images done after every batch.
 
         Returns:
@@ -219,7 +226,8 @@ class Session:
         Yields:
             The positions of a batch's images, and their features: float32, shape (n, feature dimension).
         """
-        size = chosen_batch_size(self.manifest, batch_size)
+        default = getattr(self._network, "preferred_batch", DEFAULT_BATCH)
+        size = chosen_batch_size(self.manifest, batch_size, default)
         numbered = iter(enumerate(images))
         pending: deque[Future[_Prepared]] = deque()
         started: deque[tuple[list[int], Callable[[], Features]]] = deque()
@@ -275,7 +283,7 @@ class Session:
         return np.concatenate(parts) if parts else self._no_features()
 
     def run_tensor(self, images: Any) -> Any:
-        """Answer a torch tensor that is on the GPU, without copying it; TensorRT plans only. One caller at a time.
+        """Answer a torch tensor that is on the GPU, which it does not leave; TensorRT plans only.
 
         Args:
             images: as the artifact's own input: its dtype, layout and a batch within its profile.

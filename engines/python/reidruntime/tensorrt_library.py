@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from reidruntime.errors import NotInstalledError
-from reidruntime.manifest import Flavor
+from reidruntime.manifest import BatchProfile, Flavor
 
 OLDEST, NEWEST = (10, 12), (11, 99)
 INSTALL: dict[Flavor, str] = {
@@ -20,16 +20,29 @@ INSTALL: dict[Flavor, str] = {
 # The provider package carries the libraries that the bindings of TensorRT for RTX load.
 _RTX_LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
 _RTX_LOAD_ORDER = ("libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
-_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+# CUdevice_attribute
+_MULTIPROCESSOR_COUNT, _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 16, 75, 76
+
+DEFAULT_BATCH = 32  # where neither the caller nor the artifact nor the device says
+# The fewest multiprocessors, the best batch, the largest batch.
+_BATCHES = ((100, 64, 256), (48, 32, 128), (0, 8, 32))
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first GPU that this process may use; ``compute_capability`` as in ``"9.0"``."""
+    """The first GPU that this process may use.
+
+    Attributes:
+        name: as the driver gives it.
+        compute_capability: such as ``"9.0"``.
+        driver_version: or ``"unknown"``.
+        num_multiprocessors: 0 where it is not known.
+    """
 
     name: str
     compute_capability: str
     driver_version: str
+    num_multiprocessors: int = 0
 
 
 def import_tensorrt(flavor: Flavor) -> Any:
@@ -93,11 +106,48 @@ def first_gpu() -> Gpu | None:
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or not count.value:
         return None
     name = ctypes.create_string_buffer(256)
-    major, minor = ctypes.c_int(0), ctypes.c_int(0)
     driver.cuDeviceGetName(name, len(name), 0)
-    driver.cuDeviceGetAttribute(ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, 0)
-    driver.cuDeviceGetAttribute(ctypes.byref(minor), _COMPUTE_CAPABILITY_MINOR, 0)
-    return Gpu(name.value.decode(), f"{major.value}.{minor.value}", _driver_version())
+    major, minor = (
+        _attribute(driver, _COMPUTE_CAPABILITY_MAJOR),
+        _attribute(driver, _COMPUTE_CAPABILITY_MINOR),
+    )
+    return Gpu(
+        name.value.decode(),
+        f"{major}.{minor}",
+        _driver_version(),
+        num_multiprocessors=_attribute(driver, _MULTIPROCESSOR_COUNT),
+    )
+
+
+def default_batch_profile(gpu: Gpu | None) -> BatchProfile:
+    """The batch sizes to build a plan for where nobody says otherwise.
+
+    A batch is to fill the multiprocessors, and to leave most activations in the L2 cache. By estimate, 64 images of
+    ResNet-50 do both on an H100; throughput grows little beyond.
+
+    | multiprocessors | such as          | smallest:best:largest |
+    |-----------------|------------------|-----------------------|
+    | 100 and more    | A100, H100, H200 | 1:64:256              |
+    | 48 to 99        | L4, A10, V100    | 1:32:128              |
+    | fewer, unknown  | Jetson, T4       | 1:8:32                |
+
+    Args:
+        gpu: that the plan will run on; None where it is not known.
+    """
+    multiprocessors = gpu.num_multiprocessors if gpu else 0
+    optimum, maximum = next(sizes for at_least, *sizes in _BATCHES if multiprocessors >= at_least)
+    return BatchProfile(minimum=1, optimum=optimum, maximum=maximum)
+
+
+def default_batch_size(gpu: Gpu | None) -> int:
+    """Images per run where neither the caller nor the artifact says: 64 on a GPU that 64 suit best, else 32."""
+    return max(default_batch_profile(gpu).optimum or 0, DEFAULT_BATCH)
+
+
+def _attribute(driver: ctypes.CDLL, which: int) -> int:
+    value = ctypes.c_int(0)
+    driver.cuDeviceGetAttribute(ctypes.byref(value), which, 0)
+    return value.value
 
 
 def _driver_version() -> str:

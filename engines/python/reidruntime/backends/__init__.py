@@ -36,7 +36,11 @@ class Network:
 
 
 class Backend(Protocol):
-    """A loaded network: one input, one output, no pre- or post-processing."""
+    """A loaded network: one input, one output, no pre- or post-processing.
+
+    One that runs on a GPU may have an attribute ``preferred_batch``: how many images a run should take where neither
+    the caller nor the artifact says; see :func:`reidruntime.tensorrt_library.default_batch_size`.
+    """
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Answer one batch, in the dtype and layout of the file's own input; rows keep their order.
@@ -71,7 +75,7 @@ class PipelinedBackend(Backend, Protocol):
         ...
 
     def run_tensor(self, images: Any) -> Any:
-        """Answer a torch tensor on the GPU with another, without copies."""
+        """Answer a torch tensor on the GPU with another; nothing passes through the host."""
         ...
 
     def close(self) -> None:

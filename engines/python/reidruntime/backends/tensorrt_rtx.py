@@ -6,13 +6,17 @@ from numpy.typing import NDArray
 
 from reidruntime.backends import Network, failed_run
 from reidruntime.errors import ArtifactError, NotInstalledError
-from reidruntime.tensorrt_library import INSTALL, first_gpu
+from reidruntime.tensorrt_library import INSTALL, default_batch_size, first_gpu
 
 _REGISTRATION = "reidruntime-tensorrt-rtx"
 
 
 class TensorRtRtxBackend:
-    """An ``onnxruntime.InferenceSession`` whose every layer runs in TensorRT for RTX."""
+    """An ``onnxruntime.InferenceSession`` whose every layer runs in TensorRT for RTX.
+
+    Attributes:
+        preferred_batch: see :class:`reidruntime.backends.Backend`.
+    """
 
     def __init__(self, network: Network) -> None:
         """Load the network.
@@ -21,7 +25,8 @@ class TensorRtRtxBackend:
             NotInstalledError: the provider, or an RTX GPU, is missing.
             ArtifactError: it refuses the file.
         """
-        if first_gpu() is None:
+        gpu = first_gpu()
+        if gpu is None:
             raise NotInstalledError("TensorRT for RTX needs an NVIDIA RTX GPU, none is here (nvidia-smi).")
         onnxruntime, provider = _import_provider()
         devices = [each for each in onnxruntime.get_ep_devices() if each.ep_name == provider]
@@ -43,6 +48,7 @@ class TensorRtRtxBackend:
             raise NotInstalledError(
                 f"ONNX Runtime did not take {provider}, but {self._session.get_providers()}."
             )
+        self.preferred_batch = default_batch_size(gpu)
         self._network = network
         self._description = f"TensorRT for RTX in ONNX Runtime {onnxruntime.__version__}, {network.precision}"
 
