@@ -18,6 +18,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count, islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -25,15 +26,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from reidruntime import EncodedImage, open_session
+from reidruntime.backends import DeviceName
 from reidruntime.session import artifact_manifest
 
+from reidexport.bulk import cluster
+from reidexport.bulk.cluster import Pool, pool_for
 from reidexport.bulk.plan import PLAN_NAME, make_plan, part_path, read_errors
 from reidexport.bulk.reading import read_ahead, read_shard
 from reidexport.bulk.sources import Columns, Shard, shards_of
 from reidexport.bulk.worker import Embedder, Job, embed_shard
 from reidexport.cli.embed import with_address
 from reidexport.embedding_files import read_gallery
-from reidexport.errors import ImageError, InputError, NotInstalledError
+from reidexport.errors import ClusterError, ImageError, InputError, NotInstalledError
 from tests.conftest import Run
 from tests.reidruntime.models import write_artifact
 
@@ -335,6 +339,30 @@ def test_a_node_that_sees_other_files_stops_the_run(artifact: Path, tmp_path: Pa
 
 
 # The command
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "expected"),
+    [
+        ([{"CPU": 16.0, "GPU": 1.0}], "auto", Pool(1, 16, 1)),
+        ([{"CPU": 128.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 64.0}], "auto", Pool(9, 8, 1)),
+        ([{"CPU": 2.0, "GPU": 4.0}], "cuda", Pool(2, 1, 1)),
+        ([{"CPU": 16.0, "GPU": 1.0}, {"CPU": 4.0}], "cpu", Pool(20, 1, 0)),
+        ([{"CPU": 16.0}], "auto", Pool(16, 1, 0)),
+        ([{"CPU": 16.0}], "cuda", None),
+    ],
+)
+def test_an_actor_reads_with_the_cores_of_its_gpu(
+    nodes: list[dict[str, float]], device: DeviceName, expected: Pool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All CPUs of a node are shared out among its GPUs, so that every GPU of the cluster has room for an actor."""
+    found = [{"Resources": resources, "Alive": True} for resources in nodes]
+    monkeypatch.setattr(cluster, "import_ray", lambda: SimpleNamespace(nodes=lambda: found))
+    if expected:
+        assert pool_for(None, None, "auto", device) == expected
+    else:
+        with pytest.raises(ClusterError, match="No node of the cluster has a GPU and 1 CPUs for an actor"):
+            pool_for(None, None, "auto", device)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from reidexport.errors import ClusterError, InputError
 
 LOCAL = "local"
 _OBJECT_STORE_MIB = 128  # only shard numbers and counts go through it
-_CPU_THREADS, _GPU_THREADS = 1, 8
 
 
 class Pool(NamedTuple):
@@ -104,8 +103,8 @@ def pool_for(actors: int | None, threads: int | None, backend: BackendName, devi
 
     Args:
         actors: how many; default: as many as the cluster has room for.
-        threads: of each, which is how many CPUs it reserves; default: with GPUs, the node's CPUs divided by its GPUs,
-            at most 8; without, 1, which is fastest.
+        threads: of each, which is how many CPUs it reserves; default: with GPUs, a node's CPUs divided by its GPUs, on
+            the node that has the fewest for one; without, 1, which is fastest.
         backend: as for ``open_session``.
         device: as for ``open_session``.
 
@@ -118,8 +117,10 @@ def pool_for(actors: int | None, threads: int | None, backend: BackendName, devi
         device == "auto" and backend != "openvino" and any(node.get("GPU") for node in nodes)
     )
     if threads is None:
-        most = max(node.get("CPU", 0) / (max(node.get("GPU", 0), 1) if on_gpus else 1) for node in nodes)
-        threads = max(1, min(int(most), _GPU_THREADS if on_gpus else _CPU_THREADS))
+        cpus_per_gpu = [
+            int(node.get("CPU", 0) // node["GPU"]) for node in nodes if on_gpus and node.get("GPU")
+        ]
+        threads = max(1, min(cpus_per_gpu, default=1))
     room = sum(
         int(min(node.get("CPU", 0) // threads, node.get("GPU", 0) if on_gpus else math.inf)) for node in nodes
     )
