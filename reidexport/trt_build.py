@@ -5,7 +5,7 @@
 The plan is as TensorRT wrote it, so that trtexec and Triton load it; the manifest lies beside it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,23 @@ from reidruntime.manifest import (
     Flavor,
     LayerCounts,
     Manifest,
+    Precision,
     engine_manifest_path,
     file_sha256,
 )
 from reidruntime.tensorrt_library import Gpu, first_gpu, import_tensorrt, make_logger
 
-from reidexport.errors import EngineError, InputError, NotInstalledError
+from reidexport.errors import EngineError, InputError, NotInstalledError, PrecisionError
 from reidexport.files import replaced_when_whole
 from reidexport.timing_cache import default_timing_cache, load_timing_cache, save_timing_cache
-from reidexport.trt_precision import check_precision, count_precisions, layers_of_network, layers_of_plan
+from reidexport.trt_precision import (
+    UNPROVED,
+    Layer,
+    check_precision,
+    count_precisions,
+    layers_of_network,
+    layers_of_plan,
+)
 from reidexport.trt_source import EngineSource
 
 DEFAULT_PROFILE = BatchProfile(minimum=1, optimum=8, maximum=32)
@@ -44,6 +52,8 @@ class BuildOptions:
         version_compatible: let later versions of TensorRT load the plan too. Native only.
         hardware_compatible: let GPUs from Ampere on load it, at some cost of speed. Native only.
         strip_weights: leave the weights out of the plan; the runtime puts them in from the ONNX file beside it.
+        allow_unproved_precision: accept convolutions whose precision TensorRT's inspector does not tell; the manifest
+            counts them as unproved. Native only.
     """
 
     flavor: Flavor = "tensorrt"
@@ -54,6 +64,7 @@ class BuildOptions:
     version_compatible: bool = False
     hardware_compatible: bool = False
     strip_weights: bool = False
+    allow_unproved_precision: bool = False
 
 
 @dataclass
@@ -91,7 +102,8 @@ def engine_from_onnx(
         InputError: the options do not fit the file or each other, or the path cannot be written.
         NotInstalledError: TensorRT, or the GPU that a native build needs, is not there.
         EngineError: the parser or the builder refuses the network.
-        PrecisionError: a convolution does not compute in the file's precision.
+        PrecisionError: a convolution does not compute in the file's precision, or cannot be proved to. Where the plan
+            says so, its layers as TensorRT describes them are in a file beside ``path``, which the message names.
     """
     options, path = options or BuildOptions(), Path(path)
     profile = _profile(source, options)
@@ -107,7 +119,7 @@ def engine_from_onnx(
     # The builder's objects must not outlive the logger.
     logger = make_logger(trt, messages)
     with replaced_when_whole(path) as temporary:
-        plan, layers = _build(trt, logger, messages, source, profile, options, gpu)
+        plan, layers = _build(trt, logger, messages, source, profile, options, gpu, path)
         temporary.write_bytes(plan)
         del plan
         manifest = source.manifest.model_copy(
@@ -144,6 +156,7 @@ def _build(
     profile: BatchProfile,
     options: BuildOptions,
     gpu: Gpu | None,
+    path: Path,
 ) -> tuple[Any, LayerCounts]:
     """The plan's bytes, and the precisions of its layers, proved."""
     builder = trt.Builder(logger)
@@ -173,8 +186,8 @@ def _build(
         save_timing_cache(cache, config)
     finished = None
     if options.flavor == "tensorrt":
-        finished = _layers_of_finished_plan(trt, logger, plan, messages)
-        check_precision(finished, precision, "plan", kept_wide)
+        inspection = _inspection(trt, logger, plan, messages)
+        finished = _proved_layers(inspection, parsed, precision, kept_wide, options, path, messages.say)
     return plan, LayerCounts(
         network=count_precisions(parsed), plan=None if finished is None else count_precisions(finished)
     )
@@ -204,17 +217,46 @@ def _configure(
         # Refitted with the very weights it was built with, a plan keeps optimisations that depend on them.
         config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
     if source.manifest.input.shape[0] is None:
-        shapes = optimization_profile = builder.create_optimization_profile()
         row = source.manifest.input.shape[1:]
-        shapes.set_shape(
-            source.manifest.input.name,
-            *((batch, *row) for batch in (profile.minimum, profile.optimum, profile.maximum)),
-        )
-        if config.add_optimization_profile(optimization_profile) < 0:
+        shapes = builder.create_optimization_profile()
+        sizes = (profile.minimum, profile.optimum, profile.maximum)
+        shapes.set_shape(source.manifest.input.name, *((batch, *row) for batch in sizes))
+        if config.add_optimization_profile(shapes) < 0:
             raise EngineError(f"{source.name}: TensorRT refuses the batch profile {_text(profile)}")
 
 
-def _layers_of_finished_plan(trt: Any, logger: Any, plan: Any, messages: _Messages) -> Any:
+def _proved_layers(
+    inspection: str,
+    parsed: Sequence[Layer],
+    precision: Precision,
+    num_float_convolutions: int,
+    options: BuildOptions,
+    path: Path,
+    say: Callable[[str], None],
+) -> list[Layer]:
+    """The layers of a finished plan; an error of their precision has the inspector's text written beside ``path``."""
+    layers = layers_of_plan(inspection, [layer.name for layer in parsed if layer.is_convolution])
+    convolutions = [layer for layer in layers if layer.is_convolution]
+    num_unproved = sum(layer.precision == UNPROVED for layer in convolutions)
+    accept = options.allow_unproved_precision
+    try:
+        check_precision(layers, precision, "plan", num_float_convolutions, allow_unproved=accept)
+    except PrecisionError as error:
+        beside = path.with_name(path.name + ".layers.json")
+        with replaced_when_whole(beside) as temporary:
+            temporary.write_text(inspection)
+        hint = " If it convinces you, build with --allow-unproved-precision." if num_unproved else ""
+        raise PrecisionError(f"{error}\nWhat TensorRT says of every layer is in {beside}.{hint}") from error
+    if accept and num_unproved:
+        say(
+            f"accepted without a proof of their precision: {num_unproved} of {len(convolutions)} convolutions of the "
+            "plan"
+        )
+    return layers
+
+
+def _inspection(trt: Any, logger: Any, plan: Any, messages: _Messages) -> str:
+    """TensorRT's description of a finished plan, as JSON."""
     runtime = trt.Runtime(logger)
     # A version-compatible plan carries code of its own; this one was made a moment ago, here.
     runtime.engine_host_code_allowed = True
@@ -222,7 +264,7 @@ def _layers_of_finished_plan(trt: Any, logger: Any, plan: Any, messages: _Messag
     if engine is None:
         raise EngineError("TensorRT cannot load the plan it built:\n  " + "\n  ".join(messages.errors))
     inspector = engine.create_engine_inspector()
-    return layers_of_plan(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def _parser_failure(parser: Any, messages: _Messages, source: EngineSource) -> str:
@@ -264,6 +306,7 @@ def _check_options(source: EngineSource, options: BuildOptions, path: Path) -> N
         "--version-compatible": options.version_compatible,
         "--hardware-compatible": options.hardware_compatible,
         "--timing-cache": options.timing_cache is not None,
+        "--allow-unproved-precision": options.allow_unproved_precision,
     }
     wrong = [name for name, given in native_only.items() if given]
     if options.flavor == "rtx" and wrong:

@@ -1,8 +1,9 @@
 """What a TensorRT network and a finished plan compute in, as TensorRT itself reports it."""
 
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +15,25 @@ _TYPES_OF_WEIGHTED_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 _PRECISION_OF_TYPE = {"FLOAT": "fp32", "HALF": "fp16", "INT8": "int8", "BF16": "bf16", "FP8": "fp8"}
 # The inspector names a type outright ("Half"), or within a format ("Row major linear FP16 format").
 _PRECISION_OF_WORD = {
-    "int8": "int8", "fp8": "fp8", "bf16": "bf16", "half": "fp16", "fp16": "fp16", "float": "fp32", "fp32": "fp32",
+    "int8": "int8", "fp8": "fp8", "bf16": "bf16", "bfloat16": "bf16", "half": "fp16", "fp16": "fp16", "float": "fp32",
+    "fp32": "fp32",
 }  # fmt: skip
 _NARROWEST_FIRST = ("int8", "fp8", "fp16", "bf16", "fp32")
+UNPROVED = "unproved"
+# Kinds of entries that TensorRT's compiler generates from any layers it fuses.
+_COMPILED_KINDS = ("kgen", "myelin")
+# The layers of the first profile have no such ending.
+_PROFILE = re.compile(r"\s*\[profile \d+\]")
+_ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _NUM_NAMED = 10
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with weights: its name, whether it is a convolution, and the precision that it computes in."""
+    """A layer with weights: its name, whether it is a convolution, and the precision that it computes in.
+
+    The precision is "unproved" where what TensorRT reports allows for more than one.
+    """
 
     name: str
     is_convolution: bool
@@ -51,18 +62,45 @@ def layers_of_network(network: Any, trt: Any) -> list[Layer]:
     return found
 
 
-def layers_of_plan(inspection: str) -> list[Layer]:
+def layers_of_plan(inspection: str, convolutions: Collection[str] = ()) -> list[Layer]:
     """Convolutions and matrix products in the JSON of ``EngineInspector.get_engine_information``.
 
     TensorRT 10 writes ``"Format/Datatype": "Row major linear FP16 format"`` for a tensor, TensorRT 11
-    ``"Format": …, "DataType": "Half"``; both are read. A fused layer counts as one.
+    ``"Format": …, "DataType": "Half"``; both are read. A fused layer counts as one, and every optimisation profile has
+    layers of its own.
+
+    A convolution that has no entry of its own kind may be within one that the compiler generated ("kgen"), which names
+    it in its metadata. One that is named nowhere is unproved, unless there are as many entries as convolutions.
+
+    Args:
+        inspection: the JSON text.
+        convolutions: the names of the network's convolutions.
     """
-    layers = [entry for entry in json.loads(inspection)["Layers"] if isinstance(entry, dict)]
-    return [
-        Layer(entry.get("Name", ""), _is_convolution(entry), _precision_of_entry(entry))
-        for entry in layers
-        if _is_convolution(entry) or _is_matrix_product(entry)
+    profiles: dict[str, list[dict[str, Any]]] = {"": []}
+    for entry in json.loads(inspection)["Layers"]:
+        if isinstance(entry, dict):
+            suffix = _PROFILE.search(entry.get("Name", ""))
+            profiles.setdefault(suffix[0] if suffix else "", []).append(entry)
+    return [layer for entries in profiles.values() for layer in _layers_of_profile(entries, convolutions)]
+
+
+def _layers_of_profile(entries: Sequence[dict[str, Any]], convolutions: Collection[str]) -> Iterable[Layer]:
+    plain = [entry for entry in entries if _is_convolution(entry)]
+    # The compiler's entries that only move what a convolution works on name that convolution, too.
+    hidden = set(convolutions) - _names_in(plain)
+    compiled = [
+        entry
+        for entry in entries
+        if entry not in plain and _kind_has(entry, _COMPILED_KINDS) and hidden & _names_in([entry])
     ]
+    for entry in entries:
+        if entry in compiled:
+            yield Layer(entry.get("Name", ""), True, _only_precision(entry))
+        elif entry in plain or _is_matrix_product(entry):
+            yield Layer(entry.get("Name", ""), entry in plain, _precision_of_entry(entry))
+    if len(plain) + len(compiled) < len(convolutions):
+        for name in sorted(hidden - _names_in(compiled)):
+            yield Layer(name, True, UNPROVED)
 
 
 def count_precisions(layers: Sequence[Layer]) -> dict[str, int]:
@@ -71,7 +109,12 @@ def count_precisions(layers: Sequence[Layer]) -> dict[str, int]:
 
 
 def check_precision(
-    layers: Sequence[Layer], wanted: Precision, where: str, num_float_convolutions: int = 0
+    layers: Sequence[Layer],
+    wanted: Precision,
+    where: str,
+    num_float_convolutions: int = 0,
+    *,
+    allow_unproved: bool = False,
 ) -> None:
     """Prove that convolutions compute in the precision that the file is called by.
 
@@ -80,22 +123,28 @@ def check_precision(
         wanted: what the engine is to be.
         where: "network" or "plan", for the message.
         num_float_convolutions: how many convolutions the ONNX file itself keeps wider (int8 files do).
+        allow_unproved: accept convolutions whose precision TensorRT does not tell.
 
     Raises:
-        PrecisionError: there is no convolution, or more than that many compute in something wider.
+        PrecisionError: there is no convolution, or more than that many compute in something wider, or in something that
+            cannot be told.
     """
     convolutions = [layer for layer in layers if layer.is_convolution]
     if not convolutions:
         raise PrecisionError(f"the {where} shows no convolution, so its precision cannot be proved")
     wider = _NARROWEST_FIRST[_NARROWEST_FIRST.index(wanted) + 1 :] if wanted != "fp32" else ()
-    wrong = [layer for layer in convolutions if layer.precision in wider or layer.precision == "other"]
+    wrong = [layer for layer in convolutions if layer.precision in (*wider, "other", UNPROVED)]
     if wanted == "fp32":
         wrong = [layer for layer in convolutions if layer.precision != "fp32"]
+    if allow_unproved:
+        wrong = [layer for layer in wrong if layer.precision != UNPROVED]
     if len(wrong) > num_float_convolutions:
         names = "\n  ".join(f"{layer.name}: {layer.precision}" for layer in wrong[:_NUM_NAMED])
         more = f"\n  and {len(wrong) - _NUM_NAMED} more" if len(wrong) > _NUM_NAMED else ""
+        only_unproved = all(layer.precision == UNPROVED for layer in wrong)
+        are_not = f"cannot be proved to be {wanted}" if only_unproved else f"are not {wanted}"
         raise PrecisionError(
-            f"{len(wrong)} of {len(convolutions)} convolutions of the {where} are not {wanted}, expected "
+            f"{len(wrong)} of {len(convolutions)} convolutions of the {where} {are_not}, expected "
             f"{num_float_convolutions or 'none'}:\n  {names}{more}"
         )
 
@@ -106,20 +155,52 @@ def _is_convolution(entry: dict[str, Any]) -> bool:
 
 
 def _is_matrix_product(entry: dict[str, Any]) -> bool:
+    return _kind_has(entry, ("gemm", "matrix"))
+
+
+def _kind_has(entry: dict[str, Any], words: Iterable[str]) -> bool:
     kind = str(entry.get("LayerType", "")).lower()
-    return "gemm" in kind or "matrix" in kind
+    return any(word in kind for word in words)
+
+
+def _names_in(entries: Iterable[dict[str, Any]]) -> set[str]:
+    """The names of the network's layers that entries are made of, as far as they tell."""
+    found: set[str] = set()
+    for entry in entries:
+        found.update(_ONNX_LAYER.findall(str(entry.get("Metadata", ""))))
+        found.update(re.split(r" \+ | \|\| ", _PROFILE.sub("", entry.get("Name", ""))))
+    return found
 
 
 def _precision_of_entry(entry: dict[str, Any]) -> str:
-    """That of the weights where they are listed, else the narrowest of the layer's tensors."""
+    """That of the weights where they are listed, else that of the input; unproved where the output is narrower.
+
+    A convolution multiplies in the type of its input. Float in and half out may be a float convolution whose answer is
+    cast, or a half one whose input is.
+    """
     weights = entry.get("Weights")
     if isinstance(weights, dict) and (own := _precision_in(str(weights.get("Type", "")))):
         return own
-    tensors = [*entry.get("Inputs", ()), *entry.get("Outputs", ())]
-    found = {_precision_in(str(t.get("DataType") or t.get("Format/Datatype", ""))) for t in tensors}
-    return next((precision for precision in _NARROWEST_FIRST if precision in found), "other")
+    inputs, outputs = _precisions(entry, "Inputs"), _precisions(entry, "Outputs")
+    if inputs and outputs and _NARROWEST_FIRST.index(outputs[0]) < _NARROWEST_FIRST.index(inputs[0]):
+        return UNPROVED
+    return next(iter([*inputs, *outputs]), "other")
+
+
+def _only_precision(entry: dict[str, Any]) -> str:
+    """That of all tensors of an entry of which nobody knows what happens inside; unproved where they differ."""
+    found = {*_precisions(entry, "Inputs"), *_precisions(entry, "Outputs")}
+    return found.pop() if len(found) == 1 else UNPROVED
+
+
+def _precisions(entry: dict[str, Any], side: str) -> list[str]:
+    """Of the tensors on one side; those that nothing is computed in, as uint8 images and integers, have none."""
+    texts = (
+        str(tensor.get("DataType") or tensor.get("Format/Datatype", "")) for tensor in entry.get(side, ())
+    )
+    return [precision for text in texts if (precision := _precision_in(text))]
 
 
 def _precision_in(text: str) -> str | None:
-    lowered = text.lower()
-    return next((precision for word, precision in _PRECISION_OF_WORD.items() if word in lowered), None)
+    words = re.findall(r"\w+", text.lower())
+    return next((_PRECISION_OF_WORD[word] for word in words if word in _PRECISION_OF_WORD), None)

@@ -1,5 +1,6 @@
 """Engines, built for real with TensorRT for RTX, which needs no GPU to build; and what is refused."""
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -120,6 +121,7 @@ def test_broken_networks_are_refused_in_tensorrts_words(exported: Exported, tmp_
         (("--optimization-level", "9"), "expected 0 to 5, got 9"),
         (("--workspace", "0"), "expected at least 1 MiB, got 0"),
         (("--version-compatible",), "for native TensorRT only"),
+        (("--allow-unproved-precision",), "for native TensorRT only"),
         (("--strip-weights", "--fp16"), "needs the fp16 ONNX file"),
         (("--int8",), "INT8 needs images to calibrate with"),
         (("--fp16", "--fp32"), "exclude each other"),
@@ -306,7 +308,106 @@ def test_both_dialects_of_the_inspector_are_read() -> None:
         Layer("stem", True, "fp16"), Layer("a", True, "fp16"), Layer("fc", False, "fp16"),
     ]  # fmt: skip
     assert layers_of_plan(eleven) == [
-        Layer("stem", True, "fp16"), Layer("a", True, "int8"), Layer("b", True, "fp32"),
+        Layer("stem", True, "unproved"), Layer("a", True, "int8"), Layer("b", True, "fp32"),
+    ]  # fmt: skip
+
+
+def entry(
+    name: str, kind: str, inputs: str, outputs: str, metadata: str = "", weights: str = ""
+) -> dict[str, object]:
+    """An entry of the inspector, with tensors of the types that are named."""
+    return {
+        "Name": name,
+        "LayerType": kind,
+        "Inputs": [{"DataType": dtype} for dtype in inputs.split()],
+        "Outputs": [{"DataType": dtype} for dtype in outputs.split()],
+        "Metadata": metadata,
+        "Weights": {"Type": weights},
+    }
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "weights", "precision"),
+    [
+        ("Half", "Half", "", "fp16"),
+        ("Half", "Float", "", "fp16"),
+        ("Half Float", "Half", "", "fp16"),  # its second input is what is added
+        ("Float", "Half", "", "unproved"),
+        ("Half", "Int8", "", "unproved"),
+        ("Half", "Int8", "Half", "fp16"),
+        ("Float", "Half", "Half", "fp16"),
+        ("Half", "Half", "Float", "fp32"),
+        ("Int8 Half", "Int8", "", "int8"),
+        ("UInt8", "Half", "", "fp16"),  # raw pixels are no int8 network
+        ("BFloat16", "BFloat16", "", "bf16"),
+        ("Int32", "Int32", "", "other"),
+    ],
+)
+def test_a_convolution_computes_in_the_type_of_its_weights_or_input(
+    inputs: str, outputs: str, weights: str, precision: str
+) -> None:
+    """A narrower output proves nothing: it may be cast after a wide convolution."""
+    layers = {"Layers": [entry("conv", "CaskConvolution", inputs, outputs, weights=weights)]}
+    assert layers_of_plan(json.dumps(layers)) == [Layer("conv", True, precision)]
+
+
+def test_convolutions_within_entries_of_the_compiler() -> None:
+    """They are found by name, and have the one precision of all tensors; what is only moved is no convolution."""
+    stem, a, b = (f"[ONNX Layer: node_{name}]" for name in ("stem", "a", "b"))
+    plan = json.dumps(
+        {
+            "Layers": [
+                entry("__myl_Cast_myl0_0", "kgen", "Float", "Half", metadata=stem),
+                entry(
+                    "node_stem_myl0_1",
+                    "correlation",
+                    "Half",
+                    "Half",
+                    metadata=f"{stem}[ONNX Layer: conv_relu]",
+                ),
+                entry(
+                    "__myl_ConvRelu_myl0_2",
+                    "kgen",
+                    "Half Half",
+                    "Half",
+                    metadata=f"{a}\x1f[ONNX Layer: relu]",
+                ),
+                entry("node_b + relu", "Myelin", "Half", "Float"),
+                entry(
+                    "__myl_ReluConv_myl0_3",
+                    "kgen",
+                    "Float",
+                    "Float",
+                    metadata="[ONNX Layer: conv_block/relu]",
+                ),
+                entry("Reformatting CopyNode for Input Tensor 0 to node_c", "Reformat", "Float", "Half"),
+            ]
+        }
+    )
+    names = ["node_stem", "node_a", "node_b", "node_c"]
+    assert layers_of_plan(plan, names) == [
+        Layer("node_stem_myl0_1", True, "fp16"),
+        Layer("__myl_ConvRelu_myl0_2", True, "fp16"),
+        Layer("node_b + relu", True, "unproved"),
+        Layer("node_c", True, "unproved"),
+    ]
+    assert layers_of_plan(plan, names[:3])[-1] == Layer("node_b + relu", True, "unproved")
+    assert b not in plan
+
+
+def test_every_profile_of_a_plan_must_show_its_convolutions() -> None:
+    """What the second profile hides is not proved by the first; entries without names count."""
+    first = entry("node_a", "CaskConvolution", "Half", "Half")
+    moved = entry("node_a [profile 1]", "Reformat", "Half", "Half")
+    nameless = entry("__myl_3 [profile 1]", "correlation", "Half", "Half", metadata="conv")
+    hidden = json.dumps({"Layers": [first, moved]})
+    assert layers_of_plan(hidden, ["node_a"]) == [
+        Layer("node_a", True, "fp16"),
+        Layer("node_a", True, "unproved"),
+    ]
+    shown = json.dumps({"Layers": [first, moved, nameless]})
+    assert layers_of_plan(shown, ["node_a"]) == [
+        Layer("node_a", True, "fp16"), Layer("__myl_3 [profile 1]", True, "fp16"),
     ]  # fmt: skip
 
 
@@ -320,6 +421,14 @@ def test_what_counts_as_the_precision_asked_for() -> None:
         check_precision(layers, "int8", "plan")
     with pytest.raises(PrecisionError, match="  a: int8"):
         check_precision(layers, "fp32", "plan")
+    hidden = [Layer("a", True, "fp16"), Layer("b", True, "unproved")]
+    with pytest.raises(
+        PrecisionError, match=r"1 of 2 .* cannot be proved to be fp16, expected none:\n  b: unproved"
+    ):
+        check_precision(hidden, "fp16", "plan")
+    check_precision(hidden, "fp16", "plan", allow_unproved=True)
+    with pytest.raises(PrecisionError, match=r"1 of 3 .* are not fp16, expected none:\n  c: fp32"):
+        check_precision([*hidden, Layer("c", True, "fp32")], "fp16", "plan", allow_unproved=True)
     with pytest.raises(PrecisionError, match="shows no convolution"):
         check_precision(layers[2:], "fp16", "network")
     half = [Layer(f"conv{i}", True, "fp32") for i in range(12)]

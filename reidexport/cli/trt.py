@@ -33,7 +33,9 @@ def trt(
     batch_profile: Annotated[
         str | None,
         typer.Option(
-            metavar="MIN:OPT:MAX", help="Batch sizes; default: 1:8:32, or the file's one.", show_default=False
+            metavar="MIN:OPT:MAX",
+            help="Batch sizes; default: the file's one, or 1:8:32.",
+            show_default=False,
         ),
     ] = None,
     flavor: Annotated[
@@ -68,6 +70,14 @@ def trt(
             "--hardware-compatible", help="Other GPUs from Ampere on may load it.", rich_help_panel=_PANEL
         ),
     ] = False,
+    allow_unproved_precision: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unproved-precision",
+            help="Accept convolutions whose precision TensorRT does not tell.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False,
     *,
     foreign: ForeignOptions,
     checkpoint: CheckpointOptions,
@@ -89,6 +99,7 @@ def trt(
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
         strip_weights=strip_weights,
+        allow_unproved_precision=allow_unproved_precision,
     )
     import_tensorrt(flavor)  # before the seconds that an export takes
     source = source or find_source(Path())

@@ -22,7 +22,7 @@ from reidexport.trt_source import prepared_source
 from tests.reidruntime.models import DIM, HEIGHT, WIDTH, small_manifest, write_artifact
 from tests.tensorrt_contract.standins import Bindings, StandIn
 
-GPU = Gpu("NVIDIA H100", "9.0", "580.82.07")
+GPU = Gpu("NVIDIA H100", "9.0", "580.82.07", num_multiprocessors=132)
 TEN = {
     "Name": "conv",
     "LayerType": "CaskConvolution",
@@ -32,6 +32,13 @@ ELEVEN = {
     "Name": "conv",
     "LayerType": "CaskConvolution",
     "Inputs": [{"Format": "Row major linear", "DataType": "Half"}],
+}
+FUSED = {
+    "Name": "__myl_ConvReluAdd_myl0_3",
+    "LayerType": "kgen",
+    "Inputs": [{"DataType": "Half"}, {"DataType": "Half"}],
+    "Outputs": [{"DataType": "Half"}],
+    "Metadata": "[ONNX Layer: name]\x1f[ONNX Layer: relu]",
 }
 
 
@@ -43,8 +50,9 @@ class NumpyMemory:
 
     def device_buffer(self, num_bytes: int) -> int:
         """An address, behind which lie that many bytes."""
-        self.buffers[1000 + len(self.buffers)] = np.zeros(num_bytes, np.uint8)
-        return max(self.buffers)
+        buffer = np.zeros(num_bytes, np.uint8)
+        self.buffers[buffer.ctypes.data] = buffer
+        return buffer.ctypes.data
 
     def pinned_buffer(self, num_bytes: int) -> np.ndarray:
         """Plain memory."""
@@ -87,6 +95,7 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bindings]:
         "IBuilderConfig.add_optimization_profile": 0,
         "EngineInspector.get_engine_information": json.dumps({"Layers": [TEN]}),
         "ICudaEngine.num_io_tensors": 2,
+        "ICudaEngine.num_optimization_profiles": 1,
         "ICudaEngine.get_tensor_name": lambda index: ("images", "f_i")[index],
         "ICudaEngine.get_tensor_dtype": lambda name: (
             tensorrt_bindings.DataType.UINT8 if name == "images" else tensorrt_bindings.DataType.FLOAT
@@ -209,10 +218,42 @@ def test_precision_is_proved_before_and_after(
     ) as raised:
         build(onnx_file)
     assert raised.value.exit_status == 1
+    described = onnx_file.with_name("model.engine.layers.json")
+    assert str(raised.value).endswith(f"What TensorRT says of every layer is in {described}.")
+    assert described.read_text() == as_float
+    described.unlink()
     trt.answers["ITensor.dtype"] = tensorrt_bindings.DataType.FLOAT
     with pytest.raises(PrecisionError, match=r"of the network are not fp16.*\n  name: fp32"):
         build(onnx_file)
     assert not list(onnx_file.parent.glob("*.engine*"))
+
+
+def test_a_convolution_within_a_fused_entry_is_proved(trt: Bindings, onnx_file: Path) -> None:
+    """A plan whose convolutions are in entries of the compiler's own is built where those compute in one precision."""
+    trt.answers["EngineInspector.get_engine_information"] = json.dumps({"Layers": [FUSED]})
+    manifest = build(onnx_file)
+    assert manifest.engine is not None
+    assert manifest.engine.layers.plan == {"fp16": 1}
+
+
+@pytest.mark.parametrize("layers", [[], [FUSED | {"Outputs": [{"DataType": "Float"}]}]])
+def test_what_cannot_be_proved_needs_consent(
+    trt: Bindings, onnx_file: Path, layers: list[dict[str, Any]]
+) -> None:
+    """A convolution that the plan does not show, or shows in two types, is an error until the caller accepts it."""
+    trt.answers["EngineInspector.get_engine_information"] = json.dumps({"Layers": layers})
+    with pytest.raises(
+        PrecisionError,
+        match=r"(?s)1 of 1 convolutions of the plan cannot be proved to be fp16, expected none:\n  \w+: unproved\n"
+        r".*model\.engine\.layers\.json\. If it convinces you, build with --allow-unproved-precision",
+    ):
+        build(onnx_file)
+    assert not onnx_file.with_suffix(".engine").exists()
+    said: list[str] = []
+    manifest = build(onnx_file, said.append, allow_unproved_precision=True)
+    assert manifest.engine is not None
+    assert manifest.engine.layers.plan == {"unproved": 1}
+    assert said == ["accepted without a proof of their precision: 1 of 1 convolutions of the plan"]
 
 
 def test_a_session_runs_batches_in_lanes(

@@ -108,8 +108,9 @@ class BatchProfile(_Frozen):
 class LayerCounts(_Frozen):
     """How many convolution and linear layers compute in each precision, as TensorRT itself reports it.
 
-    ``network`` is what the parser made of the ONNX file, ``plan`` what the inspector found in the finished plan: None
-    where the building machine could not load it.
+    ``network`` is what the parser made of the ONNX file, ``plan`` what the inspector found in the finished plan, in all
+    its optimisation profiles together: None where the building machine could not load it. "unproved" counts the layers
+    that the inspector does not tell the precision of, where the build was told to accept them.
     """
 
     network: dict[str, int]
