@@ -20,7 +20,7 @@ from reidruntime.manifest import (
     engine_manifest_path,
     file_sha256,
 )
-from reidruntime.tensorrt_library import Gpu, first_gpu, import_tensorrt, make_logger
+from reidruntime.tensorrt_library import Gpu, default_batch_profile, first_gpu, import_tensorrt, make_logger
 
 from reidexport.errors import EngineError, InputError, NotInstalledError, PrecisionError
 from reidexport.files import replaced_when_whole
@@ -35,7 +35,7 @@ from reidexport.trt_precision import (
 )
 from reidexport.trt_source import EngineSource
 
-DEFAULT_PROFILE = BatchProfile(minimum=1, optimum=8, maximum=32)
+_LARGEST_SMALL_BATCH, _BEST_SMALL_BATCH = 8, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,8 @@ class BuildOptions:
     Attributes:
         flavor: "tensorrt", built and finished on the GPU of this machine, or "rtx": TensorRT for RTX, built on any
             machine and finished by the RTX GPU that loads it.
-        batch_profile: smallest, best and largest batch; None takes the static batch of the file, or 1, 8, 32.
+        batch_profile: smallest, best and largest batch; None takes the static batch of the file, or what suits the
+            GPU, see ``reidruntime.tensorrt_library.default_batch_profile``; for an RTX plan 1, 8, 32.
         workspace_mib: how much device memory a layer may use for scratch; None leaves it to TensorRT.
         optimization_level: 0 (fast build) to 5 (fast engine); None leaves it to TensorRT.
         timing_cache: None takes ``default_timing_cache``. Native TensorRT only.
@@ -106,10 +107,10 @@ def engine_from_onnx(
             says so, its layers as TensorRT describes them are in a file beside ``path``, which the message names.
     """
     options, path = options or BuildOptions(), Path(path)
-    profile = _profile(source, options)
+    gpu = first_gpu()
+    profile = _profile(source, options, gpu)
     _check_options(source, options, path)
     trt = import_tensorrt(options.flavor)
-    gpu = first_gpu()
     if options.flavor == "tensorrt" and gpu is None:
         raise NotInstalledError(
             "TensorRT builds on the GPU that will run the plan, and there is none here (nvidia-smi). Build there, or "
@@ -187,6 +188,7 @@ def _build(
     finished = None
     if options.flavor == "tensorrt":
         inspection = _inspection(trt, logger, plan, messages)
+        kept_wide *= len(_profiles(profile, options.flavor))
         finished = _proved_layers(inspection, parsed, precision, kept_wide, options, path, messages.say)
     return plan, LayerCounts(
         network=count_precisions(parsed), plan=None if finished is None else count_precisions(finished)
@@ -218,11 +220,26 @@ def _configure(
         config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
     if source.manifest.input.shape[0] is None:
         row = source.manifest.input.shape[1:]
-        shapes = builder.create_optimization_profile()
-        sizes = (profile.minimum, profile.optimum, profile.maximum)
-        shapes.set_shape(source.manifest.input.name, *((batch, *row) for batch in sizes))
-        if config.add_optimization_profile(shapes) < 0:
-            raise EngineError(f"{source.name}: TensorRT refuses the batch profile {_text(profile)}")
+        for each in _profiles(profile, options.flavor):
+            shapes = builder.create_optimization_profile()
+            sizes = (each.minimum, each.optimum, each.maximum)
+            shapes.set_shape(source.manifest.input.name, *((batch, *row) for batch in sizes))
+            if config.add_optimization_profile(shapes) < 0:
+                raise EngineError(f"{source.name}: TensorRT refuses the batch profile {_text(each)}")
+
+
+def _profiles(profile: BatchProfile, flavor: Flavor) -> list[BatchProfile]:
+    """The optimisation profiles of a plan.
+
+    The first one takes every batch, as runtimes that know of one profile only use that one. TensorRT chooses the
+    kernels of a profile for its best batch, so that a plan for large ones gets a second profile for a few images at
+    once. A plan for TensorRT for RTX gets its kernels on the GPU that runs it.
+    """
+    optimum, smallest = profile.optimum or 1, profile.minimum
+    if flavor == "rtx" or not smallest <= _LARGEST_SMALL_BATCH < optimum:
+        return [profile]
+    best = max(smallest, _BEST_SMALL_BATCH)
+    return [profile, BatchProfile(minimum=smallest, optimum=best, maximum=_LARGEST_SMALL_BATCH)]
 
 
 def _proved_layers(
@@ -277,7 +294,7 @@ def _parser_failure(parser: Any, messages: _Messages, source: EngineSource) -> s
     return f"{source.name}: TensorRT's parser refuses it:\n  " + ("\n  ".join(reasons) or "it gave no reason")
 
 
-def _profile(source: EngineSource, options: BuildOptions) -> BatchProfile:
+def _profile(source: EngineSource, options: BuildOptions, gpu: Gpu | None) -> BatchProfile:
     """The batch profile to build for, checked against the file's input."""
     static, wanted = source.manifest.batch_profile.static, options.batch_profile
     if static is not None:
@@ -287,7 +304,7 @@ def _profile(source: EngineSource, options: BuildOptions) -> BatchProfile:
                 "--batch-profile out, or export with --batch dynamic."
             )
         return BatchProfile(minimum=static, optimum=static, maximum=static)
-    profile = wanted or DEFAULT_PROFILE
+    profile = wanted or default_batch_profile(gpu if options.flavor == "tensorrt" else None)
     if profile.optimum is None or profile.maximum is None:
         raise InputError(f"an engine needs a smallest, a best and a largest batch, got {_text(profile)}")
     if not profile.minimum <= profile.optimum <= profile.maximum:

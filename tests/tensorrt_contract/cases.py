@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import tensorrt_bindings
 from reidruntime import open_session, tensorrt_library
 from reidruntime.backends import tensorrt as backend_module
 from reidruntime.errors import ArtifactError, GpuError
-from reidruntime.manifest import BatchProfile, Manifest, manifest_from_json
+from reidruntime.manifest import BatchProfile, Manifest, Quantization, manifest_from_json
 from reidruntime.tensorrt_library import Gpu
 
 from reidexport import trt_build
@@ -254,6 +255,58 @@ def test_what_cannot_be_proved_needs_consent(
     assert manifest.engine is not None
     assert manifest.engine.layers.plan == {"unproved": 1}
     assert said == ["accepted without a proof of their precision: 1 of 1 convolutions of the plan"]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "given", "profiles"),
+    [
+        (GPU, None, [(1, 64, 256), (1, 4, 8)]),
+        (replace(GPU, num_multiprocessors=40), None, [(1, 8, 32)]),
+        (GPU, BatchProfile(minimum=6, optimum=16, maximum=16), [(6, 16, 16), (6, 6, 8)]),
+        (GPU, BatchProfile(minimum=9, optimum=64, maximum=64), [(9, 64, 64)]),
+    ],
+)
+def test_small_batches_get_a_profile_of_their_own(
+    trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch, gpu: Gpu, given: BatchProfile | None,
+    profiles: list[tuple[int, int, int]],
+) -> None:  # fmt: skip
+    """The first profile takes every batch, and is by default what suits the GPU; the manifest tells it."""
+    monkeypatch.setattr(trt_build, "first_gpu", lambda: gpu)
+    shapes: list[tuple[int, ...]] = []
+    trt.answers["IOptimizationProfile.set_shape"] = lambda name, *sizes: shapes.append(
+        tuple(size[0] for size in sizes)
+    )
+    manifest = build(onnx_file, batch_profile=given)
+    assert shapes == profiles
+    assert trt.calls.count("IBuilderConfig.add_optimization_profile") == len(profiles)
+    built = manifest.batch_profile
+    assert (built.minimum, built.optimum, built.maximum) == profiles[0]
+
+
+def test_every_profile_may_have_the_wide_convolutions_of_the_file(trt: Bindings, tmp_path: Path) -> None:
+    """The inspector shows the layers of both profiles; an INT8 file with one float layer has one wide one in each."""
+    quantization = Quantization(
+        target="tensorrt",
+        weight_bits=8,
+        range_method="min-max",
+        num_calibrated_images=1,
+        num_held_out_images=1,
+        mean_relative_l2=0.0,
+        sensitivity={},
+        float_layers=("name",),
+    )
+    manifest = small_manifest(precision="int8", quantization=quantization)
+    onnx = write_artifact(tmp_path / "model.onnx", manifest=manifest)
+    large = BatchProfile(minimum=1, optimum=32, maximum=64)
+    layers = [TEN, TEN | {"Name": "conv [profile 1]"}]
+    trt.answers["EngineInspector.get_engine_information"] = json.dumps({"Layers": layers})
+    engine = build(onnx, batch_profile=large).engine
+    assert engine is not None
+    assert engine.layers.plan == {"fp16": 2}
+    layers.append(TEN | {"Name": "other [profile 1]"})
+    trt.answers["EngineInspector.get_engine_information"] = json.dumps({"Layers": layers})
+    with pytest.raises(PrecisionError, match="3 of 3 convolutions of the plan are not int8, expected 2"):
+        build(onnx, batch_profile=large)
 
 
 def test_a_session_runs_batches_in_lanes(
