@@ -36,6 +36,7 @@ class TorchEngine:
     """As ``ICudaEngine``: names, types and batch sizes of one input and one output."""
 
     num_io_tensors = 2
+    num_optimization_profiles = 1
     device_memory_size_v2 = 256
 
     def __init__(self, answer: Callable[[Tensor], Tensor], manifest: Manifest, device: Device) -> None:

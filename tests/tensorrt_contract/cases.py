@@ -1,8 +1,11 @@
 """Runs the code that uses TensorRT against stand-ins of its real bindings; started by ``test_tensorrt_contract.py``."""
 
+import ctypes
 import json
 import sys
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorrt_bindings
+import torch
 from reidruntime import open_session, tensorrt_library
 from reidruntime.backends import tensorrt as backend_module
-from reidruntime.errors import ArtifactError, GpuError
+from reidruntime.errors import ArtifactError, GpuError, InputError
 from reidruntime.manifest import BatchProfile, Manifest, Quantization, manifest_from_json
 from reidruntime.tensorrt_library import Gpu
 
@@ -338,6 +342,185 @@ def test_a_session_runs_batches_in_lanes(
     assert trt.calls.count("ICudaEngine.create_execution_context") == 2 + 2
     assert trt.calls.count("IExecutionContext.set_device_memory") == 2 + 2
     assert trt.calls.count("IExecutionContext.set_input_shape") == 2 + 2 + 1
+
+
+class Context(StandIn):
+    """An execution context that keeps its own calls."""
+
+    def __init__(self, bindings: Bindings) -> None:
+        super().__init__(bindings, tensorrt_bindings.IExecutionContext)
+        self.__dict__["log"] = []
+
+    def _call(self, key: str, doc: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        self.log.append((key.partition(".")[2], *arguments))
+        return super()._call(key, doc, arguments, named)
+
+
+def test_batches_run_in_the_narrowest_profile_that_takes_them(
+    trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small batches, captured or not, are only given to contexts of the small profile, and large ones to the first."""
+    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: NumpyMemory())
+    build(onnx_file, batch_profile=BatchProfile(minimum=1, optimum=32, maximum=64))
+    contexts: list[Context] = []
+
+    def new_context(strategy: object) -> Context:
+        contexts.append(Context(trt))
+        return contexts[-1]
+
+    trt.answers |= {
+        "ICudaEngine.num_optimization_profiles": 2,
+        "ICudaEngine.get_tensor_profile_shape": lambda name, profile: [
+            (n, HEIGHT, WIDTH, 3) for n in ((1, 32, 64), (1, 4, 8))[profile]
+        ],
+        "ICudaEngine.create_execution_context": new_context,
+    }
+    with open_session(onnx_file.with_suffix(".engine")) as session:
+        for size in (8, 9, 64, 1) * 6:
+            assert session.run(np.zeros((size, HEIGHT, WIDTH, 3), np.uint8)).shape == (size, DIM)
+        assert session._network.graph_sizes == (1, 8, 9, 64)
+    chosen = {1: 1, 8: 1, 9: 0, 64: 0}
+    used = 0
+    for context in contexts:
+        names = [call[0] for call in context.log]
+        profile = 1 if ("set_optimization_profile_async", 1, 7) in context.log else 0
+        assert names.count("set_optimization_profile_async") == profile
+        assert names.index("set_tensor_address") == names.index("set_device_memory") + 1 + profile
+        sizes = [call[2][0] for call in context.log if call[0] == "set_input_shape"]
+        assert all(chosen[size] == profile for size in sizes)
+        used += len(sizes)
+    assert (
+        used == 4 * 2
+    )  # a size comes to one of the two lanes only: once plainly, and once before its capture
+
+
+class Stream:
+    """A stream of torch's, which notes what it waits for."""
+
+    def __init__(self, name: object, log: list[tuple[object, ...]]) -> None:
+        self.name, self._log = name, log
+
+    def wait_stream(self, other: "Stream") -> None:
+        """Note it."""
+        self._log.append((self.name, "waits for", other.name))
+
+
+@pytest.fixture
+def tensors(
+    trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[backend_module.TensorRtBackend, list[tuple[object, ...]]]]:
+    """A backend on host memory whose network writes each image's first bytes, and the log of what happens in order."""
+    log: list[tuple[object, ...]] = []
+    memories: dict[int, NumpyMemory] = {}
+
+    class Memory(NumpyMemory):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stream = 7 + len(memories)
+            memories[self.stream] = self
+
+        def wait(self) -> None:
+            log.append((self.stream, "is waited for"))
+
+        def captured(self, work: Callable[[], None]) -> Callable[[], None]:
+            return work
+
+    def network(stream: int) -> bool:
+        images, features, *_ = memories[stream].buffers.values()
+        rows = images.reshape(-1, HEIGHT * WIDTH * 3)[:, :DIM].astype(np.float32)
+        features.view(np.float32)[:] = rows.reshape(-1)
+        log.append((stream, "runs"))
+        return True
+
+    def new_context(strategy: object) -> StandIn:
+        context = StandIn(trt, tensorrt_bindings.IExecutionContext)
+        weakref.finalize(context, log.append, ("a context is freed",))
+        return context
+
+    def tensor_at(address: int, like: torch.Tensor) -> torch.Tensor:
+        num_bytes = like.numel() * like.element_size()
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * num_bytes).from_address(address))
+        return torch.from_numpy(memory).view(like.dtype).reshape(like.shape)
+
+    build(onnx_file)
+    trt.answers |= {
+        "IExecutionContext.execute_async_v3": network,
+        "ICudaEngine.create_execution_context": new_context,
+    }
+    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: Memory())
+    monkeypatch.setattr(backend_module, "tensor_at", tensor_at)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream("caller", log))
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda handle: Stream(handle, log))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    engine = onnx_file.with_suffix(".engine")
+    manifest = manifest_from_json(engine.with_name("model.engine.json").read_text(), "")
+    yield backend_module.TensorRtBackend(engine, manifest), log
+
+
+def shifted_images(size: int, seed: int) -> torch.Tensor:
+    """Images that begin at an odd address, as a view may."""
+    pixels = np.random.default_rng(seed).integers(0, 256, size * HEIGHT * WIDTH * 3 + 1, dtype=np.uint8)
+    return torch.from_numpy(pixels)[1:].view(size, HEIGHT, WIDTH, 3)
+
+
+def test_tensors_run_in_lanes_and_in_graphs(
+    trt: Bindings, tensors: tuple[backend_module.TensorRtBackend, list[tuple[object, ...]]]
+) -> None:
+    """Views at any address are answered, captured and replayed; lane and caller wait for each other."""
+    backend, log = tensors
+    for seed in range(6):
+        images = shifted_images(3, seed)
+        log.clear()
+        features = backend.run_tensor(images)
+        assert torch.equal(features, images.reshape(3, -1)[:, :DIM].float())
+        lane = log[0][0]
+        assert [each for each in log if each != (lane, "runs")] == [
+            (lane, "waits for", "caller"), ("caller", "waits for", lane),
+        ]  # fmt: skip
+        assert log[1] == (lane, "runs")
+    assert backend.graph_sizes == (3,)
+    assert trt.calls.count("IExecutionContext.set_input_shape") == 2 + 2
+    assert trt.calls.count("IExecutionContext.set_tensor_address") == 2 * (2 + 2)
+
+
+def test_a_tensor_on_another_gpu_is_refused(
+    tensors: tuple[backend_module.TensorRtBackend, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch would copy the lane's memory there, and the network would never see the images."""
+    monkeypatch.setattr(backend_module, "tensor_at", lambda address, like: torch.empty_like(like))
+    with pytest.raises(
+        InputError, match=r"the tensor is on cpu, the plan on another GPU. Move the tensor there"
+    ):
+        tensors[0].run_tensor(shifted_images(1, 0))
+
+
+def test_a_tensor_that_fails_leaves_its_lane(
+    trt: Bindings, tensors: tuple[backend_module.TensorRtBackend, list[tuple[object, ...]]]
+) -> None:
+    """The caller's stream waits for what was enqueued, and the lane answers the next tensor."""
+    backend, log = tensors
+    network = trt.answers["IExecutionContext.execute_async_v3"]
+    trt.answers["IExecutionContext.execute_async_v3"] = False
+    for _ in range(3):
+        with pytest.raises(GpuError, match="TensorRT fails on a batch of 2"):
+            backend.run_tensor(shifted_images(2, 0))
+        assert log[-1][:2] == ("caller", "waits for")
+    trt.answers["IExecutionContext.execute_async_v3"] = network
+    images = shifted_images(2, 1)
+    assert torch.equal(backend.run_tensor(images), images.reshape(2, -1)[:, :DIM].float())
+    assert trt.calls.count("ICudaEngine.create_execution_context") == 2
+
+
+def test_closing_waits_for_tensors_under_way(
+    tensors: tuple[backend_module.TensorRtBackend, list[tuple[object, ...]]],
+) -> None:
+    """No context is freed before everything that was enqueued in its lane is done."""
+    backend, log = tensors
+    backend.run_tensor(shifted_images(1, 0))
+    log.clear()
+    backend.close()
+    freed = ("a context is freed",)
+    assert log == [(7, "is waited for"), freed, (8, "is waited for"), freed]
 
 
 def test_what_cannot_be_captured_is_run_plainly(

@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from reidruntime.backends import Answer
 from reidruntime.device_memory import Bytes, DeviceMemory, MemoryName, open_device_memory
 from reidruntime.engine_checks import check_engine
-from reidruntime.errors import ArtifactError, GpuError, NotInstalledError
+from reidruntime.errors import ArtifactError, GpuError, InputError, NotInstalledError
 from reidruntime.manifest import Engine, Manifest, file_sha256
 from reidruntime.tensorrt_library import first_gpu, import_tensorrt, make_logger
 
@@ -30,8 +31,8 @@ class _Lane:
     """A stream with buffers, and the execution contexts that take turns in it; one batch at a time.
 
     A CUDA graph is tied to the state of the context that it was captured from, so that the shape of that context must
-    not change any more: every graph has a context of its own, and ``context`` takes all other batches. They never run
-    at once, and share the scratch memory.
+    not change any more: every graph has a context of its own, and ``contexts``, one for each optimisation profile of
+    the plan, take all other batches. They never run at once, and share the scratch memory.
     """
 
     memory: DeviceMemory
@@ -40,7 +41,7 @@ class _Lane:
     scratch: int
     pinned_in: Bytes
     pinned_out: Bytes
-    context: Any = None
+    contexts: list[Any] = field(default_factory=list)
     runs: Counter[int] = field(default_factory=Counter)
     graphs: dict[int, "_Graph"] = field(default_factory=dict)
 
@@ -51,6 +52,15 @@ class _Graph:
 
     context: Any
     launch: Callable[[], None]
+
+
+def tensor_at(address: int, like: Any) -> Any:
+    """Device memory that somebody else owns, as a torch tensor of the type, shape and device of another."""
+    import torch
+
+    dtype = np.dtype(str(like.dtype).removeprefix("torch."))
+    interface = {"data": (address, False), "shape": tuple(like.shape), "typestr": dtype.str, "version": 3}
+    return torch.as_tensor(SimpleNamespace(__cuda_array_interface__=interface), device=like.device)
 
 
 class TensorRtBackend:
@@ -105,8 +115,6 @@ class TensorRtBackend:
         self._lanes: list[_Lane] = []
         for _ in range(_NUM_LANES):
             self._idle.put(self._new_lane())
-        self._tensor_context: Any = None
-        self._tensor_stream: Any = None
         self._description = f"TensorRT {trt.__version__}, {gpu.name}, {manifest.precision}, memory {memory}"
 
     def submit(self, batch: NDArray[Any]) -> Answer:
@@ -136,32 +144,35 @@ class TensorRtBackend:
         return self.submit(batch)()
 
     def run_tensor(self, images: Any) -> Any:
-        """Answer a torch tensor on the GPU without a copy, in the order of torch's current stream.
+        """Answer a torch tensor on the GPU, in the order of torch's current stream.
 
-        One caller at a time. The answer is a torch tensor on the GPU, ready in stream order.
+        The images are copied into a lane and the answer out of it, within the GPU's memory: a CUDA graph reads from one
+        address only, and TensorRT from aligned ones, which views need not have. The answer is a torch tensor on the
+        GPU, ready in stream order.
+
+        Raises:
+            InputError: the images are on another GPU than the plan.
+            GpuError: the GPU fails.
         """
         import torch
 
-        if self._tensor_context is None:
-            with self._making:
-                self._tensor_context = self._engine.create_execution_context()
-            self._accepted(self._tensor_context is not None, len(images))
-            self._tensor_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        # The caller's is the default stream as a rule, on which TensorRT waits for the whole device.
-        context, stream, caller = self._tensor_context, self._tensor_stream, torch.cuda.current_stream()
-        images = images.contiguous()
-        shape = (len(images), *self._row(self._manifest.output.shape))
-        features = torch.empty(shape, dtype=getattr(torch, self._manifest.output.dtype), device=images.device)
-        self._accepted(context.set_input_shape(self._manifest.input.name, tuple(images.shape)), len(images))
-        self._accepted(context.set_tensor_address(self._manifest.input.name, images.data_ptr()), len(images))
-        self._accepted(
-            context.set_tensor_address(self._manifest.output.name, features.data_ptr()), len(images)
-        )
-        stream.wait_stream(caller)
-        self._accepted(context.execute_async_v3(stream.cuda_stream), len(images))
-        caller.wait_stream(stream)
-        # The allocator must not reuse the images while the network reads them.
-        images.record_stream(stream)
+        caller = torch.cuda.current_stream()
+        output = self._manifest.output
+        shape = (len(images), *self._row(output.shape))
+        features = torch.empty(shape, dtype=getattr(torch, output.dtype), device=images.device)
+        lane = self._free_lane()
+        stream = torch.cuda.ExternalStream(lane.memory.stream)  # type: ignore[no-untyped-call]
+        try:
+            stream.wait_stream(caller)
+            with torch.cuda.stream(stream):
+                self._lane_tensor(lane.device_in, images).copy_(images.detach())
+            self._compute(lane, tuple(images.shape))
+            with torch.cuda.stream(stream):
+                features.copy_(self._lane_tensor(lane.device_out, features))
+        finally:
+            # Also for torch's allocator, which reuses the memory of a tensor in the order of the caller's stream.
+            caller.wait_stream(stream)
+            self._idle.put(lane)
         return features
 
     @property
@@ -178,51 +189,70 @@ class TensorRtBackend:
         for lane in self._lanes:
             lane.memory.wait()
             lane.graphs.clear()
-            lane.context = None
+            lane.contexts.clear()
             lane.memory.close()
         self._lanes.clear()
-        self._tensor_context = self._engine = None
+        self._engine = None
 
     def _enqueue(self, lane: _Lane, batch: NDArray[Any]) -> None:
         size = batch.nbytes
         lane.pinned_in[:size] = np.ascontiguousarray(batch).reshape(-1).view(np.uint8)
         lane.memory.copy_in(lane.pinned_in[:size], lane.device_in)
-        self._compute(lane, batch)
+        self._compute(lane, batch.shape)
         rows = len(batch) * prod(self._row(self._manifest.output.shape))
         out_size = rows * np.dtype(self._manifest.output.dtype).itemsize
         lane.memory.copy_out(lane.device_out, lane.pinned_out[:out_size])
 
-    def _compute(self, lane: _Lane, batch: NDArray[Any]) -> None:
+    def _compute(self, lane: _Lane, shape: tuple[int, ...]) -> None:
         """Enqueue the network: as a CUDA graph where the batch size has one, which it gets when it comes again."""
-        size = len(batch)
+        size = shape[0]
         if graph := lane.graphs.get(size):
             graph.launch()
         elif (
             self._graphs_allowed and lane.runs[size] >= _RUNS_BEFORE_GRAPH and len(lane.graphs) < _MAX_GRAPHS
         ):
-            self._run_and_capture(lane, batch)
+            self._run_and_capture(lane, shape)
         else:
-            self._execute(lane.context, lane, batch)
+            self._execute(lane.contexts[self._profile_of(size)], lane, shape)
             lane.runs[size] += 1
 
-    def _run_and_capture(self, lane: _Lane, batch: NDArray[Any]) -> None:
+    def _run_and_capture(self, lane: _Lane, shape: tuple[int, ...]) -> None:
         """Answer a batch, and keep what that enqueued as a graph.
 
         TensorRT does what a new shape needs in the first run, where nothing is captured yet.
         """
-        context = self._new_context(lane)
-        self._execute(context, lane, batch)
+        context = self._new_context(lane, self._profile_of(shape[0]))
+        self._execute(context, lane, shape)
         with self._making:  # torch waits for the device before a capture, which would break another one
-            launch = lane.memory.captured(lambda: self._execute(context, lane, batch, new_shape=False))
+            launch = lane.memory.captured(lambda: self._execute(context, lane, shape, new_shape=False))
         if launch is None:
             self._graphs_allowed = False
+            lane.memory.wait()  # the batch still runs in the context that is dropped here
         else:
-            lane.graphs[len(batch)] = _Graph(context, launch)
+            lane.graphs[shape[0]] = _Graph(context, launch)
 
-    def _execute(self, context: Any, lane: _Lane, batch: NDArray[Any], *, new_shape: bool = True) -> None:
+    def _execute(self, context: Any, lane: _Lane, shape: tuple[int, ...], *, new_shape: bool = True) -> None:
         if new_shape:
-            self._accepted(context.set_input_shape(self._manifest.input.name, batch.shape), len(batch))
-        self._accepted(context.execute_async_v3(lane.memory.stream), len(batch))
+            self._accepted(context.set_input_shape(self._manifest.input.name, shape), shape[0])
+        self._accepted(context.execute_async_v3(lane.memory.stream), shape[0])
+
+    def _profile_of(self, batch_size: int) -> int:
+        """The narrowest optimisation profile that takes a batch; the first one takes them all."""
+        fitting = [
+            (largest, index)
+            for index, (smallest, largest) in enumerate(self._profiles)
+            if smallest <= batch_size <= largest
+        ]
+        return min(fitting, default=(0, 0))[1]
+
+    def _lane_tensor(self, address: int, like: Any) -> Any:
+        """The beginning of a lane's buffer, as a torch tensor of the type and shape of another."""
+        found = tensor_at(address, like)
+        if found.data_ptr() != address:  # torch has moved it to the other's device
+            raise InputError(
+                f"{self._path}: the tensor is on {like.device}, the plan on another GPU. Move the tensor there."
+            )
+        return found
 
     def _accepted(self, done: bool, batch_size: int) -> None:
         if not done:
@@ -251,7 +281,7 @@ class TensorRtBackend:
                 pinned_in=memory.pinned_buffer(size_in),
                 pinned_out=memory.pinned_buffer(size_out),
             )
-            lane.context = self._new_context(lane)
+            lane.contexts = [self._new_context(lane, index) for index in range(len(self._profiles))]
             opened = True
         finally:
             if not opened:
@@ -259,7 +289,8 @@ class TensorRtBackend:
         self._lanes.append(lane)
         return lane
 
-    def _new_context(self, lane: _Lane) -> Any:
+    def _new_context(self, lane: _Lane, profile: int) -> Any:
+        largest = self._profiles[profile][1]
         with self._making:
             context = self._engine.create_execution_context(self._user_managed)
         if context is None:
@@ -267,13 +298,13 @@ class TensorRtBackend:
                 f"{self._path}: no execution context, as a rule for lack of memory: {self._said()}"
             )
         context.set_device_memory(lane.scratch, self._scratch_bytes)
+        if profile:  # a new context has the first one
+            self._accepted(context.set_optimization_profile_async(profile, lane.memory.stream), largest)
         for spec, address in (
             (self._manifest.input, lane.device_in),
             (self._manifest.output, lane.device_out),
         ):
-            self._accepted(
-                context.set_tensor_address(spec.name, address), self._manifest.batch_profile.maximum or 1
-            )
+            self._accepted(context.set_tensor_address(spec.name, address), largest)
         return context
 
     @property
@@ -310,11 +341,15 @@ class TensorRtBackend:
                 raise ArtifactError(
                     f"{self._path}: {spec.name} is {found} in the plan, {spec.dtype} in the manifest. Build it again."
                 )
-        smallest, _, largest = engine.get_tensor_profile_shape(manifest.input.name, 0)
-        profile = manifest.batch_profile
-        if (smallest[0], largest[0]) != (profile.minimum, profile.maximum):
+        shapes = [
+            engine.get_tensor_profile_shape(manifest.input.name, index)
+            for index in range(engine.num_optimization_profiles)
+        ]
+        self._profiles = [(smallest[0], largest[0]) for smallest, _, largest in shapes]
+        (smallest, largest), profile = self._profiles[0], manifest.batch_profile
+        if (smallest, largest) != (profile.minimum, profile.maximum):
             raise ArtifactError(
-                f"{self._path}: the plan takes batches of {smallest[0]} to {largest[0]}, the manifest says "
+                f"{self._path}: the plan takes batches of {smallest} to {largest}, the manifest says "
                 f"{profile.minimum} to {profile.maximum}. Build it again."
             )
 
