@@ -1,6 +1,5 @@
 """Runs the code that uses TensorRT against stand-ins of its real bindings; started by ``test_tensorrt_contract.py``."""
 
-import ctypes
 import json
 import sys
 import weakref
@@ -15,6 +14,7 @@ import pytest
 import tensorrt_bindings
 import torch
 from reidruntime import open_session, tensorrt_library
+from reidruntime.backends import lanes as lanes_module
 from reidruntime.backends import tensorrt as backend_module
 from reidruntime.errors import ArtifactError, GpuError, InputError
 from reidruntime.manifest import BatchProfile, Manifest, Quantization, manifest_from_json
@@ -25,6 +25,7 @@ from reidexport.errors import EngineError, PrecisionError
 from reidexport.trt_build import BuildOptions, engine_from_onnx
 from reidexport.trt_source import prepared_source
 from tests.reidruntime.models import DIM, HEIGHT, WIDTH, small_manifest, write_artifact
+from tests.standins.host_memory import at
 from tests.tensorrt_contract.standins import Bindings, StandIn
 
 GPU = Gpu("NVIDIA H100", "9.0", "580.82.07", num_multiprocessors=132)
@@ -323,7 +324,7 @@ def test_a_session_runs_batches_in_lanes(
         memories.append(NumpyMemory())
         return memories[-1]
 
-    monkeypatch.setattr(backend_module, "open_device_memory", open_memory)
+    monkeypatch.setattr(lanes_module, "open_device_memory", open_memory)
     build(onnx_file)
     images = [np.full((HEIGHT, WIDTH, 3), level, np.uint8) for level in range(40)]
     with open_session(onnx_file.with_suffix(".engine")) as session:
@@ -360,7 +361,7 @@ def test_batches_run_in_the_narrowest_profile_that_takes_them(
     trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small batches, captured or not, are only given to contexts of the small profile, and large ones to the first."""
-    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: NumpyMemory())
+    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: NumpyMemory())
     build(onnx_file, batch_profile=BatchProfile(minimum=1, optimum=32, maximum=64))
     contexts: list[Context] = []
 
@@ -437,18 +438,17 @@ def tensors(
         weakref.finalize(context, log.append, ("a context is freed",))
         return context
 
-    def tensor_at(address: int, like: torch.Tensor) -> torch.Tensor:
-        num_bytes = like.numel() * like.element_size()
-        memory = np.ctypeslib.as_array((ctypes.c_uint8 * num_bytes).from_address(address))
-        return torch.from_numpy(memory).view(like.dtype).reshape(like.shape)
+    def tensor_at(address: int, shape: tuple[int, ...], dtype: "np.dtype[Any]", device: Any) -> torch.Tensor:
+        num_bytes = int(np.prod(shape)) * dtype.itemsize
+        return torch.from_numpy(at(address, num_bytes).view(dtype).reshape(shape))
 
     build(onnx_file)
     trt.answers |= {
         "IExecutionContext.execute_async_v3": network,
         "ICudaEngine.create_execution_context": new_context,
     }
-    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: Memory())
-    monkeypatch.setattr(backend_module, "tensor_at", tensor_at)
+    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: Memory())
+    monkeypatch.setattr(lanes_module, "tensor_at", tensor_at)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream("caller", log))
     monkeypatch.setattr(torch.cuda, "ExternalStream", lambda handle: Stream(handle, log))
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
@@ -487,9 +487,9 @@ def test_a_tensor_on_another_gpu_is_refused(
     tensors: tuple[backend_module.TensorRtBackend, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Torch would copy the lane's memory there, and the network would never see the images."""
-    monkeypatch.setattr(backend_module, "tensor_at", lambda address, like: torch.empty_like(like))
+    monkeypatch.setattr(lanes_module, "tensor_at", lambda address, shape, dtype, device: torch.empty(shape))
     with pytest.raises(
-        InputError, match=r"the tensor is on cpu, the plan on another GPU. Move the tensor there"
+        InputError, match=r"the tensor is on cpu, the network on another GPU. Move the tensor there"
     ):
         tensors[0].run_tensor(shifted_images(1, 0))
 
@@ -527,7 +527,7 @@ def test_what_cannot_be_captured_is_run_plainly(
     trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A memory or a network without CUDA graphs is tried once, and answers every batch."""
-    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: NumpyMemory())
+    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: NumpyMemory())
     tries: list[int] = []
     monkeypatch.setattr(NumpyMemory, "captured", lambda self, work: tries.append(1))
     build(onnx_file)
@@ -543,7 +543,7 @@ def test_a_lane_that_cannot_be_made_leaves_nothing(
 ) -> None:
     """Without room for a context the buffers are given back, and the message says so."""
     memory = NumpyMemory()
-    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: memory)
+    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: memory)
     build(onnx_file)
     trt.answers["ICudaEngine.create_execution_context"] = lambda strategy: None
     with pytest.raises(GpuError, match="no execution context, as a rule for lack of memory"):
@@ -553,7 +553,7 @@ def test_a_lane_that_cannot_be_made_leaves_nothing(
 
 def test_a_stripped_plan_is_refitted(trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights come from the ONNX file beside the plan, and from that very file only."""
-    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: NumpyMemory())
+    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: NumpyMemory())
     manifest = build(onnx_file, strip_weights=True)
     assert manifest.engine is not None
     assert manifest.engine.weights_stripped
@@ -569,7 +569,7 @@ def test_a_version_compatible_plan_needs_consent(
     trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It carries code: it is loaded only when the caller says that code may run."""
-    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: NumpyMemory())
+    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: NumpyMemory())
     build(onnx_file, version_compatible=True)
     engine = onnx_file.with_suffix(".engine")
     with pytest.raises(ArtifactError, match="allow_host_code=True"):
@@ -605,7 +605,7 @@ def test_a_run_that_fails_is_an_error(
     trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """False from TensorRT raises, and the session can be used again."""
-    monkeypatch.setattr(backend_module, "open_device_memory", lambda name: NumpyMemory())
+    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: NumpyMemory())
     build(onnx_file)
     batch = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
     with open_session(onnx_file.with_suffix(".engine")) as session:

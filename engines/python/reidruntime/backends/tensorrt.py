@@ -1,76 +1,43 @@
 """TensorRT: a plan, and lanes in which batches run beside each other."""
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from threading import Lock
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reidruntime.backends import Answer
-from reidruntime.device_memory import Bytes, DeviceMemory, MemoryName, open_device_memory
+from reidruntime.backends.lanes import NUM_LANES, Lane, Lanes, Shape
+from reidruntime.device_memory import MemoryName
 from reidruntime.engine_checks import check_engine
-from reidruntime.errors import ArtifactError, GpuError, InputError, NotInstalledError
+from reidruntime.errors import ArtifactError, GpuError, NotInstalledError
 from reidruntime.manifest import Engine, Manifest, file_sha256
 from reidruntime.tensorrt_library import first_gpu, import_tensorrt, make_logger
 
-# Two: while the network answers one batch, the next is copied in and the last one out.
-_NUM_LANES = 2
-_RUNS_BEFORE_GRAPH = 1
-_MAX_GRAPHS = 16
-
-
-@dataclass
-class _Lane:
-    """A stream with buffers, and the execution contexts that take turns in it; one batch at a time.
-
-    A CUDA graph is tied to the state of the context that it was captured from, so that the shape of that context must
-    not change any more: every graph has a context of its own, and ``contexts``, one for each optimisation profile of
-    the plan, take all other batches. They never run at once, and share the scratch memory.
-    """
-
-    memory: DeviceMemory
-    device_in: int
-    device_out: int
-    scratch: int
-    pinned_in: Bytes
-    pinned_out: Bytes
-    contexts: list[Any] = field(default_factory=list)
-    runs: Counter[int] = field(default_factory=Counter)
-    graphs: dict[int, "_Graph"] = field(default_factory=dict)
-
 
 @dataclass(frozen=True)
-class _Graph:
-    """A captured batch size."""
+class _Contexts:
+    """What a lane keeps: scratch memory, and the execution contexts that share it."""
 
-    context: Any
-    launch: Callable[[], None]
-
-
-def tensor_at(address: int, like: Any) -> Any:
-    """Device memory that somebody else owns, as a torch tensor of the type, shape and device of another."""
-    import torch
-
-    dtype = np.dtype(str(like.dtype).removeprefix("torch."))
-    interface = {"data": (address, False), "shape": tuple(like.shape), "typestr": dtype.str, "version": 3}
-    return torch.as_tensor(SimpleNamespace(__cuda_array_interface__=interface), device=like.device)
+    scratch: int
+    by_profile: list[Any] = field(default_factory=list)
+    of_graphs: list[Any] = field(default_factory=list)
 
 
 class TensorRtBackend:
     """A deserialised plan; any number of threads may call it at once, each batch runs in a lane of its own.
 
-    Lanes are made when the plan is opened, and more when more batches are under way than there are lanes. A batch size
-    that comes again is captured as a CUDA graph.
+    A batch size that comes again is captured as a CUDA graph. A graph is tied to the state of the context that it was
+    captured from, so that the shape of that context must not change any more: every graph has a context of its own.
+    The contexts of a lane never run at once, and share its scratch memory.
     """
 
-    in_flight = _NUM_LANES
+    in_flight = NUM_LANES
+    runs_before_graph = 1
+    tensor_device = "cuda"
 
     def __init__(
         self,
@@ -95,7 +62,7 @@ class TensorRtBackend:
                 f"{path}: a TensorRT engine needs an NVIDIA GPU, none is here (nvidia-smi)."
             )
         facts = check_engine(manifest, path, trt.__version__, gpu, allow_host_code=allow_host_code)
-        self._path, self._manifest, self._memory_name = path, manifest, memory
+        self._path, self._manifest = path, manifest
         self._messages: list[str] = []
         self._logger = make_logger(
             trt, lambda text, is_error: self._messages.append(text) if is_error else None
@@ -108,77 +75,39 @@ class TensorRtBackend:
         if facts.weights_stripped:
             self._refit(trt, facts)
         self._check_tensors(trt)
-        self._graphs_allowed = flavor == "tensorrt"  # TensorRT for RTX captures graphs by itself
         self._user_managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self._making = Lock()  # one context, and one graph, is made at a time
-        self._idle: SimpleQueue[_Lane] = SimpleQueue()
-        self._lanes: list[_Lane] = []
-        for _ in range(_NUM_LANES):
-            self._idle.put(self._new_lane())
+        self._lanes = Lanes(
+            self,
+            manifest.input,
+            manifest.output,
+            largest_batch=manifest.batch_profile.maximum or 1,
+            memory=memory,
+            name=str(path),
+            graphs_allowed=flavor == "tensorrt",  # TensorRT for RTX captures graphs by itself
+        )
         self._description = f"TensorRT {trt.__version__}, {gpu.name}, {manifest.precision}, memory {memory}"
 
     def submit(self, batch: NDArray[Any]) -> Answer:
         """Enqueue the copy in, the network and the copy out of a batch, which must be within the batch profile."""
-        lane = self._free_lane()
-        started = False
-        try:
-            self._enqueue(lane, batch)
-            started = True
-        finally:
-            if not started:
-                self._idle.put(lane)
-
-        def answer() -> NDArray[Any]:
-            try:
-                lane.memory.wait()
-                shape = (len(batch), *self._row(self._manifest.output.shape))
-                size = prod(shape) * np.dtype(self._manifest.output.dtype).itemsize
-                return lane.pinned_out[:size].view(self._manifest.output.dtype).reshape(shape).copy()
-            finally:
-                self._idle.put(lane)
-
-        return answer
+        return self._lanes.submit(batch)
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Answer one batch; raises GpuError where CUDA or TensorRT fails."""
         return self.submit(batch)()
 
     def run_tensor(self, images: Any) -> Any:
-        """Answer a torch tensor on the GPU, in the order of torch's current stream.
+        """Answer a torch tensor on the GPU with another; see :meth:`reidruntime.backends.lanes.Lanes.run_tensor`."""
+        return self._lanes.run_tensor(images)
 
-        The images are copied into a lane and the answer out of it, within the GPU's memory: a CUDA graph reads from one
-        address only, and TensorRT from aligned ones, which views need not have. The answer is a torch tensor on the
-        GPU, ready in stream order.
-
-        Raises:
-            InputError: the images are on another GPU than the plan.
-            GpuError: the GPU fails.
-        """
-        import torch
-
-        caller = torch.cuda.current_stream()
-        output = self._manifest.output
-        shape = (len(images), *self._row(output.shape))
-        features = torch.empty(shape, dtype=getattr(torch, output.dtype), device=images.device)
-        lane = self._free_lane()
-        stream = torch.cuda.ExternalStream(lane.memory.stream)  # type: ignore[no-untyped-call]
-        try:
-            stream.wait_stream(caller)
-            with torch.cuda.stream(stream):
-                self._lane_tensor(lane.device_in, images).copy_(images.detach())
-            self._compute(lane, tuple(images.shape))
-            with torch.cuda.stream(stream):
-                features.copy_(self._lane_tensor(lane.device_out, features))
-        finally:
-            # Also for torch's allocator, which reuses the memory of a tensor in the order of the caller's stream.
-            caller.wait_stream(stream)
-            self._idle.put(lane)
-        return features
+    def host_array(self, num_rows: int) -> NDArray[Any]:
+        """Page-locked memory for a batch."""
+        return self._lanes.host_array(num_rows)
 
     @property
     def graph_sizes(self) -> tuple[int, ...]:
         """The batch sizes that have a CUDA graph in some lane."""
-        return tuple(sorted({size for lane in self._lanes for size in lane.graphs}))
+        return self._lanes.graph_sizes
 
     def describe(self) -> str:
         """Version, GPU, precision, library of the device memory."""
@@ -186,52 +115,36 @@ class TensorRtBackend:
 
     def close(self) -> None:
         """Free the lanes and the plan."""
-        for lane in self._lanes:
-            lane.memory.wait()
-            lane.graphs.clear()
-            lane.contexts.clear()
-            lane.memory.close()
-        self._lanes.clear()
+        self._lanes.close()
         self._engine = None
 
-    def _enqueue(self, lane: _Lane, batch: NDArray[Any]) -> None:
-        size = batch.nbytes
-        lane.pinned_in[:size] = np.ascontiguousarray(batch).reshape(-1).view(np.uint8)
-        lane.memory.copy_in(lane.pinned_in[:size], lane.device_in)
-        self._compute(lane, batch.shape)
-        rows = len(batch) * prod(self._row(self._manifest.output.shape))
-        out_size = rows * np.dtype(self._manifest.output.dtype).itemsize
-        lane.memory.copy_out(lane.device_out, lane.pinned_out[:out_size])
+    def new_state(self, lane: Lane) -> _Contexts:
+        """For the lanes: contexts, and what they compute in."""
+        contexts = _Contexts(lane.memory.device_buffer(self._scratch_bytes))
+        for profile in range(len(self._profiles)):
+            contexts.by_profile.append(self._new_context(lane, contexts.scratch, profile))
+        return contexts
 
-    def _compute(self, lane: _Lane, shape: tuple[int, ...]) -> None:
-        """Enqueue the network: as a CUDA graph where the batch size has one, which it gets when it comes again."""
-        size = shape[0]
-        if graph := lane.graphs.get(size):
-            graph.launch()
-        elif (
-            self._graphs_allowed and lane.runs[size] >= _RUNS_BEFORE_GRAPH and len(lane.graphs) < _MAX_GRAPHS
-        ):
-            self._run_and_capture(lane, shape)
-        else:
-            self._execute(lane.contexts[self._profile_of(size)], lane, shape)
-            lane.runs[size] += 1
+    def enqueue(self, lane: Lane, shape: Shape) -> None:
+        """For the lanes: the network."""
+        self._execute(lane.state.by_profile[self._profile_of(shape[0])], lane, shape)
 
-    def _run_and_capture(self, lane: _Lane, shape: tuple[int, ...]) -> None:
-        """Answer a batch, and keep what that enqueued as a graph.
+    def capture(self, lane: Lane, shape: Shape) -> Callable[[], None] | None:
+        """For the lanes: answer a batch in a context of its own, and keep what that enqueued as a graph.
 
         TensorRT does what a new shape needs in the first run, where nothing is captured yet.
         """
-        context = self._new_context(lane, self._profile_of(shape[0]))
+        context = self._new_context(lane, lane.state.scratch, self._profile_of(shape[0]))
         self._execute(context, lane, shape)
         with self._making:  # torch waits for the device before a capture, which would break another one
             launch = lane.memory.captured(lambda: self._execute(context, lane, shape, new_shape=False))
         if launch is None:
-            self._graphs_allowed = False
             lane.memory.wait()  # the batch still runs in the context that is dropped here
         else:
-            lane.graphs[shape[0]] = _Graph(context, launch)
+            lane.state.of_graphs.append(context)
+        return launch
 
-    def _execute(self, context: Any, lane: _Lane, shape: tuple[int, ...], *, new_shape: bool = True) -> None:
+    def _execute(self, context: Any, lane: Lane, shape: Shape, *, new_shape: bool = True) -> None:
         if new_shape:
             self._accepted(context.set_input_shape(self._manifest.input.name, shape), shape[0])
         self._accepted(context.execute_async_v3(lane.memory.stream), shape[0])
@@ -245,51 +158,11 @@ class TensorRtBackend:
         ]
         return min(fitting, default=(0, 0))[1]
 
-    def _lane_tensor(self, address: int, like: Any) -> Any:
-        """The beginning of a lane's buffer, as a torch tensor of the type and shape of another."""
-        found = tensor_at(address, like)
-        if found.data_ptr() != address:  # torch has moved it to the other's device
-            raise InputError(
-                f"{self._path}: the tensor is on {like.device}, the plan on another GPU. Move the tensor there."
-            )
-        return found
-
     def _accepted(self, done: bool, batch_size: int) -> None:
         if not done:
             raise GpuError(f"{self._path}: TensorRT fails on a batch of {batch_size}: {self._said()}")
 
-    def _free_lane(self) -> _Lane:
-        try:
-            return self._idle.get_nowait()
-        except Empty:
-            return self._new_lane()
-
-    def _new_lane(self) -> _Lane:
-        memory = open_device_memory(self._memory_name)
-        largest = self._manifest.batch_profile.maximum or 1
-        size_in, size_out = (
-            largest * prod(self._row(spec.shape)) * np.dtype(spec.dtype).itemsize
-            for spec in (self._manifest.input, self._manifest.output)
-        )
-        opened = False
-        try:
-            lane = _Lane(
-                memory,
-                device_in=memory.device_buffer(size_in),
-                device_out=memory.device_buffer(size_out),
-                scratch=memory.device_buffer(self._scratch_bytes),
-                pinned_in=memory.pinned_buffer(size_in),
-                pinned_out=memory.pinned_buffer(size_out),
-            )
-            lane.contexts = [self._new_context(lane, index) for index in range(len(self._profiles))]
-            opened = True
-        finally:
-            if not opened:
-                memory.close()
-        self._lanes.append(lane)
-        return lane
-
-    def _new_context(self, lane: _Lane, profile: int) -> Any:
+    def _new_context(self, lane: Lane, scratch: int, profile: int) -> Any:
         largest = self._profiles[profile][1]
         with self._making:
             context = self._engine.create_execution_context(self._user_managed)
@@ -297,7 +170,7 @@ class TensorRtBackend:
             raise GpuError(
                 f"{self._path}: no execution context, as a rule for lack of memory: {self._said()}"
             )
-        context.set_device_memory(lane.scratch, self._scratch_bytes)
+        context.set_device_memory(scratch, self._scratch_bytes)
         if profile:  # a new context has the first one
             self._accepted(context.set_optimization_profile_async(profile, lane.memory.stream), largest)
         for spec, address in (
@@ -355,7 +228,3 @@ class TensorRtBackend:
 
     def _said(self) -> str:
         return "; ".join(self._messages) or "it gave no reason"
-
-    @staticmethod
-    def _row(shape: tuple[int | None, ...]) -> tuple[int, ...]:
-        return tuple(size or 1 for size in shape[1:])

@@ -27,7 +27,7 @@ class TorchMemory:
         self._stream: Any = self._torch.cuda.Stream()
         self.stream = int(self._stream.cuda_stream)
         self._device: dict[int, Any] = {}
-        self._pinned: dict[int, Any] = {}
+        self._pinned: list[Any] = []
 
     def device_buffer(self, num_bytes: int) -> int:
         """Allocate on the GPU, in this stream: torch hands freed memory on in the order of the stream it is for."""
@@ -40,7 +40,7 @@ class TorchMemory:
         """Allocate page-locked host memory."""
         with self._on_stream():
             buffer = self._torch.empty(num_bytes, dtype=self._torch.uint8, pin_memory=True)
-        self._pinned[buffer.data_ptr()] = buffer
+        self._pinned.append(buffer)
         view: Bytes = np.asarray(buffer.numpy())
         return view
 
@@ -93,4 +93,4 @@ class TorchMemory:
             raise GpuError(f"CUDA fails in torch: {error}") from error
 
     def _host(self, pinned: Bytes) -> Any:
-        return self._pinned[pinned.ctypes.data][: pinned.nbytes]
+        return self._torch.from_numpy(pinned)  # torch asks CUDA whether memory is page-locked

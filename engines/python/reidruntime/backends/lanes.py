@@ -1,0 +1,322 @@
+"""Lanes: streams with buffers of their own, in which batches run beside each other on a GPU.
+
+While the network answers one batch, the next is copied in and the last one out. A batch size is captured as a CUDA
+graph, which launches all that the network enqueues in one call.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from queue import Empty, SimpleQueue
+from threading import Lock
+from types import SimpleNamespace
+from typing import Any, Protocol
+from weakref import finalize
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidruntime.backends import Answer
+from reidruntime.device_memory import Bytes, DeviceMemory, MemoryName, open_device_memory
+from reidruntime.errors import InputError
+from reidruntime.manifest import TensorSpec
+
+NUM_LANES = 2
+_MAX_GRAPHS = 16
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Lane:
+    """A stream with buffers; one batch at a time.
+
+    Attributes:
+        memory: the stream, and who owns the buffers.
+        device_in: address of the input on the GPU.
+        device_out: address of the output on the GPU.
+        pinned_in: page-locked memory for the largest input, from which copies are asynchronous.
+        pinned_out: the same for the output.
+        runs: how often a batch size ran without a graph.
+        graphs: what launches a batch size that was captured.
+        state: what the network keeps for this lane.
+    """
+
+    memory: DeviceMemory
+    device_in: int
+    device_out: int
+    pinned_in: Bytes
+    pinned_out: Bytes
+    runs: Counter[int] = field(default_factory=Counter)
+    graphs: dict[int, Callable[[], None]] = field(default_factory=dict)
+    state: Any = None
+
+
+class LaneNetwork(Protocol):
+    """What runs in lanes.
+
+    Attributes:
+        runs_before_graph: how often a batch size runs plainly before it is captured.
+    """
+
+    runs_before_graph: int
+
+    def new_state(self, lane: Lane) -> Any:
+        """What the network needs in a new lane; its device memory comes from the lane's, and is freed with it."""
+        ...
+
+    def enqueue(self, lane: Lane, shape: Shape) -> None:
+        """Enqueue the network on the lane's stream, from the lane's input to its output on the GPU."""
+        ...
+
+    def capture(self, lane: Lane, shape: Shape) -> Callable[[], None] | None:
+        """Answer the batch that is in the lane, and return what launches the same as a CUDA graph, None without one."""
+        ...
+
+
+class Lanes:
+    """Some lanes, and more when more batches are under way; any number of threads may call it at once.
+
+    Attributes:
+        graphs_allowed: False where the network cannot be captured; it then runs plainly.
+    """
+
+    def __init__(
+        self,
+        network: LaneNetwork,
+        input_spec: TensorSpec,
+        output_spec: TensorSpec,
+        *,
+        largest_batch: int,
+        memory: MemoryName,
+        name: str,
+        graphs_allowed: bool = True,
+    ) -> None:
+        """Make the first lanes.
+
+        Args:
+            network: what runs in them.
+            input_spec: the network's input.
+            output_spec: the network's output.
+            largest_batch: the buffers hold that many images.
+            memory: which library provides the memory.
+            name: of the artifact, for messages.
+            graphs_allowed: whether CUDA graphs are to be captured.
+
+        Raises:
+            NotInstalledError: the memory's library or the GPU is missing.
+            GpuError: CUDA fails.
+        """
+        self._network, self._input, self._output = network, input_spec, output_spec
+        self._largest_batch, self._memory_name, self._name = largest_batch, memory, name
+        self.graphs_allowed = graphs_allowed
+        self._host_memory: DeviceMemory | None = None  # opened for the first host array
+        self._host_buffers: dict[int, Bytes] = {}  # page-locked, by address
+        self._free_buffers: SimpleQueue[Bytes] = SimpleQueue()
+        self._making = Lock()
+        self._idle: SimpleQueue[Lane] = SimpleQueue()
+        self._lanes: list[Lane] = []
+        for _ in range(NUM_LANES):
+            self._idle.put(self._new_lane())
+
+    def submit(self, batch: NDArray[Any], *, padded: int | None = None) -> Answer:
+        """Enqueue the copy in, the network and the copy out.
+
+        Args:
+            batch: in the network's own input type and layout, at most ``largest_batch`` rows.
+            padded: run the network on that many rows; what the rows beyond the batch hold does not matter.
+
+        Returns:
+            What waits for the answer; it must be called once.
+        """
+        lane = self._free_lane()
+        started = False
+        try:
+            lane.memory.copy_in(self._page_locked(batch, lane), lane.device_in)
+            self._compute(lane, (padded or len(batch), *batch.shape[1:]))
+            shape = (len(batch), *row_shape(self._output))
+            answered = lane.pinned_out[: _num_bytes(shape, self._output.dtype)]
+            lane.memory.copy_out(lane.device_out, answered)
+            started = True
+        finally:
+            if not started:
+                self._idle.put(lane)
+        held = [batch]  # what the GPU copies from, until it has
+
+        def answer() -> NDArray[Any]:
+            try:
+                lane.memory.wait()
+                return answered.view(self._output.dtype).reshape(shape).copy()
+            finally:
+                held.clear()
+                self._idle.put(lane)
+
+        return answer
+
+    def host_array(self, num_rows: int) -> NDArray[Any]:
+        """Page-locked memory for a batch, which :meth:`submit` does not copy on the host.
+
+        Args:
+            num_rows: at most ``largest_batch``.
+
+        Returns:
+            An array of the network's own input type and layout; its memory serves again when nobody holds the array.
+        """
+        try:
+            buffer = self._free_buffers.get_nowait()
+        except Empty:
+            buffer = self._new_host_buffer()
+        # Views of an array keep the array alive that stands on something else than an array: this one.
+        contents = np.frombuffer(buffer.data, np.uint8)
+        finalize(contents, self._free_buffers.put, buffer).atexit = False
+        shape = (num_rows, *row_shape(self._input))
+        return contents[: _num_bytes(shape, self._input.dtype)].view(self._input.dtype).reshape(shape)
+
+    def run_tensor(self, images: Any, *, padded: int | None = None) -> Any:
+        """Answer a torch tensor on the GPU, in the order of torch's current stream.
+
+        The images are copied into a lane, and the answer out of it, which takes a thousandth of the network's time: a
+        CUDA graph reads from one address, and TensorRT from aligned ones, which views do not have.
+
+        Args:
+            images: in the network's own input type and layout.
+            padded: as for :meth:`submit`.
+
+        Returns:
+            A torch tensor on the GPU, ready in stream order.
+
+        Raises:
+            InputError: the images are on another GPU than the network.
+            GpuError: the GPU fails.
+        """
+        import torch
+
+        caller = torch.cuda.current_stream()
+        shape = (len(images), *row_shape(self._output))
+        features = torch.empty(shape, dtype=getattr(torch, self._output.dtype), device=images.device)
+        lane = self._free_lane()
+        stream = torch.cuda.ExternalStream(lane.memory.stream)  # type: ignore[no-untyped-call]
+        stream.wait_stream(caller)
+        try:
+            with torch.cuda.stream(stream):
+                self._lane_tensor(lane.device_in, images).copy_(images.detach())
+            self._compute(lane, (padded or len(images), *images.shape[1:]))
+            with torch.cuda.stream(stream):
+                features.copy_(self._lane_tensor(lane.device_out, features))
+        finally:
+            # Also for torch's allocator, which reuses the memory of a tensor in the order of the caller's stream.
+            caller.wait_stream(stream)
+            self._idle.put(lane)
+        return features
+
+    @property
+    def graph_sizes(self) -> tuple[int, ...]:
+        """The batch sizes that have a CUDA graph in some lane."""
+        return tuple(sorted({size for lane in self._lanes for size in lane.graphs}))
+
+    def close(self) -> None:
+        """Wait for what is under way, and free the lanes."""
+        for lane in self._lanes:
+            lane.memory.wait()
+            lane.graphs.clear()
+            lane.state = None
+            lane.memory.close()
+        self._lanes.clear()
+        # An array that somebody still writes to keeps its memory until the process ends.
+        if self._host_memory is not None and self._free_buffers.qsize() == len(self._host_buffers):
+            self._host_memory.close()
+
+    def _new_host_buffer(self) -> Bytes:
+        with self._making:
+            if self._host_memory is None:
+                self._host_memory = open_device_memory(self._memory_name)
+            row_bytes = _num_bytes(row_shape(self._input), self._input.dtype)
+            buffer = self._host_memory.pinned_buffer(self._largest_batch * row_bytes)
+            self._host_buffers[buffer.ctypes.data] = buffer
+        return buffer
+
+    def _page_locked(self, batch: NDArray[Any], lane: Lane) -> Bytes:
+        """The bytes of a batch where the GPU copies from: its own place, or the lane's."""
+        batch = np.ascontiguousarray(batch)
+        own = batch.reshape(-1).view(np.uint8)
+        if batch.ctypes.data in self._host_buffers:
+            return own
+        pinned = lane.pinned_in[: batch.nbytes]
+        pinned[:] = own
+        return pinned
+
+    def _compute(self, lane: Lane, shape: Shape) -> None:
+        """Enqueue the network: as a CUDA graph where the batch size has one, which it gets when it comes again."""
+        size = shape[0]
+        if launch := lane.graphs.get(size):
+            launch()
+        elif (
+            self.graphs_allowed
+            and lane.runs[size] >= self._network.runs_before_graph
+            and len(lane.graphs) < _MAX_GRAPHS
+        ):
+            captured = self._network.capture(lane, shape)
+            if captured is None:
+                self.graphs_allowed = False
+            else:
+                lane.graphs[size] = captured
+        else:
+            self._network.enqueue(lane, shape)
+            lane.runs[size] += 1
+
+    def _free_lane(self) -> Lane:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            return self._new_lane()
+
+    def _new_lane(self) -> Lane:
+        memory = open_device_memory(self._memory_name)
+        size_in, size_out = (
+            _num_bytes((self._largest_batch, *row_shape(spec)), spec.dtype)
+            for spec in (self._input, self._output)
+        )
+        opened = False
+        try:
+            lane = Lane(
+                memory,
+                device_in=memory.device_buffer(size_in),
+                device_out=memory.device_buffer(size_out),
+                pinned_in=memory.pinned_buffer(size_in),
+                pinned_out=memory.pinned_buffer(size_out),
+            )
+            lane.state = self._network.new_state(lane)
+            opened = True
+        finally:
+            if not opened:
+                memory.close()
+        self._lanes.append(lane)
+        return lane
+
+    def _lane_tensor(self, address: int, like: Any) -> Any:
+        """The beginning of a lane's buffer, as a torch tensor of the type and shape of another."""
+        found = tensor_at(
+            address, tuple(like.shape), np.dtype(str(like.dtype).removeprefix("torch.")), like.device
+        )
+        if found.data_ptr() != address:  # torch has moved it to the other's device
+            raise InputError(
+                f"{self._name}: the tensor is on {like.device}, the network on another GPU. Move the tensor there."
+            )
+        return found
+
+
+def tensor_at(address: int, shape: Shape, dtype: "np.dtype[Any]", device: Any) -> Any:
+    """Memory of a GPU that somebody else owns, as a torch tensor."""
+    import torch
+
+    interface = {"data": (address, False), "shape": shape, "typestr": dtype.str, "version": 3}
+    return torch.as_tensor(SimpleNamespace(__cuda_array_interface__=interface), device=device)
+
+
+def row_shape(spec: TensorSpec) -> Shape:
+    """The shape of one row of a tensor."""
+    return tuple(size or 1 for size in spec.shape[1:])
+
+
+def _num_bytes(shape: Shape, dtype: str) -> int:
+    return prod(shape) * np.dtype(dtype).itemsize
