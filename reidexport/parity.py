@@ -37,7 +37,7 @@ from reidexport.thresholds import OperatingPoint
 from reidexport.timing import bench_session
 
 RunningBackend = Literal[
-    "onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "tensorrt", "tensorrt-rtx"
+    "onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "torch-cuda", "tensorrt", "tensorrt-rtx"
 ]
 
 NUM_WORST = 5
@@ -49,6 +49,7 @@ _PLACES: dict[RunningBackend, tuple[BackendName, DeviceName]] = {
     "onnxruntime-cuda": ("onnxruntime", "cuda"),
     "openvino": ("openvino", "cpu"),
     "openvino-bf16": ("openvino-bf16", "cpu"),
+    "torch-cuda": ("torch-cuda", "cuda"),
     "tensorrt": ("tensorrt", "cuda"),
     "tensorrt-rtx": ("tensorrt-rtx", "cuda"),
 }
@@ -178,7 +179,7 @@ def tasks_from_artifacts(
     Args:
         artifacts: ONNX files and TensorRT plans, each once.
         backends: those to take; default: ``tensorrt`` for a plan, and for an ONNX file ``onnxruntime`` and
-            ``openvino``, with a GPU also ``onnxruntime-cuda`` and ``tensorrt-rtx``.
+            ``openvino``, with a GPU also ``onnxruntime-cuda``, ``torch-cuda`` and ``tensorrt-rtx``.
 
     Raises:
         ArtifactError: a file is missing, or neither an ONNX file with a manifest nor a plan with one beside it.
@@ -188,7 +189,7 @@ def tasks_from_artifacts(
         raise InputError(f"Expected artifacts, each once, got {', '.join(map(str, artifacts)) or 'none'}.")
     cpu_and_gpu: tuple[RunningBackend, ...] = ("onnxruntime", "openvino")
     if first_gpu():
-        cpu_and_gpu += ("onnxruntime-cuda", "tensorrt-rtx")
+        cpu_and_gpu += ("onnxruntime-cuda", "torch-cuda", "tensorrt-rtx")
     tasks = []
     for artifact in artifacts:
         manifest = _manifest_of(artifact)

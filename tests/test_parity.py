@@ -300,7 +300,7 @@ def test_backends_are_those_that_suit_the_artifact(
     assert [task.backend for task in tasks_from_artifacts([exported.onnx])] == ["onnxruntime", "openvino"]
     monkeypatch.setattr("reidexport.parity.first_gpu", lambda: "a GPU")
     found = [task.backend for task in tasks_from_artifacts([exported.onnx])]
-    assert found == ["onnxruntime", "openvino", "onnxruntime-cuda", "tensorrt-rtx"]
+    assert found == ["onnxruntime", "openvino", "onnxruntime-cuda", "torch-cuda", "tensorrt-rtx"]
     asked = tasks_from_artifacts([exported.onnx], ["tensorrt", "openvino", "tensorrt"])
     assert [task.backend for task in asked] == ["tensorrt", "openvino"]
 

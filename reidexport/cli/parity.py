@@ -33,9 +33,9 @@ def parity(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="What runs the artifacts: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt or "
-            "tensorrt-rtx; may be repeated. If left out, tensorrt for a plan, and for an ONNX file onnxruntime and "
-            "openvino, with a GPU also onnxruntime-cuda and tensorrt-rtx.",
+            help="What runs the artifacts: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, torch-cuda, "
+            "tensorrt or tensorrt-rtx; may be repeated. If left out, tensorrt for a plan, and for an ONNX file "
+            "onnxruntime and openvino, with a GPU also onnxruntime-cuda, torch-cuda and tensorrt-rtx.",
         ),
     ] = None,
     metric: Annotated[Metric | None, typer.Option(help="Distance; the reference's if left out.")] = None,

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from reidruntime.backends import Network
 from reidruntime.manifest import (
     METADATA_KEY,
     Architecture,
@@ -39,6 +40,12 @@ def small_manifest(batch: int | None = None, **changes: object) -> Manifest:
         batch_profile=BatchProfile(minimum=batch, maximum=batch) if batch else BatchProfile(),
     )
     return manifest.model_copy(update=changes)
+
+
+def network_of(path: Path, batch: int | None = None) -> Network:
+    """What a backend loads of :func:`write_artifact`'s file."""
+    manifest = small_manifest(batch)
+    return Network(path, manifest.input, manifest.output, "fp32")
 
 
 def write_artifact(path: Path, batch: int | None = None, manifest: Manifest | None = None) -> Path:

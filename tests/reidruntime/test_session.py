@@ -1,6 +1,7 @@
 """Sessions: same answers whatever the backend, the batch or the source of the image; nothing silent."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -10,12 +11,13 @@ import pytest
 from PIL import Image
 from reidruntime import ArtifactError, ImageError, InputError, NotInstalledError, Session, open_session
 from reidruntime import backends as backends_module
-from reidruntime.backends import Network, choose, open_backend
+from reidruntime.backends import choose, open_backend
 from reidruntime.manifest import BatchProfile, Preprocess, TensorSpec
 from reidruntime.resize import Image8
 from reidruntime.session import chosen_batch_size
+from reidruntime.tensorrt_library import Gpu
 
-from tests.reidruntime.models import DIM, HEIGHT, WIDTH, small_manifest, write_artifact
+from tests.reidruntime.models import DIM, HEIGHT, WIDTH, network_of, small_manifest, write_artifact
 
 BACKENDS = ("onnxruntime", "openvino")
 
@@ -311,13 +313,22 @@ def test_a_provider_that_falls_back_is_an_error(tmp_path: Path, monkeypatch: pyt
 
 
 def test_auto_takes_the_fastest_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA, then OpenVINO, then ONNX Runtime on the CPU, then words that help."""
-    installed = {"openvino", "onnxruntime"}
+    """ONNX Runtime on CUDA, then torch on CUDA, then OpenVINO, then ONNX Runtime on the CPU, then words that help."""
+    installed, for_cuda = {"openvino", "onnxruntime"}, {"onnxruntime", "torch"}
+    gpu = Gpu("NVIDIA H200", "9.0", "580.0")
     monkeypatch.setattr(backends_module, "find_spec", lambda name: name in installed or None)
-    monkeypatch.setattr(backends_module, "_cuda_is_ready", lambda: True)
-    assert choose("auto", "auto") == ("onnxruntime", "cuda")
+    monkeypatch.setattr(backends_module, "_onnxruntime_is_for_cuda", lambda: "onnxruntime" in for_cuda)
+    monkeypatch.setattr(backends_module, "_torch_is_for_cuda", lambda: "torch" in for_cuda)
+    monkeypatch.setattr(backends_module, "first_gpu", lambda: gpu)
+    assert choose("auto", "auto") == choose("auto", "cuda") == ("onnxruntime", "cuda")
     assert choose("openvino", "auto") == ("openvino", "cpu")
-    monkeypatch.setattr(backends_module, "_cuda_is_ready", lambda: False)
+    for_cuda.discard("onnxruntime")
+    assert choose("auto", "auto") == choose("auto", "cuda") == ("torch-cuda", "cuda")
+    assert choose("onnxruntime", "auto") == ("onnxruntime", "cpu")
+    assert choose("onnxruntime", "cuda") == ("onnxruntime", "cuda")  # whose error says what to install
+    for_cuda.clear()
+    assert choose("auto", "auto") == ("openvino", "cpu")
+    monkeypatch.setattr(backends_module, "first_gpu", lambda: None)
     assert choose("auto", "auto") == ("openvino", "cpu")
     assert choose("auto", "auto", depthwise=True) == ("onnxruntime", "cpu")
     assert choose("openvino", "cpu", depthwise=True) == ("openvino", "cpu")
@@ -327,6 +338,10 @@ def test_auto_takes_the_fastest_installed(monkeypatch: pytest.MonkeyPatch) -> No
     installed.clear()
     with pytest.raises(NotInstalledError, match="Neither openvino nor onnxruntime"):
         choose("auto", "auto")
+    with pytest.raises(
+        NotInstalledError, match="torch-cuda needs torch, which is not installed: pip install torch"
+    ):
+        choose("torch-cuda", "auto")
 
 
 @pytest.mark.parametrize(
@@ -368,7 +383,7 @@ def test_auto_depends_on_the_network(tmp_path: Path, backbone: str, precision: s
 
 def test_a_run_that_fails_is_the_artifacts_error(tmp_path: Path, backend: Any) -> None:
     """A failure at run time tells the batch size, the backend's words and what to try."""
-    network = Network(write_artifact(tmp_path / "a.onnx", 1), "images", "f_i", "fp32")
+    network = network_of(write_artifact(tmp_path / "a.onnx", 1), 1)
     _, loaded = open_backend(network, backend, "cpu", 1)
     with pytest.raises(
         ArtifactError, match=r"(?s)a\.onnx: .* failed on a batch of 2: .*Try a smaller or a static"
@@ -411,10 +426,11 @@ def test_a_file_that_the_backend_refuses_is_named(tmp_path: Path, backend: Any) 
 def test_every_backend_name_is_tested() -> None:
     """A new backend joins the tests of this file."""
     elsewhere = {
-        "openvino-bf16",
-        "tensorrt",
-        "tensorrt-rtx",
-    }  # below, test_tensorrt_contract.py, test_engines.py
+        "openvino-bf16",  # below
+        "tensorrt",  # test_tensorrt_contract.py
+        "tensorrt-rtx",  # test_engines.py
+        "torch-cuda",  # test_torch_cuda.py
+    }
     assert set(get_args(backends_module.BackendName)) == {"auto", *BACKENDS, *elsewhere}
 
 
@@ -440,6 +456,6 @@ def test_bf16_is_for_float_files_on_cpus(tmp_path: Path) -> None:
     path = write_artifact(tmp_path / "a.onnx")
     with pytest.raises(InputError, match="in bfloat16 on a CPU, got device cuda"):
         open_session(path, backend="openvino-bf16", device="cuda")
-    network = Network(path, "images", "f_i", "int8")
+    network = replace(network_of(path), precision="int8")
     with pytest.raises(InputError, match="in bfloat16 on a CPU, got an INT8 file"):
         open_backend(network, "openvino-bf16", "cpu", 1)

@@ -137,7 +137,8 @@ def _feature_output(image: TensorSpec, file: OnnxFile, path: Path) -> tuple[Tens
 
 
 def _shape_by_running(image: TensorSpec, output: OnnxTensor, file: OnnxFile, path: Path) -> Shape:
-    network = Network(path, image.name, output.name, file.precision)
+    unknown = TensorSpec(name=output.name, dtype=output.dtype, shape=(image.shape[0],))
+    network = Network(path, image, unknown, file.precision)
     _, backend = open_backend(network, "auto", "cpu", threads=1)
     return backend.run(np.zeros([size or 1 for size in image.shape], image.dtype)).shape
 

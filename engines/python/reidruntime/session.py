@@ -53,9 +53,9 @@ def open_session(
 
     Args:
         artifact: an ONNX file, or a TensorRT plan (``.engine``, ``.plan``) with its manifest beside it.
-        backend: ``"onnxruntime"``, ``"openvino"``, ``"tensorrt-rtx"`` (ONNX Runtime with TensorRT for RTX), or
-            ``"auto"``: the fastest one installed, in the order that :func:`reidruntime.backends.choose` gives.
-            A plan runs on ``"tensorrt"`` only.
+        backend: ``"onnxruntime"``, ``"openvino"``, ``"openvino-bf16"``, ``"torch-cuda"`` (torch alone),
+            ``"tensorrt-rtx"`` (ONNX Runtime with TensorRT for RTX), or ``"auto"``: the fastest one installed, in the
+            order that :func:`reidruntime.backends.choose` gives. A plan runs on ``"tensorrt"`` only.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where it can be used.
         threads: for the network, and as many again for reading images; default: the CPUs that this
             process may use.
@@ -85,8 +85,8 @@ def open_session(
     check_manifest(manifest, file, path)
     network = Network(
         path,
-        manifest.input.name,
-        manifest.output.name,
+        manifest.input,
+        manifest.output,
         manifest.precision,
         depthwise=manifest.architecture.backbone.startswith("osnet"),
         by_definition=manifest.quantization is not None and manifest.quantization.target == "tensorrt",
@@ -283,7 +283,7 @@ class Session:
         return np.concatenate(parts) if parts else self._no_features()
 
     def run_tensor(self, images: Any) -> Any:
-        """Answer a torch tensor that is on the GPU, which it does not leave; TensorRT plans only.
+        """Answer a torch tensor that is on the GPU, which it does not leave; TensorRT plans and torch-cuda only.
 
         Args:
             images: as the artifact's own input: its dtype, layout and a batch within its profile.
@@ -297,13 +297,15 @@ class Session:
         """
         if not isinstance(self._network, PipelinedBackend):
             raise InputError(
-                f"Backend {self.backend} takes arrays, not tensors on a GPU. Open a TensorRT plan."
+                f"Backend {self.backend} takes arrays, not tensors on a GPU. Open a TensorRT plan, or take backend "
+                "torch-cuda."
             )
         spec, profile = self.manifest.input, self.manifest.batch_profile
         dtype, shape = str(images.dtype).removeprefix("torch."), tuple(images.shape)
-        if dtype != spec.dtype or shape[1:] != spec.shape[1:] or images.device.type != "cuda":
+        device = self._network.tensor_device
+        if dtype != spec.dtype or shape[1:] != spec.shape[1:] or images.device.type != device:
             raise InputError(
-                f"Expected a {spec.dtype} tensor of shape {('N', *spec.shape[1:])} on cuda, got {dtype} of shape "
+                f"Expected a {spec.dtype} tensor of shape {('N', *spec.shape[1:])} on {device}, got {dtype} of shape "
                 f"{shape} on {images.device}."
             )
         if not profile.minimum <= shape[0] <= (profile.maximum or shape[0]):

@@ -9,12 +9,14 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 from numpy.typing import NDArray
 
 from reidruntime.errors import ArtifactError, InputError, NotInstalledError
-from reidruntime.manifest import Precision
+from reidruntime.manifest import Precision, TensorSpec
 from reidruntime.tensorrt_library import first_gpu
 
-BackendName = Literal["auto", "onnxruntime", "openvino", "openvino-bf16", "tensorrt", "tensorrt-rtx"]
+BackendName = Literal[
+    "auto", "onnxruntime", "openvino", "openvino-bf16", "torch-cuda", "tensorrt", "tensorrt-rtx"
+]
 DeviceName = Literal["auto", "cpu", "cuda"]
-OnnxBackendName = Literal["onnxruntime", "openvino", "openvino-bf16", "tensorrt-rtx"]
+OnnxBackendName = Literal["onnxruntime", "openvino", "openvino-bf16", "torch-cuda", "tensorrt-rtx"]
 Answer = Callable[[], NDArray[Any]]
 
 
@@ -28,8 +30,8 @@ class Network:
     """
 
     path: Path
-    input_name: str
-    output_name: str
+    input: TensorSpec
+    output: TensorSpec
     precision: Precision
     depthwise: bool = False
     by_definition: bool = False
@@ -62,9 +64,11 @@ class PipelinedBackend(Backend, Protocol):
 
     Attributes:
         in_flight: how many batches keep it busy.
+        tensor_device: the type of device on which :meth:`run_tensor` takes tensors.
     """
 
     in_flight: int
+    tensor_device: str
 
     def submit(self, batch: NDArray[Any]) -> Answer:
         """Start a batch; what is returned waits for its answer, and must be called once.
@@ -72,6 +76,10 @@ class PipelinedBackend(Backend, Protocol):
         Raises:
             GpuError: the GPU fails; here or when the answer is asked for.
         """
+        ...
+
+    def host_array(self, num_rows: int) -> NDArray[Any]:
+        """Memory for a batch, from which copying to the GPU is fastest: page-locked, where there is a GPU."""
         ...
 
     def run_tensor(self, images: Any) -> Any:
@@ -137,6 +145,10 @@ def open_backend(
         from reidruntime.backends.openvino import OpenVinoBackend
 
         return name, OpenVinoBackend(network, threads=threads)
+    if name == "torch-cuda":
+        from reidruntime.backends.torch_cuda import TorchCudaBackend
+
+        return name, TorchCudaBackend(network, device=place, threads=threads)
     from reidruntime.backends.onnxruntime import OnnxRuntimeBackend
 
     return name, OnnxRuntimeBackend(network, device=place, threads=threads)
@@ -144,16 +156,17 @@ def open_backend(
 
 def choose(
     backend: BackendName, device: DeviceName, *, depthwise: bool = False
-) -> tuple[Literal["onnxruntime", "openvino"], Literal["cpu", "cuda"]]:
+) -> tuple[Literal["onnxruntime", "openvino", "torch-cuda"], Literal["cpu", "cuda"]]:
     """Settle ``"auto"``: the fastest that is installed and not damaged.
 
     1. ONNX Runtime on CUDA, where there are a GPU and an onnxruntime that can use it.
-    2. ONNX Runtime on the CPU for fp32 networks of depthwise convolutions: OSNet x0.25 at batch 32 answers
+    2. torch-cuda, where there are a GPU and a torch that can use it.
+    3. ONNX Runtime on the CPU for fp32 networks of depthwise convolutions: OSNet x0.25 at batch 32 answers
        804 images/s, with OpenVINO 430.
-    3. OpenVINO on the CPU for all others: ResNet-50 in fp32 is 1.6 times as fast as with ONNX Runtime at
+    4. OpenVINO on the CPU for all others: ResNet-50 in fp32 is 1.6 times as fast as with ONNX Runtime at
        batch 1, 1.1 times at 8, and equal at 32; fp16 files are 2 to 3 times as fast (OSNet), as ONNX Runtime
        converts them anew in every run.
-    4. ONNX Runtime on the CPU.
+    5. ONNX Runtime on the CPU.
 
     The figures are of two CPU cores.
 
@@ -164,7 +177,7 @@ def choose(
 
     Raises:
         InputError: there is no such backend or device, or the backend has no such device.
-        NotInstalledError: onnxruntime is needed, and is missing or damaged.
+        NotInstalledError: what is needed is missing or damaged.
     """
     from reidruntime.backends.onnxruntime import import_onnxruntime
 
@@ -174,8 +187,15 @@ def choose(
         raise InputError("OpenVINO runs on the CPU here. Take backend onnxruntime for device cuda.")
     if backend == "openvino":
         return "openvino", "cpu"
+    if backend == "torch-cuda":
+        return "torch-cuda", _torch_device(device)
+    if device == "cuda" or (device == "auto" and first_gpu() is not None):
+        if _onnxruntime_is_for_cuda():
+            return "onnxruntime", "cuda"
+        if backend == "auto" and _torch_is_for_cuda():
+            return "torch-cuda", "cuda"
     if device == "cuda":
-        return "onnxruntime", "cuda"
+        return "onnxruntime", "cuda"  # whose error says what to install
     may_be_openvino = backend == "auto" and find_spec("openvino") is not None
     if backend == "auto" and not may_be_openvino and not find_spec("onnxruntime"):
         raise NotInstalledError(
@@ -188,8 +208,6 @@ def choose(
         if may_be_openvino:
             return "openvino", "cpu"
         raise
-    if device == "auto" and _cuda_is_ready():
-        return "onnxruntime", "cuda"
     return ("openvino" if may_be_openvino and not depthwise else "onnxruntime"), "cpu"
 
 
@@ -206,7 +224,23 @@ def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
         raise InputError(f"There is no {what} {value!r}. Expected one of: {', '.join(known)}.")
 
 
-def _cuda_is_ready() -> bool:
+def _onnxruntime_is_for_cuda() -> bool:
     from reidruntime.backends.onnxruntime import cuda_is_installed
 
-    return cuda_is_installed() and first_gpu() is not None
+    return find_spec("onnxruntime") is not None and cuda_is_installed()
+
+
+def _torch_is_for_cuda() -> bool:
+    """Whether torch is installed and finds a GPU; importing it takes seconds, so it is asked last."""
+    if find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _torch_device(device: DeviceName) -> Literal["cpu", "cuda"]:
+    """Where torch-cuda runs: on a GPU, unless the CPU is asked for."""
+    if find_spec("torch") is None:
+        raise NotInstalledError("Backend torch-cuda needs torch, which is not installed: pip install torch")
+    return "cpu" if device == "cpu" else "cuda"

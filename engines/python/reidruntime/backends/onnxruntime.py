@@ -31,9 +31,9 @@ class OnnxRuntimeBackend:
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Answer one batch; raises ArtifactError where ONNX Runtime fails."""
-        feeds = {self._network.input_name: batch}
+        feeds = {self._network.input.name: batch}
         try:
-            features: NDArray[Any] = self._session.run([self._network.output_name], feeds)[0]
+            features: NDArray[Any] = self._session.run([self._network.output.name], feeds)[0]
         except Exception as error:  # its exception classes share no other base
             raise failed_run(self._network, len(batch), "ONNX Runtime", error) from error
         return features

@@ -60,11 +60,11 @@ class OpenVinoBackend:
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Answer one batch; raises ArtifactError where OpenVINO fails."""
         try:
-            self._request.infer({self._network.input_name: batch}, share_inputs=True)
+            self._request.infer({self._network.input.name: batch}, share_inputs=True)
         except RuntimeError as error:
             raise failed_run(self._network, len(batch), "OpenVINO", error) from error
         # A copy: the request writes its next answer into the same memory.
-        return np.array(self._request.get_tensor(self._network.output_name).data)
+        return np.array(self._request.get_tensor(self._network.output.name).data)
 
     def describe(self) -> str:
         """Name and version, device, threads, precision it computes in."""

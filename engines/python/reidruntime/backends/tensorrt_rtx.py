@@ -55,7 +55,7 @@ class TensorRtRtxBackend:
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Answer one batch; raises ArtifactError where it fails."""
         try:
-            outputs = self._session.run([self._network.output_name], {self._network.input_name: batch})
+            outputs = self._session.run([self._network.output.name], {self._network.input.name: batch})
         except Exception as error:  # its exception classes share no other base
             raise failed_run(self._network, len(batch), "TensorRT for RTX", error) from error
         features: NDArray[Any] = outputs[0]

@@ -1,0 +1,196 @@
+"""An ONNX file on an NVIDIA GPU with nothing but torch: fused convolutions, channels last, CUDA graphs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from reidruntime.backends import Answer, Network, failed_run
+from reidruntime.backends.lanes import NUM_LANES, Lane, Lanes, Shape, row_shape, tensor_at
+from reidruntime.backends.torch_network import TorchNetwork
+from reidruntime.errors import GpuError, NotInstalledError
+from reidruntime.onnx_graph import read_onnx_graph
+from reidruntime.tensorrt_library import default_batch_size, first_gpu
+from reidruntime.torch_precision import exact_float32
+
+_LARGEST_BATCH = 256  # larger ones are answered in parts: by then a GPU is busy
+_choosing = Lock()
+
+
+class TorchCudaBackend:
+    """A network in torch; any number of threads may call it at once.
+
+    Each batch is padded to a power of two, and each of these sizes is captured as a CUDA graph when it comes first. On
+    a CPU, where it serves for comparison, the same graph runs without lanes.
+
+    Attributes:
+        network: the fused graph.
+        preferred_batch: images a run, where neither the caller nor the artifact says.
+    """
+
+    in_flight = NUM_LANES
+    runs_before_graph = 0
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        device: Literal["cpu", "cuda"],
+        threads: int,
+        in_lanes: bool | None = None,
+    ) -> None:
+        """Load the network, and answer one image.
+
+        Args:
+            network: what to load: FP32 or FP16.
+            device: "cpu" computes the same without a GPU.
+            threads: of torch on a CPU.
+            in_lanes: whether batches run in lanes; default: on a GPU.
+
+        Raises:
+            NotInstalledError: torch finds no GPU.
+            ArtifactError: the file holds an operator that is not known; the message names it.
+            GpuError: the GPU fails.
+        """
+        if device == "cuda" and not torch.cuda.is_available():
+            raise NotInstalledError(
+                f"{network.path}: torch {torch.__version__} finds no NVIDIA GPU. Check with nvidia-smi, and that "
+                "torch.version.cuda is not None."
+            )
+        self._file = network
+        self._device = torch.device(device)
+        self._static = network.input.shape[0]
+        self._largest = self._static or _LARGEST_BATCH
+        graph = read_onnx_graph(network.path)
+        self.network = TorchNetwork(
+            graph, network.input.name, network.output.name, self._device, str(network.path)
+        )
+        self.tensor_device = device
+        self._threads = threads
+        self._lanes: Lanes | None = None
+        self.preferred_batch = default_batch_size(first_gpu() if device == "cuda" else None)
+        if device == "cuda" if in_lanes is None else in_lanes:
+            self._lanes = Lanes(
+                self,
+                network.input,
+                network.output,
+                largest_batch=self._largest,
+                memory="torch",
+                name=str(network.path),
+            )
+        self.run(np.zeros((self._static or 1, *row_shape(network.input)), network.input.dtype))
+        fused = sum(each.runs_in_one_call for each in self.network.convolutions)
+        self._description = (
+            f"torch {torch.__version__}, CPU, {threads} threads, {network.precision}"
+            if device == "cpu"
+            else f"torch {torch.__version__}, {torch.cuda.get_device_name()}, {network.precision}, {fused} of "
+            f"{len(self.network.convolutions)} convolutions in one call with what follows"
+        )
+
+    def submit(self, batch: NDArray[Any]) -> Answer:
+        """Start a batch; one that is larger than the lanes are is answered in parts, all but the last at once."""
+        if self._lanes is None:
+            features = self._on_cpu(batch)
+            return lambda: features
+        *first, last = (batch[start : start + self._largest] for start in range(0, len(batch), self._largest))
+        answered = [self._lanes.submit(part, padded=self._padded(len(part)))() for part in first]
+        answer = self._lanes.submit(last, padded=self._padded(len(last)))
+        return lambda: np.concatenate([*answered, answer()]) if answered else answer()
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Answer one batch; raises GpuError where the GPU fails, ArtifactError where torch does on a CPU."""
+        return self.submit(batch)()
+
+    def run_tensor(self, images: Any) -> Any:
+        """Answer a torch tensor on the network's device with another; nothing passes through the host."""
+        if self._lanes is None:
+            return self._computed(images)
+        parts = [
+            self._lanes.run_tensor(part, padded=self._padded(len(part)))
+            for part in images.split(self._largest)
+        ]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def host_array(self, num_rows: int) -> NDArray[Any]:
+        """Memory for a batch, from which copying to the GPU is fastest."""
+        if self._lanes is None or num_rows > self._largest:
+            return np.empty((num_rows, *row_shape(self._file.input)), self._file.input.dtype)
+        return self._lanes.host_array(num_rows)
+
+    @property
+    def graph_sizes(self) -> tuple[int, ...]:
+        """The batch sizes that have a CUDA graph in some lane."""
+        return self._lanes.graph_sizes if self._lanes else ()
+
+    def describe(self) -> str:
+        """Version, device, precision, fused convolutions."""
+        return self._description
+
+    def close(self) -> None:
+        """Give the lanes back."""
+        if self._lanes is not None:
+            self._lanes.close()
+
+    def new_state(self, lane: Lane) -> None:
+        """For the lanes: this network keeps nothing in them."""
+
+    def enqueue(self, lane: Lane, shape: Shape) -> None:
+        """For the lanes: the network, from a lane's input to its output."""
+        self._work(lane, shape)()
+
+    def capture(self, lane: Lane, shape: Shape) -> Callable[[], None] | None:
+        """For the lanes: answer plainly, while cuDNN chooses its kernels, then record the same."""
+        work = self._work(lane, shape)
+        with _cudnn_chooses():
+            work()
+        return lane.memory.captured(work)
+
+    def _work(self, lane: Lane, shape: Shape) -> Callable[[], None]:
+        """What enqueues the network; the lane's memory becomes tensors here, as that is not allowed in a capture."""
+        specs = self._file.input, self._file.output
+        images, features = (
+            tensor_at(address, (shape[0], *row_shape(spec)), np.dtype(spec.dtype), self._device)
+            for address, spec in zip((lane.device_in, lane.device_out), specs, strict=True)
+        )
+        stream = torch.cuda.ExternalStream(lane.memory.stream)  # type: ignore[no-untyped-call]
+
+        def work() -> None:
+            try:
+                with torch.cuda.stream(stream):
+                    features.copy_(self._computed(images).reshape(features.shape))
+            except RuntimeError as error:  # torch's errors of CUDA and of memory are its subclasses
+                raise GpuError(f"{self._file.path}: torch fails on a batch of {shape[0]}: {error}") from error
+
+        return work
+
+    def _padded(self, num_rows: int) -> int:
+        """The batch size to run for a batch: the next power of two, so that a few graphs serve all."""
+        return self._static or 1 << (num_rows - 1).bit_length()
+
+    def _computed(self, images: torch.Tensor) -> torch.Tensor:
+        with exact_float32():
+            return self.network(images)
+
+    def _on_cpu(self, batch: NDArray[Any]) -> NDArray[Any]:
+        torch.set_num_threads(self._threads)
+        try:
+            features: NDArray[Any] = self._computed(torch.from_numpy(batch)).numpy()
+        except RuntimeError as error:
+            raise failed_run(self._file, len(batch), "torch", error) from error
+        return features
+
+
+@contextmanager
+def _cudnn_chooses() -> Iterator[None]:
+    """Let cuDNN try its kernels for each new shape and keep the fastest; a switch of the whole process."""
+    with _choosing:
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = True
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before

@@ -1,0 +1,164 @@
+"""An ONNX graph as calls of torch: channels last, each convolution with what follows it in one call of cuDNN.
+
+On a GPU ``max(conv(x) + bias + z, 0)`` is one call where cuDNN has it for the shape; on a CPU, and where it has not,
+the same is computed in separate steps. On a CPU half convolutions compute in float32 and round once, as cuDNN's do.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from reidruntime.backends.torch_operators import Operator, UnknownOperatorError, operator_of
+from reidruntime.errors import ArtifactError
+from reidruntime.onnx_fusion import count_operators, fuse
+from reidruntime.onnx_graph import Array, OnnxGraph, OnnxNode
+
+_CONVOLUTIONS = ("Conv", "ConvRelu", "ConvAddRelu")
+# The largest relative L2 difference between one call and separate steps that rounding explains.
+_ROUNDING = {torch.float32: 1e-4, torch.float16: 1e-2}
+
+
+class TorchNetwork:
+    """Called with a batch of any size on its device, it answers.
+
+    Attributes:
+        operators: how many nodes there are of each operator, those of :mod:`reidruntime.onnx_fusion` included.
+        convolutions: all of them, in the order in which they run.
+    """
+
+    def __init__(
+        self, graph: OnnxGraph, input_name: str, output_name: str, device: torch.device, name: str
+    ) -> None:
+        """Move the weights to the device.
+
+        Args:
+            graph: of the file.
+            input_name: of the graph's one input.
+            output_name: of the tensor to answer with.
+            device: where to compute.
+            name: of the file, for messages.
+
+        Raises:
+            ArtifactError: the graph holds an operator, or a form of one, that is not known; the message names it.
+        """
+        fused = fuse(graph, (output_name,))
+        self.operators = count_operators(fused)
+        self.convolutions: list[Convolution] = []
+        self._input_name, self._output_name = input_name, output_name
+        steps: list[tuple[Operator, tuple[str, ...], str]] = []
+        for node in fused.nodes:
+            try:
+                operator, inputs = self._operator(node, fused.constants, device)
+            except UnknownOperatorError as error:
+                raise ArtifactError(
+                    f"{name}: torch-cuda cannot compute {node.op} ({node.name or node.outputs[0]}): {error}. Take "
+                    "backend onnxruntime."
+                ) from error
+            steps.append((operator, inputs, node.outputs[0]))
+        read = {name for _, inputs, _ in steps for name in inputs}
+        self._constants = {
+            name: torch.tensor(array, device=device)
+            for name, array in fused.constants.items()
+            if name in read
+        }
+        last_reads = {name: index for index, (_, inputs, _) in enumerate(steps) for name in inputs}
+        # A tensor is let go where it was read last, so that its memory serves the next one.
+        self._steps = [
+            (*step, [n for n in set(step[1]) if last_reads[n] == index and n not in self._constants])
+            for index, step in enumerate(steps)
+        ]
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Answer a batch in the file's own input type and layout."""
+        values = {**self._constants, self._input_name: batch}
+        with torch.inference_mode():
+            for operator, inputs, output, finished in self._steps:
+                values[output] = operator(*(values[name] for name in inputs))
+                for name in finished:
+                    del values[name]
+        return values[self._output_name]
+
+    def _operator(
+        self, node: OnnxNode, constants: dict[str, Array], device: torch.device
+    ) -> tuple[Operator, tuple[str, ...]]:
+        if node.op not in _CONVOLUTIONS:
+            return operator_of(node, constants)
+        convolution = Convolution(node, constants, device)
+        self.convolutions.append(convolution)
+        return convolution, (node.inputs[0], *node.inputs[3:])
+
+
+class Convolution:
+    """A convolution, and what follows it."""
+
+    def __init__(self, node: OnnxNode, constants: dict[str, Array], device: torch.device) -> None:
+        """Raises UnknownOperatorError for weights that are computed, and for uneven padding."""
+        names = [name for name in node.inputs[1:3] if name]
+        if missing := [name for name in names if name not in constants]:
+            raise UnknownOperatorError(f"its weight {missing[0]} is computed, expected a constant")
+        if constants[names[0]].ndim != 4:
+            raise UnknownOperatorError(f"its weight has {constants[names[0]].ndim} dimensions, expected 4")
+        top, left, bottom, right = node.attributes.get("pads", (0, 0, 0, 0))
+        if (top, left) != (bottom, right) or node.attributes.get("auto_pad", "NOTSET") != "NOTSET":
+            raise UnknownOperatorError("its padding is not the same at both ends")
+        weight, *bias = (torch.tensor(constants[name], device=device) for name in names)
+        self._dtype = weight.dtype
+        if device.type == "cpu":
+            weight, bias = weight.float(), [each.float() for each in bias]
+        self._weight = weight.contiguous(memory_format=torch.channels_last)
+        self._bias = bias[0] if bias else None
+        self._form = (
+            node.attributes.get("strides", (1, 1)),
+            (top, left),
+            node.attributes.get("dilations", (1, 1)),
+            node.attributes.get("group", 1),
+        )
+        self._has_relu = node.op != "Conv"
+        self._may_be_one_call = self._has_relu and device.type == "cuda"
+        self._is_one_call: dict[int, bool] = {}  # by batch size, as cuDNN has kernels for shapes
+
+    def __call__(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        """float32 or float16 (B, C, H, W) → the same type; ``z`` is added before the ReLU."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        if self._may_be_one_call and len(x) not in self._is_one_call:
+            self._is_one_call[len(x)] = self._agrees(x, z)
+        return self._in_one_call(x, z) if self._is_one_call.get(len(x)) else self._in_steps(x, z)
+
+    @property
+    def runs_in_one_call(self) -> bool:
+        """Whether cuDNN computes it together with its ReLU, at every batch size that was seen."""
+        return bool(self._is_one_call) and all(self._is_one_call.values())
+
+    def _in_steps(self, x: Tensor, z: Tensor | None) -> Tensor:
+        y = functional.conv2d(x.to(self._weight.dtype), self._weight, self._bias, *self._form)
+        if z is not None:
+            y = y.add_(z)
+        if self._has_relu:
+            y = y.relu_()
+        return y.to(self._dtype)
+
+    def _in_one_call(self, x: Tensor, z: Tensor | None) -> Tensor:
+        if z is None:
+            return torch.cudnn_convolution_relu(x, self._weight, self._bias, *self._form)
+        return torch.cudnn_convolution_add_relu(x, self._weight, z, 1.0, self._bias, *self._form)
+
+    def _agrees(self, x: Tensor, z: Tensor | None) -> bool:
+        """Whether cuDNN has the one call for this shape, and it answers what the separate steps answer.
+
+        Without ``z`` torch hands cuDNN the output, not yet written, with a factor of zero. Should a kernel multiply it
+        after all, what lies there must not be NaN: so the call is tried on memory full of it.
+        """
+        expected = self._in_steps(x, z)
+        for _ in range(2):  # the first one chooses among cuDNN's kernels
+            spoiled = torch.full_like(expected, torch.nan)
+            del spoiled  # the allocator hands this block on
+            try:
+                found = self._in_one_call(x, z)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # cuDNN finds no kernel
+                return False
+            error = (found - expected).float().norm() / expected.float().norm().clamp(min=1e-30)
+            if not error.item() <= _ROUNDING[self._dtype]:
+                return False
+        return True

@@ -1,0 +1,275 @@
+"""ONNX's operators, all but convolutions, as functions of torch tensors."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from reidruntime.onnx_graph import Array, OnnxNode
+
+Operator = Callable[..., Tensor]
+# TensorProto's data types.
+DTYPES = {1: torch.float32, 2: torch.uint8, 6: torch.int32, 7: torch.int64, 10: torch.float16}
+
+
+class UnknownOperatorError(Exception):
+    """An operator is not known, or not in this form; the message says which."""
+
+
+def operator_of(node: OnnxNode, constants: dict[str, Array]) -> tuple[Operator, tuple[str, ...]]:
+    """What computes a node.
+
+    Args:
+        node: of an ONNX graph, fused or not; not a convolution.
+        constants: of the graph: shapes, axes and limits are read here, once.
+
+    Returns:
+        A function of tensors, and the names of the tensors that it takes.
+
+    Raises:
+        UnknownOperatorError: there is none.
+    """
+    if node.op in _ELEMENTWISE:
+        return _ELEMENTWISE[node.op], node.inputs
+    if node.op not in _BUILDERS:
+        raise UnknownOperatorError(f"there is no {node.op} in it")
+    if len(node.outputs) != 1:
+        raise UnknownOperatorError(f"it has {len(node.outputs)} outputs, expected one")
+    return _BUILDERS[node.op](_Form(node, constants))
+
+
+_ELEMENTWISE: dict[str, Operator] = {
+    "Relu": torch.relu,
+    "Sigmoid": torch.sigmoid,
+    "Tanh": torch.tanh,
+    "Erf": torch.erf,
+    "Sqrt": torch.sqrt,
+    "HardSwish": functional.hardswish,
+    "Add": torch.add,
+    "Sub": torch.sub,
+    "Mul": torch.mul,
+    "Div": torch.div,
+    "Pow": torch.pow,
+    "MatMul": torch.matmul,
+    "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),
+}
+
+
+class _Form:
+    """A node's attributes and constant inputs."""
+
+    def __init__(self, node: OnnxNode, constants: dict[str, Array]) -> None:
+        self._attributes, self._constants = node.attributes, constants
+        self.inputs, self.tensors = node.inputs, tuple(name for name in node.inputs if name)
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute, or what ONNX says that its absence means."""
+        return self._attributes.get(name, default)
+
+    def numbers(self, place: int, default: Sequence[int] | None = None) -> list[Any]:
+        """A constant input as a flat list."""
+        if place >= len(self.inputs) or not self.inputs[place]:
+            if default is None:
+                raise UnknownOperatorError(f"input {place} is left out")
+            return list(default)
+        if self.inputs[place] not in self._constants:
+            raise UnknownOperatorError(f"input {self.inputs[place]} is computed, expected a constant")
+        numbers: list[Any] = self._constants[self.inputs[place]].reshape(-1).tolist()
+        return numbers
+
+    def require(self, name: str, *known: Any) -> None:
+        """Refuse an attribute that is there and is none of these."""
+        if name in self._attributes and self._attributes[name] not in known:
+            raise UnknownOperatorError(f"{name} is {self._attributes[name]}, expected {known[0]}")
+
+    def symmetric_pads(self) -> tuple[int, int]:
+        """Padding of height and width, the same at both ends."""
+        self.require("auto_pad", "NOTSET")
+        top, left, bottom, right = self.attribute("pads", (0, 0, 0, 0))
+        if (top, left) != (bottom, right):
+            raise UnknownOperatorError(
+                f"pads are {(top, left, bottom, right)}, expected the same at both ends"
+            )
+        return top, left
+
+
+_Built = tuple[Operator, tuple[str, ...]]
+
+
+def _normalize(form: _Form) -> _Built:
+    """The fused operator of :mod:`reidruntime.onnx_fusion`."""
+    perm, dtype = form.attribute("perm"), DTYPES[form.attribute("to")]
+
+    def normalize(images: Tensor, mean: Tensor) -> Tensor:
+        planes = images.permute(perm)
+        # One kernel: bytes in, the difference computed in float32, its rounding out.
+        out = torch.empty_like(planes, dtype=dtype, memory_format=torch.preserve_format)
+        return torch.sub(planes, mean, out=out)
+
+    return normalize, form.tensors
+
+
+def _cast(form: _Form) -> _Built:
+    if form.attribute("to") not in DTYPES:
+        raise UnknownOperatorError(f"it casts to the data type {form.attribute('to')}")
+    dtype = DTYPES[form.attribute("to")]
+    return lambda x: x.to(dtype), form.tensors
+
+
+def _clip(form: _Form) -> _Built:
+    lowest, highest = (form.numbers(place, ()) for place in (1, 2))
+    low, high = (limit[0] if limit else None for limit in (lowest, highest))
+    return lambda x: x.clamp(low, high), form.inputs[:1]
+
+
+def _concat(form: _Form) -> _Built:
+    axis = form.attribute("axis")
+    return lambda *parts: torch.cat(parts, axis), form.tensors
+
+
+def _flatten(form: _Form) -> _Built:
+    form.require("axis", 1)
+    return lambda x: x.flatten(1), form.tensors
+
+
+def _gemm(form: _Form) -> _Built:
+    form.require("alpha", 1.0)
+    form.require("beta", 1.0)
+    form.require("transA", 0)
+    transposed = form.attribute("transB", 0)
+
+    def gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return functional.linear(x, weight if transposed else weight.T, bias)
+
+    return gemm, form.tensors
+
+
+def _gelu(form: _Form) -> _Built:
+    approximate = form.attribute("approximate", "none")
+    return lambda x: functional.gelu(x, approximate=approximate), form.tensors
+
+
+def _hard_sigmoid(form: _Form) -> _Built:
+    slope, offset = form.attribute("alpha", 0.2), form.attribute("beta", 0.5)
+    return lambda x: (x * slope + offset).clamp_(0, 1), form.tensors
+
+
+def _instance_norm(form: _Form) -> _Built:
+    epsilon = form.attribute("epsilon", 1e-5)
+
+    def instance_norm(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        return functional.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
+
+    return instance_norm, form.tensors
+
+
+def _layer_norm(form: _Form) -> _Built:
+    form.require("axis", -1)
+    epsilon = form.attribute("epsilon", 1e-5)
+
+    def layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+        return functional.layer_norm(x, scale.shape, scale, bias, epsilon)
+
+    return layer_norm, form.tensors
+
+
+def _leaky_relu(form: _Form) -> _Built:
+    slope = form.attribute("alpha", 0.01)
+    return lambda x: functional.leaky_relu(x, slope), form.tensors
+
+
+def _pool(form: _Form, pool: Callable[..., Tensor], **more: Any) -> _Built:
+    kernel, strides = form.attribute("kernel_shape"), form.attribute("strides", (1, 1))
+    padding, ceil = form.symmetric_pads(), bool(form.attribute("ceil_mode", 0))
+    form.require("dilations", (1, 1))
+    form.require("storage_order", 0)
+    return lambda x: pool(x, kernel, strides, padding, ceil_mode=ceil, **more), form.tensors
+
+
+def _average_pool(form: _Form) -> _Built:
+    return _pool(form, functional.avg_pool2d, count_include_pad=bool(form.attribute("count_include_pad", 0)))
+
+
+def _reduce(form: _Form, reduce: Callable[..., Tensor]) -> _Built:
+    form.require("noop_with_empty_axes", 0)
+    axes = list(form.attribute("axes", ())) or form.numbers(1)  # an attribute before opset 18 (ReduceSum: 13)
+    keep, dtype = bool(form.attribute("keepdims", 1)), DTYPES.get(form.attribute("to"))
+    return lambda x: reduce(x, axes, keepdim=keep, dtype=dtype), form.inputs[:1]
+
+
+def _reshape(form: _Form) -> _Built:
+    sizes = form.numbers(1)
+    if 0 in sizes and form.attribute("allowzero", 0):
+        raise UnknownOperatorError("it makes an empty tensor")
+
+    def reshape(x: Tensor) -> Tensor:
+        return x.reshape([size or x.shape[place] for place, size in enumerate(sizes)])
+
+    return reshape, form.inputs[:1]
+
+
+def _slice(form: _Form) -> _Built:
+    starts, ends = form.numbers(1), form.numbers(2)
+    axes = form.numbers(3, range(len(starts)))
+    steps = form.numbers(4, [1] * len(starts))
+    if len(starts) != 1:
+        raise UnknownOperatorError(f"it cuts along {len(starts)} axes, expected one")
+    start, end, axis, step = starts[0], ends[0], axes[0], steps[0]
+    if step == -1 and start == -1:  # from the last one back to the first: the mirror image
+        return lambda x: x.flip(axis) if end <= -x.shape[axis] else _unknown_end(end), form.inputs[:1]
+    if step < 1:
+        raise UnknownOperatorError(
+            f"it steps by {step} from {start}, expected forward, or the whole axis backward"
+        )
+    return lambda x: x[(slice(None),) * (axis % x.ndim) + (slice(start, end, step),)], form.inputs[:1]
+
+
+def _unknown_end(end: int) -> Tensor:
+    raise UnknownOperatorError(f"it steps backward to {end}, expected to the first")
+
+
+def _softmax(form: _Form) -> _Built:
+    axis = form.attribute("axis", -1)
+    return lambda x: x.softmax(axis), form.tensors
+
+
+def _squeeze(form: _Form) -> _Built:
+    axes = form.numbers(1)
+    return lambda x: x.squeeze(axes), form.inputs[:1]
+
+
+def _transpose(form: _Form) -> _Built:
+    perm = form.attribute("perm")
+    return lambda x: x.permute(perm), form.tensors
+
+
+def _unsqueeze(form: _Form) -> _Built:
+    (axis,) = form.numbers(1)
+    return lambda x: x.unsqueeze(axis), form.inputs[:1]
+
+
+_BUILDERS: dict[str, Callable[[_Form], _Built]] = {
+    "AveragePool": _average_pool,
+    "Cast": _cast,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Flatten": _flatten,
+    "Gelu": _gelu,
+    "Gemm": _gemm,
+    "HardSigmoid": _hard_sigmoid,
+    "InstanceNormalization": _instance_norm,
+    "LayerNormalization": _layer_norm,
+    "LeakyRelu": _leaky_relu,
+    "MaxPool": lambda form: _pool(form, functional.max_pool2d),
+    "Normalize": _normalize,
+    "ReduceMean": lambda form: _reduce(form, torch.mean),
+    "ReduceSum": lambda form: _reduce(form, torch.sum),
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "Softmax": _softmax,
+    "Squeeze": _squeeze,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+}
