@@ -24,6 +24,8 @@ from reidruntime.manifest import TensorSpec
 
 NUM_LANES = 2
 _MAX_GRAPHS = 16
+# One at a time in the whole process: torch waits for the device before a capture, which would break another one.
+_capturing = Lock()
 Shape = tuple[int, ...]
 
 
@@ -255,7 +257,8 @@ class Lanes:
             and lane.runs[size] >= self._network.runs_before_graph
             and len(lane.graphs) < _MAX_GRAPHS
         ):
-            captured = self._network.capture(lane, shape)
+            with _capturing:
+                captured = self._network.capture(lane, shape)
             if captured is None:
                 self.graphs_allowed = False
             else:

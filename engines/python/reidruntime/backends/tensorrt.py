@@ -76,7 +76,7 @@ class TensorRtBackend:
             self._refit(trt, facts)
         self._check_tensors(trt)
         self._user_managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        self._making = Lock()  # one context, and one graph, is made at a time
+        self._making = Lock()  # one context is made at a time
         self._lanes = Lanes(
             self,
             manifest.input,
@@ -136,8 +136,7 @@ class TensorRtBackend:
         """
         context = self._new_context(lane, lane.state.scratch, self._profile_of(shape[0]))
         self._execute(context, lane, shape)
-        with self._making:  # torch waits for the device before a capture, which would break another one
-            launch = lane.memory.captured(lambda: self._execute(context, lane, shape, new_shape=False))
+        launch = lane.memory.captured(lambda: self._execute(context, lane, shape, new_shape=False))
         if launch is None:
             lane.memory.wait()  # the batch still runs in the context that is dropped here
         else:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +17,6 @@ from reidruntime.tensorrt_library import default_batch_size, first_gpu
 from reidruntime.torch_precision import exact_float32
 
 _LARGEST_BATCH = 256  # larger ones are answered in parts: by then a GPU is busy
-_choosing = Lock()
 
 
 class TorchCudaBackend:
@@ -186,11 +184,10 @@ class TorchCudaBackend:
 
 @contextmanager
 def _cudnn_chooses() -> Iterator[None]:
-    """Let cuDNN try its kernels for each new shape and keep the fastest; a switch of the whole process."""
-    with _choosing:
-        before = torch.backends.cudnn.benchmark
-        torch.backends.cudnn.benchmark = True
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.benchmark = before
+    """Let cuDNN try its kernels for each new shape and keep the fastest; lanes capture one at a time."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
