@@ -67,6 +67,8 @@ class TorchCudaBackend:
         self.network = TorchNetwork(
             graph, network.input.name, network.output.name, self._device, str(network.path)
         )
+        if device == "cuda":
+            torch.cuda.synchronize()  # the lanes' streams read the weights, which this one has laid out
         self.tensor_device = device
         self._threads = threads
         self._lanes: Lanes | None = None
