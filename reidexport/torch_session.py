@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from reidruntime.session import Session, default_threads
+from reidruntime.torch_precision import exact_float32
 from torch import Tensor
 
 from reidexport.checkpoint import Checkpoint, model_from_checkpoint
@@ -30,8 +31,7 @@ class TorchBackend:
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """uint8 (B, H, W, 3) RGB → float32 (B, D)."""
-        # float32 means float32: by default cuDNN's convolutions compute in TF32.
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.inference_mode(), exact_float32():  # by default cuDNN's convolutions compute in TF32
             images = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float() / 255
             images = (images - self.mean) / self.std
             features = self._features(images)

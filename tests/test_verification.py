@@ -184,14 +184,21 @@ def test_cuda_answers_as_the_cpu_does(exported: Exported, people: list[NDArray[n
             assert verify(candidate, reference, images=people).passed
 
 
-def test_the_reference_computes_in_float32_with_cudnn(exported: Exported) -> None:
-    """While the reference runs, cuDNN is on and its TF32 is off; afterwards everything is as before."""
-    before = (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32)
-    seen: list[tuple[bool, bool]] = []
+@pytest.mark.parametrize("application", ["default", "tf32"])
+def test_the_reference_computes_in_float32(application: str, exported: Exported) -> None:
+    """While the reference runs, no product or convolution may use TF32; afterwards the application's choice is back."""
+    seen: list[tuple[str, str]] = []
     backend = TorchBackend(load_checkpoint(exported.checkpoint), GraphOptions(feature="f_i"), 1)
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     backend.model.register_forward_hook(
-        lambda *_: seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+        lambda *_: seen.append((cuda.fp32_precision, cudnn.conv.fp32_precision))
     )
-    backend.run(np.zeros((1, 64, 32, 3), np.uint8))
-    assert seen == [(True, False)]
-    assert (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32) == before
+    try:
+        if application == "tf32":
+            torch.backends.fp32_precision = "tf32"
+        before = (cuda.fp32_precision, cudnn.conv.fp32_precision)
+        backend.run(np.zeros((1, 64, 32, 3), np.uint8))
+        assert seen == [("ieee", "ieee")]
+        assert (cuda.fp32_precision, cudnn.conv.fp32_precision) == before
+    finally:
+        torch.backends.fp32_precision = "none"
