@@ -2,15 +2,28 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from reidruntime import Gallery, InputError, NotInstalledError, load_gallery, topk, topk_torch
+from reidruntime import (
+    Gallery,
+    InputError,
+    Neighbours,
+    NotInstalledError,
+    device_rows,
+    load_gallery,
+    topk,
+    topk_torch,
+)
+from reidruntime.device_rows import DeviceBlock, DeviceRows
 from reidruntime.gallery_rows import GalleryRows, Question
 from reidruntime.manifest import Metric
-from reidruntime.topk_torch import DeviceRows
+from reidruntime.topk_torch import bfloat16_candidates
 
 from tests.reidruntime.test_gallery import METRICS, assert_same, people, sorted_in_full
 
@@ -31,7 +44,10 @@ def test_search_is_a_sort_of_the_whole_matrix(
     queries[4] = rows[0]
     gallery = Gallery(dim, metric=metric, device=device)
     gallery.add(rows)
-    monkeypatch.setattr(topk_torch, "_TILE_ROWS", 1000)
+    monkeypatch.setattr(device_rows, "_BLOCK_BYTES", 4 * dim * 5000)
+    monkeypatch.setattr(topk_torch, "_TILE_SCORES", 8 * 3000)
+    monkeypatch.setattr(topk_torch, "_GROUP", 8)
+    monkeypatch.setattr(topk_torch, "_AGAIN_BYTES", 4 * dim * 100)
     monkeypatch.setattr(topk, "_MAX_QUERIES_AT_ONCE", 8)
     assert_same(gallery.search(queries, k), sorted_in_full(queries, rows, k, metric))
 
@@ -99,33 +115,253 @@ def test_candidates_are_few_or_none() -> None:
     rng = np.random.default_rng(1)
     rows = rng.standard_normal((5000, 32)).astype(np.float32)
     question = question_of(rows, rows[:4], 10)
-    candidates = DeviceRows(question.gallery, "cpu").candidates(question)
+    candidates = bfloat16_candidates(question, DeviceRows("cpu", "cosine"))
     assert candidates.is_whole.all()
     for i, found in enumerate(np.split(candidates.rows, candidates.ends[1:-1])):
         assert 10 <= len(found) <= 12
         assert i in found
         assert (np.diff(found) > 0).all()
     copies = question_of(np.ones((5000, 32), np.float32), rows[:2], 10)
-    candidates = DeviceRows(copies.gallery, "cpu").candidates(copies)
+    candidates = bfloat16_candidates(copies, DeviceRows("cpu", "cosine"))
     assert (candidates.is_whole.tolist(), candidates.ends.tolist()) == ([False, False], [0, 0, 0])
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_what_the_application_has_set_neither_spoils_the_answer_nor_changes(device: str) -> None:
-    """Under autocast and with TF32 allowed, candidates are those of float32; the settings stay as they were."""
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", ["random", "rounded up", "rounded off", "cancelling", "of all sizes"])
+def test_scores_in_bfloat16_are_within_their_bound(kind: str, metric: Metric, device: str) -> None:
+    """Also where every component is rounded by half a unit in the same direction, which comes close to the bound."""
+    rng = np.random.default_rng(5)
+    rows, queries = (rng.standard_normal((n, 512)).astype(np.float32) for n in (64, 9))
+    halfway = 1 + np.float32(2.0**-8)  # between two bfloat16 numbers, to be rounded to 1
+    if kind == "rounded up":
+        rows[:], queries[:] = halfway + np.float32(2.0**-20), halfway + np.float32(2.0**-20)
+    if kind == "rounded off":
+        rows[:], queries[:] = halfway, halfway
+    if kind == "cancelling":
+        rows[:, ::2], rows[:, 1::2], queries[:] = halfway, -1, 1
+    if kind == "of all sizes":
+        rows *= np.float32(10) ** rng.integers(-6, 7, rows.shape)
+        queries *= np.float32(10) ** rng.integers(-6, 7, queries.shape)
+    question = question_of(rows, queries, 1)._replace(metric=metric)
+    on_device = DeviceRows(device, metric)
+    with torch.inference_mode():
+        blocks, asked = on_device.blocks(question.gallery), topk_torch._asked(question, on_device)
+        q_rounded, rests = on_device.rounded(asked.queries.clone())
+        best = topk_torch._best(on_device, blocks, asked, q_rounded, 64)
+        bounds = topk_torch._bfloat16_errors(asked, rests.double(), blocks[0].rest).cpu().numpy()
+    products = queries.astype(np.float64) @ rows.T.astype(np.float64)
+    lengths = question.q_lengths[:, None], question.gallery.lengths
+    expected = products / lengths[0] / lengths[1] if metric == "cosine" else products - lengths[1] ** 2 / 2
+    found = np.empty_like(expected)
+    np.put_along_axis(found, best.rows.cpu().numpy(), best.scores.cpu().numpy().astype(np.float64), axis=1)
+    errors = np.abs(found - expected).max(axis=1)
+    assert (errors <= bounds).all()
+    if kind == "rounded off" and metric == "euclidean":
+        assert (errors > 0.8 * bounds).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("num_decoys", [100, 900, 2000])
+def test_rows_that_bfloat16_places_wrongly_are_found(num_decoys: int, device: str) -> None:
+    """The nearest rows lose by rounding, and more rows than are kept gain by it: nothing else than the truth comes."""
+    rng = np.random.default_rng(6)
+    signs = np.where(rng.random(64) < 0.5, -1, 1).astype(np.float32)
+    near, far = np.float32(1 + 2.0**-8), np.float32(1 + 2.0**-8 + 2.0**-16)
+    rows = np.empty((num_decoys + 10, 64), np.float32)
+    rows[:] = far * signs  # rounded to 1 + 2**-7
+    rows[:, 0] += rng.random(len(rows)).astype(np.float32) / 4
+    best = rng.choice(len(rows), 10, replace=False)
+    rows[best] = near * signs  # rounded to 1
+    gallery = Gallery(64, metric="euclidean", device=device)
+    gallery.add(rows)
+    queries = np.stack([signs, 2 * near * signs])
+    assert_same(gallery.search(queries, 10), sorted_in_full(queries, rows, 10, "euclidean"))
+    assert set(gallery.search(queries[:1], 10).indices[0]) == set(best.tolist())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_near_identical_frames_are_searched_on_the_device(
+    metric: Metric, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several hundred frames of one person, closer than float32 products tell, do not need the scan on the CPU."""
+    rng = np.random.default_rng(7)
+    rows = people(rng, 3000, 64)
+    rows[:600] = rows[0]
+    rows[:600, 0] += rng.integers(0, 5, 600).astype(np.float32) * np.float32(2.0**-22)
+    monkeypatch.setattr(topk, "float32_candidates", lambda *_, **__: pytest.fail("scanned on the CPU"))
+    gallery = Gallery(64, metric=metric, device=device)
+    gallery.add(rows)
+    assert_same(gallery.search(rows[::500], 50), sorted_in_full(rows[::500], rows, 50, metric))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_only_what_is_new_is_uploaded(
+    metric: Metric, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Added rows are, once; to remove rows uploads nothing and leaves the other blocks alone. Answers bit for bit."""
+    uploaded: list[int] = []
+    upload = DeviceRows._uploaded
+
+    def counted(self: DeviceRows, part: np.ndarray, lengths: np.ndarray) -> list[DeviceBlock]:
+        uploaded.append(part.nbytes)
+        return upload(self, part, lengths)
+
+    monkeypatch.setattr(DeviceRows, "_uploaded", counted)
+    monkeypatch.setattr(device_rows, "_BLOCK_BYTES", 4 * 16 * 1000)  # blocks of 1000 rows
+    rng = np.random.default_rng(8)
+    rows, pids = people(rng, 5000, 16), np.repeat(np.arange(50), 100)
+    plain = Gallery(16, metric=metric)
+    plain.add(rows, pids=pids)
+    plain.save(tmp_path / "people.gallery")
+    by_torch = load_gallery(tmp_path / "people.gallery", device=device)
+    assert by_torch._on_device is not None
+    new = people(rng, 150, 16)
+
+    def search() -> list[DeviceBlock]:
+        found, expected = (gallery.search(rows[::500], 20) for gallery in (by_torch, plain))
+        assert found.indices.tolist() == expected.indices.tolist()
+        assert found.distances.tobytes() == expected.distances.tobytes()
+        assert by_torch._on_device is not None
+        return by_torch._on_device.blocks(by_torch._rows())
+
+    before = search()
+    assert uploaded == [rows.nbytes]
+    for gallery in (plain, by_torch):
+        gallery.add(new[:100], pids=np.arange(100))
+    assert search()[0] is before[0]
+    for gallery in (plain, by_torch):  # some rows of two blocks and of those added, and all of another block
+        gallery.remove([3, 47, *range(20, 30)])
+    after = search()
+    assert [len(block.rows) for block in after] == [900, 1000, 1000, 900, 88]
+    assert after[1].rounded is before[1].rounded
+    for gallery in (plain, by_torch):
+        gallery.add(new[100:], pids=np.arange(50))
+    search()
+    assert uploaded == [rows.nbytes, new[:100].nbytes, new[100:].nbytes]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("room_for", ["nothing", "bfloat16", "some blocks"])
+def test_rows_that_do_not_fit_are_searched_all_the_same(
+    room_for: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the float32 rows of some or all blocks left with the CPU, and the others too, before and after removal."""
+    num_asked = 0
+
+    def free_bytes(self: DeviceRows) -> float:
+        nonlocal num_asked
+        num_asked += 1
+        bytes_of_block = 4 * 24 * 1000
+        return {
+            "nothing": 0,
+            "bfloat16": bytes_of_block / 2,
+            "some blocks": bytes_of_block * (2 - num_asked / 2),
+        }[room_for]
+
+    monkeypatch.setattr(DeviceRows, "_free_bytes", free_bytes)
+    monkeypatch.setattr(device_rows, "_BLOCK_BYTES", 4 * 24 * 1000)
+    rng = np.random.default_rng(9)
+    rows, pids = people(rng, 3500, 24), rng.integers(0, 9, 3500)
+    rows[100:1500] = rows[100]  # too many for the first scan
+    gallery = Gallery(24, device=device)
+    gallery.add(rows, pids=pids)
+    queries = rows[[100, 2000, 3000]]
+    assert_same(gallery.search(queries, 20), sorted_in_full(queries, rows, 20, "cosine"))
+    gallery.remove([1, 2])
+    rows = rows[~np.isin(pids, [1, 2])]
+    assert_same(gallery.search(queries, 20), sorted_in_full(queries, rows, 20, "cosine"))
+
+
+@pytest.fixture
+def switches() -> Iterator[None]:
+    """The precision switches that these tests set are restored."""
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = "none"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("newer", [False, True])
+def test_what_the_application_has_set_neither_spoils_the_answer_nor_changes(
+    newer: bool, device: str, switches: None
+) -> None:
+    """Under autocast and with TF32 allowed by either kind of switch, answers are exact; the settings stay."""
     rng = np.random.default_rng(2)
     rows = people(rng, 2000, 64)
     gallery = Gallery(64, device=device)
     gallery.add(rows)
     expected = sorted_in_full(rows[:20], rows, 10, "cosine")
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        with torch.autocast(device, dtype=torch.bfloat16):
-            assert_same(gallery.search(rows[:20], 10), expected)
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(before)
+    if newer:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+    else:
+        torch.set_float32_matmul_precision("medium")
+    with torch.autocast(device, dtype=torch.bfloat16):
+        assert_same(gallery.search(rows[:20], 10), expected)
+    assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    assert newer or torch.get_float32_matmul_precision() == "medium"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_searches_at_once_are_all_exact(device: str, switches: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One search ends while another has not multiplied yet: that one is in float32 all the same."""
+    rng = np.random.default_rng(10)
+    rows = people(rng, 3000, 64)
+    rows[:200] = rows[0]
+    rows[:200, 0] += np.arange(200, dtype=np.float32) * np.float32(2.0**-20)
+    gallery = Gallery(64, device=device)
+    gallery.add(rows)
+    gallery.search(rows[:1], 1)
+    has_entered, has_left, precisions = threading.Event(), threading.Event(), []
+    best = topk_torch._best
+
+    def watched(*args: Any) -> Any:
+        if threading.current_thread().name == "slow":
+            has_entered.set()
+            assert has_left.wait(30)
+        precisions.append(torch.backends.cuda.matmul.fp32_precision)
+        return best(*args)
+
+    monkeypatch.setattr(topk_torch, "_best", watched)
+    torch.set_float32_matmul_precision("high")
+    found: list[Neighbours] = []
+    slow = threading.Thread(target=lambda: found.append(gallery.search(rows[:5], 30)), name="slow")
+
+    def quick() -> None:
+        assert has_entered.wait(30)
+        found.append(gallery.search(rows[:5], 30))
+
+    quick_one = threading.Thread(target=quick)
+    slow.start()
+    quick_one.start()
+    quick_one.join()
+    has_left.set()
+    slow.join()
+    for neighbours in found:
+        assert_same(neighbours, sorted_in_full(rows[:5], rows, 30, "cosine"))
+    assert len(found) == 2
+    assert set(precisions) == {"ieee"}
+    assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_the_highest_of_a_wide_tile_are_those_of_a_sort() -> None:
+    """Chosen by groups of columns, with equal scores, forbidden rows and an incomplete last group."""
+    rng = np.random.default_rng(11)
+    scores = torch.from_numpy(rng.integers(0, 300, (7, 1003)).astype(np.float32))
+    scores[:, :100] = -np.inf
+    scores[3, 5:] = -np.inf
+    for width in (1, 5, 12, 60, 1003, 2000):
+        found, columns = topk_torch._highest(torch, scores.clone(), width)
+        expected = scores.sort(1, descending=True).values[:, :width]
+        assert torch.equal(found.sort(1, descending=True).values, expected)
+        is_finite = ~found.isneginf()
+        assert torch.equal(scores.gather(1, columns.clamp(max=1002))[is_finite], found[is_finite])
+        assert all(
+            len(set(row[own].tolist())) == own.sum() for row, own in zip(columns, is_finite, strict=True)
+        )
 
 
 def test_devices_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
+from reidruntime.device_rows import DeviceRows
 from reidruntime.errors import InputError
 from reidruntime.gallery_file import GalleryContent, read_gallery, write_gallery
 from reidruntime.gallery_input import (
@@ -42,7 +43,6 @@ from reidruntime.manifest import Manifest, Metric
 from reidruntime.projection_scan import ProjectedRows
 from reidruntime.session import default_threads
 from reidruntime.topk import Neighbours, Prepared, nearest
-from reidruntime.topk_torch import DeviceRows, import_torch
 
 __all__ = [
     "UNLABELLED",
@@ -120,9 +120,6 @@ class Gallery:
         self._threads = default_threads() if threads is None else threads
         if self._threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}.")
-        if device is not None:
-            import_torch(device)
-        self._device = device
         self._parts: list[Features] = []
         self._lengths = np.empty(0, np.float64)
         self._pids = np.empty(0, np.int64)
@@ -130,7 +127,7 @@ class Gallery:
         self._times = np.empty(0, np.int64)
         self._paths: list[str] = []
         self._coded: CodedGallery | None = None
-        self._on_device: DeviceRows | None = None
+        self._on_device = None if device is None else DeviceRows(device, metric)
         self._projected: ProjectedRows | None = None
         self._is_projected = False
         self._read_from: tuple[Path, str] | None = None
@@ -265,12 +262,18 @@ class Gallery:
         kept = ~np.isin(self._pids, check_removed_pids(pids))
         ends = np.cumsum([0, *map(len, self._parts)])
         shares = [kept[start:stop] for start, stop in pairwise(ends)]
-        parts = zip(self._parts, shares, strict=True)
-        self._parts = [part if share.all() else part[share] for part, share in parts if share.any()]
+        parts, self._parts = self._parts, []
+        for part, share in zip(parts, shares, strict=True):
+            if share.all():
+                self._parts.append(part)
+            elif share.any():
+                self._parts.append(part[share])
+                if self._on_device:
+                    self._on_device.pack(part, share, self._parts[-1])
         self._lengths, self._pids, self._camids = self._lengths[kept], self._pids[kept], self._camids[kept]
         self._times = self._times[kept]
         self._paths = list(compress(self._paths, kept))
-        self._coded = self._on_device = self._projected = None
+        self._coded = self._projected = None
         self._is_projected = False
         return len(kept) - int(np.count_nonzero(kept))
 
@@ -378,7 +381,7 @@ class Gallery:
             size += len(self._parts[first])
         self._parts[first:] = [np.concatenate([*self._parts[first:], rows])]
         self._lengths = np.concatenate([self._lengths, lengths])
-        self._coded = self._on_device = self._projected = None
+        self._coded = self._projected = None
         self._is_projected = False
 
     def _rows(self) -> GalleryRows:
@@ -389,8 +392,7 @@ class Gallery:
             return None
         if scan == "int8":
             return self._coded_gallery()
-        if scan == "auto" and self._device is not None:
-            self._on_device = self._on_device or DeviceRows(self._rows(), self._device)
+        if scan == "auto" and self._on_device is not None:
             return self._on_device
         is_worth_it = self._is_projected or (num_query >= _MANY_QUERIES and len(self) >= _LARGE_GALLERY)
         projected = self._projected_rows() if scan == "projection" or is_worth_it else None

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reidruntime.device_rows import DeviceRows
 from reidruntime.gallery_rows import CodedGallery, Features, Ints, Question
 from reidruntime.projection_scan import ProjectedRows
 from reidruntime.topk_scan import (
@@ -25,7 +26,7 @@ from reidruntime.topk_scan import (
     lowest_scores,
     projected_candidates,
 )
-from reidruntime.topk_torch import DeviceRows
+from reidruntime.topk_torch import bfloat16_candidates, wide_candidates
 
 Prepared = ProjectedRows | DeviceRows | CodedGallery
 
@@ -89,7 +90,7 @@ def _scans(threads: int, prepared: Prepared | None) -> list[Callable[[Question],
     elif isinstance(prepared, CodedGallery):
         scans.insert(0, partial(int8_candidates, coded=prepared, threads=threads))
     elif prepared is not None:
-        scans.insert(0, prepared.candidates)
+        scans[:0] = [partial(bfloat16_candidates, rows=prepared), partial(wide_candidates, rows=prepared)]
     return scans
 
 

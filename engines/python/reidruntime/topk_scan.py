@@ -19,6 +19,7 @@ from reidruntime.blas_threads import single_threaded_blas
 from reidruntime.compiled import kernel_module
 from reidruntime.gallery_rows import CodedGallery, Features, Floats64, GalleryRows, Ints, Question
 from reidruntime.int8_scan import QUERY_LIMIT, code_rows, multiply
+from reidruntime.manifest import Metric
 from reidruntime.projection_scan import ProjectedRows, project
 
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
@@ -104,18 +105,23 @@ class Candidates(NamedTuple):
 
 
 def float32_terms(question: Question) -> Terms:
-    """An inner product of D terms, however summed, is within ``D * 2**-24`` of the truth, times both lengths."""
-    row_scales, column_scales, column_offsets, longest = _metric_terms(question)
-    q_lengths = question.q_lengths * row_scales
+    """Those of products in float32."""
+    row_scales, column_scales, column_offsets, _ = _metric_terms(question)
     return Terms(
         row_scales,
         column_scales,
         column_offsets,
-        errors=_UNIT_ROUNDOFF * question.queries.shape[1] * q_lengths * longest
-        + _rounding(q_lengths, longest),
-        row_tails=np.zeros(len(q_lengths)),
+        errors=float32_errors(question),
+        row_tails=np.zeros(len(row_scales)),
         column_tails=np.zeros(len(column_scales)),
     )
+
+
+def float32_errors(question: Question) -> Floats64:
+    """An inner product of D terms, however summed, is within ``D * 2**-24`` of the truth, times both lengths."""
+    row_scales, longest = query_terms(question)
+    q_lengths = question.q_lengths * row_scales
+    return _UNIT_ROUNDOFF * question.queries.shape[1] * q_lengths * longest + _rounding(q_lengths, longest)
 
 
 def float32_candidates(question: Question, threads: int) -> Candidates:
@@ -225,14 +231,26 @@ def _float32_products(queries: Features, gallery: GalleryRows) -> _Products:
 
 
 def _metric_terms(question: Question) -> tuple[Floats64, Floats64, Floats64, float]:
-    """Scales and offset that turn inner products into scores, and the greatest length of a scaled gallery row.
+    """Scales and offset that turn inner products into scores, and the greatest length of a scaled gallery row."""
+    row_scales, longest = query_terms(question)
+    return row_scales, *column_terms(question.gallery.lengths, question.metric), longest
+
+
+def query_terms(question: Question) -> tuple[Floats64, float]:
+    """The scale of each query, and the greatest length of a gallery row times its scale."""
+    if question.metric == "cosine":
+        return _inverse(question.q_lengths), 1.0
+    return np.ones(len(question.queries)), float(question.gallery.lengths.max())
+
+
+def column_terms(lengths: Floats64, metric: Metric) -> tuple[Floats64, Floats64]:
+    """The scale and the offset of gallery rows of these lengths.
 
     The score is the cosine, or ``q·g - |g|²/2``, which falls as the Euclidean distance grows.
     """
-    lengths = question.gallery.lengths
-    if question.metric == "cosine":
-        return _inverse(question.q_lengths), _inverse(lengths), np.zeros(len(lengths)), 1.0
-    return np.ones(len(question.queries)), np.ones(len(lengths)), -(lengths**2) / 2, float(lengths.max())
+    if metric == "cosine":
+        return _inverse(lengths), np.zeros(len(lengths))
+    return np.ones(len(lengths)), -(lengths**2) / 2
 
 
 def _rounding(q_lengths: Floats64, longest: float) -> Floats64:

@@ -1,131 +1,235 @@
-"""The float32 scan of :mod:`reidruntime.topk_scan` on a GPU, or wherever torch computes; torch is imported when asked.
+"""The scans of :mod:`reidruntime.topk_scan` on a GPU, or wherever torch computes; torch is imported when asked.
 
 Tiles of scores, queries by rows, are computed, masked and cut down to the best of each query where the rows are; only
-these come back. What then decides is what decides on a CPU: a bound on the error, and distances in float64.
+these come back. What then decides is what decides on a CPU: a bound on the error, and distances in float64. The first
+scan multiplies in bfloat16 and scores what it keeps again in float32. Queries with too many rows that near are scanned
+in float32, and more is kept.
+
+The bound of the bfloat16 scan. With q and g a query and a row times their scales, q' and g' these in bfloat16::
+
+    |q.g - q'.g'| = |(q - q').g + q'.(g - g')| <= |q - q'| |g| + |q'| |g - g'|
+
+by Cauchy and Schwarz. The lengths of the differences are measured. (Rounding to nearest leaves at most ``2**-8`` of
+each component, so they are at most ``2**-8`` of |q| and |g|, and mostly less than half of that.) Products of two
+bfloat16 numbers are exact in float32. Tensor cores add several of them and the sum so far at once, aligned to the
+largest and cut off after no less than 24 bits, so that each loses less than ``2**-23`` of the largest, and the new sum
+as much again. None of these exceeds the sum of the absolute values of all terms, which is at most |q'| |g'|. With two
+or more terms at a time, D terms lose less than ``D * 2**-22 * |q'| |g'|``, however they are split; with one at a time,
+rounded to nearest, less than a quarter of it. No sum on the way may be rounded to bfloat16, which
+:func:`reidruntime.torch_precision.exact_float32` sees to.
 """
 
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from reidruntime.errors import GpuError, InputError, NotInstalledError
-from reidruntime.gallery_rows import GalleryRows, Question
-from reidruntime.topk_scan import Candidates, float32_terms
+from reidruntime.device_rows import DeviceBlock, DeviceRows
+from reidruntime.errors import GpuError
+from reidruntime.gallery_rows import Question
+from reidruntime.topk_scan import Candidates, float32_errors, query_terms
+from reidruntime.torch_precision import exact_float32
 
-_TILE_ROWS = 8192
-_SPARE = 64  # scores kept beyond k: rows so near the k-th that rounding can tell them wrongly
-_LEFT_FREE_BYTES = 2**30  # on the GPU, for the tiles
+_TILE_SCORES = 2**28  # at once, in float32: 1 GiB
+_GROUP = 32  # columns of a tile of which first only the greatest score is looked at
+_SPARE, _WIDE_SPARE = 64, 1024  # scores kept beyond those asked for, of rows that rounding can misplace
+_AGAIN_BYTES = 2**28  # of rows that are scored again at once
 
 
-def import_torch(device: str) -> Any:
-    """Torch, which can use that device.
+class _Asked(NamedTuple):
+    """A question on the device.
+
+    Attributes:
+        queries: float32, (num_query, D): times their scales.
+        q_lengths: float64, (num_query,): the lengths of these.
+        longest: the greatest length of a gallery row times its scale.
+        errors: float64, (num_query,): how far a float32 score can be from the truth.
+        forbidden: bool, (N,): rows that no query may find; None where there are none.
+        keys: int64, (num_query, 1) and (N,): equal where a query may not find a row; None where none are.
+    """
+
+    queries: Any
+    q_lengths: Any
+    longest: float
+    errors: Any
+    forbidden: Any | None
+    keys: tuple[Any, Any] | None
+
+
+class _Best(NamedTuple):
+    """The best scores of each query, falling, and their rows: float32 and int64, (num_query, kept)."""
+
+    scores: Any
+    rows: Any
+
+
+def bfloat16_candidates(question: Question, rows: DeviceRows) -> Candidates:
+    """As :func:`reidruntime.topk_scan.float32_candidates`, scanned in bfloat16 and scored again in float32.
 
     Raises:
-        NotInstalledError: torch is not installed, or finds no such GPU.
-        InputError: it is the name of no device.
+        GpuError: rows or tiles do not fit into the GPU's memory.
     """
+    return _candidates(question, rows, 2 * question.k + _SPARE, in_bfloat16=True)
+
+
+def wide_candidates(question: Question, rows: DeviceRows) -> Candidates:
+    """The same in float32, for queries that have up to ``_WIDE_SPARE`` rows as near as the k-th; raises likewise."""
+    return _candidates(question, rows, question.k + _WIDE_SPARE, in_bfloat16=False)
+
+
+def _candidates(question: Question, rows: DeviceRows, width: int, *, in_bfloat16: bool) -> Candidates:
     try:
-        import torch
-    except ImportError as error:
-        raise NotInstalledError(
-            f"Searching on {device!r} needs torch, which is not installed: pip install torch"
+        with rows.torch.inference_mode(), exact_float32():
+            blocks, asked = rows.blocks(question.gallery), _asked(question, rows)
+            if not in_bfloat16:
+                best = _best(rows, blocks, asked, asked.queries, width)
+                return _decided(question, asked, best, best, asked.errors)
+            queries, rests = rows.rounded(asked.queries.clone())
+            best = _best(rows, blocks, asked, queries, width)
+            errors = _bfloat16_errors(asked, rests.double(), max(block.rest for block in blocks))
+            return _decided(question, asked, best, _scored_again(rows, blocks, asked, best), errors)
+    except rows.torch.OutOfMemoryError as error:
+        raise GpuError(
+            f"The search does not fit into the memory of {rows.device}: {error}. Ask fewer queries at once."
         ) from error
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"There is no device {device!r}. Expected cpu, cuda or cuda:NUMBER.") from error
-    if wanted.type not in ("cpu", "cuda"):
-        raise InputError(f"The device must be cpu, cuda or cuda:NUMBER, got {device!r}.")
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise NotInstalledError(
-            f"torch finds no GPU {device!r}. Check with nvidia-smi, or leave the device out."
-        )
-    return torch
 
 
-class DeviceRows:
-    """A gallery's rows as tensors: on the device as far as its memory goes, the rest is moved for each search."""
+def _asked(question: Question, rows: DeviceRows) -> _Asked:
+    def on_device(array: Any) -> Any:
+        return rows.torch.tensor(array, device=rows.device)
 
-    def __init__(self, gallery: GalleryRows, device: str) -> None:
-        """Move what fits; raises as :func:`import_torch`."""
-        self._torch = import_torch(device)
-        self._device = self._torch.device(device)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor is it written to
-            parts = [self._torch.from_numpy(part) for part in gallery.parts]
-        self._blocks = [self._kept(block) for part in parts for block in part.split(_TILE_ROWS)]
+    row_scales, longest = query_terms(question)
+    # Without a filter, the keys of queries are less than all others.
+    has_keys = question.q_keys.max() >= question.g_keys.min()
+    return _Asked(
+        queries=on_device(question.queries).mul_(on_device(row_scales.astype(np.float32))[:, None]),
+        q_lengths=on_device(question.q_lengths * row_scales),
+        longest=longest,
+        errors=on_device(float32_errors(question)),
+        forbidden=None if question.allowed.all() else on_device(~question.allowed),
+        keys=(on_device(question.q_keys[:, None]), on_device(question.g_keys)) if has_keys else None,
+    )
 
-    def candidates(self, question: Question) -> Candidates:
-        """As :func:`reidruntime.topk_scan.float32_candidates`.
 
-        Raises:
-            GpuError: the tiles do not fit into the GPU's memory.
-        """
-        terms = float32_terms(question)
-        try:
-            with self._exact_products():
-                scores, rows = self._best(
-                    question,
-                    terms.row_scales.astype(np.float32),
-                    terms.column_scales.astype(np.float32),
-                    np.where(question.allowed, terms.column_offsets, -np.inf).astype(np.float32),
-                )
-        except self._torch.OutOfMemoryError as error:
-            raise GpuError(
-                f"The search does not fit into the memory of {self._device}: {error}. Ask fewer queries at once."
-            ) from error
-        thresholds = scores[:, question.k - 1] - 2 * terms.errors
-        last = scores[:, -1]
-        # Where the last one kept is as near, so may be rows that were not.
-        is_whole = (scores.shape[1] == len(question.allowed)) | (last == -np.inf) | (last < thresholds)
-        is_kept = is_whole[:, None] & (scores >= thresholds[:, None]) & (scores > -np.inf)
-        order = np.argsort(rows, axis=1)
-        is_kept, scores, rows = (np.take_along_axis(a, order, 1) for a in (is_kept, scores, rows))
-        highest = (scores + terms.errors[:, None]).astype(np.float32)
-        return Candidates(
-            np.append(0, np.cumsum(is_kept.sum(axis=1))), rows[is_kept], highest[is_kept], is_whole
-        )
+def _bfloat16_errors(asked: _Asked, q_rests: Any, g_rest: float) -> Any:
+    """How far the scores of a bfloat16 scan can be from the truth; float64, (num_query,)."""
+    q_lengths, longest = asked.q_lengths + q_rests, asked.longest + g_rest  # of the rounded ones, at most
+    summing = 2.0**-22 * asked.queries.shape[1] * q_lengths * longest
+    return q_rests * asked.longest + q_lengths * g_rest + summing + asked.errors
 
-    def _best(self, question: Question, row_scales: Any, column_scales: Any, offsets: Any) -> tuple[Any, Any]:
-        """The best scores of each query, falling, and their rows: arrays of shape (num_query, k + spare)."""
-        torch, width = self._torch, question.k + _SPARE
-        arrays = (question.queries, row_scales[:, None], column_scales, offsets, question.q_keys[:, None])
-        queries, row_scales, column_scales, offsets, q_keys = (
-            torch.tensor(array, device=self._device) for array in arrays
-        )
-        g_keys = torch.tensor(question.g_keys, device=self._device)
-        best = torch.empty((len(queries), 0), device=self._device)
-        best_rows = torch.empty((len(queries), 0), dtype=torch.int64, device=self._device)
-        first = 0
-        for block in self._blocks:
-            columns = slice(first, first + len(block))
-            scores = queries @ block.to(self._device).T
-            scores.mul_(row_scales).mul_(column_scales[columns]).add_(offsets[columns])
-            scores.masked_fill_(q_keys == g_keys[columns], -torch.inf)
-            some, some_columns = scores.topk(min(width, len(block)), sorted=False)
-            best, order = torch.cat([best, some], 1).topk(min(width, best.shape[1] + some.shape[1]))
-            best_rows = torch.cat([best_rows, some_columns + first], 1).gather(1, order)
+
+def _best(rows: DeviceRows, blocks: list[DeviceBlock], asked: _Asked, queries: Any, width: int) -> _Best:
+    """The best scores by products of these queries, in float32 or bfloat16, and of the rows in the same."""
+    torch = rows.torch
+    best = _Best(
+        torch.empty((len(queries), 0), device=rows.device),
+        torch.empty((len(queries), 0), dtype=torch.int64, device=rows.device),
+    )
+    for first, scores in _tiles(rows, blocks, asked, queries):
+        some, columns = _highest(torch, scores, width)
+        scores, numbers = torch.cat([best.scores, some], 1), torch.cat([best.rows, columns + first], 1)
+        scores, order = scores.topk(min(width, scores.shape[1]))
+        best = _Best(scores, numbers.gather(1, order))
+    return best
+
+
+def _tiles(
+    rows: DeviceRows, blocks: list[DeviceBlock], asked: _Asked, queries: Any
+) -> Iterator[tuple[int, Any]]:
+    """The number of the first row, and the scores of all queries and the rows from there: float32, (num_query, n)."""
+    first, size = 0, max(_GROUP, _TILE_SCORES // len(queries))
+    for block in blocks:
+        for start in range(0, len(block.scales), size):
+            own = slice(start, start + size)
+            if queries.dtype == rows.torch.bfloat16:
+                scores = _bfloat16_products(rows.torch, queries, _rounded_rows(rows, block, own))
+            else:
+                scores = (queries @ rows.upload(block.rows[own]).T).mul_(block.scales[own])
+            if rows.metric == "euclidean":
+                scores.add_(block.offsets[own])
+            columns = slice(first, first + scores.shape[1])
+            if asked.forbidden is not None:
+                scores.masked_fill_(asked.forbidden[columns], -np.inf)
+            if asked.keys is not None:
+                q_keys, g_keys = asked.keys
+                scores.masked_fill_(q_keys == g_keys[columns], -np.inf)
+            yield first, scores
             first = columns.stop
-        return best.cpu().numpy().astype(np.float64), best_rows.cpu().numpy()
 
-    def _kept(self, block: Any) -> Any:
-        if self._device.type == "cuda":
-            free_bytes, _ = self._torch.cuda.mem_get_info(self._device)
-            if free_bytes < _LEFT_FREE_BYTES + block.nbytes:
-                return block
-        return block.to(self._device)
 
-    @contextmanager
-    def _exact_products(self) -> Iterator[None]:
-        """Float32 throughout: neither TF32 nor autocast, whatever the application has set."""
-        torch = self._torch
-        precision = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
-                yield
-        finally:
-            torch.set_float32_matmul_precision(precision)
+def _rounded_rows(rows: DeviceRows, block: DeviceBlock, own: slice) -> Any:
+    if block.rounded is not None:
+        return block.rounded[own]
+    rounded, _ = rows.rounded(rows.upload(block.rows[own]) * block.scales[own, None])
+    return rounded
+
+
+def _bfloat16_products(torch: Any, queries: Any, rows: Any) -> Any:
+    """Summed in float32 and left so, which torch can only do on GPUs: elsewhere, products of the same in float32."""
+    if queries.is_cuda:
+        return torch.mm(queries, rows.T, out_dtype=torch.float32)
+    return queries.float() @ rows.float().T
+
+
+def _highest(torch: Any, scores: Any, width: int) -> tuple[Any, Any]:
+    """The highest scores of each query, at most ``width`` and in any order, and their columns.
+
+    They are in the groups of columns with the highest maxima, as many groups as scores: of a wide tile, one pass looks
+    at everything, and choosing goes through little.
+    """
+    num_query, num_columns = scores.shape
+    if num_columns <= 2 * width * _GROUP:
+        return tuple(scores.topk(min(width, num_columns), sorted=False))
+    if num_columns % _GROUP:
+        scores = torch.nn.functional.pad(scores, (0, -num_columns % _GROUP), value=-np.inf)
+    groups = scores.view(num_query, -1, _GROUP)
+    highest = groups.amax(2).topk(width, sorted=False).indices
+    some = groups.gather(1, highest[:, :, None].expand(-1, -1, _GROUP)).view(num_query, -1)
+    found, places = some.topk(width, sorted=False)
+    return found, highest.gather(1, places // _GROUP) * _GROUP + places % _GROUP
+
+
+def _scored_again(rows: DeviceRows, blocks: list[DeviceBlock], asked: _Asked, best: _Best) -> _Best:
+    """The same rows, in the same places, with their float32 scores."""
+    scores, first = best.scores.new_full(best.scores.shape, -np.inf), 0
+    at_once = max(1, _AGAIN_BYTES // (4 * asked.queries.shape[1]))
+    for block in blocks:
+        stop = first + len(block.scales)
+        is_here = (best.rows >= first) & (best.rows < stop) & ~best.scores.isneginf()
+        for pairs in is_here.nonzero().split(at_once):
+            queries, places = pairs.unbind(1)
+            own = best.rows[queries, places] - first
+            products = rows.upload(block.rows[own.to(block.rows.device)]).mul_(asked.queries[queries])
+            scores[queries, places] = products.sum(1) * block.scales[own] + block.offsets[own]
+        first = stop
+    return _Best(scores, best.rows)
+
+
+def _decided(question: Question, asked: _Asked, scanned: _Best, best: _Best, errors: Any) -> Candidates:
+    """Which of the best rows can be among the nearest, and of which queries they all are here.
+
+    Args:
+        question: the question, and
+        asked: the same on the device.
+        scanned: what a scan has kept.
+        best: the same rows with float32 scores.
+        errors: float64, (num_query,): how far the scores of the scan can be from the truth.
+    """
+    lowest = (
+        best.scores.topk(question.k).values[:, -1].double() - asked.errors
+    )  # k rows are truly there, or nearer
+    last = scanned.scores[:, -1].double()
+    # Rows that the scan has not kept score no higher than the last one that it has.
+    is_whole = (last + errors < lowest) | last.isneginf()
+    if scanned.scores.shape[1] == len(question.allowed):
+        is_whole.fill_(True)
+    rows, order = best.rows.sort(1)
+    highest = best.scores.gather(1, order).double() + asked.errors[:, None]
+    is_kept = is_whole[:, None] & (highest >= lowest[:, None]) & ~highest.isneginf()
+    ends = is_kept.sum(1).cumsum(0).cpu().numpy()
+    return Candidates(
+        np.append(0, ends),
+        rows[is_kept].cpu().numpy(),
+        highest[is_kept].float().cpu().numpy(),
+        is_whole.cpu().numpy(),
+    )

@@ -1,0 +1,188 @@
+"""A gallery's rows where torch computes, kept from search to search; torch is imported when asked.
+
+The rows are in blocks, which belong to the parts of the gallery: a part that is new is uploaded, one from which rows
+are removed is packed where it is, and the others stay. A block is there twice, in float32 and, for the scan, in
+bfloat16; where the memory of the device is full, its float32 rows stay with the CPU, or both do, and are moved for each
+search.
+"""
+
+import threading
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidruntime.errors import InputError, NotInstalledError
+from reidruntime.gallery_rows import Features, Floats64, GalleryRows
+from reidruntime.manifest import Metric
+from reidruntime.topk_scan import column_terms
+
+_BLOCK_BYTES = 2**29  # of float32 rows
+_LEFT_FREE_BYTES = 4 * 2**30  # on the GPU, for the tiles of a search and what packing a block needs
+
+
+class DeviceBlock(NamedTuple):
+    """Some rows of a gallery, one after the other.
+
+    Attributes:
+        rows: float32, (n, D): on the device, or the gallery's own memory where it has no room.
+        rounded: bfloat16, (n, D): the rows times their scales; None where the device has no room.
+        rest: at least the length of what rounding has left out of any row.
+        scales: float32, (n,), on the device, and
+        offsets: likewise: what turns products into scores, from :func:`reidruntime.topk_scan.column_terms`.
+    """
+
+    rows: Any
+    rounded: Any | None
+    rest: float
+    scales: Any
+    offsets: Any
+
+
+def import_torch(device: str) -> Any:
+    """Torch, which can use that device.
+
+    Raises:
+        NotInstalledError: torch is not installed, or finds no such GPU.
+        InputError: it is the name of no device.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise NotInstalledError(
+            f"Searching on {device!r} needs torch, which is not installed: pip install torch"
+        ) from error
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"There is no device {device!r}. Expected cpu, cuda or cuda:NUMBER.") from error
+    if wanted.type not in ("cpu", "cuda"):
+        raise InputError(f"The device must be cpu, cuda or cuda:NUMBER, got {device!r}.")
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise NotInstalledError(
+            f"torch finds no GPU {device!r}. Check with nvidia-smi, or leave the device out."
+        )
+    return torch
+
+
+class DeviceRows:
+    """The rows of one gallery on a device; threads may ask for them at once.
+
+    Attributes:
+        torch: the module.
+        device: ``torch.device``.
+        metric: what the rows are scaled for.
+    """
+
+    def __init__(self, device: str, metric: Metric) -> None:
+        """None yet; raises as :func:`import_torch`."""
+        self.torch = import_torch(device)
+        self.device = self.torch.device(device)
+        self.metric = metric
+        self._lock = threading.Lock()
+        self._parts: dict[int, tuple[Features, list[DeviceBlock]]] = {}  # by id, with what keeps the id taken
+
+    def blocks(self, gallery: GalleryRows) -> list[DeviceBlock]:
+        """Those of all rows, in order; parts that are not there yet are uploaded, those of the past are dropped."""
+        with self._lock, self.torch.inference_mode():
+            self._parts = {
+                id(part): self._parts[id(part)] for part in gallery.parts if id(part) in self._parts
+            }
+            first, blocks = 0, []
+            for part in gallery.parts:
+                if id(part) not in self._parts:
+                    self._parts[id(part)] = (
+                        part,
+                        self._uploaded(part, gallery.lengths[first : first + len(part)]),
+                    )
+                blocks += self._parts[id(part)][1]
+                first += len(part)
+            return blocks
+
+    def pack(self, part: Features, kept: NDArray[np.bool_], packed: Features) -> None:
+        """Let ``packed``, which is ``part[kept]``, take the place of that part, without uploading it."""
+        with self._lock, self.torch.inference_mode():
+            _, blocks = self._parts.pop(id(part), (part, None))
+            if blocks is None:
+                return
+            try:
+                self._parts[id(packed)] = packed, self._packed(blocks, kept, packed)
+            except self.torch.OutOfMemoryError:
+                return  # the next search uploads the part
+
+    def rounded(self, scaled: Any) -> tuple[Any, Any]:
+        """Float32 rows in bfloat16, and at least the length of what rounding leaves out of each; overwrites them."""
+        rounded = scaled.bfloat16()
+        rests = self.torch.linalg.vector_norm(scaled.sub_(rounded), dim=1)
+        return rounded, rests * (1 + 2.0**-22 * scaled.shape[1])  # lengths are summed in float32
+
+    def upload(self, rows: Any) -> Any:
+        """Rows of the gallery's own memory, on the device."""
+        return rows.to(self.device)
+
+    def _uploaded(self, part: Features, lengths: Floats64) -> list[DeviceBlock]:
+        rows = self._tensor(part)
+        scales, offsets = (
+            self.torch.tensor(terms.astype(np.float32), device=self.device)
+            for terms in column_terms(lengths, self.metric)
+        )
+        size = max(1, _BLOCK_BYTES // (4 * part.shape[1]))
+        return [
+            self._block(*columns)
+            for columns in zip(rows.split(size), scales.split(size), offsets.split(size), strict=True)
+        ]
+
+    def _block(self, rows: Any, scales: Any, offsets: Any) -> DeviceBlock:
+        room = self._free_bytes()
+        on_device = self.upload(rows)
+        rounded, rests = self.rounded(on_device * scales[:, None])
+        return DeviceBlock(
+            on_device if room >= rows.nbytes + rounded.nbytes else rows,
+            rounded if room >= rounded.nbytes else None,
+            float(rests.max()),
+            scales,
+            offsets,
+        )
+
+    def _packed(
+        self, blocks: list[DeviceBlock], kept: NDArray[np.bool_], packed: Features
+    ) -> list[DeviceBlock]:
+        """The rows that are kept; those that are not on a GPU are taken from the new part, which frees the old one."""
+        own, found, start, first = self._tensor(packed), [], 0, 0
+        for block in blocks:
+            places = np.flatnonzero(kept[start : start + len(block.rows)])
+            start += len(block.rows)
+            if not len(places):
+                continue
+            is_all = len(places) == len(block.rows)
+            index = None if is_all else self.torch.tensor(places, device=self.device)
+            rows, rounded, scales, offsets = (
+                values if index is None or values is None else values.index_select(0, index)
+                for values in (
+                    block.rows if block.rows.is_cuda else None,
+                    block.rounded,
+                    block.scales,
+                    block.offsets,
+                )
+            )
+            if rows is None:
+                rows = own[first : first + len(places)]
+            found.append(DeviceBlock(rows, rounded, block.rest, scales, offsets))
+            first += len(places)
+        return found
+
+    def _tensor(self, part: Features) -> Any:
+        """The part itself, not a copy."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor is it written to
+            return self.torch.from_numpy(part)
+
+    def _free_bytes(self) -> float:
+        """What rows may still take: what is free on the device, and what torch holds without using it."""
+        if self.device.type == "cpu":
+            return np.inf
+        cuda = self.torch.cuda
+        free, _ = cuda.mem_get_info(self.device)
+        unused = cuda.memory_reserved(self.device) - cuda.memory_allocated(self.device)
+        return float(free + unused - _LEFT_FREE_BYTES)
