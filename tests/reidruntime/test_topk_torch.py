@@ -162,22 +162,20 @@ def test_scores_in_bfloat16_are_within_their_bound(kind: str, metric: Metric, de
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("num_decoys", [100, 900, 2000])
-def test_rows_that_bfloat16_places_wrongly_are_found(num_decoys: int, device: str) -> None:
-    """The nearest rows lose by rounding, and more rows than are kept gain by it: nothing else than the truth comes."""
+@pytest.mark.parametrize("num_decoys", [200, 2000])
+def test_rows_that_lose_by_rounding_to_bfloat16_are_found(num_decoys: int, device: str) -> None:
+    """The nearest rows score least in bfloat16, behind more exact ones than are kept, which are well apart."""
     rng = np.random.default_rng(6)
     signs = np.where(rng.random(64) < 0.5, -1, 1).astype(np.float32)
-    near, far = np.float32(1 + 2.0**-8), np.float32(1 + 2.0**-8 + 2.0**-16)
-    rows = np.empty((num_decoys + 10, 64), np.float32)
-    rows[:] = far * signs  # rounded to 1 + 2**-7
-    rows[:, 0] += rng.random(len(rows)).astype(np.float32) / 4
-    best = rng.choice(len(rows), 10, replace=False)
-    rows[best] = near * signs  # rounded to 1
+    rows = np.tile(signs, (num_decoys + 10, 1))
+    rows[:, :2] *= 1 + rng.integers(0, 13, (len(rows), 2)).astype(np.float32) * np.float32(2.0**-7)
+    nearest = rng.choice(len(rows), 10, replace=False)
+    rows[nearest] = signs * np.float32(1 + 2.0**-8)  # halfway between two bfloat16 numbers, rounded to 1
     gallery = Gallery(64, metric="euclidean", device=device)
     gallery.add(rows)
-    queries = np.stack([signs, 2 * near * signs])
+    queries = 4 * signs[None]
     assert_same(gallery.search(queries, 10), sorted_in_full(queries, rows, 10, "euclidean"))
-    assert set(gallery.search(queries[:1], 10).indices[0]) == set(best.tolist())
+    assert gallery.search(queries, 10).indices[0].tolist() == sorted(nearest.tolist())
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -287,20 +285,20 @@ def switches() -> Iterator[None]:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("newer", [False, True])
 def test_what_the_application_has_set_neither_spoils_the_answer_nor_changes(
-    newer: bool, device: str, switches: None
+    newer: bool, device: str, switches: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under autocast and with TF32 allowed by either kind of switch, answers are exact; the settings stay."""
-    rng = np.random.default_rng(2)
-    rows = people(rng, 2000, 64)
+    monkeypatch.setattr(topk_torch, "_SPARE", -10)  # as many are kept as asked for: float32 has to decide
+    rows = people(np.random.default_rng(2), 2000, 64)
     gallery = Gallery(64, device=device)
     gallery.add(rows)
-    expected = sorted_in_full(rows[:20], rows, 10, "cosine")
+    expected = sorted_in_full(rows[::20], rows, 10, "cosine")
     if newer:
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     else:
         torch.set_float32_matmul_precision("medium")
     with torch.autocast(device, dtype=torch.bfloat16):
-        assert_same(gallery.search(rows[:20], 10), expected)
+        assert_same(gallery.search(rows[::20], 10), expected)
     assert torch.backends.cuda.matmul.fp32_precision == "tf32"
     assert newer or torch.get_float32_matmul_precision() == "medium"
 
