@@ -24,6 +24,7 @@ from reidruntime.device_rows import DeviceBlock, DeviceRows
 from reidruntime.gallery_rows import GalleryRows, Question
 from reidruntime.manifest import Metric
 from reidruntime.topk_torch import bfloat16_candidates
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.reidruntime.test_gallery import METRICS, assert_same, people, sorted_in_full
 
@@ -360,6 +361,55 @@ def test_the_highest_of_a_wide_tile_are_those_of_a_sort() -> None:
         assert all(
             len(set(row[own].tolist())) == own.sum() for row, own in zip(columns, is_finite, strict=True)
         )
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_scan_on_a_gpu_mixes_no_devices(metric: Metric) -> None:
+    """On tensors without content, as torch.compile traces with: rows here and there, filters, both precisions."""
+    with FakeTensorMode():
+
+        def tensor(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cuda") -> torch.Tensor:
+            return torch.empty(shape, dtype=dtype, device=device)
+
+        on_device = DeviceRows("cpu", metric)
+        on_device.device = torch.device("cuda")
+        rounded = tensor(9000, 8, dtype=torch.bfloat16)
+        blocks = [
+            DeviceBlock(rows, kept, 0.1, tensor(9000), tensor(9000))
+            for rows in (tensor(9000, 8), tensor(9000, 8, device="cpu"))
+            for kept in (rounded, None)
+        ]
+        asked = topk_torch._Asked(
+            queries=tensor(5, 8),
+            q_lengths=tensor(5, dtype=torch.float64),
+            longest=1.0,
+            errors=tensor(5, dtype=torch.float64),
+            forbidden=tensor(36000, dtype=torch.bool),
+            keys=(tensor(5, 1, dtype=torch.int64), tensor(36000, dtype=torch.int64)),
+        )
+        q_rounded, rests = on_device.rounded(asked.queries.clone())
+        errors = topk_torch._bfloat16_errors(asked, rests.double(), 0.1)
+        assert (errors.dtype, errors.device.type) == (torch.float64, "cuda")
+        for queries in (q_rounded, asked.queries):
+            best = topk_torch._best(on_device, blocks, asked, queries, 100)
+            assert [(values.shape, values.device.type) for values in best] == [((5, 100), "cuda")] * 2
+            assert (best.scores.dtype, best.rows.dtype) == (torch.float32, torch.int64)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_large_gallery_on_a_gpu_answers_as_the_cpu_does(metric: Metric) -> None:
+    """Whole blocks and tiles, choice by groups, and a block of odd size, to the last bit."""
+    rng = np.random.default_rng(12)
+    rows = rng.standard_normal((140_001, 2048), dtype=np.float32)
+    rows[1::2] += rows[::2][:-1]
+    galleries = [Gallery(2048, metric=metric, device=device) for device in ("cuda", None)]
+    for gallery in galleries:
+        gallery.add(rows)
+    queries = rows[::1000] + rng.standard_normal((141, 2048), dtype=np.float32)
+    found, expected = (gallery.search(queries, 50) for gallery in galleries)
+    assert found.indices.tobytes() == expected.indices.tobytes()
+    assert found.distances.tobytes() == expected.distances.tobytes()
 
 
 def test_devices_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

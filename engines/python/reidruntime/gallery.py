@@ -106,8 +106,9 @@ class Gallery:
                 can be added or searched for.
             threads: for searching; default: the CPUs that this process may use. While a search goes on, NumPy's own
                 products have one thread each in the whole process.
-            device: ``cuda`` or ``cuda:NUMBER``, to look through the rows there by torch, where they are kept as far as
-                they fit (``cpu`` is torch's too); default: without torch. The answer is the same.
+            device: ``cuda`` or ``cuda:NUMBER``, to look through the rows there by torch, where they are kept, in
+                float32 and in bfloat16, as far as they fit (``cpu`` is torch's too); default: without torch. The answer
+                is the same.
 
         Raises:
             InputError: an argument is out of its range.

@@ -121,7 +121,8 @@ def float32_errors(question: Question) -> Floats64:
     """An inner product of D terms, however summed, is within ``D * 2**-24`` of the truth, times both lengths."""
     row_scales, longest = query_terms(question)
     q_lengths = question.q_lengths * row_scales
-    return _UNIT_ROUNDOFF * question.queries.shape[1] * q_lengths * longest + _rounding(q_lengths, longest)
+    summing: Floats64 = _UNIT_ROUNDOFF * question.queries.shape[1] * q_lengths * longest
+    return summing + _rounding(q_lengths, longest)
 
 
 def float32_candidates(question: Question, threads: int) -> Candidates:
