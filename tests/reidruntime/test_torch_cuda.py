@@ -351,7 +351,19 @@ def test_one_call_is_taken_only_where_it_gives_the_same(
     def missing(x: Any, weight: Any, bias: Any, *form: Any) -> torch.Tensor:
         raise RuntimeError("GET was unable to find an engine to execute this computation")
 
-    for call, is_taken in ((right, True), (unwritten, False), (missing, False)):
+    for call, is_taken, summary in (
+        (right, True, "1 of 1 convolutions in one call with their ReLU"),
+        (
+            unwritten,
+            False,
+            "0 of 1 convolutions in one call with their ReLU (cuDNN: its answer is nan from that of",
+        ),
+        (
+            missing,
+            False,
+            "0 of 1 convolutions in one call with their ReLU (cuDNN: GET was unable to find an engine",
+        ),
+    ):
         network = TorchNetwork(read_onnx_graph(path), "x", "y", CPU, path.name)
         (convolution,) = network.convolutions
         convolution._may_be_one_call = True
@@ -359,6 +371,7 @@ def test_one_call_is_taken_only_where_it_gives_the_same(
         expected = right(x, *(torch.from_numpy(weights[name]) for name in "wb"))
         torch.testing.assert_close(network(x), expected)
         assert convolution.runs_in_one_call == is_taken
+        assert network.fusion_summary().startswith(summary)
 
 
 def test_the_input_may_be_float32(tmp_path: Path) -> None:

@@ -83,13 +83,12 @@ class TorchCudaBackend:
                 name=str(network.path),
             )
         self.run(np.zeros((self._static or 1, *row_shape(network.input)), network.input.dtype))
-        fused = sum(each.runs_in_one_call for each in self.network.convolutions)
-        self._description = (
-            f"torch {torch.__version__}, CPU, {threads} threads, {network.precision}"
-            if device == "cpu"
-            else f"torch {torch.__version__}, {torch.cuda.get_device_name()}, {network.precision}, {fused} of "
-            f"{len(self.network.convolutions)} convolutions in one call with what follows"
-        )
+        self._description = f"torch {torch.__version__}, CPU, {threads} threads, {network.precision}"
+        if device == "cuda":
+            self._description = (
+                f"torch {torch.__version__}, {torch.cuda.get_device_name()}, {network.precision}, "
+                f"{self.network.fusion_summary()}"
+            )
 
     def submit(self, batch: NDArray[Any]) -> Answer:
         """Start a batch; one that is larger than the lanes are is answered in parts, all but the last at once."""

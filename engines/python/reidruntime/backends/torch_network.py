@@ -78,6 +78,14 @@ class TorchNetwork:
                     del values[name]
         return values[self._output_name]
 
+    def fusion_summary(self) -> str:
+        """How many of the convolutions with a ReLU run in one call with it, and why the first other one does not."""
+        candidates = [each for each in self.convolutions if each.refusals]
+        fused = [each for each in candidates if each.runs_in_one_call]
+        reasons = [reason for each in candidates for reason in each.refusals.values() if reason]
+        summary = f"{len(fused)} of {len(candidates)} convolutions in one call with their ReLU"
+        return f"{summary} (cuDNN: {reasons[0]})" if reasons else summary
+
     def _operator(
         self, node: OnnxNode, constants: dict[str, Array], device: torch.device
     ) -> tuple[Operator, tuple[str, ...]]:
@@ -89,7 +97,11 @@ class TorchNetwork:
 
 
 class Convolution:
-    """A convolution, and what follows it."""
+    """A convolution, and what follows it.
+
+    Attributes:
+        refusals: by batch size, why it does not run in one call; "" where it does.
+    """
 
     def __init__(self, node: OnnxNode, constants: dict[str, Array], device: torch.device) -> None:
         """Raises UnknownOperatorError for weights that are computed, and for uneven padding."""
@@ -115,19 +127,19 @@ class Convolution:
         )
         self._has_relu = node.op != "Conv"
         self._may_be_one_call = self._has_relu and device.type == "cuda"
-        self._is_one_call: dict[int, bool] = {}  # by batch size, as cuDNN has kernels for shapes
+        self.refusals: dict[int, str] = {}  # by batch size, as cuDNN has kernels for shapes
 
     def __call__(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         """float32 or float16 (B, C, H, W) → the same type; ``z`` is added before the ReLU."""
         x = x.contiguous(memory_format=torch.channels_last)
-        if self._may_be_one_call and len(x) not in self._is_one_call:
-            self._is_one_call[len(x)] = self._agrees(x, z)
-        return self._in_one_call(x, z) if self._is_one_call.get(len(x)) else self._in_steps(x, z)
+        if self._may_be_one_call and len(x) not in self.refusals:
+            self.refusals[len(x)] = self._refusal(x, z)
+        return self._in_one_call(x, z) if self.refusals.get(len(x)) == "" else self._in_steps(x, z)
 
     @property
     def runs_in_one_call(self) -> bool:
         """Whether cuDNN computes it together with its ReLU, at every batch size that was seen."""
-        return bool(self._is_one_call) and all(self._is_one_call.values())
+        return bool(self.refusals) and not any(self.refusals.values())
 
     def _in_steps(self, x: Tensor, z: Tensor | None) -> Tensor:
         y = functional.conv2d(x.to(self._weight.dtype), self._weight, self._bias, *self._form)
@@ -142,8 +154,8 @@ class Convolution:
             return torch.cudnn_convolution_relu(x, self._weight, self._bias, *self._form)
         return torch.cudnn_convolution_add_relu(x, self._weight, z, 1.0, self._bias, *self._form)
 
-    def _agrees(self, x: Tensor, z: Tensor | None) -> bool:
-        """Whether cuDNN has the one call for this shape, and it answers what the separate steps answer.
+    def _refusal(self, x: Tensor, z: Tensor | None) -> str:
+        """Why this shape cannot run in one call; "" where cuDNN has one that answers what the separate steps answer.
 
         Without ``z`` torch hands cuDNN the output, not yet written, with a factor of zero. Should a kernel multiply it
         after all, what lies there must not be NaN: so the call is tried on memory full of it.
@@ -156,9 +168,9 @@ class Convolution:
                 found = self._in_one_call(x, z)
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError:  # cuDNN finds no kernel
-                return False
-            error = (found - expected).float().norm() / expected.float().norm().clamp(min=1e-30)
-            if not error.item() <= _ROUNDING[self._dtype]:
-                return False
-        return True
+            except RuntimeError as error:  # cuDNN finds no kernel
+                return str(error)
+            distance = ((found - expected).float().norm() / expected.float().norm().clamp(min=1e-30)).item()
+            if not distance <= _ROUNDING[self._dtype]:
+                return f"its answer is {distance:.2g} from that of separate steps"
+        return ""
