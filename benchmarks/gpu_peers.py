@@ -103,9 +103,8 @@ def captured(answer: Callable[[Tensor], Tensor], images: Tensor) -> Answer:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(
-            _WARM_UP_RUNS
-        ):  # libraries choose, compile and allocate what must not happen in a capture
+        # Libraries choose, compile and allocate, which must not happen in a capture.
+        for _ in range(_WARM_UP_RUNS):
             answer(images)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
@@ -192,19 +191,11 @@ def _bound(path: Path, images: Tensor, provider: str, provider_options: dict[str
     shape = (len(images), *wanted.shape[1:])
     features = torch.empty(shape, dtype=_FLOATS[wanted.type], device=images.device)
     binding = session.io_binding()
-    for bind, name, tensor in (
-        (binding.bind_input, given.name, images),
-        (binding.bind_output, wanted.name, features),
-    ):
+    place = images.device.type, images.device.index or 0
+    bound = (binding.bind_input, given.name, images), (binding.bind_output, wanted.name, features)
+    for bind, name, tensor in bound:
         element = np.dtype(str(tensor.dtype).removeprefix("torch."))
-        bind(
-            name,
-            images.device.type,
-            images.device.index or 0,
-            element,
-            tuple(tensor.shape),
-            tensor.data_ptr(),
-        )
+        bind(name, *place, element, tuple(tensor.shape), tensor.data_ptr())
 
     def answer() -> Tensor:
         session.run_with_iobinding(binding)
