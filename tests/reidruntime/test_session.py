@@ -303,15 +303,6 @@ def test_cuda_is_required_when_asked_for(tmp_path: Path) -> None:
         open_session(path, backend="openvino", device="cuda")
 
 
-def test_a_provider_that_falls_back_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime's own silent fallback to the CPU is found by comparing the providers."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
-    with pytest.raises(NotInstalledError, match="could not start CUDAExecutionProvider and offers"):
-        open_session(write_artifact(tmp_path / "a.onnx"), backend="onnxruntime", device="cuda")
-
-
 def test_auto_takes_the_fastest_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime on CUDA, then torch on CUDA, then OpenVINO, then ONNX Runtime on the CPU, then words that help."""
     installed, for_cuda = {"openvino", "onnxruntime"}, {"onnxruntime", "torch"}
@@ -389,30 +380,6 @@ def test_a_run_that_fails_is_the_artifacts_error(tmp_path: Path, backend: Any) -
         ArtifactError, match=r"(?s)a\.onnx: .* failed on a batch of 2: .*Try a smaller or a static"
     ):
         loaded.run(np.zeros((2, HEIGHT, WIDTH, 3), np.uint8))
-
-
-def test_onnxruntime_is_told_not_to_fall_back_or_round(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No session made anew on the CPU, and CUDA without TF32 are asked of ONNX Runtime."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    asked: dict[str, Any] = {}
-
-    class Recorder:
-        def __init__(self, path: Path, options: Any, **words: Any) -> None:
-            asked.update(words)
-
-        def get_providers(self) -> list[str]:
-            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", Recorder)
-    open_session(write_artifact(tmp_path / "a.onnx"), backend="onnxruntime", device="cuda")
-    assert asked == {
-        "providers": [("CUDAExecutionProvider", {"use_tf32": "0"})],
-        "enable_fallback": 0,
-    }
 
 
 def test_a_file_that_the_backend_refuses_is_named(tmp_path: Path, backend: Any) -> None:

@@ -71,6 +71,7 @@ def open_session(
         ArtifactError: the file is unreadable, has no manifest, or is not what its manifest says.
         InputError: an option has a value that does not exist.
         NotInstalledError: the backend or device is not there; nothing else is taken in its place.
+        GpuError: the GPU and a backend for it are there, and do not start; nothing else is taken in their place.
     """
     path = Path(artifact)
     threads = default_threads() if threads is None else threads

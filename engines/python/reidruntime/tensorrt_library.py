@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from reidruntime.errors import NotInstalledError
+from reidruntime.errors import GpuError, NotInstalledError
 from reidruntime.manifest import BatchProfile, Flavor
 
 OLDEST, NEWEST = (10, 12), (11, 99)
@@ -20,6 +20,8 @@ INSTALL: dict[Flavor, str] = {
 # The provider package carries the libraries that the bindings of TensorRT for RTX load.
 _RTX_LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
 _RTX_LOAD_ORDER = ("libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
+_SUCCESS, _NO_DEVICE = 0, 100  # CUresult
+_DEVICE_NODE = Path("/dev/nvidiactl")  # there where the driver's kernel module is
 # CUdevice_attribute
 _MULTIPROCESSOR_COUNT, _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 16, 75, 76
 
@@ -97,13 +99,23 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 
 def first_gpu() -> Gpu | None:
-    """The GPU that CUDA takes first, asked of NVIDIA's driver; None without a driver or a GPU."""
+    """The GPU that CUDA takes first, asked of NVIDIA's driver; None without a driver or a GPU.
+
+    Raises:
+        GpuError: there is a GPU, and its driver does not start.
+    """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None
+    status = driver.cuInit(0)
+    if status not in (_SUCCESS, _NO_DEVICE) and _DEVICE_NODE.exists():
+        raise GpuError(
+            f"There is an NVIDIA GPU, but its driver does not start: cuInit returned {status}. Check it with "
+            "nvidia-smi; after an update of the driver, restart the machine or the container."
+        )
     count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or not count.value:
+    if status != _SUCCESS or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or not count.value:
         return None
     name = ctypes.create_string_buffer(256)
     driver.cuDeviceGetName(name, len(name), 0)

@@ -113,6 +113,7 @@ def open_backend(
     Raises:
         InputError: there is no such backend or device, or the backend has no such device.
         NotInstalledError: the backend or the device is not there.
+        GpuError: the GPU and a backend for it are there, and do not start; ``"auto"`` then takes no other.
         ArtifactError: the backend refuses the file.
     """
     if backend == "tensorrt":
@@ -178,6 +179,7 @@ def choose(
     Raises:
         InputError: there is no such backend or device, or the backend has no such device.
         NotInstalledError: what is needed is missing or damaged.
+        GpuError: there are a GPU and an onnxruntime that can use it, and the GPU's driver does not start.
     """
     from reidruntime.backends.onnxruntime import import_onnxruntime
 

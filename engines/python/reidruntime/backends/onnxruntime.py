@@ -1,32 +1,46 @@
 """ONNX Runtime on CPU or on an NVIDIA GPU (CUDA)."""
 
+import ctypes
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from reidruntime.backends import Network, failed_run
-from reidruntime.errors import ArtifactError, NotInstalledError
+from reidruntime.errors import ArtifactError, GpuError, NotInstalledError
+from reidruntime.tensorrt_library import default_batch_size, first_gpu
 
 # Left alone, CUDA computes the convolutions of an fp32 file in TF32, with 10 bits of mantissa.
 _PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
     "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
 }
+_NODES_NAMED = 5
 _INSTALL = {"cpu": 'pip install "reidexport[cpu]"', "cuda": 'pip install "reidexport[gpu]"'}
 
 
 class OnnxRuntimeBackend:
-    """An ``onnxruntime.InferenceSession`` on exactly the device that was asked for."""
+    """An ``onnxruntime.InferenceSession`` on exactly the device that was asked for.
+
+    On CUDA every node runs on the GPU: a file with a node that CUDA has no kernel for is refused. INT8 files are
+    computed there as ONNX defines them, in float32, as CUDA has no integer convolutions in ONNX Runtime.
+    """
 
     def __init__(self, network: Network, *, device: Literal["cpu", "cuda"], threads: int) -> None:
         """Load the network.
 
         Raises:
-            NotInstalledError: onnxruntime or the device is missing.
-            ArtifactError: ONNX Runtime refuses the file.
+            NotInstalledError: onnxruntime is missing, or has no support for the device.
+            GpuError: onnxruntime supports CUDA, which does not start.
+            ArtifactError: ONNX Runtime refuses the file, or CUDA some of its nodes.
         """
         self._network = network
+        self._by_definition = _by_definition(network, device)
         self._session = _load(network, device, threads)
+        self.preferred_batch = default_batch_size(first_gpu() if device == "cuda" else None)
         self._place = f"CPU, {threads} threads" if device == "cpu" else "CUDA"
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
@@ -42,7 +56,7 @@ class OnnxRuntimeBackend:
         """Name and version, device, threads, precision."""
         import onnxruntime
 
-        computed = ", as defined, in fp32" if self._network.by_definition else ""
+        computed = ", as defined, in fp32" if self._by_definition else ""
         return f"ONNX Runtime {onnxruntime.__version__}, {self._place}, {self._network.precision}{computed}"
 
 
@@ -77,27 +91,110 @@ def import_onnxruntime(device: Literal["cpu", "cuda"]) -> Any:
 
 def _load(network: Network, device: Literal["cpu", "cuda"], threads: int) -> Any:
     onnxruntime = import_onnxruntime(device)
-    provider, provider_options = _PROVIDERS[device]
-    if device == "cuda":
-        if not cuda_is_installed():
-            raise NotInstalledError(f"The installed onnxruntime cannot use CUDA: {_INSTALL[device]}")
-        onnxruntime.preload_dlls()
+    if device == "cpu":
+        return _session_on_cpu(network, threads)
+    if not cuda_is_installed():
+        raise NotInstalledError(f"The installed onnxruntime cannot use CUDA: {_INSTALL[device]}")
+    _load_cuda_libraries(onnxruntime)
+    try:
+        return _session(network, device, threads)
+    except Exception as error:  # its exception classes share no other base
+        _find_cause(network, threads)
+        raise _does_not_start(str(error)) from error
+
+
+def _session_on_cpu(network: Network, threads: int) -> Any:
+    try:
+        return _session(network, "cpu", threads)
+    except Exception as error:  # its exception classes share no other base
+        raise ArtifactError(f"{network.path}: ONNX Runtime cannot load it: {error}") from error
+
+
+def _session(
+    network: Network, device: Literal["cpu", "cuda"], threads: int, *, cpu_fallback: bool = False
+) -> Any:
+    """A session on a device; ``cpu_fallback`` lets nodes that CUDA cannot take run on the CPU, and records which."""
+    onnxruntime = import_onnxruntime(device)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    if network.by_definition:
+    if _by_definition(network, device):
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if device == "cuda":
+        key = "record_ep_graph_assignment_info" if cpu_fallback else "disable_cpu_ep_fallback"
+        options.add_session_config_entry(f"session.{key}", "1")
+    # enable_fallback would start the session again on the CPU when a run on CUDA fails.
+    return onnxruntime.InferenceSession(
+        network.path, options, providers=[_PROVIDERS[device]], enable_fallback=0
+    )
+
+
+def _by_definition(network: Network, device: Literal["cpu", "cuda"]) -> bool:
+    """Whether Q/DQ pairs are computed one by one, and those of constants when the file is loaded.
+
+    On CUDA always: it has no integer convolutions to fuse them into, and no kernel to dequantise an int32 bias.
+    """
+    return network.by_definition or (device == "cuda" and network.precision == "int8")
+
+
+def _load_cuda_libraries(onnxruntime: Any) -> None:
+    """Load CUDA and cuDNN from wherever pip installed them.
+
+    Left alone, ``preload_dlls`` looks for the folder ``nvidia`` beside its own package only, and prints what it misses.
+    """
+    folders: dict[str, str] = {}
+    for entry in sys.path:
+        for folder in sorted(Path(entry, "nvidia").glob("*/lib")):
+            folders.setdefault(folder.parent.name, str(folder.resolve()))
+    for place in (None, *folders.values()):
+        with redirect_stdout(StringIO()):
+            onnxruntime.preload_dlls(directory=place)
+
+
+def _find_cause(network: Network, threads: int) -> None:
+    """Raise why a session that may only use CUDA cannot be made.
+
+    Where CUDA does not start and where it has no kernel for a node, ONNX Runtime says the same: that nodes are assigned
+    to the CPU. A session that may use the CPU as well shows the difference.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses the file on the CPU as well, or CUDA has no kernel for some of its nodes.
+        GpuError: CUDA does not start.
+    """
     try:
-        # enable_fallback would start the session again on the CPU when a run on CUDA fails.
-        session = onnxruntime.InferenceSession(
-            network.path, options, providers=[(provider, provider_options)], enable_fallback=0
-        )
+        session = _session(network, "cuda", threads, cpu_fallback=True)
     except Exception as error:  # its exception classes share no other base
-        raise ArtifactError(f"{network.path}: ONNX Runtime cannot load it: {error}") from error
-    # ONNX Runtime goes on with the CPU alone when a provider does not load.
-    if provider not in session.get_providers():
-        raise NotInstalledError(
-            f"ONNX Runtime could not start {provider} and offers {session.get_providers()}. "
-            f"Check the driver with nvidia-smi, then: {_INSTALL[device]}"
+        _session_on_cpu(network, threads)
+        raise _does_not_start(str(error).strip()) from error
+    cpu, cuda = (_PROVIDERS[device][0] for device in ("cpu", "cuda"))
+    if cuda not in session.get_providers():
+        raise _does_not_start(_why_not_loaded())
+    assigned = session.get_provider_graph_assignment_info()
+    nodes = [node for part in assigned if part.ep_name == cpu for node in part.get_nodes()]
+    if nodes:
+        named = ", ".join(f"{node.op_type} ({node.name})" for node in nodes[:_NODES_NAMED])
+        more = f" and {len(nodes) - _NODES_NAMED} more" if len(nodes) > _NODES_NAMED else ""
+        raise ArtifactError(
+            f"{network.path}: ONNX Runtime has no CUDA kernel for {named}{more}, and would run that on the CPU. "
+            "Take device cpu, or build a TensorRT engine (reidexport trt)."
         )
-    return session
+
+
+def _does_not_start(reason: str) -> GpuError:
+    return GpuError(
+        f"The installed onnxruntime supports CUDA, but CUDA does not start: {reason}. Check the GPU and its driver "
+        "with nvidia-smi, and that CUDA and cuDNN are there in the versions that this onnxruntime was built for: "
+        f"{_INSTALL['cuda']}. Device cpu needs neither."
+    )
+
+
+def _why_not_loaded() -> str:
+    """What the system says of the library that holds ONNX Runtime's CUDA; ONNX Runtime itself only logs it."""
+    import onnxruntime
+
+    library = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return str(error)
+    return f"{library.name} loads, but ONNX Runtime does not take it"
