@@ -1,12 +1,10 @@
 #include "session.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <memory>
-#include <thread>
 
+#include "cpus.h"
 #include "error.h"
 #include "preprocess.h"
 #include "reader.h"
@@ -16,15 +14,8 @@ namespace {
 
 constexpr std::size_t kDefaultBatch = 32;
 
-int default_threads() {
-    cpu_set_t allowed;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
-    return std::max(static_cast<int>(std::thread::hardware_concurrency()), 1);
-}
-
 OpenOptions open_options(const reid_options& options) {
-    if (options.threads < 0) fail_input("threads must be at least 1, got " + std::to_string(options.threads) + ".");
-    return {options.threads == 0 ? default_threads() : options.threads, options.onnxruntime_library,
+    return {static_cast<int>(num_threads(options.threads)), options.onnxruntime_library,
             options.tensorrt_library, options.allow_host_code != 0};
 }
 
