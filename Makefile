@@ -48,6 +48,10 @@ cpp-test: install
 	engines/cpp/fetch_headers.sh tensorrt $(BIN)/python
 	cd engines/cpp && cmake --preset asan && cmake --build --preset asan --parallel $$(nproc) && ctest --preset asan
 	REIDEXPORT_CPP_BUILD=engines/cpp/build/asan OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_cpp.py
+	@# The sanitizer must be loaded before Python, which has leaks of its own.
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0 REIDRUNTIME_LIBRARY=engines/cpp/build/asan/libreidruntime.so OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest tests/reidruntime/test_batch_reader.py
 
 # The report in a real browser, light and dark, wide and narrow.
 report-test: install
@@ -78,6 +82,8 @@ format: install
 	$(BIN)/ruff format .
 
 # Speed against named peers; ARGUMENTS="--artifact FILE --checkpoint FILE --data ROOT --results DIR" measures yours.
+# Images are read by the C++ library where make cpp has built it.
+bench: export REIDRUNTIME_LIBRARY ?= $(wildcard engines/cpp/build/release/libreidruntime.so)
 bench: install
 	$(BIN)/python -m pytest benchmarks -s $(ARGUMENTS)
 

@@ -1,30 +1,28 @@
 """How fast does the content of a JPEG file become pixels of the network's size?"""
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
-import simplejpeg
 from PIL import Image
-from reidruntime.preprocess import decode_bytes
-from reidruntime.resize import Image8, resize
+from reidruntime.batch_reader import LIBRARY_VARIABLE, BatchReader, LibraryReader, PythonReader
+from reidruntime.preprocess import EncodedImage
+from reidruntime.resize import Image8
 
 from benchmarks.comparison import Compare
 from benchmarks.peers import num_threads
-from benchmarks.turns import rounded
+from benchmarks.turns import Side, rounded
+from reidexport.checkpoint import imagenet_preprocess
 from reidexport.datasets import Dataset
 
-Read = Callable[[bytes], Image8]
-
 _HEIGHT_PX, _WIDTH_PX, _BATCH_SIZE = 256, 128, 32
-
-
-def read(jpeg: bytes) -> Image8:
-    """As sessions do."""
-    return resize(decode_bytes(jpeg, "jpeg"), _HEIGHT_PX, _WIDTH_PX, "bilinear")
+_PREPROCESS = imagenet_preprocess(_HEIGHT_PX, _WIDTH_PX)
+_THREADS = sorted({num_threads(), *(2**power for power in range(num_threads().bit_length()))})
 
 
 def read_with_pillow(jpeg: bytes) -> Image8:
@@ -34,41 +32,86 @@ def read_with_pillow(jpeg: bytes) -> Image8:
     return np.asarray(sized)
 
 
-@pytest.mark.parametrize("threads", sorted({1, num_threads()}))
+@pytest.mark.parametrize("threads", _THREADS)
 def test_jpeg_to_pixels(compare: Compare, dataset: Dataset, threads: int, quick: bool) -> None:
-    """Bit-equal to Pillow, against Pillow, and against decoding alone with the same decoder."""
+    """In Python, bit-equal to Pillow: against Pillow, and against decoding alone with the same decoder."""
+    _measure(compare, dataset, threads, quick, PythonReader(_PREPROCESS, threads), "", {})
+
+
+@pytest.mark.parametrize("threads", _THREADS)
+def test_jpeg_to_pixels_in_cpp(compare: Compare, dataset: Dataset, threads: int, quick: bool) -> None:
+    """In one call for each batch, bit-equal to Pillow: against the same in Python, Pillow, and decoding alone."""
+    library = os.environ.get(LIBRARY_VARIABLE)
+    if not library:
+        pytest.skip(f"needs a build of the C++ library, named in {LIBRARY_VARIABLE}: make cpp")
+    peers = {"reidexport in Python": PythonReader(_PREPROCESS, threads)}
+    _measure(compare, dataset, threads, quick, LibraryReader(library, _PREPROCESS, threads), " in C++", peers)
+
+
+def _measure(
+    compare: Compare,
+    dataset: Dataset,
+    threads: int,
+    quick: bool,
+    ours: BatchReader,
+    where: str,
+    readers: dict[str, BatchReader],
+) -> None:
     records = (*dataset.query, *dataset.scored_gallery)[: 16 if quick else 2000]
     jpegs = [record.path.read_bytes() for record in records]
-    for jpeg in jpegs:
-        assert np.array_equal(read(jpeg), read_with_pillow(jpeg))
-    batch = np.empty((_BATCH_SIZE, _HEIGHT_PX, _WIDTH_PX, 3), np.uint8)
+    starts = range(0, len(jpegs), _BATCH_SIZE)
 
-    def read_all(read_one: Read) -> None:
+    def read_batch(reader: BatchReader, start: int, out: Image8) -> None:
+        batch = [(i, EncodedImage("jpeg", jpeg)) for i, jpeg in enumerate(jpegs[start : start + _BATCH_SIZE])]
+        assert reader.read(batch, out[: len(batch)]) == {}
+
+    def read_all(reader: BatchReader) -> None:
+        """As sessions do."""
+
         def read_part(part: Sequence[int]) -> None:
+            out = _empty_batch()
             for index in part:
-                batch[index % _BATCH_SIZE] = read_one(jpegs[index])
+                read_batch(reader, starts[index], out)
+
+        _in_parts(read_part, len(starts), workers, reader.num_at_once(_BATCH_SIZE))
+
+    def in_all_threads(read_one: Callable[[bytes, Image8], object]) -> None:
+        def read_part(part: Sequence[int]) -> None:
+            out = _empty_batch()
+            for index in part:
+                read_one(jpegs[index], out[index % _BATCH_SIZE])
 
         _in_parts(read_part, len(jpegs), workers, threads)
 
-    def decode_all() -> None:
-        def decode_part(part: Sequence[int]) -> None:
-            for index in part:
-                simplejpeg.decode_jpeg(jpegs[index], "RGB")
+    for start in starts:
+        expected = [read_with_pillow(jpeg) for jpeg in jpegs[start : start + _BATCH_SIZE]]
+        for reader in (ours, *readers.values()):
+            read_batch(reader, start, out := _empty_batch())
+            assert np.array_equal(out[: len(expected)], expected)
+    peers: dict[str, Side] = {
+        name: lambda reader=reader: read_all(reader) for name, reader in readers.items()
+    }
+    peers["Pillow"] = lambda: in_all_threads(lambda jpeg, row: np.copyto(row, read_with_pillow(jpeg)))
+    if find_spec("simplejpeg"):
+        import simplejpeg
 
-        _in_parts(decode_part, len(jpegs), workers, threads)
-
+        peers["limit"] = lambda: in_all_threads(lambda jpeg, _: simplejpeg.decode_jpeg(jpeg, "RGB"))
     on_threads = f"{threads} thread{'s' * (threads > 1)}"
     with ThreadPoolExecutor(threads) as workers:
         row = compare(
-            f"JPEG to {_HEIGHT_PX}x{_WIDTH_PX} pixels, {on_threads}",
+            f"JPEG to {_HEIGHT_PX}x{_WIDTH_PX} pixels{where}, {on_threads}",
             f"{len(jpegs)} JPEG files of {_sizes(records)} px in memory to batches of {_BATCH_SIZE}; {on_threads} "
             "on all sides; limit: simplejpeg decodes, and nothing else",
-            lambda: read_all(read),
-            {"Pillow": lambda: read_all(read_with_pillow), "limit": decode_all},
+            lambda: read_all(ours),
+            peers,
         )
     row["threads"] = threads
     row["images_per_s"] = rounded(len(jpegs) / row["seconds"]["reidexport"]["median"])
     row["images_per_s_and_thread"] = rounded(row["images_per_s"] / threads)
+
+
+def _empty_batch() -> Image8:
+    return np.empty((_BATCH_SIZE, _HEIGHT_PX, _WIDTH_PX, 3), np.uint8)
 
 
 def _in_parts(

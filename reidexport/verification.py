@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from reidruntime.manifest import Metric, Precision
-from reidruntime.preprocess import image_pixels
-from reidruntime.session import Features, Image, Session
+from reidruntime.preprocess import Image, image_pixels
+from reidruntime.session import Features, Session
 
 from reidexport.datasets import Dataset
 from reidexport.distances import unit_rows

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from reidruntime import Manifest, Session, open_session
 from reidruntime.backends import BackendName, DeviceName
 from reidruntime.manifest import file_sha256
-from reidruntime.session import Features, Image
+from reidruntime.preprocess import Image
+from reidruntime.session import Features
 
 from reidexport.bulk.cluster import import_ray
 from reidexport.bulk.plan import (

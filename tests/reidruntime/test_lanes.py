@@ -142,16 +142,16 @@ def test_page_locked_memory_serves_again_when_nobody_holds_it(memories: list[Hos
     array = lanes.host_array(LARGEST)
     address, part = array.ctypes.data, array[:2]
     del array
-    assert lanes.host_array(1).ctypes.data != address
+    assert lanes.host_array(LARGEST).ctypes.data != address
     part[:] = drawn(2)
     answer = lanes.submit(part)
     del part
     gc.collect()
-    others = [lanes.host_array(1) for _ in range(3)]
+    others = [lanes.host_array(LARGEST) for _ in range(3)]
     assert address not in {other.ctypes.data for other in others}
     assert np.array_equal(answer(), expected(drawn(2)))
     del others
-    assert address in {other.ctypes.data for other in [lanes.host_array(1) for _ in range(4)]}
+    assert address in {other.ctypes.data for other in [lanes.host_array(LARGEST) for _ in range(4)]}
 
 
 def test_close_gives_everything_back_but_what_is_held(memories: list[HostMemory]) -> None:
@@ -161,6 +161,8 @@ def test_close_gives_everything_back_but_what_is_held(memories: list[HostMemory]
     lanes.close()
     assert [memory.is_closed for memory in memories] == [True, True, False]
     held[:] = 1
+    lanes.host_array(2)[:] = 1  # ordinary memory, for a thread that still reads
+    assert len(memories) == 3
     other = opened_lanes(Sums())
     other.host_array(2)
     other.close()

@@ -140,16 +140,20 @@ def test_a_bad_image_is_named_and_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_bad_images_can_be_left_out(tmp_path: Path) -> None:
-    """With a handler the good images keep their positions, also when a whole batch is bad."""
+    """With a handler the good images keep their positions and features, also when a whole batch is bad."""
     images: list[Any] = people(9)
     bad: list[int] = []
     for index in (1, 3, 4, 5):
         images[index] = tmp_path / f"{index}.jpg"
     with open_session(write_artifact(tmp_path / "a.onnx")) as session:
-        batches = session.embed_batches(images, batch_size=3, on_bad_image=lambda index, _: bad.append(index))
+        batches = list(
+            session.embed_batches(images, batch_size=3, on_bad_image=lambda index, _: bad.append(index))
+        )
         positions = [index for indices, _ in batches for index in indices]
+        expected = session.embed([images[index] for index in positions])
     assert positions == [0, 2, 6, 7, 8]
     assert bad == [1, 3, 4, 5]
+    assert np.allclose(np.concatenate([rows for _, rows in batches]), expected, rtol=1e-5)
 
 
 def test_a_stream_is_read_no_further_than_needed(tmp_path: Path) -> None:

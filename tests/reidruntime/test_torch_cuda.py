@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from reidruntime import ArtifactError, InputError, NotInstalledError, open_session
+from reidruntime import ArtifactError, InputError, NotInstalledError, Session, open_session
 from reidruntime.backends import Network, lanes, torch_cuda
 from reidruntime.backends.torch_cuda import TorchCudaBackend
 from reidruntime.backends.torch_network import TorchNetwork
@@ -21,7 +21,7 @@ from reidruntime.onnx_graph import read_onnx_graph
 
 from tests.checkpoints import relative_l2
 from tests.conftest import Exported
-from tests.reidruntime.models import network_of, write_artifact
+from tests.reidruntime.models import network_of, small_manifest, write_artifact
 from tests.standins.host_memory import HostMemory, at
 
 CPU = torch.device("cpu")
@@ -323,6 +323,26 @@ def test_batches_are_padded_to_powers_of_two(on_host: Any, tmp_path: Path) -> No
     assert np.array_equal(backend.run(array), backend.run(images[:5]))
     assert backend.host_array(9).shape == (9, *images.shape[1:])
     backend.close()
+
+
+def test_a_session_reads_images_into_page_locked_memory(on_host: Any, tmp_path: Path) -> None:
+    """What is read is copied to the GPU from where it was read to, and a bad image leaves the others where they are."""
+    path = write_artifact(tmp_path / "a.onnx")
+    backend = on_host(network_of(path))
+    images: list[Any] = list(np.random.default_rng(0).integers(0, 256, (7, 40, 20, 3), dtype=np.uint8))
+    images[2] = tmp_path / "missing.png"
+    rows = {}
+    with Session(small_manifest(), "torch-cuda", backend, 2) as session:
+        sources: list[int] = []
+        for lane in backend._lanes._lanes:
+            lane.memory.copied_in = sources
+        for indices, features in session.embed_batches(images, batch_size=4, on_bad_image=lambda *_: None):
+            rows |= dict(zip(indices, features, strict=True))
+        assert len(sources) == 2
+        assert set(sources) <= set(backend._lanes._host_buffers)
+    del images[2]
+    with open_session(path, backend="onnxruntime", device="cpu") as reference:
+        assert relative_l2(np.stack([rows[index] for index in sorted(rows)]), reference.embed(images)) < 1e-6
 
 
 def test_a_static_batch_runs_as_it_is(on_host: Any, tmp_path: Path) -> None:

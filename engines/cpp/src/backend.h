@@ -1,6 +1,7 @@
 // A loaded network: one input, one output, no pre- or post-processing.
 #pragma once
 
+#include <future>
 #include <memory>
 #include <string>
 
@@ -16,16 +17,23 @@ struct OpenOptions {
     bool allow_host_code = false;
 };
 
+/// A batch under way: get() waits for it in the calling thread, and fills its output. Dropped before that, it leaves the
+/// output alone.
+using Answer = std::future<void>;
+
 class Backend {
 public:
     virtual ~Backend() = default;
 
-    /// Answer one batch. Any number of threads may call it at once.
+    /// Start one batch. Any number of threads may call it at once.
     ///
-    /// @param input a batch in the dtype and layout of the artifact's input.
+    /// @param input a batch in the dtype and layout of the artifact's input; the caller may overwrite it afterwards.
     /// @param output receives batch * feature_dim floats.
-    /// @throws Error (run): the network fails.
-    virtual void run(const void* input, std::size_t batch, float* output) = 0;
+    /// @throws Error (run): the network fails; here or from the answer.
+    virtual Answer start(const void* input, std::size_t batch, float* output) = 0;
+
+    /// How many batches of one caller keep it busy.
+    virtual std::size_t num_in_flight() const = 0;
 
     /// Name and version, device, threads or GPU, precision.
     virtual std::string describe() const = 0;

@@ -3,12 +3,19 @@
 #include <exception>
 #include <new>
 #include <string>
+#include <utility>
 
+#include "cpus.h"
 #include "error.h"
+#include "image_reader.h"
 #include "session.h"
 
 struct reid_session {
     reid::Session session;
+};
+
+struct reid_reader {
+    reid::ImageReader reader;
 };
 
 namespace {
@@ -50,16 +57,33 @@ void need(Pointer pointer, const char* what) {
 }
 
 /// The caller's options, whose struct may be an older, shorter one.
-reid_options known(const reid_options* options) {
-    reid_options result{};
+template <typename Options>
+Options known(const Options* options, const std::string& type) {
+    Options result{};
     result.size = sizeof result;
     if (options == nullptr) return result;
     if (options->size < sizeof options->size || options->size > sizeof result) {
-        reid::fail_input("reid_options.size is " + std::to_string(options->size) + ", expected sizeof(reid_options), " +
+        reid::fail_input(type + ".size is " + std::to_string(options->size) + ", expected sizeof(" + type + "), " +
                          std::to_string(sizeof result) + " in reidruntime " + reid_version() + ", or less.");
     }
     std::memcpy(&result, options, options->size);
     return result;
+}
+
+/// What a reader is to make of an image; it knows nothing of normalising.
+reid::Preprocess target(const reid_reader_options& options) {
+    const auto is_side = [](std::size_t side_px) { return side_px >= 1 && side_px <= reid::kMaxSidePx; };
+    if (!is_side(options.height_px) || !is_side(options.width_px)) {
+        reid::fail_input("reid_reader_options: expected height_px and width_px of 1 to " +
+                         std::to_string(reid::kMaxSidePx) + ", got " + std::to_string(options.height_px) + " and " +
+                         std::to_string(options.width_px) + ".");
+    }
+    reid::Preprocess preprocess{};
+    preprocess.height_px = options.height_px;
+    preprocess.width_px = options.width_px;
+    preprocess.bicubic = options.bicubic != 0;
+    preprocess.bgr = options.bgr != 0;
+    return preprocess;
 }
 
 }  // namespace
@@ -69,7 +93,7 @@ reid_status reid_open(const char* artifact, const reid_options* options, reid_se
         need(session, "session");
         *session = nullptr;
         need(artifact, "artifact");
-        *session = new reid_session{reid::Session(artifact, known(options))};
+        *session = new reid_session{reid::Session(artifact, known(options, "reid_options"))};
     });
 }
 
@@ -95,6 +119,36 @@ reid_status reid_run(reid_session* session, const uint8_t* pixels, size_t num_im
 }
 
 void reid_close(reid_session* session) { delete session; }
+
+reid_status reid_open_reader(const reid_reader_options* options, reid_reader** reader) {
+    return guarded([&] {
+        need(reader, "reader");
+        *reader = nullptr;
+        need(options, "options");
+        const reid_reader_options wanted = known(options, "reid_reader_options");
+        *reader = new reid_reader{{target(wanted), reid::num_threads(wanted.threads)}};
+    });
+}
+
+reid_status reid_read(reid_reader* reader, const reid_image* images, size_t num_images, uint8_t* pixels,
+                      reid_status* statuses) {
+    return guarded([&] {
+        need(reader, "reader");
+        if (num_images == 0) return;
+        need(images, "images");
+        need(pixels, "pixels");
+        need(statuses, "statuses");
+        bool are_all_read = true;
+        std::string why_not;
+        for (const std::exception_ptr& failure : reader->reader.read({images, num_images}, pixels)) {
+            *statuses++ = failure ? guarded([&] { std::rethrow_exception(failure); }) : REID_OK;
+            if (failure && std::exchange(are_all_read, false)) why_not = last_error;
+        }
+        if (!are_all_read) reid::fail_image(why_not);
+    });
+}
+
+void reid_close_reader(reid_reader* reader) { delete reader; }
 
 const char* reid_last_error(void) { return last_error.c_str(); }
 

@@ -28,6 +28,8 @@ struct CudaDriver {
     REID_CUDA(context_pop, cuCtxPopCurrent);
     REID_CUDA(memory_alloc, cuMemAlloc);
     REID_CUDA(memory_free, cuMemFree);
+    REID_CUDA(pinned_alloc, cuMemAllocHost);
+    REID_CUDA(pinned_free, cuMemFreeHost);
     REID_CUDA(copy_in, cuMemcpyHtoDAsync);
     REID_CUDA(copy_out, cuMemcpyDtoHAsync);
     REID_CUDA(stream_create, cuStreamCreate);

@@ -9,27 +9,29 @@
 #include <fstream>
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "error.h"
 
 namespace reid {
 namespace {
 
-using Bytes = std::vector<unsigned char>;
+using Bytes = std::span<const std::uint8_t>;
 
 // Above it Pillow calls a file a decompression bomb.
 constexpr std::size_t kMaxPixels = 178'956'970;
+// Where Python leaves the decision to Pillow.
+constexpr std::size_t kMaxOrdinaryPixels = std::size_t{1} << 25;
 constexpr std::array<unsigned char, 3> kJpegMagic = {0xff, 0xd8, 0xff};
 
-Bytes read_file(const std::string& path) {
+std::vector<std::uint8_t> read_file(const std::string& path) {
     std::error_code problem;
     const std::filesystem::file_status status = std::filesystem::status(path, problem);
     if (problem) fail_image(path + ": cannot be read (" + problem.message() + ").");
     if (!std::filesystem::is_regular_file(status)) fail_image(path + ": not a regular file.");
     std::ifstream file(path, std::ios::binary | std::ios::ate);
     if (!file) fail_image(path + ": cannot be read (" + std::strerror(errno) + ").");
-    Bytes data(static_cast<std::size_t>(file.tellg()));
-    if (data.empty()) fail_image(path + ": the file is empty.");
+    std::vector<std::uint8_t> data(static_cast<std::size_t>(file.tellg()));
     file.seekg(0);
     file.read(reinterpret_cast<char*>(data.data()), static_cast<std::streamsize>(data.size()));
     if (!file) fail_image(path + ": cannot be read to its end.");
@@ -46,39 +48,40 @@ Decoder new_decoder() {
 }
 
 /// Whether the end of the image is missing: no end marker after the last scan has begun.
-bool is_cut(const Bytes& data) {
+bool is_cut(Bytes data) {
     const std::string_view text(reinterpret_cast<const char*>(data.data()), data.size());
     const std::size_t scan = text.rfind("\xff\xda"), end = text.rfind("\xff\xd9");
     return scan == std::string_view::npos || end == std::string_view::npos || end < scan;
 }
 
-/// Like Pillow, take files that libjpeg only calls odd, but none that ends too early.
-void check(int result, tjhandle decoder, const Bytes& data, const std::string& path) {
+/// Like Pillow, take files that libjpeg only calls odd, but none that ends too early; where only ordinary ones are wanted,
+/// neither.
+void check(int result, tjhandle decoder, Bytes data, const std::string& name, Jpegs wanted) {
     if (result == 0) return;
-    if (tjGetErrorCode(decoder) == TJERR_FATAL || is_cut(data)) {
-        fail_image(path + ": the image is damaged (" + tjGetErrorStr2(decoder) + ").");
+    if (wanted == Jpegs::kOrdinary || tjGetErrorCode(decoder) == TJERR_FATAL || is_cut(data)) {
+        fail_image(name + ": the image is damaged (" + tjGetErrorStr2(decoder) + ").");
     }
 }
 
 }  // namespace
 
-Image decode_jpeg_file(const std::string& path) {
-    const Bytes data = read_file(path);
+Image decode_jpeg(Bytes data, const std::string& name, Jpegs wanted) {
+    if (data.empty()) fail_image(name + ": the file is empty.");
     if (data.size() < kJpegMagic.size() || !std::equal(kJpegMagic.begin(), kJpegMagic.end(), data.begin())) {
-        fail_image(path + ": not a JPEG file. This runtime reads JPEG only: convert it, or pass pixels.");
+        fail_image(name + ": not a JPEG file. This runtime reads JPEG only: convert it, or pass pixels.");
     }
     const Decoder owned = new_decoder();
     tjhandle decoder = owned.get();
     int width = 0, height = 0, subsampling = 0, colorspace = 0;
     check(tjDecompressHeader3(decoder, data.data(), data.size(), &width, &height, &subsampling, &colorspace), decoder,
-          data, path);
-    if (width == 0 || height == 0) fail_image(path + ": the image is damaged (it has no picture in it).");
+          data, name, wanted);
+    if (width == 0 || height == 0) fail_image(name + ": the image is damaged (it has no picture in it).");
     if (colorspace == TJCS_CMYK || colorspace == TJCS_YCCK) {
-        fail_image(path + ": a CMYK image, expected colour or grey. Convert it to RGB.");
+        fail_image(name + ": a CMYK image, expected colour or grey. Convert it to RGB.");
     }
     Image image{static_cast<std::size_t>(height), static_cast<std::size_t>(width), {}};
-    if (image.height * image.width > kMaxPixels) {
-        fail_image(path + ": " + std::to_string(width) + "x" + std::to_string(height) +
+    if (image.height * image.width > (wanted == Jpegs::kOrdinary ? kMaxOrdinaryPixels : kMaxPixels)) {
+        fail_image(name + ": " + std::to_string(width) + "x" + std::to_string(height) +
                    " pixels, which may be a decompression bomb.");
     }
     image.pixels.resize(image.height * image.width * 3);
@@ -86,8 +89,10 @@ Image decode_jpeg_file(const std::string& path) {
     // end: turbojpeg stops at 500.
     constexpr int kFlags = TJFLAG_ACCURATEDCT | TJFLAG_LIMITSCANS;
     check(tjDecompress2(decoder, data.data(), data.size(), image.pixels.data(), width, 0, height, TJPF_RGB, kFlags),
-          decoder, data, path);
+          decoder, data, name, wanted);
     return image;
 }
+
+Image decode_jpeg_file(const std::string& path, Jpegs wanted) { return decode_jpeg(read_file(path), path, wanted); }
 
 }  // namespace reid

@@ -7,6 +7,9 @@
 
 namespace reid {
 
+// The product of such a side, an artifact's side and three channels cannot overflow.
+constexpr std::size_t kMaxSidePx = std::size_t{1} << 24;
+
 /// uint8, height x width x 3, without gaps.
 struct Image {
     std::size_t height;

@@ -82,7 +82,8 @@ public:
         return manifest_;
     }
 
-    void run(const void* input, std::size_t batch, float* output) override {
+    /// Answers at once.
+    Answer start(const void* input, std::size_t batch, float* output) override {
         const Owned<OrtValue> image = tensor(manifest_.input, const_cast<void*>(input), batch);
         const Owned<OrtValue> features = tensor(manifest_.output, output, batch);
         const char* const input_name = manifest_.input.name.c_str();
@@ -90,7 +91,10 @@ public:
         const OrtValue* const images = image.get();
         OrtValue* answer = features.get();
         check_run(runtime_.api->Run(session_.get(), nullptr, &input_name, &images, 1, &output_name, 1, &answer), batch);
+        return std::async(std::launch::deferred, [] {});
     }
+
+    std::size_t num_in_flight() const override { return 1; }
 
     std::string describe() const override {
         return "ONNX Runtime " + runtime_.version + ", CPU, " + std::to_string(threads_) + " threads, " +

@@ -3,23 +3,19 @@
 #include <array>
 #include <utility>
 
-#include "decode.h"
 #include "error.h"
 #include "resize.h"
 
 namespace reid {
 namespace {
 
-// The product of such a side, an artifact's side and three channels cannot overflow.
-constexpr std::size_t kMaxSidePx = std::size_t{1} << 24;
-
 ImageView checked(const reid_image& image, std::size_t index) {
     const std::size_t row_bytes = image.row_bytes == 0 ? 3 * image.width_px : image.row_bytes;
     const bool has_size = image.height_px >= 1 && image.height_px <= kMaxSidePx && image.width_px >= 1 &&
                           image.width_px <= kMaxSidePx && row_bytes / 3 >= image.width_px;
     if (image.pixels == nullptr || !has_size) {
-        fail_image("image " + std::to_string(index) + ": expected a path, or RGB pixels with their height and width, " +
-                   "1 to " + std::to_string(kMaxSidePx) + "; got " + std::to_string(image.height_px) + "x" +
+        fail_image("image " + std::to_string(index) + ": expected a path, the bytes of a JPEG file, or RGB pixels with " +
+                   "their height and width, 1 to " + std::to_string(kMaxSidePx) + "; got " + std::to_string(image.height_px) + "x" +
                    std::to_string(image.width_px) + " pixels, " + std::to_string(image.row_bytes) + " bytes a row.");
     }
     return {image.height_px, image.width_px, image.pixels, row_bytes};
@@ -41,12 +37,17 @@ void for_each_value(std::size_t size, const Preprocess& preprocess, Put put) {
 
 }  // namespace
 
-void prepare_image(const reid_image& image, std::size_t index, const Preprocess& preprocess, std::uint8_t* out) {
+void prepare_image(const reid_image& image, std::size_t index, const Preprocess& preprocess, std::uint8_t* out,
+                   Jpegs wanted) {
+    const auto fit = [&](const ImageView& pixels) {
+        resize(pixels, preprocess.height_px, preprocess.width_px, preprocess.bicubic, out);
+    };
     if (image.path != nullptr) {
-        const Image decoded = decode_jpeg_file(image.path);
-        resize(view(decoded), preprocess.height_px, preprocess.width_px, preprocess.bicubic, out);
+        fit(view(decode_jpeg_file(image.path, wanted)));
+    } else if (image.jpeg != nullptr) {
+        fit(view(decode_jpeg({image.jpeg, image.jpeg_bytes}, "image " + std::to_string(index), wanted)));
     } else {
-        resize(checked(image, index), preprocess.height_px, preprocess.width_px, preprocess.bicubic, out);
+        fit(checked(image, index));
     }
     if (preprocess.bgr) {
         for (std::size_t i = 0; i < image_bytes(preprocess); i += 3) std::swap(out[i], out[i + 2]);

@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "decode.h"
 #include "manifest.h"
 #include "reidruntime/reidruntime.h"
 
@@ -17,8 +18,10 @@ inline std::size_t image_bytes(const Preprocess& preprocess) {
 ///
 /// @param index its place in the call, for an error message.
 /// @param out receives image_bytes() bytes: uint8, height_px x width_px x 3.
+/// @param wanted which JPEG files to take.
 /// @throws Error (image).
-void prepare_image(const reid_image& image, std::size_t index, const Preprocess& preprocess, std::uint8_t* out);
+void prepare_image(const reid_image& image, std::size_t index, const Preprocess& preprocess, std::uint8_t* out,
+                   Jpegs wanted = Jpegs::kAll);
 
 /// Scale to [0, 1], subtract the mean, divide by the deviation.
 ///

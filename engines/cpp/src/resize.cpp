@@ -109,6 +109,46 @@ void resample_columns(const ImageView& image, std::size_t height, bool bicubic, 
     }
 }
 
+/// (3 near + far + 2) >> 2, as the rounded mean of near and the cut-off mean of both: compilers have byte-wide means.
+std::uint8_t three_to_one(std::uint8_t near, std::uint8_t far) {
+    const auto mean = static_cast<std::uint8_t>((near & far) + ((near ^ far) >> 1));
+    return static_cast<std::uint8_t>((near + mean + 1) >> 1);
+}
+
+/// Twice the width of one row: two outputs between each pixel and the next, and the outer ones as they are.
+void double_row(const std::uint8_t* row, std::size_t width, std::uint8_t* left, std::uint8_t* right, std::uint8_t* out) {
+    const std::size_t length = 3 * width;
+    for (std::size_t i = 0; i + 3 < length; ++i) {
+        left[i] = three_to_one(row[i], row[i + 3]);
+        right[i] = three_to_one(row[i + 3], row[i]);
+    }
+    std::memcpy(out, row, 3);
+    for (std::size_t i = 0; i + 3 < length; i += 3) {  // four bytes at once: the next pixel overwrites the fourth
+        std::memcpy(out + 2 * i + 3, left + i, 4);
+        std::memcpy(out + 2 * i + 6, right + i, 4);
+    }
+    std::memcpy(out + 2 * length - 3, row + length - 3, 3);
+}
+
+/// Both passes of the bilinear upscale to twice the size, where every weight is 1/4 or 3/4: a 128x64 crop of Market-1501
+/// to a 256x128 input.
+void double_bilinear(const ImageView& image, std::uint8_t* out) {
+    const std::size_t length = 3 * image.width, out_length = 2 * length;
+    std::vector<std::uint8_t> left(length), right(length), upper(out_length), lower(out_length);
+    double_row(image.pixels, image.width, left.data(), right.data(), upper.data());
+    std::memcpy(out, upper.data(), out_length);
+    out += out_length;
+    for (std::size_t y = 1; y < image.height; ++y, out += 2 * out_length) {
+        double_row(image.pixels + y * image.row_bytes, image.width, left.data(), right.data(), lower.data());
+        for (std::size_t i = 0; i < out_length; ++i) {
+            out[i] = three_to_one(upper[i], lower[i]);
+            out[out_length + i] = three_to_one(lower[i], upper[i]);
+        }
+        upper.swap(lower);
+    }
+    std::memcpy(out, upper.data(), out_length);
+}
+
 }  // namespace
 
 void resize(const ImageView& image, std::size_t height, std::size_t width, bool bicubic, std::uint8_t* out) {
@@ -116,6 +156,8 @@ void resize(const ImageView& image, std::size_t height, std::size_t width, bool 
         for (std::size_t y = 0; y < height; ++y) {
             std::memcpy(out + y * 3 * width, image.pixels + y * image.row_bytes, 3 * width);
         }
+    } else if (!bicubic && height == 2 * image.height && width == 2 * image.width) {
+        double_bilinear(image, out);
     } else if (image.height == height) {
         resample_rows(image, width, bicubic, out);
     } else if (image.width == width) {

@@ -1,12 +1,12 @@
 #include "session.h"
 
-#include <sched.h>
-
 #include <algorithm>
+#include <deque>
 #include <filesystem>
 #include <memory>
-#include <thread>
+#include <utility>
 
+#include "cpus.h"
 #include "error.h"
 #include "preprocess.h"
 #include "reader.h"
@@ -16,15 +16,8 @@ namespace {
 
 constexpr std::size_t kDefaultBatch = 32;
 
-int default_threads() {
-    cpu_set_t allowed;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
-    return std::max(static_cast<int>(std::thread::hardware_concurrency()), 1);
-}
-
 OpenOptions open_options(const reid_options& options) {
-    if (options.threads < 0) fail_input("threads must be at least 1, got " + std::to_string(options.threads) + ".");
-    return {options.threads == 0 ? default_threads() : options.threads, options.onnxruntime_library,
+    return {static_cast<int>(num_threads(options.threads)), options.onnxruntime_library,
             options.tensorrt_library, options.allow_host_code != 0};
 }
 
@@ -50,25 +43,22 @@ void Session::embed(std::span<const reid_image> images, std::size_t wanted, floa
     if (images.size() == 1) {  // not worth a thread
         const auto pixels = std::make_unique_for_overwrite<std::uint8_t[]>(image_bytes(preprocess));
         prepare_image(images[0], 0, preprocess, pixels.get());
-        return answer({pixels.get(), image_bytes(preprocess)}, features);
+        return start({pixels.get(), image_bytes(preprocess)}, features).get();
     }
     const std::size_t size = std::min(batch_size(wanted), images.size());
     BatchReader reader(images, size, preprocess, num_threads_);
-    for (auto batch = reader.next(); !batch.empty(); batch = reader.next()) {
-        answer(batch, features);
-        features += batch.size() / image_bytes(preprocess) * manifest().feature_dim;
-    }
+    answer_all([&] { return reader.next(); }, features);
 }
 
 void Session::run(std::span<const std::uint8_t> pixels, float* features) const {
     const std::size_t bytes = image_bytes(manifest().preprocess);
     const std::size_t limit = manifest().batch_profile.maximum.value_or(pixels.size() / bytes) * bytes;
-    while (!pixels.empty()) {
+    const auto next = [&] {
         const std::span batch = pixels.first(std::min(limit, pixels.size()));
-        answer(batch, features);
-        features += batch.size() / bytes * manifest().feature_dim;
         pixels = pixels.subspan(batch.size());
-    }
+        return batch;
+    };
+    answer_all(next, features);
 }
 
 std::size_t Session::batch_size(std::size_t wanted) const {
@@ -78,7 +68,21 @@ std::size_t Session::batch_size(std::size_t wanted) const {
     return std::min(size, profile.maximum.value_or(size));
 }
 
-void Session::answer(std::span<const std::uint8_t> batch, float* features) const {
+template <typename NextBatch>
+void Session::answer_all(NextBatch next, float* features) const {
+    std::deque<Answer> under_way;
+    for (std::span<const std::uint8_t> batch = next(); !batch.empty(); batch = next()) {
+        if (under_way.size() == opened_.backend->num_in_flight()) {
+            under_way.front().get();
+            under_way.pop_front();
+        }
+        under_way.push_back(start(batch, features));
+        features += batch.size() / image_bytes(manifest().preprocess) * manifest().feature_dim;
+    }
+    for (Answer& answer : under_way) answer.get();
+}
+
+Answer Session::start(std::span<const std::uint8_t> batch, float* features) const {
     const Preprocess& preprocess = manifest().preprocess;
     const std::size_t bytes = image_bytes(preprocess), num_images = batch.size() / bytes;
     const std::size_t smallest = manifest().batch_profile.minimum;
@@ -87,20 +91,26 @@ void Session::answer(std::span<const std::uint8_t> batch, float* features) const
         for (std::size_t i = num_images; i < smallest; ++i) {
             padded.insert(padded.end(), batch.end() - static_cast<std::ptrdiff_t>(bytes), batch.end());
         }
-        std::vector<float> rows(smallest * manifest().feature_dim);
-        answer(padded, rows.data());
-        std::copy_n(rows.begin(), num_images * manifest().feature_dim, features);
-    } else if (!preprocess.in_graph) {
+        const std::size_t dim = manifest().feature_dim;
+        auto rows = std::make_unique<float[]>(smallest * dim);
+        Answer answer = start(padded, rows.get());
+        return std::async(std::launch::deferred,
+                          [rows = std::move(rows), answer = std::move(answer), features, size = num_images * dim]() mutable {
+                              answer.get();
+                              std::copy_n(rows.get(), size, features);
+                          });
+    }
+    if (!preprocess.in_graph) {
         std::vector<float> floats(batch.size());
         normalize(batch, preprocess, floats.data());
-        opened_.backend->run(floats.data(), num_images, features);
-    } else if (preprocess.nchw) {
+        return opened_.backend->start(floats.data(), num_images, features);
+    }
+    if (preprocess.nchw) {
         std::vector<std::uint8_t> ordered(batch.size());
         planes(batch, preprocess, ordered.data());
-        opened_.backend->run(ordered.data(), num_images, features);
-    } else {
-        opened_.backend->run(batch.data(), num_images, features);
+        return opened_.backend->start(ordered.data(), num_images, features);
     }
+    return opened_.backend->start(batch.data(), num_images, features);
 }
 
 }  // namespace reid

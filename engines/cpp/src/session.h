@@ -24,7 +24,9 @@ public:
 
 private:
     std::size_t batch_size(std::size_t wanted) const;
-    void answer(std::span<const std::uint8_t> batch, float* features) const;
+    template <typename NextBatch>
+    void answer_all(NextBatch next, float* features) const;
+    Answer start(std::span<const std::uint8_t> batch, float* features) const;
 
     std::size_t num_threads_;
     Opened opened_;

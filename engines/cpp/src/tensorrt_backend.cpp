@@ -5,8 +5,10 @@
 #include <NvInferRuntime.h>
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <iterator>
 #include <mutex>
 #include <numeric>
@@ -20,6 +22,9 @@
 
 namespace reid {
 namespace {
+
+// While the network answers one batch, the next is copied in and the last one out.
+constexpr std::size_t kNumLanes = 2;
 
 std::string read_text(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -113,24 +118,27 @@ std::size_t row_bytes(const TensorSpec& spec) {
     return static_cast<std::size_t>(count) * (spec.dtype == "uint8" ? 1 : sizeof(float));
 }
 
-/// An execution context with a stream and buffers of its own; one batch at a time.
+/// An execution context with a stream, and buffers on the GPU and in page-locked memory; one batch at a time.
 class Lane {
 public:
     Lane(const CudaDevice& device, nvinfer1::ICudaEngine& engine, const Manifest& manifest, const std::string& path)
-        : driver_(device.driver()), context_(engine.createExecutionContext()) {
+        : device_(device), driver_(device.driver()), manifest_(manifest), context_(engine.createExecutionContext()) {
         const std::string what = path + ": no room for another batch on the GPU";
         if (context_ == nullptr) fail_run(what);
         const std::size_t largest = *manifest.batch_profile.maximum;
+        const std::size_t in_bytes = largest * row_bytes(manifest.input), out_bytes = largest * row_bytes(manifest.output);
         try {
             driver_.check(driver_.stream_create(&stream_, CU_STREAM_NON_BLOCKING), what);
-            driver_.check(driver_.memory_alloc(&input_, largest * row_bytes(manifest.input)), what);
-            driver_.check(driver_.memory_alloc(&output_, largest * row_bytes(manifest.output)), what);
+            driver_.check(driver_.memory_alloc(&device_in_, in_bytes), what);
+            driver_.check(driver_.memory_alloc(&device_out_, out_bytes), what);
+            driver_.check(driver_.pinned_alloc(&pinned_in_, in_bytes), what);
+            driver_.check(driver_.pinned_alloc(&pinned_out_, out_bytes), what);
         } catch (...) {
             release();
             throw;
         }
-        if (!context_->setTensorAddress(manifest.input.name.c_str(), reinterpret_cast<void*>(input_)) ||
-            !context_->setTensorAddress(manifest.output.name.c_str(), reinterpret_cast<void*>(output_))) {
+        if (!context_->setTensorAddress(manifest.input.name.c_str(), reinterpret_cast<void*>(device_in_)) ||
+            !context_->setTensorAddress(manifest.output.name.c_str(), reinterpret_cast<void*>(device_out_))) {
             release();
             fail_run(path + ": TensorRT refuses the memory of its input or output");
         }
@@ -139,32 +147,55 @@ public:
     Lane(const Lane&) = delete;
     Lane& operator=(const Lane&) = delete;
 
-    /// Whether TensorRT took the batch; a failure of CUDA is an error.
-    bool run(const Manifest& manifest, const void* input, std::size_t batch, float* output, const std::string& what) {
-        driver_.check(driver_.copy_in(input_, input, batch * row_bytes(manifest.input), stream_), what);
-        if (!context_->setInputShape(manifest.input.name.c_str(), dims(manifest.input, batch)) ||
+    /// Enqueue the copy in, the network and the copy out. False where TensorRT refuses the batch; a failure of CUDA is an
+    /// error.
+    bool start(const void* input, std::size_t batch, const std::string& what) {
+        is_sound_ = false;
+        const std::size_t in_bytes = batch * row_bytes(manifest_.input);
+        std::memcpy(pinned_in_, input, in_bytes);
+        driver_.check(driver_.copy_in(device_in_, pinned_in_, in_bytes, stream_), what);
+        if (!context_->setInputShape(manifest_.input.name.c_str(), dims(manifest_.input, batch)) ||
             !context_->enqueueV3(stream_)) {
             return false;
         }
-        driver_.check(driver_.copy_out(output, output_, batch * row_bytes(manifest.output), stream_), what);
-        driver_.check(driver_.stream_wait(stream_), what);
+        driver_.check(driver_.copy_out(pinned_out_, device_out_, batch * row_bytes(manifest_.output), stream_), what);
+        is_sound_ = true;
         return true;
     }
 
+    /// Wait for the batch, and take its answer.
+    void finish(std::size_t batch, float* output, const std::string& what) {
+        is_sound_ = false;
+        driver_.check(driver_.stream_wait(stream_), what);
+        is_sound_ = true;
+        std::memcpy(output, pinned_out_, batch * row_bytes(manifest_.output));
+    }
+
+    /// Wait for what is under way; whether nothing has failed.
+    bool settle() noexcept { return is_sound_ && driver_.stream_wait(stream_) == CUDA_SUCCESS; }
+
 private:
     void release() noexcept {
+        const CudaScope scope(device_);
         if (stream_ != nullptr) driver_.stream_wait(stream_);
         context_.reset();
-        if (input_ != 0) driver_.memory_free(input_);
-        if (output_ != 0) driver_.memory_free(output_);
+        if (device_in_ != 0) driver_.memory_free(device_in_);
+        if (device_out_ != 0) driver_.memory_free(device_out_);
+        if (pinned_in_ != nullptr) driver_.pinned_free(pinned_in_);
+        if (pinned_out_ != nullptr) driver_.pinned_free(pinned_out_);
         if (stream_ != nullptr) driver_.stream_destroy(stream_);
     }
 
+    const CudaDevice& device_;
     const CudaDriver& driver_;
+    const Manifest& manifest_;
     std::unique_ptr<nvinfer1::IExecutionContext> context_;
     CUstream stream_ = nullptr;
-    CUdeviceptr input_ = 0;
-    CUdeviceptr output_ = 0;
+    CUdeviceptr device_in_ = 0;
+    CUdeviceptr device_out_ = 0;
+    void* pinned_in_ = nullptr;
+    void* pinned_out_ = nullptr;
+    bool is_sound_ = true;
 };
 
 class TensorRtBackend final : public Backend {
@@ -184,7 +215,8 @@ public:
         }
         check_manifest(manifest_, tensors(nvinfer1::TensorIOMode::kINPUT), tensors(nvinfer1::TensorIOMode::kOUTPUT), path);
         check_profile();
-        idle_.push_back(std::make_unique<Lane>(device_, *engine_, manifest_, path_));
+        std::vector<LentLane> first;
+        for (std::size_t i = 0; i < kNumLanes; ++i) first.push_back(new_lane());
     }
 
     ~TensorRtBackend() override {
@@ -194,31 +226,57 @@ public:
         runtime_.reset();
     }
 
-    void run(const void* input, std::size_t batch, float* output) override {
+    Answer start(const void* input, std::size_t batch, float* output) override {
         const CudaScope scope(device_);
-        std::unique_ptr<Lane> lane = take_lane();
+        LentLane lane = take_lane();
         const std::string what = path_ + ": failed on a batch of " + std::to_string(batch);
-        if (!lane->run(manifest_, input, batch, output, what)) fail_run(what + ": " + logger_.said());
-        // A lane that failed is not used again.
-        const std::lock_guard lock(mutex_);
-        idle_.push_back(std::move(lane));
+        if (!lane->start(input, batch, what)) fail_run(what + ": " + logger_.said());
+        return std::async(std::launch::deferred, [this, lane = std::move(lane), batch, output, what]() mutable {
+            const CudaScope own_scope(device_);
+            lane->finish(batch, output, what);
+            lane.reset();
+        });
     }
+
+    std::size_t num_in_flight() const override { return kNumLanes; }
 
     std::string describe() const override {
         return "TensorRT " + library_.version + ", " + device_.gpu().name + ", " + manifest_.precision;
     }
 
 private:
-    std::unique_ptr<Lane> take_lane() {
+    struct GiveBack {
+        TensorRtBackend* backend;
+        void operator()(Lane* lane) const noexcept { backend->take_back(lane); }
+    };
+    using LentLane = std::unique_ptr<Lane, GiveBack>;
+
+    LentLane take_lane() {
         {
             const std::lock_guard lock(mutex_);
             if (!idle_.empty()) {
-                std::unique_ptr<Lane> lane = std::move(idle_.back());
+                LentLane lane(idle_.back().release(), {this});
                 idle_.pop_back();
                 return lane;
             }
         }
-        return std::make_unique<Lane>(device_, *engine_, manifest_, path_);
+        return new_lane();
+    }
+
+    LentLane new_lane() {
+        auto lane = std::make_unique<Lane>(device_, *engine_, manifest_, path_);
+        const std::lock_guard lock(mutex_);
+        idle_.reserve(++num_made_);  // room for all, so that giving one back cannot fail
+        return {lane.release(), {this}};
+    }
+
+    /// Keep a lane for the next batch; one that has failed is not used again.
+    void take_back(Lane* given) noexcept {
+        const CudaScope scope(device_);
+        std::unique_ptr<Lane> lane(given);
+        if (!lane->settle()) return;
+        const std::lock_guard lock(mutex_);
+        idle_.push_back(std::move(lane));
     }
 
     std::vector<TensorSpec> tensors(nvinfer1::TensorIOMode mode) const {
@@ -253,6 +311,7 @@ private:
     std::unique_ptr<nvinfer1::IRuntime> runtime_;
     std::unique_ptr<nvinfer1::ICudaEngine> engine_;
     std::mutex mutex_;
+    std::size_t num_made_ = 0;
     std::vector<std::unique_ptr<Lane>> idle_;
 };
 

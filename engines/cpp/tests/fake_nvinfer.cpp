@@ -1,22 +1,25 @@
-// Stands in for libnvinfer x.16.1. Its "network" takes 4x2 pixels and answers each as a float; a plan is any text that starts
-// with "plan".
+// Stands in for libnvinfer x.16.1. Its "network" takes 4x2 pixels and answers each as a float; a batch with a picture that
+// starts with 13 fails while it runs, and one of three pictures is refused. A plan is any text that starts with "plan".
 //
 // The headers' classes forward every call to a table of virtual functions in the library. The real ones have a hundred entries:
 // this fills in those that the runtime may call, at the places that the headers give them, and aborts in all others.
 #include <NvInferRuntime.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string_view>
 
+#include "fakes.h"
+
 namespace {
 
 using namespace nvinfer1;
 
 constexpr std::size_t kNumEntries = 200;
-constexpr int kSmallest = 1, kLargest = 4, kPixels = 4 * 2 * 3;
+constexpr int kSmallest = 1, kLargest = 4, kRefused = 3, kPixels = 4 * 2 * 3;
 
 [[noreturn]] void unexpected_call() {
     std::fputs("the runtime called a function of TensorRT that is not on the tests' list\n", stderr);
@@ -79,14 +82,17 @@ bool set_input_shape(ContextState* state, const char* name, const Dims& dims) {
            dims.d[2] == 2 && dims.d[3] == 3;
 }
 
-bool enqueue(ContextState* state, cudaStream_t) {
-    const auto* pixels = static_cast<const std::uint8_t*>(state->input);
-    // A picture that starts with 13 is this network's bad luck.
-    if (pixels[0] == 13) {
-        logger->log(ILogger::Severity::kERROR, "thirteen");
+bool enqueue(ContextState* state, cudaStream_t stream) {
+    if (state->batch == kRefused) {
+        logger->log(ILogger::Severity::kERROR, "three is a crowd");
         return false;
     }
-    for (std::int64_t i = 0; i < state->batch * kPixels; ++i) static_cast<float*>(state->output)[i] = pixels[i];
+    fake_enqueue(stream, [input = state->input, output = state->output, batch = state->batch] {
+        const auto* pixels = static_cast<const std::uint8_t*>(input);
+        if (pixels[0] == 13) return CUDA_ERROR_LAUNCH_FAILED;
+        std::copy_n(pixels, batch * kPixels, static_cast<float*>(output));
+        return CUDA_SUCCESS;
+    });
     return true;
 }
 

@@ -28,7 +28,7 @@ struct Work {
     }
 };
 
-reid_image file(const std::string& path) { return {path.c_str(), nullptr, 0, 0, 0}; }
+reid_image file(const std::string& path) { return reidruntime::image_from_file(path.c_str()); }
 
 /// A few good images, which must answer as they do alone.
 void embed_good(Work& work, std::mt19937& chance) {

@@ -5,24 +5,10 @@
 
 #include <random>
 
+#include "jpeg.h"
 #include "support.h"
 
 namespace {
-
-std::string jpeg(int width, int height, int subsampling) {
-    std::vector<unsigned char> pixels(static_cast<std::size_t>(width * height * 3));
-    std::mt19937 chance(0);
-    for (unsigned char& value : pixels) value = static_cast<unsigned char>(chance());
-    unsigned char* data = nullptr;
-    unsigned long size = 0;
-    tjhandle handle = tjInitCompress();
-    const auto* source = pixels.data();
-    REQUIRE(tjCompress2(handle, source, width, 0, height, TJPF_RGB, &data, &size, subsampling, 90, 0) == 0);
-    const std::string bytes(reinterpret_cast<char*>(data), size);
-    tjFree(data);
-    tjDestroy(handle);
-    return bytes;
-}
 
 std::string complaint_about(const std::string& path) {
     return complaint([&] { (void)reid::decode_jpeg_file(path); });
@@ -58,6 +44,30 @@ TEST_CASE("a file cut anywhere is refused, whatever libjpeg makes of the rest") 
         CAPTURE(size);
         CHECK_FALSE(complaint_about(folder.write("a.jpg", whole.substr(0, size))).empty());
     }
+}
+
+TEST_CASE("of an odd file it depends on what is wanted, and an ordinary one is whatever is wanted") {
+    const TemporaryFolder folder;
+    const std::string whole = jpeg(64, 64, TJSAMP_420);
+    const std::string good = folder.write("good.jpg", whole);
+    // Two bytes that belong to nothing, behind the first segment: libjpeg warns of them.
+    const std::string odd = folder.write("odd.jpg", whole.substr(0, 20) + std::string(2, '\0') + whole.substr(20));
+    const auto strict = [](const std::string& path) {
+        return complaint([&] { (void)reid::decode_jpeg_file(path, reid::Jpegs::kOrdinary); });
+    };
+    CHECK(complaint_about(odd).empty());
+    CHECK(contains(strict(odd), "odd.jpg: the image is damaged"));
+    CHECK(strict(good).empty());
+    std::string large = whole;
+    large.replace(large.find("\xff\xc0") + 5, 4, "\x17\x70\x17\x70");
+    CHECK(contains(strict(folder.write("large.jpg", large)), "6000x6000 pixels"));
+}
+
+TEST_CASE("bytes in memory decode as their file does, and are named as the caller says") {
+    const TemporaryFolder folder;
+    const std::string whole = jpeg(33, 17, TJSAMP_420);
+    CHECK(reid::decode_jpeg(bytes(whole), "x").pixels == reid::decode_jpeg_file(folder.write("a.jpg", whole)).pixels);
+    CHECK(complaint([] { (void)reid::decode_jpeg({}, "image 3"); }) == "image 3: the file is empty.");
 }
 
 TEST_CASE("a good file is read after every bad one") {

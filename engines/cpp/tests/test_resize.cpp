@@ -2,7 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace {
 
@@ -37,6 +39,25 @@ TEST_CASE("an image of the wanted size is copied, rows with gaps too") {
                         image.pixels.begin() + static_cast<std::ptrdiff_t>(18 * y + 6));
     }
     CHECK(left == expected);
+}
+
+TEST_CASE("doubling both sides at once equals one after the other") {
+    for (const auto& [height, width] : {std::pair<std::size_t, std::size_t>{1, 1}, {1, 5}, {6, 1}, {2, 2}, {33, 17}}) {
+        CAPTURE(height);
+        reid::Image image = ramp(height, width);
+        for (std::size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = static_cast<std::uint8_t>(i * i * 37 >> 3);
+        std::vector<std::uint8_t> wide(height * width * 6), expected(2 * wide.size()), out(2 * wide.size());
+        reid::resize(reid::view(image), height, 2 * width, false, wide.data());
+        reid::resize({height, 2 * width, wide.data(), 6 * width}, 2 * height, 2 * width, false, expected.data());
+        reid::resize(reid::view(image), 2 * height, 2 * width, false, out.data());
+        CHECK(out == expected);
+        std::vector<std::uint8_t> padded(height * (3 * width + 5));
+        for (std::size_t y = 0; y < height; ++y) {
+            std::copy_n(image.pixels.data() + y * 3 * width, 3 * width, padded.data() + y * (3 * width + 5));
+        }
+        reid::resize({height, width, padded.data(), 3 * width + 5}, 2 * height, 2 * width, false, out.data());
+        CHECK(out == expected);
+    }
 }
 
 TEST_CASE("doubling takes a quarter of the neighbour, rounded half up, in each pass") {

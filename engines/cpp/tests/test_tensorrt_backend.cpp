@@ -6,6 +6,7 @@
 #include <numeric>
 #include <thread>
 
+#include "fakes.h"
 #include "reidruntime/reidruntime.hpp"
 #include "sha256.h"
 #include "support.h"
@@ -13,6 +14,7 @@
 namespace {
 
 constexpr std::size_t kPixels = 4 * 2 * 3;
+constexpr int kLaneAllocations = 4;  // input and output, on the GPU and page-locked
 
 nlohmann::json manifest_of(const std::string& plan) {
     nlohmann::json manifest = small_engine_manifest();
@@ -47,7 +49,7 @@ TEST_CASE("a plan answers every image in its place, in batches within its profil
     const TemporaryFolder folder;
     const reidruntime::Session session(write(folder, "plan", manifest_of("plan")));
     CHECK(contains(session.description(), "Test GPU, fp32"));
-    for (const std::size_t count : {0, 1, 4, 7}) {
+    for (const std::size_t count : {0, 1, 4, 6, 16}) {
         const std::vector<std::uint8_t> pixels = pictures(count);
         const reidruntime::Features features = session.run(pixels);
         CHECK(features.values == std::vector<float>(pixels.begin(), pixels.end()));
@@ -62,7 +64,7 @@ TEST_CASE("a plan answers every image in its place, in batches within its profil
 TEST_CASE("threads answer beside each other") {
     const TemporaryFolder folder;
     const reidruntime::Session session(write(folder, "plan", manifest_of("plan")));
-    const std::vector<std::uint8_t> pixels = pictures(3);
+    const std::vector<std::uint8_t> pixels = pictures(16);
     std::atomic<int> wrong = 0;
     {
         std::vector<std::jthread> threads;
@@ -77,16 +79,78 @@ TEST_CASE("threads answer beside each other") {
     CHECK(wrong == 0);
 }
 
-TEST_CASE("a batch that fails is an error with TensorRT's words, and the session goes on") {
+TEST_CASE("one caller keeps two batches under way, and no more") {
     const TemporaryFolder folder;
     const reidruntime::Session session(write(folder, "plan", manifest_of("plan")));
-    std::vector<std::uint8_t> pixels = pictures(1);
-    pixels[0] = 13;
-    std::vector<float> features(kPixels);
-    CHECK(reid_run(session.get(), pixels.data(), 1, features.data()) == REID_ERROR_RUN);
-    CHECK(contains(reid_last_error(), "failed on a batch of 1: thirteen"));
-    pixels[0] = 12;
-    CHECK(reid_run(session.get(), pixels.data(), 1, features.data()) == REID_OK);
+    const std::vector<std::uint8_t> pixels = pictures(16);
+    (void)fake_most_busy_streams();
+    (void)session.run(pixels);
+    CHECK(fake_most_busy_streams() == 2);
+    std::vector<reid_image> images;
+    for (std::size_t i = 0; i < 16; ++i) {
+        images.push_back(reidruntime::image_from_pixels(pixels.data() + i * kPixels, 4, 2));
+    }
+    (void)session.embed(std::span<const reid_image>(images));
+    CHECK(fake_most_busy_streams() == 2);
+    (void)session.run(std::span(pixels).first(kPixels));
+    CHECK(fake_most_busy_streams() == 1);
+}
+
+TEST_CASE("a batch that fails is an error with its words, and the session goes on") {
+    const TemporaryFolder folder;
+    const reidruntime::Session session(write(folder, "plan", manifest_of("plan")));
+    std::vector<float> features(16 * kPixels);
+    const auto answer = [&](const std::vector<std::uint8_t>& pixels) {
+        return reid_run(session.get(), pixels.data(), pixels.size() / kPixels, features.data());
+    };
+    std::vector<std::uint8_t> failing = pictures(16);
+    for (const std::size_t first_of_batch : {0, 4, 12}) {
+        failing[first_of_batch * kPixels] = 13;
+        CHECK(answer(failing) == REID_ERROR_RUN);
+        CHECK(contains(reid_last_error(), "failed on a batch of 4: a test's error"));
+        CHECK(fake_allocations() < 2 * kLaneAllocations);  // what has failed is not used again
+        failing[first_of_batch * kPixels] = 1;
+        CHECK(answer(failing) == REID_OK);
+        CHECK(std::equal(failing.begin(), failing.end(), features.begin()));
+    }
+    CHECK(answer(pictures(7)) == REID_ERROR_RUN);
+    CHECK(contains(reid_last_error(), "failed on a batch of 3: three is a crowd"));
+    CHECK(answer(pictures(6)) == REID_OK);
+}
+
+TEST_CASE("a bad image beside a batch under way is an error, and the session goes on") {
+    const TemporaryFolder folder;
+    const reidruntime::Session session(write(folder, "plan", manifest_of("plan")));
+    const std::vector<std::uint8_t> pixels = pictures(4);
+    std::vector<reid_image> images(5, reidruntime::image_from_pixels(pixels.data(), 4, 2));
+    images[4] = reidruntime::image_from_file("/nowhere/a.jpg");
+    const int before = fake_allocations();
+    for (int i = 0; i < 3; ++i) {
+        CHECK_THROWS_WITH_AS((void)session.embed(std::span<const reid_image>(images)),
+                             "/nowhere/a.jpg: cannot be read (No such file or directory).", reidruntime::Error);
+    }
+    CHECK(fake_allocations() == before);
+    CHECK(session.run(pixels).values == std::vector<float>(pixels.begin(), pixels.end()));
+}
+
+TEST_CASE("memory of the GPU and of the computer is given back, also where there is too little") {
+    const TemporaryFolder folder;
+    const std::string path = write(folder, "plan", manifest_of("plan"));
+    const int before = fake_allocations();
+    const int needed = [&] {
+        const reidruntime::Session session(path);
+        return fake_allocations() - before;
+    }();
+    CHECK(fake_allocations() == before);
+    for (int room = 0; room < needed; ++room) {
+        fake_limit_allocations(before + room);
+        CHECK(contains(opening(path).second, "x.engine: no room for another batch on the GPU"));
+        CHECK(fake_allocations() == before);
+    }
+    fake_limit_allocations(before + needed);
+    CHECK(opening(path).first == REID_OK);
+    fake_limit_allocations(-1);
+    CHECK(fake_allocations() == before);
 }
 
 TEST_CASE("a plan without its manifest, with another one, or that TensorRT refuses does not open") {

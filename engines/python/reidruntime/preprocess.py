@@ -9,8 +9,9 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from reidruntime.errors import ImageError
 from reidruntime.manifest import Manifest, Preprocess
@@ -18,7 +19,7 @@ from reidruntime.resize import Image8, resize
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _MAX_FAST_PIXELS = 1 << 25  # above that Pillow decides whether it is a decompression bomb
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError)
 
 
 class EncodedImage(NamedTuple):
@@ -28,7 +29,10 @@ class EncodedImage(NamedTuple):
     data: bytes
 
 
-def image_pixels(image: Image8 | str | Path | EncodedImage, name: str, preprocess: Preprocess) -> Image8:
+Image = Image8 | str | Path | EncodedImage
+
+
+def image_pixels(image: Image, name: str, preprocess: Preprocess) -> Image8:
     """Bring one image to the manifest's size and channel order.
 
     Args:
@@ -129,7 +133,7 @@ def describe_preprocessing() -> str:
     return f"decode {decoder}, resize {resizer}"
 
 
-def _pixels(image: Image8 | str | Path | EncodedImage, name: str) -> Image8:
+def _pixels(image: Image, name: str) -> Image8:
     if isinstance(image, str | Path):
         return decode_image(Path(image))
     if isinstance(image, EncodedImage):
@@ -175,7 +179,7 @@ def _fast_jpeg(data: bytes, max_pixels: int) -> Image8 | None:
 
 def _pillow(data: bytes, name: str, max_pixels: int | None) -> Image8:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with PIL.Image.open(io.BytesIO(data)) as image:
             if max_pixels and image.width * image.height > max_pixels:
                 size = f"{image.width}x{image.height}"
                 raise ImageError(

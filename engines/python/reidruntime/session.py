@@ -23,16 +23,16 @@ from reidruntime.backends import (
     open_backend,
     submit,
 )
+from reidruntime.batch_reader import open_batch_reader
 from reidruntime.checks import check_manifest
 from reidruntime.device_memory import MemoryName
 from reidruntime.errors import ArtifactError, ImageError, InputError
 from reidruntime.manifest import METADATA_KEY, Manifest, engine_manifest_path, manifest_from_json
 from reidruntime.onnx_metadata import OnnxFile, read_onnx
-from reidruntime.preprocess import EncodedImage, describe_preprocessing, image_pixels, network_input
+from reidruntime.preprocess import Image, network_input
 from reidruntime.resize import Image8
 from reidruntime.tensorrt_library import DEFAULT_BATCH
 
-Image = Image8 | str | Path | EncodedImage
 Features = NDArray[np.float32]
 _PLAN_SUFFIXES = (".engine", ".plan")
 READING_NICENESS = 10
@@ -70,7 +70,8 @@ def open_session(
     Raises:
         ArtifactError: the file is unreadable, has no manifest, or is not what its manifest says.
         InputError: an option has a value that does not exist.
-        NotInstalledError: the backend or device is not there; nothing else is taken in its place.
+        NotInstalledError: the backend or device is not there, or ``REIDRUNTIME_LIBRARY`` names a library that cannot
+            be used (see :mod:`reidruntime.batch_reader`); nothing else is taken in its place.
         GpuError: the GPU and a backend for it are there, and do not start; nothing else is taken in their place.
     """
     path = Path(artifact)
@@ -170,9 +171,9 @@ class Session:
     def __init__(self, manifest: Manifest, backend: str, loaded: Backend, threads: int) -> None:
         self.manifest = manifest
         self.backend = backend
-        self.description = f"{loaded.describe()}; {describe_preprocessing()}"
+        self._reader = open_batch_reader(manifest.preprocess, threads)
+        self.description = f"{loaded.describe()}; {self._reader.describe()}"
         self._network: Backend | None = loaded
-        self._threads = threads
 
     def embed(
         self,
@@ -233,10 +234,11 @@ class Session:
         pending: deque[Future[_Prepared]] = deque()
         started: deque[tuple[list[int], Callable[[], Features]]] = deque()
         in_flight = self._network.in_flight if isinstance(self._network, PipelinedBackend) else 1
-        with ThreadPoolExecutor(self._threads, "reidruntime", _let_the_network_go_first) as workers:
+        at_once = self._reader.num_at_once(size)
+        with ThreadPoolExecutor(at_once, "reidruntime", _let_the_network_go_first) as workers:
             try:
                 while True:
-                    while len(pending) <= self._threads and (batch := list(islice(numbered, size))):
+                    while len(pending) <= at_once and (batch := list(islice(numbered, size))):
                         pending.append(workers.submit(self._prepare, batch))
                     if not pending:
                         break
@@ -329,17 +331,20 @@ class Session:
 
     def _prepare(self, batch: list[tuple[int, Image]]) -> _Prepared:
         """Read one batch, in a worker thread."""
-        preprocess = self.manifest.preprocess
-        indices: list[int] = []
-        bad: list[tuple[int, ImageError]] = []
-        pixels = np.empty((len(batch), preprocess.height_px, preprocess.width_px, 3), np.uint8)
-        for index, image in batch:
-            try:
-                pixels[len(indices)] = image_pixels(image, f"image {index}", preprocess)
-                indices.append(index)
-            except ImageError as error:
-                bad.append((index, error))
-        return indices, pixels[: len(indices)], bad
+        pixels = self._batch_memory(len(batch))
+        bad = self._reader.read(batch, pixels)
+        good = [row for row, (index, _) in enumerate(batch) if index not in bad]
+        if bad:
+            pixels[: len(good)] = pixels[good]
+        return [batch[row][0] for row in good], pixels[: len(good)], list(bad.items())
+
+    def _batch_memory(self, num_images: int) -> Image8:
+        """Where a batch is read to: page-locked, where a GPU takes the pixels as they are."""
+        network, spec, preprocess = self._network, self.manifest.input, self.manifest.preprocess
+        shape = (num_images, preprocess.height_px, preprocess.width_px, 3)
+        if isinstance(network, PipelinedBackend) and (spec.dtype, spec.shape[1:]) == ("uint8", shape[1:]):
+            return network.host_array(num_images)
+        return np.empty(shape, np.uint8)
 
     def _start(self, batch: Image8) -> Callable[[], Features]:
         """Start a batch, its last row repeated up to the smallest batch that the artifact takes."""

@@ -7,7 +7,7 @@
  * Every function that can fail returns a reid_status and leaves a sentence in reid_last_error(): what failed, what was
  * expected, what to do. No exception leaves the library.
  *
- * Threads: any number of threads may use one session at once. reid_close() must come after all of them.
+ * Threads: any number of threads may use one session or reader at once. It must be closed after all of them.
  */
 #ifndef REIDRUNTIME_H
 #define REIDRUNTIME_H
@@ -54,14 +54,30 @@ typedef struct reid_options {
     int allow_host_code;
 } reid_options;
 
-/* One image: a JPEG file, or pixels in memory. */
+/* One image: a JPEG file, its bytes in memory, or pixels. Zero everything, then set one of the three. */
 typedef struct reid_image {
-    const char* path;      /* a JPEG file; NULL: take the pixels */
+    const char* path;      /* a JPEG file */
     const uint8_t* pixels; /* RGB, row by row */
     size_t height_px;
     size_t width_px;
-    size_t row_bytes; /* from the start of a row to the next one's; 0: 3 * width_px */
+    size_t row_bytes;    /* from the start of a row to the next one's; 0: 3 * width_px */
+    const uint8_t* jpeg; /* the bytes of a JPEG file */
+    size_t jpeg_bytes;
 } reid_image;
+
+/* Reads images without an artifact, for programs that run the network themselves. */
+typedef struct reid_reader reid_reader;
+
+/* What a reader makes of an image. Zero everything, set `size`, height and width, then what should differ from the
+ * default. */
+typedef struct reid_reader_options {
+    size_t size; /* sizeof(reid_reader_options): later versions append fields */
+    size_t height_px;
+    size_t width_px;
+    int bicubic; /* 0: bilinear */
+    int bgr;     /* 0: RGB */
+    int threads; /* for one call, the calling one included; 0: the CPUs that this process may use */
+} reid_reader_options;
 
 /* Open an artifact.
  *
@@ -96,6 +112,36 @@ REID_API reid_status reid_run(reid_session* session, const uint8_t* pixels, size
 
 /* Give everything back. NULL is allowed. */
 REID_API void reid_close(reid_session* session);
+
+/* Make a reader.
+ *
+ * reader  receives the reader, or NULL when the call fails.
+ *
+ * REID_ERROR_INPUT.
+ */
+REID_API reid_status reid_open_reader(const reid_reader_options* options, reid_reader** reader);
+
+/* Read a batch: files, their bytes and pixels of any size, in any mixture, bit-equal to the Python runtime.
+ *
+ * Of JPEG files the reader takes ordinary ones: colour or grey, without a flaw, at most 2^25 pixels. The caller may have
+ * other ways to read the rest.
+ *
+ * images    num_images of them; may be NULL if num_images is 0.
+ * pixels    receives num_images * height_px * width_px * 3 bytes; image i becomes the i-th height_px x width_px x 3 of
+ *           them, undefined where it cannot be read. Page-locked memory will do, too.
+ * statuses  receives num_images of them: REID_OK, REID_ERROR_IMAGE for an image that the reader does not take, or
+ *           REID_ERROR_RUN where memory is short.
+ *
+ * REID_OK if all are read; REID_ERROR_IMAGE if some are not: `statuses` says which, reid_last_error() why the first is not.
+ * REID_ERROR_INPUT or REID_ERROR_RUN if none was tried: then `statuses` is left as it was.
+ *
+ * The reader's threads start with the first call that needs them, and have the priority of the thread that makes it.
+ */
+REID_API reid_status reid_read(reid_reader* reader, const reid_image* images, size_t num_images, uint8_t* pixels,
+                               reid_status* statuses);
+
+/* Give everything back. NULL is allowed. */
+REID_API void reid_close_reader(reid_reader* reader);
 
 /* What the last failed call of this thread complained about; "" if none failed. Valid until the thread's next failure. */
 REID_API const char* reid_last_error(void);

@@ -25,6 +25,14 @@ private:
     reid_status status_;
 };
 
+namespace detail {
+
+inline void check(reid_status status) {
+    if (status != REID_OK) throw Error(status, reid_last_error());
+}
+
+}  // namespace detail
+
 /// Embeddings, one row per image.
 struct Features {
     std::size_t dim = 0;
@@ -42,7 +50,15 @@ struct Features {
 /// RGB pixels that somebody else owns, as `reid_image` wants them; row_bytes 0 means rows without gaps.
 [[nodiscard]] inline reid_image image_from_pixels(const std::uint8_t* pixels, std::size_t height_px,
                                                   std::size_t width_px, std::size_t row_bytes = 0) {
-    return {nullptr, pixels, height_px, width_px, row_bytes};
+    return {nullptr, pixels, height_px, width_px, row_bytes, nullptr, 0};
+}
+
+/// A JPEG file; somebody else owns the path.
+[[nodiscard]] inline reid_image image_from_file(const char* path) { return {path, nullptr, 0, 0, 0, nullptr, 0}; }
+
+/// The bytes of a JPEG file that somebody else owns.
+[[nodiscard]] inline reid_image image_from_jpeg(std::span<const std::uint8_t> jpeg) {
+    return {nullptr, nullptr, 0, 0, 0, jpeg.data(), jpeg.size()};
 }
 
 /// Options with their size filled in.
@@ -58,14 +74,14 @@ public:
     /// Open an ONNX file or a TensorRT plan; see reid_open().
     explicit Session(const std::string& artifact, const reid_options& options = default_options()) {
         reid_session* opened = nullptr;
-        check(reid_open(artifact.c_str(), &options, &opened));
+        detail::check(reid_open(artifact.c_str(), &options, &opened));
         session_.reset(opened);
     }
 
     /// Embed files and pixels in any mixture; see reid_embed(). batch_size 0 is the artifact's own.
     [[nodiscard]] Features embed(std::span<const reid_image> images, std::size_t batch_size = 0) const {
         Features features = empty(images.size());
-        check(reid_embed(get(), images.data(), images.size(), batch_size, features.values.data()));
+        detail::check(reid_embed(get(), images.data(), images.size(), batch_size, features.values.data()));
         return features;
     }
 
@@ -73,7 +89,7 @@ public:
     [[nodiscard]] Features embed(std::span<const std::string> paths, std::size_t batch_size = 0) const {
         std::vector<reid_image> images;
         images.reserve(paths.size());
-        for (const std::string& path : paths) images.push_back({path.c_str(), nullptr, 0, 0, 0});
+        for (const std::string& path : paths) images.push_back(image_from_file(path.c_str()));
         return embed(std::span<const reid_image>(images), batch_size);
     }
 
@@ -85,7 +101,7 @@ public:
                                               std::to_string(pixels.size()));
         }
         Features features = empty(pixels.size() / row);
-        check(reid_run(get(), pixels.data(), pixels.size() / row, features.values.data()));
+        detail::check(reid_run(get(), pixels.data(), pixels.size() / row, features.values.data()));
         return features;
     }
 
@@ -105,15 +121,44 @@ private:
         void operator()(reid_session* session) const noexcept { reid_close(session); }
     };
 
-    static void check(reid_status status) {
-        if (status != REID_OK) throw Error(status, reid_last_error());
-    }
-
     [[nodiscard]] Features empty(std::size_t rows) const {
         return {feature_dim(), std::vector<float>(rows * feature_dim())};
     }
 
     std::unique_ptr<reid_session, Close> session_;
+};
+
+/// Reads images without an artifact. Any number of threads may use it at once.
+class Reader {
+public:
+    /// See reid_open_reader().
+    explicit Reader(const reid_reader_options& options) : row_bytes_(options.height_px * options.width_px * 3) {
+        reid_reader* opened = nullptr;
+        detail::check(reid_open_reader(&options, &opened));
+        reader_.reset(opened);
+    }
+
+    /// Read a batch into `pixels`, which has room for all of it; see reid_read().
+    ///
+    /// @returns the status of each image; an image that cannot be read is not thrown.
+    [[nodiscard]] std::vector<reid_status> read(std::span<const reid_image> images, std::span<std::uint8_t> pixels) const {
+        if (pixels.size() < images.size() * row_bytes_) {
+            throw Error(REID_ERROR_INPUT, "expected room for " + std::to_string(images.size() * row_bytes_) +
+                                              " bytes, got " + std::to_string(pixels.size()));
+        }
+        std::vector<reid_status> statuses(images.size());
+        const reid_status status = reid_read(reader_.get(), images.data(), images.size(), pixels.data(), statuses.data());
+        if (status != REID_ERROR_IMAGE) detail::check(status);
+        return statuses;
+    }
+
+private:
+    struct Close {
+        void operator()(reid_reader* reader) const noexcept { reid_close_reader(reader); }
+    };
+
+    std::size_t row_bytes_;
+    std::unique_ptr<reid_reader, Close> reader_;
 };
 
 }  // namespace reidruntime

@@ -114,8 +114,9 @@ class Lanes:
         self.graphs_allowed = graphs_allowed
         self._host_memory: DeviceMemory | None = None  # opened for the first host array
         self._host_buffers: dict[int, Bytes] = {}  # page-locked, by address
-        self._free_buffers: SimpleQueue[Bytes] = SimpleQueue()
-        self._making = Lock()
+        self._free_buffers: dict[int, SimpleQueue[Bytes]] = {}  # by their number of rows
+        self._making = Lock()  # a host buffer is found or made by one thread at a time
+        self._is_closed = False
         self._idle: SimpleQueue[Lane] = SimpleQueue()
         self._lanes: list[Lane] = []
         for _ in range(NUM_LANES):
@@ -164,14 +165,16 @@ class Lanes:
         Returns:
             An array of the network's own input type and layout; its memory serves again when nobody holds the array.
         """
-        try:
-            buffer = self._free_buffers.get_nowait()
-        except Empty:
-            buffer = self._new_host_buffer()
+        size = min(1 << (num_rows - 1).bit_length(), self._largest_batch)  # so that buffers fit again
+        shape = (num_rows, *row_shape(self._input))
+        with self._making:
+            if self._is_closed:
+                return np.empty(shape, self._input.dtype)
+            free = self._free_buffers.setdefault(size, SimpleQueue())
+            buffer = free.get_nowait() if not free.empty() else self._new_host_buffer(size)
         # Views of an array keep the array alive that stands on something else than an array: this one.
         contents = np.frombuffer(buffer.data, np.uint8)
-        finalize(contents, self._free_buffers.put, buffer).atexit = False
-        shape = (num_rows, *row_shape(self._input))
+        finalize(contents, free.put, buffer).atexit = False
         return contents[: _num_bytes(shape, self._input.dtype)].view(self._input.dtype).reshape(shape)
 
     def run_tensor(self, images: Any, *, padded: int | None = None) -> Any:
@@ -224,17 +227,19 @@ class Lanes:
             lane.state = None
             lane.memory.close()
         self._lanes.clear()
-        # An array that somebody still writes to keeps its memory until the process ends.
-        if self._host_memory is not None and self._free_buffers.qsize() == len(self._host_buffers):
-            self._host_memory.close()
-
-    def _new_host_buffer(self) -> Bytes:
         with self._making:
-            if self._host_memory is None:
-                self._host_memory = open_device_memory(self._memory_name)
-            row_bytes = _num_bytes(row_shape(self._input), self._input.dtype)
-            buffer = self._host_memory.pinned_buffer(self._largest_batch * row_bytes)
-            self._host_buffers[buffer.ctypes.data] = buffer
+            self._is_closed = True
+            num_free = sum(free.qsize() for free in self._free_buffers.values())
+            # An array that somebody still writes to keeps its memory until the process ends.
+            if self._host_memory is not None and num_free == len(self._host_buffers):
+                self._host_memory.close()
+
+    def _new_host_buffer(self, num_rows: int) -> Bytes:
+        if self._host_memory is None:
+            self._host_memory = open_device_memory(self._memory_name)
+        shape = (num_rows, *row_shape(self._input))
+        buffer = self._host_memory.pinned_buffer(_num_bytes(shape, self._input.dtype))
+        self._host_buffers[buffer.ctypes.data] = buffer
         return buffer
 
     def _page_locked(self, batch: NDArray[Any], lane: Lane) -> Bytes:

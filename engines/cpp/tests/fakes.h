@@ -1,0 +1,19 @@
+// What the tests ask of the stand-ins for NVIDIA's driver and libnvinfer, beside the real functions.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstddef>
+#include <functional>
+
+/// Put work into a stream, for when it is waited for; what it returns is what the wait does.
+CUresult fake_enqueue(CUstream stream, std::function<CUresult()> work);
+
+/// How many streams had work in them at once, at most, since the last call.
+std::size_t fake_most_busy_streams();
+
+/// Pieces of memory that are in use, of the GPU and page-locked.
+int fake_allocations();
+
+/// How many there may be at most; -1: any number.
+void fake_limit_allocations(int limit);

@@ -1,0 +1,235 @@
+"""Batches of images, read into the caller's memory.
+
+``libreidruntime``, the C++ runtime, decodes and resizes a whole batch in one call, in threads of its own and without
+the interpreter lock. It is used where the environment variable ``REIDRUNTIME_LIBRARY`` names it; otherwise images are
+read one by one in Python. The pixels are the same to the bit.
+"""
+
+import ctypes
+import os
+import weakref
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+
+from reidruntime.errors import ImageError, NotInstalledError, ReidExportError
+from reidruntime.manifest import Preprocess
+from reidruntime.preprocess import EncodedImage, Image, describe_preprocessing, image_pixels
+from reidruntime.resize import Image8
+
+LIBRARY_VARIABLE = "REIDRUNTIME_LIBRARY"
+LIBRARY_VERSION = "0.1.0"
+_OK, _ERROR_IMAGE = 0, 3
+# Two: while the rest of one batch is read, idle threads begin with the next.
+_MIN_AT_ONCE = 2
+
+
+class BatchReader(Protocol):
+    """Reads batches as an artifact takes them; any number of threads may call it at once."""
+
+    def read(self, batch: Sequence[tuple[int, Image]], out: Image8) -> dict[int, ImageError]:
+        """Bring each image to the manifest's size and channel order.
+
+        Args:
+            batch: images, each with the number that error messages call an array by.
+            out: uint8, shape (len(batch), height_px, width_px, 3), C-contiguous; row i receives image i.
+
+        Returns:
+            The errors of the images that cannot be read, by number, in order; what their rows hold is undefined.
+        """
+        ...
+
+    def num_at_once(self, batch_size: int) -> int:
+        """How many batches to read at once, to keep all reading threads busy."""
+        ...
+
+    def describe(self) -> str:
+        """What decodes and resizes."""
+        ...
+
+
+def open_batch_reader(preprocess: Preprocess, threads: int) -> BatchReader:
+    """A reader that uses ``libreidruntime`` where ``REIDRUNTIME_LIBRARY`` names it.
+
+    Args:
+        preprocess: the manifest's preprocessing.
+        threads: how many read at once.
+
+    Raises:
+        NotInstalledError: the variable is set, and what it names cannot be used; Python does not step in.
+    """
+    library = os.environ.get(LIBRARY_VARIABLE)
+    return LibraryReader(library, preprocess, threads) if library else PythonReader(preprocess, threads)
+
+
+class PythonReader:
+    """Reads the images of a batch one after the other; the caller's threads read several batches at once."""
+
+    def __init__(self, preprocess: Preprocess, threads: int) -> None:
+        self._preprocess = preprocess
+        self._threads = threads
+
+    def read(self, batch: Sequence[tuple[int, Image]], out: Image8) -> dict[int, ImageError]:
+        """See :meth:`BatchReader.read`."""
+        return _by_number(
+            _fill_row(numbered, row, self._preprocess) for numbered, row in zip(batch, out, strict=True)
+        )
+
+    def num_at_once(self, batch_size: int) -> int:
+        """See :meth:`BatchReader.num_at_once`."""
+        return self._threads
+
+    def describe(self) -> str:
+        """See :meth:`BatchReader.describe`."""
+        return describe_preprocessing()
+
+
+class LibraryReader:
+    """Reads a batch in one call of ``libreidruntime``; what it does not take, Pillow accepts or refuses."""
+
+    def __init__(self, library: str, preprocess: Preprocess, threads: int) -> None:
+        """Load the library.
+
+        Raises:
+            NotInstalledError: it cannot be loaded, or is of another version.
+        """
+        self._library = _load(library)
+        self._path, self._preprocess, self._threads = library, preprocess, threads
+        options = _Options(
+            size=ctypes.sizeof(_Options),
+            height_px=preprocess.height_px,
+            width_px=preprocess.width_px,
+            bicubic=preprocess.resize == "bicubic",
+            bgr=preprocess.channel_order == "BGR",
+            threads=max(threads - _MIN_AT_ONCE, 0) + 1,  # the other callers are threads, too
+        )
+        self._handle = ctypes.c_void_p()
+        self._check(self._library.reid_open_reader(ctypes.byref(options), ctypes.byref(self._handle)))
+        # Not in a method close(): a thread may still be reading.
+        weakref.finalize(self, self._library.reid_close_reader, self._handle)
+
+    def read(self, batch: Sequence[tuple[int, Image]], out: Image8) -> dict[int, ImageError]:
+        """See :meth:`BatchReader.read`.
+
+        Raises:
+            ReidExportError: memory or threads are short.
+        """
+        wanted = (len(batch), self._preprocess.height_px, self._preprocess.width_px, 3)
+        if out.dtype != np.uint8 or out.shape != wanted or not out.flags.carray:
+            raise ValueError(f"expected writable C-contiguous uint8 memory of shape {wanted}")
+        images = (_Image * len(batch))()
+        kept = [_set(slot, image) for slot, (_, image) in zip(images, batch, strict=True)]
+        statuses = (ctypes.c_int * len(batch))()
+        status = self._library.reid_read(self._handle, images, len(batch), out.ctypes.data, statuses)
+        del kept
+        if status != _ERROR_IMAGE:
+            self._check(status)
+            return {}
+        failed = [row for row, status in enumerate(statuses) if status != _OK]
+        # On Linux the threads inherit the priority of this one.
+        with ThreadPoolExecutor(min(self._threads, len(failed))) as workers:
+            return _by_number(
+                workers.map(lambda row: _fill_row(batch[row], out[row], self._preprocess), failed)
+            )
+
+    def num_at_once(self, batch_size: int) -> int:
+        """See :meth:`BatchReader.num_at_once`."""
+        return min(max(_MIN_AT_ONCE, -(-self._threads // batch_size)), self._threads)
+
+    def describe(self) -> str:
+        """See :meth:`BatchReader.describe`."""
+        return f"decode and resize libreidruntime {LIBRARY_VERSION}"
+
+    def _check(self, status: int) -> None:
+        if status != _OK:
+            raise ReidExportError(f"{self._path}: {self._library.reid_last_error().decode()}")
+
+
+class _Image(ctypes.Structure):
+    """``reid_image``."""
+
+    _fields_ = (
+        ("path", ctypes.c_char_p),
+        ("pixels", ctypes.c_void_p),
+        ("height_px", ctypes.c_size_t),
+        ("width_px", ctypes.c_size_t),
+        ("row_bytes", ctypes.c_size_t),
+        ("jpeg", ctypes.c_char_p),
+        ("jpeg_bytes", ctypes.c_size_t),
+    )
+
+
+class _Options(ctypes.Structure):
+    """``reid_reader_options``."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("height_px", ctypes.c_size_t),
+        ("width_px", ctypes.c_size_t),
+        ("bicubic", ctypes.c_int),
+        ("bgr", ctypes.c_int),
+        ("threads", ctypes.c_int),
+    )
+
+
+def _load(path: str) -> ctypes.CDLL:
+    what_to_do = f"Build it with make cpp, or unset {LIBRARY_VARIABLE}: images are then read in Python."
+    try:
+        library = ctypes.CDLL(path)
+        library.reid_version.restype = ctypes.c_char_p
+        version = library.reid_version().decode()
+        if version != LIBRARY_VERSION:
+            raise NotInstalledError(
+                f"{LIBRARY_VARIABLE}: {path} is libreidruntime {version}, expected {LIBRARY_VERSION}. {what_to_do}"
+            )
+        library.reid_last_error.restype = ctypes.c_char_p
+        library.reid_open_reader.argtypes = (ctypes.POINTER(_Options), ctypes.POINTER(ctypes.c_void_p))
+        library.reid_read.argtypes = (
+            ctypes.c_void_p,
+            ctypes.POINTER(_Image),
+            ctypes.c_size_t,
+            ctypes.c_void_p,
+            ctypes.POINTER(ctypes.c_int),
+        )
+        library.reid_close_reader.argtypes = (ctypes.c_void_p,)
+        library.reid_close_reader.restype = None
+    except (OSError, AttributeError) as error:
+        raise NotInstalledError(
+            f"{LIBRARY_VARIABLE}: {path} cannot be used ({error}). {what_to_do}"
+        ) from error
+    return library
+
+
+def _set(slot: _Image, image: Image) -> Any:
+    """Point to an image; returns what must stay alive. An image of no known form is left out, and so fails."""
+    if isinstance(image, EncodedImage):
+        data = bytes(image.data)
+        slot.jpeg, slot.jpeg_bytes = data, len(data)
+        return data
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            return None
+        pixels = np.ascontiguousarray(image)
+        slot.pixels, slot.height_px, slot.width_px = pixels.ctypes.data, *pixels.shape[:2]
+        return pixels
+    path = os.fsencode(image) if isinstance(image, str | os.PathLike) else b""
+    if path and b"\0" not in path:
+        slot.path = path
+    return path
+
+
+def _fill_row(
+    numbered: tuple[int, Image], row: Image8, preprocess: Preprocess
+) -> tuple[int, ImageError | None]:
+    number, image = numbered
+    try:
+        row[...] = image_pixels(image, f"image {number}", preprocess)
+    except ImageError as error:
+        return number, error
+    return number, None
+
+
+def _by_number(outcomes: Iterable[tuple[int, ImageError | None]]) -> dict[int, ImageError]:
+    return {number: error for number, error in outcomes if error is not None}
