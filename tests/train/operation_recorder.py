@@ -55,7 +55,9 @@ class _Recording(TorchDispatchMode):
         kwargs = kwargs or {}
         assert func is not torch.ops.aten._local_scalar_dense.default, "a GPU would have to be waited for"
         arguments = _tensors((args, kwargs))
-        for tensor in arguments:  # of outside, seen for the first time: it may be changed, whatever the schema says
+        for (
+            tensor
+        ) in arguments:  # of outside, seen for the first time: it may be changed, whatever the schema says
             if tensor.untyped_storage().data_ptr() not in self._made and id(tensor) not in self.given:
                 self.given[id(tensor)] = (tensor, tensor.detach().clone())
         result = func(*args, **kwargs)

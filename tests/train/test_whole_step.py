@@ -20,8 +20,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    """All six tricks; two epochs with different learning rates."""
+    """All tricks of the losses; two epochs with different learning rates."""
     sizes = ("images.height_px=32", "images.width_px=16", "batch.num_pids=4", "batch.num_instances=2")
+    sizes += ("model.backbone=osnet_x0_25", "tricks.last_stride_1=false")
     return load_recipe("smoke", [*sizes, "schedule.num_epochs=2", "schedule.decay_epochs=[2]"])
 
 
@@ -40,7 +41,7 @@ def make_step(recipe: Recipe, images: TrainImages, recorder: OperationRecorder) 
 
 
 def test_a_recorded_step_is_the_plain_one(recipe: Recipe, images: TrainImages) -> None:
-    """Three plain steps, then replays in both epochs: every metric and weight is the written-out trainer's, bit for bit.
+    """Three plain steps, then replays in both epochs: metrics and weights are the written-out trainer's, bit for bit.
 
     A learning rate or a draw that the recording had baked in would differ from the fourth step on.
     """
