@@ -7,13 +7,14 @@ from torch import nn
 from reidexport.synthetic import draw_dataset
 from tests.train.operation_recorder import OperationRecorder
 from tests.train.slow_training import slow_training
+from train import whole_step
 from train.distributed import Processes
 from train.images import TrainImages, drawn_batch, load_train_images, plan_of_epoch
 from train.learner import Learner
 from train.model import build_model
 from train.recipe import Recipe, load_recipe
 from train.schedule import learning_rate
-from train.whole_step import WholeStep
+from train.whole_step import WholeStep, steps_of_epoch
 
 CPU = torch.device("cpu")
 
@@ -73,3 +74,35 @@ def test_a_network_that_draws_random_numbers_is_not_recorded(recipe: Recipe, ima
         step.run()
     assert step.why_plain == "the network draws random numbers (dropout)"
     assert recorder.num_recorded == 0
+
+
+class Clock:
+    """A stand-in for CUDA's events: every record takes place a second after the one before."""
+
+    now_s = 0
+
+    def record(self) -> None:
+        """Take place."""
+        Clock.now_s += 1
+        self.at_s = Clock.now_s
+
+    def elapsed_time(self, end: "Clock") -> float:
+        """Milliseconds until another one."""
+        return 1000.0 * (end.at_s - self.at_s)
+
+
+def test_an_epoch_s_steps_tell_how_long_they_waited(
+    recipe: Recipe, images: TrainImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the middle on: the metrics of the steps alone, and between them the time from one's end to the next start."""
+    monkeypatch.setattr(whole_step, "_event", Clock)
+    plan = plan_of_epoch(images, recipe, 1)
+    alone, _ = make_step(recipe, images, OperationRecorder())
+    expected = []
+    for place in range(1, len(plan)):
+        alone.fill(*drawn_batch(recipe, 1, plan, place, 0, 1))
+        expected.append(alone.run().tolist())
+    step, _ = make_step(recipe, images, OperationRecorder())
+    taken = list(steps_of_epoch(step, recipe, 1, plan, 1, Processes()))
+    assert [metrics.tolist() for metrics, _ in taken] == expected
+    assert [waited_s() for _, waited_s in taken] == [0.0, *[1.0] * (len(plan) - 2)]
