@@ -94,7 +94,7 @@ class Clock:
 def test_an_epoch_s_steps_tell_how_long_they_waited(
     recipe: Recipe, images: TrainImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the middle on: the metrics of the steps alone, and between them the time from one's end to the next start."""
+    """From the middle on: the metrics of the steps alone, and the time from the end of one to the start of the next."""
     monkeypatch.setattr(whole_step, "_event", Clock)
     plan = plan_of_epoch(images, recipe, 1)
     alone, _ = make_step(recipe, images, OperationRecorder())
