@@ -1,4 +1,4 @@
-"""What a run keeps on disk: checkpoints that export as they are and hold all that a run needs to go on."""
+"""What a run keeps on disk: checkpoints that export as they are and hold all that a run needs to be resumed."""
 
 from dataclasses import asdict
 from pathlib import Path

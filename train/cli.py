@@ -16,12 +16,13 @@ from reidexport.synthetic import draw_dataset
 from train.campaign import campaign_parts, run_campaign
 from train.checkpoints import LAST
 from train.dataset import load_train_split
+from train.execution import Precision
 from train.interruption import stop_requested
 from train.memory import keep_freed_memory
 from train.parts import join_parts
 from train.recipe import Recipe, keys, load_recipe, recipe_description, recipe_names
 from train.tables import TABLES, run_table
-from train.training import Precision, RunOptions, train
+from train.training import RunOptions, train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -159,7 +160,7 @@ def table(
 ) -> None:
     """Train what a table of the paper compares, or reuse the runs in --out, and print its rows beside the paper's.
 
-    Interrupted, the same command goes on. Tables share runs where the paper's rows are the same network.
+    Interrupted, the same command continues. Tables share runs where the paper's rows are the same network.
     """
     options = _resumed(init, precision, compiled, workers)
     with stop_requested(minutes) as stop:

@@ -16,7 +16,7 @@ METRICS = ("loss", "id_loss", "triplet_loss", "center_loss", "accuracy", "gradie
 
 
 class Learner:
-    """What learns, and everything that a run needs to go on besides its place in the schedule.
+    """What learns, and everything that a run needs to be resumed besides its place in the schedule.
 
     Attributes:
         baseline: the network whose weights become the checkpoint.
@@ -127,7 +127,7 @@ class Learner:
         return state
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Go on from the weights and the :meth:`state` of another learner of the same recipe."""
+        """Continue from the weights and the :meth:`state` of another learner of the same recipe."""
         self.baseline.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:

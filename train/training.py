@@ -8,15 +8,14 @@ import json
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from reidruntime.manifest import file_sha256
-from reidruntime.torch_precision import exact_float32
 
 from reidexport.checkpoint import load_checkpoint
 from reidexport.datasets import Dataset
@@ -35,6 +34,15 @@ from train.evaluation import (
     load_test_images,
     scores,
 )
+from train.execution import (
+    Precision,
+    chosen_precision,
+    fastest_convolutions,
+    float32_of,
+    steps_between_checks,
+    steps_text,
+    whole_step,
+)
 from train.images import TrainImages, batches_of_epoch, load_train_images, plan_of_epoch
 from train.learner import METRICS, Learner
 from train.model import build_model, initialise
@@ -44,9 +52,8 @@ from train.sampler import Indices
 from train.saving import Saver, Snapshot, finished_at_the_end, snapshot
 from train.scalars import open_scalars
 from train.schedule import learning_rate
-from train.whole_step import CudaGraphRecorder, WholeStep, seed_of_step, steps_of_epoch
+from train.whole_step import WholeStep, seed_of_step, steps_of_epoch
 
-Precision = Literal["auto", "fp32", "bf16"]
 RESULT, HISTORY = "result.json", "history.json"
 
 
@@ -56,7 +63,7 @@ class RunOptions:
 
     Attributes:
         init: first weights: "imagenet", "none" or a file.
-        resume: go on with the run in the output folder, if there is one.
+        resume: continue the run in the output folder, if there is one.
         precision: of the backbone: "bf16" autocast, "fp32" (float32 itself, never TF32), or "auto": bf16 on a GPU.
         compiled: torch.compile the backbone.
         workers: threads that decode images and make batches.
@@ -94,19 +101,20 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Run a recipe, or go on with it, to its end.
+    """Run a recipe, or continue it, to its end.
 
     ``out`` gets ``last.pth`` every ``save_every_s`` seconds, ``best.pth`` by mAP, ``epoch-NNN.pth``,
     ``history.json``, TensorBoard's scalars and, at the end, pictures and ``result.json``. All but the last two are
     written in the background. However the run ends, an error included, ``last.pth`` holds the last finished epoch at
-    least; killed, it lacks ``save_every_s`` seconds at most. ``history.json`` is never ahead of ``last.pth``.
+    least; killed, it lacks about ``save_every_s`` seconds. ``history.json`` is never ahead of ``last.pth``.
 
     Args:
         recipe: what to compute.
         dataset: with train, query and gallery; only train without ``options.evaluate``.
         out: the run's folder.
         options: how to compute it.
-        stop: asked after every step, on a GPU after every 20th; True saves and stops.
+        stop: asked after every step; True saves and stops, and must stay True: several processes on GPUs agree on
+            stopping after every 20th step.
         say: called with a line for every epoch.
 
     Returns:
@@ -126,7 +134,7 @@ def train(
             "the data set has no test split to evaluate on: expected query and gallery images. Train without: "
             "--no-evaluation"
         )
-    with joined_processes(device) as processes, _fastest_convolutions(device):
+    with joined_processes(device) as processes, fastest_convolutions(device):
         _check_world(recipe, processes)
         saved = _saved_run(out, recipe, dataset, options)
         if processes.is_first:
@@ -156,14 +164,14 @@ def train(
             recipe,
             device,
             processes=processes,
-            autocast=torch.bfloat16 if _precision(options, device) == "bf16" else None,
+            autocast=torch.bfloat16 if chosen_precision(options.precision, device) == "bf16" else None,
             compiled=options.compiled,
         )
         progress = Progress(0, 0, [0.0] * len(METRICS), [])
         if saved is not None:
             learner.load(saved["state_dict"], saved["state"]["learner"])
             progress = Progress(**saved["state"]["progress"])
-        step = _whole_step(learner, images, recipe, processes, options) if device.type == "cuda" else None
+        step = whole_step(learner, images, recipe, cuda_graph=options.cuda_graph)
         run = _Run(recipe, dataset, out, options, learner, step, images, processes, progress, stop, say)
         scalars = open_scalars(out if processes.is_first else None, progress.epoch)
         with closing(scalars), finished_at_the_end(run.saver):
@@ -172,7 +180,7 @@ def train(
                 record = run.next_epoch()
                 scalars.add(record)
                 if step is not None and processes.is_first and record["epoch"] == first_epoch:
-                    say(f"steps: {_steps_text(step)}")
+                    say(f"steps: {steps_text(step)}")
         return run.finish() if processes.is_first else {}
 
 
@@ -192,6 +200,7 @@ class _Run:
     stop: Callable[[], bool]
     say: Callable[[str], None]
     test_images: TestImages | None = None
+    stopping: bool = False
 
     def __post_init__(self) -> None:
         self.saver = Saver(self._write, self.options.save_every_s)
@@ -253,20 +262,24 @@ class _Run:
         pending: list[torch.Tensor] = []
         self.learner.set_learning_rate(rate)
         with (
-            float32_of(self.options, device),
+            float32_of(chosen_precision(self.options.precision, device), device),
             progress_bar(f"epoch {epoch}/{recipe.schedule.num_epochs}", num_steps) as show,
         ):
             for metrics, waited_s in self._steps(epoch, plan):
                 pending.append(metrics)
                 waits.append(waited_s)
                 progress.step += 1
-                if len(pending) < between_checks and progress.step < num_steps:
+                asked = self.stop()
+                # One process stops where it is asked to; several agree on it where they wait for each other anyway.
+                at_once = self.stopping or (asked and self.processes.world_size == 1)
+                if len(pending) < between_checks and progress.step < num_steps and not at_once:
                     continue
                 self._account(pending, epoch)
                 pending = []
                 if show and self.processes.is_first:
                     show(progress.step)
-                if self.processes.any(self.stop()) and progress.step < num_steps:
+                self.stopping = self.processes.any(asked)
+                if self.stopping and progress.step < num_steps:
                     self._stopped(epoch, num_steps)
                 if self.processes.is_first and self.saver.is_due and progress.step < num_steps:
                     self.saver.save(self._snapshot())
@@ -387,9 +400,9 @@ class _Run:
         else:
             evaluation = "fp32, images kept on the GPU"
         return {
-            "precision": _precision(self.options, self.images.pixels.device),
+            "precision": chosen_precision(self.options.precision, self.images.pixels.device),
             "compiled": self.options.compiled,
-            "steps": _steps_text(self.step),
+            "steps": steps_text(self.step),
             "evaluation": evaluation,
         }
 
@@ -423,7 +436,7 @@ def epoch_line(record: dict[str, Any], num_epochs: int) -> str:
 
 
 def _saved_run(out: Path, recipe: Recipe, dataset: Dataset, options: RunOptions) -> dict[str, Any] | None:
-    """The run that ``out`` holds, if it is to go on and is the same run."""
+    """The run that ``out`` holds, if it is to continue and is the same run."""
     last = out / LAST
     if not last.exists():
         try:
@@ -434,7 +447,7 @@ def _saved_run(out: Path, recipe: Recipe, dataset: Dataset, options: RunOptions)
             ) from error
         return None
     if not options.resume:
-        raise InputError(f"{out} holds a run already: pass --resume to go on with it, or give another --out")
+        raise InputError(f"{out} holds a run already: pass --resume to continue it, or give another --out")
     saved = read_training_checkpoint(last)
     differences = recipe_differences(recipe_from_dict(saved["recipe"], str(last)), recipe)
     for key, found in (("init", init_text(options.init)), ("dataset", dataset.name)):
@@ -446,56 +459,6 @@ def _saved_run(out: Path, recipe: Recipe, dataset: Dataset, options: RunOptions)
             "same settings."
         )
     return saved
-
-
-def steps_between_checks(device: torch.device) -> int:
-    """How many steps are taken before their losses are looked at, which makes the CPU wait for a GPU."""
-    return 20 if device.type == "cuda" else 1
-
-
-def _whole_step(
-    learner: Learner, images: TrainImages, recipe: Recipe, processes: Processes, options: RunOptions
-) -> WholeStep:
-    why_plain = None
-    if not options.cuda_graph:
-        why_plain = "--no-cuda-graph"
-    elif processes.world_size > 1:
-        why_plain = "several processes share every batch"
-    size = recipe.batch.num_pids * recipe.batch.num_instances // processes.world_size
-    recorder = None if why_plain else CudaGraphRecorder()
-    return WholeStep(learner, images, recipe, size, recorder=recorder, why_plain=why_plain)
-
-
-def _steps_text(step: WholeStep | None) -> str:
-    if step is None:
-        return "plain: there is no GPU"
-    return f"plain: {step.why_plain}" if step.why_plain else "one CUDA graph each"
-
-
-def _precision(options: RunOptions, device: torch.device) -> Literal["fp32", "bf16"]:
-    if options.precision != "auto":
-        return options.precision
-    return "bf16" if device.type == "cuda" else "fp32"
-
-
-def float32_of(options: RunOptions, device: torch.device) -> AbstractContextManager[None]:
-    """What training in fp32 runs in on a GPU, where convolutions would be TF32 by default."""
-    exact = device.type == "cuda" and _precision(options, device) == "fp32"
-    return exact_float32() if exact else nullcontext()
-
-
-@contextmanager
-def _fastest_convolutions(device: torch.device) -> Iterator[None]:
-    """Let cuDNN try its kernels and keep the fastest: every batch has the same shape."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
 
 
 def _check_world(recipe: Recipe, processes: Processes) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from train import training
 from train.checkpoints import BEST, LAST, read_training_checkpoint
 from train.cli import main
 from train.dataset import load_train_split
+from train.execution import chosen_precision, float32_of
 from train.images import load_train_images
 from train.learner import METRICS
 from train.recipe import Recipe, load_recipe
-from train.training import HISTORY, RESULT, RunOptions, float32_of, train
+from train.training import HISTORY, RESULT, RunOptions, train
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -232,6 +234,10 @@ def test_losses_and_stops_are_looked_at_every_few_steps(
     images = load_train_images(dataset.train, 64, 32, torch.device("cpu"), workers=1)
     num_steps = [len(training.plan_of_epoch(images, recipe, epoch)) for epoch in (1, 2, 3)]
     assert len(asked) == sum(-(-count // 3) for count in num_steps) < sum(num_steps)
+    with pytest.raises(
+        StoppedError, match="stopped in epoch 1 after step 2 of"
+    ):  # no later than it is asked to
+        train(recipe, dataset, tmp_path / "stopped", OPTIONS, stop=partial(next, iter([False, True]), True))
 
 
 def test_a_run_without_a_test_split_says_so(dataset: Dataset, tmp_path: Path) -> None:
@@ -269,10 +275,11 @@ def test_fp32_on_a_gpu_is_not_tf32() -> None:
     """Convolutions and products are set to IEEE float32 for it; bf16 leaves the switches alone, and so does a CPU."""
     gpu, backends = torch.device("cuda"), torch.backends
     before = (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision)
-    with float32_of(RunOptions(precision="fp32"), gpu):
+    with float32_of("fp32", gpu):
         assert backends.cudnn.conv.fp32_precision == backends.cuda.matmul.fp32_precision == "ieee"
-    for options, device in ((RunOptions(), gpu), (RunOptions(precision="fp32"), torch.device("cpu"))):
-        with float32_of(options, device):
+    assert chosen_precision("auto", gpu) == "bf16"
+    for precision, device in (("bf16", gpu), ("fp32", torch.device("cpu"))):
+        with float32_of(precision, device):  # type: ignore[arg-type]
             assert (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision) == before
 
 
@@ -428,7 +435,7 @@ def test_kills_lose_only_what_was_not_saved(dataset: Dataset, tmp_path: Path) ->
 
 
 def test_ctrl_c_saves_and_stops(tmp_path: Path) -> None:
-    """SIGINT: exit status 130, a message that says how to go on, and a checkpoint in the middle of an epoch."""
+    """SIGINT: exit status 130, a message that says how to continue, and a checkpoint in the middle of an epoch."""
     out, log = tmp_path / "run", tmp_path / "log"
     with log.open("w") as stream:
         started = command(out, "--set=schedule.num_epochs=100000")
