@@ -6,6 +6,7 @@ What the weights cannot tell is taken from the family's published configurations
 ``Checkpoint.assumed``; arguments of :func:`load_checkpoint` override it.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -141,15 +142,33 @@ def save_checkpoint(
         preprocess: the input that it was trained with.
         extra: plain data to keep beside it, such as the recipe or the epoch.
     """
-    path = Path(path)
+    save_weights(path, model.architecture, model.state_dict(), preprocess, extra)
+
+
+def save_weights(
+    path: str | Path,
+    architecture: Architecture,
+    state_dict: Mapping[str, Tensor],
+    preprocess: Preprocess,
+    extra: dict[str, object] | None = None,
+) -> None:
+    """:func:`save_checkpoint` for weights that are not in a model at the moment.
+
+    Args:
+        path: where to; an existing file is replaced only by a whole one.
+        architecture: the network.
+        state_dict: its weights by name, on any device.
+        preprocess: the input that it was trained with.
+        extra: plain data to keep beside it, such as the recipe or the epoch.
+    """
     content = {
         **(extra or {}),
         "format": FORMAT,
-        "architecture": asdict(model.architecture),
+        "architecture": asdict(architecture),
         "preprocess": preprocess.model_dump(mode="json"),
-        "state_dict": {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()},
+        "state_dict": {key: tensor.detach().cpu() for key, tensor in state_dict.items()},
     }
-    with replaced_when_whole(path) as temporary:
+    with replaced_when_whole(Path(path)) as temporary:
         torch.save(content, temporary)
 
 

@@ -28,13 +28,17 @@ class Draws:
         boxes: int64 (B, 4), top, left, height and width of the erased rectangle; all 0 where nothing is erased.
     """
 
-    mirrored: NDArray[np.bool_]
-    corners: Integers
-    boxes: Integers
+    mirrored: Tensor
+    corners: Tensor
+    boxes: Tensor
 
     def part(self, start: int, stop: int) -> "Draws":
         """Those of some of the images."""
         return Draws(self.mirrored[start:stop], self.corners[start:stop], self.boxes[start:stop])
+
+    def to(self, device: torch.device) -> "Draws":
+        """The same on another device."""
+        return Draws(self.mirrored.to(device), self.corners.to(device), self.boxes.to(device))
 
 
 def draw_augmentation(rng: np.random.Generator, count: int, images: Images, erasing: Erasing | None) -> Draws:
@@ -43,9 +47,9 @@ def draw_augmentation(rng: np.random.Generator, count: int, images: Images, eras
     if erasing is not None:
         boxes = draw_boxes(rng, count, images.height_px, images.width_px, erasing)
     return Draws(
-        mirrored=rng.random(count) < images.flip_probability,
-        corners=rng.integers(0, 2 * images.pad_px, (count, 2), endpoint=True),
-        boxes=boxes,
+        mirrored=torch.from_numpy(rng.random(count) < images.flip_probability),
+        corners=torch.from_numpy(rng.integers(0, 2 * images.pad_px, (count, 2), endpoint=True)),
+        boxes=torch.from_numpy(boxes),
     )
 
 
@@ -94,11 +98,10 @@ def augment(store: Tensor, indices: Tensor, draws: Draws, pad_px: int, erasing: 
         float32 (B, 3, H, W), normalised with ImageNet's mean and std, in channels-last memory.
     """
     device, (height, width) = store.device, store.shape[1:3]
-    corners = torch.from_numpy(draws.corners).to(device, non_blocking=True)
-    mirrored = torch.from_numpy(draws.mirrored).to(device, non_blocking=True)
-    rows = corners[:, :1] - pad_px + torch.arange(height, device=device)
-    columns = corners[:, 1:] - pad_px + torch.arange(width, device=device)
-    columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
+    draws = draws.to(device)
+    rows = draws.corners[:, :1] - pad_px + torch.arange(height, device=device)
+    columns = draws.corners[:, 1:] - pad_px + torch.arange(width, device=device)
+    columns = torch.where(draws.mirrored[:, None], width - 1 - columns, columns)
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
     pixels = store[
         indices[:, None, None],
@@ -122,11 +125,9 @@ def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _erase(images: Tensor, boxes: Integers, erasing: Erasing) -> Tensor:
+def _erase(images: Tensor, boxes: Tensor, erasing: Erasing) -> Tensor:
     height, width = images.shape[2:]
-    top, left, box_height, box_width = (
-        torch.from_numpy(boxes).to(images.device, non_blocking=True).T[:, :, None]
-    )
+    top, left, box_height, box_width = boxes.T[:, :, None]
     rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
     in_rows = (rows >= top) & (rows < top + box_height)
     in_columns = (columns >= left) & (columns < left + box_width)

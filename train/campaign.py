@@ -1,31 +1,25 @@
-"""The runs whose results are kept under ``train/results``: one command, resumable, for a machine with a GPU."""
+"""The runs whose results are kept under ``train/results``: table 1 in parts, each of some minutes on a large GPU."""
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reidexport.datasets import load_dataset
-from reidexport.errors import StoppedError
+from reidexport.errors import InputError, StoppedError
+from train.dataset import load_train_split
+from train.parts import give_back
 from train.recipe import load_recipe
-from train.tables import run_table
-from train.training import RESULT, RunOptions, train
+from train.tables import TABLES, Row, run_name, run_table
+from train.training import RunOptions, train
 
-# Seven rows of the whole schedule would take longer than the rest together.
-_SHORT_SCHEDULE = ("schedule.num_epochs=30", "schedule.warmup_epochs=3", "schedule.decay_epochs=[10, 18]")
-
-
-@dataclass(frozen=True)
-class _Run:
-    name: str
-    backbone: str
-    pretrained: bool
+_BACKBONE = "model.backbone=resnet18"
 
 
-_RUNS = (
-    _Run("strong-baseline-resnet50-from-random", "resnet50", False),
-    _Run("strong-baseline-mobilenet_v2-from-imagenet", "mobilenet_v2", True),
-)
+def campaign_parts() -> dict[str, Row]:
+    """The rows of table 1 by the names of their parts, the strong baseline first."""
+    *others, strong_baseline = TABLES[1].rows
+    rows = (strong_baseline, *others)
+    return {f"{place}-{row.recipe.removeprefix('+')}": row for place, row in enumerate(rows, start=1)}
 
 
 def run_campaign(
@@ -33,46 +27,63 @@ def run_campaign(
     out: Path,
     options: RunOptions,
     *,
+    results: Path,
+    only: str | None = None,
     assignments: Sequence[str] = (),
     dataset: str | None = None,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Train ``strong-baseline`` with two backbones, then table 1 with the one that ImageNet initialised.
+    """Train the rows of table 1 with a ResNet-18, part after part, and give back each in small files.
 
-    ``out/results`` gets the JSON of every finished part; what is done is not done again.
+    What is done is not done again. A part that is stopped gives back how far it came.
 
     Args:
-        root: Market-1501, or a folder that holds it.
+        root: Market-1501, or a folder that holds it; without ``options.evaluate`` its training split is enough.
         out: folder of the runs.
-        options: ``init`` are MobileNetV2's first weights; ``resume`` should be on.
+        options: how to run; ``resume`` should be on.
+        results: gets a folder a part, of files under 16 MiB, as :func:`train.parts.give_back` writes them; and the
+            table, once all parts are done and the test split is there to score them.
+        only: the one part to run, of :func:`campaign_parts`.
         assignments: changes to every recipe, as for ``--set``, such as a tiny budget to try it.
         dataset: which data set, where there are several.
         stop: asked after every step.
-        say: called with lines about what goes on.
+        say: called with lines about what is being done.
 
     Returns:
-        Table 1 in Markdown.
+        Table 1 in Markdown, where it could be scored; else what was given back, and how to score it.
 
     Raises:
-        StoppedError: ``stop`` said so; the same call goes on.
+        InputError: there is no part ``only``.
+        StoppedError: ``stop`` said so; the same call continues.
     """
-    images = load_dataset(root, dataset)
-    results = out / "results"
-    results.mkdir(parents=True, exist_ok=True)
-    for place, run in enumerate(_RUNS, start=1):
-        say(f"run {place} of {len(_RUNS)}: {run.name}")
-        recipe = load_recipe("strong-baseline", (f"model.backbone={run.backbone}", *assignments))
-        first_weights = replace(options, init=options.init if run.pretrained else "none")
+    parts = campaign_parts()
+    if only is not None and only not in parts:
+        raise InputError(f"there is no part {only!r} in the campaign. Parts: {', '.join(parts)}")
+    images = load_dataset(root, dataset) if options.evaluate else load_train_split(root, dataset)
+    changes, folder = (_BACKBONE, *assignments), out / "table-1"
+    chosen = [only] if only else list(parts)
+    for name in chosen:
+        say(f"part {name}")
+        run = folder / "runs" / run_name(parts[name])
+        recipe = load_recipe(parts[name].recipe, changes)
         try:
-            train(recipe, images, out / "runs" / run.name, first_weights, stop=stop, say=say)
+            train(recipe, images, run, options, stop=stop, say=say)
         except StoppedError as error:
-            raise StoppedError(f"stopped in {run.name}: run the same command again to go on") from error
-        shutil.copy(out / "runs" / run.name / RESULT, results / f"{run.name}.json")
-    changes = ("model.backbone=mobilenet_v2", *_SHORT_SCHEDULE, *assignments)
-    markdown = run_table(
-        1, root, out / "table-1", options, assignments=changes, dataset=dataset, stop=stop, say=say
-    )
+            give_back(run, results / name)
+            raise StoppedError(f"stopped in part {name}: run the same command again to continue") from error
+        give_back(run, results / name)
+        if stop() and name != chosen[-1]:
+            raise StoppedError(f"stopped after part {name}: run the same command again to continue")
+    if only or not options.evaluate:
+        return _how_to_score(results, chosen)
+    markdown = run_table(1, root, folder, options, assignments=changes, dataset=dataset, stop=stop, say=say)
     for name in ("table-1.json", "table-1.md"):
-        shutil.copy(out / "table-1" / name, results / name)
+        shutil.copy(folder / name, results / name)
     return markdown
+
+
+def _how_to_score(results: Path, names: Sequence[str]) -> str:
+    lines = [f"{name}: {results / name}" for name in names]
+    joined = f"python -m train join {results / names[0]} -o {names[0]}.pth"
+    return "\n".join([*lines, f"To score one: {joined}; reidexport eval {names[0]}.pth --data ROOT", ""])

@@ -1,4 +1,4 @@
-"""What a run keeps on disk: checkpoints that export as they are and hold all that a run needs to go on."""
+"""What a run keeps on disk: checkpoints that export as they are and hold all that a run needs to be resumed."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,10 +6,11 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from reidexport.checkpoint import imagenet_preprocess, save_checkpoint
+from reidexport.checkpoint import imagenet_preprocess, save_weights
 from reidexport.errors import CheckpointError
-from reidexport.models import Baseline
+from reidexport.models import Architecture
 from reidexport.weights import FORMAT
 from train.recipe import Recipe
 
@@ -17,22 +18,28 @@ LAST, BEST = "last.pth", "best.pth"
 
 
 def write_checkpoint(
-    path: Path, model: Baseline, recipe: Recipe, run: dict[str, Any], state: dict[str, Any] | None
+    path: Path,
+    architecture: Architecture,
+    weights: dict[str, Tensor],
+    recipe: Recipe,
+    run: dict[str, Any],
+    state: dict[str, Any] | None,
 ) -> None:
     """Write a checkpoint atomically; tensors and plain data only.
 
     Args:
         path: where to.
-        model: its weights.
+        architecture: of the network.
+        weights: the network's.
         recipe: kept inside, resolved.
-        run: what else made the weights: first weights, data set, epoch, scores.
-        state: optimizers, centers and history; None in files that nobody goes on from.
+        run: what else made the weights: first weights, data set, epoch.
+        state: optimizers, centers and history, on the CPU; None in files that no run is resumed from.
     """
     extra: dict[str, object] = {"recipe": asdict(recipe), "run": run}
     if state is not None:
-        extra["state"] = _on_cpu(state)
+        extra["state"] = state
     preprocess = imagenet_preprocess(recipe.images.height_px, recipe.images.width_px)
-    save_checkpoint(path, model, preprocess, extra)
+    save_weights(path, architecture, weights, preprocess, extra)
 
 
 def read_training_checkpoint(path: Path) -> dict[str, Any]:
@@ -50,10 +57,8 @@ def read_training_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def _on_cpu(value: Any) -> Any:
-    """Nested plain data with its tensors on the CPU, so that a machine without a GPU can read them."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
-    if isinstance(value, dict):
-        return {key: _on_cpu(each) for key, each in value.items()}
-    return [_on_cpu(each) for each in value] if isinstance(value, list) else value
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of a run that was killed while it wrote a checkpoint."""
+    for stem in ("last", "best", "epoch-*"):
+        for path in folder.glob(f".{stem}.????????.pth"):
+            path.unlink()

@@ -1,7 +1,8 @@
-"""The trainer's command line: ``python -m train RECIPE …``, ``list`` and ``table``."""
+"""The trainer's command line: ``python -m train RECIPE …``, ``list``, ``table``, ``campaign`` and ``join``."""
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,13 +13,16 @@ from reidexport.datasets import Dataset, load_dataset
 from reidexport.errors import InputError, ReidExportError
 from reidexport.progress import progress_bar
 from reidexport.synthetic import draw_dataset
-from train.campaign import run_campaign
+from train.campaign import campaign_parts, run_campaign
 from train.checkpoints import LAST
+from train.dataset import load_train_split
+from train.execution import Precision
 from train.interruption import stop_requested
 from train.memory import keep_freed_memory
+from train.parts import join_parts
 from train.recipe import Recipe, keys, load_recipe, recipe_description, recipe_names
 from train.tables import TABLES, run_table
-from train.training import Precision, RunOptions, train
+from train.training import RunOptions, train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_COMMANDS = ("run", "list", "table", "campaign")
+_COMMANDS = ("run", "list", "table", "campaign", "join")
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run; made if missing.")]
 _DATA = typer.Option(
@@ -49,7 +53,10 @@ Init = Annotated[
     ),
 ]
 PrecisionOption = Annotated[
-    Precision, typer.Option(help="Of the backbone; auto: bf16 autocast on a GPU, fp32 on a CPU.")
+    Precision,
+    typer.Option(
+        help="Of the backbone; auto: bf16 autocast on a GPU, fp32 on a CPU. fp32 is float32 itself, never TF32."
+    ),
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the backbone with torch.compile.")]
 Workers = Annotated[
@@ -58,6 +65,26 @@ Workers = Annotated[
 Minutes = Annotated[
     float | None,
     typer.Option(min=0, help="Save and stop after this time, with exit status 130, to be resumed."),
+]
+SaveEvery = Annotated[
+    float,
+    typer.Option(
+        "--save-every", min=0, metavar="SECONDS", help="At least this long between writes of last.pth."
+    ),
+]
+CudaGraph = Annotated[
+    bool,
+    typer.Option(
+        "--cuda-graph/--no-cuda-graph",
+        help="On a GPU, record the step in a CUDA graph where that is possible.",
+    ),
+]
+NoEvaluation = Annotated[
+    bool,
+    typer.Option(
+        "--no-evaluation",
+        help="Never score the test split: bounding_box_train alone is data enough, no best.pth.",
+    ),
 ]
 DatasetName = Annotated[
     str | None, typer.Option("--dataset", help="Which data set, where --data holds several.")
@@ -74,30 +101,39 @@ def run(
     dataset: DatasetName = None,
     assignments: Assignments = None,
     init: Init = "imagenet",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that --out holds.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run that --out holds.")] = False,
     precision: PrecisionOption = "auto",
     compiled: Compile = False,
     workers: Workers = None,
     minutes: Minutes = None,
+    save_every: SaveEvery = 60.0,
+    cuda_graph: CudaGraph = True,
+    no_evaluation: NoEvaluation = False,
 ) -> None:
     """Train a recipe: checkpoints, history, TensorBoard's scalars and pictures go to --out.
 
-    Interrupt it with Ctrl-C: it saves and stops, and --resume goes on.
+    Interrupt it with Ctrl-C: it saves and stops, and --resume continues.
     """
     resolved = load_recipe(recipe, assignments or ())
-    images = data_of_recipe(resolved, data, dataset, out, resume=resume)
+    images = data_of_recipe(resolved, data, dataset, out, resume=resume, evaluate=not no_evaluation)
     options = RunOptions(
         init="none" if resolved.synthetic.num_train_pids and init == "imagenet" else init,
         resume=resume,
         precision=precision,
         compiled=compiled,
         workers=workers or default_threads(),
+        save_every_s=save_every,
+        cuda_graph=cuda_graph,
+        evaluate=not no_evaluation,
     )
     with stop_requested(minutes) as stop:
         result = train(resolved, images, out, options, stop=stop, say=_say)
     if not result:
         return  # another process prints
-    print(f"rank-1 {result['rank1']:.2%}  mAP {result['mAP']:.2%}  {out / LAST}")
+    if no_evaluation:
+        print(f"not evaluated: `reidexport eval {out / LAST} --data ROOT` scores it")
+    else:
+        print(f"rank-1 {result['rank1']:.2%}  mAP {result['mAP']:.2%}  {out / LAST}")
 
 
 @app.command("list")
@@ -124,7 +160,7 @@ def table(
 ) -> None:
     """Train what a table of the paper compares, or reuse the runs in --out, and print its rows beside the paper's.
 
-    Interrupted, the same command goes on. Tables share runs where the paper's rows are the same network.
+    Interrupted, the same command continues. Tables share runs where the paper's rows are the same network.
     """
     options = _resumed(init, precision, compiled, workers)
     with stop_requested(minutes) as stop:
@@ -146,6 +182,15 @@ def table(
 def campaign(
     out: Out,
     data: DataNeeded,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where to give the results back, a folder a part. [default: OUT/results]"
+        ),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="PART", help=f"One part: {', '.join(campaign_parts())}.")
+    ] = None,
     dataset: DatasetName = None,
     assignments: Assignments = None,
     init: Init = "imagenet",
@@ -153,17 +198,42 @@ def campaign(
     compiled: Compile = False,
     workers: Workers = None,
     minutes: Minutes = None,
+    cuda_graph: CudaGraph = True,
+    no_evaluation: NoEvaluation = False,
 ) -> None:
-    """Train the strong baseline with ResNet-50 and MobileNetV2, and table 1 with MobileNetV2: for one large GPU.
+    """Train the rows of table 1 with a ResNet-18, the strong baseline first: for one large GPU, in parts.
 
-    Interrupted, or stopped by --minutes, the same command goes on. Results go to DIR/results.
+    Every part gives back its weights in half precision, in files under 16 MiB, with history and result; `join` makes a
+    checkpoint of them. Interrupted, or stopped by --minutes, the same command continues.
     """
-    options = _resumed(init, precision, compiled, workers)
+    options = replace(
+        _resumed(init, precision, compiled, workers), cuda_graph=cuda_graph, evaluate=not no_evaluation
+    )
     with stop_requested(minutes) as stop:
-        markdown = run_campaign(
-            data, out, options, assignments=assignments or (), dataset=dataset, stop=stop, say=_say
+        text = run_campaign(
+            data,
+            out,
+            options,
+            results=results or out / "results",
+            only=only,
+            assignments=assignments or (),
+            dataset=dataset,
+            stop=stop,
+            say=_say,
         )
-    print(markdown, end="")
+    print(text, end="")
+
+
+@app.command("join")
+def join(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What a part of the campaign gave back.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="The checkpoint to write, such as best.pth.")
+    ],
+) -> None:
+    """Join the parts of a half-precision checkpoint, which `reidexport eval` and `onnx` then take."""
+    join_parts(folder, out)
+    print(out)
 
 
 def _resumed(init: str, precision: Precision, compiled: bool, workers: int | None) -> RunOptions:
@@ -173,9 +243,9 @@ def _resumed(init: str, precision: Precision, compiled: bool, workers: int | Non
 
 
 def data_of_recipe(
-    recipe: Recipe, data: Path | None, name: str | None, out: Path, *, resume: bool
+    recipe: Recipe, data: Path | None, name: str | None, out: Path, *, resume: bool, evaluate: bool = True
 ) -> Dataset:
-    """The data set at ``data``, or the one that the recipe draws into ``out/data``.
+    """The data set at ``data``, which may lack a test split unless ``evaluate``, or the one drawn into ``out/data``.
 
     Raises:
         InputError: neither, or both.
@@ -186,7 +256,7 @@ def data_of_recipe(
             raise InputError(
                 "this recipe draws its own data set: leave --data out, or --set synthetic.num_train_pids=0"
             )
-        return load_dataset(data, name)
+        return load_dataset(data, name) if evaluate else load_train_split(data, name)
     if not drawn:
         raise InputError("this recipe needs a data set: --data ROOT")
     root = out / "data"
@@ -217,7 +287,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments, prog_name="python -m train")
     except ReidExportError as error:
-        print(f"train: {error}", file=sys.stderr)
+        print(f"train: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         sys.exit(error.exit_status)
     except OSError as error:
         print(f"train: {error.filename or 'the file system'}: {error.strerror or error}", file=sys.stderr)

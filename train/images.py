@@ -16,8 +16,8 @@ from reidexport.checkpoint import imagenet_preprocess
 from reidexport.datasets import ImageRecord
 from reidexport.errors import DatasetError
 from reidexport.machine import machine_info
-from train.augmentation import augment, draw_augmentation
-from train.recipe import Recipe
+from train.augmentation import Draws, augment, draw_augmentation
+from train.recipe import Erasing, Recipe
 from train.sampler import Indices, epoch_batches
 
 _BATCHES_AHEAD = 4
@@ -49,12 +49,12 @@ class TrainBatch:
     Attributes:
         images: float32 (B, 3, H, W), normalised.
         labels: int64 (B,).
-        waited: seconds that the network waited for it; on a GPU to be asked when its work is done.
+        waited_s: seconds that the network waited for it.
     """
 
     images: Tensor
     labels: Tensor
-    waited: Callable[[], float]
+    waited_s: float
 
 
 def load_train_images(
@@ -84,8 +84,28 @@ def load_train_images(
         raise DatasetError(
             "the data set has no training images: expected them in bounding_box_train or train"
         )
+    _refuse_too_many(len(records), height_px, width_px)
+    pixels = decoded(records, height_px, width_px, workers=workers, progress=progress)
+    pids = [record.pid for record in records]
+    labels = np.searchsorted(np.unique(pids), pids)
+    return TrainImages(pixels.to(device), torch.from_numpy(labels).to(device))
+
+
+def decoded(
+    records: Sequence[ImageRecord],
+    height_px: int,
+    width_px: int,
+    *,
+    workers: int,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Images of files as uint8 (N, height_px, width_px, 3), RGB, in memory.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
     preprocess = imagenet_preprocess(height_px, width_px)
-    pixels = _room_for(len(records), height_px, width_px)
+    pixels = np.empty((len(records), height_px, width_px, 3), np.uint8)
 
     def read(record: ImageRecord) -> NDArray[np.uint8]:
         return image_pixels(record.path, str(record.path), preprocess)
@@ -95,9 +115,7 @@ def load_train_images(
             pixels[index] = image
             if progress and index % 100 == 99:
                 progress(index + 1)
-    pids = [record.pid for record in records]
-    labels = np.searchsorted(np.unique(pids), pids)
-    return TrainImages(torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device))
+    return torch.from_numpy(pixels)
 
 
 def batches_of_epoch(
@@ -109,11 +127,11 @@ def batches_of_epoch(
     first: int = 0,
     rank: int = 0,
     world_size: int = 1,
-    workers: int = 1,
+    workers: int,
 ) -> Iterator[TrainBatch]:
-    """The augmented batches of one epoch; seed, epoch and place in it decide everything about each.
+    """Make the batches of an epoch on a CPU, in threads ahead of the network.
 
-    On a CPU threads make them ahead of the network; on a GPU they are made where they are used, in the stream.
+    Every batch's random numbers depend on the seed, the epoch and its place alone, so an epoch can be entered anywhere.
 
     Args:
         images: from :func:`load_train_images`.
@@ -123,28 +141,18 @@ def batches_of_epoch(
         first: batches to leave out, which an interrupted run has done already.
         rank: of this process.
         world_size: processes that share every batch, by identities.
-        workers: threads that make batches on a CPU.
+        workers: threads that make batches.
     """
-    size = recipe.batch.num_pids * recipe.batch.num_instances // world_size
-    erasing = recipe.erasing if recipe.tricks.random_erasing else None
 
     def make(step: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng((recipe.seed, epoch, _AUGMENTATION, step))
-        draws = draw_augmentation(rng, len(plan[step]), recipe.images, erasing)
-        mine = slice(rank * size, (rank + 1) * size)
-        indices = torch.from_numpy(plan[step][mine]).to(images.pixels.device, non_blocking=True)
-        part = draws.part(mine.start, mine.stop)
-        return augment(images.pixels, indices, part, recipe.images.pad_px, erasing), images.labels[indices]
+        indices, draws = drawn_batch(recipe, epoch, plan, step, rank, world_size)
+        pixels = augment(images.pixels, indices, draws, recipe.images.pad_px, erasing_of(recipe))
+        return pixels, images.labels[indices]
 
-    steps = iter(range(first, len(plan)))
-    if images.pixels.is_cuda:
-        for step in steps:
-            yield _made_on_gpu(make, step)
-        return
     # One thread each: their own teams of threads would take the cores from the network's.
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         ahead: deque[Future[tuple[Tensor, Tensor]]] = deque()
-        for step in steps:
+        for step in range(first, len(plan)):
             ahead.append(pool.submit(make, step))
             if len(ahead) > _BATCHES_AHEAD:
                 yield _waited_for(ahead.popleft())
@@ -158,22 +166,29 @@ def plan_of_epoch(images: TrainImages, recipe: Recipe, epoch: int) -> list[Indic
     return epoch_batches(images.labels.tolist(), recipe.batch.num_pids, recipe.batch.num_instances, rng)
 
 
+def drawn_batch(
+    recipe: Recipe, epoch: int, plan: Sequence[Indices], step: int, rank: int, world_size: int
+) -> tuple[Tensor, Draws]:
+    """Which images one process takes in a step, int64 (B,), and what happens to each, on the CPU."""
+    rng = np.random.default_rng((recipe.seed, epoch, _AUGMENTATION, step))
+    draws = draw_augmentation(rng, len(plan[step]), recipe.images, erasing_of(recipe))
+    size = len(plan[step]) // world_size
+    start, stop = rank * size, (rank + 1) * size
+    return torch.from_numpy(plan[step][start:stop]), draws.part(start, stop)
+
+
+def erasing_of(recipe: Recipe) -> Erasing | None:
+    """The settings of random erasing, where the trick is on."""
+    return recipe.erasing if recipe.tricks.random_erasing else None
+
+
 def _waited_for(batch: Future[tuple[Tensor, Tensor]]) -> TrainBatch:
     began = time.perf_counter()
     images, labels = batch.result()
-    seconds = time.perf_counter() - began
-    return TrainBatch(images, labels, lambda: seconds)
+    return TrainBatch(images, labels, time.perf_counter() - began)
 
 
-def _made_on_gpu(make: Callable[[int], tuple[Tensor, Tensor]], step: int) -> TrainBatch:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    start.record()
-    images, labels = make(step)
-    end.record()
-    return TrainBatch(images, labels, lambda: start.elapsed_time(end) / 1000)
-
-
-def _room_for(count: int, height_px: int, width_px: int) -> NDArray[np.uint8]:
+def _refuse_too_many(count: int, height_px: int, width_px: int) -> None:
     size_mib = count * height_px * width_px * 3 >> 20
     memory_mib = machine_info()["memory_mib"]
     if memory_mib is not None and size_mib > memory_mib:
@@ -181,4 +196,3 @@ def _room_for(count: int, height_px: int, width_px: int) -> NDArray[np.uint8]:
             f"{count} training images of {height_px}x{width_px} px take {size_mib} MiB, and this machine has "
             f"{memory_mib} MiB of memory: set images.height_px and images.width_px lower"
         )
-    return np.empty((count, height_px, width_px, 3), np.uint8)

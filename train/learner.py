@@ -16,7 +16,7 @@ METRICS = ("loss", "id_loss", "triplet_loss", "center_loss", "accuracy", "gradie
 
 
 class Learner:
-    """What learns, and everything that a run needs to go on besides its place in the schedule.
+    """What learns, and everything that a run needs to be resumed besides its place in the schedule.
 
     Attributes:
         baseline: the network whose weights become the checkpoint.
@@ -47,9 +47,11 @@ class Learner:
         self.network = model
         learned = [each for each in self.baseline.parameters() if each.requires_grad]
         schedule, losses = recipe.schedule, recipe.losses
-        self.optimizer = torch.optim.Adam(
-            learned, schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
-        )
+        # A tensor, so that a CUDA graph reads it anew in every step. Adam's kernels take float32 on a GPU; on a CPU
+        # float64 gives the bits of a Python number.
+        dtype = torch.float32 if device.type == "cuda" else torch.float64
+        self._rate = torch.tensor(schedule.learning_rate, dtype=dtype, device=device)
+        self.optimizer = torch.optim.Adam(learned, self._rate, weight_decay=schedule.weight_decay, fused=True)
         self.center_loss: CenterLoss | None = None
         if recipe.tricks.center_loss:
             architecture = self.baseline.architecture
@@ -71,6 +73,15 @@ class Learner:
         Returns:
             float32 (6,), the ``METRICS`` of this process, still on the device.
         """
+        self.set_learning_rate(learning_rate)
+        return self.step(images, labels)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Adam's rate in the steps that follow."""
+        self._rate.fill_(learning_rate)
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """:meth:`learn` with the learning rate as it is; a CUDA graph can record it."""
         recipe, losses = self.recipe, self.recipe.losses
         self.network.train()
         f_t, logits = self.network(images)
@@ -91,8 +102,6 @@ class Learner:
         torch.autograd.backward(total)
         gradients = [each.grad for each in self.baseline.parameters() if each.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
         self.optimizer.step()
         if self.center_loss is not None:
             self._move_centers(self.center_loss.centers)
@@ -105,6 +114,11 @@ class Learner:
             centers.grad = self.processes.mean(centers.grad) / self.recipe.losses.center_weight
         self.center_optimizer.step()
 
+    def allow_recording(self) -> None:
+        """Say to Adam that its steps are going to be recorded in a CUDA graph; the fused kernel is the same."""
+        for group in self.optimizer.param_groups:
+            group["capturable"] = True
+
     def state(self) -> dict[str, Any]:
         """Everything but the network's weights, as tensors and plain data."""
         state = {"optimizer": self.optimizer.state_dict()}
@@ -113,8 +127,10 @@ class Learner:
         return state
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Go on from the weights and the :meth:`state` of another learner of the same recipe."""
+        """Continue from the weights and the :meth:`state` of another learner of the same recipe."""
         self.baseline.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group.update(lr=self._rate, capturable=False)
         if self.center_loss is not None:
             self.center_loss.load_state_dict(state["centers"])

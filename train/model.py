@@ -43,7 +43,10 @@ class TrainedModel(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """float32 (B, 3, H, W) → f_t (B, D) and logits (B, num_classes), both float32."""
         baseline = self.baseline
-        with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
+        # Every weight is cast once a step, so a cache saves nothing; and a CUDA graph must record each cast.
+        with torch.autocast(
+            images.device.type, self.autocast, enabled=self.autocast is not None, cache_enabled=False
+        ):
             features = baseline.backbone(images)
         f_t = baseline.pool(features.float())
         logits: Tensor = baseline.get_submodule("classifier")(baseline.neck(f_t))

@@ -46,12 +46,12 @@ def write_pictures(
         history: the records of ``history.json``.
 
     Returns:
-        The files: erased samples only with random erasing, features only with a neck.
+        The files: erased samples only with random erasing, features only with a neck and a test split.
     """
     figures = {"learning-rate": learning_rate_picture(recipe), "curves": curves_picture(history)}
     if recipe.tricks.random_erasing:
         figures["random-erasing"] = erasing_picture(_samples(dataset, recipe), recipe)
-    if checkpoint.architecture.neck != "none":
+    if checkpoint.architecture.neck != "none" and dataset.query:
         records = _records_of_some(dataset)
         f_t, f_i = _features(checkpoint, records, "f_t"), _features(checkpoint, records, "f_i")
         figures["features"] = features_picture(f_t, f_i, [record.pid for record in records])
@@ -108,8 +108,8 @@ def erased_images(images: NDArray[np.uint8], recipe: Recipe, seed: int) -> NDArr
     count, height, width = images.shape[:3]
     always = replace(recipe.erasing, probability=1.0)
     boxes = draw_boxes(np.random.default_rng(seed), count, height, width, always)
-    untouched = np.zeros((count, 2), np.int64)
-    draws = Draws(np.zeros(count, np.bool_), untouched, boxes)
+    untouched = torch.zeros((count, 2), dtype=torch.int64)
+    draws = Draws(torch.zeros(count, dtype=torch.bool), untouched, torch.from_numpy(boxes))
     store = torch.from_numpy(images)
     normalised = augment(store, torch.arange(count), draws, 0, recipe.erasing).permute(0, 2, 3, 1).numpy()
     pixels = (normalised * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)) * 255

@@ -12,7 +12,7 @@ class Scalars:
         if folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # Points after the checkpoint that a run goes on from are drawn again.
+            # Points after the checkpoint that a run continues from are drawn again.
             self._writer = SummaryWriter(folder / "tensorboard", purge_step=epochs_done + 1)
 
     def add(self, record: dict[str, Any]) -> None:
@@ -35,5 +35,5 @@ class Scalars:
 
 
 def open_scalars(folder: Path | None, epochs_done: int) -> Scalars:
-    """Scalars below a run's folder, or nowhere for None; earlier points of a run that goes on stay."""
+    """Scalars below a run's folder, or nowhere for None; earlier points of a run that continues stay."""
     return Scalars(folder, epochs_done)

@@ -175,14 +175,14 @@ def run_table(
         dataset: which data set to train on, where there are several.
         target: of table 3: which data set to score on.
         stop: asked after every step.
-        say: called with lines about what goes on.
+        say: called with lines about what is being done.
 
     Returns:
         The table in Markdown.
 
     Raises:
         InputError: table 3 without ``target``, or ``target`` for another one.
-        StoppedError: ``stop`` said so; the same call goes on.
+        StoppedError: ``stop`` said so; the same call continues.
     """
     table = TABLES[number]
     if table.crosses != (target is not None):
@@ -285,4 +285,6 @@ def _published(row: Row, trained_on: str) -> dict[str, float] | None:
 
 
 def _unfinished(place: int, num_rows: int) -> str:
-    return f"stopped in row {place} of {num_rows}; everything is saved. Run the same command again to go on."
+    return (
+        f"stopped in row {place} of {num_rows}; everything is saved. Run the same command again to continue."
+    )

@@ -1,42 +1,60 @@
 """A training run: epochs, evaluations and checkpoints, interruptible at every step.
 
-recipe ─▶ batches_of_epoch ─▶ Learner.learn ─▶ last.pth ─▶ evaluate ─▶ best.pth, result.json
+recipe ─▶ batches_of_epoch ─▶ Learner.step ─▶ evaluate ─▶ Saver: best.pth, last.pth ─▶ result.json
+On a GPU batches are made within the step: steps_of_epoch ─▶ WholeStep.
 """
 
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from reidruntime.manifest import file_sha256
 
 from reidexport.checkpoint import load_checkpoint
 from reidexport.datasets import Dataset
-from reidexport.errors import CheckpointError, InputError, StoppedError, TrainingError
+from reidexport.errors import CheckpointError, DatasetError, InputError, StoppedError, TrainingError
 from reidexport.files import replaced_when_whole
 from reidexport.graph import graph_from_checkpoint
 from reidexport.machine import machine_info, package_versions
 from reidexport.progress import progress_bar
-from train.checkpoints import BEST, LAST, read_training_checkpoint, write_checkpoint
+from train.checkpoints import BEST, LAST, read_training_checkpoint, remove_leftovers, write_checkpoint
 from train.distributed import Processes, default_device, joined_processes
-from train.evaluation import checkpoint_in_memory, evaluate_checkpoint, scores
+from train.evaluation import (
+    TestImages,
+    checkpoint_in_memory,
+    evaluate_checkpoint,
+    fits_on_gpu,
+    load_test_images,
+    scores,
+)
+from train.execution import (
+    Precision,
+    chosen_precision,
+    fastest_convolutions,
+    float32_of,
+    steps_between_checks,
+    steps_text,
+    whole_step,
+)
 from train.images import TrainImages, batches_of_epoch, load_train_images, plan_of_epoch
 from train.learner import METRICS, Learner
 from train.model import build_model, initialise
 from train.pictures import write_pictures
 from train.recipe import Recipe, recipe_differences, recipe_from_dict
+from train.sampler import Indices
+from train.saving import Saver, Snapshot, finished_at_the_end, snapshot
 from train.scalars import open_scalars
 from train.schedule import learning_rate
+from train.whole_step import WholeStep, seed_of_step, steps_of_epoch
 
-Precision = Literal["auto", "fp32", "bf16"]
 RESULT, HISTORY = "result.json", "history.json"
-_GPU_STEPS_BETWEEN_CHECKS = 20  # looking at a loss makes the CPU wait for the GPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +63,13 @@ class RunOptions:
 
     Attributes:
         init: first weights: "imagenet", "none" or a file.
-        resume: go on with the run in the output folder, if there is one.
-        precision: of the backbone: "bf16" autocast, "fp32", or "auto": bf16 on a GPU.
+        resume: continue the run in the output folder, if there is one.
+        precision: of the backbone: "bf16" autocast, "fp32" (float32 itself, never TF32), or "auto": bf16 on a GPU.
         compiled: torch.compile the backbone.
         workers: threads that decode images and make batches.
+        save_every_s: seconds between writes of ``last.pth``; epochs that are evaluated or kept are always written.
+        cuda_graph: on a GPU, record the training step in a CUDA graph where that is possible.
+        evaluate: score the test split; off, the data set needs none, and there is no ``best.pth``.
     """
 
     init: str = "imagenet"
@@ -56,6 +77,9 @@ class RunOptions:
     precision: Precision = "auto"
     compiled: bool = False
     workers: int = 2
+    save_every_s: float = 60.0
+    cuda_graph: bool = True
+    evaluate: bool = True
 
 
 @dataclass
@@ -77,17 +101,20 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Run a recipe, or go on with it, to its end.
+    """Run a recipe, or continue it, to its end.
 
-    ``out`` gets ``last.pth`` after every epoch, ``best.pth`` by mAP, ``epoch-NNN.pth``, ``history.json``,
-    TensorBoard's scalars and, at the end, pictures and ``result.json``.
+    ``out`` gets ``last.pth`` every ``save_every_s`` seconds, ``best.pth`` by mAP, ``epoch-NNN.pth``,
+    ``history.json``, TensorBoard's scalars and, at the end, pictures and ``result.json``. All but the last two are
+    written in the background. However the run ends, an error included, ``last.pth`` holds the last finished epoch at
+    least; killed, it lacks about ``save_every_s`` seconds. ``history.json`` is never ahead of ``last.pth``.
 
     Args:
         recipe: what to compute.
-        dataset: with train, query and gallery.
+        dataset: with train, query and gallery; only train without ``options.evaluate``.
         out: the run's folder.
         options: how to compute it.
-        stop: asked after every step; True saves and stops.
+        stop: asked after every step; True saves and stops, and must stay True: several processes on GPUs agree on
+            stopping after every 20th step.
         say: called with a line for every epoch.
 
     Returns:
@@ -95,14 +122,23 @@ def train(
 
     Raises:
         InputError: ``out`` holds a run and ``resume`` is off, or a run of another recipe, data set or init.
+        DatasetError: there are no training images, or no test split to evaluate on.
+        GpuError: the step cannot be recorded in a CUDA graph.
         StoppedError: ``stop`` said so; everything is saved.
         TrainingError: a loss or gradient is not finite; the last good checkpoint is there.
     """
     out, device = Path(out), default_device()
     images_settings = recipe.images
-    with joined_processes(device) as processes:
+    if options.evaluate and not (dataset.query and dataset.gallery):
+        raise DatasetError(
+            "the data set has no test split to evaluate on: expected query and gallery images. Train without: "
+            "--no-evaluation"
+        )
+    with joined_processes(device) as processes, fastest_convolutions(device):
         _check_world(recipe, processes)
         saved = _saved_run(out, recipe, dataset, options)
+        if processes.is_first:
+            remove_leftovers(out)
         finished = saved is not None and saved["run"]["epoch"] == recipe.schedule.num_epochs
         if finished and (out / RESULT).is_file():
             result: dict[str, Any] = json.loads((out / RESULT).read_text())
@@ -123,24 +159,28 @@ def train(
         )
         if saved is None:
             initialise(baseline, options.init)
-        bf16 = options.precision == "bf16" or (options.precision == "auto" and device.type == "cuda")
         learner = Learner(
             baseline,
             recipe,
             device,
             processes=processes,
-            autocast=torch.bfloat16 if bf16 else None,
+            autocast=torch.bfloat16 if chosen_precision(options.precision, device) == "bf16" else None,
             compiled=options.compiled,
         )
         progress = Progress(0, 0, [0.0] * len(METRICS), [])
         if saved is not None:
             learner.load(saved["state_dict"], saved["state"]["learner"])
             progress = Progress(**saved["state"]["progress"])
-        run = _Run(recipe, dataset, out, options, learner, images, processes, progress, stop, say)
-        with closing(open_scalars(out if processes.is_first else None, progress.epoch)) as scalars:
+        step = whole_step(learner, images, recipe, cuda_graph=options.cuda_graph)
+        run = _Run(recipe, dataset, out, options, learner, step, images, processes, progress, stop, say)
+        scalars = open_scalars(out if processes.is_first else None, progress.epoch)
+        with closing(scalars), finished_at_the_end(run.saver):
+            first_epoch = progress.epoch + 1
             while progress.epoch < recipe.schedule.num_epochs:
                 record = run.next_epoch()
                 scalars.add(record)
+                if step is not None and processes.is_first and record["epoch"] == first_epoch:
+                    say(f"steps: {steps_text(step)}")
         return run.finish() if processes.is_first else {}
 
 
@@ -153,11 +193,17 @@ class _Run:
     out: Path
     options: RunOptions
     learner: Learner
+    step: WholeStep | None
     images: TrainImages
     processes: Processes
     progress: Progress
     stop: Callable[[], bool]
     say: Callable[[str], None]
+    test_images: TestImages | None = None
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.saver = Saver(self._write, self.options.save_every_s)
 
     def next_epoch(self) -> dict[str, Any]:
         """Train one epoch to its end, evaluate when it is due, save, and return what is to be remembered."""
@@ -165,7 +211,7 @@ class _Run:
         epoch = progress.epoch + 1
         record = self._train_epoch(epoch)
         due = epoch % recipe.evaluation.every_epochs == 0 or epoch == recipe.schedule.num_epochs
-        if due and self.processes.is_first:
+        if due and self.options.evaluate and self.processes.is_first:
             record["evaluation"] = self._evaluate()
         best = max(
             (each["evaluation"]["mAP"] for each in progress.history if "evaluation" in each), default=-1.0
@@ -173,12 +219,10 @@ class _Run:
         progress.history.append(record)
         progress.epoch, progress.step, progress.sums = epoch, 0, [0.0] * len(METRICS)
         if self.processes.is_first:
-            if "evaluation" in record and record["evaluation"]["mAP"] > best:
-                self._save(BEST, resumable=False)
+            names = [BEST] if "evaluation" in record and record["evaluation"]["mAP"] > best else []
             if epoch % recipe.checkpoint_every_epochs == 0:
-                self._save(f"epoch-{epoch:03d}.pth", resumable=False)
-            self._save(LAST, resumable=True)
-            _write_json(self.out / HISTORY, progress.history)
+                names.append(f"epoch-{epoch:03d}.pth")
+            self._save_epoch(record, names)
             self.say(epoch_line(record, recipe.schedule.num_epochs))
         self.processes.wait()
         return record
@@ -187,10 +231,10 @@ class _Run:
         """Write the pictures and ``result.json``, and return what that holds."""
         history = self.progress.history
         evaluated = [each for each in history if "evaluation" in each]
-        best = max(evaluated, key=lambda each: float(each["evaluation"]["mAP"]))
+        best = max(evaluated, key=lambda each: float(each["evaluation"]["mAP"]), default=None)
         result = {
-            **history[-1]["evaluation"],
-            "best": {"epoch": best["epoch"], **best["evaluation"]},
+            **history[-1].get("evaluation", {}),
+            "best": best and {"epoch": best["epoch"], **best["evaluation"]},
             "recipe": asdict(self.recipe),
             **self._facts(),
             "num_train": len(self.dataset.train),
@@ -199,11 +243,12 @@ class _Run:
             "images_per_s": _mean(history, "images_per_s"),
             "data_wait_share": _mean(history, "data_wait_share"),
             "peak_memory_mib": _peak_memory_mib(),
+            "execution": self._execution(),
             "machine": machine_info(),
             "versions": package_versions(),
         }
-        best_weights = load_checkpoint(self.out / BEST)
-        write_pictures(self.out, self.recipe, self.dataset, best_weights, history)
+        weights = load_checkpoint(self.out / (BEST if best else LAST))
+        write_pictures(self.out, self.recipe, self.dataset, weights, history)
         _write_json(self.out / RESULT, result)
         return result
 
@@ -211,36 +256,35 @@ class _Run:
         recipe, progress, device = self.recipe, self.progress, self.images.pixels.device
         rate = learning_rate(epoch, recipe.schedule, warmup=recipe.tricks.warmup)
         plan = plan_of_epoch(self.images, recipe, epoch)
-        num_steps = len(plan)
-        batches = batches_of_epoch(
-            self.images,
-            recipe,
-            epoch,
-            plan,
-            first=progress.step,
-            rank=self.processes.rank,
-            world_size=self.processes.world_size,
-            workers=self.options.workers,
-        )
-        between_checks = _GPU_STEPS_BETWEEN_CHECKS if device.type == "cuda" else 1
-        began, num_images, waits = time.perf_counter(), 0, []
+        num_steps, first = len(plan), progress.step
+        between_checks = steps_between_checks(device)
+        began, waits = time.perf_counter(), []
         pending: list[torch.Tensor] = []
-        with progress_bar(f"epoch {epoch}/{recipe.schedule.num_epochs}", num_steps) as show:
-            for batch in batches:
-                torch.manual_seed(hash((recipe.seed, epoch, progress.step)))  # of backbones with dropout
-                pending.append(self.learner.learn(batch.images, batch.labels, rate))
-                waits.append(batch.waited)
-                num_images += len(batch.labels) * self.processes.world_size
+        self.learner.set_learning_rate(rate)
+        with (
+            float32_of(chosen_precision(self.options.precision, device), device),
+            progress_bar(f"epoch {epoch}/{recipe.schedule.num_epochs}", num_steps) as show,
+        ):
+            for metrics, waited_s in self._steps(epoch, plan):
+                pending.append(metrics)
+                waits.append(waited_s)
                 progress.step += 1
-                stopping = self.processes.any(self.stop())
-                if len(pending) == between_checks or progress.step == num_steps or stopping:
-                    self._account(pending, epoch)
-                    pending = []
-                    if show and self.processes.is_first:
-                        show(progress.step)
-                if stopping and progress.step < num_steps:
+                asked = self.stop()
+                # One process stops where it is asked to; several agree on it where they wait for each other anyway.
+                at_once = self.stopping or (asked and self.processes.world_size == 1)
+                if len(pending) < between_checks and progress.step < num_steps and not at_once:
+                    continue
+                self._account(pending, epoch)
+                pending = []
+                if show and self.processes.is_first:
+                    show(progress.step)
+                self.stopping = self.processes.any(asked)
+                if self.stopping and progress.step < num_steps:
                     self._stopped(epoch, num_steps)
+                if self.processes.is_first and self.saver.is_due and progress.step < num_steps:
+                    self.saver.save(self._snapshot())
         seconds = time.perf_counter() - began
+        num_images = (num_steps - first) * recipe.batch.num_pids * recipe.batch.num_instances
         means = (
             self.processes.mean(torch.tensor(progress.sums, dtype=torch.float64, device=device)) / num_steps
         )
@@ -253,6 +297,28 @@ class _Run:
             "data_wait_share": sum(wait() for wait in waits) / seconds,
         }
 
+    def _steps(
+        self, epoch: int, plan: Sequence[Indices]
+    ) -> Iterator[tuple[torch.Tensor, Callable[[], float]]]:
+        """Take the steps of an epoch that are left: the metrics of each, and the seconds that it waited for data."""
+        recipe, processes, first = self.recipe, self.processes, self.progress.step
+        if self.step is not None:
+            yield from steps_of_epoch(self.step, recipe, epoch, plan, first, processes)
+            return
+        batches = batches_of_epoch(
+            self.images,
+            recipe,
+            epoch,
+            plan,
+            first=first,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            workers=self.options.workers,
+        )
+        for place, batch in enumerate(batches, start=first):
+            torch.manual_seed(seed_of_step(recipe, epoch, place))
+            yield self.learner.step(batch.images, batch.labels), partial(float, batch.waited_s)
+
     def _account(self, pending: list[torch.Tensor], epoch: int) -> None:
         """Add the metrics of the last steps to the epoch's sums, if all of them are finite."""
         values = torch.stack(pending).double().cpu()
@@ -263,7 +329,7 @@ class _Run:
                 kept = self.out / LAST
                 advice = (
                     f"The last good checkpoint is {kept}."
-                    if kept.exists()
+                    if self.progress.epoch or kept.exists()
                     else "No epoch was finished before."
                 )
                 raise TrainingError(
@@ -276,26 +342,69 @@ class _Run:
 
     def _stopped(self, epoch: int, num_steps: int) -> None:
         if self.processes.is_first:
-            self._save(LAST, resumable=True)
+            self.saver.save(self._snapshot())
+            self.saver.finish()
         self.processes.wait()
         raise StoppedError(
             f"stopped in epoch {epoch} after step {self.progress.step} of {num_steps}; {self.out / LAST} holds "
-            "everything. Run the same command with --resume to go on."
+            "everything. Run the same command with --resume to continue."
         )
 
     def _evaluate(self) -> dict[str, Any]:
-        images = self.recipe.images
-        checkpoint = checkpoint_in_memory(self.learner.baseline, images.height_px, images.width_px)
-        with progress_bar("evaluating", len(self.dataset.query) + len(self.dataset.scored_gallery)) as show:
+        images, device = self.recipe.images, self.images.pixels.device
+        size = (images.height_px, images.width_px)
+        count = len(self.dataset.query) + len(self.dataset.scored_gallery)
+        on_gpu = device.type == "cuda" and (self.test_images or fits_on_gpu(self.dataset, *size, device))
+        if on_gpu and self.test_images is None:
+            with progress_bar("decoding", count) as show:
+                self.test_images = load_test_images(
+                    self.dataset, *size, device, workers=self.options.workers, progress=show
+                )
+        checkpoint = checkpoint_in_memory(self.learner.baseline, *size)
+        with progress_bar("evaluating", count) as show:
             evaluation = evaluate_checkpoint(
-                checkpoint, self.dataset, metric=self.recipe.metric, progress=show
+                checkpoint, self.dataset, metric=self.recipe.metric, images=self.test_images, progress=show
             )
         return scores(evaluation)
 
-    def _save(self, name: str, *, resumable: bool) -> None:
-        state = {"learner": self.learner.state(), "progress": asdict(self.progress)} if resumable else None
-        run = {**self._facts(), "epoch": self.progress.epoch}
-        write_checkpoint(self.out / name, self.learner.baseline, self.recipe, run, state)
+    def _save_epoch(self, record: dict[str, Any], names: Sequence[str]) -> None:
+        """Save an epoch that must not be lost, or when it is time; else keep its state in case of an error."""
+        is_last = record["epoch"] == self.recipe.schedule.num_epochs
+        is_first_file = not (self.out / LAST).exists()
+        if names or is_last or is_first_file or "evaluation" in record or self.saver.is_due:
+            self.saver.save(self._snapshot(), names)
+        else:
+            self.saver.keep(self._snapshot())
+
+    def _snapshot(self) -> Snapshot:
+        learner, device = self.learner, self.images.pixels.device
+        return snapshot(learner.baseline.state_dict(), learner.state(), asdict(self.progress), device)
+
+    def _write(self, state: Snapshot, names: Sequence[str]) -> None:
+        """Write what is kept of an epoch, then ``last.pth``, then what tells about it: in the saver's thread."""
+        state = state.on_cpu()
+        run = {**self._facts(), "epoch": state.progress["epoch"]}
+        resumable = {"learner": state.learner, "progress": state.progress}
+        architecture = self.learner.baseline.architecture
+        for name in (*names, LAST):
+            more = resumable if name == LAST else None
+            write_checkpoint(self.out / name, architecture, state.weights, self.recipe, run, more)
+        _write_json(self.out / HISTORY, state.progress["history"])
+
+    def _execution(self) -> dict[str, Any]:
+        """How the numbers were computed, which a resumed run may do otherwise than the part before."""
+        if not self.options.evaluate:
+            evaluation = "none: --no-evaluation"
+        elif self.test_images is None:
+            evaluation = "fp32, images read from their files"
+        else:
+            evaluation = "fp32, images kept on the GPU"
+        return {
+            "precision": chosen_precision(self.options.precision, self.images.pixels.device),
+            "compiled": self.options.compiled,
+            "steps": steps_text(self.step),
+            "evaluation": evaluation,
+        }
 
     def _facts(self) -> dict[str, Any]:
         """What made the weights beside the recipe."""
@@ -327,7 +436,7 @@ def epoch_line(record: dict[str, Any], num_epochs: int) -> str:
 
 
 def _saved_run(out: Path, recipe: Recipe, dataset: Dataset, options: RunOptions) -> dict[str, Any] | None:
-    """The run that ``out`` holds, if it is to go on and is the same run."""
+    """The run that ``out`` holds, if it is to continue and is the same run."""
     last = out / LAST
     if not last.exists():
         try:
@@ -338,7 +447,7 @@ def _saved_run(out: Path, recipe: Recipe, dataset: Dataset, options: RunOptions)
             ) from error
         return None
     if not options.resume:
-        raise InputError(f"{out} holds a run already: pass --resume to go on with it, or give another --out")
+        raise InputError(f"{out} holds a run already: pass --resume to continue it, or give another --out")
     saved = read_training_checkpoint(last)
     differences = recipe_differences(recipe_from_dict(saved["recipe"], str(last)), recipe)
     for key, found in (("init", init_text(options.init)), ("dataset", dataset.name)):

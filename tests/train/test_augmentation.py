@@ -20,14 +20,14 @@ STORE = torch.randint(
 
 def slow_augment(image: NDArray[np.uint8], draws: Draws, place: int, follows: str) -> NDArray[np.float64]:
     """Mirror, pad, crop, normalise, erase: one image, as the authors' transforms do it."""
-    if draws.mirrored[place]:
+    if bool(draws.mirrored[place]):
         image = image[:, ::-1]
     padded = np.zeros((HEIGHT + 2 * PAD, WIDTH + 2 * PAD, 3), np.uint8)
     padded[PAD : PAD + HEIGHT, PAD : PAD + WIDTH] = image
-    row, column = draws.corners[place]
+    row, column = draws.corners[place].tolist()
     pixels = padded[row : row + HEIGHT, column : column + WIDTH] / 255
     pixels = (pixels - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
-    top, left, height, width = draws.boxes[place]
+    top, left, height, width = draws.boxes[place].tolist()
     fill = pixels.mean((0, 1)) if follows == "paper" else np.array(IMAGENET_MEAN)
     pixels[top : top + height, left : left + width] = fill
     return pixels.transpose(2, 0, 1)
@@ -111,7 +111,7 @@ def test_without_the_trick_nothing_is_erased() -> None:
 def test_mirroring_and_shifts_are_uniform() -> None:
     """Half are mirrored; every corner from 0 to twice the padding occurs, about equally often."""
     draws = draw_augmentation(np.random.default_rng(5), 9_000, SETTINGS, None)
-    assert draws.mirrored.mean() == pytest.approx(0.5, abs=0.02)
+    assert float(draws.mirrored.float().mean()) == pytest.approx(0.5, abs=0.02)
     for axis in (0, 1):
         counts = np.bincount(draws.corners[:, axis])
         assert len(counts) == 2 * PAD + 1

@@ -1,15 +1,20 @@
 """The paper's tables as commands, on drawn people and with tiny runs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from reidexport.datasets import Dataset
+from reidexport.checkpoint import load_checkpoint
+from reidexport.datasets import Dataset, load_dataset
 from reidexport.errors import InputError, StoppedError
 from reidexport.synthetic import draw_dataset
-from train import campaign, tables
+from train import tables
 from train.campaign import run_campaign
+from train.cli import main
+from train.evaluation import evaluate_checkpoint
+from train.parts import MANIFEST
 from train.recipe import load_recipe
 from train.tables import TABLES, Row, Table, run_name, run_table, table_markdown
 from train.training import RunOptions
@@ -97,20 +102,47 @@ def test_every_row_is_a_recipe_of_its_own_folder(number: int) -> None:
     assert len({name for name, _ in recipes}) == len(recipes) == len({str(recipe) for _, recipe in recipes})
 
 
-def test_the_campaign_leaves_the_results_of_its_parts(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The JSON of every run and of table 1 in one folder, here with two small networks."""
-    runs = (campaign._Run("first", "resnet18", False), campaign._Run("second", "mobilenet_v2", True))
-    monkeypatch.setattr(campaign, "_RUNS", runs)
-    monkeypatch.setitem(tables.TABLES, 1, Table("cut", (Row("one", "+bnneck", {}),)))
-    changes = [change for change in TINY if "backbone" not in change]
-    with pytest.raises(StoppedError, match="stopped in first: run the same command again"):
-        run_campaign(root, tmp_path, OPTIONS, assignments=changes, stop=lambda: True)
-    markdown = run_campaign(root, tmp_path, OPTIONS, assignments=changes)
+@pytest.fixture
+def two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A campaign of two rows."""
+    monkeypatch.setitem(tables.TABLES, 1, Table("cut", (Row("one", "+bnneck", {}), Row("two", "+rea", {}))))
+
+
+@pytest.mark.usefixtures("two_parts")
+def test_the_campaign_gives_back_the_results_of_its_parts(root: Path, tmp_path: Path) -> None:
+    """A folder for each, the last row's first, and the table beside them; a stopped part gives back how far it came."""
+    results = tmp_path / "results"
+    with pytest.raises(StoppedError, match="stopped in part 1-rea: run the same command again"):
+        run_campaign(root, tmp_path, OPTIONS, results=results, assignments=TINY, stop=lambda: True)
+    assert json.loads((results / "1-rea" / MANIFEST).read_text())["epoch"] == 0
+    markdown = run_campaign(root, tmp_path, OPTIONS, results=results, assignments=TINY)
     assert "| one |" in markdown
-    names = {"first.json", "second.json", "table-1.json", "table-1.md"}
-    assert {path.name for path in (tmp_path / "results").iterdir()} == names
-    result = json.loads((tmp_path / "results" / "second.json").read_text())
-    assert result["recipe"]["model"]["backbone"] == "mobilenet_v2"
-    assert result["images_per_s"] > 0
+    assert {path.name for path in results.iterdir()} == {"1-rea", "2-bnneck", "table-1.json", "table-1.md"}
+    for name in ("1-rea", "2-bnneck"):
+        files = {path.name: path.stat().st_size for path in (results / name).iterdir()}
+        assert {MANIFEST, "history.json", "result.json", "weights-1.part"} <= set(files)
+        assert len(files) <= 8
+        assert max(files.values()) < 16 << 20
+    result = json.loads((results / "2-bnneck" / "result.json").read_text())
+    assert result["recipe"]["model"]["backbone"] == "resnet18"
+
+
+@pytest.mark.usefixtures("two_parts")
+def test_a_part_of_the_campaign_trains_where_there_is_no_test_split(root: Path, tmp_path: Path) -> None:
+    """One part, from bounding_box_train alone: the answer says how to score it, which then works elsewhere."""
+    (tmp_path / "market1501").mkdir()
+    (tmp_path / "market1501" / "bounding_box_train").symlink_to(root / "bounding_box_train")
+    options = replace(OPTIONS, evaluate=False)
+    changes = [*TINY, "model.backbone=osnet_x0_25", "tricks.last_stride_1=false"]
+    with pytest.raises(InputError, match=r"no part \'3-x\' in the campaign\. Parts: 1-rea, 2-bnneck"):
+        run_campaign(tmp_path, tmp_path, options, results=tmp_path / "results", only="3-x")
+    text = run_campaign(
+        tmp_path, tmp_path, options, results=tmp_path / "results", only="2-bnneck", assignments=changes
+    )
+    folder, joined = tmp_path / "results" / "2-bnneck", tmp_path / "joined.pth"
+    assert f"python -m train join {folder} -o 2-bnneck.pth; reidexport eval 2-bnneck.pth --data ROOT" in text
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["2-bnneck"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["join", str(folder), "-o", str(joined)])
+    evaluation = evaluate_checkpoint(load_checkpoint(joined), load_dataset(root), metric="cosine")
+    assert 0 < evaluation.metrics.as_dict()["rank1"] <= 1

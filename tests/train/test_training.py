@@ -4,30 +4,37 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from reidexport.checkpoint import load_checkpoint
+from reidexport.checkpoint import imagenet_preprocess, load_checkpoint, save_checkpoint
 from reidexport.datasets import Dataset
 from reidexport.errors import CheckpointError, DatasetError, InputError, StoppedError, TrainingError
 from reidexport.synthetic import draw_dataset
+from tests.train.slow_training import slow_training
 from train import training
 from train.checkpoints import BEST, LAST, read_training_checkpoint
 from train.cli import main
+from train.dataset import load_train_split
+from train.execution import chosen_precision, float32_of
+from train.images import load_train_images
 from train.learner import METRICS
 from train.recipe import Recipe, load_recipe
 from train.training import HISTORY, RESULT, RunOptions, train
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
+    *("model.backbone=osnet_x0_25", "tricks.last_stride_1=false"),
     *(
         "images.height_px=64",
         "images.width_px=32",
@@ -54,7 +61,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    """All six tricks on a ResNet-18 for images of 64x32 px, three epochs of about eight steps."""
+    """The other tricks on the smallest OSNet for images of 64x32 px, three epochs of about eight steps."""
     return load_recipe("smoke", SMALL)
 
 
@@ -72,6 +79,12 @@ def losses(folder: Path) -> list[dict[str, float]]:
     return [{name: each[name] for name in METRICS} for each in json.loads((folder / HISTORY).read_text())]
 
 
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two runs ended with the same bits."""
+    weights, expected = (torch.load(run / LAST, weights_only=True)["state_dict"] for run in (one, other))
+    return all(torch.equal(weights[key], expected[key]) for key in expected)
+
+
 def test_a_run_leaves_what_is_promised(whole: tuple[Path, dict[str, Any]], recipe: Recipe) -> None:
     """Checkpoints that load, export's architecture in them, the history and the result."""
     out, result = whole
@@ -86,13 +99,19 @@ def test_a_run_leaves_what_is_promised(whole: tuple[Path, dict[str, Any]], recip
         assert content["recipe"]["schedule"]["num_epochs"] == 3
         architecture = load_checkpoint(out / name).architecture
         assert (architecture.backbone, architecture.neck, architecture.num_classes) == (
-            "resnet18",
+            "osnet_x0_25",
             "bnneck",
             8,
         )
     assert "state" not in torch.load(out / BEST, weights_only=True)
     assert any((out / "tensorboard").iterdir())
     assert recipe.metric == result["metric"] == "cosine"
+    assert result["execution"] == {
+        "precision": "fp32",
+        "compiled": False,
+        "steps": "plain: there is no GPU",
+        "evaluation": "fp32, images read from their files",
+    }
 
 
 def test_resuming_gives_the_losses_of_an_uninterrupted_run(
@@ -105,8 +124,163 @@ def test_resuming_gives_the_losses_of_an_uninterrupted_run(
             train(recipe, dataset, tmp_path, replace(OPTIONS, resume=True), stop=lambda: next(asked) == steps)  # noqa: B023
     train(recipe, dataset, tmp_path, replace(OPTIONS, resume=True))
     assert losses(tmp_path) == losses(whole[0])
-    weights, expected = (torch.load(f / LAST, weights_only=True)["state_dict"] for f in (tmp_path, whole[0]))
-    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+    assert same_weights(tmp_path, whole[0])
+
+
+def test_the_losses_are_those_of_the_trainer_written_out(
+    whole: tuple[Path, dict[str, Any]], dataset: Dataset, recipe: Recipe
+) -> None:
+    """Every epoch's mean of every metric, and the weights in the end: bit for bit."""
+    images = load_train_images(dataset.train, 64, 32, torch.device("cpu"), workers=1)
+    for (model, steps), found in zip(slow_training(recipe, images), losses(whole[0]), strict=True):  # noqa: B007
+        means = [sum(values) / len(steps) for values in zip(*steps, strict=True)]
+        assert list(found.values()) == means
+    weights = torch.load(whole[0] / LAST, weights_only=True)["state_dict"]
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+
+
+def test_any_last_pth_resumes_to_the_same_end(
+    whole: tuple[Path, dict[str, Any]],
+    dataset: Dataset,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of the middle of an epoch and one of the end of an epoch, both older than where the run was: bit for bit."""
+    copies: dict[str, Path] = {}
+    write = training.write_checkpoint
+
+    def copying(path: Path, *arguments: Any) -> None:
+        write(path, *arguments)
+        progress = arguments[-1] and arguments[-1]["progress"]
+        kind = progress and ("middle" if progress["step"] else "end")
+        if kind and kind not in copies and (kind == "middle" or progress["epoch"] == 1):
+            copies[kind] = tmp_path / kind
+            copies[kind].mkdir()
+            shutil.copy(path, copies[kind])
+
+    monkeypatch.setattr(training, "write_checkpoint", copying)
+    train(recipe, dataset, tmp_path / "run", replace(OPTIONS, save_every_s=0))
+    monkeypatch.undo()
+    assert set(copies) == {"middle", "end"}
+    for folder in copies.values():
+        train(recipe, dataset, folder, replace(OPTIONS, resume=True))
+        assert losses(folder) == losses(whole[0])
+        assert same_weights(folder, whole[0])
+
+
+def test_history_is_never_ahead_of_last_pth(
+    dataset: Dataset, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full at the end of epoch 2: the run ends with that error, and both files are epoch 1's."""
+    write = training.write_checkpoint
+
+    def failing(path: Path, *arguments: Any) -> None:
+        if path.name == LAST and arguments[-1]["progress"]["epoch"] == 2:
+            raise InputError("No space left on device")
+        write(path, *arguments)
+
+    monkeypatch.setattr(training, "write_checkpoint", failing)
+    with pytest.raises(InputError, match="No space left on device"):
+        train(recipe, dataset, tmp_path, OPTIONS)
+    assert read_training_checkpoint(tmp_path / LAST)["run"]["epoch"] == 1
+    assert len(losses(tmp_path)) == 1
+
+
+def test_an_error_does_not_lose_the_last_finished_epoch(
+    dataset: Dataset, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first epoch is saved at once, the second would have waited; epoch 3 fails, and last.pth is epoch 2's."""
+    seen = []
+
+    def failing(epoch: int, *_: object, **__: object) -> float:
+        if epoch == 3:
+            raise RuntimeError("out of memory")
+        if epoch == 2:
+            seen.append(read_training_checkpoint(tmp_path / LAST)["run"]["epoch"])
+        return 1e-3
+
+    monkeypatch.setattr(training, "learning_rate", failing)
+    longer = replace(recipe, checkpoint_every_epochs=100)
+    wait = training.Processes.wait
+
+    def waiting(processes: training.Processes) -> None:
+        while not (tmp_path / LAST).exists():
+            time.sleep(0.01)
+        wait(processes)
+
+    monkeypatch.setattr(training.Processes, "wait", waiting)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(longer, dataset, tmp_path, replace(OPTIONS, save_every_s=1e9))
+    assert seen == [1]
+    assert read_training_checkpoint(tmp_path / LAST)["run"]["epoch"] == 2
+    assert len(losses(tmp_path)) == 2
+
+
+def test_losses_and_stops_are_looked_at_every_few_steps(
+    whole: tuple[Path, dict[str, Any]],
+    dataset: Dataset,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU, which every look makes the CPU wait for: the other processes are not asked in between."""
+    asked = []
+    any_of = training.Processes.any
+    monkeypatch.setattr(training.Processes, "any", lambda self, flag: asked.append(1) or any_of(self, flag))
+    monkeypatch.setattr(training, "steps_between_checks", lambda device: 3)
+    train(recipe, dataset, tmp_path, OPTIONS)
+    assert losses(tmp_path) == losses(whole[0])
+    images = load_train_images(dataset.train, 64, 32, torch.device("cpu"), workers=1)
+    num_steps = [len(training.plan_of_epoch(images, recipe, epoch)) for epoch in (1, 2, 3)]
+    assert len(asked) == sum(-(-count // 3) for count in num_steps) < sum(num_steps)
+    with pytest.raises(
+        StoppedError, match="stopped in epoch 1 after step 2 of"
+    ):  # no later than it is asked to
+        train(recipe, dataset, tmp_path / "stopped", OPTIONS, stop=partial(next, iter([False, True]), True))
+
+
+def test_a_run_without_a_test_split_says_so(dataset: Dataset, tmp_path: Path) -> None:
+    """Refused unless evaluation is switched off; then there are no scores and no best.pth, and the result says why."""
+    recipe = load_recipe("smoke", [*SMALL, "schedule.num_epochs=1", "schedule.warmup_epochs=1"])
+    blind = replace(dataset, query=(), gallery=())
+    with pytest.raises(DatasetError, match=r"no test split to evaluate on.*--no-evaluation"):
+        train(recipe, blind, tmp_path, OPTIONS)
+    result = train(recipe, blind, tmp_path, replace(OPTIONS, evaluate=False))
+    assert result["execution"]["evaluation"] == "none: --no-evaluation"
+    assert result["best"] is None
+    assert "rank1" not in result
+    assert not (tmp_path / BEST).exists()
+    assert {path.stem for path in (tmp_path / "pictures").iterdir()} == {
+        "curves",
+        "learning-rate",
+        "random-erasing",
+    }
+
+
+def test_the_training_split_alone_is_a_data_set(dataset: Dataset, tmp_path: Path) -> None:
+    """bounding_box_train in a folder of a known name; without it a whole data set is asked for."""
+    source = dataset.train[0].path.parents[1]
+    folder = tmp_path / "some" / "Market-1501-v15.09.15"
+    folder.mkdir(parents=True)
+    with pytest.raises(DatasetError, match="holds no known data set"):
+        load_train_split(folder.parent)
+    (folder / "bounding_box_train").symlink_to(source / "bounding_box_train")
+    for root in (folder, folder.parent):
+        found = load_train_split(root)
+        assert (found.name, len(found.train), found.query, found.gallery) == ("market1501", 64, (), ())
+
+
+def test_fp32_on_a_gpu_is_not_tf32() -> None:
+    """Convolutions and products are set to IEEE float32 for it; bf16 leaves the switches alone, and so does a CPU."""
+    gpu, backends = torch.device("cuda"), torch.backends
+    before = (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision)
+    with float32_of("fp32", gpu):
+        assert backends.cudnn.conv.fp32_precision == backends.cuda.matmul.fp32_precision == "ieee"
+    assert chosen_precision("auto", gpu) == "bf16"
+    for precision, device in (("bf16", gpu), ("fp32", torch.device("cpu"))):
+        with float32_of(precision, device):  # type: ignore[arg-type]
+            assert (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision) == before
 
 
 def test_a_finished_run_is_not_trained_again(
@@ -149,15 +323,16 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(
     assert all(torch.isfinite(value).all() for value in saved["state_dict"].values())
 
 
-def test_first_weights_come_from_a_checkpoint(
-    whole: tuple[Path, dict[str, Any]], dataset: Dataset, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_first_weights_come_from_a_checkpoint(tmp_path: Path) -> None:
     """A file's backbone is taken; another backbone's is refused with the first tensor that differs."""
     from train.model import build_model, initialise
 
+    other_seed = build_model(load_recipe("smoke", ["seed=1"]), 5)
+    save_checkpoint(tmp_path / "other.pth", other_seed, imagenet_preprocess(64, 32))
+    expected = other_seed.state_dict()
+    recipe = load_recipe("smoke")
     model = build_model(recipe, 5)
-    initialise(model, str(whole[0] / BEST))
-    expected = torch.load(whole[0] / BEST, weights_only=True)["state_dict"]
+    initialise(model, str(tmp_path / "other.pth"))
     assert torch.equal(
         model.backbone.state_dict()["layer4.1.conv2.weight"], expected["backbone.layer4.1.conv2.weight"]
     )
@@ -223,35 +398,44 @@ def command(out: Path, *arguments: str) -> list[str]:
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def test_kills_lose_at_most_the_epoch_in_progress(tmp_path: Path) -> None:
-    """SIGKILL at random moments: every checkpoint is readable, and the next start goes on from the last epoch."""
+def test_kills_lose_only_what_was_not_saved(dataset: Dataset, tmp_path: Path) -> None:
+    """SIGKILL at random moments of a run that saves all the time: in the end all is as if it had never been killed.
+
+    After every kill last.pth is readable, history.json is not ahead of it, and the next start continues from it.
+    """
     rng = random.Random(0)
-    out, finished = tmp_path / "run", 0
-    for _ in range(3):
-        log = tmp_path / "log"
+    out, log = tmp_path / "run", tmp_path / "log"
+    changes = [*SMALL, "schedule.num_epochs=8", "evaluation.every_epochs=5"]
+    saved = 0
+    for _ in range(2):
+        started = [sys.executable, "-m", "train", "smoke", "--data", str(dataset.train[0].path.parents[1])]
+        started += ["--out", str(out), "--init", "none", "--save-every", "0", "--resume"]
+        started += [f"--set={each}" for each in changes]
         with log.open("w") as stream:
-            started = command(
-                out, "--resume", "--set=schedule.num_epochs=100000", "--set=evaluation.every_epochs=7"
-            )
             process = subprocess.Popen(started, cwd=ROOT, env=ENVIRONMENT, stderr=stream)
             while process.poll() is None and "epoch" not in log.read_text():
-                time.sleep(0.05)
-            time.sleep(rng.uniform(0, 1.5))
+                time.sleep(0.02)
+            time.sleep(rng.uniform(0, 0.4))
             process.send_signal(signal.SIGKILL)
-            process.wait()
+            assert process.wait() == -signal.SIGKILL, log.read_text()
         epochs = [int(number) for number in re.findall(r"^epoch (\d+)/", log.read_text(), re.MULTILINE)]
-        assert epochs, log.read_text()
-        assert epochs[0] in (finished + 1, finished + 2)  # the line of a saved epoch may have been lost
-        for path in out.glob("*.pth"):
-            read_training_checkpoint(path)
-            load_checkpoint(path)
-        finished = read_training_checkpoint(out / LAST)["run"]["epoch"]
-        assert finished in (epochs[-1], epochs[-1] + 1)
-    assert list(out.glob("data/*"))
+        assert epochs[0] == saved + 1
+        if (out / LAST).exists():
+            saved = read_training_checkpoint(out / LAST)["run"]["epoch"]
+            load_checkpoint(out / LAST)
+        if (out / HISTORY).exists():
+            assert len(losses(out)) <= saved
+    assert saved > 0, "nothing was saved in between"
+    recipe = load_recipe("smoke", changes)
+    train(recipe, dataset, out, replace(OPTIONS, resume=True))
+    train(recipe, dataset, tmp_path / "whole", OPTIONS)
+    assert losses(out) == losses(tmp_path / "whole")
+    assert same_weights(out, tmp_path / "whole")
+    assert not list(out.glob(".*.pth")), "what a killed write left behind was not removed"
 
 
 def test_ctrl_c_saves_and_stops(tmp_path: Path) -> None:
-    """SIGINT: exit status 130, a message that says how to go on, and a checkpoint in the middle of an epoch."""
+    """SIGINT: exit status 130, a message that says how to continue, and a checkpoint in the middle of an epoch."""
     out, log = tmp_path / "run", tmp_path / "log"
     with log.open("w") as stream:
         started = command(out, "--set=schedule.num_epochs=100000")
@@ -260,7 +444,7 @@ def test_ctrl_c_saves_and_stops(tmp_path: Path) -> None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130, log.read_text()
-    assert "--resume to go on" in log.read_text()
+    assert "--resume to continue" in log.read_text()
     read_training_checkpoint(out / LAST)
 
 

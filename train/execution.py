@@ -1,0 +1,71 @@
+"""How a run computes on its device, beside what it computes: precision, kernels, and the kind of its steps."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
+
+import torch
+from reidruntime.torch_precision import exact_float32
+
+from train.images import TrainImages
+from train.learner import Learner
+from train.recipe import Recipe
+from train.whole_step import CudaGraphRecorder, WholeStep
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def chosen_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """What "auto" means on a device."""
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" else "fp32"
+
+
+def float32_of(precision: Literal["fp32", "bf16"], device: torch.device) -> AbstractContextManager[None]:
+    """What training in fp32 runs in on a GPU, where convolutions would be TF32 by default."""
+    return exact_float32() if precision == "fp32" and device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def fastest_convolutions(device: torch.device) -> Iterator[None]:
+    """On a GPU, let cuDNN try its kernels and keep the fastest: every batch has the same shape."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def steps_between_checks(device: torch.device) -> int:
+    """How many steps are taken before their losses are looked at, which makes the CPU wait for a GPU."""
+    return 20 if device.type == "cuda" else 1
+
+
+def whole_step(
+    learner: Learner, images: TrainImages, recipe: Recipe, *, cuda_graph: bool = True
+) -> WholeStep | None:
+    """The step that a GPU takes from its own images, recorded in a CUDA graph unless something speaks against it.
+
+    Returns:
+        None on a CPU, where threads make the batches.
+    """
+    if not images.pixels.is_cuda:
+        return None
+    world_size = learner.processes.world_size
+    why_plain = None
+    if not cuda_graph:
+        why_plain = "--no-cuda-graph"
+    elif world_size > 1:
+        why_plain = "several processes share every batch"
+    size = recipe.batch.num_pids * recipe.batch.num_instances // world_size
+    recorder = None if why_plain else CudaGraphRecorder()
+    return WholeStep(learner, images, recipe, size, recorder=recorder, why_plain=why_plain)
+
+
+def steps_text(step: WholeStep | None) -> str:
+    """What steps a run takes, and why not another kind."""
+    if step is None:
+        return "plain: there is no GPU"
+    return f"plain: {step.why_plain}" if step.why_plain else "one CUDA graph each"
