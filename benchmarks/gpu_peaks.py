@@ -1,0 +1,104 @@
+"""What a GPU gives at most, measured on it: square matrix products, and copies.
+
+Every function also runs on the CPU, so that programs which measure a GPU can be tried out without one.
+"""
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from statistics import median
+from typing import Literal
+
+import torch
+
+MatrixPrecision = Literal["fp16", "bf16", "tf32", "fp32"]
+CopyKind = Literal["host_to_device", "device_to_host", "device_to_device"]
+
+_WARM_UP_S, _CALLS_BETWEEN_WAITS = 0.3, 10
+
+
+def matrix_product_tflop_per_s(
+    precision: MatrixPrecision, size: int = 8192, device: str = "cuda", *, at_least_s: float = 0.5
+) -> float:
+    """The rate of the product of two square matrices, in 1e12 operations a second, two for each multiply-add.
+
+    The matrices are random: zeros draw less power, and run faster than any network.
+
+    Args:
+        precision: of the factors; "tf32" are float32 factors that tensor cores round to 10 bits of mantissa.
+        size: rows and columns. 8192 reaches the peak of tensor cores.
+        device: "cuda" or "cpu".
+        at_least_s: how long to measure, after a warm-up of at most 0.3 s.
+    """
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
+    left, right = (torch.randn((size, size), device=device).to(dtype) for _ in range(2))
+    product = torch.empty_like(left)
+    # mypy does not know this switch; the older ones raise where an application has used the newer.
+    matmul: object = torch.backends.cuda.matmul
+    before = matmul.fp32_precision  # type: ignore[attr-defined]
+    matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"  # type: ignore[attr-defined]
+    try:
+        seconds = median(device_seconds(lambda: torch.mm(left, right, out=product), at_least_s, device))
+    finally:
+        matmul.fp32_precision = before  # type: ignore[attr-defined]
+    return 2e-12 * size**3 / seconds
+
+
+def copy_gb_per_s(
+    kind: CopyKind, device: str = "cuda", *, size_mib: int = 512, at_least_s: float = 0.5
+) -> float:
+    """The rate of a copy, in 1e9 bytes a second; within the device, bytes read and bytes written both count.
+
+    Args:
+        kind: from where to where; memory on the host's side is page-locked.
+        device: "cuda" or "cpu".
+        size_mib: of what is copied; several times what the GPU's caches hold.
+        at_least_s: how long to measure, after a warm-up of at most 0.3 s.
+    """
+    on_host = torch.zeros(size_mib << 20, dtype=torch.uint8, pin_memory=device == "cuda")
+    on_device = torch.zeros(size_mib << 20, dtype=torch.uint8, device=device)
+    source, target = {
+        "host_to_device": (on_host, on_device),
+        "device_to_host": (on_device, on_host),
+        "device_to_device": (on_device, on_device.clone()),
+    }[kind]
+    seconds = median(device_seconds(lambda: target.copy_(source, non_blocking=True), at_least_s, device))
+    return 1e-9 * source.nbytes * (2 if kind == "device_to_device" else 1) / seconds
+
+
+def device_seconds(work: Callable[[], object], at_least_s: float, device: str = "cuda") -> list[float]:
+    """How long the GPU takes for each call's work, by CUDA's events; the CPU waits after every tenth call only.
+
+    Where the CPU enqueues more slowly than the GPU works, that is part of the time: a caller would see it too.
+
+    Args:
+        work: enqueues something on torch's current stream; on the CPU, does it.
+        at_least_s: how long to measure, after a warm-up of at most 0.3 s, which also raises the GPU's clocks.
+        device: "cuda" or "cpu".
+    """
+    times = _times_on_gpu if device == "cuda" else _times_on_cpu
+    _repeat(lambda: times(work), min(_WARM_UP_S, at_least_s))
+    return _repeat(lambda: times(work), at_least_s)
+
+
+def _repeat(times: Callable[[], list[float]], at_least_s: float) -> list[float]:
+    began, found = time.perf_counter(), times()
+    while time.perf_counter() - began < at_least_s:
+        found += times()
+    return found
+
+
+def _times_on_gpu(work: Callable[[], object]) -> list[float]:
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(_CALLS_BETWEEN_WAITS + 1)]  # type: ignore[no-untyped-call]
+    marks[0].record()
+    for mark in marks[1:]:
+        work()
+        mark.record()
+    torch.cuda.synchronize()
+    return [1e-3 * start.elapsed_time(end) for start, end in pairwise(marks)]
+
+
+def _times_on_cpu(work: Callable[[], object]) -> list[float]:
+    began = time.perf_counter()
+    work()
+    return [time.perf_counter() - began]
