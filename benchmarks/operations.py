@@ -31,6 +31,12 @@ def operations_per_image(path: Path) -> int:
     Raises:
         ValueError: the shape of an output cannot be inferred.
     """
+    graph, shapes = inferred_graph(path)
+    return sum(2 * multiply_adds(node, shapes) for node in graph.node)
+
+
+def inferred_graph(path: Path) -> tuple[onnx.GraphProto, dict[str, list[int]]]:
+    """The graph of an ONNX file for a batch of one, and the shapes of its tensors as far as they can be inferred."""
     model = onnx.load(path)
     for tensor in model.graph.input:
         tensor.type.tensor_type.shape.dim[0].dim_value = 1
@@ -39,10 +45,15 @@ def operations_per_image(path: Path) -> int:
     for tensor in (*inferred.input, *inferred.value_info, *inferred.output):
         # What is left unknown is the batch, which is one.
         shapes[tensor.name] = [dim.dim_value or 1 for dim in tensor.type.tensor_type.shape.dim]
-    return sum(2 * _multiply_adds(node, shapes) for node in inferred.node)
+    return inferred, shapes
 
 
-def _multiply_adds(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> int:
+def multiply_adds(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> int:
+    """Those of a convolution or matrix product; none for other nodes.
+
+    Raises:
+        ValueError: the shape of one of its tensors is not known.
+    """
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
         return 0
     missing = [name for name in (*node.input[:2], node.output[0]) if name not in shapes]
