@@ -2,7 +2,8 @@
 
 The features are those of :mod:`benchmarks.bench_ranking`: seeded, of unit length, most of it along few dimensions.
 
-pytest benchmarks/bench_gallery.py --results benchmarks/results/MACHINE    (-k "not large": without the 8 GB gallery)
+pytest benchmarks/bench_gallery.py --results benchmarks/results/MACHINE    (-k "not large": without the 8 GB gallery;
+-k on_a_gpu: the GPU alone)
 """
 
 import shutil
@@ -26,12 +27,13 @@ from benchmarks.gallery_peers import (
     Search,
     faiss_flat,
     faiss_knn,
+    gpu_peers_missing,
     gpu_searches,
     usearch_exact,
 )
 from benchmarks.peers import num_threads
 from benchmarks.subjects import device
-from benchmarks.turns import Side
+from benchmarks.turns import Side, rounded
 
 _K, _DIM, _NUM_GALLERY, _NUM_LARGE = 50, 2048, 19_732, 1_000_000
 _QUICK = 500, 60
@@ -114,6 +116,7 @@ def test_market1501_on_a_gpu(compare: Compare, market: Searched) -> None:
         limit=multiply,
     )
     row["name"] += " on a GPU"
+    row["not_installed"] = gpu_peers_missing()
 
 
 def test_usearch(compare: Compare, market: Searched) -> None:
@@ -144,6 +147,58 @@ def test_large_gallery(compare: Compare, large: Path, market: Searched, scan: Sc
         rounds=2,
     )
     row["peak_process_mib"] = peak_mib
+
+
+def test_large_gallery_on_a_gpu(compare: Compare, large: Path, market: Searched) -> None:
+    """The same on a GPU, to the CPU's bits."""
+    if device() != "cuda":
+        pytest.skip("needs an NVIDIA GPU: torch.cuda.is_available() is False")
+    compare_large_on_device(compare, large, market.queries, "cuda")
+
+
+def compare_large_on_device(compare: Compare, large: Path, queries: Features, where: str) -> Row:
+    """Search a gallery that was saved on a device of torch; some queries are searched on the CPU without torch, too."""
+    gallery = load_gallery(large, threads=num_threads(), device=where)
+    rows = gallery.parts[0]
+    few = queries[:_NUM_CHECKED]
+    found, expected = (
+        gallery.search(few, _K),
+        load_gallery(large, verify=False).search(few, _K, scan="float32"),
+    )
+    assert found.indices.tobytes() == expected.indices.tobytes()
+    assert found.distances.tobytes() == expected.distances.tobytes()
+    row = _compare_exact(
+        compare,
+        Searched(queries, gallery, rows),
+        "auto",
+        gpu_searches(rows, _K) if where == "cuda" else {},
+        "float32 queries in, indices and distances out, in the CPU's memory, rows on the device before; limit: "
+        "torch.mm of the same features, queries copied to it, by blocks of 20,000 rows",
+        limit=_multiplication_on(where, queries, rows),
+        rounds=3,
+    )
+    row["name"] += " on a GPU"
+    row["queries_per_s"] = rounded(len(queries) / row["seconds"]["reidexport"]["median"])
+    row["num_bit_equal_to_the_cpu"] = len(few)
+    row["not_installed"] = gpu_peers_missing()
+    return row
+
+
+def _multiplication_on(where: str, queries: Features, rows: Features) -> Side:
+    """The products of all queries and rows in float32, on a device that holds the rows."""
+    blocks = [torch.from_numpy(rows[start : start + _ROWS_AT_ONCE].copy()).to(where)
+              for start in range(0, len(rows), _ROWS_AT_ONCE)]  # fmt: skip
+    q_tensor = torch.from_numpy(queries)
+    out = torch.empty((len(queries), _ROWS_AT_ONCE), device=where)
+
+    def multiply() -> None:
+        on_device = q_tensor.to(where)
+        for block in blocks:
+            torch.mm(on_device, block.T, out=out[:, : len(block)])
+        if where == "cuda":
+            torch.cuda.synchronize()
+
+    return multiply
 
 
 def _compare_exact(

@@ -3,7 +3,7 @@
 from functools import partial
 
 from benchmarks.comparison import Compare
-from benchmarks.subjects import Subject
+from benchmarks.subjects import Ready, Subject
 from benchmarks.turns import calls_in_a_row
 
 
@@ -12,8 +12,8 @@ def test_single_stream(compare: Compare, subject: Subject, quick: bool) -> None:
     pixels = subject.pixels(1)
     own = subject.own_input(pixels)
     ours = subject.session.run(pixels)
-    sides = {name: partial(embed, own) for name, embed in subject.bare_peers().items()}
-    sides |= {name: partial(embed, pixels) for name, embed in subject.torch_peers(compiled=False).items()}
+    sides: dict[str, Ready] = {name: partial(embed, own) for name, embed in subject.bare_peers().items()}
+    sides |= subject.torch_sides(pixels, compile_mode=None)
     for side in sides.values():
         subject.check(side(), ours)
     row = compare(

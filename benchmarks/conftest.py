@@ -5,9 +5,10 @@ pytest benchmarks --artifact FILE [--artifact FILE ...] [--checkpoint FILE] [--d
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -15,8 +16,16 @@ from reidruntime.errors import ArtifactError, InputError, NotInstalledError
 
 from benchmarks import comparison
 from benchmarks.comparison import Compare
-from benchmarks.result_file import save_row
-from benchmarks.subjects import SEEDED, Subject, backends_for, open_subject, write_seeded_checkpoint
+from benchmarks.gpu_peers import CompileMode
+from benchmarks.result_file import save_left_out, save_row
+from benchmarks.subjects import (
+    SEEDED,
+    Subject,
+    backends_for,
+    open_subject,
+    seeded_artifacts,
+    write_seeded_checkpoint,
+)
 from reidexport import Checkpoint, graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.datasets import Dataset, load_dataset
 from reidexport.machine import MachineInfo, machine_info
@@ -35,6 +44,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--quick", action="store_true", help="small sizes and few rounds: tries the programs out"
     )
+    parser.addoption(
+        "--compile-mode",
+        choices=get_args(CompileMode),
+        default="max-autotune",
+        help="of torch.compile on a GPU; max-autotune takes minutes for each batch size",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,8 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for every artifact and backend."""
     if "subject" in metafunc.fixturenames:
-        seeded = list(SEEDED)[: 1 if metafunc.config.getoption("--quick") else None]
-        paths = metafunc.config.getoption("--artifact") or [Path(name) for name in seeded]
+        seeded = seeded_artifacts()[: 1 if metafunc.config.getoption("--quick") else None]
+        paths = metafunc.config.getoption("--artifact") or seeded
         pairs = [(path, backend) for path in paths for backend in backends_for(path)]
         names = [f"{path.name}-{backend}" for path, backend in pairs]
         metafunc.parametrize("subject", pairs, ids=names, indirect=True)
@@ -59,6 +74,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def quick(request: pytest.FixtureRequest) -> bool:
     """Whether small sizes are asked for."""
     return bool(request.config.getoption("--quick"))
+
+
+@pytest.fixture(scope="session")
+def compile_mode(request: pytest.FixtureRequest) -> CompileMode:
+    """How torch.compile looks for the fastest kernels on a GPU."""
+    mode: CompileMode = request.config.getoption("--compile-mode")
+    return mode
 
 
 @pytest.fixture(scope="session")
@@ -146,4 +168,19 @@ def compare(
         return
     print(f"\n{row['name']}: {json.dumps(row['ratios'])}")
     if folder := request.config.getoption("--results"):
-        save_row(folder / f"{request.path.stem.removeprefix('bench_')}.json", row, machine)
+        save_row(_result_file(folder, request.path), row, machine, request.node.name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Write down what was left out, and why."""
+    report = yield
+    folder = item.config.getoption("--results")
+    if folder and report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        save_left_out(_result_file(folder, item.path), item.name, reason, machine_info())
+    return report
+
+
+def _result_file(folder: Path, program: Path) -> Path:
+    return folder / f"{program.stem.removeprefix('bench_')}.json"

@@ -38,6 +38,19 @@ def usearch_exact(rows: Features, k: int) -> Search:
     return lambda queries: usearch.search(rows, queries, k, metric, exact=True, threads=threads).keys
 
 
+def gpu_peers_missing() -> list[str]:
+    """Which of the peers on a GPU are not installed, and why they are no peers."""
+    missing = []
+    if not find_spec("faiss"):
+        missing.append("faiss-gpu")
+    else:
+        import faiss
+
+        if not faiss.get_num_gpus():
+            missing.append("faiss-gpu (this faiss is for CPUs)")
+    return [*missing, *([] if find_spec("cuvs") else ["cuVS"])]
+
+
 def gpu_searches(rows: Features, k: int) -> dict[str, Search]:
     """Those of faiss and cuVS on the first GPU, by name, where they are installed."""
     found: dict[str, Search] = {}
@@ -52,10 +65,14 @@ def gpu_searches(rows: Features, k: int) -> dict[str, Search]:
         import torch
         from cuvs.neighbors import brute_force
 
-        index = brute_force.build(torch.from_numpy(rows).cuda(), metric="inner_product")
+        kept = torch.from_numpy(rows).cuda()  # the index does not hold what it was built from
+        torch.cuda.synchronize()  # cuVS works on a stream of its own
+        index = brute_force.build(kept, metric="inner_product")
 
         def search(queries: Features) -> Found:
-            distances, neighbours = brute_force.search(index, torch.from_numpy(queries).cuda(), k)
+            q_tensor = torch.from_numpy(queries).to(kept.device)
+            torch.cuda.synchronize()
+            distances, neighbours = brute_force.search(index, q_tensor, k)
             distances.copy_to_host()
             return neighbours.copy_to_host()
 

@@ -17,7 +17,8 @@ RESULTS = Path(__file__).parent / "results"
 _BEGIN, _END = "<!-- speed: python -m benchmarks.speed_table -->", "<!-- end of speed -->"
 # Questions about an artifact on a backend, which has a line for all of them.
 _NETWORK_QUESTIONS = ("throughput", "latency", "cold_start", "memory")
-_COLUMNS = ("batch 1", "batch 8", "batch 32", "latency", "cold start", "memory")
+_COLUMNS = ("batch 1", "batch 8", "batch 32", "batch 128", "batch 256", "latency", "cold start", "memory")
+_ON_GPUS = ("batch 128", "batch 256")  # left out of the tables of other machines
 # Questions whose rows are a line each, with the peers that a reader would otherwise use.
 _COMPARISONS = {
     "end_to_end": ("torch DataLoader", "network alone"),
@@ -53,16 +54,20 @@ def readme_with_tables(readme: str) -> str:
 
 def machine_tables(folder: Path) -> Iterator[str]:
     """The tables of one machine's results: networks against torch, then everything else against its peers."""
-    place = f"[{folder.name}](benchmarks/results/{folder.name})"
+    link = f"[{folder.name}](benchmarks/results/{folder.name})"
     networks: dict[str, dict[str, str]] = {}
     for question in _NETWORK_QUESTIONS:
         for row in _rows(folder, question):
             column = f"batch {row['batch_size']}" if question == "throughput" else question.replace("_", " ")
-            networks.setdefault(f"{row['artifact']}, {row['backend']}", {})[column] = _cell(question, row)
+            place = ", from and to the GPU's memory" if row.get("in_memory_of") == "cuda" else ""
+            name = f"{row['artifact']}, {row['backend']}{place}"
+            networks.setdefault(name, {})[column] = _cell(question, row)
     if networks:
-        title = f"{place}: × torch eager (share of the limit; or time)"
-        lines = [[name, *(cells.get(column, "–") for column in _COLUMNS)] for name, cells in networks.items()]
-        yield _table([title, *_COLUMNS], lines)
+        title = f"{link}: × torch eager (share of the limit; or time)"
+        measured = {column for cells in networks.values() for column in cells}
+        columns = [column for column in _COLUMNS if column in measured or column not in _ON_GPUS]
+        lines = [[name, *(cells.get(column, "–") for column in columns)] for name, cells in networks.items()]
+        yield _table([title, *columns], lines)
     lines = [
         line
         for question, peers in _COMPARISONS.items()
@@ -70,7 +75,7 @@ def machine_tables(folder: Path) -> Iterator[str]:
         for line in _lines(row, peers)
     ]
     if lines:
-        yield _table([place, "time, s", "against", "times as fast"], lines)
+        yield _table([link, "time, s", "against", "times as fast"], lines)
 
 
 def _rows(folder: Path, question: str) -> list[Json]:

@@ -1,34 +1,54 @@
 """What is measured: an artifact on a backend, and a seeded network where no artifact is given."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from reidruntime import Session, open_session
-from reidruntime.backends import BackendName
+from reidruntime.backends import BackendName, DeviceName
 from reidruntime.manifest import Precision, file_sha256
 from reidruntime.preprocess import image_pixels, network_input, normalize
 from reidruntime.resize import Image8
 from reidruntime.session import artifact_manifest
 from torch import nn
 
-from benchmarks.peers import Embed, bare_onnxruntime, bare_openvino, num_threads, torch_compile, torch_eager
+from benchmarks.gpu_peers import Answer, CompileMode, torch_answers
+from benchmarks.peers import (
+    Embed,
+    bare_onnxruntime,
+    bare_openvino,
+    num_threads,
+    onnxruntime_takes,
+    torch_compile,
+    torch_eager,
+)
 from reidexport import Checkpoint, GraphOptions, save_checkpoint
 from reidexport.checkpoint import imagenet_preprocess
 from reidexport.models.baseline import Architecture, Baseline, backbone_channels
 from reidexport.onnx_export import TOLERANCE
 from reidexport.synthetic import draw_people
 
-SEEDED: dict[str, Precision] = {"seeded-fp32.onnx": "fp32", "seeded-int8.onnx": "int8"}
+SEEDED: dict[str, Precision] = {
+    "seeded-fp32.onnx": "fp32", "seeded-fp16.onnx": "fp16", "seeded-int8.onnx": "int8"
+}  # fmt: skip
+# Which of them are measured where: ONNX Runtime computes INT8 in float32 on a GPU, and FP16 in float32 on a CPU.
+_SEEDED_ON = {
+    "cpu": ("seeded-fp32.onnx", "seeded-int8.onnx"),
+    "cuda": ("seeded-fp16.onnx", "seeded-fp32.onnx"),
+}
+TAKE_TENSORS = ("torch-cuda", "tensorrt")  # backends whose sessions have run_tensor
 _NUM_STATISTICS = 16
 _BRANCH_GAIN = 0.2
 _TOLERANCE = {**TOLERANCE, "bf16": 5e-2}  # bfloat16 rounds to 8 bits, half floats to 11
 
 Features = npt.NDArray[np.float32]
+Ready = Callable[[], Features]  # the answer to pixels that were given before
 
 
 @dataclass(frozen=True)
@@ -76,19 +96,33 @@ class Subject:
         """The vendors' own calls on the same file, by name; none for plans. They take ``own_input``."""
         if self.path.suffix != ".onnx":
             return {}
-        peers = {"onnxruntime bare": bare_onnxruntime(self.path, device())}
+        peers = {}
+        if onnxruntime_takes(device()):
+            peers["onnxruntime bare"] = bare_onnxruntime(self.path, device())
         if device() == "cpu" and find_spec("openvino"):
             peers["openvino bare"] = bare_openvino(self.path)
         return peers
 
-    def torch_peers(self, *, compiled: bool) -> dict[str, Embed]:
-        """The checkpoint in torch, by name; none where there is no checkpoint. They take pixels."""
+    def torch_sides(self, pixels: Image8, *, compile_mode: CompileMode | None) -> dict[str, Ready]:
+        """The checkpoint in torch, by name, answering pixels in the CPU's memory; none where there is no checkpoint.
+
+        On a CPU as its users write it, with ``torch.compile`` in its default mode; on a GPU at its best.
+        """
         if self.checkpoint is None:
             return {}
+        if device() == "cuda":
+            images = torch.from_numpy(pixels).cuda()
+            return with_copies(self.torch_answers(images, compile_mode=compile_mode), images, pixels)
         peers = {"torch eager": torch_eager(self.checkpoint, self.options)}
-        if compiled:
+        if compile_mode is not None:
             peers["torch.compile"] = torch_compile(self.checkpoint, self.options)
-        return peers
+        return {name: partial(embed, pixels) for name, embed in peers.items()}
+
+    def torch_answers(self, images: torch.Tensor, *, compile_mode: CompileMode | None) -> dict[str, Answer]:
+        """:func:`benchmarks.gpu_peers.torch_answers` of the checkpoint; none where there is no checkpoint."""
+        if self.checkpoint is None:
+            return {}
+        return torch_answers(self.checkpoint, self.options, self.precision, images, compile_mode=compile_mode)
 
     @property
     def options(self) -> GraphOptions:
@@ -106,21 +140,41 @@ class Subject:
             )
 
 
+def with_copies(answers: dict[str, Answer], images: torch.Tensor, pixels: Image8) -> dict[str, Ready]:
+    """Sides that copy the pixels to where the answers read them, and the features back."""
+    source = torch.from_numpy(pixels)
+
+    def side(answer: Answer) -> Ready:
+        def run() -> Features:
+            images.copy_(source)
+            features: Features = answer().cpu().numpy()
+            return features
+
+        return run
+
+    return {name: side(answer) for name, answer in answers.items()}
+
+
+def seeded_artifacts() -> list[Path]:
+    """The names of the artifacts that are made where none is given."""
+    return [Path(name) for name in _SEEDED_ON[device()]]
+
+
 def device() -> str:
     """Where sessions and peers run: "cuda" where torch finds a GPU, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def backends_for(path: Path) -> list[BackendName]:
+def backends_for(path: Path) -> list[str]:
     """The backends to try an artifact on."""
     if path.suffix != ".onnx":
         return ["tensorrt"]
-    if device() == "cuda" or not find_spec("openvino"):
-        return ["onnxruntime"]
-    return ["onnxruntime", "openvino", "openvino-bf16"]
+    if device() == "cuda":
+        return ["torch-cuda", "onnxruntime"]
+    return ["onnxruntime", "openvino", "openvino-bf16"] if find_spec("openvino") else ["onnxruntime"]
 
 
-def open_subject(path: Path, backend: BackendName, checkpoint: Checkpoint | None) -> Subject:
+def open_subject(path: Path, backend: str, checkpoint: Checkpoint | None) -> Subject:
     """Open an artifact on a backend; raises as ``open_session`` does.
 
     Raises:
@@ -131,7 +185,10 @@ def open_subject(path: Path, backend: BackendName, checkpoint: Checkpoint | None
         raise ValueError(
             f"{path} was made from {source.name}, not from {checkpoint.name}: their hashes differ."
         )
-    return Subject(path, open_session(path, backend=backend, threads=num_threads()), checkpoint)
+    name = cast("BackendName", backend)
+    # Where there is a GPU, what is measured is on it: a session on the CPU in its place would be a wrong result.
+    place: DeviceName = "cuda" if device() == "cuda" else "auto"
+    return Subject(path, open_session(path, backend=name, device=place, threads=num_threads()), checkpoint)
 
 
 def write_seeded_checkpoint(path: Path, backbone: str) -> None:

@@ -6,29 +6,35 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from reidruntime import open_session
+from reidruntime import Gallery, open_session
 from reidruntime.manifest import file_sha256
 from reidruntime.preprocess import normalize
 from reidruntime.resize import resize
 from reidruntime.session import default_threads
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import operations, peak_kernels
+from benchmarks import comparison, gpu_peers, operations, peak_kernels
+from benchmarks.bench_gallery import compare_large_on_device
+from benchmarks.bench_ranking import data
+from benchmarks.bench_throughput import compare_on_device
 from benchmarks.fresh_process import peak_mib_of
+from benchmarks.gpu_limit import Rates, layers_of, limit_images_per_s
 from benchmarks.operations import Peak, operations_per_image, peak
 from benchmarks.peers import bare_onnxruntime, num_threads, torch_network
-from benchmarks.result_file import save_row
+from benchmarks.result_file import save_left_out, save_row
 from benchmarks.subjects import Subject, open_subject, write_seeded_checkpoint
 from reidexport.checkpoint import load_checkpoint
 from reidexport.graph import graph_from_checkpoint
@@ -153,7 +159,7 @@ def test_rows_are_merged_by_name(tmp_path: Path) -> None:
     """A new row takes the place of the old one and leaves the others, which a busy one does not hide."""
     path, machine = tmp_path / "folder" / "latency.json", machine_info()
     for name, ratios in (("a", {}), ("b", "not given: others"), ("a", {"torch eager": {"median": 2.0}})):
-        save_row(path, {"name": name, "timed": "all", "ratios": ratios}, machine)
+        save_row(path, {"name": name, "timed": "all", "ratios": ratios}, machine, "test_a")
     result = json.loads(path.read_text())
     assert (result["kind"], result["question"], result["is_busy"]) == ("benchmark", "latency", True)
     assert (result["machine"], result["versions"]) == (machine, package_versions())
@@ -164,22 +170,29 @@ def test_rows_of_another_machine_are_dropped(tmp_path: Path) -> None:
     """A file has rows of one machine and the same versions, whatever the clock and the load were."""
     path, machine = tmp_path / "latency.json", machine_info()
     row = {"name": "a", "timed": "all", "ratios": {}}
-    save_row(path, row, machine)
+    save_row(path, row, machine, "test_a")
     machine["load_average"], machine["cpu_mhz"] = 7.0, 12
-    save_row(path, row | {"name": "b"}, machine)
+    save_row(path, row | {"name": "b"}, machine, "test_b")
     assert [each["name"] for each in json.loads(path.read_text())["rows"]] == ["a", "b"]
     machine["cores"] += 1
     with pytest.warns(UserWarning, match="dropped the rows of another machine or other versions"):
-        save_row(path, row | {"name": "c"}, machine)
+        save_row(path, row | {"name": "c"}, machine, "test_c")
     assert [each["name"] for each in json.loads(path.read_text())["rows"]] == ["c"]
 
 
-def test_results_are_written_by_whole_runs(tmp_path: Path) -> None:
-    """--results writes the rows of a question to its file."""
-    run_benchmarks("benchmarks/bench_preprocessing.py", "-k", "pixels and 1", "--results", tmp_path)
+def test_results_are_written_by_whole_runs(tmp_path: Path, artifact: Path) -> None:
+    """--results writes the rows of a question to its file, and why a test has none."""
+    programs = "benchmarks/bench_preprocessing.py", "benchmarks/bench_throughput.py"
+    chosen = "pixels and 1 or on_the_gpu and onnxruntime and 8"
+    run_benchmarks(*programs, "-k", chosen, "--artifact", artifact, "--results", tmp_path)
     result = json.loads((tmp_path / "preprocessing.json").read_text())
     assert [row["name"] for row in result["rows"]] == ["JPEG to 256x128 pixels, 1 thread"]
     assert result["machine"].keys() == machine_info().keys()
+    result = json.loads((tmp_path / "throughput.json").read_text())
+    ((reason, tests),) = result["left_out"].items()
+    assert reason.startswith(("sessions of onnxruntime take arrays", "needs an NVIDIA GPU"))
+    assert tests == ["test_on_the_gpu[tiny.onnx-onnxruntime-8]"]
+    assert result["rows"] == []
 
 
 def test_an_artifact_that_is_not_there_fails_the_run(tmp_path: Path) -> None:
@@ -274,6 +287,112 @@ def test_load_counts_only_where_cpu_time_is_unknown() -> None:
     assert disturbance(None, machine) is None
 
 
+def turns_of_a_test() -> tuple[Any, dict[str, Any]]:
+    """What the fixture ``compare`` is to a measurement, quick, and the row that it fills."""
+
+    def pedantic(target: Callable[[], None], *, setup: Callable[[], None], rounds: int) -> None:
+        for _ in range(rounds):
+            setup()
+            target()
+
+    benchmark = SimpleNamespace(pedantic=pedantic, extra_info={})
+    return partial(comparison.compare, benchmark, machine=machine_info(), quick=True), benchmark.extra_info
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_row_of_a_gpu(exported: Exported, precision: str) -> None:
+    """Tensors to tensors, against torch in the artifact's own precision and ONNX Runtime, with shares of the limit."""
+    path = exported.fp16 if precision == "fp16" else exported.onnx
+    with open_session(path, backend="onnxruntime", device="cpu") as session:
+
+        def run_tensor(images: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(session.run(images.numpy()))
+
+        takes_tensors = SimpleNamespace(
+            manifest=session.manifest,
+            backend="torch-cuda",
+            description="a stand-in",
+            run=session.run,
+            run_tensor=run_tensor,
+        )
+        subject = Subject(path, takes_tensors, load_checkpoint(exported.checkpoint))  # type: ignore[arg-type]
+        compare, row = turns_of_a_test()
+        compare_on_device(compare, subject, 3, "cpu", None, Rates(1.0, 10.0), turn_s=0.01)
+    expected = {
+        "torch eager, fp32 without TF32, channels-last",
+        "torch eager, fp32 with TF32, channels-last",
+        "onnxruntime bare",
+        *(["torch eager, fp16, channels-last"] if precision == "fp16" else []),
+    }
+    assert row["peers_images_per_s"].keys() == expected
+    assert (row["in_memory_of"], row["batch_size"], row["not_installed"]) == ("cpu", 3, [])
+    limit = limit_images_per_s(layers_of(path), Rates(1.0, 10.0), 3)
+    assert row["limit_images_per_s"] == pytest.approx(limit, rel=1e-3)
+    if isinstance(row["ratios"], dict):
+        assert row["share_of_limit"] == pytest.approx(row["images_per_s"] / limit, rel=1e-3)
+        assert row["peers_shares_of_limit"].keys() == expected
+
+
+def test_peers_of_a_gpu_are_compiled_without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA graphs are captured as for every side; a batch size that would not be compiled any more is an error."""
+    asked: list[dict[str, Any]] = []
+
+    def compile_(network: Any, **options: Any) -> Any:
+        asked.append(options)
+
+        def run(images: torch.Tensor) -> torch.Tensor:
+            config = torch._dynamo.config
+            assert (config.recompile_limit, config.fail_on_recompile_limit_hit) == (64, True)
+            return network(images)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    network, images = torch.nn.Identity(), torch.zeros(2)
+    for mode in ("max-autotune", "default"):
+        assert gpu_peers._compiled(network, mode)(images) is images
+    assert asked == [
+        {"dynamic": False, "mode": "max-autotune-no-cudagraphs"},
+        {"dynamic": False, "mode": "default"},
+    ]
+
+
+def test_torch_is_as_it_was_behind_its_best() -> None:
+    """TF32 and cuDNN's search are on while a peer is made ready, and what they were before behind it."""
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.benchmark, cudnn.allow_tf32
+    for tf32, precision in ((True, "high"), (False, "highest")):
+        with gpu_peers._torch_at_its_best(tf32=tf32):
+            assert (cudnn.benchmark, cudnn.allow_tf32) == (True, tf32)
+            assert torch.get_float32_matmul_precision() == precision
+    assert (torch.get_float32_matmul_precision(), cudnn.benchmark, cudnn.allow_tf32) == before
+
+
+def test_a_search_on_a_device_is_compared_with_the_cpus_bits(tmp_path: Path) -> None:
+    """Queries a second, how many answers were compared to the bit, and which peers are not there."""
+    given = data(500, 60)
+    gallery = Gallery(2048)
+    gallery.add(given.g_feats)
+    gallery.save(tmp_path / "small.gallery")
+    compare, row = turns_of_a_test()
+    compare_large_on_device(compare, tmp_path / "small.gallery", given.q_feats, "cpu")
+    seconds = row["seconds"]["reidexport"]["median"]
+    assert row["queries_per_s"] == pytest.approx(60 / seconds, rel=1e-3)
+    assert row["num_bit_equal_to_the_cpu"] == 40
+    assert row["seconds"].keys() == {"reidexport", "limit"}
+
+
+def test_what_was_left_out_is_written_until_it_has_a_row(tmp_path: Path) -> None:
+    """Tests that were skipped for one reason are a list; one with a row of its own is no longer left out."""
+    path, machine = tmp_path / "throughput.json", machine_info()
+    for test in ("test_a", "test_b", "test_a"):
+        save_left_out(path, test, "no GPU", machine)
+    assert json.loads(path.read_text())["left_out"] == {"no GPU": ["test_a", "test_b"]}
+    for test, left in (("test_a", {"no GPU": ["test_b"]}), ("test_b", {})):
+        save_row(path, {"name": test, "timed": "all", "ratios": {}}, machine, test)
+        assert json.loads(path.read_text())["left_out"] == left
+
+
 def test_operations_are_those_that_torch_counts(exported: Exported, tmp_path: Path) -> None:
     """Convolutions and products of an exported file cost what torch's own counter says of the graph."""
     graph = graph_from_checkpoint(load_checkpoint(exported.checkpoint))
@@ -350,7 +469,7 @@ def test_peers_answer_as_the_artifact_does(exported: Exported) -> None:
         ours = session.run(pixels)
         for embed in subject.bare_peers().values():
             subject.check(embed(subject.own_input(pixels)), ours)
-        subject.check(subject.torch_peers(compiled=False)["torch eager"](pixels), ours)
+        subject.check(subject.torch_sides(pixels, compile_mode=None)["torch eager"](), ours)
         planes = session.manifest.preprocess.model_copy(update={"layout": "NCHW"})
         network = torch_network(subject.checkpoint, subject.options)
         subject.check(network(torch.from_numpy(normalize(pixels, planes))).numpy(), ours)

@@ -53,3 +53,23 @@ def test_tables_leave_out_nothing_and_invent_nothing(tmp_path: Path) -> None:
         "| search | 0.25 | faiss knn | 2.04 (1.9 to 2.1) |",
         "| more | 0.25 | faiss knn | disturbed |",
     ]
+
+
+def test_gpus_have_columns_of_their_own(tmp_path: Path) -> None:
+    """Larger batches, and a line for what was in the GPU's memory already, beside the one with copies."""
+    about = {"artifact": "a.onnx", "backend": "torch-cuda", "ratios": {}}
+    rows = [
+        about | {"batch_size": size, "seconds": {"reidexport": {"median": 0.1}}, "images_per_s": rate} | more
+        for size, rate, more in (
+            (8, 9000.0, {}),
+            (256, 40000.0, {"in_memory_of": "cuda", "share_of_limit": 0.6}),
+        )
+    ]
+    (tmp_path / "throughput.json").write_text(json.dumps({"rows": rows}))
+    (networks,) = machine_tables(tmp_path)
+    head, _, *lines = networks.splitlines()
+    assert head.endswith("| batch 1 | batch 8 | batch 32 | batch 256 | latency | cold start | memory |")
+    assert lines == [
+        "| a.onnx, torch-cuda | – | 9000 images/s | – | – | – | – | – |",
+        "| a.onnx, torch-cuda, from and to the GPU's memory | – | – | – | 40000 images/s (60%) | – | – | – |",
+    ]
