@@ -14,7 +14,7 @@ import torch
 from benchmarks.comparison import Compare, Row
 from benchmarks.gpu_limit import Rates, layers_of, limit_images_per_s, measured_rates
 from benchmarks.gpu_peaks import device_seconds
-from benchmarks.gpu_peers import CompileMode, onnxruntime_answers
+from benchmarks.gpu_peers import Answer, CompileMode, onnxruntime_peers
 from benchmarks.operations import operations_per_image, peak
 from benchmarks.peers import onnxruntime_takes
 from benchmarks.subjects import TAKE_TENSORS, Ready, Subject, device
@@ -102,23 +102,37 @@ def compare_on_device(
         compile_mode: of ``torch.compile``; None: it is no peer.
         rates: of the device, in the precision of the artifact; None: the row has no limit.
         turn_s: how long a turn takes at least.
+
+    Raises:
+        ExceptionGroup: peers fail; the others were measured, and the row names those that failed.
     """
     pixels = subject.pixels(batch_size)
     images, own = (torch.from_numpy(array).to(where) for array in (pixels, subject.own_input(pixels)))
-    peers = subject.torch_answers(images, compile_mode=compile_mode)
+    openers = subject.torch_peers(images, compile_mode=compile_mode)
     not_installed = []
     if subject.path.suffix == ".onnx" and onnxruntime_takes(where):
-        peers |= onnxruntime_answers(subject.path, own)
+        openers |= onnxruntime_peers(subject.path, own)
     elif subject.path.suffix == ".onnx":
         not_installed.append(f"an onnxruntime for {where}")
     expected = subject.session.run(pixels)
-    for answer in (lambda: subject.session.run_tensor(own), *peers.values()):
+
+    def checked(answer: Answer) -> Answer:
         subject.check(answer().float().reshape(batch_size, -1).cpu().numpy(), expected)
+        return answer
+
+    ours = checked(lambda: subject.session.run_tensor(own))
+    peers: dict[str, Answer] = {}
+    failed: dict[str, Exception] = {}
+    for name, open_peer in openers.items():
+        try:
+            peers[name] = checked(open_peer())
+        except Exception as error:  # noqa: BLE001 - raised below, once all others are measured
+            failed[name] = error
     row = compare(
         f"throughput of {subject}, batch {batch_size}, in the memory of {where}",
-        f"a tensor of uint8 pixels to a tensor of features, both in the memory of {where}; {_PEERS}; each turn is calls "
-        f"in a row for {turn_s} s, timed on the device",
-        lambda: subject.session.run_tensor(own),
+        f"a tensor of uint8 pixels to a tensor of features, both in the memory of {where}; {_PEERS}; each turn is "
+        f"calls in a row for {turn_s} s, timed on the device",
+        ours,
         peers,
         measure=partial(device_seconds, at_least_s=turn_s, device=where),
     )
@@ -129,9 +143,14 @@ def compare_on_device(
         images_per_s=rounded(images_per_s.pop("reidexport")),
         peers_images_per_s={side: rounded(figure) for side, figure in images_per_s.items()},
         not_installed=not_installed,
+        failed_peers={name: f"{type(error).__name__}: {error}" for name, error in failed.items()},
     )
     if rates:
         row |= _limit(subject, batch_size, rates, row)
+    if failed:
+        raise ExceptionGroup(
+            f"{subject}: peers that are installed and fail: {', '.join(failed)}", [*failed.values()]
+        )
     return row
 
 

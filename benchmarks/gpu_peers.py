@@ -7,6 +7,7 @@ graphs, so that it can be tried out.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from reidexport import Checkpoint, GraphOptions, graph_from_checkpoint
 
 Answer = Callable[[], Tensor]
+Opener = Callable[[], Answer]
 CompileMode = Literal["default", "max-autotune"]
 
 _WARM_UP_RUNS = 3
@@ -41,14 +43,14 @@ class HalfBackbone(nn.Module):
         return maps.float()
 
 
-def torch_answers(
+def torch_peers(
     checkpoint: Checkpoint,
     options: GraphOptions,
     precision: str,
     images: Tensor,
     *,
     compile_mode: CompileMode | None,
-) -> dict[str, Answer]:
+) -> dict[str, Opener]:
     """The folded inference graph in torch, by name: float32 without and with TF32, and in the artifact's precision.
 
     Args:
@@ -62,37 +64,34 @@ def torch_answers(
     how = "channels-last" + (", CUDA graph" if device == "cuda" else "")
     full = _network(checkpoint, options, "fp32", device)
     found = {
-        f"torch eager, fp32 without TF32, {how}": _ready(full, images, tf32=False),
-        f"torch eager, fp32 with TF32, {how}": _ready(full, images, tf32=True),
+        f"torch eager, fp32 without TF32, {how}": partial(_ready, full, images, tf32=False),
+        f"torch eager, fp32 with TF32, {how}": partial(_ready, full, images, tf32=True),
     }
     own = "fp16" if precision == "fp16" else "fp32"
     if own == "fp16":
         half = _network(checkpoint, options, "fp16", device)
-        found[f"torch eager, fp16, {how}"] = _ready(half, images, tf32=False)
+        found[f"torch eager, fp16, {how}"] = partial(_ready, half, images, tf32=False)
     if compile_mode is not None:
         compiled = _compiled(_network(checkpoint, options, own, device), compile_mode)
         name = f"torch.compile {compile_mode}, {own}{' without TF32' * (own == 'fp32')}, {how}"
-        found[name] = _ready(compiled, images, tf32=False)
+        found[name] = partial(_ready, compiled, images, tf32=False)
     return found
 
 
-def onnxruntime_answers(path: Path, images: Tensor) -> dict[str, Answer]:
+def onnxruntime_peers(path: Path, images: Tensor) -> dict[str, Opener]:
     """ONNX Runtime on the device of the images, by name: as it comes, and on a GPU also in NHWC and in a CUDA graph.
 
     Args:
         path: an ONNX file with one input and one output.
         images: its input, contiguous.
-
-    Raises:
-        RuntimeError: ONNX Runtime does not run it on the device, but elsewhere.
     """
     if images.device.type == "cpu":
-        return {"onnxruntime bare": _bound(path, images, "CPUExecutionProvider", {})}
+        return {"onnxruntime bare": partial(_bound, path, images, "CPUExecutionProvider", {})}
     bare = {"use_tf32": "0"}
     best = {**bare, "prefer_nhwc": "1", "enable_cuda_graph": "1"}
     return {
-        "onnxruntime bare": _bound(path, images, "CUDAExecutionProvider", bare),
-        "onnxruntime bare, NHWC, CUDA graph": _bound(path, images, "CUDAExecutionProvider", best),
+        "onnxruntime bare": partial(_bound, path, images, "CUDAExecutionProvider", bare),
+        "onnxruntime bare, NHWC, CUDA graph": partial(_bound, path, images, "CUDAExecutionProvider", best),
     }
 
 
@@ -177,7 +176,11 @@ def _compiled(network: nn.Module, mode: CompileMode) -> Callable[[Tensor], Tenso
 
 
 def _bound(path: Path, images: Tensor, provider: str, provider_options: dict[str, str]) -> Answer:
-    """A session whose input and output are bound to memory of torch; every run waits for its answer."""
+    """A session whose input and output are bound to memory of torch; every run waits for its answer.
+
+    Raises:
+        RuntimeError: ONNX Runtime does not run it on the device, but elsewhere.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

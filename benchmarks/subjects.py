@@ -18,7 +18,7 @@ from reidruntime.resize import Image8
 from reidruntime.session import artifact_manifest
 from torch import nn
 
-from benchmarks.gpu_peers import Answer, CompileMode, torch_answers
+from benchmarks.gpu_peers import Answer, CompileMode, Opener, torch_peers
 from benchmarks.peers import (
     Embed,
     bare_onnxruntime,
@@ -112,17 +112,20 @@ class Subject:
             return {}
         if device() == "cuda":
             images = torch.from_numpy(pixels).cuda()
-            return with_copies(self.torch_answers(images, compile_mode=compile_mode), images, pixels)
+            peers_on_gpu = self.torch_peers(images, compile_mode=compile_mode)
+            return {
+                name: with_copies(open_peer(), images, pixels) for name, open_peer in peers_on_gpu.items()
+            }
         peers = {"torch eager": torch_eager(self.checkpoint, self.options)}
         if compile_mode is not None:
             peers["torch.compile"] = torch_compile(self.checkpoint, self.options)
         return {name: partial(embed, pixels) for name, embed in peers.items()}
 
-    def torch_answers(self, images: torch.Tensor, *, compile_mode: CompileMode | None) -> dict[str, Answer]:
-        """:func:`benchmarks.gpu_peers.torch_answers` of the checkpoint; none where there is no checkpoint."""
+    def torch_peers(self, images: torch.Tensor, *, compile_mode: CompileMode | None) -> dict[str, Opener]:
+        """:func:`benchmarks.gpu_peers.torch_peers` of the checkpoint; none where there is no checkpoint."""
         if self.checkpoint is None:
             return {}
-        return torch_answers(self.checkpoint, self.options, self.precision, images, compile_mode=compile_mode)
+        return torch_peers(self.checkpoint, self.options, self.precision, images, compile_mode=compile_mode)
 
     @property
     def options(self) -> GraphOptions:
@@ -140,19 +143,16 @@ class Subject:
             )
 
 
-def with_copies(answers: dict[str, Answer], images: torch.Tensor, pixels: Image8) -> dict[str, Ready]:
-    """Sides that copy the pixels to where the answers read them, and the features back."""
+def with_copies(answer: Answer, images: torch.Tensor, pixels: Image8) -> Ready:
+    """The same answer, with the pixels copied to where it reads them, and the features copied back."""
     source = torch.from_numpy(pixels)
 
-    def side(answer: Answer) -> Ready:
-        def run() -> Features:
-            images.copy_(source)
-            features: Features = answer().cpu().numpy()
-            return features
+    def run() -> Features:
+        images.copy_(source)
+        features: Features = answer().cpu().numpy()
+        return features
 
-        return run
-
-    return {name: side(answer) for name, answer in answers.items()}
+    return run
 
 
 def seeded_artifacts() -> list[Path]:

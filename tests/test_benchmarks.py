@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from reidruntime import Gallery, open_session
+from reidruntime import Gallery, Session, open_session
 from reidruntime.manifest import file_sha256
 from reidruntime.preprocess import normalize
 from reidruntime.resize import resize
@@ -299,23 +299,23 @@ def turns_of_a_test() -> tuple[Any, dict[str, Any]]:
     return partial(comparison.compare, benchmark, machine=machine_info(), quick=True), benchmark.extra_info
 
 
+def taking_tensors(session: Session) -> Any:
+    """A stand-in for a session that takes tensors: what it answers is the real session's."""
+    return SimpleNamespace(
+        manifest=session.manifest,
+        backend="torch-cuda",
+        description="a stand-in",
+        run=session.run,
+        run_tensor=lambda images: torch.from_numpy(session.run(images.numpy())),
+    )
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_row_of_a_gpu(exported: Exported, precision: str) -> None:
     """Tensors to tensors, against torch in the artifact's own precision and ONNX Runtime, with shares of the limit."""
     path = exported.fp16 if precision == "fp16" else exported.onnx
     with open_session(path, backend="onnxruntime", device="cpu") as session:
-
-        def run_tensor(images: torch.Tensor) -> torch.Tensor:
-            return torch.from_numpy(session.run(images.numpy()))
-
-        takes_tensors = SimpleNamespace(
-            manifest=session.manifest,
-            backend="torch-cuda",
-            description="a stand-in",
-            run=session.run,
-            run_tensor=run_tensor,
-        )
-        subject = Subject(path, takes_tensors, load_checkpoint(exported.checkpoint))  # type: ignore[arg-type]
+        subject = Subject(path, taking_tensors(session), load_checkpoint(exported.checkpoint))
         compare, row = turns_of_a_test()
         compare_on_device(compare, subject, 3, "cpu", None, Rates(1.0, 10.0), turn_s=0.01)
     expected = {
@@ -331,6 +331,20 @@ def test_a_row_of_a_gpu(exported: Exported, precision: str) -> None:
     if isinstance(row["ratios"], dict):
         assert row["share_of_limit"] == pytest.approx(row["images_per_s"] / limit, rel=1e-3)
         assert row["peers_shares_of_limit"].keys() == expected
+
+
+def test_a_peer_that_fails_spoils_no_row(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are measured, the row names it with its error, and then the test fails for it."""
+    monkeypatch.setattr(gpu_peers, "_bound", lambda *_: 1 / 0)
+    with open_session(exported.onnx, backend="onnxruntime", device="cpu") as session:
+        subject = Subject(exported.onnx, taking_tensors(session), load_checkpoint(exported.checkpoint))
+        compare, row = turns_of_a_test()
+        with pytest.raises(ExceptionGroup, match="installed and fail: onnxruntime bare") as caught:
+            compare_on_device(compare, subject, 1, "cpu", None, None, turn_s=0.01)
+    assert isinstance(caught.value.exceptions[0], ZeroDivisionError)
+    assert row["failed_peers"] == {"onnxruntime bare": "ZeroDivisionError: division by zero"}
+    assert row["images_per_s"] > 0
+    assert len(row["peers_images_per_s"]) == 2
 
 
 def test_peers_of_a_gpu_are_compiled_without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
