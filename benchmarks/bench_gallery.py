@@ -149,10 +149,9 @@ def test_large_gallery(compare: Compare, large: Path, market: Searched, scan: Sc
     row["peak_process_mib"] = peak_mib
 
 
+@pytest.mark.skipif(device() != "cuda", reason="needs an NVIDIA GPU: torch.cuda.is_available() is False")
 def test_large_gallery_on_a_gpu(compare: Compare, large: Path, market: Searched) -> None:
     """The same on a GPU, to the CPU's bits."""
-    if device() != "cuda":
-        pytest.skip("needs an NVIDIA GPU: torch.cuda.is_available() is False")
     compare_large_on_device(compare, large, market.queries, "cuda")
 
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
@@ -26,7 +26,7 @@ from reidruntime.resize import resize
 from reidruntime.session import default_threads
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import comparison, gpu_peers, operations, peak_kernels
+from benchmarks import bench_throughput, comparison, gpu_peers, operations, peak_kernels
 from benchmarks.bench_gallery import compare_large_on_device
 from benchmarks.bench_ranking import data
 from benchmarks.bench_throughput import compare_on_device
@@ -331,6 +331,32 @@ def test_a_row_of_a_gpu(exported: Exported, precision: str) -> None:
     if isinstance(row["ratios"], dict):
         assert row["share_of_limit"] == pytest.approx(row["images_per_s"] / limit, rel=1e-3)
         assert row["peers_shares_of_limit"].keys() == expected
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "batch_size", "outcome"),
+    [
+        ("torch-cuda", "fp16", 8, Rates(2.0, 3.0)),
+        ("torch-cuda", "int8", 8, None),
+        ("torch-cuda", "fp16", 32, "the artifact takes batches of 1 to 8"),
+        ("onnxruntime", "fp16", 8, "sessions of onnxruntime take arrays"),
+    ],
+)
+def test_what_is_measured_on_a_gpu(
+    backend: str, precision: str, batch_size: int, outcome: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions that take tensors, within the artifact's batches, with the rates of their precision where it has any."""
+    seen: list[Any] = []
+    profile = SimpleNamespace(minimum=1, maximum=8)
+    session = SimpleNamespace(backend=backend, manifest=SimpleNamespace(batch_profile=profile))
+    subject = SimpleNamespace(path=Path("a.onnx"), session=session, precision=precision)
+    monkeypatch.setattr(bench_throughput, "_ON_GPU", True)
+    monkeypatch.setattr(bench_throughput, "measured_rates", lambda *_: Rates(2.0, 3.0))
+    monkeypatch.setattr(bench_throughput, "compare_on_device", lambda *given, turn_s: seen.append(given[5]))
+    skips = isinstance(outcome, str)
+    with pytest.raises(pytest.skip.Exception, match=outcome) if skips else nullcontext():
+        bench_throughput.test_on_the_gpu(None, subject, batch_size, False, "default")  # type: ignore[arg-type]
+    assert seen == ([] if skips else [outcome])
 
 
 def test_a_peer_that_fails_spoils_no_row(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
