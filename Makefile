@@ -87,9 +87,9 @@ bench: export REIDRUNTIME_LIBRARY ?= $(wildcard engines/cpp/build/release/librei
 bench: install
 	$(BIN)/python -m pytest benchmarks -s $(ARGUMENTS)
 
-# On a machine with an NVIDIA GPU, with whatever of torch, onnxruntime-gpu and TensorRT it has; installs nothing.
+# On a machine with an NVIDIA GPU, with whatever of onnxruntime-gpu and TensorRT it has beside torch; installs nothing.
 gpu-check:
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_check --json gpu-check.json
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.gpu --json gpu-check.json
 
 clean:
 	rm -rf .venv .venv-serve demo dist engines/cpp/build .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -171,19 +171,18 @@ EVALUATION: dict[str, Any] = {
     "machine": MACHINE,
 }
 GPU_CHECK: dict[str, Any] = {
+    "kind": "gpu-check",
     "passed": False,
+    "failures": ["1 failed", "no time was left for torch"],
     "quick": False,
-    "counts": {"passed": 1, "failed": 1, "skipped": 0, "measured": 2},
     "machine": MACHINE,
     "checks": [
-        {"subject": "lanes fp16", "step": "parity", "status": "passed", "values": {"relative_l2": 1e-3}},
-        {"subject": "lanes fp16", "step": "steady memory", "status": "failed", "reason": "grew by 40 MiB"},
-    ],
-    "measurements": [
-        {"subject": "copies", "step": "peak", "status": "measured", "values": {"host_to_device": 55.0}},
-        {"subject": "lanes fp16", "step": "speed at batch 8", "status": "measured", "values": {
-            "batch_size": 8, "caller": {"p50_ms": 1.5, "images_per_s": 5333.0}, "streamed": {"images_per_s": 9210.0},
-            "device": {"images_per_s": 12340.0, "share_of_matrix_peak": 0.4321}}},
+        {"group": "torch_cuda", "check": "parity[fp16]", "outcome": "passed", "measured": {"max_relative_l2": 1e-3}},
+        {"group": "torch_cuda", "check": "steady_memory[fp16]", "outcome": "failed", "reason": "grew by 40 MiB"},
+        {"group": "torch_cuda", "check": "speed[fp16-8]", "outcome": "passed", "measured": {
+            "batch_size": 8, "precision": "fp16", "caller_p50_ms": 1.5, "caller_images_per_s": 5333.0,
+            "streamed_images_per_s": 9210.0, "files_images_per_s": 8765.0, "device_images_per_s": 12340.0,
+            "device_share_of_limit": 0.4321}},
     ],
 }  # fmt: skip
 SECTION_OF = {
@@ -311,12 +310,13 @@ def test_a_section_without_data_is_left_out(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_gpu_check_shows_what_failed_and_how_fast_it_was(folder: Path, tmp_path: Path) -> None:
-    """Failed steps stand with their reasons; every speed has a row, other measurements none."""
+    """Failed checks stand with their reasons, and what was not reached; every speed has a row."""
     page = page_of([folder / "gpu-check.json"], tmp_path / "report.html")
-    assert "lanes fp16: steady memory failed: grew by 40 MiB" in page
-    for figure in ("1.50", "5333", "9210", "12340", "43.21"):
+    assert "torch_cuda: steady_memory[fp16] failed: grew by 40 MiB" in page
+    assert "no time was left for torch" in page
+    for figure in ("1.50", "5333", "9210", "8765", "12340", "43.21", "torch_cuda fp16"):
         assert f">{figure}<" in page.replace("\N{THIN SPACE}", "")
-    assert ">copies<" not in page
+    assert page.count(">torch_cuda fp16<") == 1
 
 
 def test_thresholds_of_an_evaluation_are_shown(tmp_path: Path) -> None:

@@ -12,45 +12,44 @@ def gpu_checks(results: Sequence[Result]) -> Section | None:
     found = [result for result in results if isinstance(result, GpuCheckResult)]
     if not found:
         return None
-    failures = tuple(
-        f"{result.file}: {each.subject}: {each.step} failed: {each.reason}"
+    failures = tuple(f"{result.file}: {why}" for result in found for why in result.failures)
+    failed = tuple(
+        f"{result.file}: {each.group}: {each.check} failed: {each.reason}"
         for result in found
         for each in result.checks
-        if each.status == "failed"
+        if each.outcome == "failed"
     )
     quick = tuple(f"{result.file}: of --quick: its speeds say nothing." for result in found if result.quick)
     tables = [table for result in found for table in _tables(result, results)]
-    lead = "Every path on a GPU, checked and measured. What could not run there is skipped."
-    return Section("GPU check", lead, (*failures, *quick), tables=tuple(tables))
+    lead = "Every path on a GPU, checked and measured. What is not installed there is skipped."
+    return Section("GPU check", lead, (*failures, *failed, *quick), tables=tuple(tables))
 
 
 def _tables(result: GpuCheckResult, results: Sequence[Result]) -> list[Table]:
-    statuses = ("passed", "failed", "skipped")
-    counts = {each.subject: Counter[str]() for each in result.checks}
+    outcomes = ("passed", "failed", "skipped")
+    counts = {each.group: Counter[str]() for each in result.checks}
     for each in result.checks:
-        counts[each.subject][each.status] += 1
-    rows = [(subject, *(count(found[status]) for status in statuses)) for subject, found in counts.items()]
-    tables = [Table("Checks", source(result, results), ("what", *statuses), rows)]
-    speeds = [_speed(each) for each in result.measurements if "caller" in each.values]
+        counts[each.group][each.outcome] += 1
+    rows = [(group, *(count(found[outcome]) for outcome in outcomes)) for group, found in counts.items()]
+    tables = [Table("Checks", source(result, results), ("what", *outcomes), rows)]
+    speeds = [_speed(each) for each in result.checks if "caller_images_per_s" in each.measured]
     if speeds:
         columns = (
             *("what", "batch", "p50\nms", "images/s\nof a caller", "images/s\nstreamed"),
-            *("images/s\non the GPU", "of the matrix peak, %"),
+            *("images/s\nfrom files", "images/s\non the GPU", "of the limit, %"),
         )
         tables.append(
-            Table("Speed: arrays in and out, overlapped, and on the GPU alone", "", columns, speeds)
+            Table("Speed: arrays in and out, overlapped, from files, and on the GPU", "", columns, speeds)
         )
     return tables
 
 
-def _speed(measured: GpuCheck) -> tuple[str, ...]:
-    caller, streamed, device = (measured.values.get(key, {}) for key in ("caller", "streamed", "device"))
+def _speed(check: GpuCheck) -> tuple[str, ...]:
+    found = check.measured
     return (
-        measured.subject,
-        str(measured.values.get("batch_size", "")),
-        milliseconds(caller.get("p50_ms")),
-        speed(caller.get("images_per_s")),
-        speed(streamed.get("images_per_s")),
-        speed(device.get("images_per_s")),
-        percent(device.get("share_of_matrix_peak")),
+        f"{check.group} {found.get('precision', '')}",
+        str(found.get("batch_size", "")),
+        milliseconds(found.get("caller_p50_ms")),
+        *(speed(found.get(f"{name}_images_per_s")) for name in ("caller", "streamed", "files", "device")),
+        percent(found.get("device_share_of_limit")),
     )

@@ -26,14 +26,14 @@ _COMMANDS: dict[type[Result], str] = {
     PrecisionsResult: "python -m benchmarks.precisions CHECKPOINT --calibration DIR --data ROOT --json FILE",
     OverheadResult: "reid_overhead ARTIFACT --onnxruntime LIB --json FILE",
     ServingResult: "python -m benchmarks.serving ARTIFACT --json FILE",
-    GpuCheckResult: "python -m benchmarks.gpu_check --json FILE",
+    GpuCheckResult: "python -m tests.gpu --json FILE",
 }
 _TIMED: dict[type[Result], str] = {
     ParityResult: "latency: the network alone at batch 1; images/s: from files to features, during the evaluation",
     BenchResult: "the network alone: from pixels in memory to features; end to end: from image files to features",
     GpuCheckResult: (
-        "of a caller: from an array to an array; on the GPU: the network alone, by CUDA's events; streamed: batch "
-        "after batch, with reading, copies and network overlapped"
+        "of a caller: from an array to an array; streamed, from files: batch after batch, with reading, copies and "
+        "network overlapped; on the GPU: the network alone, by CUDA's events"
     ),
     OverheadResult: "the same prepared input through the bare network and through the C++ runtime, in turns",
 }

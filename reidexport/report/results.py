@@ -300,23 +300,22 @@ class ServingResult(Result):
 
 
 class GpuCheck(_Record):
-    """One step of a GPU check: what was asked of what, and what became of it."""
+    """One check: what was asked of which group, what became of it, and what it found."""
 
-    subject: str
-    step: str
-    status: Literal["passed", "failed", "skipped", "measured"]
+    group: str
+    check: str
+    outcome: Literal["passed", "failed", "skipped"]
     reason: str = ""
-    values: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
 
 
 class GpuCheckResult(Result):
-    """Of ``make gpu-check``."""
+    """Of ``make gpu-check``; ``failures`` says why the whole has not passed."""
 
-    passed: bool
+    kind: Literal["gpu-check"]
+    failures: tuple[str, ...]
     quick: bool
-    counts: dict[str, int]
     checks: tuple[GpuCheck, ...]
-    measurements: tuple[GpuCheck, ...]
 
 
 # Files without a "kind" are told apart by keys that no other has.
@@ -326,7 +325,6 @@ _MODELS_BY_KEYS: dict[tuple[str, ...], type[Result]] = {
     ("session", "batches"): BenchResult,
     ("precisions", "speed"): PrecisionsResult,
     ("bare_p50_ms", "reid_embed_p50_ms"): OverheadResult,
-    ("checks", "measurements"): GpuCheckResult,
 }
 _EXPECTED = (
     "what --json of reidexport parity, eval, verify or bench, of a program of benchmarks or of reid_overhead wrote, "
@@ -392,6 +390,7 @@ def _model_of(path: Path, content: Any) -> type[Result]:
             "parity": ParityResult,
             "benchmark": BenchmarkResult,
             "serving": ServingResult,
+            "gpu-check": GpuCheckResult,
         }
         if str(content["kind"]) in models:
             return models[content["kind"]]

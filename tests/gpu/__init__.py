@@ -1,0 +1,1 @@
+"""What every GPU path must show, on a machine that has one: ``python -m tests.gpu``, or ``make gpu-check``."""

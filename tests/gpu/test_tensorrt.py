@@ -1,0 +1,39 @@
+"""TensorRT plans of both precisions, built here, in the memory of every library that is installed."""
+
+from collections.abc import Iterator
+
+import pytest
+from reidruntime import open_session
+from reidruntime.manifest import BatchProfile
+from reidruntime.session import Session
+
+from reidexport.trt_build import BuildOptions, engine_from_onnx
+from reidexport.trt_source import prepared_source
+from tests.gpu.conftest import MEMORY_MODULES, Judge, Setup, skip_unless_installed
+from tests.gpu.paths import LaneChecks
+
+
+@pytest.fixture(scope="module", params=["fp32 cuda-python", *(f"fp16 {each}" for each in MEMORY_MODULES)])
+def session(request: pytest.FixtureRequest, gpu_only: None, setup: Setup) -> Iterator[Session]:
+    """A plan, built where there is none yet; the build fails where a layer does not compute in its precision."""
+    precision, memory = request.param.split()
+    skip_unless_installed("tensorrt", "tensorrt")
+    skip_unless_installed(MEMORY_MODULES[memory], memory)
+    plan, largest = setup.folder / f"{precision}.engine", setup.largest_batch
+    if not plan.is_file():
+        profile = BatchProfile(minimum=1, optimum=min(32, largest), maximum=largest)
+        options = BuildOptions(batch_profile=profile, timing_cache=setup.folder / "timing.cache")
+        with prepared_source(plan.with_suffix(".onnx"), None) as source:
+            engine_from_onnx(source, plan, options=options, say=print)
+    with open_session(plan, memory=memory) as session:
+        yield session
+
+
+class TestTensorRt(LaneChecks):
+    """Every check of a path in lanes."""
+
+    def test_precision_is_proved(self, session: Session, judge: Judge) -> None:
+        """The manifest says in what the plan's layers compute."""
+        engine = session.manifest.engine
+        assert engine is not None and engine.layers.plan
+        judge.record("layers", engine.layers.model_dump())
