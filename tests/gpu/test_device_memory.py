@@ -2,12 +2,12 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from reidruntime.backends.lanes import tensor_at
 from reidruntime.device_memory import DeviceMemory, MemoryName, open_device_memory
 
 from tests.gpu.conftest import MEMORY_MODULES, Judge, skip_unless_installed
@@ -43,8 +43,7 @@ def test_graphs_repeat_their_work(name: MemoryName) -> None:
     """A captured addition, launched three times, adds three."""
     with closing(open_device_memory(name)) as memory:
         address, pinned = memory.device_buffer(256), memory.pinned_buffer(256)
-        interface = {"data": (address, False), "shape": (256,), "typestr": "|u1", "version": 3}
-        numbers = torch.as_tensor(SimpleNamespace(__cuda_array_interface__=interface), device="cuda")
+        numbers = tensor_at(address, (256,), np.dtype(np.uint8), "cuda")
 
         def add_one() -> None:
             with torch.cuda.stream(torch.cuda.ExternalStream(memory.stream)):  # type: ignore[no-untyped-call]

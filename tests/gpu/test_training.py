@@ -7,8 +7,9 @@ import pytest
 
 from reidexport.synthetic import draw_dataset
 from tests.gpu.conftest import Judge, Setup
+from train.execution import Precision
 from train.recipe import load_recipe
-from train.training import HISTORY, Precision, RunOptions, train
+from train.training import HISTORY, RunOptions, train
 
 
 @pytest.mark.parametrize(("precision", "compiled"), [("fp32", False), ("bf16", False), ("bf16", True)])
