@@ -89,7 +89,7 @@ bench: install
 
 # On a machine with an NVIDIA GPU, with whatever of onnxruntime-gpu and TensorRT it has beside torch; installs nothing.
 gpu-check:
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.gpu --json gpu-check.json
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.gpu --json gpu-check.json $(ARGUMENTS)
 
 clean:
 	rm -rf .venv .venv-serve demo dist engines/cpp/build .pytest_cache .mypy_cache .ruff_cache .coverage
