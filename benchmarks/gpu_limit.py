@@ -92,7 +92,7 @@ def measured_rates(precision: MatrixPrecision, device: str, matrix_size: int, co
     """What this device gives, measured once in a process for each precision."""
     return Rates(
         matrix_product_tflop_per_s(precision, matrix_size, device),
-        copy_gb_per_s("device_to_device", device, size_mib=copy_mib),
+        copy_gb_per_s(device, size_mib=copy_mib),
     )
 
 

@@ -10,9 +10,9 @@ from statistics import median
 from typing import Literal
 
 import torch
+from reidruntime.torch_precision import exact_float32
 
-MatrixPrecision = Literal["fp16", "bf16", "tf32", "fp32"]
-CopyKind = Literal["host_to_device", "device_to_host", "device_to_device"]
+MatrixPrecision = Literal["fp16", "bf16", "fp32"]
 
 _WARM_UP_S, _CALLS_BETWEEN_WAITS = 0.3, 10
 
@@ -25,7 +25,7 @@ def matrix_product_tflop_per_s(
     The matrices are random: zeros draw less power, and run faster than any network.
 
     Args:
-        precision: of the factors; "tf32" are float32 factors that tensor cores round to 10 bits of mantissa.
+        precision: of the factors; "fp32" is not rounded to TF32.
         size: rows and columns. 8192 reaches the peak of tensor cores.
         device: "cuda" or "cpu".
         at_least_s: how long to measure, after a warm-up of at most 0.3 s.
@@ -33,37 +33,23 @@ def matrix_product_tflop_per_s(
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
     left, right = (torch.randn((size, size), device=device).to(dtype) for _ in range(2))
     product = torch.empty_like(left)
-    # mypy does not know this switch; the older ones raise where an application has used the newer.
-    matmul: object = torch.backends.cuda.matmul
-    before = matmul.fp32_precision  # type: ignore[attr-defined]
-    matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"  # type: ignore[attr-defined]
-    try:
+    with exact_float32():
         seconds = median(device_seconds(lambda: torch.mm(left, right, out=product), at_least_s, device))
-    finally:
-        matmul.fp32_precision = before  # type: ignore[attr-defined]
     return 2e-12 * size**3 / seconds
 
 
-def copy_gb_per_s(
-    kind: CopyKind, device: str = "cuda", *, size_mib: int = 512, at_least_s: float = 0.5
-) -> float:
-    """The rate of a copy, in 1e9 bytes a second; within the device, bytes read and bytes written both count.
+def copy_gb_per_s(device: str = "cuda", *, size_mib: int = 512, at_least_s: float = 0.5) -> float:
+    """The rate of a copy within the device's memory, in 1e9 bytes a second; bytes read and written both count.
 
     Args:
-        kind: from where to where; memory on the host's side is page-locked.
         device: "cuda" or "cpu".
         size_mib: of what is copied; several times what the GPU's caches hold.
         at_least_s: how long to measure, after a warm-up of at most 0.3 s.
     """
-    on_host = torch.zeros(size_mib << 20, dtype=torch.uint8, pin_memory=device == "cuda")
-    on_device = torch.zeros(size_mib << 20, dtype=torch.uint8, device=device)
-    source, target = {
-        "host_to_device": (on_host, on_device),
-        "device_to_host": (on_device, on_host),
-        "device_to_device": (on_device, on_device.clone()),
-    }[kind]
-    seconds = median(device_seconds(lambda: target.copy_(source, non_blocking=True), at_least_s, device))
-    return 1e-9 * source.nbytes * (2 if kind == "device_to_device" else 1) / seconds
+    source = torch.zeros(size_mib << 20, dtype=torch.uint8, device=device)
+    target = source.clone()
+    seconds = median(device_seconds(lambda: target.copy_(source), at_least_s, device))
+    return 2e-9 * source.nbytes / seconds
 
 
 def device_seconds(work: Callable[[], object], at_least_s: float, device: str = "cuda") -> list[float]:

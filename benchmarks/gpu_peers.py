@@ -63,11 +63,11 @@ def torch_peers(
     device = images.device.type
     how = "channels-last" + (", CUDA graph" if device == "cuda" else "")
     full = _network(checkpoint, options, "fp32", device)
-    found = {
+    found: dict[str, Opener] = {
         f"torch eager, fp32 without TF32, {how}": partial(_ready, full, images, tf32=False),
         f"torch eager, fp32 with TF32, {how}": partial(_ready, full, images, tf32=True),
     }
-    own = "fp16" if precision == "fp16" else "fp32"
+    own: Literal["fp32", "fp16"] = "fp16" if precision == "fp16" else "fp32"
     if own == "fp16":
         half = _network(checkpoint, options, "fp16", device)
         found[f"torch eager, fp16, {how}"] = partial(_ready, half, images, tf32=False)
@@ -100,7 +100,7 @@ def captured(answer: Callable[[Tensor], Tensor], images: Tensor) -> Answer:
     if images.device.type == "cpu":
         return lambda: answer(images)
     torch.cuda.synchronize()  # the images may have been written on another stream
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         # Libraries choose, compile and allocate, which must not happen in a capture.
@@ -155,7 +155,7 @@ def _network(
         graph = graph_from_checkpoint(checkpoint, options)
         if precision == "fp16":
             graph.backbone = HalfBackbone(graph.backbone)
-        _networks[key] = graph.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _networks[key] = graph.eval().to(device).to(memory_format=torch.channels_last)
     return _networks[key]
 
 

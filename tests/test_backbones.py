@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from reidruntime import open_session
@@ -79,6 +80,9 @@ def test_its_onnx_file_answers_as_the_graph_does(name: str, tmp_path: Path) -> N
         torch.testing.assert_close(
             torch.from_numpy(session.run(images.numpy())), graph(images), rtol=1e-3, atol=1e-4
         )
+        with open_session(tmp_path / "model.onnx", backend="torch-cuda", device="cpu") as by_torch:
+            found, expected = by_torch.run(images.numpy()), session.run(images.numpy())
+        assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
     operators = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
     assert "BatchNormalization" not in operators
 

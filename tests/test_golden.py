@@ -16,6 +16,9 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
+from reidruntime.backends.torch_network import TorchNetwork
+from reidruntime.onnx_fusion import fuse
+from reidruntime.onnx_graph import read_onnx_graph
 from torch import Tensor, nn
 
 from reidexport.checkpoint import Checkpoint, load_checkpoint, model_from_checkpoint
@@ -131,6 +134,26 @@ def test_folded_graph_equals_upstream(loaded: Checkpoint, case: str, record_prop
     assert error < TOLERANCE
 
 
+def assert_torch_cuda_answers_likewise(
+    path: Path, session: onnxruntime.InferenceSession, images: np.ndarray
+) -> None:
+    """torch-cuda computes the file on a CPU, and leaves no ReLU behind a convolution that could take it."""
+    network = TorchNetwork(read_onnx_graph(path), "images", "f_i", torch.device("cpu"), path.name)
+    batch = np.concatenate([images] * 4)[:7]
+    (expected,) = session.run(None, {"images": batch})
+    assert relative_l2(network(torch.from_numpy(batch)), expected) < 1e-5
+    fused = fuse(read_onnx_graph(path), ("f_i",))
+    writers = {name: node for node in fused.nodes for name in node.outputs}
+    readers = Counter(name for node in fused.nodes for name in node.inputs)
+    for relu in fused.nodes:
+        inputs = relu.inputs if relu.op == "Relu" else ()
+        summands = [
+            name for each in inputs if (add := writers.get(each)) and add.op == "Add" for name in add.inputs
+        ]
+        behind = [writers[name] for name in (*inputs, *summands) if name in writers and readers[name] == 1]
+        assert not [node.name for node in behind if node.op == "Conv"]
+
+
 @every_case
 def test_exported_file_equals_upstream(
     loaded: Checkpoint, case: str, tmp_path: Path, record_property: Record
@@ -153,6 +176,7 @@ def test_exported_file_equals_upstream(
         errors.append(relative_l2(found, wanted[rows]))
     record_property("relative_l2", errors)
     assert max(errors) < TOLERANCE
+    assert_torch_cuda_answers_likewise(path, session, images)
     assert manifest.parity is not None
     assert manifest.parity.num_images == 1 + 2 + 5
 

@@ -130,5 +130,5 @@ def test_rates_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(gpu_limit, "copy_gb_per_s", lambda *arguments, **named: seen.append(arguments) or 3.0)
     assert measured_rates("fp16", "cpu", 64, 1) == measured_rates("fp16", "cpu", 64, 1) == Rates(2.0, 3.0)
-    assert seen == [("fp16", 64, "cpu"), ("device_to_device", "cpu")]
+    assert seen == [("fp16", 64, "cpu"), ("cpu",)]
     measured_rates.cache_clear()

@@ -62,26 +62,20 @@ class Learner:
                 self.center_loss.parameters(), losses.center_learning_rate
             )
 
-    def learn(self, images: Tensor, labels: Tensor, learning_rate: float) -> Tensor:
-        """One step of every optimizer.
-
-        Args:
-            images: float32 (B, 3, H, W), this process's part of the batch.
-            labels: int64 (B,).
-            learning_rate: of Adam.
-
-        Returns:
-            float32 (6,), the ``METRICS`` of this process, still on the device.
-        """
-        self.set_learning_rate(learning_rate)
-        return self.step(images, labels)
-
     def set_learning_rate(self, learning_rate: float) -> None:
         """Adam's rate in the steps that follow."""
         self._rate.fill_(learning_rate)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """:meth:`learn` with the learning rate as it is; a CUDA graph can record it."""
+        """One step of every optimizer, which a CUDA graph can record.
+
+        Args:
+            images: float32 (B, 3, H, W), this process's part of the batch.
+            labels: int64 (B,).
+
+        Returns:
+            float32 (6,), the ``METRICS`` of this process, still on the device.
+        """
         recipe, losses = self.recipe, self.recipe.losses
         self.network.train()
         f_t, logits = self.network(images)

@@ -56,7 +56,11 @@ class CudaGraphRecorder:
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads, such as the one that saves, may use the GPU meanwhile.
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            # torch.cuda.graph leaves its own stream current where a capture cannot be ended.
+            with (
+                torch.cuda.stream(self._stream),
+                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
                 answer = work()
         except RuntimeError as error:
             raise GpuError(

@@ -21,7 +21,7 @@ _GROWTH_MIB, _WARM_UP_CALLS = 32.0, 200
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What the runner passes on."""
     parser.addoption("--device", choices=("cuda", "cpu"), default="cuda", help="where the paths run")
-    parser.addoption("--quick", action="store_true", help="a tiny network and few calls")
+    parser.addoption("--quick-check", action="store_true", help="a tiny network and few calls")
     parser.addoption("--folder", type=Path, help="what the files of checks share, and their lines of JSON")
 
 
@@ -118,7 +118,7 @@ class Judge:
 def setup(pytestconfig: pytest.Config) -> Setup:
     """As the options say."""
     folder, device = pytestconfig.getoption("folder"), pytestconfig.getoption("device")
-    if pytestconfig.getoption("quick"):
+    if pytestconfig.getoption("quick_check"):
         return Setup(folder, device, "resnet18", (64, 32), 8, 8, 0.05, 50, 512)
     return Setup(folder, device)
 
@@ -136,9 +136,9 @@ def gpu_only(setup: Setup) -> None:
         pytest.skip("needs a GPU")
 
 
-def skip_unless_installed(module: str, package: str) -> None:
+def skip_unless_installed(package: str, *modules: str) -> None:
     """Skip what needs a package that is not there; one that is there and does not work is a failure."""
-    if find_spec(module.partition(".")[0]) is None or find_spec(module) is None:
+    if not any(find_spec(module.partition(".")[0]) and find_spec(module) for module in modules):
         pytest.skip(f"{package} is not installed")
 
 

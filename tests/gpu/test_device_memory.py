@@ -16,7 +16,7 @@ from tests.gpu.conftest import MEMORY_MODULES, Judge, skip_unless_installed
 @pytest.fixture(params=get_args(MemoryName))
 def name(request: pytest.FixtureRequest, gpu_only: None) -> MemoryName:
     """Each library that is installed."""
-    skip_unless_installed(MEMORY_MODULES[request.param], request.param)
+    skip_unless_installed(request.param, MEMORY_MODULES[request.param])
     return request.param  # type: ignore[no-any-return]
 
 

@@ -19,7 +19,7 @@ def session(request: pytest.FixtureRequest, setup: Setup) -> Iterator[Session]:
     provider, precision = request.param.split("-")
     if provider == "rtx":
         request.getfixturevalue("gpu_only")
-        skip_unless_installed("onnxruntime_ep_nv_tensorrt_rtx", "onnxruntime-ep-nv-tensorrt-rtx-cu13")
+        skip_unless_installed("onnxruntime-ep-nv-tensorrt-rtx-cu13", "onnxruntime_ep_nv_tensorrt_rtx")
         if torch.cuda.get_device_capability() not in {(7, 5), (8, 6), (8, 9), (12, 0)}:
             pytest.skip(f"TensorRT for RTX is not for {torch.cuda.get_device_name()}")
     elif setup.device == "cuda" and not cuda_is_installed():

@@ -17,8 +17,8 @@ from tests.gpu.paths import LaneChecks
 def session(request: pytest.FixtureRequest, gpu_only: None, setup: Setup) -> Iterator[Session]:
     """A plan, built where there is none yet; the build fails where a layer does not compute in its precision."""
     precision, memory = request.param.split()
-    skip_unless_installed("tensorrt", "tensorrt")
-    skip_unless_installed(MEMORY_MODULES[memory], memory)
+    skip_unless_installed("tensorrt", "tensorrt", "tensorrt_bindings")
+    skip_unless_installed(memory, MEMORY_MODULES[memory])
     plan, largest = setup.folder / f"{precision}.engine", setup.largest_batch
     if not plan.is_file():
         profile = BatchProfile(minimum=1, optimum=min(32, largest), maximum=largest)

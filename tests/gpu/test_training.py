@@ -30,6 +30,6 @@ def test_learns(precision: Precision, compiled: bool, setup: Setup, tmp_path: Pa
         judge.record(name, value)
     if precision == "fp32":
         first.write_text(str(losses[0]))
-    judge.within(0.05, first_loss_distance=abs(losses[0] / float(first.read_text()) - 1))
+    judge.within(0.2, first_loss_distance=abs(losses[0] / float(first.read_text()) - 1))
     judge.within(1.0, last_loss_by_first=losses[-1] / losses[0])
     assert setup.device == "cpu" or "steps: one CUDA graph each" in said, said

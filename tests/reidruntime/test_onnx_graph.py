@@ -79,7 +79,9 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     def refused(words: str, nodes: list[onnx.NodeProto], tensors: list[TensorProto]) -> None:
         model = helper.make_model(helper.make_graph(nodes, "g", [], [], tensors))
         path.write_bytes(model.SerializeToString())  # onnx.save would look for the other file
-        with pytest.raises(ArtifactError, match=rf"a\.onnx: not an ONNX graph that can be read: .*{words}"):
+        with pytest.raises(
+            ArtifactError, match=rf"a\.onnx: not an ONNX graph that can be read here: .*{words}"
+        ):
             read_onnx_graph(path)
 
     outside = numpy_helper.from_array(np.zeros(3, np.float32), "w")
@@ -96,7 +98,9 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     short.dims[0] = 2
     refused(r"tensor w holds 1 numbers, expected the shape \[2\]", [], [short])
     path.write_bytes(write_artifact(tmp_path / "b.onnx").read_bytes()[:400])
-    with pytest.raises(ArtifactError, match=r"a\.onnx: not an ONNX graph that can be read: it ends within"):
+    with pytest.raises(
+        ArtifactError, match=r"a\.onnx: not an ONNX graph that can be read here: it ends within"
+    ):
         read_onnx_graph(path)
     with pytest.raises(ArtifactError, match=r"c\.onnx: cannot be read \(No such file"):
         read_onnx_graph(tmp_path / "c.onnx")

@@ -195,6 +195,27 @@ def test_near_identical_frames_are_searched_on_the_device(
     assert_same(gallery.search(rows[::500], 50), sorted_in_full(rows[::500], rows, 50, metric))
 
 
+def test_removing_rows_is_all_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the device fails, the gallery holds what is left of rows and labels, and searches right."""
+    rng = np.random.default_rng(8)
+    rows, pids = people(rng, 400, 16), np.repeat(np.arange(4), 100)
+    plain, by_torch = Gallery(16), Gallery(16, device="cpu")
+    for gallery in (plain, by_torch):
+        gallery.add(rows, pids=pids)
+        gallery.search(rows[:3], 5)
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(DeviceRows, "pack", fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        by_torch.remove([1])
+    plain.remove([1])
+    assert len(by_torch) == len(plain) == 300
+    found, expected = (gallery.search(rows[::50], 20) for gallery in (by_torch, plain))
+    assert found.indices.tolist() == expected.indices.tolist()
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("metric", METRICS)
 def test_only_what_is_new_is_uploaded(

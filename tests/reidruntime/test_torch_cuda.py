@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from reidruntime import ArtifactError, InputError, NotInstalledError, Session, open_session
-from reidruntime.backends import Network, lanes, torch_cuda
+from reidruntime import ArtifactError, InputError, NotInstalledError, Session, backends, open_session
+from reidruntime.backends import Network, lanes, open_backend, torch_cuda, torch_network
 from reidruntime.backends.torch_cuda import TorchCudaBackend
 from reidruntime.backends.torch_network import TorchNetwork
 from reidruntime.manifest import TensorSpec
 from reidruntime.onnx_fusion import fuse
 from reidruntime.onnx_graph import read_onnx_graph
+from reidruntime.tensorrt_library import Gpu
 
 from tests.checkpoints import relative_l2
 from tests.conftest import Exported
@@ -34,7 +36,7 @@ def write_network(path: Path, nodes: list[onnx.NodeProto], weights: dict[str, An
     output = helper.make_tensor_value_info("y", options.get("output", TensorProto.FLOAT), None)
     constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()]
     graph = helper.make_graph(nodes, "network", [image], [output], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", options.get("opset", 20))])
     model.ir_version = 9
     onnx.save(model, path)
     return path
@@ -156,7 +158,29 @@ def test_what_is_not_known_is_refused_by_name(
         TorchNetwork(read_onnx_graph(path), "x", "y", CPU, path.name)
 
 
-def test_int8_files_are_refused_through_the_session(tmp_path: Path) -> None:
+def test_an_old_opset_is_refused(tmp_path: Path) -> None:
+    """Softmax and Clip of opset 11 mean something else than what is computed here."""
+    path = write_network(tmp_path / "a.onnx", [node("Softmax")], {}, opset=11)
+    with pytest.raises(
+        ArtifactError, match=r"opset 13 and later, the file is of opset 11: .* Export it again"
+    ):
+        TorchNetwork(read_onnx_graph(path), "x", "y", CPU, path.name)
+
+
+def test_int8_files_go_to_the_cpu_where_only_torch_has_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Device auto computes INT8 with ONNX Runtime or OpenVINO; asked for CUDA, the message says what to install."""
+    monkeypatch.setattr(backends, "first_gpu", lambda: Gpu("NVIDIA H200", "9.0", "580.0"))
+    monkeypatch.setattr(backends, "_torch_is_for_cuda", lambda: True)
+    network = replace(network_of(write_artifact(tmp_path / "a.onnx")), precision="int8")
+    name, _ = open_backend(network, "auto", "auto", 1)
+    assert name in ("onnxruntime", "openvino")
+    with pytest.raises(NotInstalledError, match=r"cannot use CUDA: pip install \"reidexport\[gpu\]\""):
+        open_backend(network, "auto", "cuda", 1)
+
+
+def test_operators_are_refused_through_the_session(tmp_path: Path) -> None:
     """open_session says so too, and takes nothing else in its place."""
     path = write_artifact(tmp_path / "a.onnx")
     path.write_bytes(path.read_bytes().replace(b"GlobalAveragePool", b"GlobalAveragePooX"))
@@ -305,11 +329,11 @@ def on_host(monkeypatch: pytest.MonkeyPatch) -> Callable[[Network], TorchCudaBac
     monkeypatch.setattr(torch_cuda, "tensor_at", tensor_at)
     monkeypatch.setattr(torch.cuda, "ExternalStream", lambda handle: handle)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-    monkeypatch.setattr(torch_cuda, "_LARGEST_BATCH", 8)
+    monkeypatch.setattr(torch_cuda, "_BATCH_SIZES", (1, 2, 4, 8))
     return lambda network: TorchCudaBackend(network, device="cpu", threads=1, in_lanes=True)
 
 
-def test_batches_are_padded_to_powers_of_two(on_host: Any, tmp_path: Path) -> None:
+def test_batches_are_padded_to_a_few_sizes(on_host: Any, tmp_path: Path) -> None:
     """Any batch size, larger than the lanes too, answers as the plain network, by graphs of a few sizes."""
     network = network_of(write_artifact(tmp_path / "a.onnx"))
     plain, backend = TorchCudaBackend(network, device="cpu", threads=1), on_host(network)
@@ -353,45 +377,85 @@ def test_a_static_batch_runs_as_it_is(on_host: Any, tmp_path: Path) -> None:
     assert backend.graph_sizes == (3,)
 
 
-def test_one_call_is_taken_only_where_it_gives_the_same(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """CuDNN's fused call is used where it is right; where it reads unwritten memory or has no kernel, steps are."""
-    weights = {"w": np.ones((6, 6, 1, 1), np.float32), "b": np.ones(6, np.float32)}
-    nodes = [MAKE("Conv", ["x", "w", "b"], ["c"]), MAKE("Relu", ["c"], ["y"])]
-    path = write_network(tmp_path / "a.onnx", nodes, weights)
-    x = torch.from_numpy(np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32))
+def right(x: Any, weight: Any, bias: Any, *form: Any) -> torch.Tensor:
+    """What cuDNN's fused call without a summand must answer."""
+    return torch.relu(torch.nn.functional.conv2d(x, weight, bias, *form))
 
-    def right(x: Any, weight: Any, bias: Any, *form: Any) -> torch.Tensor:
-        return torch.relu(torch.nn.functional.conv2d(x, weight, bias, *form))
 
-    def unwritten(x: Any, weight: Any, bias: Any, *form: Any) -> torch.Tensor:
-        return right(x, weight, bias, *form) * torch.nan
+def unwritten(x: Any, weight: Any, bias: Any, *form: Any) -> torch.Tensor:
+    """What it answers if it multiplies memory that nobody has written."""
+    return right(x, weight, bias, *form) * torch.nan
 
-    def missing(x: Any, weight: Any, bias: Any, *form: Any) -> torch.Tensor:
-        raise RuntimeError("GET was unable to find an engine to execute this computation")
 
-    for call, is_taken, summary in (
-        (right, True, "1 of 1 convolutions in one call with their ReLU"),
+def missing(*arguments: Any) -> torch.Tensor:
+    """What it does without a kernel."""
+    raise RuntimeError("GET was unable to find an engine to execute this computation")
+
+
+def added(x: Any, weight: Any, z: Any, alpha: float, bias: Any, *form: Any) -> torch.Tensor:
+    """The fused call with a summand."""
+    return torch.relu(torch.nn.functional.conv2d(x, weight, bias, *form) + alpha * z)
+
+
+def added_unwritten(*arguments: Any) -> torch.Tensor:
+    """The same, wrong."""
+    return added(*arguments) * torch.nan
+
+
+NO_ENGINE = "cuDNN: GET was unable to find an engine"
+
+
+@pytest.mark.parametrize(
+    ("call", "add_call", "seconds", "taken", "summary"),
+    [
+        (right, added, [2.0, 1.0], "_in_one_call", "1 of 1 convolutions in one call with their ReLU"),
+        (unwritten, added, [2.0, 1.0], "_with_zeros", "1 of 1 convolutions"),
         (
             unwritten,
-            False,
-            "0 of 1 convolutions in one call with their ReLU (cuDNN: its answer is nan from that of",
-        ),
-        (
             missing,
-            False,
-            "0 of 1 convolutions in one call with their ReLU (cuDNN: GET was unable to find an engine",
+            [2.0],
+            "_in_steps",
+            f"0 of 1 convolutions in one call with their ReLU ({NO_ENGINE}",
         ),
-    ):
-        network = TorchNetwork(read_onnx_graph(path), "x", "y", CPU, path.name)
-        (convolution,) = network.convolutions
-        convolution._may_be_one_call = True
-        monkeypatch.setattr(torch, "cudnn_convolution_relu", call)
-        expected = right(x, *(torch.from_numpy(weights[name]) for name in "wb"))
-        torch.testing.assert_close(network(x), expected)
-        assert convolution.runs_in_one_call == is_taken
-        assert network.fusion_summary().startswith(summary)
+        (missing, added_unwritten, [2.0], "_in_steps", "0 of 1 convolutions"),
+        (
+            right,
+            added,
+            [1.0, 2.0, 3.0],
+            "_in_steps",
+            "0 of 1 convolutions in one call with their ReLU (cuDNN: it",
+        ),
+    ],
+)
+def test_one_call_is_taken_only_where_it_is_right_and_not_slower(
+    call: Any,
+    add_call: Any,
+    seconds: list[float],
+    taken: str,
+    summary: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Where it reads unwritten memory, zeros are added instead; without a kernel, or slower, steps are computed."""
+    weights = {"w": np.ones((6, 6, 3, 2), np.float32), "b": np.ones(6, np.float32)}
+    form = {"strides": [2, 1], "pads": [1, 1, 1, 1], "dilations": [1, 2]}
+    nodes = [MAKE("Conv", ["x", "w", "b"], ["c"], **form), MAKE("Relu", ["c"], ["y"])]
+    path = write_network(tmp_path / "a.onnx", nodes, weights)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32))
+    network = TorchNetwork(read_onnx_graph(path), "x", "y", CPU, path.name)
+    (convolution,) = network.convolutions
+    convolution._may_be_one_call = True
+    measured = iter(seconds)
+    monkeypatch.setattr(torch_network, "device_seconds", lambda work: next(measured))
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", call)
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", add_call)
+    weight, bias = (torch.from_numpy(weights[name]) for name in "wb")
+    for _ in range(2):
+        torch.testing.assert_close(network(x), right(x, weight, bias, (2, 1), (1, 1), (1, 2), 1))
+    assert convolution._calls[2].__name__ == taken
+    assert convolution.runs_in_one_call == (taken != "_in_steps")
+    assert network.fusion_summary().startswith(summary)
+    assert not list(measured)
 
 
 def test_the_input_may_be_float32(tmp_path: Path) -> None:

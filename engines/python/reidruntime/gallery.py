@@ -263,19 +263,18 @@ class Gallery:
         kept = ~np.isin(self._pids, check_removed_pids(pids))
         ends = np.cumsum([0, *map(len, self._parts)])
         shares = [kept[start:stop] for start, stop in pairwise(ends)]
-        parts, self._parts = self._parts, []
-        for part, share in zip(parts, shares, strict=True):
-            if share.all():
-                self._parts.append(part)
-            elif share.any():
-                self._parts.append(part[share])
-                if self._on_device:
-                    self._on_device.pack(part, share, self._parts[-1])
+        shared = [(part, share) for part, share in zip(self._parts, shares, strict=True) if share.any()]
+        parts = [part if share.all() else part[share] for part, share in shared]
         self._lengths, self._pids, self._camids = self._lengths[kept], self._pids[kept], self._camids[kept]
         self._times = self._times[kept]
         self._paths = list(compress(self._paths, kept))
+        self._parts = parts
         self._coded = self._projected = None
         self._is_projected = False
+        if self._on_device:
+            for (part, share), packed in zip(shared, parts, strict=True):
+                if packed is not part:
+                    self._on_device.pack(part, share, packed)
         return len(kept) - int(np.count_nonzero(kept))
 
     def search(

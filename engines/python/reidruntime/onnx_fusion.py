@@ -1,6 +1,7 @@
 """An ONNX graph with fewer passes over its maps: what a GPU can do in one call becomes one node.
 
 Networks on a GPU wait for memory, not for arithmetic: each elementwise step of its own reads and writes a whole map.
+A limit above (Clip) stays such a step, as cuDNN has no convolution with it.
 The nodes made here, beside ONNX's own:
 
 ``ConvRelu`` (x, weight, bias)

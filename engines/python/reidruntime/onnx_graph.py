@@ -52,7 +52,9 @@ def read_onnx_graph(path: Path) -> OnnxGraph:
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}). Expected an ONNX file.") from error
     except (MalformedError, UnicodeDecodeError, struct.error) as error:
-        raise ArtifactError(f"{path}: not an ONNX graph that can be read: {error}.") from error
+        raise ArtifactError(
+            f"{path}: not an ONNX graph that can be read here: {error}. Take backend onnxruntime, or export it again."
+        ) from error
 
 
 def _model(data: bytes) -> OnnxGraph:

@@ -170,7 +170,12 @@ def _driver_version() -> str:
 
 
 def _import_native() -> ModuleType:
-    import tensorrt
+    try:
+        import tensorrt
+    except ModuleNotFoundError as error:
+        if error.name != "tensorrt" or find_spec("tensorrt_bindings") is None:
+            raise
+        import tensorrt_bindings as tensorrt  # alone, with libraries that the loader finds elsewhere
 
     module: ModuleType = tensorrt
     return module

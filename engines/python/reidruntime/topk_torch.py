@@ -137,7 +137,7 @@ def _tiles(
     rows: DeviceRows, blocks: list[DeviceBlock], asked: _Asked, queries: Any
 ) -> Iterator[tuple[int, Any]]:
     """The number of the first row, and the scores of all queries and the rows from there: float32, (num_query, n)."""
-    first, size = 0, max(_GROUP, _TILE_SCORES // len(queries))
+    first, size = 0, max(_GROUP, _TILE_SCORES // len(queries) // _GROUP * _GROUP)  # whole groups
     for block in blocks:
         for start in range(0, len(block.scales), size):
             own = slice(start, start + size)

@@ -141,7 +141,12 @@ def open_backend(
         )
     if network.by_definition and backend == "auto":
         backend = "onnxruntime"
-    name, place = choose(backend, device, depthwise=network.depthwise and network.precision == "fp32")
+    name, place = choose(
+        backend,
+        device,
+        depthwise=network.depthwise and network.precision == "fp32",
+        is_int8=network.precision == "int8",
+    )
     if name == "openvino":
         from reidruntime.backends.openvino import OpenVinoBackend
 
@@ -156,12 +161,12 @@ def open_backend(
 
 
 def choose(
-    backend: BackendName, device: DeviceName, *, depthwise: bool = False
+    backend: BackendName, device: DeviceName, *, depthwise: bool = False, is_int8: bool = False
 ) -> tuple[Literal["onnxruntime", "openvino", "torch-cuda"], Literal["cpu", "cuda"]]:
     """Settle ``"auto"``: the fastest that is installed and not damaged.
 
     1. ONNX Runtime on CUDA, where there are a GPU and an onnxruntime that can use it.
-    2. torch-cuda, where there are a GPU and a torch that can use it.
+    2. torch-cuda for fp32 and fp16, where there are a GPU and a torch that can use it.
     3. ONNX Runtime on the CPU for fp32 networks of depthwise convolutions: OSNet x0.25 at batch 32 answers
        804 images/s, with OpenVINO 430.
     4. OpenVINO on the CPU for all others: ResNet-50 in fp32 is 1.6 times as fast as with ONNX Runtime at
@@ -175,6 +180,7 @@ def choose(
         backend: what the caller asked for.
         device: what the caller asked for.
         depthwise: whether the file is fp32 and its convolutions are mostly depthwise.
+        is_int8: whether the file is int8, which torch-cuda does not compute.
 
     Raises:
         InputError: there is no such backend or device, or the backend has no such device.
@@ -194,7 +200,7 @@ def choose(
     if device == "cuda" or (device == "auto" and first_gpu() is not None):
         if _onnxruntime_is_for_cuda():
             return "onnxruntime", "cuda"
-        if backend == "auto" and _torch_is_for_cuda():
+        if backend == "auto" and not is_int8 and _torch_is_for_cuda():
             return "torch-cuda", "cuda"
     if device == "cuda":
         return "onnxruntime", "cuda"  # whose error says what to install

@@ -6,6 +6,7 @@ graph, which launches all that the network enqueues in one call.
 
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import prod
 from queue import Empty, SimpleQueue
@@ -24,8 +25,9 @@ from reidruntime.manifest import TensorSpec
 
 NUM_LANES = 2
 _MAX_GRAPHS = 16
-# One at a time in the whole process: torch waits for the device before a capture, which would break another one.
-_capturing = Lock()
+# One thread of the whole process captures: torch waits for the device before a capture, which would break another one,
+# and cuDNN keeps its choice of kernels by thread, so that lanes of several threads would differ in their bits.
+_capturing = ThreadPoolExecutor(1, "capturing")
 Shape = tuple[int, ...]
 
 
@@ -163,7 +165,7 @@ class Lanes:
             num_rows: at most ``largest_batch``.
 
         Returns:
-            An array of the network's own input type and layout; its memory serves again when nobody holds the array.
+            An array of the network's own input type and layout; its memory is reused when nobody holds the array.
         """
         size = min(1 << (num_rows - 1).bit_length(), self._largest_batch)  # so that buffers fit again
         shape = (num_rows, *row_shape(self._input))
@@ -200,24 +202,26 @@ class Lanes:
         shape = (len(images), *row_shape(self._output))
         features = torch.empty(shape, dtype=getattr(torch, self._output.dtype), device=images.device)
         lane = self._free_lane()
-        stream = torch.cuda.ExternalStream(lane.memory.stream)  # type: ignore[no-untyped-call]
-        stream.wait_stream(caller)
         try:
-            with torch.cuda.stream(stream):
-                self._lane_tensor(lane.device_in, images).copy_(images.detach())
-            self._compute(lane, (padded or len(images), *images.shape[1:]))
-            with torch.cuda.stream(stream):
-                features.copy_(self._lane_tensor(lane.device_out, features))
+            stream = torch.cuda.ExternalStream(lane.memory.stream)  # type: ignore[no-untyped-call]
+            stream.wait_stream(caller)
+            try:
+                with torch.cuda.stream(stream):
+                    self._lane_tensor(lane.device_in, images).copy_(images.detach())
+                self._compute(lane, (padded or len(images), *images.shape[1:]))
+                with torch.cuda.stream(stream):
+                    features.copy_(self._lane_tensor(lane.device_out, features))
+            finally:
+                # Also for torch's allocator, which reuses the memory of a tensor in the order of the caller's stream.
+                caller.wait_stream(stream)
         finally:
-            # Also for torch's allocator, which reuses the memory of a tensor in the order of the caller's stream.
-            caller.wait_stream(stream)
             self._idle.put(lane)
         return features
 
     @property
     def graph_sizes(self) -> tuple[int, ...]:
         """The batch sizes that have a CUDA graph in some lane."""
-        return tuple(sorted({size for lane in self._lanes for size in lane.graphs}))
+        return tuple(sorted({size for lane in list(self._lanes) for size in list(lane.graphs)}))
 
     def close(self) -> None:
         """Wait for what is under way, and free the lanes."""
@@ -227,6 +231,8 @@ class Lanes:
             lane.state = None
             lane.memory.close()
         self._lanes.clear()
+        while not self._idle.empty():
+            self._idle.get_nowait()
         with self._making:
             self._is_closed = True
             num_free = sum(free.qsize() for free in self._free_buffers.values())
@@ -262,8 +268,7 @@ class Lanes:
             and lane.runs[size] >= self._network.runs_before_graph
             and len(lane.graphs) < _MAX_GRAPHS
         ):
-            with _capturing:
-                captured = self._network.capture(lane, shape)
+            captured = _capturing.submit(self._network.capture, lane, shape).result()
             if captured is None:
                 self.graphs_allowed = False
             else:

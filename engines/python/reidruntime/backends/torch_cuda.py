@@ -16,14 +16,15 @@ from reidruntime.onnx_graph import read_onnx_graph
 from reidruntime.tensorrt_library import default_batch_size, first_gpu
 from reidruntime.torch_precision import exact_float32
 
-_LARGEST_BATCH = 256  # larger ones are answered in parts: by then a GPU is busy
+# What batches are padded to: few enough to capture all, and at most half as much again. Larger ones run in parts.
+_BATCH_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 class TorchCudaBackend:
     """A network in torch; any number of threads may call it at once.
 
-    Each batch is padded to a power of two, and each of these sizes is captured as a CUDA graph when it comes first. On
-    a CPU, where it serves for comparison, the same graph runs without lanes.
+    Each batch is padded to one of a few sizes, each of which is captured as a CUDA graph when it comes first. On a CPU,
+    where it is meant for comparison, the same graph runs without lanes.
 
     Attributes:
         network: the fused graph.
@@ -62,7 +63,7 @@ class TorchCudaBackend:
         self._file = network
         self._device = torch.device(device)
         self._static = network.input.shape[0]
-        self._largest = self._static or _LARGEST_BATCH
+        self._largest = self._static or _BATCH_SIZES[-1]
         graph = read_onnx_graph(network.path)
         self.network = TorchNetwork(
             graph, network.input.name, network.output.name, self._device, str(network.path)
@@ -70,7 +71,8 @@ class TorchCudaBackend:
         if device == "cuda":
             torch.cuda.synchronize()  # the lanes' streams read the weights, which this one has laid out
         self.tensor_device = device
-        self._threads = threads
+        if device == "cpu":
+            torch.set_num_threads(threads)
         self._lanes: Lanes | None = None
         self.preferred_batch = default_batch_size(first_gpu() if device == "cuda" else None)
         if device == "cuda" if in_lanes is None else in_lanes:
@@ -87,7 +89,7 @@ class TorchCudaBackend:
         if device == "cuda":
             self._description = (
                 f"torch {torch.__version__}, {torch.cuda.get_device_name()}, {network.precision}, "
-                f"{self.network.fusion_summary()}"
+                f"{self.network.fusion_summary()}" + ("" if self.graph_sizes else ", without CUDA graphs")
             )
 
     def submit(self, batch: NDArray[Any]) -> Answer:
@@ -130,7 +132,7 @@ class TorchCudaBackend:
         return self._description
 
     def close(self) -> None:
-        """Give the lanes back."""
+        """Free the lanes."""
         if self._lanes is not None:
             self._lanes.close()
 
@@ -167,15 +169,14 @@ class TorchCudaBackend:
         return work
 
     def _padded(self, num_rows: int) -> int:
-        """The batch size to run for a batch: the next power of two, so that a few graphs serve all."""
-        return self._static or 1 << (num_rows - 1).bit_length()
+        """The batch size to run for a batch."""
+        return self._static or next(size for size in _BATCH_SIZES if size >= num_rows)
 
     def _computed(self, images: torch.Tensor) -> torch.Tensor:
         with exact_float32():
             return self.network(images)
 
     def _on_cpu(self, batch: NDArray[Any]) -> NDArray[Any]:
-        torch.set_num_threads(self._threads)
         try:
             features: NDArray[Any] = self._computed(torch.from_numpy(batch)).numpy()
         except RuntimeError as error:

@@ -4,6 +4,10 @@ On a GPU ``max(conv(x) + bias + z, 0)`` is one call where cuDNN has it for the s
 the same is computed in separate steps. On a CPU half convolutions compute in float32 and round once, as cuDNN's do.
 """
 
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,7 +17,9 @@ from reidruntime.errors import ArtifactError
 from reidruntime.onnx_fusion import count_operators, fuse
 from reidruntime.onnx_graph import Array, OnnxGraph, OnnxNode
 
+_OLDEST_OPSET = 13
 _CONVOLUTIONS = ("Conv", "ConvRelu", "ConvAddRelu")
+_MAX_TRIES, _TIMED_CALLS = 8, 3
 # The largest relative L2 difference between one call and separate steps that rounding explains.
 _ROUNDING = {torch.float32: 1e-4, torch.float16: 1e-2}
 
@@ -40,10 +46,17 @@ class TorchNetwork:
 
         Raises:
             ArtifactError: the graph holds an operator, or a form of one, that is not known; the message names it.
+                Or it is of an opset that is too old.
         """
+        if graph.opset < _OLDEST_OPSET:
+            raise ArtifactError(
+                f"{name}: torch-cuda computes ONNX opset {_OLDEST_OPSET} and later, the file is of opset "
+                f"{graph.opset}: its operators mean something else. Export it again, or take backend onnxruntime."
+            )
         fused = fuse(graph, (output_name,))
         self.operators = count_operators(fused)
         self.convolutions: list[Convolution] = []
+        self._zeros = Zeros()
         self._input_name, self._output_name = input_name, output_name
         steps: list[tuple[Operator, tuple[str, ...], str]] = []
         for node in fused.nodes:
@@ -62,7 +75,7 @@ class TorchNetwork:
             if name in read
         }
         last_reads = {name: index for index, (_, inputs, _) in enumerate(steps) for name in inputs}
-        # A tensor is let go where it was read last, so that its memory serves the next one.
+        # A tensor is freed where it was read last, so that the next one can take its memory.
         self._steps = [
             (*step, [n for n in set(step[1]) if last_reads[n] == index and n not in self._constants])
             for index, step in enumerate(steps)
@@ -91,7 +104,7 @@ class TorchNetwork:
     ) -> tuple[Operator, tuple[str, ...]]:
         if node.op not in _CONVOLUTIONS:
             return operator_of(node, constants)
-        convolution = Convolution(node, constants, device)
+        convolution = Convolution(node, constants, device, self._zeros)
         self.convolutions.append(convolution)
         return convolution, (node.inputs[0], *node.inputs[3:])
 
@@ -103,7 +116,9 @@ class Convolution:
         refusals: by batch size, why it does not run in one call; "" where it does.
     """
 
-    def __init__(self, node: OnnxNode, constants: dict[str, Array], device: torch.device) -> None:
+    def __init__(
+        self, node: OnnxNode, constants: dict[str, Array], device: torch.device, zeros: "Zeros"
+    ) -> None:
         """Raises UnknownOperatorError for weights that are computed, and for uneven padding."""
         names = [name for name in node.inputs[1:3] if name]
         if missing := [name for name in names if name not in constants]:
@@ -127,14 +142,17 @@ class Convolution:
         )
         self._has_relu = node.op != "Conv"
         self._may_be_one_call = self._has_relu and device.type == "cuda"
-        self.refusals: dict[int, str] = {}  # by batch size, as cuDNN has kernels for shapes
+        self._zeros = zeros
+        # By batch size, as cuDNN has kernels for shapes.
+        self._calls: dict[int, Callable[[Tensor, Tensor | None], Tensor]] = {}
+        self.refusals: dict[int, str] = {}
 
     def __call__(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         """float32 or float16 (B, C, H, W) → the same type; ``z`` is added before the ReLU."""
         x = x.contiguous(memory_format=torch.channels_last)
-        if self._may_be_one_call and len(x) not in self.refusals:
-            self.refusals[len(x)] = self._refusal(x, z)
-        return self._in_one_call(x, z) if self.refusals.get(len(x)) == "" else self._in_steps(x, z)
+        if self._may_be_one_call and len(x) not in self._calls:
+            self._choose(x, z)
+        return self._calls.get(len(x), self._in_steps)(x, z)
 
     @property
     def runs_in_one_call(self) -> bool:
@@ -154,23 +172,77 @@ class Convolution:
             return torch.cudnn_convolution_relu(x, self._weight, self._bias, *self._form)
         return torch.cudnn_convolution_add_relu(x, self._weight, z, 1.0, self._bias, *self._form)
 
-    def _refusal(self, x: Tensor, z: Tensor | None) -> str:
-        """Why this shape cannot run in one call; "" where cuDNN has one that answers what the separate steps answer.
+    def _with_zeros(self, x: Tensor, z: Tensor | None) -> Tensor:
+        return self._in_one_call(x, self._zeros.like(x, self._weight, self._form))
+
+    def _choose(self, x: Tensor, z: Tensor | None) -> None:
+        """Settle how this batch size is computed: in one call of cuDNN where that is right and not slower."""
+        expected = self._in_steps(x, z)
+        limit_s = device_seconds(lambda: self._in_steps(x, z))
+        calls = [self._in_one_call] if z is not None else [self._in_one_call, self._with_zeros]
+        for call in calls:
+            reason = self._refusal(lambda call=call: call(x, z), expected, limit_s)  # type: ignore[misc]
+            self.refusals[len(x)] = reason
+            if not reason:
+                self._calls[len(x)] = call
+                return
+        self._calls[len(x)] = self._in_steps
+
+    def _refusal(self, call: Callable[[], Tensor], expected: Tensor, limit_s: float) -> str:
+        """Why a call cannot take the place of the separate steps; "" where it can.
 
         Without ``z`` torch hands cuDNN the output, not yet written, with a factor of zero. Should a kernel multiply it
         after all, what lies there must not be NaN: so the call is tried on memory full of it.
         """
-        expected = self._in_steps(x, z)
-        for _ in range(2):  # the first one chooses among cuDNN's kernels
+        kept, num_spoiled = [expected], 0
+        for _ in range(_MAX_TRIES):
             spoiled = torch.full_like(expected, torch.nan)
-            del spoiled  # the allocator hands this block on
+            address = spoiled.data_ptr()
+            del spoiled  # the allocator hands this block on, or another one, which is then kept
             try:
-                found = self._in_one_call(x, z)
+                kept.append(call())
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:  # cuDNN finds no kernel
                 return str(error)
-            distance = ((found - expected).float().norm() / expected.float().norm().clamp(min=1e-30)).item()
+            distance = (
+                (kept[-1] - expected).float().norm() / expected.float().norm().clamp(min=1e-30)
+            ).item()
             if not distance <= _ROUNDING[self._dtype]:
                 return f"its answer is {distance:.2g} from that of separate steps"
-        return ""
+            num_spoiled += kept[-1].data_ptr() == address
+            if num_spoiled == 2:  # the first one may have chosen among cuDNN's kernels
+                break
+        seconds = device_seconds(call)
+        return f"it takes {seconds:.2g} s, separate steps {limit_s:.2g} s" if seconds > limit_s else ""
+
+
+class Zeros:
+    """Zeros in the shape of any map, in one piece of memory, which stays where it is for CUDA graphs."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Tensor] = []
+
+    def like(self, x: Tensor, weight: Tensor, form: tuple[Any, ...]) -> Tensor:
+        """Zeros in the shape of a convolution's output."""
+        height, width = (
+            (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+            for size, kernel, stride, padding, dilation in zip(
+                x.shape[2:], weight.shape[2:], *form[:3], strict=True
+            )
+        )
+        shape = (len(x), height, width, len(weight))
+        if not self._pieces or self._pieces[-1].numel() < prod(shape):
+            self._pieces.append(torch.zeros(prod(shape), dtype=x.dtype, device=x.device))
+        return self._pieces[-1][: prod(shape)].view(shape).permute(0, 3, 1, 2)
+
+
+def device_seconds(work: Callable[[], object]) -> float:
+    """How long the GPU takes for one of a few calls."""
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    began.record()
+    for _ in range(_TIMED_CALLS):
+        work()
+    ended.record()
+    ended.synchronize()
+    return float(began.elapsed_time(ended)) / 1000 / _TIMED_CALLS

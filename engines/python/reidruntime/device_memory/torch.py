@@ -28,6 +28,7 @@ class TorchMemory:
         self.stream = int(self._stream.cuda_stream)
         self._device: dict[int, Any] = {}
         self._pinned: list[Any] = []
+        self._failed_graphs: list[Any] = []
 
     def device_buffer(self, num_bytes: int) -> int:
         """Allocate on the GPU, in this stream: torch hands freed memory on in the order of the stream it is for."""
@@ -71,6 +72,7 @@ class TorchMemory:
             ):
                 work()
         except GpuError:
+            self._failed_graphs.append(graph)  # torch's allocator may still ask it about streams
             return None  # run plainly, where a fault that is not the capture's shows itself
         return lambda: self._launch(graph)
 
