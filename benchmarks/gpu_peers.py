@@ -22,7 +22,7 @@ Opener = Callable[[], Answer]
 CompileMode = Literal["default", "max-autotune"]
 
 _WARM_UP_RUNS = 3
-# A network is compiled anew for each batch size; after eight, torch would go on without compiling.
+# A network is compiled anew for each batch size; after eight, torch would stop compiling.
 _MAX_COMPILED = 64
 _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}
 

@@ -121,7 +121,7 @@ def torch_compile(checkpoint: Any, options: Any) -> Embed:
     torch.set_num_threads(num_threads())
     network = checkpoint.sha256, options
     if network not in _compiled_networks:
-        torch._dynamo.reset()  # after eight networks it would go on without compiling
+        torch._dynamo.reset()  # after eight networks it would stop compiling
         _compiled_networks[network] = torch.compile(
             graph_from_checkpoint(checkpoint, options).to(device), dynamic=False
         )

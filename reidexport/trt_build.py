@@ -53,7 +53,7 @@ class BuildOptions:
         version_compatible: let later versions of TensorRT load the plan too. Native only.
         hardware_compatible: let GPUs from Ampere on load it, at some cost of speed. Native only.
         strip_weights: leave the weights out of the plan; the runtime puts them in from the ONNX file beside it.
-        allow_unproved_precision: accept convolutions whose precision TensorRT's inspector does not tell; the manifest
+        allow_unproved_precision: accept convolutions whose precision TensorRT's inspector does not report; the manifest
             counts them as unproved. Native only.
     """
 

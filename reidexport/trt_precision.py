@@ -123,11 +123,11 @@ def check_precision(
         wanted: what the engine is to be.
         where: "network" or "plan", for the message.
         num_float_convolutions: how many convolutions the ONNX file itself keeps wider (int8 files do).
-        allow_unproved: accept convolutions whose precision TensorRT does not tell.
+        allow_unproved: accept convolutions whose precision TensorRT does not report.
 
     Raises:
         PrecisionError: there is no convolution, or more than that many compute in something wider, or in something that
-            cannot be told.
+            is not known.
     """
     convolutions = [layer for layer in layers if layer.is_convolution]
     if not convolutions:
@@ -188,7 +188,7 @@ def _precision_of_entry(entry: dict[str, Any]) -> str:
 
 
 def _only_precision(entry: dict[str, Any]) -> str:
-    """That of all tensors of an entry of which nobody knows what happens inside; unproved where they differ."""
+    """That of all tensors of an entry that TensorRT has fused without saying how; unproved where they differ."""
     found = {*_precisions(entry, "Inputs"), *_precisions(entry, "Outputs")}
     return found.pop() if len(found) == 1 else UNPROVED
 

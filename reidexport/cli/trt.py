@@ -74,7 +74,7 @@ def trt(
         bool,
         typer.Option(
             "--allow-unproved-precision",
-            help="Accept convolutions whose precision TensorRT does not tell.",
+            help="Accept convolutions whose precision TensorRT does not report.",
             rich_help_panel=_PANEL,
         ),
     ] = False,

@@ -166,7 +166,7 @@ def test_timing_caches_are_merged(trt: Bindings, onnx_file: Path) -> None:
 
 
 def test_a_timing_cache_of_another_gpu_is_not_taken(trt: Bindings, onnx_file: Path) -> None:
-    """TensorRT refuses it; the build goes on with an empty one."""
+    """TensorRT refuses it; the build continues with an empty one."""
     refusals = iter([False, True])
     trt.answers["IBuilderConfig.set_timing_cache"] = lambda cache, ignore: next(refusals)
     build(onnx_file)

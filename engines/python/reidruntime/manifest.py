@@ -110,7 +110,7 @@ class LayerCounts(_Frozen):
 
     ``network`` is what the parser made of the ONNX file, ``plan`` what the inspector found in the finished plan, in all
     its optimisation profiles together: None where the building machine could not load it. "unproved" counts the layers
-    that the inspector does not tell the precision of, where the build was told to accept them.
+    whose precision the inspector does not report, where the build was allowed to accept them.
     """
 
     network: dict[str, int]
