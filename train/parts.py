@@ -119,7 +119,9 @@ def join_parts(folder: Path, out: Path) -> PartsManifest:
             )
     data = b"".join(cuts)
     if _sha256(data) != manifest.sha256:
-        raise CheckpointError(f"{folder / MANIFEST}: its parts are not in order, or one is missing")
+        raise CheckpointError(
+            f"{folder / MANIFEST}: its parts are not in order, or one is missing. Copy all files again."
+        )
     _write(out, data)
     return manifest
 
