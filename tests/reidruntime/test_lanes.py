@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reidruntime.backends import lanes as lanes_module
 from reidruntime.backends.lanes import Lane, Lanes, Shape
-from reidruntime.errors import GpuError
+from reidruntime.errors import GpuError, InputError
 from reidruntime.manifest import TensorSpec
 
 from tests.standins.host_memory import HostMemory, at
@@ -152,6 +152,15 @@ def test_page_locked_memory_serves_again_when_nobody_holds_it(memories: list[Hos
     assert np.array_equal(answer(), expected(drawn(2)))
     del others
     assert address in {other.ctypes.data for other in [lanes.host_array(LARGEST) for _ in range(4)]}
+
+
+def test_an_answer_is_not_read_from_memory_that_was_freed(memories: list[HostMemory]) -> None:
+    """A batch that is asked for its answer after the session was closed is an error."""
+    lanes = opened_lanes(Sums())
+    answer = lanes.submit(drawn(2))
+    lanes.close()
+    with pytest.raises(InputError, match=r"a\.onnx: the session was closed before this batch was asked"):
+        answer()
 
 
 def test_close_gives_everything_back_but_what_is_held(memories: list[HostMemory]) -> None:

@@ -6,7 +6,7 @@ graph, which launches all that the network enqueues in one call.
 
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from math import prod
 from queue import Empty, SimpleQueue
@@ -149,6 +149,10 @@ class Lanes:
         held = [batch]  # what the GPU copies from, until it has
 
         def answer() -> NDArray[Any]:
+            if self._is_closed:
+                raise InputError(
+                    f"{self._name}: the session was closed before this batch was asked for its answer."
+                )
             try:
                 lane.memory.wait()
                 return answered.view(self._output.dtype).reshape(shape).copy()
@@ -225,6 +229,7 @@ class Lanes:
 
     def close(self) -> None:
         """Wait for what is under way, and free the lanes."""
+        self._is_closed = True
         for lane in self._lanes:
             lane.memory.wait()
             lane.graphs.clear()
@@ -234,7 +239,6 @@ class Lanes:
         while not self._idle.empty():
             self._idle.get_nowait()
         with self._making:
-            self._is_closed = True
             num_free = sum(free.qsize() for free in self._free_buffers.values())
             # An array that somebody still writes to keeps its memory until the process ends.
             if self._host_memory is not None and num_free == len(self._host_buffers):
@@ -268,7 +272,11 @@ class Lanes:
             and lane.runs[size] >= self._network.runs_before_graph
             and len(lane.graphs) < _MAX_GRAPHS
         ):
-            captured = _capturing.submit(self._network.capture, lane, shape).result()
+            capturing = _capturing.submit(self._network.capture, lane, shape)
+            try:
+                captured = capturing.result()
+            finally:
+                wait([capturing])  # also after Ctrl-C: the lane must not be used before
             if captured is None:
                 self.graphs_allowed = False
             else:

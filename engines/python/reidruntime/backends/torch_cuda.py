@@ -61,7 +61,7 @@ class TorchCudaBackend:
                 "torch.version.cuda is not None."
             )
         self._file = network
-        self._device = torch.device(device)
+        self._device = torch.device(device, torch.cuda.current_device() if device == "cuda" else 0)
         self._static = network.input.shape[0]
         self._largest = self._static or _BATCH_SIZES[-1]
         graph = read_onnx_graph(network.path)
@@ -157,7 +157,8 @@ class TorchCudaBackend:
             tensor_at(address, (shape[0], *row_shape(spec)), np.dtype(spec.dtype), self._device)
             for address, spec in zip((lane.device_in, lane.device_out), specs, strict=True)
         )
-        stream = torch.cuda.ExternalStream(lane.memory.stream)  # type: ignore[no-untyped-call]
+        # With its device, as the thread that captures may have another one.
+        stream = torch.cuda.ExternalStream(lane.memory.stream, device=self._device)  # type: ignore[no-untyped-call]
 
         def work() -> None:
             try:

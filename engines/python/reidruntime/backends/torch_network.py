@@ -5,7 +5,9 @@ the same is computed in separate steps. On a CPU half convolutions compute in fl
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from math import prod
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -17,9 +19,10 @@ from reidruntime.errors import ArtifactError
 from reidruntime.onnx_fusion import count_operators, fuse
 from reidruntime.onnx_graph import Array, OnnxGraph, OnnxNode
 
+_Call = Callable[[Tensor, Tensor | None], Tensor]
 _OLDEST_OPSET = 13
 _CONVOLUTIONS = ("Conv", "ConvRelu", "ConvAddRelu")
-_MAX_TRIES, _TIMED_CALLS = 8, 3
+_MAX_TRIES, _TIMED_CALLS, _BUSY_CYCLES = 8, 5, 1_000_000
 # The largest relative L2 difference between one call and separate steps that rounding explains.
 _ROUNDING = {torch.float32: 1e-4, torch.float16: 1e-2}
 
@@ -143,16 +146,17 @@ class Convolution:
         self._has_relu = node.op != "Conv"
         self._may_be_one_call = self._has_relu and device.type == "cuda"
         self._zeros = zeros
-        # By batch size, as cuDNN has kernels for shapes.
-        self._calls: dict[int, Callable[[Tensor, Tensor | None], Tensor]] = {}
+        # By thread and batch size, as cuDNN chooses kernels for shapes, and each thread has choices of its own.
+        self._calls: dict[tuple[int, int], _Call] = {}
         self.refusals: dict[int, str] = {}
 
     def __call__(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         """float32 or float16 (B, C, H, W) → the same type; ``z`` is added before the ReLU."""
         x = x.contiguous(memory_format=torch.channels_last)
-        if self._may_be_one_call and len(x) not in self._calls:
-            self._choose(x, z)
-        return self._calls.get(len(x), self._in_steps)(x, z)
+        key = get_ident(), len(x)
+        if self._may_be_one_call and key not in self._calls:
+            self._calls[key] = self._choose(x, z)
+        return self._calls.get(key, self._in_steps)(x, z)
 
     @property
     def runs_in_one_call(self) -> bool:
@@ -175,8 +179,8 @@ class Convolution:
     def _with_zeros(self, x: Tensor, z: Tensor | None) -> Tensor:
         return self._in_one_call(x, self._zeros.like(x, self._weight, self._form))
 
-    def _choose(self, x: Tensor, z: Tensor | None) -> None:
-        """Settle how this batch size is computed: in one call of cuDNN where that is right and not slower."""
+    def _choose(self, x: Tensor, z: Tensor | None) -> _Call:
+        """How this batch size is computed: in one call of cuDNN where that is right and not slower."""
         expected = self._in_steps(x, z)
         limit_s = device_seconds(lambda: self._in_steps(x, z))
         calls = [self._in_one_call] if z is not None else [self._in_one_call, self._with_zeros]
@@ -184,9 +188,8 @@ class Convolution:
             reason = self._refusal(lambda call=call: call(x, z), expected, limit_s)  # type: ignore[misc]
             self.refusals[len(x)] = reason
             if not reason:
-                self._calls[len(x)] = call
-                return
-        self._calls[len(x)] = self._in_steps
+                return call
+        return self._in_steps
 
     def _refusal(self, call: Callable[[], Tensor], expected: Tensor, limit_s: float) -> str:
         """Why a call cannot take the place of the separate steps; "" where it can.
@@ -218,10 +221,10 @@ class Convolution:
 
 
 class Zeros:
-    """Zeros in the shape of any map, in one piece of memory, which stays where it is for CUDA graphs."""
+    """Zeros in the shape of any map, in one piece of memory for each type, which stays where CUDA graphs read it."""
 
     def __init__(self) -> None:
-        self._pieces: list[Tensor] = []
+        self._pieces: dict[torch.dtype, list[Tensor]] = {}
 
     def like(self, x: Tensor, weight: Tensor, form: tuple[Any, ...]) -> Tensor:
         """Zeros in the shape of a convolution's output."""
@@ -232,17 +235,19 @@ class Zeros:
             )
         )
         shape = (len(x), height, width, len(weight))
-        if not self._pieces or self._pieces[-1].numel() < prod(shape):
-            self._pieces.append(torch.zeros(prod(shape), dtype=x.dtype, device=x.device))
-        return self._pieces[-1][: prod(shape)].view(shape).permute(0, 3, 1, 2)
+        pieces = self._pieces.setdefault(x.dtype, [])
+        if not pieces or pieces[-1].numel() < prod(shape):
+            pieces.append(torch.zeros(prod(shape), dtype=x.dtype, device=x.device))
+        return pieces[-1][: prod(shape)].view(shape).permute(0, 3, 1, 2)
 
 
 def device_seconds(work: Callable[[], object]) -> float:
-    """How long the GPU takes for one of a few calls."""
-    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    began.record()
-    for _ in range(_TIMED_CALLS):
+    """How long the GPU takes for a call: the shortest of a few, enqueued while it is busy, as a graph's calls are."""
+    torch.cuda._sleep(_BUSY_CYCLES)  # type: ignore[no-untyped-call]
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(_TIMED_CALLS + 1)]  # type: ignore[no-untyped-call]
+    marks[0].record()
+    for mark in marks[1:]:
         work()
-    ended.record()
-    ended.synchronize()
-    return float(began.elapsed_time(ended)) / 1000 / _TIMED_CALLS
+        mark.record()
+    marks[-1].synchronize()
+    return min(float(began.elapsed_time(ended)) for began, ended in pairwise(marks)) / 1000

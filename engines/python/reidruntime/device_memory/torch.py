@@ -9,6 +9,9 @@ import numpy as np
 from reidruntime.device_memory import Bytes
 from reidruntime.errors import GpuError, NotInstalledError
 
+# Torch's allocator may ask the graph of a failed capture about streams as long as the process lives.
+_failed_graphs: list[Any] = []
+
 
 class TorchMemory:
     """See :class:`reidruntime.device_memory.DeviceMemory`."""
@@ -28,7 +31,7 @@ class TorchMemory:
         self.stream = int(self._stream.cuda_stream)
         self._device: dict[int, Any] = {}
         self._pinned: list[Any] = []
-        self._failed_graphs: list[Any] = []
+        self._pool: Any = self._torch.cuda.graph_pool_handle()  # graphs of one stream never run at once
 
     def device_buffer(self, num_bytes: int) -> int:
         """Allocate on the GPU, in this stream: torch hands freed memory on in the order of the stream it is for."""
@@ -68,11 +71,11 @@ class TorchMemory:
             # torch.cuda.graph leaves its own stream current where a capture cannot be ended.
             with (
                 self._on_stream(),
-                cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+                cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
             ):
                 work()
         except GpuError:
-            self._failed_graphs.append(graph)  # torch's allocator may still ask it about streams
+            _failed_graphs.append(graph)
             return None  # run plainly, where a fault that is not the capture's shows itself
         return lambda: self._launch(graph)
 
