@@ -142,7 +142,7 @@ class TorchStreams:
 
 
 class TorchGraph:
-    """``torch.cuda.CUDAGraph`` whose capture fails where it is told to."""
+    """``torch.cuda.CUDAGraph`` whose capture fails where a test wants it to."""
 
     failing = ""
 
