@@ -109,7 +109,7 @@ class Learner:
         self.center_optimizer.step()
 
     def allow_recording(self) -> None:
-        """Say to Adam that its steps are going to be recorded in a CUDA graph; the fused kernel is the same."""
+        """Let a CUDA graph record the steps of Adam; the fused kernel is the same."""
         for group in self.optimizer.param_groups:
             group["capturable"] = True
 

@@ -381,7 +381,7 @@ class _Run:
         return snapshot(learner.baseline.state_dict(), learner.state(), asdict(self.progress), device)
 
     def _write(self, state: Snapshot, names: Sequence[str]) -> None:
-        """Write what is kept of an epoch, then ``last.pth``, then what tells about it: in the saver's thread."""
+        """Write what is kept of an epoch, then ``last.pth``, then the history: in the saver's thread."""
         state = state.on_cpu()
         run = {**self._facts(), "epoch": state.progress["epoch"]}
         resumable = {"learner": state.learner, "progress": state.progress}

@@ -90,7 +90,7 @@ class LaneChecks(PathChecks):
             assert len(captured) >= len(plain), f"CUDA graphs of batches {captured} only"
 
     def test_tensors(self, session: Session, setup: Setup, judge: Judge) -> None:
-        """The bits of arrays, also behind late work on another stream; nothing crosses between host and device."""
+        """The bits of arrays, also where another stream writes the images late; nothing crosses between host and device."""
         images = setup.load("images")[:8]
         expected, tensor = session.run(images), torch.from_numpy(images).to(setup.device)
         for turn in range(3):
@@ -102,7 +102,7 @@ class LaneChecks(PathChecks):
             torch.cuda._sleep(50_000_000)  # type: ignore[no-untyped-call]
             late.copy_(tensor)
             found = session.run_tensor(late).cpu().numpy()
-        judge.same_bits(found, expected, "behind late images")
+        judge.same_bits(found, expected, "images that were written late")
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
             session.run_tensor(tensor)
             torch.cuda.synchronize()

@@ -275,7 +275,7 @@ def test_small_batches_get_a_profile_of_their_own(
     trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch, gpu: Gpu, given: BatchProfile | None,
     profiles: list[tuple[int, int, int]],
 ) -> None:  # fmt: skip
-    """The first profile takes every batch, and is by default what suits the GPU; the manifest tells it."""
+    """The first profile takes every batch, and is by default what suits the GPU; the manifest records it."""
     monkeypatch.setattr(trt_build, "first_gpu", lambda: gpu)
     shapes: list[tuple[int, ...]] = []
     trt.answers["IOptimizationProfile.set_shape"] = lambda name, *sizes: shapes.append(

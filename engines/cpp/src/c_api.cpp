@@ -70,7 +70,7 @@ Options known(const Options* options, const std::string& type) {
     return result;
 }
 
-/// What a reader is to make of an image; it knows nothing of normalising.
+/// What a reader is to make of an image; normalising is not its part.
 reid::Preprocess target(const reid_reader_options& options) {
     const auto is_side = [](std::size_t side_px) { return side_px >= 1 && side_px <= reid::kMaxSidePx; };
     if (!is_side(options.height_px) || !is_side(options.width_px)) {

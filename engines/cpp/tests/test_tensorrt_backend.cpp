@@ -96,7 +96,7 @@ TEST_CASE("one caller keeps two batches under way, and no more") {
     CHECK(fake_most_busy_streams() == 1);
 }
 
-TEST_CASE("a batch that fails is an error with its words, and the session goes on") {
+TEST_CASE("a batch that fails is an error with its words, and the session stays usable") {
     const TemporaryFolder folder;
     const reidruntime::Session session(write(folder, "plan", manifest_of("plan")));
     std::vector<float> features(16 * kPixels);
@@ -118,7 +118,7 @@ TEST_CASE("a batch that fails is an error with its words, and the session goes o
     CHECK(answer(pictures(6)) == REID_OK);
 }
 
-TEST_CASE("a bad image beside a batch under way is an error, and the session goes on") {
+TEST_CASE("a bad image beside a batch under way is an error, and the session stays usable") {
     const TemporaryFolder folder;
     const reidruntime::Session session(write(folder, "plan", manifest_of("plan")));
     const std::vector<std::uint8_t> pixels = pictures(4);
