@@ -91,8 +91,7 @@ def run_file(group: str, limit_s: float, options: Namespace, folder: Path) -> tu
     )
     paths = (str(ROOT), str(ROOT / "engines" / "python"), os.environ.get("PYTHONPATH", ""))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    # The checks need no plug-ins; a profiler that is taken down between CUDA graphs can crash.
-    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TEARDOWN_CUPTI": "0"}
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TEARDOWN_CUPTI": "0"}  # which can break CUDA graphs
     if options.device == "cpu" or group == REFERENCE:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     how = ""

@@ -90,7 +90,7 @@ class LaneChecks(PathChecks):
             assert len(captured) >= len(plain), f"CUDA graphs of batches {captured} only"
 
     def test_tensors(self, session: Session, setup: Setup, judge: Judge) -> None:
-        """The bits of arrays, also where another stream writes the images late; nothing crosses between host and device."""
+        """The bits of arrays, also where another stream writes the images late; the host takes no part."""
         images = setup.load("images")[:8]
         expected, tensor = session.run(images), torch.from_numpy(images).to(setup.device)
         for turn in range(3):

@@ -67,7 +67,7 @@ def values() -> list[object]:
 
 
 def state(settings: tuple[Setting, ...]) -> list[object]:
-    """What can be read now, and with other parents, which distinguishes a switch that follows them from one that is set."""
+    """What can be read now, and with other parents: a switch that follows them differs from one that is set."""
     found = values()
     own = dict.fromkeys(PARENTS, "none") | {s[:2]: s[2] for s in settings if s[:2] in PARENTS}
     for parents in (*itertools.product(("none", "ieee", "tf32"), repeat=3), tuple(own.values())):
