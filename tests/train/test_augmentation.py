@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from reidexport.checkpoint import IMAGENET_MEAN, IMAGENET_STD
-from train.augmentation import Draws, augment, draw_augmentation, draw_boxes
+from train import augmentation
+from train.augmentation import Draws, augment, draw_augmentation, draw_boxes, normalise
 from train.recipe import Erasing, Images
 
 HEIGHT, WIDTH, PAD = 24, 12, 4
@@ -116,3 +117,11 @@ def test_mirroring_and_shifts_are_uniform() -> None:
         counts = np.bincount(draws.corners[:, axis])
         assert len(counts) == 2 * PAD + 1
         assert counts.min() > 850
+
+
+def test_statistics_first_asked_for_by_an_evaluation_serve_training() -> None:
+    """Mean and std are plain tensors, though inference mode made them: a CUDA graph's step could not use others."""
+    augmentation._statistics.cache_clear()
+    with torch.inference_mode():
+        normalise(torch.zeros((1, 3, 2, 2), dtype=torch.uint8))
+    assert not any(each.is_inference() for each in augmentation._statistics(torch.device("cpu")))
