@@ -308,10 +308,14 @@ def test_it_needs_a_gpu_unless_the_cpu_is_asked_for(
 
 
 def test_a_tensor_must_be_where_the_network_is(exported: Exported) -> None:
-    """A tensor of another type or device is refused with both named."""
+    """A tensor of another type or device is refused with both named, and so is an array."""
     with open_session(exported.onnx, backend="torch-cuda", device="cpu") as session:
         with pytest.raises(InputError, match=r"Expected a uint8 tensor .* on cpu, got float32"):
             session.run_tensor(torch.zeros((1, 64, 32, 3)))
+        with pytest.raises(
+            InputError, match=r"Expected a uint8 tensor .* on cpu, got an array\. Give .* run\(\)\."
+        ):
+            session.run_tensor(np.zeros((1, 64, 32, 3), np.uint8))
 
 
 # ── lanes and graphs, on memory that is the host's ────────────────────────────────────────────────────────────

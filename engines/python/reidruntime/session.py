@@ -305,11 +305,15 @@ class Session:
             )
         spec, profile = self.manifest.input, self.manifest.batch_profile
         dtype, shape = str(images.dtype).removeprefix("torch."), tuple(images.shape)
-        device = self._network.tensor_device
+        device, wanted = (
+            self._network.tensor_device,
+            f"a {spec.dtype} tensor of shape {('N', *spec.shape[1:])}",
+        )
+        if isinstance(images, np.ndarray):
+            raise InputError(f"Expected {wanted} on {device}, got an array. Give arrays to run().")
         if dtype != spec.dtype or shape[1:] != spec.shape[1:] or images.device.type != device:
             raise InputError(
-                f"Expected a {spec.dtype} tensor of shape {('N', *spec.shape[1:])} on {device}, got {dtype} of shape "
-                f"{shape} on {images.device}."
+                f"Expected {wanted} on {device}, got {dtype} of shape {shape} on {images.device}."
             )
         if not profile.minimum <= shape[0] <= (profile.maximum or shape[0]):
             raise InputError(f"Expected a batch of {profile.minimum} to {profile.maximum}, got {shape[0]}.")
