@@ -88,6 +88,13 @@ ONE_NODE: list[tuple[onnx.NodeProto, dict[str, Any]]] = [
         node("Slice", "s", "e", "a", "t"),
         {"s": np.int64([-1]), "e": np.int64([-(2**62)]), "a": np.int64([3]), "t": np.int64([-1])},
     ),
+    *(
+        (
+            node("Slice", "s", "e", "a", "t"),
+            {"s": np.int64([-1]), "e": np.int64([end]), "a": np.int64([2]), "t": np.int64([-1])},
+        )
+        for end in (-7, -6, -3, 0, 1)
+    ),
     (node("Softmax", axis=1), {}),
     (node("Transpose", perm=[0, 2, 1, 3]), {}),
     (node("Unsqueeze", "a"), {"a": np.int64([1])}),
@@ -113,6 +120,16 @@ def test_each_operator_answers_as_onnx_runtime(
 
 
 MAKE = helper.make_node
+
+
+def test_an_answer_that_another_node_reads_is_kept(tmp_path: Path) -> None:
+    """Features that a classifier reads as well are not freed before they are answered."""
+    nodes = [node("Sigmoid"), MAKE("Tanh", ["y"], ["z"])]
+    path = write_network(tmp_path / "a.onnx", nodes, {})
+    found, expected, _ = answers(path, np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 REFUSED: list[tuple[list[onnx.NodeProto], dict[str, Any], str]] = [
     (
         [node("QuantizeLinear", "s", "z")],
@@ -141,7 +158,7 @@ REFUSED: list[tuple[list[onnx.NodeProto], dict[str, Any], str]] = [
     (
         [node("Slice", "s", "e", "a", "t")],
         {"s": np.int64([3]), "e": np.int64([0]), "a": np.int64([3]), "t": np.int64([-1])},
-        "it steps by -1 from 3, expected forward, or the whole axis backward",
+        "it steps by -1 from 3, expected forward, or backward from the last one",
     ),
     ([node("Cast", to=TensorProto.STRING)], {}, "it casts to the data type 8"),
     ([MAKE("Split", ["x"], ["y", "z"], axis=1, num_outputs=2)], {}, "there is no Split in it"),

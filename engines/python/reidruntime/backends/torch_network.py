@@ -71,16 +71,16 @@ class TorchNetwork:
                     "backend onnxruntime."
                 ) from error
             steps.append((operator, inputs, node.outputs[0]))
-        read = {name for _, inputs, _ in steps for name in inputs}
+        last_reads = {name: index for index, (_, inputs, _) in enumerate(steps) for name in inputs}
         self._constants = {
             name: torch.tensor(array, device=device)
             for name, array in fused.constants.items()
-            if name in read
+            if name in last_reads
         }
-        last_reads = {name: index for index, (_, inputs, _) in enumerate(steps) for name in inputs}
-        # A tensor is freed where it was read last, so that the next one can take its memory.
+        kept = {*self._constants, output_name}
+        # Any other tensor is freed where it was read last, so that the next one can take its memory.
         self._steps = [
-            (*step, [n for n in set(step[1]) if last_reads[n] == index and n not in self._constants])
+            (*step, [n for n in set(step[1]) if last_reads[n] == index and n not in kept])
             for index, step in enumerate(steps)
         ]
 

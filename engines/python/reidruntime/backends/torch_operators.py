@@ -217,17 +217,22 @@ def _slice(form: _Form) -> _Built:
     if len(starts) != 1:
         raise UnknownOperatorError(f"it cuts along {len(starts)} axes, expected one")
     start, end, axis, step = starts[0], ends[0], axes[0], steps[0]
-    if step == -1 and start == -1:  # from the last one back to the first: the mirror image
-        return lambda x: x.flip(axis) if end <= -x.shape[axis] else _unknown_end(end), form.inputs[:1]
+    if step == -1 and start == -1:  # the beginning of the mirror image
+
+        def mirror(x: Tensor) -> Tensor:
+            size = -end - 1 if end < 0 else max(x.shape[axis] - end - 1, 0)
+            return _cut(x.flip(axis), axis, slice(size))
+
+        return mirror, form.inputs[:1]
     if step < 1:
         raise UnknownOperatorError(
-            f"it steps by {step} from {start}, expected forward, or the whole axis backward"
+            f"it steps by {step} from {start}, expected forward, or backward from the last one"
         )
-    return lambda x: x[(slice(None),) * (axis % x.ndim) + (slice(start, end, step),)], form.inputs[:1]
+    return lambda x: _cut(x, axis, slice(start, end, step)), form.inputs[:1]
 
 
-def _unknown_end(end: int) -> Tensor:
-    raise UnknownOperatorError(f"it steps backward to {end}, expected to the first")
+def _cut(x: Tensor, axis: int, part: slice) -> Tensor:
+    return x[(slice(None),) * (axis % x.ndim) + (part,)]
 
 
 def _softmax(form: _Form) -> _Built:
