@@ -187,7 +187,7 @@ def all_candidates(question: Question) -> Candidates:
 
 def lowest_scores(question: Question, distances: Floats64) -> Floats64:
     """What the score of a row is at least that is at this float32 distance, or nearer, of each query."""
-    row_scales, _, _, longest = _metric_terms(question)
+    row_scales, longest = query_terms(question)
     q_lengths = question.q_lengths
     scores = 1 - distances if question.metric == "cosine" else (q_lengths**2 - distances) / 2
     return scores - _rounding(q_lengths * row_scales, longest)
