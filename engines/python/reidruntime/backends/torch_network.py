@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reidruntime.backends.torch_operators import Operator, UnknownOperatorError, operator_of
+from reidruntime.backends.torch_operators import Form, Operator, UnknownOperatorError, operator_of
 from reidruntime.errors import ArtifactError
 from reidruntime.onnx_fusion import count_operators, fuse
 from reidruntime.onnx_graph import Array, OnnxGraph, OnnxNode
@@ -128,9 +128,8 @@ class Convolution:
             raise UnknownOperatorError(f"its weight {missing[0]} is computed, expected a constant")
         if constants[names[0]].ndim != 4:
             raise UnknownOperatorError(f"its weight has {constants[names[0]].ndim} dimensions, expected 4")
-        top, left, bottom, right = node.attributes.get("pads", (0, 0, 0, 0))
-        if (top, left) != (bottom, right) or node.attributes.get("auto_pad", "NOTSET") != "NOTSET":
-            raise UnknownOperatorError("its padding is not the same at both ends")
+        form = Form(node, constants)
+        padding = form.symmetric_pads()
         weight, *bias = (torch.tensor(constants[name], device=device) for name in names)
         self._dtype = weight.dtype
         if device.type == "cpu":
@@ -138,10 +137,10 @@ class Convolution:
         self._weight = weight.contiguous(memory_format=torch.channels_last)
         self._bias = bias[0] if bias else None
         self._form = (
-            node.attributes.get("strides", (1, 1)),
-            (top, left),
-            node.attributes.get("dilations", (1, 1)),
-            node.attributes.get("group", 1),
+            form.attribute("strides", (1, 1)),
+            padding,
+            form.attribute("dilations", (1, 1)),
+            form.attribute("group", 1),
         )
         self._has_relu = node.op != "Conv"
         self._may_be_one_call = self._has_relu and device.type == "cuda"

@@ -34,10 +34,10 @@ def operator_of(node: OnnxNode, constants: dict[str, Array]) -> tuple[Operator, 
     if node.op in _ELEMENTWISE:
         return _ELEMENTWISE[node.op], node.inputs
     if node.op not in _BUILDERS:
-        raise UnknownOperatorError(f"there is no {node.op} in it")
+        raise UnknownOperatorError("this operator is not supported")
     if len(node.outputs) != 1:
         raise UnknownOperatorError(f"it has {len(node.outputs)} outputs, expected one")
-    return _BUILDERS[node.op](_Form(node, constants))
+    return _BUILDERS[node.op](Form(node, constants))
 
 
 _ELEMENTWISE: dict[str, Operator] = {
@@ -57,7 +57,7 @@ _ELEMENTWISE: dict[str, Operator] = {
 }
 
 
-class _Form:
+class Form:
     """A node's attributes and constant inputs."""
 
     def __init__(self, node: OnnxNode, constants: dict[str, Array]) -> None:
@@ -98,7 +98,7 @@ class _Form:
 _Built = tuple[Operator, tuple[str, ...]]
 
 
-def _normalize(form: _Form) -> _Built:
+def _normalize(form: Form) -> _Built:
     """The fused operator of :mod:`reidruntime.onnx_fusion`."""
     perm, dtype = form.attribute("perm"), DTYPES[form.attribute("to")]
 
@@ -111,30 +111,30 @@ def _normalize(form: _Form) -> _Built:
     return normalize, form.tensors
 
 
-def _cast(form: _Form) -> _Built:
+def _cast(form: Form) -> _Built:
     if form.attribute("to") not in DTYPES:
         raise UnknownOperatorError(f"it casts to the data type {form.attribute('to')}")
     dtype = DTYPES[form.attribute("to")]
     return lambda x: x.to(dtype), form.tensors
 
 
-def _clip(form: _Form) -> _Built:
+def _clip(form: Form) -> _Built:
     lowest, highest = (form.numbers(place, ()) for place in (1, 2))
     low, high = (limit[0] if limit else None for limit in (lowest, highest))
     return lambda x: x.clamp(low, high), form.inputs[:1]
 
 
-def _concat(form: _Form) -> _Built:
+def _concat(form: Form) -> _Built:
     axis = form.attribute("axis")
     return lambda *parts: torch.cat(parts, axis), form.tensors
 
 
-def _flatten(form: _Form) -> _Built:
+def _flatten(form: Form) -> _Built:
     form.require("axis", 1)
     return lambda x: x.flatten(1), form.tensors
 
 
-def _gemm(form: _Form) -> _Built:
+def _gemm(form: Form) -> _Built:
     form.require("alpha", 1.0)
     form.require("beta", 1.0)
     form.require("transA", 0)
@@ -146,17 +146,17 @@ def _gemm(form: _Form) -> _Built:
     return gemm, form.tensors
 
 
-def _gelu(form: _Form) -> _Built:
+def _gelu(form: Form) -> _Built:
     approximate = form.attribute("approximate", "none")
     return lambda x: functional.gelu(x, approximate=approximate), form.tensors
 
 
-def _hard_sigmoid(form: _Form) -> _Built:
+def _hard_sigmoid(form: Form) -> _Built:
     slope, offset = form.attribute("alpha", 0.2), form.attribute("beta", 0.5)
     return lambda x: (x * slope + offset).clamp_(0, 1), form.tensors
 
 
-def _instance_norm(form: _Form) -> _Built:
+def _instance_norm(form: Form) -> _Built:
     epsilon = form.attribute("epsilon", 1e-5)
 
     def instance_norm(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ def _instance_norm(form: _Form) -> _Built:
     return instance_norm, form.tensors
 
 
-def _layer_norm(form: _Form) -> _Built:
+def _layer_norm(form: Form) -> _Built:
     form.require("axis", -1)
     epsilon = form.attribute("epsilon", 1e-5)
 
@@ -175,12 +175,12 @@ def _layer_norm(form: _Form) -> _Built:
     return layer_norm, form.tensors
 
 
-def _leaky_relu(form: _Form) -> _Built:
+def _leaky_relu(form: Form) -> _Built:
     slope = form.attribute("alpha", 0.01)
     return lambda x: functional.leaky_relu(x, slope), form.tensors
 
 
-def _pool(form: _Form, pool: Callable[..., Tensor], **more: Any) -> _Built:
+def _pool(form: Form, pool: Callable[..., Tensor], **more: Any) -> _Built:
     kernel, strides = form.attribute("kernel_shape"), form.attribute("strides", (1, 1))
     padding, ceil = form.symmetric_pads(), bool(form.attribute("ceil_mode", 0))
     form.require("dilations", (1, 1))
@@ -188,18 +188,18 @@ def _pool(form: _Form, pool: Callable[..., Tensor], **more: Any) -> _Built:
     return lambda x: pool(x, kernel, strides, padding, ceil_mode=ceil, **more), form.tensors
 
 
-def _average_pool(form: _Form) -> _Built:
+def _average_pool(form: Form) -> _Built:
     return _pool(form, functional.avg_pool2d, count_include_pad=bool(form.attribute("count_include_pad", 0)))
 
 
-def _reduce(form: _Form, reduce: Callable[..., Tensor]) -> _Built:
+def _reduce(form: Form, reduce: Callable[..., Tensor]) -> _Built:
     form.require("noop_with_empty_axes", 0)
     axes = list(form.attribute("axes", ())) or form.numbers(1)  # an attribute before opset 18 (ReduceSum: 13)
     keep, dtype = bool(form.attribute("keepdims", 1)), DTYPES.get(form.attribute("to"))
     return lambda x: reduce(x, axes, keepdim=keep, dtype=dtype), form.inputs[:1]
 
 
-def _reshape(form: _Form) -> _Built:
+def _reshape(form: Form) -> _Built:
     sizes = form.numbers(1)
     if 0 in sizes and form.attribute("allowzero", 0):
         raise UnknownOperatorError("it makes an empty tensor")
@@ -210,7 +210,7 @@ def _reshape(form: _Form) -> _Built:
     return reshape, form.inputs[:1]
 
 
-def _slice(form: _Form) -> _Built:
+def _slice(form: Form) -> _Built:
     starts, ends = form.numbers(1), form.numbers(2)
     axes = form.numbers(3, range(len(starts)))
     steps = form.numbers(4, [1] * len(starts))
@@ -235,27 +235,27 @@ def _cut(x: Tensor, axis: int, part: slice) -> Tensor:
     return x[(slice(None),) * (axis % x.ndim) + (part,)]
 
 
-def _softmax(form: _Form) -> _Built:
+def _softmax(form: Form) -> _Built:
     axis = form.attribute("axis", -1)
     return lambda x: x.softmax(axis), form.tensors
 
 
-def _squeeze(form: _Form) -> _Built:
+def _squeeze(form: Form) -> _Built:
     axes = form.numbers(1)
     return lambda x: x.squeeze(axes), form.inputs[:1]
 
 
-def _transpose(form: _Form) -> _Built:
+def _transpose(form: Form) -> _Built:
     perm = form.attribute("perm")
     return lambda x: x.permute(perm), form.tensors
 
 
-def _unsqueeze(form: _Form) -> _Built:
+def _unsqueeze(form: Form) -> _Built:
     (axis,) = form.numbers(1)
     return lambda x: x.unsqueeze(axis), form.inputs[:1]
 
 
-_BUILDERS: dict[str, Callable[[_Form], _Built]] = {
+_BUILDERS: dict[str, Callable[[Form], _Built]] = {
     "AveragePool": _average_pool,
     "Cast": _cast,
     "Clip": _clip,
