@@ -3,6 +3,7 @@
 import ctypes
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -37,8 +38,10 @@ class OnnxRuntimeBackend:
             GpuError: onnxruntime supports CUDA, which does not start.
             ArtifactError: ONNX Runtime refuses the file, or CUDA some of its nodes.
         """
+        if device == "cuda" and network.precision == "int8":
+            # CUDA has no integer convolutions to fuse Q/DQ pairs into, and no kernel to dequantise an int32 bias.
+            network = replace(network, by_definition=True)
         self._network = network
-        self._by_definition = _by_definition(network, device)
         self._session = _load(network, device, threads)
         self.preferred_batch = default_batch_size(first_gpu() if device == "cuda" else None)
         self._place = f"CPU, {threads} threads" if device == "cpu" else "CUDA"
@@ -56,7 +59,7 @@ class OnnxRuntimeBackend:
         """Name and version, device, threads, precision."""
         import onnxruntime
 
-        computed = ", as defined, in fp32" if self._by_definition else ""
+        computed = ", as defined, in fp32" if self._network.by_definition else ""
         return f"ONNX Runtime {onnxruntime.__version__}, {self._place}, {self._network.precision}{computed}"
 
 
@@ -100,7 +103,7 @@ def _load(network: Network, device: Literal["cpu", "cuda"], threads: int) -> Any
         return _session(network, device, threads)
     except Exception as error:  # its exception classes share no other base
         _find_cause(network, threads)
-        raise _does_not_start(str(error)) from error
+        raise _does_not_start(str(error).strip()) from error
 
 
 def _session_on_cpu(network: Network, threads: int) -> Any:
@@ -118,7 +121,7 @@ def _session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    if _by_definition(network, device):
+    if network.by_definition:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if device == "cuda":
         key = "record_ep_graph_assignment_info" if cpu_fallback else "disable_cpu_ep_fallback"
@@ -127,14 +130,6 @@ def _session(
     return onnxruntime.InferenceSession(
         network.path, options, providers=[_PROVIDERS[device]], enable_fallback=0
     )
-
-
-def _by_definition(network: Network, device: Literal["cpu", "cuda"]) -> bool:
-    """Whether Q/DQ pairs are computed one by one, and those of constants when the file is loaded.
-
-    On CUDA always: it has no integer convolutions to fuse them into, and no kernel to dequantise an int32 bias.
-    """
-    return network.by_definition or (device == "cuda" and network.precision == "int8")
 
 
 def _load_cuda_libraries(onnxruntime: Any) -> None:
