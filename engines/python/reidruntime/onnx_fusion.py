@@ -23,7 +23,7 @@ _FLOAT = 1  # TensorProto's data type
 def fuse(graph: OnnxGraph, outputs: tuple[str, ...]) -> OnnxGraph:
     """The same network in fewer nodes; ``outputs`` are the tensors that somebody reads."""
     nodes, constants = list(graph.nodes), dict(graph.constants)
-    for change in (_pool_before_bias, _fuse_relu, _join_biases, _fuse_normalization, _fuse_mean):
+    for change in (_pool_before_bias, _fuse_clip, _fuse_relu, _join_biases, _fuse_normalization, _fuse_mean):
         links = _Links(nodes, constants, outputs)
         change(links)
         nodes = links.remaining()
@@ -40,13 +40,13 @@ class _Links:
 
     def __init__(self, nodes: list[OnnxNode], constants: dict[str, Array], outputs: tuple[str, ...]) -> None:
         self.nodes, self.constants = nodes, constants
-        self.writers = {name: node for node in nodes for name in node.outputs}
+        self._writers = {name: node for node in nodes for name in node.outputs}
         self._num_readers = Counter([*outputs, *(name for node in nodes for name in node.inputs)])
         self._changed: dict[int, tuple[OnnxNode, ...]] = {}
 
     def only_writer(self, name: str, op: str) -> OnnxNode | None:
-        """The node of that operator which writes a tensor that has one reader; a changed node is none."""
-        node = self.writers.get(name)
+        """The node of that operator that writes a tensor with one reader; None also for a node changed in this pass."""
+        node = self._writers.get(name)
         is_it = node is not None and node.op == op and self._num_readers[name] == 1
         return node if is_it and id(node) not in self._changed else None
 
@@ -72,15 +72,20 @@ def _pool_before_bias(links: _Links) -> None:
         links.change(pool, replace(pool, outputs=(pooled,)), added)
 
 
+def _fuse_clip(links: _Links) -> None:
+    """Conv → Clip from 0: a ConvRelu, and a Clip with the upper limit alone."""
+    for clip in links.nodes:
+        from_zero = clip.op == "Clip" and _starts_at_zero(clip, links.constants)
+        conv = links.only_writer(clip.inputs[0], "Conv") if from_zero else None
+        if conv is not None:
+            positive = f"{clip.outputs[0]}_positive"
+            links.change(conv, replace(conv, op="ConvRelu", outputs=(positive,)))
+            links.change(clip, replace(clip, inputs=(positive, "", *clip.inputs[2:])))
+
+
 def _fuse_relu(links: _Links) -> None:
-    """Conv → Relu, Conv → Add → Relu, and Conv → Clip from 0, which keeps its upper limit in a Clip of its own."""
+    """Conv → Relu, and Conv → Add → Relu."""
     for relu in links.nodes:
-        if relu.op == "Clip" and _starts_at_zero(relu, links.constants):
-            conv = links.only_writer(relu.inputs[0], "Conv")
-            if conv is not None:
-                positive = f"{relu.outputs[0]}_positive"
-                links.change(conv, replace(conv, op="ConvRelu", outputs=(positive,)))
-                links.change(relu, replace(relu, inputs=(positive, "", *relu.inputs[2:])))
         if relu.op != "Relu":
             continue
         if conv := links.only_writer(relu.inputs[0], "Conv"):
