@@ -196,7 +196,11 @@ def choose(
     if backend == "openvino":
         return "openvino", "cpu"
     if backend == "torch-cuda":
-        return "torch-cuda", _torch_device(device)
+        if find_spec("torch") is None:
+            raise NotInstalledError(
+                "Backend torch-cuda needs torch, which is not installed: pip install torch"
+            )
+        return "torch-cuda", "cpu" if device == "cpu" else "cuda"
     if device == "cuda" or (device == "auto" and first_gpu() is not None):
         if _onnxruntime_is_for_cuda():
             return "onnxruntime", "cuda"
@@ -245,10 +249,3 @@ def _torch_is_for_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def _torch_device(device: DeviceName) -> Literal["cpu", "cuda"]:
-    """Where torch-cuda runs: on a GPU, unless the CPU is asked for."""
-    if find_spec("torch") is None:
-        raise NotInstalledError("Backend torch-cuda needs torch, which is not installed: pip install torch")
-    return "cpu" if device == "cpu" else "cuda"
