@@ -27,8 +27,8 @@ class TorchCudaBackend:
     where it is meant for comparison, the same graph runs without lanes.
 
     Attributes:
-        network: the fused graph.
-        preferred_batch: images a run, where neither the caller nor the artifact says.
+        preferred_batch: how many images a run should take, where neither the caller nor the artifact says.
+        tensor_device: the type of device that it runs on.
     """
 
     in_flight = NUM_LANES
@@ -55,27 +55,31 @@ class TorchCudaBackend:
             ArtifactError: the file holds an operator that is not known; the message names it.
             GpuError: the GPU fails.
         """
-        if device == "cuda" and not torch.cuda.is_available():
+        on_gpu = device == "cuda"
+        if on_gpu and not torch.cuda.is_available():
             raise NotInstalledError(
                 f"{network.path}: torch {torch.__version__} finds no NVIDIA GPU. Check with nvidia-smi, and that "
                 "torch.version.cuda is not None."
             )
-        self._file = network
-        self._device = torch.device(device, torch.cuda.current_device() if device == "cuda" else 0)
+        self._network = network
+        self._device = torch.device(device, torch.cuda.current_device() if on_gpu else 0)
         self._static = network.input.shape[0]
         self._largest = self._static or _BATCH_SIZES[-1]
-        graph = read_onnx_graph(network.path)
-        self.network = TorchNetwork(
-            graph, network.input.name, network.output.name, self._device, str(network.path)
+        self._torch_network = TorchNetwork(
+            read_onnx_graph(network.path),
+            network.input.name,
+            network.output.name,
+            self._device,
+            str(network.path),
         )
-        if device == "cuda":
+        if on_gpu:
             torch.cuda.synchronize()  # the lanes' streams read the weights, which this one has laid out
-        self.tensor_device = device
-        if device == "cpu":
+        else:
             torch.set_num_threads(threads)
+        self.tensor_device = device
+        self.preferred_batch = default_batch_size(first_gpu() if on_gpu else None)
         self._lanes: Lanes | None = None
-        self.preferred_batch = default_batch_size(first_gpu() if device == "cuda" else None)
-        if device == "cuda" if in_lanes is None else in_lanes:
+        if in_lanes or (in_lanes is None and on_gpu):
             self._lanes = Lanes(
                 self,
                 network.input,
@@ -85,12 +89,11 @@ class TorchCudaBackend:
                 name=str(network.path),
             )
         self.run(np.zeros((self._static or 1, *row_shape(network.input)), network.input.dtype))
-        self._description = f"torch {torch.__version__}, CPU, {threads} threads, {network.precision}"
-        if device == "cuda":
-            self._description = (
-                f"torch {torch.__version__}, {torch.cuda.get_device_name()}, {network.precision}, "
-                f"{self.network.fusion_summary()}" + ("" if self.graph_sizes else ", without CUDA graphs")
-            )
+        place = torch.cuda.get_device_name() if on_gpu else f"CPU, {threads} threads"
+        self._description = f"torch {torch.__version__}, {place}, {network.precision}"
+        if on_gpu:
+            graphs = "" if self.graph_sizes else ", without CUDA graphs"
+            self._description += f", {self._torch_network.fusion_summary()}{graphs}"
 
     def submit(self, batch: NDArray[Any]) -> Answer:
         """Start a batch; one that is larger than the lanes are is answered in parts, all but the last at once."""
@@ -119,7 +122,7 @@ class TorchCudaBackend:
     def host_array(self, num_rows: int) -> NDArray[Any]:
         """Memory for a batch, from which copying to the GPU is fastest."""
         if self._lanes is None or num_rows > self._largest:
-            return np.empty((num_rows, *row_shape(self._file.input)), self._file.input.dtype)
+            return np.empty((num_rows, *row_shape(self._network.input)), self._network.input.dtype)
         return self._lanes.host_array(num_rows)
 
     @property
@@ -152,7 +155,7 @@ class TorchCudaBackend:
 
     def _work(self, lane: Lane, shape: Shape) -> Callable[[], None]:
         """What enqueues the network; the lane's memory becomes tensors here, as that is not allowed in a capture."""
-        specs = self._file.input, self._file.output
+        specs = self._network.input, self._network.output
         images, features = (
             tensor_at(address, (shape[0], *row_shape(spec)), np.dtype(spec.dtype), self._device)
             for address, spec in zip((lane.device_in, lane.device_out), specs, strict=True)
@@ -165,7 +168,9 @@ class TorchCudaBackend:
                 with torch.cuda.stream(stream):
                     features.copy_(self._computed(images).reshape(features.shape))
             except RuntimeError as error:  # torch's errors of CUDA and of memory are its subclasses
-                raise GpuError(f"{self._file.path}: torch fails on a batch of {shape[0]}: {error}") from error
+                raise GpuError(
+                    f"{self._network.path}: torch fails on a batch of {shape[0]}: {error}"
+                ) from error
 
         return work
 
@@ -175,13 +180,13 @@ class TorchCudaBackend:
 
     def _computed(self, images: torch.Tensor) -> torch.Tensor:
         with exact_float32():
-            return self.network(images)
+            return self._torch_network(images)
 
     def _on_cpu(self, batch: NDArray[Any]) -> NDArray[Any]:
         try:
             features: NDArray[Any] = self._computed(torch.from_numpy(batch)).numpy()
         except RuntimeError as error:
-            raise failed_run(self._file, len(batch), "torch", error) from error
+            raise failed_run(self._network, len(batch), "torch", error) from error
         return features
 
 
