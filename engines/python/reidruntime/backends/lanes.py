@@ -1,7 +1,7 @@
 """Lanes: streams with buffers of their own, in which batches run beside each other on a GPU.
 
 While the network answers one batch, the next is copied in and the last one out. A batch size is captured as a CUDA
-graph, which launches all that the network enqueues in one call.
+graph: one call then launches all that the network enqueues.
 """
 
 from collections import Counter
@@ -115,7 +115,7 @@ class Lanes:
         self._largest_batch, self._memory_name, self._name = largest_batch, memory, name
         self.graphs_allowed = graphs_allowed
         self._host_memory: DeviceMemory | None = None  # opened for the first host array
-        self._host_buffers: dict[int, Bytes] = {}  # page-locked, by address
+        self._host_buffers: set[int] = set()  # addresses of page-locked memory
         self._free_buffers: dict[int, SimpleQueue[Bytes]] = {}  # by their number of rows
         self._making = Lock()  # a host buffer is found or made by one thread at a time
         self._is_closed = False
@@ -178,7 +178,7 @@ class Lanes:
                 return np.empty(shape, self._input.dtype)
             free = self._free_buffers.setdefault(size, SimpleQueue())
             buffer = free.get_nowait() if not free.empty() else self._new_host_buffer(size)
-        # Views of an array keep the array alive that stands on something else than an array: this one.
+        # A view keeps alive the array at the root of its views, which is this one: it is no view of an array.
         contents = np.frombuffer(buffer.data, np.uint8)
         finalize(contents, free.put, buffer).atexit = False
         return contents[: _num_bytes(shape, self._input.dtype)].view(self._input.dtype).reshape(shape)
@@ -211,10 +211,10 @@ class Lanes:
             stream.wait_stream(caller)
             try:
                 with torch.cuda.stream(stream):
-                    self._lane_tensor(lane.device_in, images).copy_(images.detach())
+                    self._lane_tensor(lane.device_in, self._input, images).copy_(images.detach())
                 self._compute(lane, (padded or len(images), *images.shape[1:]))
                 with torch.cuda.stream(stream):
-                    features.copy_(self._lane_tensor(lane.device_out, features))
+                    features.copy_(self._lane_tensor(lane.device_out, self._output, features))
             finally:
                 # Also for torch's allocator, which reuses the memory of a tensor in the order of the caller's stream.
                 caller.wait_stream(stream)
@@ -249,7 +249,7 @@ class Lanes:
             self._host_memory = open_device_memory(self._memory_name)
         shape = (num_rows, *row_shape(self._input))
         buffer = self._host_memory.pinned_buffer(_num_bytes(shape, self._input.dtype))
-        self._host_buffers[buffer.ctypes.data] = buffer
+        self._host_buffers.add(buffer.ctypes.data)
         return buffer
 
     def _page_locked(self, batch: NDArray[Any], lane: Lane) -> Bytes:
@@ -314,11 +314,9 @@ class Lanes:
         self._lanes.append(lane)
         return lane
 
-    def _lane_tensor(self, address: int, like: Any) -> Any:
-        """The beginning of a lane's buffer, as a torch tensor of the type and shape of another."""
-        found = tensor_at(
-            address, tuple(like.shape), np.dtype(str(like.dtype).removeprefix("torch.")), like.device
-        )
+    def _lane_tensor(self, address: int, spec: TensorSpec, like: Any) -> Any:
+        """The beginning of a lane's buffer, as a torch tensor in the shape and on the device of another."""
+        found = tensor_at(address, tuple(like.shape), np.dtype(spec.dtype), like.device)
         if found.data_ptr() != address:  # torch has moved it to the other's device
             raise InputError(
                 f"{self._name}: the tensor is on {like.device}, the network on another GPU. Move the tensor there."

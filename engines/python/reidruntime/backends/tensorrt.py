@@ -23,7 +23,7 @@ class _Contexts:
     """What a lane keeps: scratch memory, and the execution contexts that share it."""
 
     scratch: int
-    by_profile: list[Any] = field(default_factory=list)
+    by_profile: list[Any]
     of_graphs: list[Any] = field(default_factory=list)
 
 
@@ -120,10 +120,9 @@ class TensorRtBackend:
 
     def new_state(self, lane: Lane) -> _Contexts:
         """For the lanes: contexts, and what they compute in."""
-        contexts = _Contexts(lane.memory.device_buffer(self._scratch_bytes))
-        for profile in range(len(self._profiles)):
-            contexts.by_profile.append(self._new_context(lane, contexts.scratch, profile))
-        return contexts
+        scratch = lane.memory.device_buffer(self._scratch_bytes)
+        contexts = [self._new_context(lane, scratch, profile) for profile in range(len(self._profiles))]
+        return _Contexts(scratch, contexts)
 
     def enqueue(self, lane: Lane, shape: Shape) -> None:
         """For the lanes: the network."""
