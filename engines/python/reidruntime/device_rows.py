@@ -1,7 +1,7 @@
 """A gallery's rows where torch computes, kept from search to search; torch is imported when asked.
 
 The rows are in blocks, which belong to the parts of the gallery: a part that is new is uploaded, one from which rows
-are removed is packed where it is, and the others stay. A block is there twice, in float32 and, for the scan, in
+are removed is packed where it is, and the others stay. Each block is stored twice, in float32 and, for the scan, in
 bfloat16; where the memory of the device is full, its float32 rows stay with the CPU, or both do, and are moved for each
 search.
 """
@@ -29,8 +29,8 @@ class DeviceBlock(NamedTuple):
         rows: float32, (n, D): on the device, or the gallery's own memory where it has no room.
         rounded: bfloat16, (n, D): the rows times their scales; None where the device has no room.
         rest: at least the length of what rounding has left out of any row.
-        scales: float32, (n,), on the device, and
-        offsets: likewise: what turns products into scores, from :func:`reidruntime.topk_scan.column_terms`.
+        scales: float32, (n,), on the device: what products are multiplied with to become scores.
+        offsets: float32, (n,), on the device: what is then added; see :func:`reidruntime.topk_scan.column_terms`.
     """
 
     rows: Any
@@ -76,7 +76,7 @@ class DeviceRows:
     """
 
     def __init__(self, device: str, metric: Metric) -> None:
-        """None yet; raises as :func:`import_torch`."""
+        """Start without rows; raises as :func:`import_torch` does."""
         self.torch = import_torch(device)
         self.device = self.torch.device(device)
         self.metric = metric

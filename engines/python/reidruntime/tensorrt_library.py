@@ -144,7 +144,7 @@ def default_batch_profile(gpu: Gpu | None) -> BatchProfile:
     | fewer, unknown  | Jetson, T4       | 1:8:32                |
 
     Args:
-        gpu: that the plan will run on; None where it is not known.
+        gpu: the one that the plan will run on; None where it is not known.
     """
     multiprocessors = gpu.num_multiprocessors if gpu else 0
     optimum, maximum = next(sizes for at_least, *sizes in _BATCHES if multiprocessors >= at_least)

@@ -215,9 +215,8 @@ def _decided(question: Question, asked: _Asked, scanned: _Best, best: _Best, err
         best: the same rows with float32 scores.
         errors: float64, (num_query,): how far the scores of the scan can be from the truth.
     """
-    lowest = (
-        best.scores.topk(question.k).values[:, -1].double() - asked.errors
-    )  # k rows are truly there, or nearer
+    # k rows are truly there, or nearer.
+    lowest = best.scores.topk(question.k).values[:, -1].double() - asked.errors
     last = scanned.scores[:, -1].double()
     # Rows that the scan has not kept score no higher than the last one that it has.
     is_whole = (last + errors < lowest) | last.isneginf()

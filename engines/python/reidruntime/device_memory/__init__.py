@@ -30,7 +30,7 @@ class DeviceMemory(Protocol):
         ...
 
     def copy_in(self, pinned: Bytes, address: int) -> None:
-        """Enqueue a copy of a pinned buffer, or its beginning, to the GPU."""
+        """Enqueue a copy of a pinned buffer, this memory's or another's, or of a part of one to the GPU."""
         ...
 
     def copy_out(self, address: int, pinned: Bytes) -> None:
