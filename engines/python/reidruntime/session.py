@@ -305,10 +305,8 @@ class Session:
             )
         spec, profile = self.manifest.input, self.manifest.batch_profile
         dtype, shape = str(images.dtype).removeprefix("torch."), tuple(images.shape)
-        device, wanted = (
-            self._network.tensor_device,
-            f"a {spec.dtype} tensor of shape {('N', *spec.shape[1:])}",
-        )
+        device = self._network.tensor_device
+        wanted = f"a {spec.dtype} tensor of shape {('N', *spec.shape[1:])}"
         if isinstance(images, np.ndarray):
             raise InputError(f"Expected {wanted} on {device}, got an array. Give arrays to run().")
         if dtype != spec.dtype or shape[1:] != spec.shape[1:] or images.device.type != device:
