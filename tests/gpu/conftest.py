@@ -1,4 +1,4 @@
-"""What the checks share: options, the network and its float32 answers, limits, and a line of JSON for each outcome."""
+"""What the checks share: options, the network and its float32 answers, and a line of JSON for each outcome."""
 
 import json
 from collections.abc import Callable, Generator
@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-# The largest relative L2 error of a row against float32 on the CPU.
-LIMITS = {"fp32": 1e-4, "fp16": 2e-2}
 MEMORY_MODULES = {"cuda-python": "cuda.bindings", "torch": "torch", "pycuda": "pycuda"}
 # What allocators and drivers may take in more blocks; a leak of 4 KiB a call would be 40 MiB.
 _GROWTH_MIB, _WARM_UP_CALLS = 32.0, 200
@@ -68,7 +66,7 @@ class Setup:
     matrix_size: int = 8192  # of the products whose rate limits all others
 
     def load(self, name: str) -> NDArray[Any]:
-        """``images``, or the ``answers_to_arrays`` of them or ``answers_to_files``: float32, on the CPU."""
+        """Load "images", or the CPU's float32 answers: "answers_to_arrays", of these images, or "answers_to_files"."""
         return np.load(self.folder / f"{name}.npy")  # type: ignore[no-any-return]
 
     @property

@@ -12,8 +12,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu_limit import layers_of, limit_images_per_s, measured_rates
 from benchmarks.gpu_peaks import device_seconds
+from reidexport.onnx_export import TOLERANCE
 from reidexport.verification import CONSISTENCY_TOLERANCE, batch_consistency
-from tests.gpu.conftest import LIMITS, Judge, Setup
+from tests.gpu.conftest import Judge, Setup
 
 _STREAMED_BATCHES = 16
 
@@ -27,7 +28,7 @@ class PathChecks:
     def test_parity(self, kind: str, session: Session, setup: Setup, judge: Judge) -> None:
         """Every answer is float32's, within the limit of the precision."""
         images = setup.photos if kind == "files" else list(setup.load("images"))
-        expected, limit = setup.load(f"answers_to_{kind}"), LIMITS[session.manifest.precision]
+        expected, limit = setup.load(f"answers_to_{kind}"), TOLERANCE[session.manifest.precision]
         judge.close(session.embed(images, batch_size=8), expected, limit)
 
     def test_batch_consistency(self, session: Session, setup: Setup, judge: Judge) -> None:

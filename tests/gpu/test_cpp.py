@@ -8,7 +8,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.gpu.conftest import LIMITS, Judge, Setup
+from reidexport.onnx_export import TOLERANCE
+from tests.gpu.conftest import Judge, Setup
 
 _RELEASE = Path(__file__).parents[2] / "engines" / "cpp" / "build" / "release"
 _PROGRAM = Path(os.environ.get("REIDEXPORT_CPP_BUILD", _RELEASE)) / "reid_embed"
@@ -21,8 +22,8 @@ def test_parity(name: str, setup: Setup, judge: Judge, tmp_path: Path) -> None:
         pytest.skip("the C++ library is not built: make cpp, or set REIDEXPORT_CPP_BUILD")
     if not (setup.folder / name).is_file():
         pytest.skip(f"tensorrt has left no {name}")
-    library = next(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so*"))
-    arguments = (setup.folder / name, *setup.photos, "-o", tmp_path / "f.npy", "--onnxruntime", library)
+    library, out = next(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so*")), tmp_path / "f.npy"
+    arguments = (setup.folder / name, *setup.photos, "-o", out, "--onnxruntime", library)
     done = subprocess.run([_PROGRAM, *map(str, arguments)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    judge.close(np.load(tmp_path / "f.npy"), setup.load("answers_to_files"), LIMITS[name[:4]])
+    judge.close(np.load(out), setup.load("answers_to_files"), TOLERANCE["fp16" if "16" in name else "fp32"])

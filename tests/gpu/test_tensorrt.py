@@ -33,7 +33,7 @@ class TestTensorRt(LaneChecks):
     """Every check of a path in lanes."""
 
     def test_precision_is_proved(self, session: Session, judge: Judge) -> None:
-        """The manifest says in what the plan's layers compute."""
+        """The manifest says in which precisions the plan's layers compute."""
         engine = session.manifest.engine
         assert engine is not None and engine.layers.plan
         judge.record("layers", engine.layers.model_dump())

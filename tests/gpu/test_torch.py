@@ -1,4 +1,4 @@
-"""The network by torch: in the runtime's lanes, by the backend that needs nothing else; and by torch itself."""
+"""The network in torch: in the runtime's lanes, by the backend that needs nothing else, and by torch itself."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,8 @@ from benchmarks.gpu_peaks import device_seconds
 from benchmarks.gpu_peers import CompileMode, torch_peers
 from reidexport.checkpoint import load_checkpoint
 from reidexport.graph import GraphOptions
-from tests.gpu.conftest import LIMITS, Judge, Setup
+from reidexport.onnx_export import TOLERANCE
+from tests.gpu.conftest import Judge, Setup
 from tests.gpu.paths import LaneChecks
 
 
@@ -35,7 +36,7 @@ def test_torch_itself(compile_mode: CompileMode | None, setup: Setup, judge: Jud
     peers = torch_peers(checkpoint, GraphOptions(), "fp16", images, compile_mode=compile_mode)
     for name, opened in peers.items():
         if ("compile" in name) == (compile_mode is not None):
-            answer, limit = opened(), LIMITS["fp32" if "without TF32" in name else "fp16"]
+            answer, limit = opened(), TOLERANCE["fp32" if "without TF32" in name else "fp16"]
             judge.close(answer().cpu(), setup.load("answers_to_arrays")[:8], limit, f"{name} relative_l2")
             seconds = device_seconds(answer, setup.seconds, setup.device)
             judge.record(f"{name} images_per_s", 8 * len(seconds) / sum(seconds))
