@@ -121,9 +121,8 @@ def normalise(pixels: Tensor) -> Tensor:
 @cache
 def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     """ImageNet's mean and std, copied to a GPU once."""
-    with torch.inference_mode(
-        False
-    ):  # an evaluation may be the first to ask, and training steps need plain tensors
+    # An evaluation may be the first to ask, and training steps need plain tensors.
+    with torch.inference_mode(False):
         mean, std = (
             torch.tensor(each, device=device).reshape(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD)
         )

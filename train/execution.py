@@ -22,8 +22,8 @@ def chosen_precision(precision: Precision, device: torch.device) -> Literal["fp3
     return "bf16" if device.type == "cuda" else "fp32"
 
 
-def float32_of(precision: Literal["fp32", "bf16"], device: torch.device) -> AbstractContextManager[None]:
-    """What training in fp32 runs in on a GPU, where convolutions would be TF32 by default."""
+def without_tf32(precision: Literal["fp32", "bf16"], device: torch.device) -> AbstractContextManager[None]:
+    """Compute an fp32 run on a GPU in float32 itself, where torch's convolutions would be TF32 by default."""
     return exact_float32() if precision == "fp32" and device.type == "cuda" else nullcontext()
 
 

@@ -38,10 +38,10 @@ from train.execution import (
     Precision,
     chosen_precision,
     fastest_convolutions,
-    float32_of,
     steps_between_checks,
     steps_text,
     whole_step,
+    without_tf32,
 )
 from train.images import TrainImages, batches_of_epoch, load_train_images, plan_of_epoch
 from train.learner import METRICS, Learner
@@ -106,7 +106,8 @@ def train(
     ``out`` gets ``last.pth`` every ``save_every_s`` seconds, ``best.pth`` by mAP, ``epoch-NNN.pth``,
     ``history.json``, TensorBoard's scalars and, at the end, pictures and ``result.json``. All but the last two are
     written in the background. However the run ends, an error included, ``last.pth`` holds the last finished epoch at
-    least; killed, it lacks about ``save_every_s`` seconds. ``history.json`` is never ahead of ``last.pth``.
+    least; after a kill, it lacks about the last ``save_every_s`` seconds. ``history.json`` is never ahead of
+    ``last.pth``.
 
     Args:
         recipe: what to compute.
@@ -262,7 +263,7 @@ class _Run:
         pending: list[torch.Tensor] = []
         self.learner.set_learning_rate(rate)
         with (
-            float32_of(chosen_precision(self.options.precision, device), device),
+            without_tf32(chosen_precision(self.options.precision, device), device),
             progress_bar(f"epoch {epoch}/{recipe.schedule.num_epochs}", num_steps) as show,
         ):
             for metrics, waited_s in self._steps(epoch, plan):

@@ -26,7 +26,7 @@ from train import training
 from train.checkpoints import BEST, LAST, read_training_checkpoint
 from train.cli import main
 from train.dataset import load_train_split
-from train.execution import chosen_precision, float32_of
+from train.execution import chosen_precision, without_tf32
 from train.images import load_train_images
 from train.learner import METRICS
 from train.recipe import Recipe, load_recipe
@@ -279,11 +279,11 @@ def test_fp32_on_a_gpu_is_not_tf32() -> None:
     """Convolutions and products are set to IEEE float32 for it; bf16 leaves the switches alone, and so does a CPU."""
     gpu, backends = torch.device("cuda"), torch.backends
     before = (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision)
-    with float32_of("fp32", gpu):
+    with without_tf32("fp32", gpu):
         assert backends.cudnn.conv.fp32_precision == backends.cuda.matmul.fp32_precision == "ieee"
     assert chosen_precision("auto", gpu) == "bf16"
     for precision, device in (("bf16", gpu), ("fp32", torch.device("cpu"))):
-        with float32_of(precision, device):  # type: ignore[arg-type]
+        with without_tf32(precision, device):  # type: ignore[arg-type]
             assert (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision) == before
 
 
