@@ -107,7 +107,8 @@ def engine_from_onnx(
             says so, its layers as TensorRT describes them are in a file beside ``path``, which the message names.
     """
     options, path = options or BuildOptions(), Path(path)
-    gpu = first_gpu()
+    # A plan of TensorRT for RTX is finished by the GPU that loads it.
+    gpu = first_gpu() if options.flavor == "tensorrt" else None
     profile = _profile(source, options, gpu)
     _check_options(source, options, path)
     trt = import_tensorrt(options.flavor)
@@ -129,11 +130,9 @@ def engine_from_onnx(
                 "engine": Engine(
                     flavor=options.flavor,
                     tensorrt_version=trt.__version__,
-                    gpu_name=gpu.name if gpu and options.flavor == "tensorrt" else None,
-                    compute_capability=gpu.compute_capability
-                    if gpu and options.flavor == "tensorrt"
-                    else None,
-                    driver_version=gpu.driver_version if gpu and options.flavor == "tensorrt" else None,
+                    gpu_name=gpu.name if gpu else None,
+                    compute_capability=gpu.compute_capability if gpu else None,
+                    driver_version=gpu.driver_version if gpu else None,
                     onnx_name=source.name,
                     onnx_sha256=source.sha256,
                     plan_sha256=file_sha256(temporary),
@@ -174,7 +173,7 @@ def _build(
     config = builder.create_builder_config()
     _configure(trt, builder, config, source, profile, options)
     cache = None
-    if options.flavor == "tensorrt" and gpu is not None:
+    if gpu is not None:
         cache = options.timing_cache or default_timing_cache(trt.__version__, gpu)
         load_timing_cache(cache, config, messages.say)
     plan = builder.build_serialized_network(network, config)
@@ -304,7 +303,7 @@ def _profile(source: EngineSource, options: BuildOptions, gpu: Gpu | None) -> Ba
                 "--batch-profile out, or export with --batch dynamic."
             )
         return BatchProfile(minimum=static, optimum=static, maximum=static)
-    profile = wanted or default_batch_profile(gpu if options.flavor == "tensorrt" else None)
+    profile = wanted or default_batch_profile(gpu)
     if profile.optimum is None or profile.maximum is None:
         raise InputError(f"an engine needs a smallest, a best and a largest batch, got {_text(profile)}")
     if not profile.minimum <= profile.optimum <= profile.maximum:
