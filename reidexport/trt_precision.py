@@ -85,21 +85,21 @@ def layers_of_plan(inspection: str, convolutions: Collection[str] = ()) -> list[
 
 
 def _layers_of_profile(entries: Sequence[dict[str, Any]], convolutions: Collection[str]) -> Iterable[Layer]:
-    plain = [entry for entry in entries if _is_convolution(entry)]
     # The compiler's entries that only move what a convolution works on name that convolution, too.
-    hidden = set(convolutions) - _names_in(plain)
-    compiled = [
-        entry
-        for entry in entries
-        if entry not in plain and _kind_has(entry, _COMPILED_KINDS) and hidden & _names_in([entry])
-    ]
+    hidden = set(convolutions) - _names_in([entry for entry in entries if _is_convolution(entry)])
+    num_found, found = 0, set[str]()
     for entry in entries:
-        if entry in compiled:
-            yield Layer(entry.get("Name", ""), True, _only_precision(entry))
-        elif entry in plain or _is_matrix_product(entry):
-            yield Layer(entry.get("Name", ""), entry in plain, _precision_of_entry(entry))
-    if len(plain) + len(compiled) < len(convolutions):
-        for name in sorted(hidden - _names_in(compiled)):
+        name, names = entry.get("Name", ""), _names_in([entry])
+        if _is_convolution(entry):
+            num_found += 1
+            yield Layer(name, True, _precision_of_entry(entry))
+        elif _kind_has(entry, _COMPILED_KINDS) and hidden & names:
+            num_found, found = num_found + 1, found | names
+            yield Layer(name, True, _only_precision(entry))
+        elif _is_matrix_product(entry):
+            yield Layer(name, False, _precision_of_entry(entry))
+    if num_found < len(convolutions):
+        for name in sorted(hidden - found):
             yield Layer(name, True, UNPROVED)
 
 
@@ -132,12 +132,9 @@ def check_precision(
     convolutions = [layer for layer in layers if layer.is_convolution]
     if not convolutions:
         raise PrecisionError(f"the {where} shows no convolution, so its precision cannot be proved")
-    wider = _NARROWEST_FIRST[_NARROWEST_FIRST.index(wanted) + 1 :] if wanted != "fp32" else ()
-    wrong = [layer for layer in convolutions if layer.precision in (*wider, "other", UNPROVED)]
-    if wanted == "fp32":
-        wrong = [layer for layer in convolutions if layer.precision != "fp32"]
-    if allow_unproved:
-        wrong = [layer for layer in wrong if layer.precision != UNPROVED]
+    narrow = ("fp32",) if wanted == "fp32" else _NARROWEST_FIRST[: _NARROWEST_FIRST.index(wanted) + 1]
+    accepted = {*narrow, *([UNPROVED] if allow_unproved else [])}
+    wrong = [layer for layer in convolutions if layer.precision not in accepted]
     if len(wrong) > num_float_convolutions:
         names = "\n  ".join(f"{layer.name}: {layer.precision}" for layer in wrong[:_NUM_NAMED])
         more = f"\n  and {len(wrong) - _NUM_NAMED} more" if len(wrong) > _NUM_NAMED else ""
