@@ -34,7 +34,7 @@ def trt(
         str | None,
         typer.Option(
             metavar="MIN:OPT:MAX",
-            help="Batch sizes; default: the file's one, or by GPU: 1:8:32 to 1:64:256.",
+            help="Batch sizes; default: the file's own, or what suits the GPU (1:8:32 to 1:64:256).",
             show_default=False,
         ),
     ] = None,
