@@ -32,7 +32,7 @@ from benchmarks.gallery_peers import (
     usearch_exact,
 )
 from benchmarks.peers import num_threads
-from benchmarks.subjects import device
+from benchmarks.subjects import NO_GPU, device
 from benchmarks.turns import Side, rounded
 
 _K, _DIM, _NUM_GALLERY, _NUM_LARGE = 50, 2048, 19_732, 1_000_000
@@ -96,7 +96,7 @@ def test_market1501(compare: Compare, market: Searched, scan: Scan) -> None:
 def test_market1501_on_a_gpu(compare: Compare, market: Searched) -> None:
     """The same on a GPU, against what is installed for it there."""
     if device() != "cuda":
-        pytest.skip("needs an NVIDIA GPU: torch.cuda.is_available() is False")
+        pytest.skip(NO_GPU)
     queries, _, rows = market
     gallery = Gallery(_DIM, threads=num_threads(), device="cuda")
     gallery.add(rows)
@@ -149,7 +149,7 @@ def test_large_gallery(compare: Compare, large: Path, market: Searched, scan: Sc
     row["peak_process_mib"] = peak_mib
 
 
-@pytest.mark.skipif(device() != "cuda", reason="needs an NVIDIA GPU: torch.cuda.is_available() is False")
+@pytest.mark.skipif(device() != "cuda", reason=NO_GPU)
 def test_large_gallery_on_a_gpu(compare: Compare, large: Path, market: Searched) -> None:
     """The same on a GPU, to the CPU's bits."""
     compare_large_on_device(compare, large, market.queries, "cuda")

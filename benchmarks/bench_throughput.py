@@ -17,7 +17,7 @@ from benchmarks.gpu_peaks import device_seconds
 from benchmarks.gpu_peers import Answer, CompileMode, onnxruntime_peers
 from benchmarks.operations import operations_per_image, peak
 from benchmarks.peers import onnxruntime_takes
-from benchmarks.subjects import TAKE_TENSORS, Ready, Subject, device
+from benchmarks.subjects import NO_GPU, TAKE_TENSORS, Ready, Subject, device
 from benchmarks.turns import calls_in_a_row, rounded
 
 _PEERS = "same pixels, batch, threads and device, all warm"
@@ -68,7 +68,7 @@ def test_on_the_gpu(
 ) -> None:
     """The network alone, from a tensor to a tensor in the GPU's memory, against ONNX Runtime and torch there."""
     if not _ON_GPU:
-        pytest.skip("needs an NVIDIA GPU: torch.cuda.is_available() is False")
+        pytest.skip(NO_GPU)
     if subject.session.backend not in TAKE_TENSORS:
         pytest.skip(
             f"sessions of {subject.session.backend} take arrays: see test_offline, and the peers here"

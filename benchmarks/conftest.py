@@ -19,7 +19,6 @@ from benchmarks.comparison import Compare
 from benchmarks.gpu_peers import CompileMode
 from benchmarks.result_file import save_left_out, save_row
 from benchmarks.subjects import (
-    SEEDED,
     Subject,
     backends_for,
     open_subject,
@@ -63,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for every artifact and backend."""
     if "subject" in metafunc.fixturenames:
-        seeded = seeded_artifacts()[: 1 if metafunc.config.getoption("--quick") else None]
+        seeded = list(seeded_artifacts())[: 1 if metafunc.config.getoption("--quick") else None]
         paths = metafunc.config.getoption("--artifact") or seeded
         pairs = [(path, backend) for path in paths for backend in backends_for(path)]
         names = [f"{path.name}-{backend}" for path, backend in pairs]
@@ -132,9 +131,9 @@ def subject(
     """One artifact on one backend; skipped with the reason where that backend does not take it."""
     path, backend = request.param
     if not request.config.getoption("--artifact"):
+        precision = seeded_artifacts()[path]
         path = artifact_folder / path
         if checkpoint and not path.exists():
-            precision = SEEDED[path.name]
             graph = graph_from_checkpoint(checkpoint)
             calibration = data_root if precision == "int8" else None
             onnx_from_graph(

@@ -5,6 +5,7 @@ by value. It reads and writes each tensor once. What it needs is counted from an
 measured (:mod:`benchmarks.gpu_peaks`).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -56,10 +57,8 @@ def layers_of(path: Path) -> list[Layer]:
     graph, shapes = inferred_graph(path)
     bytes_of = _bytes_of(graph, shapes)
     constants = {tensor.name for tensor in graph.initializer}
-    users: dict[str, int] = {tensor.name: 1 for tensor in graph.output}
-    for node in graph.node:
-        for name in node.input:
-            users[name] = users.get(name, 0) + 1
+    users = Counter(name for node in graph.node for name in node.input)
+    users.update(tensor.name for tensor in graph.output)
     kernels: list[list[onnx.NodeProto]] = []
     kernel_of: dict[str, int] = {}  # by the tensor that it makes
     for node in graph.node:
@@ -101,12 +100,12 @@ def _layer(
     shapes: dict[str, list[int]],
     bytes_of: dict[str, int],
     constants: set[str],
-    users: dict[str, int],
+    users: Counter[str],
 ) -> Layer:
     inside = {name for node in nodes for name in node.output}
-    read = {name for node in nodes for name in node.input if name} - inside
-    used_inside = [name for node in nodes for name in node.input]
-    written = {name for name in inside if users.get(name, 0) > used_inside.count(name)}
+    used_inside = Counter(name for node in nodes for name in node.input)
+    read = {name for name in used_inside if name} - inside
+    written = {name for name in inside if users[name] > used_inside[name]}
     return Layer(
         nodes[0].name,
         sum(2 * multiply_adds(node, shapes) for node in nodes),

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from reidruntime.torch_precision import exact_float32
 
+from benchmarks.turns import one_call
+
 MatrixPrecision = Literal["fp16", "bf16", "fp32"]
 
 _WARM_UP_S, _CALLS_BETWEEN_WAITS = 0.3, 10
@@ -62,7 +64,7 @@ def device_seconds(work: Callable[[], object], at_least_s: float, device: str = 
         at_least_s: how long to measure, after a warm-up of at most 0.3 s, which also raises the GPU's clocks.
         device: "cuda" or "cpu".
     """
-    times = _times_on_gpu if device == "cuda" else _times_on_cpu
+    times = _times_on_gpu if device == "cuda" else one_call
     _repeat(lambda: times(work), min(_WARM_UP_S, at_least_s))
     return _repeat(lambda: times(work), at_least_s)
 
@@ -82,9 +84,3 @@ def _times_on_gpu(work: Callable[[], object]) -> list[float]:
         mark.record()
     torch.cuda.synchronize()
     return [1e-3 * start.elapsed_time(end) for start, end in pairwise(marks)]
-
-
-def _times_on_cpu(work: Callable[[], object]) -> list[float]:
-    began = time.perf_counter()
-    work()
-    return [time.perf_counter() - began]

@@ -29,8 +29,7 @@ def save_row(path: Path, row: Row, machine: MachineInfo, test: str) -> None:
 def save_left_out(path: Path, test: str, reason: str, machine: MachineInfo) -> None:
     """Write why a test has no row, in the list of the tests that were skipped for the same reason."""
     known = _known(path, machine)
-    tests = known["left_out"].get(reason, [])
-    known["left_out"][reason] = [*tests, *([test] if test not in tests else [])]
+    known["left_out"][reason] = list(dict.fromkeys([*known["left_out"].get(reason, []), test]))
     _write(path, known)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,14 +34,9 @@ from reidexport.models.baseline import Architecture, Baseline, backbone_channels
 from reidexport.onnx_export import TOLERANCE
 from reidexport.synthetic import draw_people
 
-SEEDED: dict[str, Precision] = {
-    "seeded-fp32.onnx": "fp32", "seeded-fp16.onnx": "fp16", "seeded-int8.onnx": "int8"
-}  # fmt: skip
-# Which of them are measured where: ONNX Runtime computes INT8 in float32 on a GPU, and FP16 in float32 on a CPU.
-_SEEDED_ON = {
-    "cpu": ("seeded-fp32.onnx", "seeded-int8.onnx"),
-    "cuda": ("seeded-fp16.onnx", "seeded-fp32.onnx"),
-}
+NO_GPU = "needs an NVIDIA GPU: torch.cuda.is_available() is False"
+# ONNX Runtime computes INT8 in float32 on a GPU, and FP16 in float32 on a CPU.
+_SEEDED: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("fp16", "fp32")}
 TAKE_TENSORS = ("torch-cuda", "tensorrt")  # backends whose sessions have run_tensor
 _NUM_STATISTICS = 16
 _BRANCH_GAIN = 0.2
@@ -155,9 +150,9 @@ def with_copies(answer: Answer, images: torch.Tensor, pixels: Image8) -> Ready:
     return run
 
 
-def seeded_artifacts() -> list[Path]:
-    """The names of the artifacts that are made where none is given."""
-    return [Path(name) for name in _SEEDED_ON[device()]]
+def seeded_artifacts() -> dict[Path, Precision]:
+    """The names of the artifacts that are made where none is given, and their precisions."""
+    return {Path(f"seeded-{precision}.onnx"): precision for precision in _SEEDED[device()]}
 
 
 def device() -> str:
@@ -165,7 +160,7 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def backends_for(path: Path) -> list[str]:
+def backends_for(path: Path) -> list[BackendName]:
     """The backends to try an artifact on."""
     if path.suffix != ".onnx":
         return ["tensorrt"]
@@ -174,7 +169,7 @@ def backends_for(path: Path) -> list[str]:
     return ["onnxruntime", "openvino", "openvino-bf16"] if find_spec("openvino") else ["onnxruntime"]
 
 
-def open_subject(path: Path, backend: str, checkpoint: Checkpoint | None) -> Subject:
+def open_subject(path: Path, backend: BackendName, checkpoint: Checkpoint | None) -> Subject:
     """Open an artifact on a backend; raises as ``open_session`` does.
 
     Raises:
@@ -185,10 +180,9 @@ def open_subject(path: Path, backend: str, checkpoint: Checkpoint | None) -> Sub
         raise ValueError(
             f"{path} was made from {source.name}, not from {checkpoint.name}: their hashes differ."
         )
-    name = cast("BackendName", backend)
     # Where there is a GPU, what is measured is on it: a session on the CPU in its place would be a wrong result.
     place: DeviceName = "cuda" if device() == "cuda" else "auto"
-    return Subject(path, open_session(path, backend=name, device=place, threads=num_threads()), checkpoint)
+    return Subject(path, open_session(path, backend=backend, device=place, threads=num_threads()), checkpoint)
 
 
 def write_seeded_checkpoint(path: Path, backbone: str) -> None:
