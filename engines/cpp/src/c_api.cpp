@@ -2,13 +2,13 @@
 #include <cstring>
 #include <exception>
 #include <new>
+#include <optional>
 #include <string>
-#include <utility>
 
-#include "cpus.h"
 #include "error.h"
 #include "image_reader.h"
 #include "session.h"
+#include "threads.h"
 
 struct reid_session {
     reid::Session session;
@@ -72,8 +72,7 @@ Options known(const Options* options, const std::string& type) {
 
 /// What a reader is to make of an image; normalising is not its part.
 reid::Preprocess target(const reid_reader_options& options) {
-    const auto is_side = [](std::size_t side_px) { return side_px >= 1 && side_px <= reid::kMaxSidePx; };
-    if (!is_side(options.height_px) || !is_side(options.width_px)) {
+    if (!reid::is_side(options.height_px) || !reid::is_side(options.width_px)) {
         reid::fail_input("reid_reader_options: expected height_px and width_px of 1 to " +
                          std::to_string(reid::kMaxSidePx) + ", got " + std::to_string(options.height_px) + " and " +
                          std::to_string(options.width_px) + ".");
@@ -138,13 +137,12 @@ reid_status reid_read(reid_reader* reader, const reid_image* images, size_t num_
         need(images, "images");
         need(pixels, "pixels");
         need(statuses, "statuses");
-        bool are_all_read = true;
-        std::string why_not;
+        std::optional<std::string> why_not;  // of the first that is not read
         for (const std::exception_ptr& failure : reader->reader.read({images, num_images}, pixels)) {
             *statuses++ = failure ? guarded([&] { std::rethrow_exception(failure); }) : REID_OK;
-            if (failure && std::exchange(are_all_read, false)) why_not = last_error;
+            if (failure && !why_not) why_not = last_error;
         }
-        if (!are_all_read) reid::fail_image(why_not);
+        if (why_not) reid::fail_image(*why_not);
     });
 }
 

@@ -10,6 +10,8 @@ namespace reid {
 // The product of such a side, an artifact's side and three channels cannot overflow.
 constexpr std::size_t kMaxSidePx = std::size_t{1} << 24;
 
+inline bool is_side(std::size_t side_px) { return side_px >= 1 && side_px <= kMaxSidePx; }
+
 /// uint8, height x width x 3, without gaps.
 struct Image {
     std::size_t height;

@@ -11,8 +11,7 @@ namespace {
 
 ImageView checked(const reid_image& image, std::size_t index) {
     const std::size_t row_bytes = image.row_bytes == 0 ? 3 * image.width_px : image.row_bytes;
-    const bool has_size = image.height_px >= 1 && image.height_px <= kMaxSidePx && image.width_px >= 1 &&
-                          image.width_px <= kMaxSidePx && row_bytes / 3 >= image.width_px;
+    const bool has_size = is_side(image.height_px) && is_side(image.width_px) && row_bytes / 3 >= image.width_px;
     if (image.pixels == nullptr || !has_size) {
         fail_image("image " + std::to_string(index) + ": expected a path, the bytes of a JPEG file, or RGB pixels with " +
                    "their height and width, 1 to " + std::to_string(kMaxSidePx) + "; got " + std::to_string(image.height_px) + "x" +

@@ -7,7 +7,7 @@
 namespace reid {
 namespace {
 
-// One in the network, one ready, one being read.
+// One being given to the network, one ready, one being read.
 constexpr std::size_t kNumSlots = 3;
 constexpr int kNiceness = 10;
 
@@ -35,7 +35,7 @@ BatchReader::BatchReader(std::span<const reid_image> images, std::size_t batch_s
 
 std::span<const std::uint8_t> BatchReader::next() {
     std::unique_lock lock(mutex_);
-    if (next_batch_ > 0) {  // the batch handed out before this one has been answered: read another into its memory
+    if (next_batch_ > 0) {  // the batch before has been started, and no longer needs its memory: read another into it
         const std::size_t done = next_batch_ - 1;
         reset(slots_[done % slots_.size()], done + slots_.size());
         may_read_.notify_all();

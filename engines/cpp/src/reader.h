@@ -21,7 +21,7 @@ public:
     BatchReader(std::span<const reid_image> images, std::size_t batch_size, const Preprocess& preprocess,
                 std::size_t num_threads);
 
-    /// Read on until the next batch is whole; its memory is overwritten after the call after this one. Empty after the last.
+    /// Read on until the next batch is whole; its memory is overwritten from the next call on. Empty after the last.
     ///
     /// @throws Error (image): that of the batch's first image that cannot be read.
     std::span<const std::uint8_t> next();

@@ -109,7 +109,8 @@ void resample_columns(const ImageView& image, std::size_t height, bool bicubic, 
     }
 }
 
-/// (3 near + far + 2) >> 2, as the rounded mean of near and the cut-off mean of both: compilers have byte-wide means.
+/// (3 near + far + 2) >> 2, as the rounded mean of near and the truncated mean of both, which compilers turn into byte-wide
+/// instructions.
 std::uint8_t three_to_one(std::uint8_t near, std::uint8_t far) {
     const auto mean = static_cast<std::uint8_t>((near & far) + ((near ^ far) >> 1));
     return static_cast<std::uint8_t>((near + mean + 1) >> 1);

@@ -6,10 +6,10 @@
 #include <memory>
 #include <utility>
 
-#include "cpus.h"
 #include "error.h"
 #include "preprocess.h"
 #include "reader.h"
+#include "threads.h"
 
 namespace reid {
 namespace {
@@ -34,7 +34,7 @@ Opened open(const std::string& artifact, const OpenOptions& options) {
 }  // namespace
 
 Session::Session(const std::string& artifact, const reid_options& options)
-    : num_threads_(static_cast<std::size_t>(open_options(options).threads)),
+    : num_threads_(num_threads(options.threads)),
       opened_(open(artifact, open_options(options))),
       description_(opened_.backend->describe() + "; decode libjpeg-turbo, resize C++") {}
 

@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <functional>
 
-/// Put work into a stream, for when it is waited for; what it returns is what the wait does.
+/// Put work into a stream, to be done when the stream is waited for; the wait returns what the work returns.
 CUresult fake_enqueue(CUstream stream, std::function<CUresult()> work);
 
 /// How many streams had work in them at once, at most, since the last call.

@@ -26,6 +26,9 @@ inline std::string jpeg(int width, int height, int subsampling) {
     return bytes;
 }
 
+/// The same file with two bytes that belong to nothing, behind the first segment: libjpeg warns of them.
+inline std::string made_odd(const std::string& whole) { return whole.substr(0, 20) + std::string(2, '\0') + whole.substr(20); }
+
 inline std::span<const std::uint8_t> bytes(const std::string& content) {
     return {reinterpret_cast<const std::uint8_t*>(content.data()), content.size()};
 }

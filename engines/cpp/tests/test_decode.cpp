@@ -50,8 +50,7 @@ TEST_CASE("of an odd file it depends on what is wanted, and an ordinary one is w
     const TemporaryFolder folder;
     const std::string whole = jpeg(64, 64, TJSAMP_420);
     const std::string good = folder.write("good.jpg", whole);
-    // Two bytes that belong to nothing, behind the first segment: libjpeg warns of them.
-    const std::string odd = folder.write("odd.jpg", whole.substr(0, 20) + std::string(2, '\0') + whole.substr(20));
+    const std::string odd = folder.write("odd.jpg", made_odd(whole));
     const auto strict = [](const std::string& path) {
         return complaint([&] { (void)reid::decode_jpeg_file(path, reid::Jpegs::kOrdinary); });
     };

@@ -92,7 +92,7 @@ TEST_CASE("images that the reader does not take have a status each, and the othe
     const std::string whole = jpeg(64, 64, TJSAMP_420);
     const std::string png = "\x89PNG\r\n";
     const std::string cut = whole.substr(0, whole.size() / 2);
-    const std::string odd = whole.substr(0, 20) + std::string(2, '\0') + whole.substr(20);
+    const std::string odd = made_odd(whole);
     images[3] = reidruntime::image_from_file("/nowhere/a.jpg");
     images[4] = reidruntime::image_from_jpeg(bytes(png));
     images[6] = reidruntime::image_from_jpeg(bytes(cut));

@@ -7,7 +7,7 @@
  * Every function that can fail returns a reid_status and leaves a sentence in reid_last_error(): what failed, what was
  * expected, what to do. No exception leaves the library.
  *
- * Threads: any number of threads may use one session or reader at once. It must be closed after all of them.
+ * Threads: any number of threads may use one session or reader at once. Close it only after their last call has returned.
  */
 #ifndef REIDRUNTIME_H
 #define REIDRUNTIME_H

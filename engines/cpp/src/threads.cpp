@@ -1,4 +1,4 @@
-#include "cpus.h"
+#include "threads.h"
 
 #include <sched.h>
 

@@ -1,4 +1,3 @@
-// How many threads to take.
 #pragma once
 
 #include <cstddef>
