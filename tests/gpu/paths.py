@@ -74,7 +74,7 @@ class PathChecks:
 
 
 class LaneChecks(PathChecks):
-    """Of paths that run in the runtime's lanes: streams of their own, CUDA graphs, tensors without copies."""
+    """Of paths that run in the runtime's lanes: streams of their own, CUDA graphs, tensors that stay on the GPU."""
 
     takes_tensors = True
 
