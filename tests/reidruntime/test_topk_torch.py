@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -295,19 +294,10 @@ def test_rows_that_do_not_fit_are_searched_all_the_same(
     assert_same(gallery.search(queries, 20), sorted_in_full(queries, rows, 20, "cosine"))
 
 
-@pytest.fixture
-def switches() -> Iterator[None]:
-    """The precision switches that these tests set are restored."""
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
-    torch.backends.cuda.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = "none"
-
-
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("newer", [False, True])
 def test_what_the_application_has_set_neither_spoils_the_answer_nor_changes(
-    newer: bool, device: str, switches: None, monkeypatch: pytest.MonkeyPatch
+    newer: bool, device: str, precision_switches: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under autocast and with TF32 allowed by either kind of switch, answers are exact; the settings stay."""
     monkeypatch.setattr(topk_torch, "_SPARE", -10)  # as many are kept as asked for: float32 has to decide
@@ -326,7 +316,9 @@ def test_what_the_application_has_set_neither_spoils_the_answer_nor_changes(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_searches_at_once_are_all_exact(device: str, switches: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_searches_at_once_are_all_exact(
+    device: str, precision_switches: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One search ends while another has not multiplied yet: that one is in float32 all the same."""
     rng = np.random.default_rng(10)
     rows = people(rng, 3000, 64)

@@ -24,7 +24,7 @@ from reidruntime.tensorrt_library import Gpu
 from tests.checkpoints import relative_l2
 from tests.conftest import Exported
 from tests.reidruntime.models import network_of, small_manifest, write_artifact
-from tests.standins.host_memory import HostMemory, at
+from tests.standins.host_memory import HostMemory, tensor_at
 
 CPU = torch.device("cpu")
 SHAPE = (2, 6, 5, 4)
@@ -345,11 +345,6 @@ def test_a_tensor_must_be_where_the_network_is(exported: Exported) -> None:
 @pytest.fixture
 def on_host(monkeypatch: pytest.MonkeyPatch) -> Callable[[Network], TorchCudaBackend]:
     """A backend in lanes whose device is the CPU."""
-
-    def tensor_at(address: int, shape: tuple[int, ...], dtype: np.dtype[Any], device: Any) -> torch.Tensor:
-        num_bytes = int(np.prod(shape)) * dtype.itemsize
-        return torch.from_numpy(at(address, num_bytes).view(dtype).reshape(shape))
-
     monkeypatch.setattr(lanes, "open_device_memory", lambda name: HostMemory())
     monkeypatch.setattr(torch_cuda, "tensor_at", tensor_at)
     monkeypatch.setattr(torch.cuda, "ExternalStream", lambda handle, device: handle)

@@ -3,21 +3,11 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from reidruntime.torch_precision import exact_float32
-
-
-@pytest.fixture
-def older_switches() -> Iterator[None]:
-    """The older switches of matrix products are restored after the test."""
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
-    torch.backends.cuda.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = "none"
 
 
 def test_every_state_of_the_switches_is_restored() -> None:
@@ -29,7 +19,7 @@ def test_every_state_of_the_switches_is_restored() -> None:
 
 
 @pytest.mark.parametrize("precision", ["high", "medium", "allow_tf32"])
-def test_the_older_switches_agree_inside(precision: str, older_switches: None) -> None:
+def test_the_older_switches_agree_inside(precision: str, precision_switches: None) -> None:
     """What compiled code of other threads reads is never refused, and is what it was afterwards."""
     if precision == "allow_tf32":
         torch.backends.cuda.matmul.allow_tf32 = True
@@ -43,7 +33,7 @@ def test_the_older_switches_agree_inside(precision: str, older_switches: None) -
     assert torch.get_float32_matmul_precision() == before
 
 
-def test_the_last_thread_to_leave_restores_the_switches(older_switches: None) -> None:
+def test_the_last_thread_to_leave_restores_the_switches(precision_switches: None) -> None:
     """A thread that enters second stays exact after the first has left, and TF32 is back once both have."""
     torch.set_float32_matmul_precision("high")
     has_entered, may_leave = threading.Event(), threading.Event()
@@ -65,7 +55,7 @@ def test_the_last_thread_to_leave_restores_the_switches(older_switches: None) ->
     assert torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
-def test_autocast_is_off_inside_and_an_error_restores_it(older_switches: None) -> None:
+def test_autocast_is_off_inside_and_an_error_restores_it(precision_switches: None) -> None:
     """Products of float32 stay float32 under autocast; an exception inside leaves no switch behind."""
     torch.set_float32_matmul_precision("medium")
     ones = torch.ones(2, 2)

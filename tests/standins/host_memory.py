@@ -2,8 +2,10 @@
 
 import ctypes
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import torch
 from reidruntime.device_memory import Bytes
 
 
@@ -12,13 +14,14 @@ class HostMemory:
 
     Attributes:
         copied_in: addresses on the host that copies to the "device" came from.
+        buffers: all memory that was asked for, in that order.
         is_closed: whether the memory was given back.
     """
 
     def __init__(self, *, has_graphs: bool = True) -> None:
         self.stream, self.copied_in, self.is_closed = 0, [], False
         self._has_graphs = has_graphs
-        self._buffers: list[Bytes] = []
+        self.buffers: list[Bytes] = []
 
     def device_buffer(self, num_bytes: int) -> int:
         """Memory of the host, by its address."""
@@ -26,8 +29,8 @@ class HostMemory:
 
     def pinned_buffer(self, num_bytes: int) -> Bytes:
         """Memory of the host."""
-        self._buffers.append(np.zeros(num_bytes, np.uint8))
-        return self._buffers[-1]
+        self.buffers.append(np.zeros(num_bytes, np.uint8))
+        return self.buffers[-1]
 
     def copy_in(self, pinned: Bytes, address: int) -> None:
         """Copy at once."""
@@ -53,3 +56,9 @@ class HostMemory:
 def at(address: int, num_bytes: int) -> Bytes:
     """The bytes that lie there."""
     return np.ctypeslib.as_array((ctypes.c_uint8 * num_bytes).from_address(address))
+
+
+def tensor_at(address: int, shape: tuple[int, ...], dtype: "np.dtype[Any]", device: object) -> torch.Tensor:
+    """As :func:`reidruntime.backends.lanes.tensor_at`, in the host's memory."""
+    num_bytes = int(np.prod(shape)) * dtype.itemsize
+    return torch.from_numpy(at(address, num_bytes).view(dtype).reshape(shape))

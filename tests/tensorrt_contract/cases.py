@@ -25,7 +25,7 @@ from reidexport.errors import EngineError, PrecisionError
 from reidexport.trt_build import BuildOptions, engine_from_onnx
 from reidexport.trt_source import prepared_source
 from tests.reidruntime.models import DIM, HEIGHT, WIDTH, small_manifest, write_artifact
-from tests.standins.host_memory import at
+from tests.standins.host_memory import HostMemory, tensor_at
 from tests.tensorrt_contract.standins import Bindings, StandIn
 
 GPU = Gpu("NVIDIA H100", "9.0", "580.82.07", num_multiprocessors=132)
@@ -48,32 +48,12 @@ FUSED = {
 }
 
 
-class NumpyMemory:
-    """Device memory in host memory."""
+class RecordingMemory(HostMemory):
+    """Memory whose graphs call what they record once, and count how often they are replayed."""
 
     def __init__(self) -> None:
-        self.stream, self.buffers, self.replays, self.closed = 7, {}, 0, False
-
-    def device_buffer(self, num_bytes: int) -> int:
-        """An address, behind which lie that many bytes."""
-        buffer = np.zeros(num_bytes, np.uint8)
-        self.buffers[buffer.ctypes.data] = buffer
-        return buffer.ctypes.data
-
-    def pinned_buffer(self, num_bytes: int) -> np.ndarray:
-        """Plain memory."""
-        return np.zeros(num_bytes, np.uint8)
-
-    def copy_in(self, pinned: np.ndarray, address: int) -> None:
-        """Copy at once."""
-        self.buffers[address][: pinned.size] = pinned
-
-    def copy_out(self, address: int, pinned: np.ndarray) -> None:
-        """Copy at once."""
-        pinned[:] = self.buffers[address][: pinned.size]
-
-    def wait(self) -> None:
-        """Nothing to wait for."""
+        super().__init__()
+        self.stream, self.replays = 7, 0
 
     def captured(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record by calling it once; a replay is counted."""
@@ -83,10 +63,6 @@ class NumpyMemory:
 
         work()
         return replay
-
-    def close(self) -> None:
-        """Remember it."""
-        self.closed = True
 
 
 @pytest.fixture
@@ -318,10 +294,10 @@ def test_a_session_runs_batches_in_lanes(
     trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Opened, run at several batch sizes, captured as graphs and closed, through calls that the bindings have."""
-    memories: list[NumpyMemory] = []
+    memories: list[RecordingMemory] = []
 
-    def open_memory(name: str) -> NumpyMemory:
-        memories.append(NumpyMemory())
+    def open_memory(name: str) -> RecordingMemory:
+        memories.append(RecordingMemory())
         return memories[-1]
 
     monkeypatch.setattr(lanes_module, "open_device_memory", open_memory)
@@ -335,7 +311,7 @@ def test_a_session_runs_batches_in_lanes(
         assert features.shape == (40, DIM)
         assert session.run(np.stack(images[:3])).shape == (3, DIM)
     assert len(memories) == 3  # two lanes, and page-locked memory that images are read to
-    assert all(memory.closed for memory in memories)
+    assert all(memory.is_closed for memory in memories)
     # Five batches of eight over two lanes: each runs one, runs and captures the second, replays the third. A run of
     # three. A graph's context is its own, and keeps its shape; all contexts of a lane share its scratch memory.
     assert trt.calls.count("IExecutionContext.execute_async_v3") == 2 + 2 * 2 + 1
@@ -361,7 +337,7 @@ def test_batches_run_in_the_narrowest_profile_that_takes_them(
     trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small batches, captured or not, are only given to contexts of the small profile, and large ones to the first."""
-    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: NumpyMemory())
+    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: RecordingMemory())
     build(onnx_file, batch_profile=BatchProfile(minimum=1, optimum=32, maximum=64))
     contexts: list[Context] = []
 
@@ -412,9 +388,9 @@ def tensors(
 ) -> Iterator[tuple[backend_module.TensorRtBackend, list[tuple[object, ...]]]]:
     """A backend on host memory whose network writes each image's first bytes, and the log of what happens in order."""
     log: list[tuple[object, ...]] = []
-    memories: dict[int, NumpyMemory] = {}
+    memories: dict[int, HostMemory] = {}
 
-    class Memory(NumpyMemory):
+    class Memory(HostMemory):
         def __init__(self) -> None:
             super().__init__()
             self.stream = 7 + len(memories)
@@ -423,11 +399,8 @@ def tensors(
         def wait(self) -> None:
             log.append((self.stream, "is waited for"))
 
-        def captured(self, work: Callable[[], None]) -> Callable[[], None]:
-            return work
-
     def network(stream: int) -> bool:
-        images, features, *_ = memories[stream].buffers.values()
+        images, features, *_ = memories[stream].buffers
         rows = images.reshape(-1, HEIGHT * WIDTH * 3)[:, :DIM].astype(np.float32)
         features.view(np.float32)[:] = rows.reshape(-1)
         log.append((stream, "runs"))
@@ -437,10 +410,6 @@ def tensors(
         context = StandIn(trt, tensorrt_bindings.IExecutionContext)
         weakref.finalize(context, log.append, ("a context is freed",))
         return context
-
-    def tensor_at(address: int, shape: tuple[int, ...], dtype: "np.dtype[Any]", device: Any) -> torch.Tensor:
-        num_bytes = int(np.prod(shape)) * dtype.itemsize
-        return torch.from_numpy(at(address, num_bytes).view(dtype).reshape(shape))
 
     build(onnx_file)
     trt.answers |= {
@@ -527,9 +496,9 @@ def test_what_cannot_be_captured_is_run_plainly(
     trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A memory or a network without CUDA graphs is tried once, and answers every batch."""
-    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: NumpyMemory())
+    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: RecordingMemory())
     tries: list[int] = []
-    monkeypatch.setattr(NumpyMemory, "captured", lambda self, work: tries.append(1))
+    monkeypatch.setattr(RecordingMemory, "captured", lambda self, work: tries.append(1))
     build(onnx_file)
     with open_session(onnx_file.with_suffix(".engine")) as session:
         for _ in range(6):
@@ -542,18 +511,18 @@ def test_a_lane_that_cannot_be_made_leaves_nothing(
     trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without room for a context the buffers are given back, and the message says so."""
-    memory = NumpyMemory()
+    memory = RecordingMemory()
     monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: memory)
     build(onnx_file)
     trt.answers["ICudaEngine.create_execution_context"] = lambda strategy: None
     with pytest.raises(GpuError, match="no execution context, as a rule for lack of memory"):
         open_session(onnx_file.with_suffix(".engine"))
-    assert memory.closed
+    assert memory.is_closed
 
 
 def test_a_stripped_plan_is_refitted(trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights come from the ONNX file beside the plan, and from that very file only."""
-    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: NumpyMemory())
+    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: RecordingMemory())
     manifest = build(onnx_file, strip_weights=True)
     assert manifest.engine is not None
     assert manifest.engine.weights_stripped
@@ -569,7 +538,7 @@ def test_a_version_compatible_plan_needs_consent(
     trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It carries code: it is loaded only when the caller says that code may run."""
-    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: NumpyMemory())
+    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: RecordingMemory())
     build(onnx_file, version_compatible=True)
     engine = onnx_file.with_suffix(".engine")
     with pytest.raises(ArtifactError, match="allow_host_code=True"):
@@ -605,7 +574,7 @@ def test_a_run_that_fails_is_an_error(
     trt: Bindings, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """False from TensorRT raises, and the session can be used again."""
-    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: NumpyMemory())
+    monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: RecordingMemory())
     build(onnx_file)
     batch = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
     with open_session(onnx_file.with_suffix(".engine")) as session:
