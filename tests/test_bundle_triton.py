@@ -15,7 +15,6 @@ from reidruntime.manifest import (
     BatchProfile,
     Engine,
     LayerCounts,
-    Quantization,
     engine_manifest_path,
     file_sha256,
     manifest_from_json,
@@ -32,6 +31,7 @@ from tests.reidruntime.models import (
     HEIGHT,
     WIDTH,
     small_manifest,
+    tensorrt_quantization,
     write_artifact,
     write_foreign,
     write_normalised,
@@ -168,17 +168,8 @@ def test_a_static_batch_is_served_as_it_is(tmp_path: Path) -> None:
 
 def test_what_triton_cannot_run_is_refused(tmp_path: Path) -> None:
     """The message names the artifact and says what to build or export in its place."""
-    made = Quantization(
-        target="tensorrt",
-        weight_bits=8,
-        range_method="min-max",
-        num_calibrated_images=1,
-        num_held_out_images=1,
-        mean_relative_l2=0.0,
-        sensitivity={},
-        float_layers=(),
-    )
-    q_dq = write_artifact(tmp_path / "q.onnx", manifest=small_manifest(quantization=made, precision="int8"))
+    manifest = small_manifest(quantization=tensorrt_quantization(), precision="int8")
+    q_dq = write_artifact(tmp_path / "q.onnx", manifest=manifest)
     changed = write_plan(tmp_path / "changed.engine")
     changed.write_bytes(b"another plan")
     alone = tmp_path / "alone.engine"

@@ -13,11 +13,26 @@ from reidruntime.manifest import (
     Manifest,
     Preprocess,
     Producer,
+    Quantization,
     Source,
     TensorSpec,
 )
 
 HEIGHT, WIDTH, DIM = 32, 16, 8
+
+
+def tensorrt_quantization(float_layers: tuple[str, ...] = ()) -> Quantization:
+    """How an INT8 file for TensorRT was made, with some layers left in float32."""
+    return Quantization(
+        target="tensorrt",
+        weight_bits=8,
+        range_method="min-max",
+        num_calibrated_images=1,
+        num_held_out_images=1,
+        mean_relative_l2=0.0,
+        sensitivity={},
+        float_layers=float_layers,
+    )
 
 
 def small_manifest(batch: int | None = None, **changes: object) -> Manifest:

@@ -17,14 +17,21 @@ from reidruntime import open_session, tensorrt_library
 from reidruntime.backends import lanes as lanes_module
 from reidruntime.backends import tensorrt as backend_module
 from reidruntime.errors import ArtifactError, GpuError, InputError
-from reidruntime.manifest import BatchProfile, Manifest, Quantization, manifest_from_json
+from reidruntime.manifest import BatchProfile, Manifest, manifest_from_json
 from reidruntime.tensorrt_library import Gpu
 
 from reidexport import trt_build
 from reidexport.errors import EngineError, PrecisionError
 from reidexport.trt_build import BuildOptions, engine_from_onnx
 from reidexport.trt_source import prepared_source
-from tests.reidruntime.models import DIM, HEIGHT, WIDTH, small_manifest, write_artifact
+from tests.reidruntime.models import (
+    DIM,
+    HEIGHT,
+    WIDTH,
+    small_manifest,
+    tensorrt_quantization,
+    write_artifact,
+)
 from tests.standins.host_memory import HostMemory, tensor_at
 from tests.tensorrt_contract.standins import Bindings, StandIn
 
@@ -266,16 +273,7 @@ def test_small_batches_get_a_profile_of_their_own(
 
 def test_every_profile_may_have_the_wide_convolutions_of_the_file(trt: Bindings, tmp_path: Path) -> None:
     """The inspector shows the layers of both profiles; an INT8 file with one float layer has one wide one in each."""
-    quantization = Quantization(
-        target="tensorrt",
-        weight_bits=8,
-        range_method="min-max",
-        num_calibrated_images=1,
-        num_held_out_images=1,
-        mean_relative_l2=0.0,
-        sensitivity={},
-        float_layers=("name",),
-    )
+    quantization = tensorrt_quantization(float_layers=("name",))
     manifest = small_manifest(precision="int8", quantization=quantization)
     onnx = write_artifact(tmp_path / "model.onnx", manifest=manifest)
     large = BatchProfile(minimum=1, optimum=32, maximum=64)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from reidruntime.backends import (
     Backend,
     BackendName,
+    BatchPreferringBackend,
     DeviceName,
     Network,
     PipelinedBackend,
@@ -228,7 +229,8 @@ class Session:
         Yields:
             The positions of a batch's images, and their features: float32, shape (n, feature dimension).
         """
-        default = getattr(self._network, "preferred_batch", DEFAULT_BATCH)
+        network = self._network
+        default = network.preferred_batch if isinstance(network, BatchPreferringBackend) else DEFAULT_BATCH
         size = chosen_batch_size(self.manifest, batch_size, default)
         numbered = iter(enumerate(images))
         pending: deque[Future[_Prepared]] = deque()

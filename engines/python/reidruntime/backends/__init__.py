@@ -38,11 +38,7 @@ class Network:
 
 
 class Backend(Protocol):
-    """A loaded network: one input, one output, no pre- or post-processing.
-
-    One that runs on a GPU may have an attribute ``preferred_batch``: how many images a run should take where neither
-    the caller nor the artifact says; see :func:`reidruntime.tensorrt_library.default_batch_size`.
-    """
+    """A loaded network: one input, one output, no pre- or post-processing."""
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Answer one batch, in the dtype and layout of the file's own input; rows keep their order.
@@ -56,6 +52,18 @@ class Backend(Protocol):
     def describe(self) -> str:
         """Name and version, device, precision it computes in, threads."""
         ...
+
+
+@runtime_checkable
+class BatchPreferringBackend(Backend, Protocol):
+    """A backend whose device suits some batch size best.
+
+    Attributes:
+        preferred_batch: how many images a run should take, where neither the caller nor the artifact says; see
+            :func:`reidruntime.tensorrt_library.default_batch_size`.
+    """
+
+    preferred_batch: int
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ class TensorRtRtxBackend:
     """An ``onnxruntime.InferenceSession`` whose every layer runs in TensorRT for RTX.
 
     Attributes:
-        preferred_batch: see :class:`reidruntime.backends.Backend`.
+        preferred_batch: see :class:`reidruntime.backends.BatchPreferringBackend`.
     """
 
     def __init__(self, network: Network) -> None:
