@@ -10,7 +10,7 @@ from statistics import median
 from typing import Literal
 
 import torch
-from reidruntime.torch_precision import exact_float32
+from reidruntime.torch_settings import exact_float32
 
 from benchmarks.turns import one_call
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from reidruntime.session import Session, default_threads
-from reidruntime.torch_precision import exact_float32
+from reidruntime.torch_settings import exact_float32
 from torch import Tensor
 
 from reidexport.checkpoint import Checkpoint, model_from_checkpoint

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from reidruntime.manifest import Feature, Metric
-from reidruntime.torch_precision import exact_float32
+from reidruntime.torch_settings import exact_float32
 from torch import Tensor
 
 from reidexport.checkpoint import Checkpoint, imagenet_preprocess, model_from_checkpoint

@@ -1,11 +1,10 @@
 """How a run computes on its device, beside what it computes: precision, kernels, and the kind of its steps."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
-from reidruntime.torch_precision import exact_float32
+from reidruntime.torch_settings import exact_float32
 
 from train.images import TrainImages
 from train.learner import Learner
@@ -25,17 +24,6 @@ def chosen_precision(precision: Precision, device: torch.device) -> Literal["fp3
 def without_tf32(precision: Literal["fp32", "bf16"], device: torch.device) -> AbstractContextManager[None]:
     """Compute an fp32 run on a GPU in float32 itself, where torch's convolutions would be TF32 by default."""
     return exact_float32() if precision == "fp32" and device.type == "cuda" else nullcontext()
-
-
-@contextmanager
-def fastest_convolutions(device: torch.device) -> Iterator[None]:
-    """On a GPU, let cuDNN try its kernels and keep the fastest: every batch has the same shape."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = before or device.type == "cuda"
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
 
 
 def steps_between_checks(device: torch.device) -> int:

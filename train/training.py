@@ -8,7 +8,7 @@ import json
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from reidruntime.manifest import file_sha256
+from reidruntime.torch_settings import fastest_convolutions
 
 from reidexport.checkpoint import load_checkpoint
 from reidexport.datasets import Dataset
@@ -37,7 +38,6 @@ from train.evaluation import (
 from train.execution import (
     Precision,
     chosen_precision,
-    fastest_convolutions,
     steps_between_checks,
     steps_text,
     whole_step,
@@ -135,7 +135,9 @@ def train(
             "the data set has no test split to evaluate on: expected query and gallery images. Train without: "
             "--no-evaluation"
         )
-    with joined_processes(device) as processes, fastest_convolutions(device):
+    # Every batch has the same shape.
+    kernels = fastest_convolutions() if device.type == "cuda" else nullcontext()
+    with joined_processes(device) as processes, kernels:
         _check_world(recipe, processes)
         saved = _saved_run(out, recipe, dataset, options)
         if processes.is_first:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 
 import torch
-from reidruntime.torch_precision import exact_float32
+from reidruntime.torch_settings import exact_float32
 
 PARENTS = [("generic", "all"), ("cuda", "all"), ("mkldnn", "all")]
 OPERATIONS = [(library, name) for library in ("cuda", "mkldnn") for name in ("matmul", "conv", "rnn")]

@@ -16,7 +16,7 @@ largest and cut off after no less than 24 bits, so that each loses less than ``2
 as much again. None of these exceeds the sum of the absolute values of all terms, which is at most |q'| |g'|. With two
 or more terms at a time, D terms lose less than ``D * 2**-22 * |q'| |g'|``, however they are split; with one at a time,
 rounded to nearest, less than a quarter of it. No sum on the way may be rounded to bfloat16, which
-:func:`reidruntime.torch_precision.exact_float32` sees to.
+:func:`reidruntime.torch_settings.exact_float32` sees to.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from reidruntime.device_rows import DeviceBlock, DeviceRows
 from reidruntime.errors import GpuError
 from reidruntime.gallery_rows import Question
 from reidruntime.topk_scan import Candidates, float32_errors, query_terms
-from reidruntime.torch_precision import exact_float32
+from reidruntime.torch_settings import exact_float32
 
 _TILE_SCORES = 2**28  # at once, in float32: 1 GiB
 _GROUP = 32  # columns of a tile of which first only the greatest score is looked at

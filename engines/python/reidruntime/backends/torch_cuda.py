@@ -1,7 +1,6 @@
 """An ONNX file on an NVIDIA GPU with nothing but torch: fused convolutions, channels last, CUDA graphs."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from reidruntime.backends.torch_network import TorchNetwork
 from reidruntime.errors import GpuError, NotInstalledError
 from reidruntime.onnx_graph import read_onnx_graph
 from reidruntime.tensorrt_library import default_batch_size, first_gpu
-from reidruntime.torch_precision import exact_float32
+from reidruntime.torch_settings import exact_float32, fastest_convolutions
 
 # What batches are padded to: few enough to capture all, and at most half as much again. Larger ones run in parts.
 _BATCH_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -149,7 +148,7 @@ class TorchCudaBackend:
     def capture(self, lane: Lane, shape: Shape) -> Callable[[], None] | None:
         """For the lanes: answer plainly, while cuDNN chooses its kernels, then record the same."""
         work = self._work(lane, shape)
-        with _cudnn_chooses():
+        with fastest_convolutions():
             work()
         return lane.memory.captured(work)
 
@@ -188,14 +187,3 @@ class TorchCudaBackend:
         except RuntimeError as error:
             raise failed_run(self._network, len(batch), "torch", error) from error
         return features
-
-
-@contextmanager
-def _cudnn_chooses() -> Iterator[None]:
-    """Let cuDNN try its kernels for each new shape and keep the fastest; lanes capture one at a time."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before

@@ -1,4 +1,4 @@
-"""Float32 that is float32: torch's own switches, set for a while, in a process that has other settings.
+"""torch's own switches, set for a while, in a process that has other settings.
 
 Since torch 2.9 a tree of switches decides in which precision float32 is multiplied: one for everything, one for each
 library, one for each kind of operation. One that is ``"none"`` follows its parent, and reading it gives its parent's
@@ -20,6 +20,19 @@ _SWITCHES = (  # parents first
 _lock = Lock()
 _num_users = 0
 _undo = ExitStack()
+
+
+@contextmanager
+def fastest_convolutions() -> Iterator[None]:
+    """Let cuDNN try its kernels for each new shape and keep the fastest; by one thread of the process at a time."""
+    import torch
+
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

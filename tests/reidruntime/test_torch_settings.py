@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from reidruntime.torch_precision import exact_float32
+from reidruntime.torch_settings import exact_float32
 
 
 def test_every_state_of_the_switches_is_restored() -> None:
