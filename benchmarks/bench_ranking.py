@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pytest
-from reidruntime.session import default_threads
+from reidruntime.threads import default_threads
 
 from benchmarks.comparison import Compare
 from benchmarks.fresh_process import peak_mib_of

@@ -13,7 +13,7 @@ import onnx
 from numba import njit
 from numpy.typing import NDArray
 from reidruntime.manifest import RangeMethod
-from reidruntime.session import default_threads
+from reidruntime.threads import default_threads
 
 from reidexport.errors import InputError
 

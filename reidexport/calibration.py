@@ -8,7 +8,7 @@ import numpy as np
 from reidruntime.manifest import Preprocess
 from reidruntime.preprocess import image_pixels
 from reidruntime.resize import Image8
-from reidruntime.session import default_threads
+from reidruntime.threads import default_threads
 
 from reidexport.datasets import load_dataset
 from reidexport.errors import DatasetError, InputError

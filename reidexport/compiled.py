@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numba
-from reidruntime.session import default_threads
+from reidruntime.threads import default_threads
 
 _CHUNKS_PER_THREAD = 4  # so that a thread that got the cheap rows goes on with others
 

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypedDict
 
-from reidruntime.session import default_threads
+from reidruntime.threads import default_threads
 
 _BUSY_LOAD = 0.3  # a core
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from reidruntime.session import Session, default_threads
+from reidruntime.session import Session
+from reidruntime.threads import default_threads
 from reidruntime.torch_settings import exact_float32
 from torch import Tensor
 

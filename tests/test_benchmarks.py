@@ -23,7 +23,7 @@ from reidruntime import Gallery, Session, open_session
 from reidruntime.manifest import file_sha256
 from reidruntime.preprocess import normalize
 from reidruntime.resize import resize
-from reidruntime.session import default_threads
+from reidruntime.threads import default_threads
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import bench_throughput, comparison, gpu_peers, operations, peak_kernels

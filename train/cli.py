@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from reidruntime.session import default_threads
+from reidruntime.threads import default_threads
 
 from reidexport.datasets import Dataset, load_dataset
 from reidexport.errors import InputError, ReidExportError

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from reidruntime.backends import BackendName, DeviceName
-from reidruntime.session import default_threads
+from reidruntime.threads import default_threads
 
 from reidexport.errors import ClusterError, InputError
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from aiohttp import ClientError, ClientSession
 from reidruntime import Manifest, open_session
 from reidruntime.backends import BackendName, DeviceName
-from reidruntime.session import default_threads
+from reidruntime.threads import default_threads
 
 from reidexport.errors import InputError, ServerError
 from reidexport.triton.config import Batching, session_network

@@ -41,7 +41,7 @@ from reidruntime.gallery_rows import (
 from reidruntime.int8_scan import MAX_DIM, can_multiply
 from reidruntime.manifest import Manifest, Metric
 from reidruntime.projection_scan import ProjectedRows
-from reidruntime.session import default_threads
+from reidruntime.threads import default_threads
 from reidruntime.topk import Neighbours, Prepared, nearest
 
 __all__ = [

@@ -33,6 +33,7 @@ from reidruntime.onnx_metadata import OnnxFile, read_onnx
 from reidruntime.preprocess import Image, network_input
 from reidruntime.resize import Image8
 from reidruntime.tensorrt_library import DEFAULT_BATCH
+from reidruntime.threads import default_threads
 
 Features = NDArray[np.float32]
 _PLAN_SUFFIXES = (".engine", ".plan")
@@ -134,11 +135,6 @@ def artifact_manifest(path: Path) -> Manifest:
             f"{path}: its manifest {beside.name} is not beside it. Copy both files, or build with reidexport trt."
         )
     return manifest_from_json(beside.read_text(), str(beside))
-
-
-def default_threads() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def chosen_batch_size(manifest: Manifest, wanted: int | None, default: int = DEFAULT_BATCH) -> int:

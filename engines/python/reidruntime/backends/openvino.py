@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from reidruntime.backends import Network, failed_run
 from reidruntime.errors import ArtifactError, NotInstalledError
+from reidruntime.threads import default_threads
 
 
 class OpenVinoBackend:
@@ -28,7 +29,6 @@ class OpenVinoBackend:
             import openvino
         except ImportError as error:
             raise NotInstalledError('openvino is not installed: pip install "reidexport[cpu]"') from error
-        from reidruntime.session import default_threads  # which imports this package
 
         core = openvino.Core()
         if in_bf16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

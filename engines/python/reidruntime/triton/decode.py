@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from reidruntime.errors import ImageError
 from reidruntime.preprocess import decode_bytes, image_pixels, network_input
-from reidruntime.session import default_threads
+from reidruntime.threads import default_threads
 from reidruntime.triton import config_of, manifest_of, parameters_of
 
 MAX_PIXELS = 1 << 25  # of one image: larger ones are refused before they are decoded
