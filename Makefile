@@ -51,7 +51,7 @@ cpp-test: install
 	@# The sanitizer must be loaded before Python, which has leaks of its own.
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 REIDRUNTIME_LIBRARY=engines/cpp/build/asan/libreidruntime.so OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest tests/reidruntime/test_batch_reader.py
+		$(BIN)/python -m pytest tests/reidruntime/images/test_batch_reader.py
 
 # The report in a real browser, light and dark, wide and narrow.
 report-test: install

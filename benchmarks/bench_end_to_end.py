@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from reidruntime.resize import Image8
+from reidruntime.images.resize import Image8
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 

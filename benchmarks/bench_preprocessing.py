@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from reidruntime.batch_reader import LIBRARY_VARIABLE, BatchReader, LibraryReader, PythonReader
-from reidruntime.preprocess import EncodedImage
-from reidruntime.resize import Image8
+from reidruntime.images.batch_reader import LIBRARY_VARIABLE, BatchReader, LibraryReader, PythonReader
+from reidruntime.images.preprocess import EncodedImage
+from reidruntime.images.resize import Image8
 
 from benchmarks.comparison import Compare
 from benchmarks.peers import num_threads

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from reidruntime import Manifest, Session, open_session
+from reidruntime.artifact.manifest import Precision, QuantizationTarget
 from reidruntime.backends import BackendName
-from reidruntime.manifest import Precision, QuantizationTarget
 
 from reidexport import evaluate, graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.checkpoint import Checkpoint

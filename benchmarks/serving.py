@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from reidruntime import Session, open_session
-from reidruntime.manifest import file_sha256
-from reidruntime.preprocess import image_pixels
-from reidruntime.resize import Image8
+from reidruntime.artifact.manifest import file_sha256
+from reidruntime.images.preprocess import image_pixels
+from reidruntime.images.resize import Image8
 from tritonclient import grpc
 
 from benchmarks.turns import rounded, spread

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from reidruntime import Session, open_session
+from reidruntime.artifact.manifest import Precision, file_sha256
 from reidruntime.backends import BackendName, DeviceName
-from reidruntime.manifest import Precision, file_sha256
-from reidruntime.preprocess import image_pixels, network_input, normalize
-from reidruntime.resize import Image8
+from reidruntime.images.preprocess import image_pixels, network_input, normalize
+from reidruntime.images.resize import Image8
 from reidruntime.session import artifact_manifest
 from torch import nn
 

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reidruntime.manifest import Manifest
+    from reidruntime.artifact.manifest import Manifest
 
     from reidexport.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from reidexport.errors import ReidExportError
@@ -27,7 +27,7 @@ _HOMES = {
     "GraphOptions": "reidexport.graph",
     "InferenceGraph": "reidexport.graph",
     "Limits": "reidexport.verification",
-    "Manifest": "reidruntime.manifest",
+    "Manifest": "reidruntime.artifact.manifest",
     "ReidExportError": "reidexport.errors",
     "evaluate": "reidexport.evaluation",
     "graph_from_checkpoint": "reidexport.graph",

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numba import njit
 from numpy.typing import NDArray
-from reidruntime.manifest import RangeMethod
+from reidruntime.artifact.manifest import RangeMethod
 from reidruntime.threads import default_threads
 
 from reidexport.errors import InputError

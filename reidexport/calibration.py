@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from reidruntime.manifest import Preprocess
-from reidruntime.preprocess import image_pixels
-from reidruntime.resize import Image8
+from reidruntime.artifact.manifest import Preprocess
+from reidruntime.images.preprocess import image_pixels
+from reidruntime.images.resize import Image8
 from reidruntime.threads import default_threads
 
 from reidexport.datasets import load_dataset

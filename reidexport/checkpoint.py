@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from reidruntime.manifest import Channels3, Preprocess, file_sha256
+from reidruntime.artifact.manifest import Channels3, Preprocess, file_sha256
 from torch import Tensor
 
 from reidexport.errors import CheckpointError, InputError

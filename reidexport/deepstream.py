@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import yaml
 from numpy.typing import NDArray
-from reidruntime.manifest import Manifest
+from reidruntime.artifact.manifest import Manifest
 
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from reidruntime.manifest import Metric
+from reidruntime.artifact.manifest import Metric
 
 from reidexport.errors import InputError
 

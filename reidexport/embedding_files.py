@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from reidruntime import Gallery, gallery_from_manifest, load_gallery
+from reidruntime.artifact.manifest import METADATA_KEY, Manifest, manifest_from_json
 from reidruntime.gallery_file import SUFFIX as GALLERY_SUFFIX
-from reidruntime.manifest import METADATA_KEY, Manifest, manifest_from_json
 
 from reidexport.embedding_table import SUFFIX as TABLE_SUFFIX
 from reidexport.embedding_table import EmbeddingTable, open_table

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from reidruntime.artifact.manifest import METADATA_KEY, Metric, manifest_from_json
 from reidruntime.gallery import UNLABELLED, LabelledRows
-from reidruntime.manifest import METADATA_KEY, Metric, manifest_from_json
 
 from reidexport.bulk.plan import check_finished
 from reidexport.errors import InputError

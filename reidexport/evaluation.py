@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from reidruntime.manifest import Manifest, Metric
+from reidruntime.artifact.manifest import Manifest, Metric
 
 from reidexport.datasets.records import DISTRACTOR_PID, Dataset, ImageRecord
 from reidexport.distances import unit_rows

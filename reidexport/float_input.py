@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from reidruntime.manifest import METADATA_KEY, Manifest, Preprocess, TensorSpec
+from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Preprocess, TensorSpec
 
 from reidexport.errors import ArtifactError
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from reidruntime import manifest
-from reidruntime.manifest import (
+from reidruntime.artifact import manifest
+from reidruntime.artifact.manifest import (
     BatchProfile,
     Feature,
     Manifest,

@@ -4,8 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from reidruntime.manifest import engine_manifest_path, file_sha256, manifest_from_json
-from reidruntime.onnx_metadata import manifest_from_onnx
+from reidruntime.artifact.manifest import engine_manifest_path, file_sha256, manifest_from_json
+from reidruntime.artifact.onnx_metadata import manifest_from_onnx
 
 from reidexport.errors import ArtifactError
 from reidexport.opening import kind_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from reidruntime.manifest import Metric
+from reidruntime.artifact.manifest import Metric
 
 from reidexport.distances import checked_features
 from reidexport.errors import InputError

@@ -4,7 +4,7 @@ import logging
 import os
 
 from reidruntime import MilvusGallery
-from reidruntime.manifest import Metric
+from reidruntime.artifact.manifest import Metric
 
 _FILE_PREFIX = "milvus:"
 TOKEN_VARIABLE = "MILVUS_TOKEN"  # noqa: S105 - its name; a token on the command line is seen by everyone

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from reidruntime.manifest import METADATA_KEY, Manifest, Parity, Precision, QuantizationTarget
-from reidruntime.preprocess import normalize
-from reidruntime.resize import Image8
+from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Parity, Precision, QuantizationTarget
+from reidruntime.images.preprocess import normalize
+from reidruntime.images.resize import Image8
 
 from reidexport.calibration import load_calibration_images
 from reidexport.errors import ExportError, InputError, NotInstalledError, ParityError

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from reidruntime.artifact.manifest import Feature, Manifest
+from reidruntime.artifact.onnx_metadata import read_onnx
 from reidruntime.backends import BackendName, DeviceName
-from reidruntime.manifest import Feature, Manifest
-from reidruntime.onnx_metadata import read_onnx
 from reidruntime.session import Session, open_session
 
 from reidexport.errors import ArtifactError, InputError

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 from reidruntime import manifest_from_onnx
-from reidruntime.backends import BackendName, DeviceName
-from reidruntime.manifest import (
+from reidruntime.artifact.manifest import (
     Manifest,
     Metric,
     Precision,
@@ -23,6 +22,7 @@ from reidruntime.manifest import (
     file_sha256,
     manifest_from_json,
 )
+from reidruntime.backends import BackendName, DeviceName
 from reidruntime.session import Session, open_session
 from reidruntime.tensorrt_library import first_gpu
 

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from reidruntime.manifest import Quantization, QuantizationTarget, RangeMethod
+from reidruntime.artifact.manifest import Quantization, QuantizationTarget, RangeMethod
 
 from reidexport.activation_ranges import Histogram, Range, collect_histograms
 from reidexport.errors import InputError, ParityError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from reidruntime.manifest import Metric
+from reidruntime.artifact.manifest import Metric
 
 from reidexport.compiled import row_threads
 from reidexport.distances import Floats, centre_of, comparable_rows, refuse_overflow, row_lengths

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from reidruntime.manifest import Metric
+from reidruntime.artifact.manifest import Metric
 
 from reidexport.distances import Floats, checked_features, distance_blocks, refuse_overflow, row_lengths
 from reidexport.errors import InputError

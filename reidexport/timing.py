@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from reidruntime import Session
-from reidruntime.resize import Image8
+from reidruntime.images.resize import Image8
 
 from reidexport.errors import InputError
 from reidexport.machine import MachineInfo, machine_info, package_versions

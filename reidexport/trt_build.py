@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reidruntime.manifest import (
+from reidruntime.artifact.manifest import (
     BatchProfile,
     Engine,
     Flavor,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reidruntime.manifest import Precision
+from reidruntime.artifact.manifest import Precision
 
 from reidexport.errors import PrecisionError
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from reidruntime.manifest import METADATA_KEY, Manifest, Precision, file_sha256, manifest_from_json
-from reidruntime.onnx_metadata import read_onnx
+from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision, file_sha256, manifest_from_json
+from reidruntime.artifact.onnx_metadata import read_onnx
 
 from reidexport.errors import ArtifactError, InputError
 from reidexport.opening import CheckpointChoices, kind_of, load_chosen

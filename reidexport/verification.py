@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from reidruntime.manifest import Metric, Precision
-from reidruntime.preprocess import Image, image_pixels
+from reidruntime.artifact.manifest import Metric, Precision
+from reidruntime.images.preprocess import Image, image_pixels
 from reidruntime.session import Features, Session
 
 from reidexport.datasets import Dataset

@@ -11,7 +11,7 @@ from typing import Any
 import pymilvus  # noqa: F401 - closes all log handlers, with the captured stderr of OpenVINO's: so it comes first
 import pytest
 import torch
-from reidruntime.manifest import Preprocess
+from reidruntime.artifact.manifest import Preprocess
 
 from reidexport.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint, save_checkpoint
 from reidexport.cli import main

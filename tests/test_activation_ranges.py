@@ -6,7 +6,7 @@ import pytest
 
 from reidexport.activation_ranges import Histogram, collect_histograms
 from reidexport.errors import InputError
-from tests.reidruntime.models import HEIGHT, WIDTH, write_artifact
+from tests.standins.runtime_models import HEIGHT, WIDTH, write_artifact
 
 
 def values_and_histogram() -> tuple[np.ndarray, Histogram]:

@@ -20,9 +20,9 @@ import onnxruntime
 import pytest
 import torch
 from reidruntime import Gallery, Session, open_session
-from reidruntime.manifest import file_sha256
-from reidruntime.preprocess import normalize
-from reidruntime.resize import resize
+from reidruntime.artifact.manifest import file_sha256
+from reidruntime.images.preprocess import normalize
+from reidruntime.images.resize import resize
 from reidruntime.threads import default_threads
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -41,10 +41,10 @@ from reidexport.graph import graph_from_checkpoint
 from reidexport.machine import machine_info, package_versions
 from reidexport.other_processes import CpuUse, cpu_use, disturbance, others_share
 from reidexport.synthetic import draw_people
+from tests import ROOT
 from tests.conftest import Exported
-from tests.reidruntime.models import write_artifact
+from tests.standins.runtime_models import write_artifact
 
-ROOT = Path(__file__).parents[1]
 _BURN = "import time; end = time.perf_counter() + {seconds}\nwhile time.perf_counter() < end: pass"
 
 

@@ -38,10 +38,10 @@ from reidexport.bulk.worker import Embedder, Job, embed_shard
 from reidexport.cli.embed import with_address
 from reidexport.embedding_files import read_gallery
 from reidexport.errors import ClusterError, ImageError, InputError, NotInstalledError
+from tests import ROOT
 from tests.conftest import Run
-from tests.reidruntime.models import write_artifact
+from tests.standins.runtime_models import write_artifact
 
-ROOT = Path(__file__).parents[1]
 COLUMNS = Columns()
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 from PIL import Image
-from reidruntime.errors import ArtifactError, InputError
-from reidruntime.manifest import (
+from reidruntime.artifact.manifest import (
     METADATA_KEY,
     BatchProfile,
     Engine,
@@ -19,14 +18,15 @@ from reidruntime.manifest import (
     file_sha256,
     manifest_from_json,
 )
-from reidruntime.preprocess import decode_bytes, image_pixels, normalize
+from reidruntime.errors import ArtifactError, InputError
+from reidruntime.images.preprocess import decode_bytes, image_pixels, normalize
 from tritonclient.grpc import model_config_pb2 as schema
 
 from reidexport.triton.bundle import write_repository
 from reidexport.triton.config import Batching
 from reidexport.triton.repository import warm_up_images
 from tests.conftest import Run
-from tests.reidruntime.models import (
+from tests.standins.runtime_models import (
     DIM,
     HEIGHT,
     WIDTH,

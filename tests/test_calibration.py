@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from reidruntime.manifest import Preprocess
+from reidruntime.artifact.manifest import Preprocess
 
 from reidexport.calibration import find_calibration_images, load_calibration_images, looks_like_noise
 from reidexport.datasets import Dataset

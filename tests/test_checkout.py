@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 import reidexport
-
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
 
 
 def test_the_version_is_pyproject_s(monkeypatch: pytest.MonkeyPatch) -> None:

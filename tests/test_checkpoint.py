@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reidruntime.manifest import Preprocess
+from reidruntime.artifact.manifest import Preprocess
 from safetensors.torch import save_file
 from torch import Tensor, nn
 

@@ -11,9 +11,8 @@ from typer.main import get_command
 
 from reidexport.cli.app import app
 from reidexport.datasets import Dataset
+from tests import ROOT
 from tests.conftest import Exported, Run
-
-ROOT = Path(__file__).parents[1]
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

@@ -18,16 +18,17 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 from reidruntime import open_session
-from reidruntime.manifest import METADATA_KEY, Preprocess, QuantizationTarget, TensorSpec
+from reidruntime.artifact.manifest import METADATA_KEY, Preprocess, QuantizationTarget, TensorSpec
 
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.datasets import Dataset
+from tests import ROOT
 from tests.conftest import Exported, Run
-from tests.reidruntime.models import small_manifest, write_artifact, write_foreign
+from tests.standins.runtime_models import small_manifest, write_artifact, write_foreign
 from tests.test_tensorrt_contract import VERSIONS, bindings_folder
 
 BUILD = Path(os.environ.get("REIDEXPORT_CPP_BUILD", "")).resolve()
-SOURCES = Path(__file__).parents[1] / "engines" / "cpp"
+SOURCES = ROOT / "engines" / "cpp"
 
 pytestmark = pytest.mark.skipif(
     "REIDEXPORT_CPP_BUILD" not in os.environ, reason="needs a build of the C++ runtime: make cpp-test"
@@ -392,7 +393,7 @@ def names_in_bindings(version: str, folder: Path) -> dict[str, list[str]]:
         pytest.skip(f"the bindings of TensorRT {version} are not in {bindings}: make install puts them there")
     for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
         library = folder / f"lib{name}.so.{version.partition('.')[0]}"
-        stubs = Path(__file__).parent / "tensorrt_contract" / "stubs.c"
+        stubs = ROOT / "tests/tensorrt_contract/stubs.c"
         subprocess.run(["cc", "-shared", "-fPIC", "-o", library, stubs], check=True)
     environment = {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(bindings)}
     listed = subprocess.run(

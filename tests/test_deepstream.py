@@ -10,8 +10,8 @@ import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 from reidruntime import Manifest, manifest_for_foreign_onnx, manifest_from_onnx, open_session
-from reidruntime.manifest import ChannelOrder, Layout
-from reidruntime.preprocess import normalize
+from reidruntime.artifact.manifest import ChannelOrder, Layout
+from reidruntime.images.preprocess import normalize
 
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.deepstream import CONFIG_NAME, tracker_input, write_deepstream_bundle

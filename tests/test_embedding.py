@@ -18,7 +18,7 @@ from reidexport.cli.embed import embed
 from reidexport.embedding import embed_to_file
 from reidexport.errors import ImageError, InputError
 from reidexport.image_paths import find_images
-from tests.reidruntime.models import DIM, small_manifest, write_artifact, write_foreign
+from tests.standins.runtime_models import DIM, small_manifest, write_artifact, write_foreign
 
 CLI = typer.Typer()
 CLI.command()(embed)

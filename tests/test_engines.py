@@ -12,9 +12,16 @@ import onnx
 import pytest
 import torch
 from reidruntime import device_memory, open_session
-from reidruntime.engine_checks import check_engine
+from reidruntime.artifact.engine_checks import check_engine
+from reidruntime.artifact.manifest import (
+    BatchProfile,
+    Engine,
+    LayerCounts,
+    Manifest,
+    file_sha256,
+    manifest_from_json,
+)
 from reidruntime.errors import ArtifactError, GpuError, InputError, NotInstalledError
-from reidruntime.manifest import BatchProfile, Engine, LayerCounts, Manifest, file_sha256, manifest_from_json
 from reidruntime.tensorrt_library import Gpu, first_gpu, version_tuple
 
 from reidexport.errors import EngineError, PrecisionError
@@ -23,7 +30,7 @@ from reidexport.trt_precision import Layer, check_precision, layers_of_plan
 from reidexport.trt_source import find_source, prepared_source
 from tests import checkpoints
 from tests.conftest import Exported, Run
-from tests.reidruntime.models import small_manifest, write_artifact
+from tests.standins.runtime_models import small_manifest, write_artifact
 
 RTX = BuildOptions(flavor="rtx")
 rtx = pytest.mark.skipif(

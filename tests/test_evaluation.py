@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
-from reidruntime.manifest import Manifest
+from reidruntime.artifact.manifest import Manifest
 from typer.testing import CliRunner
 
 from reidexport.cli.eval import eval_

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from reidruntime.manifest import file_sha256
+from reidruntime.artifact.manifest import file_sha256
 
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole

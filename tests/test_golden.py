@@ -16,9 +16,9 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
+from reidruntime.artifact.onnx_graph import read_onnx_graph
+from reidruntime.backends.onnx_fusion import fuse
 from reidruntime.backends.torch_network import TorchNetwork
-from reidruntime.onnx_fusion import fuse
-from reidruntime.onnx_graph import read_onnx_graph
 from torch import Tensor, nn
 
 from reidexport.checkpoint import Checkpoint, load_checkpoint, model_from_checkpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from reidruntime.manifest import METADATA_KEY, Preprocess, manifest_from_json
+from reidruntime.artifact.manifest import METADATA_KEY, Preprocess, manifest_from_json
 
 from reidexport import onnx_export
 from reidexport.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint, save_checkpoint

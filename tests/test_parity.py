@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from reidruntime import open_session
-from reidruntime.manifest import file_sha256
+from reidruntime.artifact.manifest import file_sha256
 from reidruntime.session import Session
 
 from reidexport.cli.parity import _print

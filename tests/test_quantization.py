@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from reidruntime import ArtifactError, InputError, manifest_from_onnx, open_session
-from reidruntime.manifest import Manifest
+from reidruntime.artifact.manifest import Manifest
 
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph, quantization
 from reidexport.datasets import Dataset
@@ -152,7 +152,7 @@ def test_integer_kernels_are_as_near_as_the_definition(
 
 def session_pixels(path: Path) -> np.ndarray:
     """An image at the small network's size."""
-    from reidruntime.preprocess import image_pixels
+    from reidruntime.images.preprocess import image_pixels
 
     from tests.test_calibration import PREPROCESS
 

@@ -13,9 +13,9 @@ from PIL import Image
 from reidruntime import open_session
 
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
+from tests import ROOT
 from tests.conftest import Exported
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for path in ROOT.glob("*.md"))
 
 

@@ -23,6 +23,7 @@ from reidexport.report.people import principal_components
 from reidexport.report.plots import Dot, draw_accuracy_against_latency
 from reidexport.report.results import Spread
 from reidexport.report.strips import axis_heading, axis_of, log_ticks, strip
+from tests import ROOT
 from tests.conftest import Exported, Run
 from tests.test_evaluation import Thumbnails
 
@@ -40,7 +41,7 @@ _BADLY_PLACED = """[...document.querySelectorAll('.plot > svg')].flatMap(svg => 
     cell => !cell.querySelector('.strip') && cell.scrollWidth > cell.clientWidth + 1
 )).map(element => element.textContent)"""
 
-COMMITTED = Path(__file__).parents[1] / "benchmarks" / "results"
+COMMITTED = ROOT / "benchmarks" / "results"
 MACHINE = {
     "cpu": "A processor",
     "cores": 2,

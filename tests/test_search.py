@@ -17,7 +17,7 @@ from reidexport.embedding_files import read_gallery, write_embeddings
 from reidexport.errors import InputError
 from reidexport.searching import SeenImage, answers_sheet, search_gallery
 from tests.conftest import Exported, Run
-from tests.reidruntime.models import DIM, small_manifest
+from tests.standins.runtime_models import DIM, small_manifest
 
 NAMES = ["0001_c1s1_000001_00.jpg", "x/0001_c2s1_000002_00.jpg", "-1_c3s1_000003_00.jpg", "street.jpg"]
 ROWS = np.eye(4, DIM, dtype=np.float32) + 0.1

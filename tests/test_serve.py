@@ -28,9 +28,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from reidruntime import open_session
-from reidruntime.resize import Image8
+from reidruntime.images.resize import Image8
 
-from tests.reidruntime.models import DIM, HEIGHT, WIDTH, write_artifact, write_normalised
+from tests.standins.runtime_models import DIM, HEIGHT, WIDTH, write_artifact, write_normalised
 
 pytestmark = pytest.mark.skipif(
     find_spec("pytriton") is None,

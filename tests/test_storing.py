@@ -17,7 +17,7 @@ from reidexport.embedding_files import read_gallery, write_embeddings
 from reidexport.embedding_table import open_table
 from reidexport.errors import InputError
 from tests.conftest import Run
-from tests.reidruntime.models import DIM, small_manifest
+from tests.standins.runtime_models import DIM, small_manifest
 
 NUM_PARTS, PART_ROWS = 4, 50
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+from tests import ROOT
+
 VERSIONS = ("10.16.1.11", "11.4.0.106")
 
 
@@ -34,7 +35,7 @@ def test_every_call_exists_in_the_bindings(version: str, tmp_path: Path) -> None
     major = version.partition(".")[0]
     for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
         library = f"lib{name}.so.{major}"
-        source = str(HERE / "tensorrt_contract" / "stubs.c")
+        source = str(ROOT / "tests/tensorrt_contract/stubs.c")
         subprocess.run(
             [compiler, "-shared", "-fPIC", "-o", tmp_path / library, f"-Wl,-soname,{library}", source],
             check=True,
@@ -43,9 +44,9 @@ def test_every_call_exists_in_the_bindings(version: str, tmp_path: Path) -> None
         "LD_LIBRARY_PATH": f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}",
         "PYTHONPATH": f"{bindings}:{os.environ.get('PYTHONPATH', '')}",
     }
-    cases = str(HERE / "tensorrt_contract" / "cases.py")
+    cases = str(ROOT / "tests/tensorrt_contract/cases.py")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", cases],
-        cwd=HERE.parent, env=environment, capture_output=True, text=True, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -16,7 +16,7 @@ from reidexport.cli.bench import bench
 from reidexport.errors import InputError
 from reidexport.machine import cpu_mhz, cpu_model, machine_info, package_versions
 from reidexport.timing import bench_session
-from tests.reidruntime.models import write_artifact
+from tests.standins.runtime_models import write_artifact
 
 CLI = typer.Typer()
 CLI.command()(bench)

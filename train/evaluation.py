@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from reidruntime.manifest import Feature, Metric
+from reidruntime.artifact.manifest import Feature, Metric
 from reidruntime.torch_settings import exact_float32
 from torch import Tensor
 

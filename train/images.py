@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from reidruntime.preprocess import image_pixels
+from reidruntime.images.preprocess import image_pixels
 from torch import Tensor
 
 from reidexport.checkpoint import imagenet_preprocess

@@ -10,8 +10,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from reidruntime.manifest import Feature
-from reidruntime.preprocess import image_pixels
+from reidruntime.artifact.manifest import Feature
+from reidruntime.images.preprocess import image_pixels
 
 from reidexport.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, imagenet_preprocess
 from reidexport.datasets import Dataset, ImageRecord

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reidruntime.manifest import Feature, Metric
+from reidruntime.artifact.manifest import Feature, Metric
 
 from reidexport.checkpoint import load_checkpoint
 from reidexport.datasets import Dataset, load_dataset

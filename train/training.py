@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reidruntime.manifest import file_sha256
+from reidruntime.artifact.manifest import file_sha256
 from reidruntime.torch_settings import fastest_convolutions
 
 from reidexport.checkpoint import load_checkpoint

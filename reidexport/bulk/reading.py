@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 from reidruntime import EncodedImage
-from reidruntime.preprocess import Image
+from reidruntime.images.preprocess import Image
 
 from reidexport.bulk.opening import file_system, is_url, open_binary, open_parquet
 from reidexport.bulk.sources import Columns, Shard

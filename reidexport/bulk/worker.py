@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from reidruntime import Manifest, Session, open_session
+from reidruntime.artifact.manifest import file_sha256
 from reidruntime.backends import BackendName, DeviceName
-from reidruntime.manifest import file_sha256
-from reidruntime.preprocess import Image
+from reidruntime.images.preprocess import Image
 from reidruntime.session import Features
 
 from reidexport.bulk.cluster import import_ray

@@ -8,8 +8,8 @@ from typing import Annotated, cast
 
 import typer
 from reidruntime import Manifest, Session, manifest_for_foreign_onnx, manifest_from_onnx, open_session
+from reidruntime.artifact.manifest import ChannelOrder, Channels3, Layout, ResizeKernel
 from reidruntime.backends import BackendName, DeviceName
-from reidruntime.manifest import ChannelOrder, Channels3, Layout, ResizeKernel
 
 from reidexport.errors import InputError
 

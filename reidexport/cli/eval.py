@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from reidruntime.manifest import Feature, Metric
+from reidruntime.artifact.manifest import Feature, Metric
 
 from reidexport.cli.artifact_options import ForeignOptions, RunOptions
 from reidexport.cli.checkpoint_options import CheckpointOptions

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from reidruntime.manifest import QuantizationTarget
+from reidruntime.artifact.manifest import QuantizationTarget
 
 from reidexport.cli.artifact_options import SizeOption
 from reidexport.cli.checkpoint_options import CheckpointOptions

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
-from reidruntime.manifest import Metric
+from reidruntime.artifact.manifest import Metric
 
 from reidexport.cli.artifact_options import ThreadsOption
 from reidexport.cli.json_file import write_json

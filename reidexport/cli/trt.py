@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from reidruntime.manifest import BatchProfile, Manifest, Precision
+from reidruntime.artifact.manifest import BatchProfile, Manifest, Precision
 
 from reidexport.cli.artifact_options import ForeignOptions
 from reidexport.cli.checkpoint_options import CheckpointOptions

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reidruntime import Manifest, manifest_from_onnx
-from reidruntime.checks import check_manifest
-from reidruntime.manifest import engine_manifest_path, file_sha256, manifest_from_json
-from reidruntime.onnx_metadata import read_onnx
+from reidruntime.artifact.checks import check_manifest
+from reidruntime.artifact.manifest import engine_manifest_path, file_sha256, manifest_from_json
+from reidruntime.artifact.onnx_metadata import read_onnx
 
 from reidexport.errors import ArtifactError, InputError
 from reidexport.opening import kind_of

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reidruntime import Manifest
+from reidruntime.artifact.manifest import METADATA_KEY, TensorSpec
 from reidruntime.backends import BackendName, DeviceName
-from reidruntime.manifest import METADATA_KEY, TensorSpec
 from tritonclient.grpc import model_config_pb2 as schema
 
 from reidexport.errors import InputError

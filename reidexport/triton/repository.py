@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf import text_format
 from PIL import Image
 from reidruntime import Manifest
-from reidruntime.preprocess import decode_bytes, image_pixels, network_input
+from reidruntime.images.preprocess import decode_bytes, image_pixels, network_input
 
 from reidexport.errors import InputError
 from reidexport.synthetic import draw_people

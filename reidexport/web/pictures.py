@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from reidruntime.preprocess import decode_bytes, decode_image
+from reidruntime.images.preprocess import decode_bytes, decode_image
 
 from reidexport.errors import ImageError
 

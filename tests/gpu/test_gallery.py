@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from reidruntime.artifact.manifest import Metric
 from reidruntime.gallery import Gallery
-from reidruntime.manifest import Metric
 
 from tests.gpu.conftest import Judge, Setup
 

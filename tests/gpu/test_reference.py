@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reidruntime.manifest import Precision
+from reidruntime.artifact.manifest import Precision
 
 from reidexport.checkpoint import imagenet_preprocess, load_checkpoint, save_checkpoint
 from reidexport.graph import graph_from_checkpoint

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from reidruntime import open_session
-from reidruntime.manifest import BatchProfile
+from reidruntime.artifact.manifest import BatchProfile
 from reidruntime.session import Session
 
 from reidexport.trt_build import BuildOptions, engine_from_onnx

@@ -28,16 +28,16 @@ from reidruntime import (
     topk_numpy,
     topk_scan,
 )
+from reidruntime.artifact.manifest import Metric
 from reidruntime.blas_threads import single_threaded_blas
 from reidruntime.gallery import UNLABELLED, Scan
 from reidruntime.gallery_file import MAGIC
 from reidruntime.gallery_rows import GalleryRows, Question, row_lengths
 from reidruntime.int8_scan import GALLERY_LIMIT, MATMUL_INTEGER, QUERY_LIMIT, code_rows, multiply
-from reidruntime.manifest import Metric
 from reidruntime.projection_scan import principal_basis, project
 from threadpoolctl import threadpool_info
 
-from tests.reidruntime.models import small_manifest
+from tests.standins.runtime_models import small_manifest
 
 Floats = npt.NDArray[np.float32]
 METRICS: tuple[Metric, ...] = ("cosine", "euclidean")

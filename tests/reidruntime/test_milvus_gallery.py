@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from pymilvus import DataType
 from reidruntime import Gallery, InputError, Neighbours, NotInstalledError, milvus_gallery
+from reidruntime.artifact.manifest import Metric
 from reidruntime.gallery import UNLABELLED, LabelledRows
-from reidruntime.manifest import Metric
 from reidruntime.milvus_collection import IndexKind
 from reidruntime.milvus_gallery import MilvusGallery
 from reidruntime.milvus_recall import measured_recall

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from reidruntime import ArtifactError, ImageError, InputError, NotInstalledError, Session, open_session
 from reidruntime import backends as backends_module
+from reidruntime.artifact.manifest import BatchProfile, Preprocess, TensorSpec
 from reidruntime.backends import choose, open_backend
-from reidruntime.manifest import BatchProfile, Preprocess, TensorSpec
-from reidruntime.resize import Image8
+from reidruntime.images.resize import Image8
 from reidruntime.session import chosen_batch_size
 from reidruntime.tensorrt_library import Gpu
 
-from tests.reidruntime.models import DIM, HEIGHT, WIDTH, network_of, small_manifest, write_artifact
+from tests.standins.runtime_models import DIM, HEIGHT, WIDTH, network_of, small_manifest, write_artifact
 
 BACKENDS = ("onnxruntime", "openvino")
 

@@ -19,9 +19,9 @@ from reidruntime import (
     topk,
     topk_torch,
 )
+from reidruntime.artifact.manifest import Metric
 from reidruntime.device_rows import DeviceBlock, DeviceRows
 from reidruntime.gallery_rows import GalleryRows, Question
-from reidruntime.manifest import Metric
 from reidruntime.topk_torch import bfloat16_candidates
 from torch._subclasses.fake_tensor import FakeTensorMode
 

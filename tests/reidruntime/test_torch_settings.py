@@ -3,16 +3,17 @@
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 from reidruntime.torch_settings import exact_float32
 
+from tests import ROOT
+
 
 def test_every_state_of_the_switches_is_restored() -> None:
     """Over all combinations of older and newer settings, float32 inside is float32, and afterwards nothing differs."""
-    program = [sys.executable, "-W", "error", str(Path(__file__).with_name("precision_states.py"))]
+    program = [sys.executable, "-W", "error", str(ROOT / "tests/standins/precision_states.py")]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 100

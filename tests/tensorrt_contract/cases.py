@@ -14,17 +14,18 @@ import pytest
 import tensorrt_bindings
 import torch
 from reidruntime import open_session, tensorrt_library
+from reidruntime.artifact.manifest import BatchProfile, Manifest, manifest_from_json
 from reidruntime.backends import lanes as lanes_module
 from reidruntime.backends import tensorrt as backend_module
 from reidruntime.errors import ArtifactError, GpuError, InputError
-from reidruntime.manifest import BatchProfile, Manifest, manifest_from_json
 from reidruntime.tensorrt_library import Gpu
 
 from reidexport import trt_build
 from reidexport.errors import EngineError, PrecisionError
 from reidexport.trt_build import BuildOptions, engine_from_onnx
 from reidexport.trt_source import prepared_source
-from tests.reidruntime.models import (
+from tests.standins.host_memory import HostMemory, tensor_at
+from tests.standins.runtime_models import (
     DIM,
     HEIGHT,
     WIDTH,
@@ -32,7 +33,6 @@ from tests.reidruntime.models import (
     tensorrt_quantization,
     write_artifact,
 )
-from tests.standins.host_memory import HostMemory, tensor_at
 from tests.tensorrt_contract.standins import Bindings, StandIn
 
 GPU = Gpu("NVIDIA H100", "9.0", "580.82.07", num_multiprocessors=132)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from reidexport.errors import InputError
+from tests import ROOT
 from train.cli import main
 from train.recipe import Recipe, keys, load_recipe, recipe_differences, recipe_from_dict, recipe_names
 
-ROOT = Path(__file__).parents[2]
 TRICKS = ["warmup", "random_erasing", "label_smoothing", "last_stride_1", "bnneck", "center_loss"]
 CUMULATIVE = ["standard-baseline", "+warmup", "+rea", "+ls", "+stride1", "+bnneck", "+center"]
 

@@ -21,6 +21,7 @@ from reidexport.checkpoint import imagenet_preprocess, load_checkpoint, save_che
 from reidexport.datasets import Dataset
 from reidexport.errors import CheckpointError, DatasetError, InputError, StoppedError, TrainingError
 from reidexport.synthetic import draw_dataset
+from tests import ROOT
 from tests.train.slow_training import slow_training
 from train import training
 from train.checkpoints import BEST, LAST, read_training_checkpoint
@@ -32,7 +33,6 @@ from train.learner import METRICS
 from train.recipe import Recipe, load_recipe
 from train.training import HISTORY, RESULT, RunOptions, train
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
     *("model.backbone=osnet_x0_25", "tricks.last_stride_1=false"),
     *(

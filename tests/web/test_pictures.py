@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from reidruntime.preprocess import decode_image
+from reidruntime.images.preprocess import decode_image
 
 from reidexport.datasets import Dataset
 from reidexport.errors import ImageError

@@ -1,4 +1,4 @@
-// The manifest: what a runtime must know about an artifact. Python's reidruntime/manifest.py is its definition.
+// The manifest: what a runtime must know about an artifact. Python's reidruntime/artifact/manifest.py is its definition.
 #pragma once
 
 #include <array>

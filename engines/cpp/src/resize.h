@@ -1,4 +1,4 @@
-// Resizing that is bit-equal to Pillow's Image.resize, as in Python's reidruntime/resize.py.
+// Resizing that is bit-equal to Pillow's Image.resize, as in Python's reidruntime/images/resize.py.
 #pragma once
 
 #include "image.h"

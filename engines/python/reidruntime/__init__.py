@@ -4,6 +4,9 @@
 ...     embeddings = session.embed(images)  # uint8 HWC arrays or paths -> (N, D) float32
 """
 
+from reidruntime.artifact.foreign import manifest_for_foreign_onnx
+from reidruntime.artifact.manifest import Manifest
+from reidruntime.artifact.onnx_metadata import manifest_from_onnx
 from reidruntime.errors import (
     ArtifactError,
     GpuError,
@@ -12,12 +15,9 @@ from reidruntime.errors import (
     NotInstalledError,
     ReidExportError,
 )
-from reidruntime.foreign import manifest_for_foreign_onnx
 from reidruntime.gallery import Gallery, gallery_from_manifest, load_gallery
-from reidruntime.manifest import Manifest
+from reidruntime.images.preprocess import EncodedImage
 from reidruntime.milvus_gallery import MilvusGallery
-from reidruntime.onnx_metadata import manifest_from_onnx
-from reidruntime.preprocess import EncodedImage
 from reidruntime.session import Session, open_session
 from reidruntime.topk import Neighbours
 

@@ -7,9 +7,9 @@ from types import ModuleType
 
 @cache
 def kernel_module(name: str) -> ModuleType | None:
-    """A module of numba kernels in this package, or None where numba is not installed; late, as that takes a while."""
+    """A module of numba kernels, or None where numba is not installed; late, as that takes a while."""
     try:
-        return import_module(f"reidruntime.{name}")
+        return import_module(name)
     except ModuleNotFoundError as error:
         if error.name != "numba":
             raise

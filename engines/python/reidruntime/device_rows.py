@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reidruntime.artifact.manifest import Metric
 from reidruntime.errors import InputError, NotInstalledError
 from reidruntime.gallery_rows import Features, Floats64, GalleryRows
-from reidruntime.manifest import Metric
 from reidruntime.topk_scan import column_terms
 
 _BLOCK_BYTES = 2**29  # of float32 rows

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
+from reidruntime.artifact.manifest import Manifest, Metric
 from reidruntime.device_rows import DeviceRows
 from reidruntime.errors import InputError
 from reidruntime.gallery_file import GalleryContent, read_gallery, write_gallery
@@ -39,7 +40,6 @@ from reidruntime.gallery_rows import (
     row_lengths,
 )
 from reidruntime.int8_scan import MAX_DIM, can_multiply
-from reidruntime.manifest import Manifest, Metric
 from reidruntime.projection_scan import ProjectedRows
 from reidruntime.threads import default_threads
 from reidruntime.topk import Neighbours, Prepared, nearest

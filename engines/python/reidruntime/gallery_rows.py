@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reidruntime.artifact.manifest import Metric
 from reidruntime.errors import InputError
 from reidruntime.int8_scan import GALLERY_LIMIT, code_rows
-from reidruntime.manifest import Metric
 from reidruntime.projection_scan import NUM_SAMPLED, ProjectedRows, principal_basis, project
 
 Features = NDArray[np.float32]

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from reidruntime.artifact.manifest import Metric
 from reidruntime.errors import InputError
-from reidruntime.manifest import Metric
 from reidruntime.milvus_client import is_file, speaking
 
 IndexKind = Literal["exact", "approximate", "gpu-exact", "gpu-approximate"]

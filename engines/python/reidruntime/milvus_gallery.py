@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from reidruntime.artifact.manifest import Metric
 from reidruntime.errors import InputError
 from reidruntime.gallery import Gallery, LabelledRows, RowLabels
 from reidruntime.gallery_input import (
@@ -30,7 +31,6 @@ from reidruntime.gallery_input import (
     missing_labels,
 )
 from reidruntime.gallery_rows import Features, Ints, row_lengths
-from reidruntime.manifest import Metric
 from reidruntime.milvus_client import connected, disconnect, is_file, speaking
 from reidruntime.milvus_collection import (
     LABEL_FIELDS,

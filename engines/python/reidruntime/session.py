@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reidruntime.artifact.checks import check_manifest
+from reidruntime.artifact.manifest import METADATA_KEY, Manifest, engine_manifest_path, manifest_from_json
+from reidruntime.artifact.onnx_metadata import OnnxFile, read_onnx
 from reidruntime.backends import (
     Backend,
     BackendName,
@@ -24,14 +27,11 @@ from reidruntime.backends import (
     open_backend,
     submit,
 )
-from reidruntime.batch_reader import open_batch_reader
-from reidruntime.checks import check_manifest
 from reidruntime.device_memory import MemoryName
 from reidruntime.errors import ArtifactError, ImageError, InputError
-from reidruntime.manifest import METADATA_KEY, Manifest, engine_manifest_path, manifest_from_json
-from reidruntime.onnx_metadata import OnnxFile, read_onnx
-from reidruntime.preprocess import Image, network_input
-from reidruntime.resize import Image8
+from reidruntime.images.batch_reader import open_batch_reader
+from reidruntime.images.preprocess import Image, network_input
+from reidruntime.images.resize import Image8
 from reidruntime.tensorrt_library import DEFAULT_BATCH
 from reidruntime.threads import default_threads
 
@@ -62,7 +62,7 @@ def open_session(
         threads: for the network, and as many again for reading images; default: the CPUs that this
             process may use.
         manifest: the facts about a file that carries none (see
-            :func:`reidruntime.foreign.manifest_for_foreign_onnx`); takes precedence over the file's own.
+            :func:`reidruntime.artifact.foreign.manifest_for_foreign_onnx`); takes precedence over the file's own.
         memory: what provides a plan's device memory: ``"cuda-python"`` (default), ``"torch"`` or ``"pycuda"``.
         allow_host_code: load a version-compatible plan, which runs code that it carries.
 
@@ -73,7 +73,7 @@ def open_session(
         ArtifactError: the file is unreadable, has no manifest, or is not what its manifest says.
         InputError: an option has a value that does not exist.
         NotInstalledError: the backend or device is not there, or ``REIDRUNTIME_LIBRARY`` names a library that cannot
-            be used (see :mod:`reidruntime.batch_reader`); nothing else is taken in its place.
+            be used (see :mod:`reidruntime.images.batch_reader`); nothing else is taken in its place.
         GpuError: the GPU and a backend for it are there, and do not start; nothing else is taken in their place.
     """
     path = Path(artifact)

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from reidruntime.artifact.manifest import BatchProfile, Flavor
 from reidruntime.errors import GpuError, NotInstalledError
-from reidruntime.manifest import BatchProfile, Flavor
 
 OLDEST, NEWEST = (10, 12), (11, 99)
 INSTALL: dict[Flavor, str] = {

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidruntime import topk_numpy
+from reidruntime.artifact.manifest import Metric
 from reidruntime.blas_threads import single_threaded_blas
 from reidruntime.compiled import kernel_module
 from reidruntime.gallery_rows import CodedGallery, Features, Floats64, GalleryRows, Ints, Question
 from reidruntime.int8_scan import QUERY_LIMIT, code_rows, multiply
-from reidruntime.manifest import Metric
 from reidruntime.projection_scan import ProjectedRows, project
 
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
@@ -364,4 +364,4 @@ def candidate_capacity(k: int) -> int:
 
 def compiled_kernels() -> ModuleType:
     """The numba kernels, or their plain twins where numba is not installed."""
-    return kernel_module("topk_kernels") or topk_numpy
+    return kernel_module("reidruntime.topk_kernels") or topk_numpy

@@ -8,8 +8,8 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from numpy.typing import NDArray
 
+from reidruntime.artifact.manifest import Precision, TensorSpec
 from reidruntime.errors import ArtifactError, InputError, NotInstalledError
-from reidruntime.manifest import Precision, TensorSpec
 from reidruntime.tensorrt_library import first_gpu
 
 BackendName = Literal[

@@ -18,10 +18,10 @@ from weakref import finalize
 import numpy as np
 from numpy.typing import NDArray
 
+from reidruntime.artifact.manifest import TensorSpec
 from reidruntime.backends import Answer
 from reidruntime.device_memory import Bytes, DeviceMemory, MemoryName, open_device_memory
 from reidruntime.errors import InputError
-from reidruntime.manifest import TensorSpec
 
 NUM_LANES = 2
 _MAX_GRAPHS = 16

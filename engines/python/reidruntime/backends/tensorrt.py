@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reidruntime.artifact.engine_checks import check_engine
+from reidruntime.artifact.manifest import Engine, Manifest, file_sha256
 from reidruntime.backends import Answer
 from reidruntime.backends.lanes import NUM_LANES, Lane, Lanes, Shape
 from reidruntime.device_memory import MemoryName
-from reidruntime.engine_checks import check_engine
 from reidruntime.errors import ArtifactError, GpuError, NotInstalledError
-from reidruntime.manifest import Engine, Manifest, file_sha256
 from reidruntime.tensorrt_library import first_gpu, import_tensorrt, make_logger
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reidruntime.artifact.onnx_graph import read_onnx_graph
 from reidruntime.backends import Answer, Network, failed_run
 from reidruntime.backends.lanes import NUM_LANES, Lane, Lanes, Shape, row_shape, tensor_at
 from reidruntime.backends.torch_network import TorchNetwork
 from reidruntime.errors import GpuError, NotInstalledError
-from reidruntime.onnx_graph import read_onnx_graph
 from reidruntime.tensorrt_library import default_batch_size, first_gpu
 from reidruntime.torch_settings import exact_float32, fastest_convolutions
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from reidruntime.artifact.onnx_graph import Array, OnnxGraph, OnnxNode
+from reidruntime.backends.onnx_fusion import count_operators, fuse
 from reidruntime.backends.torch_operators import Form, Operator, UnknownOperatorError, operator_of
 from reidruntime.errors import ArtifactError
-from reidruntime.onnx_fusion import count_operators, fuse
-from reidruntime.onnx_graph import Array, OnnxGraph, OnnxNode
 
 _Call = Callable[[Tensor, Tensor | None], Tensor]
 _OLDEST_OPSET = 13
@@ -31,7 +31,7 @@ class TorchNetwork:
     """Called with a batch of any size on its device, it answers.
 
     Attributes:
-        operators: how many nodes there are of each operator, those of :mod:`reidruntime.onnx_fusion` included.
+        operators: how many nodes there are of each operator, those of :mod:`reidruntime.backends.onnx_fusion` included.
         convolutions: all of them, in the order in which they run.
     """
 

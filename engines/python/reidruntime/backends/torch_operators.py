@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reidruntime.onnx_graph import Array, OnnxNode
+from reidruntime.artifact.onnx_graph import Array, OnnxNode
 
 Operator = Callable[..., Tensor]
 # TensorProto's data types.
@@ -99,7 +99,7 @@ _Built = tuple[Operator, tuple[str, ...]]
 
 
 def _normalize(form: Form) -> _Built:
-    """The fused operator of :mod:`reidruntime.onnx_fusion`."""
+    """The fused operator of :mod:`reidruntime.backends.onnx_fusion`."""
     perm, dtype = form.attribute("perm"), DTYPES[form.attribute("to")]
 
     def normalize(images: Tensor, mean: Tensor) -> Tensor:

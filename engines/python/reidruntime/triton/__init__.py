@@ -7,8 +7,8 @@ pillow and pydantic, has to be installed in the Python of the server.
 import json
 from typing import Any
 
+from reidruntime.artifact.manifest import METADATA_KEY, Manifest, manifest_from_json
 from reidruntime.errors import ArtifactError
-from reidruntime.manifest import METADATA_KEY, Manifest, manifest_from_json
 
 Parameters = dict[str, str]
 

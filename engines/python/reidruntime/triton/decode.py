@@ -8,7 +8,7 @@ import triton_python_backend_utils as pb_utils  # Triton's, in its Python proces
 from numpy.typing import NDArray
 
 from reidruntime.errors import ImageError
-from reidruntime.preprocess import decode_bytes, image_pixels, network_input
+from reidruntime.images.preprocess import decode_bytes, image_pixels, network_input
 from reidruntime.threads import default_threads
 from reidruntime.triton import config_of, manifest_of, parameters_of
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from reidruntime import preprocess as module
+from reidruntime.artifact.manifest import Preprocess
 from reidruntime.errors import ImageError
-from reidruntime.manifest import Preprocess
-from reidruntime.preprocess import decode_bytes, decode_image, image_pixels, normalize
-from reidruntime.resize import Image8
+from reidruntime.images import preprocess as module
+from reidruntime.images.preprocess import decode_bytes, decode_image, image_pixels, normalize
+from reidruntime.images.resize import Image8
 
 
 def scene(height: int = 61, width: int = 43) -> Image.Image:

@@ -2,14 +2,14 @@
 
 The C++ runtime validates manifests with ``engines/manifest.schema.json``. After a change of ``manifest.py``::
 
-    python -m reidruntime.schema > engines/manifest.schema.json
+    python -m reidruntime.artifact.schema > engines/manifest.schema.json
 """
 
 import json
 import sys
 from typing import Any
 
-from reidruntime.manifest import Manifest
+from reidruntime.artifact.manifest import Manifest
 
 
 def manifest_schema() -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from math import prod
 from pathlib import Path
 
+from reidruntime.artifact.manifest import Manifest, TensorSpec
+from reidruntime.artifact.onnx_metadata import OnnxFile, OnnxTensor, Shape, shape_text
 from reidruntime.errors import ArtifactError
-from reidruntime.manifest import Manifest, TensorSpec
-from reidruntime.onnx_metadata import OnnxFile, OnnxTensor, Shape, shape_text
 
 _WHAT_TO_DO = "Export the artifact again, or pass the facts that fit this file."
 

@@ -18,7 +18,7 @@ from reidruntime.backends.onnxruntime import OnnxRuntimeBackend
 from reidruntime.errors import ArtifactError, GpuError
 from reidruntime.tensorrt_library import Gpu, first_gpu
 
-from tests.reidruntime.models import network_of, write_artifact
+from tests.standins.runtime_models import network_of, write_artifact
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

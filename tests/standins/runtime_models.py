@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from reidruntime.backends import Network
-from reidruntime.manifest import (
+from reidruntime.artifact.manifest import (
     METADATA_KEY,
     Architecture,
     BatchProfile,
@@ -17,6 +16,7 @@ from reidruntime.manifest import (
     Source,
     TensorSpec,
 )
+from reidruntime.backends import Network
 
 HEIGHT, WIDTH, DIM = 32, 16, 8
 

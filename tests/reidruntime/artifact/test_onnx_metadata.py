@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from reidruntime.artifact.onnx_metadata import manifest_from_onnx, metadata_from_onnx, read_onnx, shape_text
 from reidruntime.errors import ArtifactError
-from reidruntime.onnx_metadata import manifest_from_onnx, metadata_from_onnx, read_onnx, shape_text
 
-from tests.reidruntime.models import DIM, HEIGHT, WIDTH, small_manifest, write_artifact, write_foreign
+from tests.standins.runtime_models import DIM, HEIGHT, WIDTH, small_manifest, write_artifact, write_foreign
 
 
 def test_manifest_comes_back(tmp_path: Path) -> None:

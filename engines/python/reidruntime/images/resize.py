@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from reidruntime.artifact.manifest import ResizeKernel
 from reidruntime.compiled import kernel_module
-from reidruntime.manifest import ResizeKernel
 
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 _PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -65,7 +65,7 @@ def resize(image: Image8, height_px: int, width_px: int, kernel: ResizeKernel) -
 
 def compiled_kernels() -> ModuleType | None:
     """The numba kernels, or None where numba is not installed."""
-    return kernel_module("resize_kernels")
+    return kernel_module("reidruntime.images.resize_kernels")
 
 
 @lru_cache(maxsize=1024)

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from reidruntime.artifact.manifest import Preprocess
 from reidruntime.errors import ImageError, NotInstalledError, ReidExportError
-from reidruntime.manifest import Preprocess
-from reidruntime.preprocess import EncodedImage, Image, describe_preprocessing, image_pixels
-from reidruntime.resize import Image8
+from reidruntime.images.preprocess import EncodedImage, Image, describe_preprocessing, image_pixels
+from reidruntime.images.resize import Image8
 
 LIBRARY_VARIABLE = "REIDRUNTIME_LIBRARY"
 LIBRARY_VERSION = "0.1.0"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reidruntime.artifact.protobuf import MalformedError, fields, span_of, text_of, varint
 from reidruntime.errors import ArtifactError
-from reidruntime.protobuf import MalformedError, fields, span_of, text_of, varint
 
 Array = NDArray[np.generic]
 Attribute = Any  # int, float, str, a tuple of int or of float, or an array

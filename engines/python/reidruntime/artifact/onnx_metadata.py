@@ -8,9 +8,9 @@ import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
+from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision, manifest_from_json
+from reidruntime.artifact.protobuf import MalformedError, fields, span_of, text_of
 from reidruntime.errors import ArtifactError
-from reidruntime.manifest import METADATA_KEY, Manifest, Precision, manifest_from_json
-from reidruntime.protobuf import MalformedError, fields, span_of, text_of
 
 _DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 10: "float16", 11: "float64"}
 Shape = tuple[int | None, ...]

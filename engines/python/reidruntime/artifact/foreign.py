@@ -4,9 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reidruntime.backends import Network, open_backend
-from reidruntime.errors import ArtifactError
-from reidruntime.manifest import (
+from reidruntime.artifact.manifest import (
     Architecture,
     BatchProfile,
     ChannelOrder,
@@ -22,7 +20,9 @@ from reidruntime.manifest import (
     TensorSpec,
     file_sha256,
 )
-from reidruntime.onnx_metadata import OnnxFile, OnnxTensor, Shape, read_onnx, shape_text
+from reidruntime.artifact.onnx_metadata import OnnxFile, OnnxTensor, Shape, read_onnx, shape_text
+from reidruntime.backends import Network, open_backend
+from reidruntime.errors import ArtifactError
 
 _FLOATS = ("float32", "float16")
 

@@ -16,19 +16,20 @@ from typing import Any
 import numpy as np
 import pytest
 from reidruntime import EncodedImage, NotInstalledError, open_session
-from reidruntime.batch_reader import (
+from reidruntime.artifact.manifest import Preprocess
+from reidruntime.images.batch_reader import (
     LIBRARY_VARIABLE,
     LIBRARY_VERSION,
     LibraryReader,
     PythonReader,
     open_batch_reader,
 )
-from reidruntime.manifest import Preprocess
-from reidruntime.preprocess import Image
-from reidruntime.resize import Image8
+from reidruntime.images.preprocess import Image
+from reidruntime.images.resize import Image8
 
 from reidexport.datasets import Dataset
-from tests.reidruntime.models import write_artifact
+from tests import ROOT
+from tests.standins.runtime_models import write_artifact
 from tests.test_cpp import write_bad_images, write_kinds_of_jpeg
 
 LIBRARY = os.environ.get(LIBRARY_VARIABLE, "")
@@ -229,5 +230,5 @@ def test_a_library_that_cannot_be_used_is_an_error(tmp_path: Path, monkeypatch: 
 
 def test_the_version_is_that_of_the_library() -> None:
     """What Python expects is what CMake builds."""
-    cmake = (Path(__file__).parents[2] / "engines" / "cpp" / "CMakeLists.txt").read_text()
+    cmake = (ROOT / "engines" / "cpp" / "CMakeLists.txt").read_text()
     assert re.findall(r"project\(reidruntime VERSION ([\d.]+) ", cmake) == [LIBRARY_VERSION]

@@ -7,11 +7,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from reidruntime.artifact.onnx_graph import read_onnx_graph
 from reidruntime.errors import ArtifactError
-from reidruntime.onnx_graph import read_onnx_graph
 
 from tests.conftest import Exported
-from tests.reidruntime.models import write_artifact
+from tests.standins.runtime_models import write_artifact
 
 
 def plain(value: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from reidruntime.artifact.manifest import Engine, Manifest, file_sha256
 from reidruntime.errors import ArtifactError
-from reidruntime.manifest import Engine, Manifest, file_sha256
 from reidruntime.tensorrt_library import Gpu, version_tuple
 
 _FIRST_HARDWARE_COMPATIBLE = (8, 0)  # Ampere

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 from reidruntime import ArtifactError, Manifest, manifest_for_foreign_onnx, open_session
 
-from tests.reidruntime.models import DIM, HEIGHT, WIDTH, write_artifact, write_foreign
+from tests.standins.runtime_models import DIM, HEIGHT, WIDTH, write_artifact, write_foreign
 
 RAW = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}
 

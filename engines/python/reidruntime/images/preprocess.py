@@ -13,9 +13,9 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
+from reidruntime.artifact.manifest import Manifest, Preprocess
 from reidruntime.errors import ImageError
-from reidruntime.manifest import Manifest, Preprocess
-from reidruntime.resize import Image8, resize
+from reidruntime.images.resize import Image8, resize
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _MAX_FAST_PIXELS = 1 << 25  # above that Pillow decides whether it is a decompression bomb

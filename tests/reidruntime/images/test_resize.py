@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from PIL import Image
-from reidruntime import resize as module
-from reidruntime.manifest import ResizeKernel
-from reidruntime.resize import Image8, resize
+from reidruntime.artifact.manifest import ResizeKernel
+from reidruntime.images import resize as module
+from reidruntime.images.resize import Image8, resize
 
 KERNELS: tuple[ResizeKernel, ...] = ("bilinear", "bicubic")
 PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

@@ -13,18 +13,18 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from reidruntime import ArtifactError, InputError, NotInstalledError, Session, backends, open_session
+from reidruntime.artifact.manifest import TensorSpec
+from reidruntime.artifact.onnx_graph import read_onnx_graph
 from reidruntime.backends import Network, lanes, open_backend, torch_cuda, torch_network
+from reidruntime.backends.onnx_fusion import fuse
 from reidruntime.backends.torch_cuda import TorchCudaBackend
 from reidruntime.backends.torch_network import TorchNetwork
-from reidruntime.manifest import TensorSpec
-from reidruntime.onnx_fusion import fuse
-from reidruntime.onnx_graph import read_onnx_graph
 from reidruntime.tensorrt_library import Gpu
 
 from tests.checkpoints import relative_l2
 from tests.conftest import Exported
-from tests.reidruntime.models import network_of, small_manifest, write_artifact
 from tests.standins.host_memory import HostMemory, tensor_at
+from tests.standins.runtime_models import network_of, small_manifest, write_artifact
 
 CPU = torch.device("cpu")
 SHAPE = (2, 6, 5, 4)

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from reidruntime.onnx_graph import Array, OnnxGraph, OnnxNode
+from reidruntime.artifact.onnx_graph import Array, OnnxGraph, OnnxNode
 
 _FLOAT = 1  # TensorProto's data type
 

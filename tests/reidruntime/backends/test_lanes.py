@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from reidruntime.artifact.manifest import TensorSpec
 from reidruntime.backends import lanes as lanes_module
 from reidruntime.backends.lanes import Lane, Lanes, Shape
 from reidruntime.errors import GpuError, InputError
-from reidruntime.manifest import TensorSpec
 
 from tests.standins.host_memory import HostMemory, at
 
