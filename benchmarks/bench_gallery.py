@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from reidruntime import Gallery, load_gallery
-from reidruntime.gallery import Scan
+from reidgallery import Gallery, load_gallery
+from reidgallery.gallery import Scan
 
 from benchmarks.bench_ranking import data
 from benchmarks.comparison import Compare, Row
@@ -130,8 +130,8 @@ def test_large_gallery(compare: Compare, large: Path, market: Searched, scan: Sc
     """All queries of Market-1501 in a million rows, mapped from a file; faiss on the same memory."""
     queries, threads = market.queries, num_threads()
     peak_mib = peak_mib_of(
-        "import numpy, reidruntime\n"
-        f"gallery = reidruntime.load_gallery({str(large)!r}, threads={threads})\n"
+        "import numpy, reidgallery\n"
+        f"gallery = reidgallery.load_gallery({str(large)!r}, threads={threads})\n"
         f"gallery.search(numpy.load({str(large.with_name('queries.npy'))!r}), {_K}, scan={scan!r})"
     )
     assert peak_mib < _MAX_PEAK_MIB

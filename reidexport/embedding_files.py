@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from reidruntime import Gallery, gallery_from_manifest, load_gallery
+from reidgallery import Gallery, load_gallery
+from reidgallery.file import SUFFIX as GALLERY_SUFFIX
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, manifest_from_json
-from reidruntime.gallery_file import SUFFIX as GALLERY_SUFFIX
 
 from reidexport.embedding_table import SUFFIX as TABLE_SUFFIX
 from reidexport.embedding_table import EmbeddingTable, open_table
@@ -24,6 +24,11 @@ from reidexport.name_labels import labels_from_names
 
 SUFFIXES = (".npz", TABLE_SUFFIX, GALLERY_SUFFIX)
 Blocks = Iterable[NDArray[np.float32]]
+
+
+def gallery_from_manifest(manifest: Manifest) -> Gallery:
+    """An empty gallery for the embeddings of an artifact, compared with the metric that it names."""
+    return Gallery(manifest.architecture.feature_dim, metric=manifest.metric, manifest_sha256=manifest.sha256)
 
 
 def check_suffix(path: Path) -> None:
@@ -51,7 +56,7 @@ def write_embeddings(path: Path, paths: list[str], blocks: Blocks, manifest: Man
     ``manifest`` (JSON text). Its ``paths`` are made in memory and padded to the longest, 4 bytes a character:
     use Parquet for millions of images. Parquet holds the columns ``path``, ``embedding`` (fixed-size list of D float32)
     and ``manifest_sha256``, and the manifest in the file's metadata under ``reidexport.manifest``. A ``.gallery`` is
-    that of :class:`reidruntime.Gallery`, with the persons and cameras that the names tell.
+    that of :class:`reidgallery.Gallery`, with the persons and cameras that the names tell.
 
     Args:
         path: the file, replaced if it exists.

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from reidgallery.gallery import UNLABELLED, LabelledRows
 from reidruntime.artifact.manifest import METADATA_KEY, Metric, manifest_from_json
-from reidruntime.gallery import UNLABELLED, LabelledRows
 
 from reidexport.bulk.plan import check_finished
 from reidexport.errors import InputError

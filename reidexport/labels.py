@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from reidruntime.gallery_input import checked_integers
+from reidgallery.input import checked_integers
 
 from reidexport.datasets.records import JUNK_PID
 from reidexport.ranking_kernels import Pairs

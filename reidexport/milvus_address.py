@@ -3,7 +3,7 @@
 import logging
 import os
 
-from reidruntime import MilvusGallery
+from reidgallery import MilvusGallery
 from reidruntime.artifact.manifest import Metric
 
 _FILE_PREFIX = "milvus:"

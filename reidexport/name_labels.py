@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from reidruntime.gallery import UNLABELLED
+from reidgallery.gallery import UNLABELLED
 
 from reidexport.datasets.records import pid_and_camid
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from reidruntime import Gallery, MilvusGallery
-from reidruntime.gallery import UNLABELLED
+from reidgallery import Gallery, MilvusGallery
+from reidgallery.gallery import UNLABELLED
 
 from reidexport.errors import InputError
 from reidexport.pictures import (

@@ -4,11 +4,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from reidruntime import Gallery, load_gallery
-from reidruntime.gallery_file import SUFFIX as GALLERY_SUFFIX
-from reidruntime.milvus_collection import IndexKind, check_index
-from reidruntime.milvus_recall import Recall, measured_recall
-from reidruntime.milvus_rows import check_paths
+from reidgallery import Gallery, load_gallery
+from reidgallery.file import SUFFIX as GALLERY_SUFFIX
+from reidgallery.milvus.collection import IndexKind, check_index
+from reidgallery.milvus.recall import Recall, measured_recall
+from reidgallery.milvus.rows import check_paths
 
 from reidexport.embedding_files import read_gallery
 from reidexport.embedding_table import SUFFIX as TABLE_SUFFIX

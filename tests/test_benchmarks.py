@@ -19,7 +19,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from reidruntime import Gallery, Session, open_session
+from reidgallery import Gallery
+from reidruntime import Session, open_session
 from reidruntime.artifact.manifest import file_sha256
 from reidruntime.images.preprocess import normalize
 from reidruntime.images.resize import resize

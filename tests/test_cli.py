@@ -141,7 +141,7 @@ def test_a_missing_package_exits_3_and_names_the_extra(
 def test_the_runtime_imports_neither_torch_nor_reidexport() -> None:
     """The import arrow: an application that embeds reidruntime gets no training stack with it."""
     code = (
-        "import sys, reidruntime; print(sorted({'torch', 'reidexport', 'onnx', 'typer'} & set(sys.modules)))"
+        "import sys, reidruntime; print(sorted({'torch', 'reidexport', 'reidgallery', 'onnx', 'typer'} & set(sys.modules)))"
     )
     done = python(code)
     assert done.stdout.strip() == "[]"

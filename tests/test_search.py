@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from reidruntime import Gallery, Neighbours, Session, load_gallery, open_session
-from reidruntime.gallery import UNLABELLED
+from reidgallery import Gallery, Neighbours, load_gallery
+from reidgallery.gallery import UNLABELLED
+from reidruntime import Session, open_session
 
 from reidexport.datasets import Dataset
 from reidexport.embedding_files import read_gallery, write_embeddings

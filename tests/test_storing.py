@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from reidruntime import Gallery, MilvusGallery, load_gallery
-from reidruntime.gallery import UNLABELLED
+from reidgallery import Gallery, MilvusGallery, load_gallery
+from reidgallery.gallery import UNLABELLED
 
 from reidexport.embedding_files import read_gallery, write_embeddings
 from reidexport.embedding_table import open_table
@@ -97,7 +97,7 @@ def test_an_index_is_chosen_and_its_recall_printed(parts: Path, tmp_path: Path, 
 
 STORING = """
 import itertools, os, signal, sys
-from reidruntime import milvus_gallery
+from reidgallery.milvus import gallery as milvus_gallery
 from reidexport.cli import main
 milvus_gallery._MESSAGE_BYTES = 4 * 8 * 10  # ten rows in one call
 calls, count = itertools.count(1), int(sys.argv.pop(1))

@@ -1,7 +1,7 @@
 """Times: what names tell, what users write, and what they are shown."""
 
 import pytest
-from reidruntime.gallery import UNLABELLED
+from reidgallery.gallery import UNLABELLED
 
 from reidexport.errors import InputError
 from reidexport.name_labels import labels_from_names

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from reidruntime import Gallery, MilvusGallery, gallery_from_manifest
+from reidgallery import Gallery, MilvusGallery
 
 from reidexport.cli.artifact_options import RunOptions
 from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.embedding_files import SUFFIXES, add_embeddings, read_gallery
+from reidexport.embedding_files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 from reidexport.image_paths import find_images

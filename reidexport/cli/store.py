@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from reidruntime.milvus_collection import IndexKind
+from reidgallery.milvus.collection import IndexKind
 
 from reidexport.errors import InputError
 from reidexport.milvus_address import is_milvus

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from reidruntime import Gallery, MilvusGallery
-from reidruntime.gallery import UNLABELLED
+from reidgallery import Gallery, MilvusGallery
+from reidgallery.gallery import UNLABELLED
 
 from reidexport.datasets.records import DISTRACTOR_PID, JUNK_PID
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from reidruntime import Gallery, MilvusGallery, Session
-from reidruntime.gallery import UNLABELLED
+from reidgallery import Gallery, MilvusGallery
+from reidgallery.gallery import UNLABELLED
+from reidruntime import Session
 
 from reidexport.datasets.records import pid_and_camid
 from reidexport.errors import InputError

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from reidgallery.gallery import Gallery
 from reidruntime.artifact.manifest import Metric
-from reidruntime.gallery import Gallery
 
 from tests.gpu.conftest import Judge, Setup
 

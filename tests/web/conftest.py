@@ -9,10 +9,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from reidruntime import Gallery, Session, gallery_from_manifest, open_session
+from reidgallery import Gallery
+from reidruntime import Session, open_session
 
 from reidexport.datasets import Dataset
-from reidexport.embedding_files import add_embeddings
+from reidexport.embedding_files import add_embeddings, gallery_from_manifest
 from reidexport.web import Searcher, page_server
 from tests.conftest import Exported
 

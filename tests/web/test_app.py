@@ -8,7 +8,8 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from reidruntime import Gallery, MilvusGallery, Session
+from reidgallery import Gallery, MilvusGallery
+from reidruntime import Session
 
 from reidexport.datasets import Dataset
 from reidexport.web import Searcher

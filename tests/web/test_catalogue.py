@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from reidruntime import Gallery
-from reidruntime.gallery import UNLABELLED
+from reidgallery import Gallery
+from reidgallery.gallery import UNLABELLED
 
 from reidexport.web import catalogue
 from reidexport.web.catalogue import catalogue_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from reidruntime import Gallery
+from reidgallery import Gallery
 
 from reidexport.errors import InputError
 from reidexport.web import Searcher, page_server

@@ -15,27 +15,19 @@ from reidruntime.errors import (
     NotInstalledError,
     ReidExportError,
 )
-from reidruntime.gallery import Gallery, gallery_from_manifest, load_gallery
 from reidruntime.images.preprocess import EncodedImage
-from reidruntime.milvus_gallery import MilvusGallery
 from reidruntime.session import Session, open_session
-from reidruntime.topk import Neighbours
 
 __all__ = [
     "ArtifactError",
     "EncodedImage",
-    "Gallery",
     "GpuError",
     "ImageError",
     "InputError",
     "Manifest",
-    "MilvusGallery",
-    "Neighbours",
     "NotInstalledError",
     "ReidExportError",
     "Session",
-    "gallery_from_manifest",
-    "load_gallery",
     "manifest_for_foreign_onnx",
     "manifest_from_onnx",
     "open_session",

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
 from reidruntime.errors import NotInstalledError
 
 Features = NDArray[np.float32]

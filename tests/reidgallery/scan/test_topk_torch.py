@@ -9,23 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reidruntime import (
-    Gallery,
-    InputError,
-    Neighbours,
-    NotInstalledError,
-    device_rows,
-    load_gallery,
-    topk,
-    topk_torch,
-)
+from reidgallery import Gallery, Neighbours, load_gallery
+from reidgallery.rows import GalleryRows, Question
+from reidgallery.scan import device_rows, topk, topk_torch
+from reidgallery.scan.device_rows import DeviceBlock, DeviceRows
+from reidgallery.scan.topk_torch import bfloat16_candidates
+from reidruntime import InputError, NotInstalledError
 from reidruntime.artifact.manifest import Metric
-from reidruntime.device_rows import DeviceBlock, DeviceRows
-from reidruntime.gallery_rows import GalleryRows, Question
-from reidruntime.topk_torch import bfloat16_candidates
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.reidruntime.test_gallery import METRICS, assert_same, people, sorted_in_full
+from tests.reidgallery.test_gallery import METRICS, assert_same, people, sorted_in_full
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -443,7 +436,7 @@ def test_devices_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -
 def test_torch_is_imported_only_when_asked() -> None:
     """A gallery without a device searches without importing torch or pymilvus."""
     code = (
-        "import sys, numpy as np; from reidruntime import Gallery; g = Gallery(2); g.add(np.eye(2, dtype='f4'))\n"
+        "import sys, numpy as np; from reidgallery import Gallery; g = Gallery(2); g.add(np.eye(2, dtype='f4'))\n"
         "g.search(np.eye(2, dtype='f4'), 1); sys.exit('torch' in sys.modules or 'pymilvus' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reidruntime.blas_threads import single_threaded_blas
+from reidgallery.scan.blas_threads import single_threaded_blas
 
 Features = NDArray[np.float32]
 Floats64 = NDArray[np.float64]

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from reidruntime.artifact.manifest import Metric
 from reidruntime.errors import InputError, NotInstalledError
-from reidruntime.gallery_rows import Features, Floats64, GalleryRows
-from reidruntime.topk_scan import column_terms
+
+from reidgallery.rows import Features, Floats64, GalleryRows, Metric
+from reidgallery.scan.topk_scan import column_terms
 
 _BLOCK_BYTES = 2**29  # of float32 rows
 _LEFT_FREE_BYTES = 4 * 2**30  # on the GPU, for the tiles of a search and what packing a block needs
@@ -30,7 +29,7 @@ class DeviceBlock(NamedTuple):
         rounded: bfloat16, (n, D): the rows times their scales; None where the device has no room.
         rest: at least the length of what rounding has left out of any row.
         scales: float32, (n,), on the device: what products are multiplied with to become scores.
-        offsets: float32, (n,), on the device: what is then added; see :func:`reidruntime.topk_scan.column_terms`.
+        offsets: float32, (n,), on the device: what is then added; see :func:`reidgallery.scan.topk_scan.column_terms`.
     """
 
     rows: Any

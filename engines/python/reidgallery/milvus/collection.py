@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from reidruntime.artifact.manifest import Metric
 from reidruntime.errors import InputError
-from reidruntime.milvus_client import is_file, speaking
+
+from reidgallery.milvus.client import is_file, speaking
+from reidgallery.rows import Metric
 
 IndexKind = Literal["exact", "approximate", "gpu-exact", "gpu-approximate"]
 

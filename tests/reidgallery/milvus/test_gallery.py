@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pymilvus import DataType
-from reidruntime import Gallery, InputError, Neighbours, NotInstalledError, milvus_gallery
+from reidgallery import Gallery, Neighbours
+from reidgallery.gallery import UNLABELLED, LabelledRows
+from reidgallery.milvus import gallery as milvus_gallery
+from reidgallery.milvus.collection import IndexKind
+from reidgallery.milvus.gallery import MilvusGallery
+from reidgallery.milvus.recall import measured_recall
+from reidruntime import InputError, NotInstalledError
 from reidruntime.artifact.manifest import Metric
-from reidruntime.gallery import UNLABELLED, LabelledRows
-from reidruntime.milvus_collection import IndexKind
-from reidruntime.milvus_gallery import MilvusGallery
-from reidruntime.milvus_recall import measured_recall
 
-from tests.reidruntime.test_gallery import METRICS, people
+from tests.reidgallery.test_gallery import METRICS, people
 
 DIM = 24
 ARTIFACT = "ab" * 32
@@ -118,7 +120,7 @@ def test_all_rows_come_out_again_in_order(
     stored.remove([2])
     kept = np.flatnonzero(plain.pids != 2)
     plain.remove([2])
-    monkeypatch.setattr("reidruntime.milvus_gallery._MESSAGE_BYTES", 4 * DIM * 7)
+    monkeypatch.setattr("reidgallery.milvus.gallery._MESSAGE_BYTES", 4 * DIM * 7)
     parts = list(stored.numbered_parts())
     assert len(parts) > 10
     assert np.concatenate([rows for rows, _ in parts]).tolist() == kept.tolist()
@@ -286,7 +288,7 @@ def test_removed_persons_are_gone(new_gallery: Callable[..., MilvusGallery]) -> 
 ADDING = """
 import itertools, os, signal, sys
 import numpy as np
-from reidruntime import milvus_gallery
+from reidgallery.milvus import gallery as milvus_gallery
 milvus_gallery._MESSAGE_BYTES = 4 * 64 * 100  # a hundred rows in one call
 with milvus_gallery.MilvusGallery(sys.argv[1], 64) as gallery:
     calls, upsert = itertools.count(1), gallery._client.upsert

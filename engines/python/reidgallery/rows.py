@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from reidruntime.artifact.manifest import Metric
 from reidruntime.errors import InputError
-from reidruntime.int8_scan import GALLERY_LIMIT, code_rows
-from reidruntime.projection_scan import NUM_SAMPLED, ProjectedRows, principal_basis, project
 
+from reidgallery.scan.int8_scan import GALLERY_LIMIT, code_rows
+from reidgallery.scan.projection_scan import NUM_SAMPLED, ProjectedRows, principal_basis, project
+
+Metric = Literal["cosine", "euclidean"]
 Features = NDArray[np.float32]
 Floats64 = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -6,10 +6,9 @@ from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
-
-from reidruntime.artifact.manifest import Metric
 from reidruntime.errors import InputError
-from reidruntime.gallery_rows import Features, Ints
+
+from reidgallery.rows import Features, Ints, Metric
 
 UNLABELLED = -2  # a pid, camid or time that is not known; equal to no other
 JUNK_PID = -1

@@ -18,25 +18,19 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from reidruntime import (
-    Gallery,
-    InputError,
-    Neighbours,
-    gallery_from_manifest,
-    load_gallery,
-    topk,
-    topk_numpy,
-    topk_scan,
-)
+from reidgallery import Gallery, Neighbours, load_gallery
+from reidgallery.file import MAGIC
+from reidgallery.gallery import UNLABELLED, Scan
+from reidgallery.rows import GalleryRows, Question, row_lengths
+from reidgallery.scan import topk, topk_numpy, topk_scan
+from reidgallery.scan.blas_threads import single_threaded_blas
+from reidgallery.scan.int8_scan import GALLERY_LIMIT, MATMUL_INTEGER, QUERY_LIMIT, code_rows, multiply
+from reidgallery.scan.projection_scan import principal_basis, project
+from reidruntime import InputError
 from reidruntime.artifact.manifest import Metric
-from reidruntime.blas_threads import single_threaded_blas
-from reidruntime.gallery import UNLABELLED, Scan
-from reidruntime.gallery_file import MAGIC
-from reidruntime.gallery_rows import GalleryRows, Question, row_lengths
-from reidruntime.int8_scan import GALLERY_LIMIT, MATMUL_INTEGER, QUERY_LIMIT, code_rows, multiply
-from reidruntime.projection_scan import principal_basis, project
 from threadpoolctl import threadpool_info
 
+from reidexport.embedding_files import gallery_from_manifest
 from tests.standins.runtime_models import small_manifest
 
 Floats = npt.NDArray[np.float32]
@@ -567,7 +561,7 @@ def test_unverified_loading_leaves_the_embeddings_on_the_disk(tmp_path: Path) ->
     path = tmp_path / "large.gallery"
     gallery_of(np.ones((2**15, 2**11), np.float32)).save(path)
     code = (
-        "import re, sys; from pathlib import Path; from reidruntime import load_gallery\n"
+        "import re, sys; from pathlib import Path; from reidgallery import load_gallery\n"
         "mapped = lambda: int(re.search(r'RssFile:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
         "before = mapped(); gallery = load_gallery(sys.argv[1], verify=False); print(mapped() - before, len(gallery))"
     )

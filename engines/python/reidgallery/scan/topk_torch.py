@@ -1,4 +1,4 @@
-"""The scans of :mod:`reidruntime.topk_scan` on a GPU, or wherever torch computes; torch is imported when asked.
+"""The scans of :mod:`reidgallery.scan.topk_scan` on a GPU, or wherever torch computes; torch is imported when asked.
 
 Tiles of scores, queries by rows, are computed, masked and cut down to the best of each query where the rows are; only
 these come back. What then decides is what decides on a CPU: a bound on the error, and distances in float64. The first
@@ -23,12 +23,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from reidruntime.device_rows import DeviceBlock, DeviceRows
 from reidruntime.errors import GpuError
-from reidruntime.gallery_rows import Question
-from reidruntime.topk_scan import Candidates, float32_errors, query_terms
 from reidruntime.torch_settings import exact_float32
+
+from reidgallery.rows import Question
+from reidgallery.scan.device_rows import DeviceBlock, DeviceRows
+from reidgallery.scan.topk_scan import Candidates, float32_errors, query_terms
 
 _TILE_SCORES = 2**28  # at once, in float32: 1 GiB
 _GROUP = 32  # columns of a tile of which first only the greatest score is looked at
@@ -64,7 +64,7 @@ class _Best(NamedTuple):
 
 
 def bfloat16_candidates(question: Question, rows: DeviceRows) -> Candidates:
-    """As :func:`reidruntime.topk_scan.float32_candidates`, scanned in bfloat16 and scored again in float32.
+    """As :func:`reidgallery.scan.topk_scan.float32_candidates`, scanned in bfloat16 and scored again in float32.
 
     Raises:
         GpuError: rows or tiles do not fit into the GPU's memory.

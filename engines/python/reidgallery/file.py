@@ -25,10 +25,10 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, model_validator
-
-from reidruntime.artifact.manifest import Metric
 from reidruntime.errors import InputError
-from reidruntime.gallery_input import UNLABELLED
+
+from reidgallery.input import UNLABELLED
+from reidgallery.rows import Metric
 
 MAGIC = b"REIDGAL1"
 SUFFIX = ".gallery"

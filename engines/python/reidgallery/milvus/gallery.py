@@ -14,11 +14,10 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-
-from reidruntime.artifact.manifest import Metric
 from reidruntime.errors import InputError
-from reidruntime.gallery import Gallery, LabelledRows, RowLabels
-from reidruntime.gallery_input import (
+
+from reidgallery.gallery import Gallery, LabelledRows, RowLabels
+from reidgallery.input import (
     UNLABELLED,
     check_artifact,
     check_asked_labels,
@@ -30,9 +29,8 @@ from reidruntime.gallery_input import (
     checked_labels,
     missing_labels,
 )
-from reidruntime.gallery_rows import Features, Ints, row_lengths
-from reidruntime.milvus_client import connected, disconnect, is_file, speaking
-from reidruntime.milvus_collection import (
+from reidgallery.milvus.client import connected, disconnect, is_file, speaking
+from reidgallery.milvus.collection import (
     LABEL_FIELDS,
     IndexKind,
     check_index,
@@ -42,9 +40,10 @@ from reidruntime.milvus_collection import (
     replace_index,
     search_params,
 )
-from reidruntime.milvus_filters import queries_of_conditions
-from reidruntime.milvus_rows import Records, check_paths, labels_of, numbers_of, records_of
-from reidruntime.topk import Neighbours
+from reidgallery.milvus.filters import queries_of_conditions
+from reidgallery.milvus.rows import Records, check_paths, labels_of, numbers_of, records_of
+from reidgallery.rows import Features, Ints, Metric, row_lengths
+from reidgallery.scan.topk import Neighbours
 
 _MESSAGE_BYTES = 2**24  # of embeddings in one call; servers take 64 MiB
 _QUERIES_AT_ONCE = 256
@@ -52,7 +51,7 @@ _ROWS_AT_ONCE = 16_384  # the most that a server answers with
 
 
 class MilvusGallery:
-    """As :class:`reidruntime.Gallery`, with the rows in a collection of Milvus, searched exactly unless told otherwise.
+    """As :class:`reidgallery.Gallery`, with the rows in a collection of Milvus, searched exactly unless told otherwise.
 
     Rows are there as soon as they are added. They have numbers in the order of adding, which stay theirs; so the
     ``indices`` of a search are those of a Gallery filled alike, until persons are removed. Distances are Milvus' own,
@@ -144,7 +143,7 @@ class MilvusGallery:
             index: ``exact`` compares every row (FLAT). ``approximate`` is faster where there are many rows, misses some
                 of the nearest and takes more memory (HNSW). ``gpu-exact`` and ``gpu-approximate`` do the same on the
                 server's GPU (GPU_BRUTE_FORCE, GPU_CAGRA). What an index finds,
-                :func:`reidruntime.milvus_recall.measured_recall` tells.
+                :func:`reidgallery.milvus.recall.measured_recall` tells.
 
         Raises:
             InputError: there is no such index, or Milvus does not have it there.

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-from reidruntime.gallery_input import JUNK_PID
-from reidruntime.gallery_rows import Ints
+from reidgallery.input import JUNK_PID
+from reidgallery.rows import Ints
 
 
 def queries_of_conditions(

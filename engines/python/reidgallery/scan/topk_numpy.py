@@ -1,6 +1,6 @@
 """What a search does for each query, plainly; serves where numba is not installed, and says what the kernels do.
 
-:mod:`reidruntime.topk_kernels` has the same functions, compiled.
+:mod:`reidgallery.scan.topk_kernels` has the same functions, compiled.
 """
 
 from itertools import pairwise
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidruntime.gallery_rows import Features, Floats64, Ints
+from reidgallery.rows import Features, Floats64, Ints
 
 _PAIRS_AT_ONCE = 256
 

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from reidruntime import topk_numpy
-from reidruntime.artifact.manifest import Metric
-from reidruntime.blas_threads import single_threaded_blas
 from reidruntime.compiled import kernel_module
-from reidruntime.gallery_rows import CodedGallery, Features, Floats64, GalleryRows, Ints, Question
-from reidruntime.int8_scan import QUERY_LIMIT, code_rows, multiply
-from reidruntime.projection_scan import ProjectedRows, project
+
+from reidgallery.rows import CodedGallery, Features, Floats64, GalleryRows, Ints, Metric, Question
+from reidgallery.scan import topk_numpy
+from reidgallery.scan.blas_threads import single_threaded_blas
+from reidgallery.scan.int8_scan import QUERY_LIMIT, code_rows, multiply
+from reidgallery.scan.projection_scan import ProjectedRows, project
 
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
 _QUERIES_AT_ONCE = 512  # enough for a fast product, few enough for a core's caches
@@ -134,7 +133,7 @@ def float32_candidates(question: Question, threads: int) -> Candidates:
 def projected_candidates(question: Question, projected: ProjectedRows, threads: int) -> Candidates:
     """As :func:`float32_candidates`, by products of ``gallery.projected()``.
 
-    The bound is that of :mod:`reidruntime.projection_scan`.
+    The bound is that of :mod:`reidgallery.scan.projection_scan`.
     """
     queries = project(question.queries, question.q_lengths, projected.basis, threads)
     products = _float32_products(queries.rows, GalleryRows([projected.rows], question.gallery.lengths))
@@ -144,8 +143,8 @@ def projected_candidates(question: Question, projected: ProjectedRows, threads: 
 def int8_candidates(question: Question, coded: CodedGallery, threads: int) -> Candidates:
     """As :func:`float32_candidates`, by integer products of ``gallery.coded()``.
 
-    The bound is that of :mod:`reidruntime.int8_scan`. Candidates by codes of projected rows are scored again by float32
-    products of these.
+    The bound is that of :mod:`reidgallery.scan.int8_scan`. Candidates by codes of projected rows are scored again by
+    float32 products of these.
     """
     row_scales, column_scales, column_offsets, longest = _metric_terms(question)
     again, queries = None, question.queries
@@ -364,4 +363,4 @@ def candidate_capacity(k: int) -> int:
 
 def compiled_kernels() -> ModuleType:
     """The numba kernels, or their plain twins where numba is not installed."""
-    return kernel_module("reidruntime.topk_kernels") or topk_numpy
+    return kernel_module("reidgallery.scan.topk_kernels") or topk_numpy

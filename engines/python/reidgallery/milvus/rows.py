@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-
 from reidruntime.errors import InputError
-from reidruntime.gallery import LabelledRows, RowLabels
-from reidruntime.gallery_rows import Ints
-from reidruntime.milvus_collection import MAX_PATH_BYTES
+
+from reidgallery.gallery import LabelledRows, RowLabels
+from reidgallery.milvus.collection import MAX_PATH_BYTES
+from reidgallery.rows import Ints
 
 Records = list[dict[str, Any]]
 

@@ -1,8 +1,8 @@
 """The nearest gallery rows of each query, exactly, without ever holding the distance matrix.
 
-A fast scan (:mod:`reidruntime.topk_scan`) leaves few rows that can be among the k nearest, and measuring the k most
-promising of them leaves fewer; their distances are then summed in float64. The answer so depends on neither the scan,
-nor the BLAS, nor the threads.
+A fast scan (:mod:`reidgallery.scan.topk_scan`) leaves few rows that can be among the k nearest, and measuring the
+k most promising of them leaves fewer; their distances are then summed in float64. The answer so depends on neither the
+scan, nor the BLAS, nor the threads.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reidruntime.device_rows import DeviceRows
-from reidruntime.gallery_rows import CodedGallery, Features, Ints, Question
-from reidruntime.projection_scan import ProjectedRows
-from reidruntime.topk_scan import (
+from reidgallery.rows import CodedGallery, Features, Ints, Question
+from reidgallery.scan.device_rows import DeviceRows
+from reidgallery.scan.projection_scan import ProjectedRows
+from reidgallery.scan.topk_scan import (
     Candidates,
     all_candidates,
     candidate_capacity,
@@ -26,7 +26,7 @@ from reidruntime.topk_scan import (
     lowest_scores,
     projected_candidates,
 )
-from reidruntime.topk_torch import bfloat16_candidates, wide_candidates
+from reidgallery.scan.topk_torch import bfloat16_candidates, wide_candidates
 
 Prepared = ProjectedRows | DeviceRows | CodedGallery
 

@@ -1,4 +1,4 @@
-"""The compiled twin of :mod:`reidruntime.topk_numpy`; importing it needs numba.
+"""The compiled twin of :mod:`reidgallery.scan.topk_numpy`; importing it needs numba.
 
 All kernels release the interpreter lock. Inner loops over whole arrays are functions of their own, without branches:
 only such are vectorised.
@@ -28,7 +28,7 @@ def _compiled(function: Callable[..., None]) -> Any:
 
 @_compiled
 def select(scores, first, scales, tails, margins, q_keys, g_keys, k, best, kept, counts):  # type: ignore[no-untyped-def]
-    """See :func:`reidruntime.topk_numpy.select`."""
+    """See :func:`reidgallery.scan.topk_numpy.select`."""
     row_scales, column_scales, column_offsets = scales
     row_tails, column_tails = tails
     indices, values = kept
@@ -127,7 +127,7 @@ def _columns_from(least, row, hits):  # type: ignore[no-untyped-def]
 
 @_compiled
 def drop(k, best, margins, kept, counts):  # type: ignore[no-untyped-def]
-    """See :func:`reidruntime.topk_numpy.drop`."""
+    """See :func:`reidgallery.scan.topk_numpy.drop`."""
     indices, values = kept
     for i in range(counts.size):
         if counts[i] > 0:
@@ -136,7 +136,7 @@ def drop(k, best, margins, kept, counts):  # type: ignore[no-untyped-def]
 
 @_compiled
 def score_again(queries, rows, scales, tails, best, kept, counts):  # type: ignore[no-untyped-def]
-    """See :func:`reidruntime.topk_numpy.score_again`."""
+    """See :func:`reidgallery.scan.topk_numpy.score_again`."""
     row_scales, column_scales, column_offsets = scales
     row_tails, column_tails = tails
     indices, values = kept
@@ -177,7 +177,7 @@ def _drop_below(threshold, indices, values, counts, i):  # type: ignore[no-untyp
 
 @_compiled
 def measure(queries, rows, first, starts, stops, indices, is_squared_distance, out):  # type: ignore[no-untyped-def]
-    """See :func:`reidruntime.topk_numpy.measure`."""
+    """See :func:`reidgallery.scan.topk_numpy.measure`."""
     for tile in range(0, rows.shape[0], _ROWS_AT_ONCE):
         stop = first + min(tile + _ROWS_AT_ONCE, rows.shape[0])
         for i in range(queries.shape[0]):
@@ -217,7 +217,7 @@ def _squared_distance(query, row):  # type: ignore[no-untyped-def]
 
 @_compiled
 def mark_highest(ends, highest, k, marks):  # type: ignore[no-untyped-def]
-    """See :func:`reidruntime.topk_numpy.mark_highest`."""
+    """See :func:`reidgallery.scan.topk_numpy.mark_highest`."""
     for i in range(ends.size - 1):
         own = highest[ends[i] : ends[i + 1]]
         least = _kth_best(own, k)
@@ -227,7 +227,7 @@ def mark_highest(ends, highest, k, marks):  # type: ignore[no-untyped-def]
 
 @_compiled
 def sort_nearest(ends, indices, distances, nearest, nearest_distances):  # type: ignore[no-untyped-def]
-    """See :func:`reidruntime.topk_numpy.sort_nearest`; inserts one after the other, behind its equals."""
+    """See :func:`reidgallery.scan.topk_numpy.sort_nearest`; inserts one after the other, behind its equals."""
     k = nearest.shape[1]
     for i in range(ends.size - 1):
         found, found_distances = nearest[i], nearest_distances[i]

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reidruntime.gallery import Gallery
-from reidruntime.milvus_gallery import MilvusGallery
+from reidgallery.gallery import Gallery
+from reidgallery.milvus.gallery import MilvusGallery
 
 _ROUNDING = 1e-5  # Milvus' distances are of float32
 

@@ -12,12 +12,11 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
-
-from reidruntime.artifact.manifest import Manifest, Metric
-from reidruntime.device_rows import DeviceRows
 from reidruntime.errors import InputError
-from reidruntime.gallery_file import GalleryContent, read_gallery, write_gallery
-from reidruntime.gallery_input import (
+from reidruntime.threads import default_threads
+
+from reidgallery.file import GalleryContent, read_gallery, write_gallery
+from reidgallery.input import (
     JUNK_PID,
     UNLABELLED,
     check_artifact,
@@ -30,19 +29,20 @@ from reidruntime.gallery_input import (
     checked_labels,
     missing_labels,
 )
-from reidruntime.gallery_rows import (
+from reidgallery.rows import (
     CodedGallery,
     Features,
     Floats64,
     GalleryRows,
     Ints,
+    Metric,
     Question,
     row_lengths,
 )
-from reidruntime.int8_scan import MAX_DIM, can_multiply
-from reidruntime.projection_scan import ProjectedRows
-from reidruntime.threads import default_threads
-from reidruntime.topk import Neighbours, Prepared, nearest
+from reidgallery.scan.device_rows import DeviceRows
+from reidgallery.scan.int8_scan import MAX_DIM, can_multiply
+from reidgallery.scan.projection_scan import ProjectedRows
+from reidgallery.scan.topk import Neighbours, Prepared, nearest
 
 __all__ = [
     "UNLABELLED",
@@ -50,7 +50,6 @@ __all__ = [
     "LabelledRows",
     "RowLabels",
     "Scan",
-    "gallery_from_manifest",
     "load_gallery",
 ]
 
@@ -459,11 +458,6 @@ class Gallery:
         if len(unknown):
             first = int(unknown[0])
             raise missing_labels(option, name, len(unknown), len(self), first, self._paths[first])
-
-
-def gallery_from_manifest(manifest: Manifest) -> Gallery:
-    """An empty gallery for the embeddings of an artifact, compared with the metric that it names."""
-    return Gallery(manifest.architecture.feature_dim, metric=manifest.metric, manifest_sha256=manifest.sha256)
 
 
 def load_gallery(

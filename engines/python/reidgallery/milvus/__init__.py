@@ -1,0 +1,1 @@
+"""Galleries in Milvus, in a file (milvus-lite) or on a server."""
