@@ -14,7 +14,7 @@ from benchmarks.comparison import Compare
 from benchmarks.peers import num_threads, torch_network
 from benchmarks.subjects import TAKE_TENSORS, Subject, device
 from benchmarks.turns import Side, rounded
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 
 _ON_GPU = "network alone, in the GPU's memory"
 

@@ -17,8 +17,8 @@ from reidruntime.images.resize import Image8
 from benchmarks.comparison import Compare
 from benchmarks.peers import num_threads
 from benchmarks.turns import Side, rounded
-from reidexport.checkpoint import imagenet_preprocess
-from reidexport.datasets import Dataset
+from reidexport.checkpoint.loading import imagenet_preprocess
+from reidexport.data import Dataset
 
 _HEIGHT_PX, _WIDTH_PX, _BATCH_SIZE = 256, 128, 32
 _PREPROCESS = imagenet_preprocess(_HEIGHT_PX, _WIDTH_PX)

@@ -26,10 +26,10 @@ from benchmarks.subjects import (
     write_seeded_checkpoint,
 )
 from reidexport import Checkpoint, graph_from_checkpoint, load_checkpoint, onnx_from_graph
-from reidexport.datasets import Dataset, load_dataset
+from reidexport.data import Dataset, load_dataset
+from reidexport.data.synthetic import draw_dataset
 from reidexport.machine import MachineInfo, machine_info
 from reidexport.progress import progress_bar
-from reidexport.synthetic import draw_dataset
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

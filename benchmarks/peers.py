@@ -81,7 +81,7 @@ def torch_network(checkpoint: Any, options: Any, precision: str = "fp32") -> Cal
     """
     import torch
 
-    from reidexport.checkpoint import model_from_checkpoint
+    from reidexport.checkpoint.loading import model_from_checkpoint
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(num_threads())

@@ -22,8 +22,8 @@ from reidruntime.artifact.manifest import Precision, QuantizationTarget
 from reidruntime.backends import BackendName
 
 from reidexport import evaluate, graph_from_checkpoint, load_checkpoint, onnx_from_graph
-from reidexport.checkpoint import Checkpoint
-from reidexport.datasets import load_dataset
+from reidexport.checkpoint.loading import Checkpoint
+from reidexport.data import load_dataset
 from reidexport.files import replaced_when_whole
 from reidexport.machine import MachineInfo, machine_info, package_versions
 from reidexport.other_processes import cpu_use, disturbance, others_share

@@ -29,10 +29,10 @@ from reidruntime.images.resize import Image8
 from tritonclient import grpc
 
 from benchmarks.turns import rounded, spread
+from reidexport.data.synthetic import draw_people
 from reidexport.files import replaced_when_whole
 from reidexport.machine import machine_info, package_versions
 from reidexport.other_processes import cpu_use, disturbance, others_share
-from reidexport.synthetic import draw_people
 
 NUM_TURNS = 3
 NUM_REQUESTS = 32  # different ones, which the clients send again and again

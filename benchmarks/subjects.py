@@ -29,10 +29,10 @@ from benchmarks.peers import (
     torch_eager,
 )
 from reidexport import Checkpoint, GraphOptions, save_checkpoint
-from reidexport.checkpoint import imagenet_preprocess
+from reidexport.checkpoint.loading import imagenet_preprocess
+from reidexport.data.synthetic import draw_people
 from reidexport.models.baseline import Architecture, Baseline, backbone_channels
 from reidexport.onnx_export import TOLERANCE
-from reidexport.synthetic import draw_people
 
 NO_GPU = "needs an NVIDIA GPU: torch.cuda.is_available() is False"
 # ONNX Runtime computes INT8 in float32 on a GPU, and FP16 in float32 on a CPU.

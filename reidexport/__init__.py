@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from reidruntime.artifact.manifest import Manifest
 
-    from reidexport.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from reidexport.checkpoint.loading import Checkpoint, load_checkpoint, save_checkpoint
     from reidexport.errors import ReidExportError
     from reidexport.evaluation import evaluate
     from reidexport.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reidexport.verification import Limits, verify
 
 _HOMES = {
-    "Checkpoint": "reidexport.checkpoint",
+    "Checkpoint": "reidexport.checkpoint.loading",
     "GraphOptions": "reidexport.graph",
     "InferenceGraph": "reidexport.graph",
     "Limits": "reidexport.verification",
@@ -31,10 +31,10 @@ _HOMES = {
     "ReidExportError": "reidexport.errors",
     "evaluate": "reidexport.evaluation",
     "graph_from_checkpoint": "reidexport.graph",
-    "load_checkpoint": "reidexport.checkpoint",
+    "load_checkpoint": "reidexport.checkpoint.loading",
     "measure_parity": "reidexport.parity",
     "onnx_from_graph": "reidexport.onnx_export",
-    "save_checkpoint": "reidexport.checkpoint",
+    "save_checkpoint": "reidexport.checkpoint.loading",
     "session_from_checkpoint": "reidexport.torch_session",
     "tasks_from_artifacts": "reidexport.parity",
     "verification_roc": "reidexport.thresholds",

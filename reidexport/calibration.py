@@ -10,9 +10,9 @@ from reidruntime.images.preprocess import image_pixels
 from reidruntime.images.resize import Image8
 from reidruntime.threads import default_threads
 
-from reidexport.datasets import load_dataset
+from reidexport.data import load_dataset
+from reidexport.data.image_paths import find_images
 from reidexport.errors import DatasetError, InputError
-from reidexport.image_paths import find_images
 
 NUM_CALIBRATED, NUM_HELD_OUT = 256, 64
 _FEWEST, _FEW = 8, 200

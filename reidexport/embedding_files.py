@@ -16,11 +16,11 @@ from reidgallery import Gallery, load_gallery
 from reidgallery.file import SUFFIX as GALLERY_SUFFIX
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, manifest_from_json
 
+from reidexport.data.name_labels import labels_from_names
 from reidexport.embedding_table import SUFFIX as TABLE_SUFFIX
 from reidexport.embedding_table import EmbeddingTable, open_table
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
-from reidexport.name_labels import labels_from_names
 
 SUFFIXES = (".npz", TABLE_SUFFIX, GALLERY_SUFFIX)
 Blocks = Iterable[NDArray[np.float32]]
@@ -83,7 +83,7 @@ def read_gallery(path: Path) -> Gallery:
     """The embeddings of a file that :func:`write_embeddings` wrote, or of a folder of Parquet files, as a gallery.
 
     Persons, cameras and times come from the gallery, from columns of the Parquet file, or from names such as
-    ``0002_c1s1_000451_03.jpg`` (:mod:`reidexport.name_labels`).
+    ``0002_c1s1_000451_03.jpg`` (:mod:`reidexport.data.name_labels`).
 
     Raises:
         InputError: the file is missing, damaged, of another format, or holds embeddings of several artifacts; or the

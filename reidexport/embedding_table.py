@@ -12,9 +12,9 @@ from reidgallery.gallery import UNLABELLED, LabelledRows
 from reidruntime.artifact.manifest import METADATA_KEY, Metric, manifest_from_json
 
 from reidexport.bulk.plan import check_finished
+from reidexport.data.name_labels import labels_from_names
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
-from reidexport.name_labels import labels_from_names
 
 SUFFIX = ".parquet"
 _METRIC_KEY = "reidexport.metric"  # in place of the manifest, where a gallery knows no more

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from reidruntime.artifact.manifest import Manifest, Metric
 
-from reidexport.datasets.records import DISTRACTOR_PID, Dataset, ImageRecord
+from reidexport.data.records import DISTRACTOR_PID, Dataset, ImageRecord
 from reidexport.distances import unit_rows
 from reidexport.errors import InputError
 from reidexport.machine import machine_info, package_versions
@@ -110,7 +110,7 @@ def evaluate(
 
     Args:
         session: an opened artifact, or anything else that embeds images and has a manifest.
-        dataset: as :func:`reidexport.datasets.load_dataset` reads it.
+        dataset: as :func:`reidexport.data.load_dataset` reads it.
         metric: ``cosine`` or ``euclidean``; default: the one the manifest names.
         rerank: re-rank with :func:`reidexport.rerank.k_reciprocal`, on unit-length features for cosine.
         batch_size: images per run of the network; default: the session's choice.

@@ -26,7 +26,7 @@ from reidruntime.artifact.manifest import (
 )
 from torch import Tensor, nn
 
-from reidexport.checkpoint import Checkpoint, model_from_checkpoint
+from reidexport.checkpoint.loading import Checkpoint, model_from_checkpoint
 from reidexport.errors import InputError
 from reidexport.folding import divide_first_convolution, fold_batch_norms, fold_neck
 from reidexport.version import __version__

@@ -37,7 +37,7 @@ def inspect_file(path: str | Path) -> dict[str, Any]:
 def _checkpoint(path: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from reidexport.checkpoint import load_checkpoint
+    from reidexport.checkpoint.loading import load_checkpoint
 
     checkpoint = load_checkpoint(path)
     return {

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from reidgallery.input import checked_integers
 
-from reidexport.datasets.records import JUNK_PID
+from reidexport.data.records import JUNK_PID
 from reidexport.ranking_kernels import Pairs
 
 Ints = npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ from reidruntime.session import Session, open_session
 from reidexport.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
-    from reidexport.checkpoint import Checkpoint
+    from reidexport.checkpoint.loading import Checkpoint
     from reidexport.models.baseline import Pooling
 
 Kind = Literal["checkpoint", "onnx", "engine"]
@@ -120,7 +120,7 @@ def open_reference(path: Path, candidate: Manifest, *, threads: int | None = Non
 
 def load_chosen(path: Path, choices: CheckpointChoices) -> "Checkpoint":
     """``load_checkpoint`` with a user's choices."""
-    from reidexport.checkpoint import load_checkpoint
+    from reidexport.checkpoint.loading import load_checkpoint
 
     return load_checkpoint(
         path,

@@ -26,7 +26,7 @@ from reidruntime.backends import BackendName, DeviceName
 from reidruntime.session import Session, open_session
 from reidruntime.tensorrt_library import first_gpu
 
-from reidexport.datasets.records import Dataset
+from reidexport.data.records import Dataset
 from reidexport.distances import Floats, row_lengths
 from reidexport.errors import ArtifactError, GpuError, InputError, NotInstalledError
 from reidexport.evaluation import Evaluation, evaluate

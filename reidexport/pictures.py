@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
-from reidexport.datasets.records import JUNK_PID, ImageRecord
+from reidexport.data.records import JUNK_PID, ImageRecord
 from reidexport.errors import ImageError, InputError
 
 RIGHT_COLOUR, WRONG_COLOUR, QUERY_COLOUR = "#1a9850", "#d73027", "#6b7280"

@@ -15,7 +15,7 @@ from reidruntime.threads import default_threads
 from reidruntime.torch_settings import exact_float32
 from torch import Tensor
 
-from reidexport.checkpoint import Checkpoint, model_from_checkpoint
+from reidexport.checkpoint.loading import Checkpoint, model_from_checkpoint
 from reidexport.graph import GraphOptions, graph_from_checkpoint, manifest_of_graph
 
 

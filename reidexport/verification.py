@@ -16,7 +16,7 @@ from reidruntime.artifact.manifest import Metric, Precision
 from reidruntime.images.preprocess import Image, image_pixels
 from reidruntime.session import Features, Session
 
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from reidexport.distances import unit_rows
 from reidexport.errors import InputError
 from reidexport.evaluation import score_features

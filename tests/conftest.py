@@ -13,13 +13,13 @@ import pytest
 import torch
 from reidruntime.artifact.manifest import Preprocess
 
-from reidexport.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint, save_checkpoint
+from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint, save_checkpoint
 from reidexport.cli import main
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
+from reidexport.data.synthetic import draw_dataset
 from reidexport.graph import graph_from_checkpoint
 from reidexport.models import Architecture, Baseline
 from reidexport.onnx_export import onnx_from_graph
-from reidexport.synthetic import draw_dataset
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

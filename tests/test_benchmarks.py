@@ -37,11 +37,11 @@ from benchmarks.operations import Peak, operations_per_image, peak
 from benchmarks.peers import bare_onnxruntime, num_threads, torch_network
 from benchmarks.result_file import save_left_out, save_row
 from benchmarks.subjects import Subject, open_subject, write_seeded_checkpoint
-from reidexport.checkpoint import load_checkpoint
+from reidexport.checkpoint.loading import load_checkpoint
+from reidexport.data.synthetic import draw_people
 from reidexport.graph import graph_from_checkpoint
 from reidexport.machine import machine_info, package_versions
 from reidexport.other_processes import CpuUse, cpu_use, disturbance, others_share
-from reidexport.synthetic import draw_people
 from tests import ROOT
 from tests.conftest import Exported
 from tests.standins.runtime_models import write_artifact

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from reidexport.cli.app import app
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from tests import ROOT
 from tests.conftest import Exported, Run
 
@@ -140,10 +140,8 @@ def test_a_missing_package_exits_3_and_names_the_extra(
 
 def test_the_runtime_imports_neither_torch_nor_reidexport() -> None:
     """The import arrow: an application that embeds reidruntime gets no training stack with it."""
-    code = (
-        "import sys, reidruntime; print(sorted({'torch', 'reidexport', 'reidgallery', 'onnx', 'typer'} & set(sys.modules)))"
-    )
-    done = python(code)
+    unwanted = {"torch", "reidexport", "reidgallery", "onnx", "typer"}
+    done = python(f"import sys, reidruntime; print(sorted({unwanted} & set(sys.modules)))")
     assert done.stdout.strip() == "[]"
 
 

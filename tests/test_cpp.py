@@ -21,7 +21,7 @@ from reidruntime import open_session
 from reidruntime.artifact.manifest import METADATA_KEY, Preprocess, QuantizationTarget, TensorSpec
 
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from tests import ROOT
 from tests.conftest import Exported, Run
 from tests.standins.runtime_models import small_manifest, write_artifact, write_foreign

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from reidexport.checkpoint import load_checkpoint
+from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.cli.demo import demo
-from reidexport.datasets import load_dataset
+from reidexport.data import load_dataset
 from reidexport.demo import DemoSettings, run_demo, training
 from reidexport.demo.folder import MARKER, replaced_folder
 from reidexport.demo.summary import FILES, accuracy_table, markdown, parity_table, text_table

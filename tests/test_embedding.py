@@ -15,9 +15,9 @@ from reidruntime import Session, open_session
 from typer.testing import CliRunner
 
 from reidexport.cli.embed import embed
+from reidexport.data.image_paths import find_images
 from reidexport.embedding import embed_to_file
 from reidexport.errors import ImageError, InputError
-from reidexport.image_paths import find_images
 from tests.standins.runtime_models import DIM, small_manifest, write_artifact, write_foreign
 
 CLI = typer.Typer()

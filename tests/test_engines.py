@@ -28,8 +28,8 @@ from reidexport.errors import EngineError, PrecisionError
 from reidexport.trt_build import BuildOptions, engine_from_onnx
 from reidexport.trt_precision import Layer, check_precision, layers_of_plan
 from reidexport.trt_source import find_source, prepared_source
-from tests import checkpoints
 from tests.conftest import Exported, Run
+from tests.standins import checkpoints
 from tests.standins.runtime_models import small_manifest, write_artifact
 
 RTX = BuildOptions(flavor="rtx")

@@ -11,7 +11,7 @@ from reidruntime.artifact.manifest import Manifest
 from typer.testing import CliRunner
 
 from reidexport.cli.eval import eval_
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from reidexport.errors import ImageError, InputError
 from reidexport.evaluation import Features, evaluate, score_features
 from reidexport.metrics import evaluate_rank

@@ -21,15 +21,15 @@ from reidruntime.backends.onnx_fusion import fuse
 from reidruntime.backends.torch_network import TorchNetwork
 from torch import Tensor, nn
 
-from reidexport.checkpoint import Checkpoint, load_checkpoint, model_from_checkpoint
+from reidexport.checkpoint.loading import Checkpoint, load_checkpoint, model_from_checkpoint
 from reidexport.errors import InputError
 from reidexport.folding import ScaleShift, fold_batch_norms
 from reidexport.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
 from reidexport.models.baseline import Architecture
 from reidexport.onnx_export import onnx_from_graph
-from tests import checkpoints
-from tests.checkpoints import expected, golden_cases, golden_images, normalised, relative_l2
 from tests.golden import seeded
+from tests.standins import checkpoints
+from tests.standins.checkpoints import expected, golden_cases, golden_images, normalised, relative_l2
 
 TOLERANCE = 1e-4
 EXPORTED_BY_DEFAULT = {

@@ -9,12 +9,12 @@ import torch
 from reidruntime.artifact.manifest import METADATA_KEY, Preprocess, manifest_from_json
 
 from reidexport import onnx_export
-from reidexport.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint, save_checkpoint
+from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint, save_checkpoint
 from reidexport.errors import ExportError, InputError, ParityError
 from reidexport.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
 from reidexport.models.baseline import Architecture
 from reidexport.onnx_export import onnx_from_graph
-from tests import checkpoints
+from tests.standins import checkpoints
 
 
 @pytest.fixture(scope="module")

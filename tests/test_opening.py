@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reidexport.data.synthetic import draw_people
 from reidexport.errors import ArtifactError, CheckpointError, InputError
 from reidexport.inspection import inspect_file
 from reidexport.opening import CheckpointChoices, open_any
-from reidexport.synthetic import draw_people
 from tests.conftest import Exported
 
 

@@ -15,7 +15,7 @@ from reidruntime.artifact.manifest import file_sha256
 from reidruntime.session import Session
 
 from reidexport.cli.parity import _print
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation import evaluate
 from reidexport.opening import open_any

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reidexport.datasets import ImageRecord
+from reidexport.data import ImageRecord
 from reidexport.errors import ImageError, InputError
 from reidexport.pictures import ranked_list_picture
 

@@ -9,13 +9,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from reidexport.checkpoint import imagenet_preprocess, load_checkpoint, save_checkpoint
+from reidexport.checkpoint.loading import imagenet_preprocess, load_checkpoint, save_checkpoint
 from reidexport.errors import InputError
 from reidexport.graph import GraphOptions, graph_from_checkpoint
 from reidexport.models.baseline import Architecture, backbone_channels
 from reidexport.onnx_export import onnx_from_graph
 from reidexport.precision import fp16_model
-from tests.checkpoints import drawn_model, relative_l2
+from tests.standins.checkpoints import drawn_model, relative_l2
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 

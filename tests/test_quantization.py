@@ -13,7 +13,7 @@ from reidruntime import ArtifactError, InputError, manifest_from_onnx, open_sess
 from reidruntime.artifact.manifest import Manifest
 
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph, quantization
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from reidexport.errors import ParityError
 from reidexport.graph import GraphOptions
 from reidexport.quantization import TARGET_ERROR, _num_more_to_leave_out, as_defined

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.transforms import Bbox
 
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from reidexport.errors import InputError
 from reidexport.evaluation import Evaluation, evaluate
 from reidexport.pictures import nearest_scored

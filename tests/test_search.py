@@ -13,7 +13,7 @@ from reidgallery import Gallery, Neighbours, load_gallery
 from reidgallery.gallery import UNLABELLED
 from reidruntime import Session, open_session
 
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from reidexport.embedding_files import read_gallery, write_embeddings
 from reidexport.errors import InputError
 from reidexport.searching import SeenImage, answers_sheet, search_gallery

@@ -12,11 +12,11 @@ from reidruntime import open_session
 from reidruntime.session import Session
 
 from reidexport import load_checkpoint, session_from_checkpoint, verify
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
+from reidexport.data.synthetic import draw_people
 from reidexport.errors import InputError
 from reidexport.graph import GraphOptions
 from reidexport.opening import open_any, open_reference
-from reidexport.synthetic import draw_people
 from reidexport.torch_session import TorchBackend
 from reidexport.verification import Limits, batch_consistency
 from tests.conftest import Exported

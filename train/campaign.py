@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from reidexport.datasets import load_dataset
+from reidexport.data import load_dataset
 from reidexport.errors import InputError, StoppedError
 from train.dataset import load_train_split
 from train.parts import give_back

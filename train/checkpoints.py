@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reidexport.checkpoint import imagenet_preprocess, save_weights
+from reidexport.checkpoint.loading import imagenet_preprocess, save_weights
+from reidexport.checkpoint.weights import FORMAT
 from reidexport.errors import CheckpointError
 from reidexport.models import Architecture
-from reidexport.weights import FORMAT
 from train.recipe import Recipe
 
 LAST, BEST = "last.pth", "best.pth"

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from reidruntime.threads import default_threads
 
-from reidexport.datasets import Dataset, load_dataset
+from reidexport.data import Dataset, load_dataset
+from reidexport.data.synthetic import draw_dataset
 from reidexport.errors import InputError, ReidExportError
 from reidexport.progress import progress_bar
-from reidexport.synthetic import draw_dataset
 from train.campaign import campaign_parts, run_campaign
 from train.checkpoints import LAST
 from train.dataset import load_train_split

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from reidexport.datasets import Dataset, load_dataset
-from reidexport.datasets.layouts import USUAL_FOLDERS
-from reidexport.datasets.records import records_from_folder
+from reidexport.data import Dataset, load_dataset
+from reidexport.data.layouts import USUAL_FOLDERS
+from reidexport.data.records import records_from_folder
 
 _TRAIN = "bounding_box_train"
 

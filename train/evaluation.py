@@ -12,10 +12,10 @@ from reidruntime.artifact.manifest import Feature, Metric
 from reidruntime.torch_settings import exact_float32
 from torch import Tensor
 
-from reidexport.checkpoint import Checkpoint, imagenet_preprocess, model_from_checkpoint
-from reidexport.datasets import Dataset
+from reidexport.checkpoint.families import REIDEXPORT, rename_keys
+from reidexport.checkpoint.loading import Checkpoint, imagenet_preprocess, model_from_checkpoint
+from reidexport.data import Dataset
 from reidexport.evaluation import Evaluation, evaluate
-from reidexport.families import REIDEXPORT, rename_keys
 from reidexport.graph import GraphOptions, graph_from_checkpoint, manifest_of_graph
 from reidexport.models import Baseline
 from reidexport.torch_session import session_from_checkpoint

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from reidruntime.images.preprocess import image_pixels
 from torch import Tensor
 
-from reidexport.checkpoint import imagenet_preprocess
-from reidexport.datasets import ImageRecord
+from reidexport.checkpoint.loading import imagenet_preprocess
+from reidexport.data import ImageRecord
 from reidexport.errors import DatasetError
 from reidexport.machine import machine_info
 from train.augmentation import Draws, augment, draw_augmentation

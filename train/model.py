@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from reidexport.checkpoint import load_checkpoint
+from reidexport.checkpoint.families import backbone_shapes
+from reidexport.checkpoint.identify import first_difference
+from reidexport.checkpoint.loading import load_checkpoint
+from reidexport.checkpoint.weights import read_weights
 from reidexport.errors import CheckpointError, InputError, NotInstalledError
-from reidexport.families import backbone_shapes
-from reidexport.identify import first_difference
 from reidexport.models.baseline import (
     BACKBONES,
     OSNETS,
@@ -21,7 +22,6 @@ from reidexport.models.baseline import (
     is_backbone,
 )
 from reidexport.models.mobilenet import torchvision_names
-from reidexport.weights import read_weights
 from train.recipe import Recipe
 
 _CLASSIFIER_STD = 0.001  # authors' weights_init_classifier

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from reidruntime.artifact.manifest import Feature
 from reidruntime.images.preprocess import image_pixels
 
-from reidexport.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, imagenet_preprocess
-from reidexport.datasets import Dataset, ImageRecord
+from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, imagenet_preprocess
+from reidexport.data import Dataset, ImageRecord
 from reidexport.files import replaced_when_whole
 from reidexport.graph import GraphOptions
 from reidexport.torch_session import session_from_checkpoint

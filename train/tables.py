@@ -9,8 +9,8 @@ from typing import Any
 
 from reidruntime.artifact.manifest import Feature, Metric
 
-from reidexport.checkpoint import load_checkpoint
-from reidexport.datasets import Dataset, load_dataset
+from reidexport.checkpoint.loading import load_checkpoint
+from reidexport.data import Dataset, load_dataset
 from reidexport.errors import InputError, StoppedError
 from reidexport.files import replaced_when_whole
 from reidexport.machine import machine_info, package_versions

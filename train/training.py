@@ -18,8 +18,8 @@ import torch
 from reidruntime.artifact.manifest import file_sha256
 from reidruntime.torch_settings import fastest_convolutions
 
-from reidexport.checkpoint import load_checkpoint
-from reidexport.datasets import Dataset
+from reidexport.checkpoint.loading import load_checkpoint
+from reidexport.data import Dataset
 from reidexport.errors import CheckpointError, DatasetError, InputError, StoppedError, TrainingError
 from reidexport.files import replaced_when_whole
 from reidexport.graph import graph_from_checkpoint

@@ -14,8 +14,8 @@ from reidruntime.images.preprocess import Image
 
 from reidexport.bulk.opening import file_system, is_url, open_binary, open_parquet
 from reidexport.bulk.sources import Columns, Shard
+from reidexport.data.image_paths import IMAGE_SUFFIXES, has_suffix
 from reidexport.errors import ImageError
-from reidexport.image_paths import IMAGE_SUFFIXES, has_suffix
 
 _CHUNK = 64  # images
 _Item = TypeVar("_Item")

@@ -5,8 +5,8 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from reidexport.bulk.opening import file_system, is_url, open_parquet
+from reidexport.data.image_paths import IMAGE_SUFFIXES, files_of, has_suffix
 from reidexport.errors import InputError
-from reidexport.image_paths import IMAGE_SUFFIXES, files_of, has_suffix
 
 TAR_SUFFIXES = frozenset({".tar", ".tar.gz", ".tgz"})
 PARQUET_SUFFIXES = frozenset({".parquet"})
@@ -41,7 +41,7 @@ def shards_of(sources: Iterable[str], shard_size: int, columns: Columns) -> Iter
     ``shard_size`` rows or soon after.
 
     Args:
-        sources: as :func:`reidexport.image_paths.find_images` takes them, and URLs such as ``s3://bucket/folder``,
+        sources: as :func:`reidexport.data.image_paths.find_images` takes them, and URLs such as ``s3://bucket/folder``,
             which fsspec opens: one with ``*`` is a pattern, one with a known suffix a file, any other a folder.
         shard_size: images per shard.
         columns: of Parquet files.

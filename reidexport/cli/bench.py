@@ -8,8 +8,8 @@ import typer
 from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions, RunOptions
 from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.data.image_paths import find_images
 from reidexport.errors import InputError
-from reidexport.image_paths import find_images
 from reidexport.timing import BenchReport, bench_session
 
 

@@ -17,9 +17,9 @@ from reidexport.bulk.sources import Columns
 from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions, RunOptions
 from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.data.image_paths import find_images
 from reidexport.embedding import EmbeddingRun, embed_to_file
 from reidexport.errors import InputError
-from reidexport.image_paths import find_images
 from reidexport.progress import progress_bar
 
 _RAY = "On a Ray cluster"

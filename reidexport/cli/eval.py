@@ -43,7 +43,7 @@ def eval_(
     foreign: ForeignOptions,
 ) -> None:
     """Measure rank-1, rank-5, rank-10, mAP and mINP on a data set."""
-    from reidexport.datasets import load_dataset
+    from reidexport.data import load_dataset
     from reidexport.evaluation import evaluate
     from reidexport.opening import open_any
     from reidexport.progress import progress_bar

@@ -49,7 +49,7 @@ def parity(
     ] = False,
 ) -> None:
     """Compare artifacts with their reference on a data set, on every backend that can run them."""
-    from reidexport.datasets import load_dataset
+    from reidexport.data import load_dataset
     from reidexport.opening import open_reference
     from reidexport.parity import measure_parity, parity_from_json, tasks_from_artifacts
     from reidexport.progress import progress_bar

@@ -35,7 +35,7 @@ def report(
 
     With --artifact and --data the page shows images of the data set: mind its terms before passing it on.
     """
-    from reidexport.datasets import load_dataset
+    from reidexport.data import load_dataset
     from reidexport.evaluation import evaluate
     from reidexport.opening import open_any
     from reidexport.progress import progress_bar

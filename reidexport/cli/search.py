@@ -11,14 +11,14 @@ from reidgallery import Gallery, MilvusGallery
 from reidexport.cli.artifact_options import RunOptions
 from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.data.image_paths import find_images
+from reidexport.data.times import parse_time, time_text
 from reidexport.embedding_files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
-from reidexport.image_paths import find_images
 from reidexport.milvus_address import is_milvus, open_milvus
 from reidexport.progress import progress_bar
 from reidexport.searching import Answer, SeenImage, answers_as_json, answers_sheet, search_gallery
-from reidexport.times import parse_time, time_text
 
 
 @with_option_groups

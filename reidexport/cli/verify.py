@@ -35,10 +35,10 @@ def verify(
     json_file: JsonOption = None,
 ) -> None:
     """Compare an artifact with its reference; exit status 1 when it lost more than allowed."""
-    from reidexport.datasets import load_dataset
+    from reidexport.data import load_dataset
+    from reidexport.data.synthetic import draw_people
     from reidexport.opening import open_reference
     from reidexport.progress import progress_bar
-    from reidexport.synthetic import draw_people
     from reidexport.verification import Limits
     from reidexport.verification import verify as verify_sessions
 

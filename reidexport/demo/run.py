@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from reidexport.checkpoint import load_checkpoint
+from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.demo import steps
 from reidexport.demo.folder import replaced_folder
 from reidexport.demo.steps import DemoSettings

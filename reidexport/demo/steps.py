@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from reidruntime.session import Session, open_session
 
-from reidexport.checkpoint import Checkpoint
-from reidexport.datasets import Dataset, ImageRecord, load_dataset
+from reidexport.checkpoint.loading import Checkpoint
+from reidexport.data import Dataset, ImageRecord, load_dataset
 from reidexport.demo.training import train_smoke
 from reidexport.distances import distmat_from_features
 from reidexport.evaluation import Evaluation, evaluate, score_features

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from reidexport.datasets.layouts import Found, recognised_in
+from reidexport.data.layouts import Found, recognised_in
 from reidexport.doctor.finding import Finding
 from reidexport.doctor.hardware import NvidiaDriver
 from reidexport.errors import DatasetError

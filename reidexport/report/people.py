@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from reidexport.datasets import ImageRecord
+from reidexport.data import ImageRecord
 from reidexport.distances import distmat_from_features, unit_rows
 from reidexport.errors import ImageError
 from reidexport.evaluation import Evaluation

@@ -15,8 +15,8 @@ from PIL import Image
 from reidruntime import Manifest
 from reidruntime.images.preprocess import decode_bytes, image_pixels, network_input
 
+from reidexport.data.synthetic import draw_people
 from reidexport.errors import InputError
-from reidexport.synthetic import draw_people
 from reidexport.triton.config import ModelConfig, batch_sizes, decoder, jpeg_ensemble
 
 VERSION = "1"

@@ -14,10 +14,10 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
-from reidexport.datasets.records import DISTRACTOR_PID, JUNK_PID
+from reidexport.data.records import DISTRACTOR_PID, JUNK_PID
+from reidexport.data.times import time_text
 from reidexport.errors import InputError, ReidExportError
 from reidexport.searching import Answer, SeenImage
-from reidexport.times import time_text
 from reidexport.web.pictures import MAX_UPLOAD_MIB, Pixels, decode_upload
 from reidexport.web.searcher import MAX_SHEET_MATCHES, Searcher, Wanted, contact_sheet_of
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from reidgallery import Gallery, MilvusGallery
 from reidgallery.gallery import UNLABELLED
 
-from reidexport.datasets.records import DISTRACTOR_PID, JUNK_PID
+from reidexport.data.records import DISTRACTOR_PID, JUNK_PID
 
 _ROWS_AT_ONCE = 2**14
 _LAST_PIDS = (DISTRACTOR_PID, JUNK_PID, UNLABELLED)  # those that are nobody come behind the people

@@ -12,9 +12,9 @@ from reidgallery import Gallery, MilvusGallery
 from reidgallery.gallery import UNLABELLED
 from reidruntime import Session
 
-from reidexport.datasets.records import pid_and_camid
+from reidexport.data.name_labels import time_from_name
+from reidexport.data.records import pid_and_camid
 from reidexport.errors import InputError
-from reidexport.name_labels import time_from_name
 from reidexport.searching import Answer, SeenImage, answers_sheet, search_gallery, seen_images
 from reidexport.web.catalogue import Catalogue, catalogue_of
 from reidexport.web.pictures import Pixels, shown_jpeg

@@ -91,7 +91,7 @@ class Judge:
 
     def close(self, found: Any, expected: NDArray[Any], limit: float, name: str = "relative_l2") -> None:
         """Fail if the largest relative L2 error of a row is above the limit."""
-        from tests.checkpoints import relative_l2
+        from tests.standins.checkpoints import relative_l2
 
         self.within(limit, **{name: relative_l2(found, expected)})
 

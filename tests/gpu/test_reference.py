@@ -6,14 +6,14 @@ import torch
 from PIL import Image
 from reidruntime.artifact.manifest import Precision
 
-from reidexport.checkpoint import imagenet_preprocess, load_checkpoint, save_checkpoint
+from reidexport.checkpoint.loading import imagenet_preprocess, load_checkpoint, save_checkpoint
 from reidexport.graph import graph_from_checkpoint
 from reidexport.models.baseline import Architecture, backbone_channels
 from reidexport.onnx_export import onnx_from_graph
 from reidexport.torch_session import session_from_checkpoint
-from tests.checkpoints import drawn_model
 from tests.golden.seeded import seeded_images
 from tests.gpu.conftest import Judge, Setup
+from tests.standins.checkpoints import drawn_model
 
 
 def test_float32(setup: Setup, judge: Judge) -> None:

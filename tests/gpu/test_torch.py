@@ -9,7 +9,7 @@ from reidruntime.session import Session
 
 from benchmarks.gpu_peaks import device_seconds
 from benchmarks.gpu_peers import CompileMode, torch_peers
-from reidexport.checkpoint import load_checkpoint
+from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.graph import GraphOptions
 from reidexport.onnx_export import TOLERANCE
 from tests.gpu.conftest import Judge, Setup

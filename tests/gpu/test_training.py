@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reidexport.synthetic import draw_dataset
+from reidexport.data.synthetic import draw_dataset
 from tests.gpu.conftest import Judge, Setup
 from train.execution import Precision
 from train.recipe import load_recipe

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from train.evaluation import checkpoint_in_memory, evaluate_checkpoint, fits_on_gpu, load_test_images
 from train.model import build_model
 from train.recipe import load_recipe

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from reidexport.datasets import Dataset
-from reidexport.synthetic import draw_dataset
+from reidexport.data import Dataset
+from reidexport.data.synthetic import draw_dataset
 from train.augmentation import augment, draw_augmentation
 from train.distributed import Processes
 from train.images import drawn_batch, load_train_images, plan_of_epoch

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reidexport.checkpoint import load_checkpoint
+from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.errors import CheckpointError
 from train.checkpoints import LAST, write_checkpoint
 from train.model import build_model

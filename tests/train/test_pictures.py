@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reidexport.checkpoint import load_checkpoint
-from reidexport.datasets import Dataset
+from reidexport.checkpoint.loading import load_checkpoint
+from reidexport.data import Dataset
 from tests.conftest import Exported
 from train.pictures import (
     curves_picture,

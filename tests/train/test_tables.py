@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from reidexport.checkpoint import load_checkpoint
-from reidexport.datasets import Dataset, load_dataset
+from reidexport.checkpoint.loading import load_checkpoint
+from reidexport.data import Dataset, load_dataset
+from reidexport.data.synthetic import draw_dataset
 from reidexport.errors import InputError, StoppedError
-from reidexport.synthetic import draw_dataset
 from train import tables
 from train.campaign import run_campaign
 from train.cli import main

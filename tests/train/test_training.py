@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import torch
 
-from reidexport.checkpoint import imagenet_preprocess, load_checkpoint, save_checkpoint
-from reidexport.datasets import Dataset
+from reidexport.checkpoint.loading import imagenet_preprocess, load_checkpoint, save_checkpoint
+from reidexport.data import Dataset
+from reidexport.data.synthetic import draw_dataset
 from reidexport.errors import CheckpointError, DatasetError, InputError, StoppedError, TrainingError
-from reidexport.synthetic import draw_dataset
 from tests import ROOT
 from tests.train.slow_training import slow_training
 from train import training

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from reidexport.synthetic import draw_dataset
+from reidexport.data.synthetic import draw_dataset
 from tests.train.operation_recorder import OperationRecorder
 from tests.train.slow_training import slow_training
 from train import whole_step

@@ -12,7 +12,7 @@ import pytest
 from reidgallery import Gallery
 from reidruntime import Session, open_session
 
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from reidexport.embedding_files import add_embeddings, gallery_from_manifest
 from reidexport.web import Searcher, page_server
 from tests.conftest import Exported

@@ -11,7 +11,7 @@ from PIL import Image
 from reidgallery import Gallery, MilvusGallery
 from reidruntime import Session
 
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from reidexport.web import Searcher
 from tests.web.conftest import Site, served
 

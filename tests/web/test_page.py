@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from tests.web.conftest import Site
 
 WIDE = {"width": 1280, "height": 900}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from reidruntime.images.preprocess import decode_image
 
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from reidexport.errors import ImageError
 from reidexport.web.pictures import MAX_UPLOAD_PIXELS, decode_upload, shown_jpeg
 

@@ -7,7 +7,7 @@ import typer
 
 from reidexport.cli.batching_options import BatchingOptions
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.image_paths import find_images
+from reidexport.data.image_paths import find_images
 
 
 @with_option_groups

@@ -21,8 +21,8 @@ from reidruntime.backends.torch_cuda import TorchCudaBackend
 from reidruntime.backends.torch_network import TorchNetwork
 from reidruntime.tensorrt_library import Gpu
 
-from tests.checkpoints import relative_l2
 from tests.conftest import Exported
+from tests.standins.checkpoints import relative_l2
 from tests.standins.host_memory import HostMemory, tensor_at
 from tests.standins.runtime_models import network_of, small_manifest, write_artifact
 

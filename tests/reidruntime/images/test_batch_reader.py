@@ -27,7 +27,7 @@ from reidruntime.images.batch_reader import (
 from reidruntime.images.preprocess import Image
 from reidruntime.images.resize import Image8
 
-from reidexport.datasets import Dataset
+from reidexport.data import Dataset
 from tests import ROOT
 from tests.standins.runtime_models import write_artifact
 from tests.test_cpp import write_bad_images, write_kinds_of_jpeg

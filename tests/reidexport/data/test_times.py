@@ -3,9 +3,9 @@
 import pytest
 from reidgallery.gallery import UNLABELLED
 
+from reidexport.data.name_labels import labels_from_names
+from reidexport.data.times import parse_time, time_text
 from reidexport.errors import InputError
-from reidexport.name_labels import labels_from_names
-from reidexport.times import parse_time, time_text
 
 
 def test_names_tell_persons_cameras_and_times() -> None:

@@ -14,7 +14,7 @@ from reidruntime.artifact.manifest import Preprocess
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from reidexport.checkpoint import (
+from reidexport.checkpoint.loading import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Checkpoint,
@@ -22,10 +22,10 @@ from reidexport.checkpoint import (
     model_from_checkpoint,
     save_checkpoint,
 )
+from reidexport.checkpoint.weights import FORMAT, read_weights
 from reidexport.errors import CheckpointError, InputError
 from reidexport.models.baseline import Architecture
-from reidexport.weights import FORMAT, read_weights
-from tests import checkpoints
+from tests.standins import checkpoints
 
 Weights = dict[str, Tensor]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reidexport.datasets.records import Dataset, ImageRecord, records_from_folder
+from reidexport.data.records import Dataset, ImageRecord, records_from_folder
 from reidexport.errors import DatasetError
 
 # The names under which people keep data sets that share Market-1501's tree, in lower case.

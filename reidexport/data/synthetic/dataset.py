@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from reidexport.datasets import DISTRACTOR_PID, JUNK_PID, Dataset, load_dataset
+from reidexport.data import DISTRACTOR_PID, JUNK_PID, Dataset, load_dataset
+from reidexport.data.synthetic.camera import Camera, Shot, install_camera, photograph
+from reidexport.data.synthetic.pose import Pose
+from reidexport.data.synthetic.wardrobe import Person, dress
 from reidexport.errors import DatasetError, InputError
-from reidexport.synthetic.camera import Camera, Shot, install_camera, photograph
-from reidexport.synthetic.pose import Pose
-from reidexport.synthetic.wardrobe import Person, dress
 
 _PEOPLE, _STRANGERS, _CAMERAS, _SHOTS = range(4)  # streams of random numbers, so that none depends on another
 _DISTRACTORS_PER_TEST_PID, _JUNK_PER_TEST_PID = 3, 1
@@ -60,7 +60,7 @@ def draw_dataset(
         progress: called with the number of images drawn and the number of all.
 
     Returns:
-        The data set as :func:`reidexport.datasets.load_dataset` reads it from ``root``.
+        The data set as :func:`reidexport.data.load_dataset` reads it from ``root``.
 
     Raises:
         DatasetError: ``root`` is in use, or cannot be made.

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from reidexport.datasets.layouts import TREES, Found, recognised_in
-from reidexport.datasets.records import Dataset
+from reidexport.data.layouts import TREES, Found, recognised_in
+from reidexport.data.records import Dataset
 from reidexport.errors import DatasetError
 
 _SEARCH_DEPTH = 2  # root/dukemtmc-reid/DukeMTMC-reID, root/cuhk03-np/detected

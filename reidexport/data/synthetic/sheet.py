@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from reidexport.synthetic.pose import Pose, body_width
-from reidexport.synthetic.wardrobe import Cloth, Colour
+from reidexport.data.synthetic.pose import Pose, body_width
+from reidexport.data.synthetic.wardrobe import Cloth, Colour
 
 # Detection boxes are stretched to one shape, which makes people look wider than they are.
 _STRETCH = 1.2

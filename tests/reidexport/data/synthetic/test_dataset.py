@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reidexport.datasets import Dataset, ImageRecord
+from reidexport.data import Dataset, ImageRecord
+from reidexport.data.synthetic import draw_dataset, draw_people
 from reidexport.errors import DatasetError, InputError
 from reidexport.evaluation import score_features
-from reidexport.synthetic import draw_dataset, draw_people
 
 SMALL: dict[str, Any] = {"num_train_pids": 1, "num_test_pids": 2, "num_cameras": 2, "images_per_camera": 2}
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from reidgallery.gallery import UNLABELLED
 
-from reidexport.datasets.records import pid_and_camid
+from reidexport.data.records import pid_and_camid
 
 _FRAMES = 1_000_000  # of a sequence, at most: Market-1501 writes six digits
 _TIME = re.compile(r"-?\d+_c\d+(?:s(\d{1,12})_(\d{6})|_f(\d{7})|_t(\d{1,18}))(?!\d)")

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from reidexport.checkpoint.families import Family, Shapes, backbone_shapes, candidate
 from reidexport.errors import CheckpointError
-from reidexport.families import Family, Shapes, backbone_shapes, candidate
 from reidexport.models.baseline import Architecture, Neck, backbone_channels
 
 

@@ -21,12 +21,12 @@ import pytest
 import torch
 from torch import nn
 
-from reidexport.checkpoint import load_checkpoint
+from reidexport.checkpoint.loading import load_checkpoint
+from reidexport.checkpoint.pickle_reader import LEGACY_MAGIC, StandIn, read_torch_file
+from reidexport.checkpoint.weights import read_weights
 from reidexport.errors import CheckpointError
 from reidexport.models.baseline import Architecture
-from reidexport.pickle_reader import LEGACY_MAGIC, StandIn, read_torch_file
-from reidexport.weights import read_weights
-from tests import checkpoints
+from tests.standins import checkpoints
 
 # ── pickles written by hand ───────────────────────────────────────────────────────────────────────────────────
 

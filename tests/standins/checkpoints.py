@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,10 @@ from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
 from reidexport.models.baseline import Architecture, Baseline
+from tests import ROOT
 from tests.golden import seeded
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 
 
 @cache

@@ -1,8 +1,8 @@
 """What a drawn person carries."""
 
-from reidexport.synthetic.pose import Limb, Pose, body_width, point
-from reidexport.synthetic.sheet import Sheet, shaded
-from reidexport.synthetic.wardrobe import Person
+from reidexport.data.synthetic.pose import Limb, Pose, body_width, point
+from reidexport.data.synthetic.sheet import Sheet, shaded
+from reidexport.data.synthetic.wardrobe import Person
 
 
 def draw_backpack(sheet: Sheet, person: Person, pose: Pose) -> None:

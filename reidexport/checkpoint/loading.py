@@ -16,10 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 from reidruntime.artifact.manifest import Channels3, Preprocess, file_sha256
 from torch import Tensor
 
+from reidexport.checkpoint.families import FAST_REID, REIDEXPORT, TORCHREID, Family, family_of, rename_keys
+from reidexport.checkpoint.identify import describe, first_difference, identify
+from reidexport.checkpoint.weights import FORMAT, Weights, read_weights
 from reidexport.errors import CheckpointError, InputError
-from reidexport.families import FAST_REID, REIDEXPORT, TORCHREID, Family, family_of, rename_keys
 from reidexport.files import replaced_when_whole
-from reidexport.identify import describe, first_difference, identify
 from reidexport.models.baseline import (
     BACKBONES,
     IBN_RESNETS,
@@ -29,7 +30,6 @@ from reidexport.models.baseline import (
     Pooling,
     is_backbone,
 )
-from reidexport.weights import FORMAT, Weights, read_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

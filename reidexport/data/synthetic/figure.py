@@ -3,10 +3,10 @@
 import numpy as np
 from PIL import Image
 
-from reidexport.synthetic.bags import draw_backpack, draw_carried
-from reidexport.synthetic.pose import Limb, Pose, arms, body_width, legs, point
-from reidexport.synthetic.sheet import Frame, Paint, Sheet, paint_of, shaded
-from reidexport.synthetic.wardrobe import Person
+from reidexport.data.synthetic.bags import draw_backpack, draw_carried
+from reidexport.data.synthetic.pose import Limb, Pose, arms, body_width, legs, point
+from reidexport.data.synthetic.sheet import Frame, Paint, Sheet, paint_of, shaded
+from reidexport.data.synthetic.wardrobe import Person
 
 
 def draw_figure(person: Person, pose: Pose, frame: Frame) -> Image.Image:

@@ -10,7 +10,7 @@ from reidruntime import open_session
 from torch import nn
 from torchvision.models import mobilenet_v2
 
-from reidexport.checkpoint import imagenet_preprocess, load_checkpoint, save_checkpoint
+from reidexport.checkpoint.loading import imagenet_preprocess, load_checkpoint, save_checkpoint
 from reidexport.errors import CheckpointError, InputError
 from reidexport.graph import graph_from_checkpoint
 from reidexport.models import Architecture, Baseline

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reidexport.synthetic.wardrobe import Person
+from reidexport.data.synthetic.wardrobe import Person
 
 Point = npt.NDArray[np.float64]
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from reidexport.datasets import ImageRecord, load_dataset
+from reidexport.data import ImageRecord, load_dataset
 from reidexport.errors import DatasetError
 
 

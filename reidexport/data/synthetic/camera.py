@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from reidexport.synthetic.figure import draw_figure
-from reidexport.synthetic.pose import Pose
-from reidexport.synthetic.scenery import Picture, backdrop, obstacle
-from reidexport.synthetic.sheet import Frame
-from reidexport.synthetic.wardrobe import Person, dress
+from reidexport.data.synthetic.figure import draw_figure
+from reidexport.data.synthetic.pose import Pose
+from reidexport.data.synthetic.scenery import Picture, backdrop, obstacle
+from reidexport.data.synthetic.sheet import Frame
+from reidexport.data.synthetic.wardrobe import Person, dress
 
 _SUPERSAMPLING = 4
 
