@@ -17,9 +17,9 @@ from benchmarks.comparison import Compare
 from benchmarks.fresh_process import peak_mib_of
 from benchmarks.peers import num_threads
 from benchmarks.ranking_peers import original_re_ranking, plain_evaluator
-from reidexport.distances import distmat_from_features, unit_rows
-from reidexport.metrics import evaluate_rank, rank_features
-from reidexport.rerank import k_reciprocal
+from reidexport.metrics.cmc_map import evaluate_rank, rank_features
+from reidexport.metrics.distances import distmat_from_features, unit_rows
+from reidexport.metrics.rerank import k_reciprocal
 
 _NUM_QUERY, _NUM_GALLERY, _NUM_PIDS, _DIM, _LATENT_DIM = 3368, 15913, 750, 2048, 512
 _QUICK = 100, 500

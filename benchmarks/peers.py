@@ -115,7 +115,7 @@ def torch_compile(checkpoint: Any, options: Any) -> Embed:
     """The folded inference graph through torch.compile, compiled for each batch size on its own."""
     import torch
 
-    from reidexport.graph import graph_from_checkpoint
+    from reidexport.export.graph import graph_from_checkpoint
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(num_threads())

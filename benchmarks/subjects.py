@@ -31,8 +31,8 @@ from benchmarks.peers import (
 from reidexport import Checkpoint, GraphOptions, save_checkpoint
 from reidexport.checkpoint.loading import imagenet_preprocess
 from reidexport.data.synthetic import draw_people
+from reidexport.export.onnx_export import TOLERANCE
 from reidexport.models.baseline import Architecture, Baseline, backbone_channels
-from reidexport.onnx_export import TOLERANCE
 
 NO_GPU = "needs an NVIDIA GPU: torch.cuda.is_available() is False"
 # ONNX Runtime computes INT8 in float32 on a GPU, and FP16 in float32 on a CPU.

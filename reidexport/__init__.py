@@ -15,29 +15,29 @@ if TYPE_CHECKING:
     from reidexport.checkpoint.loading import Checkpoint, load_checkpoint, save_checkpoint
     from reidexport.errors import ReidExportError
     from reidexport.evaluation import evaluate
-    from reidexport.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
-    from reidexport.onnx_export import onnx_from_graph
+    from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
+    from reidexport.export.onnx_export import onnx_from_graph
+    from reidexport.metrics.thresholds import verification_roc
     from reidexport.parity import measure_parity, tasks_from_artifacts
-    from reidexport.thresholds import verification_roc
     from reidexport.torch_session import session_from_checkpoint
     from reidexport.verification import Limits, verify
 
 _HOMES = {
     "Checkpoint": "reidexport.checkpoint.loading",
-    "GraphOptions": "reidexport.graph",
-    "InferenceGraph": "reidexport.graph",
+    "GraphOptions": "reidexport.export.graph",
+    "InferenceGraph": "reidexport.export.graph",
     "Limits": "reidexport.verification",
     "Manifest": "reidruntime.artifact.manifest",
     "ReidExportError": "reidexport.errors",
     "evaluate": "reidexport.evaluation",
-    "graph_from_checkpoint": "reidexport.graph",
+    "graph_from_checkpoint": "reidexport.export.graph",
     "load_checkpoint": "reidexport.checkpoint.loading",
     "measure_parity": "reidexport.parity",
-    "onnx_from_graph": "reidexport.onnx_export",
+    "onnx_from_graph": "reidexport.export.onnx_export",
     "save_checkpoint": "reidexport.checkpoint.loading",
     "session_from_checkpoint": "reidexport.torch_session",
     "tasks_from_artifacts": "reidexport.parity",
-    "verification_roc": "reidexport.thresholds",
+    "verification_roc": "reidexport.metrics.thresholds",
     "verify": "reidexport.verification",
 }
 

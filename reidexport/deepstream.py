@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from reidruntime.artifact.manifest import Manifest
 
 from reidexport.errors import InputError
+from reidexport.export.float_input import with_one_scale
+from reidexport.export.onnx_export import CHECKED_BATCHES, check_parity, require_onnxruntime
 from reidexport.files import replaced_when_whole
-from reidexport.float_input import with_one_scale
-from reidexport.onnx_export import CHECKED_BATCHES, check_parity, require_onnxruntime
 from reidexport.trt_source import load_onnx
 
 Tracker = Literal["NvDeepSORT", "NvDCF"]
@@ -97,7 +97,7 @@ def reid_section(manifest: Manifest, onnx_file: str, *, tracker: Tracker, batch_
     """The keys of Gst-nvtracker's ``ReID`` section for a network whose three deviations are equal.
 
     Args:
-        manifest: of the network, from :func:`reidexport.float_input.with_one_scale`.
+        manifest: of the network, from :func:`reidexport.export.float_input.with_one_scale`.
         onnx_file: its path where DeepStream runs.
         tracker: whose configuration.
         batch_size: crops per run of the network.

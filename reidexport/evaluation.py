@@ -11,12 +11,12 @@ import numpy.typing as npt
 from reidruntime.artifact.manifest import Manifest, Metric
 
 from reidexport.data.records import DISTRACTOR_PID, Dataset, ImageRecord
-from reidexport.distances import unit_rows
 from reidexport.errors import InputError
 from reidexport.machine import machine_info, package_versions
-from reidexport.metrics import RankMetrics, evaluate_rank, rank_features
-from reidexport.rerank import k_reciprocal
-from reidexport.thresholds import VerificationRoc, verification_roc
+from reidexport.metrics.cmc_map import RankMetrics, evaluate_rank, rank_features
+from reidexport.metrics.distances import unit_rows
+from reidexport.metrics.rerank import k_reciprocal
+from reidexport.metrics.thresholds import VerificationRoc, verification_roc
 
 Features = npt.NDArray[np.float32]
 
@@ -112,7 +112,7 @@ def evaluate(
         session: an opened artifact, or anything else that embeds images and has a manifest.
         dataset: as :func:`reidexport.data.load_dataset` reads it.
         metric: ``cosine`` or ``euclidean``; default: the one the manifest names.
-        rerank: re-rank with :func:`reidexport.rerank.k_reciprocal`, on unit-length features for cosine.
+        rerank: re-rank with :func:`reidexport.metrics.rerank.k_reciprocal`, on unit-length features for cosine.
         batch_size: images per run of the network; default: the session's choice.
         progress: called with the number of images done, of the queries and ``dataset.scored_gallery``.
 

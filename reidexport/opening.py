@@ -85,7 +85,7 @@ def open_any(
         raise InputError(
             f"{path} is a checkpoint and runs in torch: --backend and --device are for artifacts"
         )
-    from reidexport.graph import GraphOptions
+    from reidexport.export.graph import GraphOptions
     from reidexport.torch_session import session_from_checkpoint
 
     checkpoint = load_chosen(path, choices or CheckpointChoices())
@@ -103,7 +103,7 @@ def open_reference(path: Path, candidate: Manifest, *, threads: int | None = Non
     """
     if kind_of(path) != "checkpoint":
         return open_session(path, threads=threads)
-    from reidexport.graph import GraphOptions
+    from reidexport.export.graph import GraphOptions
     from reidexport.torch_session import session_from_checkpoint
 
     recorded = candidate.architecture

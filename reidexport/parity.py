@@ -27,13 +27,13 @@ from reidruntime.session import Session, open_session
 from reidruntime.tensorrt_library import first_gpu
 
 from reidexport.data.records import Dataset
-from reidexport.distances import Floats, row_lengths
 from reidexport.errors import ArtifactError, GpuError, InputError, NotInstalledError
 from reidexport.evaluation import Evaluation, evaluate
 from reidexport.machine import is_busy, machine_info, package_versions
+from reidexport.metrics.distances import Floats, row_lengths
+from reidexport.metrics.thresholds import OperatingPoint
 from reidexport.opening import kind_of
 from reidexport.progress import ProgressBar, no_progress_bar
-from reidexport.thresholds import OperatingPoint
 from reidexport.timing import bench_session
 
 RunningBackend = Literal[
@@ -91,7 +91,7 @@ class Row(_Record):
         worst_queries: those that lost most average precision, if any lost some.
         p50_batch1_ms: the network alone.
         images_per_s: from files to features, during the evaluation.
-        operating_points: see :class:`reidexport.thresholds.VerificationRoc`.
+        operating_points: see :class:`reidexport.metrics.thresholds.VerificationRoc`.
         roc: ``fpr`` and ``tpr`` of it.
         warnings: of it.
     """

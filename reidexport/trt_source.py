@@ -15,8 +15,8 @@ from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision, fil
 from reidruntime.artifact.onnx_metadata import read_onnx
 
 from reidexport.errors import ArtifactError, InputError
+from reidexport.export.fp16 import fp16_model
 from reidexport.opening import CheckpointChoices, kind_of, load_chosen
-from reidexport.precision import fp16_model
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def _from_checkpoint(
     target: Path,
     say: Callable[[str], None],
 ) -> EngineSource:
-    from reidexport.graph import graph_from_checkpoint
-    from reidexport.onnx_export import onnx_from_graph
+    from reidexport.export.graph import graph_from_checkpoint
+    from reidexport.export.onnx_export import onnx_from_graph
 
     if precision == "int8":
         raise InputError(f"{path} is a checkpoint. {_WAY_TO['int8']}")
@@ -144,7 +144,12 @@ def own_manifest(path: Path) -> Manifest:
 
 
 def _halved(path: Path, manifest: Manifest, target: Path) -> EngineSource:
-    from reidexport.onnx_export import CHECKED_BATCHES, check_parity, layer_precisions, require_onnxruntime
+    from reidexport.export.onnx_export import (
+        CHECKED_BATCHES,
+        check_parity,
+        layer_precisions,
+        require_onnxruntime,
+    )
 
     require_onnxruntime()
     half = fp16_model(load_onnx(path))

@@ -17,10 +17,10 @@ from reidruntime.images.preprocess import Image, image_pixels
 from reidruntime.session import Features, Session
 
 from reidexport.data import Dataset
-from reidexport.distances import unit_rows
 from reidexport.errors import InputError
 from reidexport.evaluation import score_features
 from reidexport.machine import machine_info, package_versions
+from reidexport.metrics.distances import unit_rows
 
 TOP_K = 10
 NUM_WORST = 5

@@ -17,9 +17,9 @@ from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD, load_chec
 from reidexport.cli import main
 from reidexport.data import Dataset
 from reidexport.data.synthetic import draw_dataset
-from reidexport.graph import graph_from_checkpoint
+from reidexport.export.graph import graph_from_checkpoint
+from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.models import Architecture, Baseline
-from reidexport.onnx_export import onnx_from_graph
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

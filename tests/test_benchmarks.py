@@ -39,7 +39,7 @@ from benchmarks.result_file import save_left_out, save_row
 from benchmarks.subjects import Subject, open_subject, write_seeded_checkpoint
 from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.data.synthetic import draw_people
-from reidexport.graph import graph_from_checkpoint
+from reidexport.export.graph import graph_from_checkpoint
 from reidexport.machine import machine_info, package_versions
 from reidexport.other_processes import CpuUse, cpu_use, disturbance, others_share
 from tests import ROOT

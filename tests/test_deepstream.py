@@ -16,7 +16,7 @@ from reidruntime.images.preprocess import normalize
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.deepstream import CONFIG_NAME, tracker_input, write_deepstream_bundle
 from reidexport.errors import ArtifactError, InputError
-from reidexport.graph import GraphOptions
+from reidexport.export.graph import GraphOptions
 from tests.conftest import Exported, Run
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -14,8 +14,8 @@ from reidexport.cli.eval import eval_
 from reidexport.data import Dataset
 from reidexport.errors import ImageError, InputError
 from reidexport.evaluation import Features, evaluate, score_features
-from reidexport.metrics import evaluate_rank
-from reidexport.rerank import k_reciprocal
+from reidexport.metrics.cmc_map import evaluate_rank
+from reidexport.metrics.rerank import k_reciprocal
 
 MANIFEST = Manifest.model_validate(
     {

@@ -15,7 +15,7 @@ from reidexport import load_checkpoint, session_from_checkpoint, verify
 from reidexport.data import Dataset
 from reidexport.data.synthetic import draw_people
 from reidexport.errors import InputError
-from reidexport.graph import GraphOptions
+from reidexport.export.graph import GraphOptions
 from reidexport.opening import open_any, open_reference
 from reidexport.torch_session import TorchBackend
 from reidexport.verification import Limits, batch_consistency

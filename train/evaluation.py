@@ -16,7 +16,7 @@ from reidexport.checkpoint.families import REIDEXPORT, rename_keys
 from reidexport.checkpoint.loading import Checkpoint, imagenet_preprocess, model_from_checkpoint
 from reidexport.data import Dataset
 from reidexport.evaluation import Evaluation, evaluate
-from reidexport.graph import GraphOptions, graph_from_checkpoint, manifest_of_graph
+from reidexport.export.graph import GraphOptions, graph_from_checkpoint, manifest_of_graph
 from reidexport.models import Baseline
 from reidexport.torch_session import session_from_checkpoint
 from train.augmentation import normalise

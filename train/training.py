@@ -21,8 +21,8 @@ from reidruntime.torch_settings import fastest_convolutions
 from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.data import Dataset
 from reidexport.errors import CheckpointError, DatasetError, InputError, StoppedError, TrainingError
+from reidexport.export.graph import graph_from_checkpoint
 from reidexport.files import replaced_when_whole
-from reidexport.graph import graph_from_checkpoint
 from reidexport.machine import machine_info, package_versions
 from reidexport.progress import progress_bar
 from train.checkpoints import BEST, LAST, read_training_checkpoint, remove_leftovers, write_checkpoint

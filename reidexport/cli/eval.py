@@ -15,7 +15,7 @@ from reidexport.errors import InputError
 
 if TYPE_CHECKING:
     from reidexport.evaluation import Evaluation
-    from reidexport.thresholds import VerificationRoc
+    from reidexport.metrics.thresholds import VerificationRoc
 
 
 @with_option_groups

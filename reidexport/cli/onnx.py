@@ -60,8 +60,8 @@ def onnx(
     import json
     import sys
 
-    from reidexport.graph import GraphOptions, graph_from_checkpoint
-    from reidexport.onnx_export import onnx_from_graph
+    from reidexport.export.graph import GraphOptions, graph_from_checkpoint
+    from reidexport.export.onnx_export import onnx_from_graph
     from reidexport.opening import load_chosen
     from reidexport.progress import progress_bar
 

@@ -30,7 +30,7 @@ class ImageRecord:
 class Dataset:
     """Train, query and gallery records in the order of their file names; ``train`` may be empty.
 
-    The gallery holds junk and distractors too: :mod:`reidexport.metrics` knows what to do with them.
+    The gallery holds junk and distractors too: :mod:`reidexport.metrics.cmc_map` knows what to do with them.
     """
 
     name: str

@@ -13,10 +13,10 @@ from reidruntime.session import Session, open_session
 from reidexport.checkpoint.loading import Checkpoint
 from reidexport.data import Dataset, ImageRecord, load_dataset
 from reidexport.demo.training import train_smoke
-from reidexport.distances import distmat_from_features
 from reidexport.evaluation import Evaluation, evaluate, score_features
-from reidexport.graph import graph_from_checkpoint
-from reidexport.onnx_export import onnx_from_graph
+from reidexport.export.graph import graph_from_checkpoint
+from reidexport.export.onnx_export import onnx_from_graph
+from reidexport.metrics.distances import distmat_from_features
 from reidexport.pictures import ranked_list_picture
 from reidexport.progress import progress_bar
 from reidexport.timing import bench_session

@@ -7,9 +7,9 @@ from PIL import Image
 from reidruntime.artifact.manifest import Precision
 
 from reidexport.checkpoint.loading import imagenet_preprocess, load_checkpoint, save_checkpoint
-from reidexport.graph import graph_from_checkpoint
+from reidexport.export.graph import graph_from_checkpoint
+from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.models.baseline import Architecture, backbone_channels
-from reidexport.onnx_export import onnx_from_graph
 from reidexport.torch_session import session_from_checkpoint
 from tests.golden.seeded import seeded_images
 from tests.gpu.conftest import Judge, Setup

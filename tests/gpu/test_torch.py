@@ -10,8 +10,8 @@ from reidruntime.session import Session
 from benchmarks.gpu_peaks import device_seconds
 from benchmarks.gpu_peers import CompileMode, torch_peers
 from reidexport.checkpoint.loading import load_checkpoint
-from reidexport.graph import GraphOptions
-from reidexport.onnx_export import TOLERANCE
+from reidexport.export.graph import GraphOptions
+from reidexport.export.onnx_export import TOLERANCE
 from tests.gpu.conftest import Judge, Setup
 from tests.gpu.paths import LaneChecks
 

@@ -12,11 +12,11 @@ from torchvision.models import mobilenet_v2
 
 from reidexport.checkpoint.loading import imagenet_preprocess, load_checkpoint, save_checkpoint
 from reidexport.errors import CheckpointError, InputError
-from reidexport.graph import graph_from_checkpoint
+from reidexport.export.graph import graph_from_checkpoint
+from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.models import Architecture, Baseline
 from reidexport.models.baseline import backbone_channels, build_backbone, is_backbone
 from reidexport.models.mobilenet import torchvision_names
-from reidexport.onnx_export import onnx_from_graph
 
 CONVOLUTIONAL = [
     "mobilenet_v2",

@@ -11,10 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from reidexport.checkpoint.loading import imagenet_preprocess, load_checkpoint, save_checkpoint
 from reidexport.errors import InputError
-from reidexport.graph import GraphOptions, graph_from_checkpoint
+from reidexport.export.fp16 import fp16_model
+from reidexport.export.graph import GraphOptions, graph_from_checkpoint
+from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.models.baseline import Architecture, backbone_channels
-from reidexport.onnx_export import onnx_from_graph
-from reidexport.precision import fp16_model
 from tests.standins.checkpoints import drawn_model, relative_l2
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT

@@ -1,6 +1,6 @@
 """Operating points: which threshold says "the same person", and what it costs.
 
-A pair is a query with a gallery image that an evaluation does not ignore (see :mod:`reidexport.metrics`):
+A pair is a query with a gallery image that an evaluation does not ignore (see :mod:`reidexport.metrics.cmc_map`):
 *genuine* when both show the same person, else an *impostor*, distractors included. A pair passes a threshold
 when its distance is at most that: 1 - cosine, or the squared Euclidean distance. FPR is the share of impostors
 that pass, TPR that of genuine pairs.
@@ -18,10 +18,16 @@ import numpy as np
 import numpy.typing as npt
 from reidruntime.artifact.manifest import Metric
 
-from reidexport.distances import Floats, checked_features, distance_blocks, refuse_overflow, row_lengths
 from reidexport.errors import InputError
-from reidexport.labels import checked_labels, pairs_from_labels
-from reidexport.ranking_kernels import Pairs
+from reidexport.metrics.distances import (
+    Floats,
+    checked_features,
+    distance_blocks,
+    refuse_overflow,
+    row_lengths,
+)
+from reidexport.metrics.kernels.ranking_kernels import Pairs
+from reidexport.metrics.labels import checked_labels, pairs_from_labels
 
 FPRS = (1e-2, 1e-3, 1e-4)
 

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from reidexport.checkpoint.loading import Checkpoint, load_checkpoint, model_from_checkpoint
 from reidexport.errors import InputError
-from reidexport.folding import ScaleShift, fold_batch_norms
-from reidexport.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
+from reidexport.export.folding import ScaleShift, fold_batch_norms
+from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
+from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.models.baseline import Architecture
-from reidexport.onnx_export import onnx_from_graph
 from tests.golden import seeded
 from tests.standins import checkpoints
 from tests.standins.checkpoints import expected, golden_cases, golden_images, normalised, relative_l2

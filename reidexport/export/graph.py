@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from reidexport.checkpoint.loading import Checkpoint, model_from_checkpoint
 from reidexport.errors import InputError
-from reidexport.folding import divide_first_convolution, fold_batch_norms, fold_neck
+from reidexport.export.folding import divide_first_convolution, fold_batch_norms, fold_neck
 from reidexport.version import __version__
 
 InputType = Literal["uint8", "float32"]

@@ -5,8 +5,8 @@ An image's *reciprocal* neighbours are those of its nearest images that have it 
 
 import numpy as np
 
-from reidexport.compiled import compiled
-from reidexport.tile_kernels import squared_distance
+from reidexport.metrics.kernels.compiled import compiled
+from reidexport.metrics.kernels.tile_kernels import squared_distance
 
 
 @compiled

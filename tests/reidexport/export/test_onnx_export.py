@@ -1,4 +1,4 @@
-"""Writing an ONNX file: what it carries, and what a failure leaves behind. Its answers: tests/test_golden.py."""
+"""Writing an ONNX file: what it carries, and what a failure leaves behind. Its answers: tests/golden/test_golden.py."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +8,12 @@ import pytest
 import torch
 from reidruntime.artifact.manifest import METADATA_KEY, Preprocess, manifest_from_json
 
-from reidexport import onnx_export
 from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint, save_checkpoint
 from reidexport.errors import ExportError, InputError, ParityError
-from reidexport.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
+from reidexport.export import onnx_export
+from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
+from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.models.baseline import Architecture
-from reidexport.onnx_export import onnx_from_graph
 from tests.standins import checkpoints
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from reidexport.compiled import OverRows, compiled
+from reidexport.metrics.kernels.compiled import OverRows, compiled
 
 Ints = npt.NDArray[np.int64]
 

@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from reidexport.activation_ranges import Histogram, collect_histograms
 from reidexport.errors import InputError
+from reidexport.export.quantization.activation_ranges import Histogram, collect_histograms
 from tests.standins.runtime_models import HEIGHT, WIDTH, write_artifact
 
 

@@ -12,11 +12,12 @@ import pytest
 from reidruntime import ArtifactError, InputError, manifest_from_onnx, open_session
 from reidruntime.artifact.manifest import Manifest
 
-from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph, quantization
+from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.data import Dataset
 from reidexport.errors import ParityError
-from reidexport.graph import GraphOptions
-from reidexport.quantization import TARGET_ERROR, _num_more_to_leave_out, as_defined
+from reidexport.export.graph import GraphOptions
+from reidexport.export.quantization import int8 as quantization
+from reidexport.export.quantization.int8 import TARGET_ERROR, _num_more_to_leave_out, as_defined
 from tests.conftest import Exported, Run
 from tests.test_engines import rtx
 
@@ -154,7 +155,7 @@ def session_pixels(path: Path) -> np.ndarray:
     """An image at the small network's size."""
     from reidruntime.images.preprocess import image_pixels
 
-    from tests.test_calibration import PREPROCESS
+    from tests.reidexport.export.quantization.test_calibration import PREPROCESS
 
     return image_pixels(path, "", PREPROCESS)
 

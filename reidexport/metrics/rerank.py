@@ -12,12 +12,18 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from reidexport.compiled import OverRows, row_threads
-from reidexport.distances import Floats, checked_features, refuse_overflow, row_lengths
 from reidexport.errors import InputError
-from reidexport.nearest_kernels import Neighbours, take_columns, take_rows
-from reidexport.reciprocal_kernels import count_members, encode, mark_reciprocal
-from reidexport.sparse_rows import SparseRows, add_jaccard, empty_rows, mean_of_rows, transposed
+from reidexport.metrics.distances import Floats, checked_features, refuse_overflow, row_lengths
+from reidexport.metrics.kernels.compiled import OverRows, row_threads
+from reidexport.metrics.kernels.nearest_kernels import Neighbours, take_columns, take_rows
+from reidexport.metrics.kernels.reciprocal_kernels import count_members, encode, mark_reciprocal
+from reidexport.metrics.kernels.sparse_rows import (
+    SparseRows,
+    add_jaccard,
+    empty_rows,
+    mean_of_rows,
+    transposed,
+)
 
 _ROWS, _COLUMNS = 1024, 8192  # of a tile: 32 MiB of float32
 

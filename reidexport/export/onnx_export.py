@@ -15,13 +15,13 @@ from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Parity, Precis
 from reidruntime.images.preprocess import normalize
 from reidruntime.images.resize import Image8
 
-from reidexport.calibration import load_calibration_images
 from reidexport.errors import ExportError, InputError, NotInstalledError, ParityError
+from reidexport.export.fp16 import fp16_model
+from reidexport.export.graph import InferenceGraph, manifest_of_graph
+from reidexport.export.quantization.calibration import load_calibration_images
+from reidexport.export.quantization.int8 import as_defined, int8_model
 from reidexport.files import replaced_when_whole
-from reidexport.graph import InferenceGraph, manifest_of_graph
-from reidexport.precision import fp16_model
 from reidexport.progress import ProgressBar, no_progress_bar
-from reidexport.quantization import as_defined, int8_model
 from reidexport.version import __version__
 
 OPSET = 18

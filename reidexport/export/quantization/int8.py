@@ -23,8 +23,8 @@ import onnx
 from numpy.typing import NDArray
 from reidruntime.artifact.manifest import Quantization, QuantizationTarget, RangeMethod
 
-from reidexport.activation_ranges import Histogram, Range, collect_histograms
 from reidexport.errors import InputError, ParityError
+from reidexport.export.quantization.activation_ranges import Histogram, Range, collect_histograms
 from reidexport.progress import ProgressBar, no_progress_bar
 
 # Mean relative L2 error of the features, above which layers are left in float32.

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from reidruntime.artifact.manifest import Metric
 
-from reidexport.compiled import row_threads
-from reidexport.distances import Floats, centre_of, comparable_rows, refuse_overflow, row_lengths
 from reidexport.errors import InputError
-from reidexport.ranking_kernels import Counts, Pairs, count_in_rows
-from reidexport.tile_kernels import Features, count_in_tile, measure_pairs, prepare_tile
+from reidexport.metrics.distances import Floats, centre_of, comparable_rows, refuse_overflow, row_lengths
+from reidexport.metrics.kernels.compiled import row_threads
+from reidexport.metrics.kernels.ranking_kernels import Counts, Pairs, count_in_rows
+from reidexport.metrics.kernels.tile_kernels import Features, count_in_tile, measure_pairs, prepare_tile
 
 Float64s = npt.NDArray[np.float64]
 
@@ -59,7 +59,7 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
     pair by pair in float64. So ranks depend on the features alone, and copies of a feature tie.
 
     Args:
-        q_feats: (num_query, dim), as :func:`reidexport.distances.checked_features` gives them.
+        q_feats: (num_query, dim), as :func:`reidexport.metrics.distances.checked_features` gives them.
         g_feats: (num_gallery, dim), likewise.
         pairs: those of their labels.
         metric: ``cosine`` or ``euclidean``.

@@ -1,4 +1,4 @@
-"""The compiled half of :mod:`reidexport.ranking`; importing it needs numba.
+"""The compiled half of :mod:`reidexport.metrics.ranking`; importing it needs numba.
 
 The rank of a match is the number of images before it. Counting them is a comparison, which a processor does
 for many images at once; sorting goes one by one.
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from reidexport.compiled import compiled
+from reidexport.metrics.kernels.compiled import compiled
 
 
 class Pairs(NamedTuple):

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from reidruntime.artifact.manifest import Metric
 
-from reidexport.distances import checked_features
 from reidexport.errors import InputError
-from reidexport.labels import checked_labels, pairs_from_labels
-from reidexport.ranking import counts_from_distances, counts_from_features
-from reidexport.ranking_kernels import Counts, Pairs, score_queries
+from reidexport.metrics.distances import checked_features
+from reidexport.metrics.kernels.ranking_kernels import Counts, Pairs, score_queries
+from reidexport.metrics.labels import checked_labels, pairs_from_labels
+from reidexport.metrics.ranking import counts_from_distances, counts_from_features
 
 
 @dataclass(frozen=True, eq=False)

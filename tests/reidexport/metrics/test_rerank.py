@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from reidexport.errors import InputError
-from reidexport.rerank import k_reciprocal
+from reidexport.metrics.rerank import k_reciprocal
 
 Matrix = npt.NDArray[np.float64]
 
@@ -66,8 +66,8 @@ def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     """A few rows at a time give what all rows at once give."""
     feats = clustered(np.random.default_rng(0), 90)
     expected = k_reciprocal(feats[:20], feats[20:])
-    monkeypatch.setattr("reidexport.rerank._ROWS", 7)
-    monkeypatch.setattr("reidexport.rerank._COLUMNS", 13)
+    monkeypatch.setattr("reidexport.metrics.rerank._ROWS", 7)
+    monkeypatch.setattr("reidexport.metrics.rerank._COLUMNS", 13)
     np.testing.assert_allclose(k_reciprocal(feats[:20], feats[20:]), expected, atol=1e-6)
 
 

@@ -7,10 +7,14 @@ import pytest
 from PIL import Image
 from reidruntime.artifact.manifest import Preprocess
 
-from reidexport.calibration import find_calibration_images, load_calibration_images, looks_like_noise
 from reidexport.data import Dataset
 from reidexport.data.synthetic import draw_people
 from reidexport.errors import InputError
+from reidexport.export.quantization.calibration import (
+    find_calibration_images,
+    load_calibration_images,
+    looks_like_noise,
+)
 
 PREPROCESS = Preprocess(height_px=64, width_px=32, mean=(0, 0, 0), std=(1, 1, 1), in_graph=True)
 

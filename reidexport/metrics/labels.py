@@ -7,7 +7,7 @@ import numpy.typing as npt
 from reidgallery.input import checked_integers
 
 from reidexport.data.records import JUNK_PID
-from reidexport.ranking_kernels import Pairs
+from reidexport.metrics.kernels.ranking_kernels import Pairs
 
 Ints = npt.NDArray[np.int64]
 

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from reidexport.distances import distmat_from_features
 from reidexport.errors import InputError
-from reidexport.thresholds import FPRS, VerificationRoc, verification_roc
+from reidexport.metrics.distances import distmat_from_features
+from reidexport.metrics.thresholds import FPRS, VerificationRoc, verification_roc
 
 Array = npt.NDArray[Any]
 Metric = Literal["cosine", "euclidean"]

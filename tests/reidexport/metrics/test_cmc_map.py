@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from reidexport.distances import distance_blocks, distmat_from_features, row_lengths
 from reidexport.errors import InputError
-from reidexport.metrics import RankMetrics, evaluate_rank, rank_features
-from reidexport.ranking import _slack
+from reidexport.metrics.cmc_map import RankMetrics, evaluate_rank, rank_features
+from reidexport.metrics.distances import distance_blocks, distmat_from_features, row_lengths
+from reidexport.metrics.ranking import _slack
 
 Array = npt.NDArray[Any]
 
@@ -150,8 +150,8 @@ def test_copies_in_the_gallery_tie_in_every_tile(
     distmat = np.array([[slow_distance(q, g, metric) for g in g_feats] for q in q_feats])
     expected = slow_metrics(distmat, *labels)
     assert_same(rank_features(q_feats, g_feats, *labels, metric=metric), expected)
-    monkeypatch.setattr("reidexport.ranking._ROWS", int(rng.integers(1, 20)))
-    monkeypatch.setattr("reidexport.ranking._COLUMNS", int(rng.integers(1, 60)))
+    monkeypatch.setattr("reidexport.metrics.ranking._ROWS", int(rng.integers(1, 20)))
+    monkeypatch.setattr("reidexport.metrics.ranking._COLUMNS", int(rng.integers(1, 60)))
     assert_same(rank_features(q_feats, g_feats, *labels, metric=metric), expected)
 
 
@@ -204,7 +204,9 @@ def test_any_layout_and_dtype_of_a_matrix(dtype: str) -> None:
 
 def test_metrics_need_no_torch() -> None:
     """Scoring arrays does not wait for torch to be imported."""
-    code = "import sys, reidexport.metrics, reidexport.rerank; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, reidexport.metrics.cmc_map, reidexport.metrics.rerank; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,0 +1,1 @@
+"""INT8: calibration images in, ranges, a network of QuantizeLinear and DequantizeLinear out."""

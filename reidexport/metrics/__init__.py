@@ -1,0 +1,1 @@
+"""Rank-1, mAP, mINP, re-ranking and thresholds from features and labels."""
