@@ -16,7 +16,7 @@ from reidexport.errors import InputError
 from reidexport.export.float_input import with_one_scale
 from reidexport.export.onnx_export import CHECKED_BATCHES, check_parity, require_onnxruntime
 from reidexport.files import replaced_when_whole
-from reidexport.trt_source import load_onnx
+from reidexport.tensorrt.source import load_onnx
 
 Tracker = Literal["NvDeepSORT", "NvDCF"]
 

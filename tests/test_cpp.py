@@ -24,8 +24,8 @@ from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.data import Dataset
 from tests import ROOT
 from tests.conftest import Exported, Run
+from tests.reidexport.tensorrt.test_tensorrt_contract import VERSIONS, bindings_folder
 from tests.standins.runtime_models import small_manifest, write_artifact, write_foreign
-from tests.test_tensorrt_contract import VERSIONS, bindings_folder
 
 BUILD = Path(os.environ.get("REIDEXPORT_CPP_BUILD", "")).resolve()
 SOURCES = ROOT / "engines" / "cpp"
@@ -393,7 +393,7 @@ def names_in_bindings(version: str, folder: Path) -> dict[str, list[str]]:
         pytest.skip(f"the bindings of TensorRT {version} are not in {bindings}: make install puts them there")
     for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
         library = folder / f"lib{name}.so.{version.partition('.')[0]}"
-        stubs = ROOT / "tests/tensorrt_contract/stubs.c"
+        stubs = ROOT / "tests/standins/tensorrt/stubs.c"
         subprocess.run(["cc", "-shared", "-fPIC", "-o", library, stubs], check=True)
     environment = {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(bindings)}
     listed = subprocess.run(

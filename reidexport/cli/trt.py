@@ -86,8 +86,8 @@ def trt(
     from reidruntime.tensorrt_library import import_tensorrt
 
     from reidexport.opening import kind_of
-    from reidexport.trt_build import BuildOptions, engine_from_onnx
-    from reidexport.trt_source import find_source, prepared_source
+    from reidexport.tensorrt.build import BuildOptions, engine_from_onnx
+    from reidexport.tensorrt.source import find_source, prepared_source
 
     precision = _parse_precision(fp16, fp32, int8)
     build_options = BuildOptions(

@@ -38,7 +38,7 @@ def deepstream(
     network, which is compared with the artifact before it appears.
     """
     from reidexport.deepstream import write_deepstream_bundle
-    from reidexport.trt_source import own_manifest
+    from reidexport.tensorrt.source import own_manifest
 
     config = write_deepstream_bundle(
         artifact,

@@ -19,7 +19,7 @@ from reidexport.export.graph import GraphOptions
 from reidexport.export.quantization import int8 as quantization
 from reidexport.export.quantization.int8 import TARGET_ERROR, _num_more_to_leave_out, as_defined
 from tests.conftest import Exported, Run
-from tests.test_engines import rtx
+from tests.reidexport.tensorrt.test_build import rtx
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def test_every_call_exists_in_the_bindings(version: str, tmp_path: Path) -> None
     major = version.partition(".")[0]
     for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
         library = f"lib{name}.so.{major}"
-        source = str(ROOT / "tests/tensorrt_contract/stubs.c")
+        source = str(ROOT / "tests/standins/tensorrt/stubs.c")
         subprocess.run(
             [compiler, "-shared", "-fPIC", "-o", tmp_path / library, f"-Wl,-soname,{library}", source],
             check=True,
@@ -44,7 +44,7 @@ def test_every_call_exists_in_the_bindings(version: str, tmp_path: Path) -> None
         "LD_LIBRARY_PATH": f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}",
         "PYTHONPATH": f"{bindings}:{os.environ.get('PYTHONPATH', '')}",
     }
-    cases = str(ROOT / "tests/tensorrt_contract/cases.py")
+    cases = str(ROOT / "tests/reidexport/tensorrt/contract_cases.py")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", cases],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,

@@ -25,9 +25,9 @@ from reidruntime.errors import ArtifactError, GpuError, InputError, NotInstalled
 from reidruntime.tensorrt_library import Gpu, first_gpu, version_tuple
 
 from reidexport.errors import EngineError, PrecisionError
-from reidexport.trt_build import BuildOptions, engine_from_onnx
-from reidexport.trt_precision import Layer, check_precision, layers_of_plan
-from reidexport.trt_source import find_source, prepared_source
+from reidexport.tensorrt.build import BuildOptions, engine_from_onnx
+from reidexport.tensorrt.precision import Layer, check_precision, layers_of_plan
+from reidexport.tensorrt.source import find_source, prepared_source
 from tests.conftest import Exported, Run
 from tests.standins import checkpoints
 from tests.standins.runtime_models import small_manifest, write_artifact

@@ -20,10 +20,10 @@ from reidruntime.backends import tensorrt as backend_module
 from reidruntime.errors import ArtifactError, GpuError, InputError
 from reidruntime.tensorrt_library import Gpu
 
-from reidexport import trt_build
 from reidexport.errors import EngineError, PrecisionError
-from reidexport.trt_build import BuildOptions, engine_from_onnx
-from reidexport.trt_source import prepared_source
+from reidexport.tensorrt import build as trt_build
+from reidexport.tensorrt.build import BuildOptions, engine_from_onnx
+from reidexport.tensorrt.source import prepared_source
 from tests.standins.host_memory import HostMemory, tensor_at
 from tests.standins.runtime_models import (
     DIM,
@@ -33,7 +33,7 @@ from tests.standins.runtime_models import (
     tensorrt_quantization,
     write_artifact,
 )
-from tests.tensorrt_contract.standins import Bindings, StandIn
+from tests.standins.tensorrt.bindings import Bindings, StandIn
 
 GPU = Gpu("NVIDIA H100", "9.0", "580.82.07", num_multiprocessors=132)
 TEN = {

@@ -24,8 +24,7 @@ from reidruntime.tensorrt_library import Gpu, default_batch_profile, first_gpu, 
 
 from reidexport.errors import EngineError, InputError, NotInstalledError, PrecisionError
 from reidexport.files import replaced_when_whole
-from reidexport.timing_cache import default_timing_cache, load_timing_cache, save_timing_cache
-from reidexport.trt_precision import (
+from reidexport.tensorrt.precision import (
     UNPROVED,
     Layer,
     check_precision,
@@ -33,7 +32,8 @@ from reidexport.trt_precision import (
     layers_of_network,
     layers_of_plan,
 )
-from reidexport.trt_source import EngineSource
+from reidexport.tensorrt.source import EngineSource
+from reidexport.tensorrt.timing_cache import default_timing_cache, load_timing_cache, save_timing_cache
 
 _LARGEST_SMALL_BATCH, _BEST_SMALL_BATCH = 8, 4
 

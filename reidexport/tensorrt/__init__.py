@@ -1,0 +1,1 @@
+"""From an ONNX file or a checkpoint to a TensorRT engine whose precision is proved."""
