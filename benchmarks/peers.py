@@ -69,7 +69,7 @@ def bare_openvino(path: Path) -> Embed:
 
 def torch_eager(checkpoint: Any, options: Any) -> Embed:
     """The network as its authors wrote it; uint8 pixels in, on the GPU where there is one."""
-    from reidexport.torch_session import TorchBackend
+    from reidexport.evaluation.torch_session import TorchBackend
 
     return TorchBackend(checkpoint, options, num_threads()).run
 

@@ -14,31 +14,31 @@ if TYPE_CHECKING:
 
     from reidexport.checkpoint.loading import Checkpoint, load_checkpoint, save_checkpoint
     from reidexport.errors import ReidExportError
-    from reidexport.evaluation import evaluate
+    from reidexport.evaluation.parity import measure_parity, tasks_from_artifacts
+    from reidexport.evaluation.scoring import evaluate
+    from reidexport.evaluation.torch_session import session_from_checkpoint
+    from reidexport.evaluation.verification import Limits, verify
     from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
     from reidexport.export.onnx_export import onnx_from_graph
     from reidexport.metrics.thresholds import verification_roc
-    from reidexport.parity import measure_parity, tasks_from_artifacts
-    from reidexport.torch_session import session_from_checkpoint
-    from reidexport.verification import Limits, verify
 
 _HOMES = {
     "Checkpoint": "reidexport.checkpoint.loading",
     "GraphOptions": "reidexport.export.graph",
     "InferenceGraph": "reidexport.export.graph",
-    "Limits": "reidexport.verification",
+    "Limits": "reidexport.evaluation.verification",
     "Manifest": "reidruntime.artifact.manifest",
     "ReidExportError": "reidexport.errors",
-    "evaluate": "reidexport.evaluation",
+    "evaluate": "reidexport.evaluation.scoring",
     "graph_from_checkpoint": "reidexport.export.graph",
     "load_checkpoint": "reidexport.checkpoint.loading",
-    "measure_parity": "reidexport.parity",
+    "measure_parity": "reidexport.evaluation.parity",
     "onnx_from_graph": "reidexport.export.onnx_export",
     "save_checkpoint": "reidexport.checkpoint.loading",
-    "session_from_checkpoint": "reidexport.torch_session",
-    "tasks_from_artifacts": "reidexport.parity",
+    "session_from_checkpoint": "reidexport.evaluation.torch_session",
+    "tasks_from_artifacts": "reidexport.evaluation.parity",
     "verification_roc": "reidexport.metrics.thresholds",
-    "verify": "reidexport.verification",
+    "verify": "reidexport.evaluation.verification",
 }
 
 __all__ = [

@@ -8,7 +8,7 @@ from reidruntime import open_session
 
 from reidexport import evaluate, graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.data import load_dataset
-from reidexport.evaluation import score_features
+from reidexport.evaluation.scoring import score_features
 
 WEIGHTS = "osnet_x0_25_market1501.pth"
 

@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox
 
 from reidexport.data import Dataset
 from reidexport.errors import InputError
-from reidexport.evaluation import Evaluation, evaluate
+from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.pictures import nearest_scored
 from reidexport.report import read_results, write_report
 from reidexport.report.blocks import duration, points
@@ -25,7 +25,7 @@ from reidexport.report.results import Spread
 from reidexport.report.strips import axis_heading, axis_of, log_ticks, strip
 from tests import ROOT
 from tests.conftest import Exported, Run
-from tests.test_evaluation import Thumbnails
+from tests.reidexport.evaluation.test_scoring import Thumbnails
 
 # In a browser: texts of plots that leave their plot or cover another, and cells of tables that leave their column.
 _BADLY_PLACED = """[...document.querySelectorAll('.plot > svg')].flatMap(svg => {

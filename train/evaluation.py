@@ -15,10 +15,10 @@ from torch import Tensor
 from reidexport.checkpoint.families import REIDEXPORT, rename_keys
 from reidexport.checkpoint.loading import Checkpoint, imagenet_preprocess, model_from_checkpoint
 from reidexport.data import Dataset
-from reidexport.evaluation import Evaluation, evaluate
+from reidexport.evaluation.scoring import Evaluation, evaluate
+from reidexport.evaluation.torch_session import session_from_checkpoint
 from reidexport.export.graph import GraphOptions, graph_from_checkpoint, manifest_of_graph
 from reidexport.models import Baseline
-from reidexport.torch_session import session_from_checkpoint
 from train.augmentation import normalise
 from train.images import decoded
 

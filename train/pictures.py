@@ -15,9 +15,9 @@ from reidruntime.images.preprocess import image_pixels
 
 from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, imagenet_preprocess
 from reidexport.data import Dataset, ImageRecord
+from reidexport.evaluation.torch_session import session_from_checkpoint
 from reidexport.export.graph import GraphOptions
 from reidexport.files import replaced_when_whole
-from reidexport.torch_session import session_from_checkpoint
 from train.augmentation import Draws, augment, draw_boxes
 from train.recipe import Recipe
 from train.schedule import learning_rate

@@ -10,7 +10,7 @@ from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.data.image_paths import find_images
 from reidexport.errors import InputError
-from reidexport.timing import BenchReport, bench_session
+from reidexport.evaluation.timing import BenchReport, bench_session
 
 
 @with_option_groups

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from reidexport.cli.artifact_options import parse_size
-from reidexport.opening import CheckpointChoices
+from reidexport.evaluation.opening import CheckpointChoices
 
 Pooling = Literal["avg", "gem"]
 

@@ -14,7 +14,7 @@ from reidexport.cli.option_groups import with_option_groups
 from reidexport.errors import InputError
 
 if TYPE_CHECKING:
-    from reidexport.evaluation import Evaluation
+    from reidexport.evaluation.scoring import Evaluation
     from reidexport.metrics.thresholds import VerificationRoc
 
 
@@ -44,8 +44,8 @@ def eval_(
 ) -> None:
     """Measure rank-1, rank-5, rank-10, mAP and mINP on a data set."""
     from reidexport.data import load_dataset
-    from reidexport.evaluation import evaluate
-    from reidexport.opening import open_any
+    from reidexport.evaluation.opening import open_any
+    from reidexport.evaluation.scoring import evaluate
     from reidexport.progress import progress_bar
 
     if thresholds and rerank:

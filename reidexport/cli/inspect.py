@@ -15,7 +15,7 @@ def inspect(
     """Say what a file is: checkpoint, ONNX or engine, and what it holds. Nothing in it is run."""
     import json
 
-    from reidexport.inspection import inspect_file
+    from reidexport.evaluation.inspection import inspect_file
 
     description = inspect_file(file)
     if json_:

@@ -60,9 +60,9 @@ def onnx(
     import json
     import sys
 
+    from reidexport.evaluation.opening import load_chosen
     from reidexport.export.graph import GraphOptions, graph_from_checkpoint
     from reidexport.export.onnx_export import onnx_from_graph
-    from reidexport.opening import load_chosen
     from reidexport.progress import progress_bar
 
     _check_precision(fp16, int8, calibration, target)

@@ -12,7 +12,7 @@ from reidexport.cli.json_file import write_json
 from reidexport.errors import InputError
 
 if TYPE_CHECKING:
-    from reidexport.parity import Parity, Row, RunningBackend
+    from reidexport.evaluation.parity import Parity, Row, RunningBackend
 
 _NAME_WIDTH = 28
 _WIDTH = 110
@@ -50,8 +50,8 @@ def parity(
 ) -> None:
     """Compare artifacts with their reference on a data set, on every backend that can run them."""
     from reidexport.data import load_dataset
-    from reidexport.opening import open_reference
-    from reidexport.parity import measure_parity, parity_from_json, tasks_from_artifacts
+    from reidexport.evaluation.opening import open_reference
+    from reidexport.evaluation.parity import measure_parity, parity_from_json, tasks_from_artifacts
     from reidexport.progress import progress_bar
 
     if resume and json_file is None:
@@ -77,7 +77,7 @@ def parity(
 
 
 def _parse_backends(names: list[str]) -> list["RunningBackend"]:
-    from reidexport.parity import RunningBackend
+    from reidexport.evaluation.parity import RunningBackend
 
     known = get_args(RunningBackend)
     for name in names:

@@ -36,8 +36,8 @@ def report(
     With --artifact and --data the page shows images of the data set: mind its terms before passing it on.
     """
     from reidexport.data import load_dataset
-    from reidexport.evaluation import evaluate
-    from reidexport.opening import open_any
+    from reidexport.evaluation.opening import open_any
+    from reidexport.evaluation.scoring import evaluate
     from reidexport.progress import progress_bar
     from reidexport.report import read_results, write_report
 

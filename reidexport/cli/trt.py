@@ -85,7 +85,7 @@ def trt(
     """Build a TensorRT engine, and prove that it computes in the precision it is called by."""
     from reidruntime.tensorrt_library import import_tensorrt
 
-    from reidexport.opening import kind_of
+    from reidexport.evaluation.opening import kind_of
     from reidexport.tensorrt.build import BuildOptions, engine_from_onnx
     from reidexport.tensorrt.source import find_source, prepared_source
 

@@ -37,10 +37,10 @@ def verify(
     """Compare an artifact with its reference; exit status 1 when it lost more than allowed."""
     from reidexport.data import load_dataset
     from reidexport.data.synthetic import draw_people
-    from reidexport.opening import open_reference
+    from reidexport.evaluation.opening import open_reference
+    from reidexport.evaluation.verification import Limits
+    from reidexport.evaluation.verification import verify as verify_sessions
     from reidexport.progress import progress_bar
-    from reidexport.verification import Limits
-    from reidexport.verification import verify as verify_sessions
 
     if dataset and not data:
         raise InputError("--dataset chooses among the data sets of a folder: give --data too")

@@ -13,15 +13,15 @@ from reidruntime.session import Session, open_session
 from reidexport.checkpoint.loading import Checkpoint
 from reidexport.data import Dataset, ImageRecord, load_dataset
 from reidexport.demo.training import train_smoke
-from reidexport.evaluation import Evaluation, evaluate, score_features
+from reidexport.evaluation.scoring import Evaluation, evaluate, score_features
+from reidexport.evaluation.timing import bench_session
+from reidexport.evaluation.torch_session import session_from_checkpoint
+from reidexport.evaluation.verification import verify
 from reidexport.export.graph import graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.metrics.distances import distmat_from_features
 from reidexport.pictures import ranked_list_picture
 from reidexport.progress import progress_bar
-from reidexport.timing import bench_session
-from reidexport.torch_session import session_from_checkpoint
-from reidexport.verification import verify
 
 _RAW_WIDTH_HEIGHT = (32, 64)
 _NUM_PICTURED, _NUM_RANKS = 6, 8

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from reidexport.evaluation import Evaluation
+from reidexport.evaluation.scoring import Evaluation
 from reidexport.files import replaced_when_whole
 from reidexport.report import accuracy, gpu_checks, peers, people, provenance, speeds
 from reidexport.report.blocks import Fact, breakable, milliseconds, percent, points, share, speed

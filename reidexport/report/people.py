@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from reidexport.data import ImageRecord
 from reidexport.errors import ImageError
-from reidexport.evaluation import Evaluation
+from reidexport.evaluation.scoring import Evaluation
 from reidexport.metrics.distances import distmat_from_features, unit_rows
 from reidexport.pictures import nearest_scored, person_and_camera
 from reidexport.report.blocks import Plot, Ranking, Section, Thumbnail

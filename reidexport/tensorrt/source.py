@@ -15,8 +15,8 @@ from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision, fil
 from reidruntime.artifact.onnx_metadata import read_onnx
 
 from reidexport.errors import ArtifactError, InputError
+from reidexport.evaluation.opening import CheckpointChoices, kind_of, load_chosen
 from reidexport.export.fp16 import fp16_model
-from reidexport.opening import CheckpointChoices, kind_of, load_chosen
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from reidruntime.artifact.manifest import engine_manifest_path, file_sha256, man
 from reidruntime.artifact.onnx_metadata import read_onnx
 
 from reidexport.errors import ArtifactError, InputError
-from reidexport.opening import kind_of
+from reidexport.evaluation.opening import kind_of
 from reidexport.triton.config import Batching, Place, file_network, model_name
 from reidexport.triton.repository import new_folder, warm_up_images, write_models
 

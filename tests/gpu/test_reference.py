@@ -7,10 +7,10 @@ from PIL import Image
 from reidruntime.artifact.manifest import Precision
 
 from reidexport.checkpoint.loading import imagenet_preprocess, load_checkpoint, save_checkpoint
+from reidexport.evaluation.torch_session import session_from_checkpoint
 from reidexport.export.graph import graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.models.baseline import Architecture, backbone_channels
-from reidexport.torch_session import session_from_checkpoint
 from tests.golden.seeded import seeded_images
 from tests.gpu.conftest import Judge, Setup
 from tests.standins.checkpoints import drawn_model

@@ -8,7 +8,7 @@ from PIL import Image
 from reidexport.data import Dataset, ImageRecord
 from reidexport.data.synthetic import draw_dataset, draw_people
 from reidexport.errors import DatasetError, InputError
-from reidexport.evaluation import score_features
+from reidexport.evaluation.scoring import score_features
 
 SMALL: dict[str, Any] = {"num_train_pids": 1, "num_test_pids": 2, "num_cameras": 2, "images_per_camera": 2}
 

@@ -11,11 +11,11 @@ from PIL import Image
 from reidruntime import open_session
 from typer.testing import CliRunner
 
-from reidexport import timing
 from reidexport.cli.bench import bench
 from reidexport.errors import InputError
+from reidexport.evaluation.scoring import timing
+from reidexport.evaluation.timing import bench_session
 from reidexport.machine import cpu_mhz, cpu_model, machine_info, package_versions
-from reidexport.timing import bench_session
 from tests.standins.runtime_models import write_artifact
 
 CLI = typer.Typer()

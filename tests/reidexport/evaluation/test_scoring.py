@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from reidexport.cli.eval import eval_
 from reidexport.data import Dataset
 from reidexport.errors import ImageError, InputError
-from reidexport.evaluation import Features, evaluate, score_features
+from reidexport.evaluation.scoring import Features, evaluate, score_features
 from reidexport.metrics.cmc_map import evaluate_rank
 from reidexport.metrics.rerank import k_reciprocal
 
@@ -143,7 +143,7 @@ def test_an_unreadable_image_is_not_scored_around(drawn_dataset: Dataset) -> Non
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     """`reidexport eval`, opening thumbnails whatever it is given."""
-    monkeypatch.setattr("reidexport.opening.open_any", lambda path, **options: Thumbnails())
+    monkeypatch.setattr("reidexport.evaluation.opening.open_any", lambda path, **options: Thumbnails())
     app = typer.Typer()
     app.command()(eval_)
     return app

@@ -7,8 +7,8 @@ import pytest
 
 from reidexport.data.synthetic import draw_people
 from reidexport.errors import ArtifactError, CheckpointError, InputError
-from reidexport.inspection import inspect_file
-from reidexport.opening import CheckpointChoices, open_any
+from reidexport.evaluation.inspection import inspect_file
+from reidexport.evaluation.opening import CheckpointChoices, open_any
 from tests.conftest import Exported
 
 

@@ -1,6 +1,6 @@
 """Every artifact on every backend in one table: what each loses against a reference, and how fast it is.
 
-:mod:`reidexport.verification` judges one artifact; this only measures, and leaves nothing out: what cannot run
+:mod:`reidexport.evaluation.verification` judges one artifact; this only measures, and leaves nothing out: what cannot run
 stands in the table with the reason.
 """
 
@@ -28,13 +28,13 @@ from reidruntime.tensorrt_library import first_gpu
 
 from reidexport.data.records import Dataset
 from reidexport.errors import ArtifactError, GpuError, InputError, NotInstalledError
-from reidexport.evaluation import Evaluation, evaluate
+from reidexport.evaluation.opening import kind_of
+from reidexport.evaluation.scoring import Evaluation, evaluate
+from reidexport.evaluation.timing import bench_session
 from reidexport.machine import is_busy, machine_info, package_versions
 from reidexport.metrics.distances import Floats, row_lengths
 from reidexport.metrics.thresholds import OperatingPoint
-from reidexport.opening import kind_of
 from reidexport.progress import ProgressBar, no_progress_bar
-from reidexport.timing import bench_session
 
 RunningBackend = Literal[
     "onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "torch-cuda", "tensorrt", "tensorrt-rtx"

@@ -85,8 +85,8 @@ def open_any(
         raise InputError(
             f"{path} is a checkpoint and runs in torch: --backend and --device are for artifacts"
         )
+    from reidexport.evaluation.torch_session import session_from_checkpoint
     from reidexport.export.graph import GraphOptions
-    from reidexport.torch_session import session_from_checkpoint
 
     checkpoint = load_chosen(path, choices or CheckpointChoices())
     if say:
@@ -103,8 +103,8 @@ def open_reference(path: Path, candidate: Manifest, *, threads: int | None = Non
     """
     if kind_of(path) != "checkpoint":
         return open_session(path, threads=threads)
+    from reidexport.evaluation.torch_session import session_from_checkpoint
     from reidexport.export.graph import GraphOptions
-    from reidexport.torch_session import session_from_checkpoint
 
     recorded = candidate.architecture
     known: dict[str, Pooling] = {"avg": "avg", "gem": "gem"}  # a third-party file says "unknown"

@@ -15,10 +15,10 @@ from reidexport import load_checkpoint, session_from_checkpoint, verify
 from reidexport.data import Dataset
 from reidexport.data.synthetic import draw_people
 from reidexport.errors import InputError
+from reidexport.evaluation.opening import open_any, open_reference
+from reidexport.evaluation.torch_session import TorchBackend
+from reidexport.evaluation.verification import Limits, batch_consistency
 from reidexport.export.graph import GraphOptions
-from reidexport.opening import open_any, open_reference
-from reidexport.torch_session import TorchBackend
-from reidexport.verification import Limits, batch_consistency
 from tests.conftest import Exported
 
 

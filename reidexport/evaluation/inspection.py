@@ -8,7 +8,7 @@ from reidruntime.artifact.manifest import engine_manifest_path, file_sha256, man
 from reidruntime.artifact.onnx_metadata import manifest_from_onnx
 
 from reidexport.errors import ArtifactError
-from reidexport.opening import kind_of
+from reidexport.evaluation.opening import kind_of
 
 
 def inspect_file(path: str | Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from reidruntime.session import Features, Session
 
 from reidexport.data import Dataset
 from reidexport.errors import InputError
-from reidexport.evaluation import score_features
+from reidexport.evaluation.scoring import score_features
 from reidexport.machine import machine_info, package_versions
 from reidexport.metrics.distances import unit_rows
 

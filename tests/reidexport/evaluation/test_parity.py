@@ -17,9 +17,16 @@ from reidruntime.session import Session
 from reidexport.cli.parity import _print
 from reidexport.data import Dataset
 from reidexport.errors import ArtifactError, InputError
-from reidexport.evaluation import evaluate
-from reidexport.opening import open_any
-from reidexport.parity import Parity, Row, Task, measure_parity, parity_from_json, tasks_from_artifacts
+from reidexport.evaluation.opening import open_any
+from reidexport.evaluation.parity import (
+    Parity,
+    Row,
+    Task,
+    measure_parity,
+    parity_from_json,
+    tasks_from_artifacts,
+)
+from reidexport.evaluation.scoring import evaluate
 from tests.conftest import Exported, Run
 
 SCORES = ("rank1", "rank5", "rank10", "mAP", "mINP")
@@ -28,7 +35,7 @@ SCORES = ("rank1", "rank5", "rank10", "mAP", "mINP")
 @pytest.fixture(autouse=True)
 def short_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latency is measured as ever, but briefly."""
-    monkeypatch.setattr("reidexport.parity._LATENCY_SECONDS", 0.05)
+    monkeypatch.setattr("reidexport.evaluation.parity._LATENCY_SECONDS", 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +136,7 @@ def test_the_precision_is_the_one_that_is_computed_in(
     def open_here(artifact: Path, *, backend: Any, **options: Any) -> Session:
         return open_session(artifact, backend=backend.removesuffix("-bf16"), **options)
 
-    monkeypatch.setattr("reidexport.parity.open_session", open_here)
+    monkeypatch.setattr("reidexport.evaluation.parity.open_session", open_here)
     table = measure(exported, [exported.fp16], drawn_dataset, backends=("openvino", "openvino-bf16"))
     assert [row.precision for row in table.rows] == ["fp16", "bf16"]
     assert Parity.model_validate_json(table.model_dump_json()) == table
@@ -177,7 +184,7 @@ def test_what_cannot_run_says_why(
             session = Session(session.manifest, session.backend, NanBackend(session._network), 1)
         return session
 
-    monkeypatch.setattr("reidexport.parity.open_session", open_broken)
+    monkeypatch.setattr("reidexport.evaluation.parity.open_session", open_broken)
     table = measure(
         exported, [exported.fp16, exported.onnx], drawn_dataset, backends=("tensorrt", "onnxruntime")
     )
@@ -296,9 +303,9 @@ def test_backends_are_those_that_suit_the_artifact(
     exported: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An ONNX file runs on both CPU backends, with a GPU also there; backends that are asked for are all tried."""
-    monkeypatch.setattr("reidexport.parity.first_gpu", lambda: None)
+    monkeypatch.setattr("reidexport.evaluation.parity.first_gpu", lambda: None)
     assert [task.backend for task in tasks_from_artifacts([exported.onnx])] == ["onnxruntime", "openvino"]
-    monkeypatch.setattr("reidexport.parity.first_gpu", lambda: "a GPU")
+    monkeypatch.setattr("reidexport.evaluation.parity.first_gpu", lambda: "a GPU")
     found = [task.backend for task in tasks_from_artifacts([exported.onnx])]
     assert found == ["onnxruntime", "openvino", "onnxruntime-cuda", "torch-cuda", "tensorrt-rtx"]
     asked = tasks_from_artifacts([exported.onnx], ["tensorrt", "openvino", "tensorrt"])

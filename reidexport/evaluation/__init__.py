@@ -1,0 +1,1 @@
+"""Whether a file answers as its reference does: scores, verification, parity, speed."""
