@@ -10,9 +10,9 @@ from reidgallery.milvus.collection import IndexKind, check_index
 from reidgallery.milvus.recall import Recall, measured_recall
 from reidgallery.milvus.rows import check_paths
 
-from reidexport.embedding_files import read_gallery
-from reidexport.embedding_table import SUFFIX as TABLE_SUFFIX
-from reidexport.embedding_table import EmbeddingTable, open_table, write_table
+from reidexport.embed.files import read_gallery
+from reidexport.embed.table import SUFFIX as TABLE_SUFFIX
+from reidexport.embed.table import EmbeddingTable, open_table, write_table
 from reidexport.errors import InputError
 from reidexport.milvus_address import is_milvus, open_milvus
 from reidexport.progress import ProgressBar, no_progress_bar

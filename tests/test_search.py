@@ -14,7 +14,7 @@ from reidgallery.gallery import UNLABELLED
 from reidruntime import Session, open_session
 
 from reidexport.data import Dataset
-from reidexport.embedding_files import read_gallery, write_embeddings
+from reidexport.embed.files import read_gallery, write_embeddings
 from reidexport.errors import InputError
 from reidexport.searching import SeenImage, answers_sheet, search_gallery
 from tests.conftest import Exported, Run

@@ -13,8 +13,8 @@ import pytest
 from reidgallery import Gallery, MilvusGallery, load_gallery
 from reidgallery.gallery import UNLABELLED
 
-from reidexport.embedding_files import read_gallery, write_embeddings
-from reidexport.embedding_table import open_table
+from reidexport.embed.files import read_gallery, write_embeddings
+from reidexport.embed.table import open_table
 from reidexport.errors import InputError
 from tests.conftest import Run
 from tests.standins.runtime_models import DIM, small_manifest

@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from reidexport.bulk.plan import ERRORS_NAME, read_errors
-from reidexport.bulk.run import BulkRun, embed_on_ray
-from reidexport.bulk.sources import Columns
 from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions, RunOptions
 from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.data.image_paths import find_images
-from reidexport.embedding import EmbeddingRun, embed_to_file
+from reidexport.embed.cluster.run import BulkRun, embed_on_ray
+from reidexport.embed.cluster.sources import Columns
+from reidexport.embed.local import EmbeddingRun, embed_to_file
+from reidexport.embed.plan import ERRORS_NAME, read_errors
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
 

@@ -13,7 +13,7 @@ from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.data.image_paths import find_images
 from reidexport.data.times import parse_time, time_text
-from reidexport.embedding_files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery
+from reidexport.embed.files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 from reidexport.milvus_address import is_milvus, open_milvus

@@ -30,7 +30,7 @@ from reidruntime import InputError
 from reidruntime.artifact.manifest import Metric
 from threadpoolctl import threadpool_info
 
-from reidexport.embedding_files import gallery_from_manifest
+from reidexport.embed.files import gallery_from_manifest
 from tests.standins.runtime_models import small_manifest
 
 Floats = npt.NDArray[np.float32]

@@ -13,7 +13,7 @@ from reidgallery import Gallery
 from reidruntime import Session, open_session
 
 from reidexport.data import Dataset
-from reidexport.embedding_files import add_embeddings, gallery_from_manifest
+from reidexport.embed.files import add_embeddings, gallery_from_manifest
 from reidexport.web import Searcher, page_server
 from tests.conftest import Exported
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from reidexport.cli.embed import embed
 from reidexport.data.image_paths import find_images
-from reidexport.embedding import embed_to_file
+from reidexport.embed.local import embed_to_file
 from reidexport.errors import ImageError, InputError
 from tests.standins.runtime_models import DIM, small_manifest, write_artifact, write_foreign
 

@@ -13,11 +13,11 @@ from reidruntime.backends import BackendName, DeviceName
 from reidruntime.session import artifact_manifest, chosen_batch_size
 
 from reidexport import errors
-from reidexport.bulk.cluster import LOCAL, Pool, import_ray, pool_for, ray_cluster
-from reidexport.bulk.plan import Plan, finished_counts, make_plan, remove_left_overs
-from reidexport.bulk.sources import Columns, shards_of
-from reidexport.bulk.worker import Embedder, Job
-from reidexport.embedding_files import SUFFIXES
+from reidexport.embed.cluster.cluster import LOCAL, Pool, import_ray, pool_for, ray_cluster
+from reidexport.embed.cluster.sources import Columns, shards_of
+from reidexport.embed.cluster.worker import Embedder, Job
+from reidexport.embed.files import SUFFIXES
+from reidexport.embed.plan import Plan, finished_counts, make_plan, remove_left_overs
 from reidexport.errors import ClusterError, InputError, NotInstalledError, ReidExportError
 from reidexport.progress import ProgressBar, no_progress_bar
 
@@ -68,7 +68,7 @@ def embed_on_ray(
 ) -> BulkRun:
     """Embed images into a folder of Parquet files, on all machines of a Ray cluster.
 
-    Every shard becomes one file as :func:`reidexport.embedding_files.write_embeddings` writes it, whole or not there,
+    Every shard becomes one file as :func:`reidexport.embed.files.write_embeddings` writes it, whole or not there,
     so a run that was stopped in any way can be gone on with. An image that cannot be read becomes a row of the errors
     table. The rows are, bit for bit, those of ``embed_to_file`` with the same backend.
 
@@ -131,7 +131,7 @@ def embed_on_ray(
 
 
 class _Row(NamedTuple):
-    """What an actor tells of a shard; see :class:`reidexport.bulk.worker.Embedder`."""
+    """What an actor tells of a shard; see :class:`reidexport.embed.cluster.worker.Embedder`."""
 
     num_embedded: int
     num_bad: int

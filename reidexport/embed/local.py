@@ -10,9 +10,9 @@ import numpy as np
 from reidruntime import Session
 from reidruntime.session import Features
 
-from reidexport.embedding_files import check_names, check_suffix, write_embeddings
+from reidexport.embed.files import check_names, check_suffix, write_embeddings
+from reidexport.embed.shards import Shard, read_shards, remove_shards, start_run, write_shard
 from reidexport.errors import ImageError, InputError
-from reidexport.shards import Shard, read_shards, remove_shards, start_run, write_shard
 
 
 @dataclass(frozen=True)

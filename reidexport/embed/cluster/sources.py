@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Literal, NamedTuple
 
-from reidexport.bulk.opening import file_system, is_url, open_parquet
 from reidexport.data.image_paths import IMAGE_SUFFIXES, files_of, has_suffix
+from reidexport.embed.cluster.opening import file_system, is_url, open_parquet
 from reidexport.errors import InputError
 
 TAR_SUFFIXES = frozenset({".tar", ".tar.gz", ".tgz"})

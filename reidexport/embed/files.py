@@ -17,8 +17,8 @@ from reidgallery.file import SUFFIX as GALLERY_SUFFIX
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, manifest_from_json
 
 from reidexport.data.name_labels import labels_from_names
-from reidexport.embedding_table import SUFFIX as TABLE_SUFFIX
-from reidexport.embedding_table import EmbeddingTable, open_table
+from reidexport.embed.table import SUFFIX as TABLE_SUFFIX
+from reidexport.embed.table import EmbeddingTable, open_table
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 

@@ -29,14 +29,14 @@ from reidruntime import EncodedImage, open_session
 from reidruntime.backends import DeviceName
 from reidruntime.session import artifact_manifest
 
-from reidexport.bulk import cluster
-from reidexport.bulk.cluster import Pool, pool_for
-from reidexport.bulk.plan import PLAN_NAME, make_plan, part_path, read_errors
-from reidexport.bulk.reading import read_ahead, read_shard
-from reidexport.bulk.sources import Columns, Shard, shards_of
-from reidexport.bulk.worker import Embedder, Job, embed_shard
 from reidexport.cli.embed import with_address
-from reidexport.embedding_files import read_gallery
+from reidexport.embed.cluster import cluster
+from reidexport.embed.cluster.cluster import Pool, pool_for
+from reidexport.embed.cluster.reading import read_ahead, read_shard
+from reidexport.embed.cluster.sources import Columns, Shard, shards_of
+from reidexport.embed.cluster.worker import Embedder, Job, embed_shard
+from reidexport.embed.files import read_gallery
+from reidexport.embed.plan import PLAN_NAME, make_plan, part_path, read_errors
 from reidexport.errors import ClusterError, ImageError, InputError, NotInstalledError
 from tests import ROOT
 from tests.conftest import Run

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from reidgallery.gallery import UNLABELLED, LabelledRows
 from reidruntime.artifact.manifest import METADATA_KEY, Metric, manifest_from_json
 
-from reidexport.bulk.plan import check_finished
 from reidexport.data.name_labels import labels_from_names
+from reidexport.embed.plan import check_finished
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 

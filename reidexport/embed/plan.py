@@ -3,7 +3,7 @@
 The output folder holds::
 
     _plan.jsonl             a line about the run, then a line for every shard
-    part-00000000.parquet   the embeddings of shard 0, as reidexport.embedding_files writes them
+    part-00000000.parquet   the embeddings of shard 0, as reidexport.embed.files writes them
     _errors/                of shards with bad images: the columns path and reason, under the same names
 
 Programs that read a folder of Parquet files leave out names that begin with ``_``.
@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reidexport.bulk.sources import Columns, Shard
+from reidexport.embed.cluster.sources import Columns, Shard
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 

@@ -16,8 +16,11 @@ from reidruntime.backends import BackendName, DeviceName
 from reidruntime.images.preprocess import Image
 from reidruntime.session import Features
 
-from reidexport.bulk.cluster import import_ray
-from reidexport.bulk.plan import (
+from reidexport.embed.cluster.cluster import import_ray
+from reidexport.embed.cluster.reading import read_shard
+from reidexport.embed.cluster.sources import Columns, Shard
+from reidexport.embed.files import write_embeddings
+from reidexport.embed.plan import (
     PLAN_NAME,
     errors_path,
     finished_counts,
@@ -25,9 +28,6 @@ from reidexport.bulk.plan import (
     read_shard_line,
     write_errors,
 )
-from reidexport.bulk.reading import read_shard
-from reidexport.bulk.sources import Columns, Shard
-from reidexport.embedding_files import write_embeddings
 from reidexport.errors import ImageError, InputError, ReidExportError
 
 _ROWS_PER_BLOCK = 1024

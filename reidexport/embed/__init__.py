@@ -1,0 +1,1 @@
+"""From images to files of embeddings, on this machine or on a cluster."""
