@@ -14,7 +14,7 @@ from matplotlib.transforms import Bbox
 from reidexport.data import Dataset
 from reidexport.errors import InputError
 from reidexport.evaluation.scoring import Evaluation, evaluate
-from reidexport.pictures import nearest_scored
+from reidexport.gallery.pictures import nearest_scored
 from reidexport.report import read_results, write_report
 from reidexport.report.blocks import duration, points
 from reidexport.report.marks import Mark

@@ -22,7 +22,7 @@ def forget(
     A .gallery file is replaced by one without them. Milvus rewrites its files in its own time: until then what was
     removed can be dug up from the disk.
     """
-    from reidexport.storing import forget_persons
+    from reidexport.gallery.storing import forget_persons
 
     if not re.fullmatch(r"(-1|\d+)(,(-1|\d+))*", pids):
         raise InputError(f"--pids {pids!r}: expected persons, for example 7,9.")

@@ -16,9 +16,9 @@ from reidexport.data.times import parse_time, time_text
 from reidexport.embed.files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
-from reidexport.milvus_address import is_milvus, open_milvus
+from reidexport.gallery.milvus_address import is_milvus, open_milvus
+from reidexport.gallery.searching import Answer, SeenImage, answers_as_json, answers_sheet, search_gallery
 from reidexport.progress import progress_bar
-from reidexport.searching import Answer, SeenImage, answers_as_json, answers_sheet, search_gallery
 
 
 @with_option_groups
@@ -143,7 +143,7 @@ def _open_gallery(gallery: str) -> AbstractContextManager[Gallery | MilvusGaller
 def _serve_page(
     gallery: str, artifact: Path | None, run: RunOptions, host: str, port: int, num_matches: int
 ) -> None:
-    from reidexport.web import Searcher, page_server
+    from reidexport.gallery.web import Searcher, page_server
 
     with _open_gallery(gallery) as known, run.open(artifact) if artifact else nullcontext() as session:
         searcher = Searcher(known, session)

@@ -7,7 +7,7 @@ import typer
 from reidgallery.milvus.collection import IndexKind
 
 from reidexport.errors import InputError
-from reidexport.milvus_address import is_milvus
+from reidexport.gallery.milvus_address import is_milvus
 from reidexport.progress import progress_bar
 
 
@@ -42,7 +42,7 @@ def store(
     into a gallery: two number their rows alike and replace each other's, silently. The server's token is read from
     the environment variable MILVUS_TOKEN.
     """
-    from reidexport.storing import export_from_milvus, store_in_milvus
+    from reidexport.gallery.storing import export_from_milvus, store_in_milvus
 
     if is_milvus(source):
         if index is not None:

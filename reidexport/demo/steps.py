@@ -19,8 +19,8 @@ from reidexport.evaluation.torch_session import session_from_checkpoint
 from reidexport.evaluation.verification import verify
 from reidexport.export.graph import graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
+from reidexport.gallery.pictures import ranked_list_picture
 from reidexport.metrics.distances import distmat_from_features
-from reidexport.pictures import ranked_list_picture
 from reidexport.progress import progress_bar
 
 _RAW_WIDTH_HEIGHT = (32, 64)

@@ -1,7 +1,7 @@
 """Every artifact on every backend in one table: what each loses against a reference, and how fast it is.
 
-:mod:`reidexport.evaluation.verification` judges one artifact; this only measures, and leaves nothing out: what cannot run
-stands in the table with the reason.
+:mod:`reidexport.evaluation.verification` judges one artifact; this only measures, and leaves nothing out: what
+cannot run stands in the table with the reason.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -11,8 +11,8 @@ from PIL import Image, UnidentifiedImageError
 from reidexport.data import ImageRecord
 from reidexport.errors import ImageError
 from reidexport.evaluation.scoring import Evaluation
+from reidexport.gallery.pictures import nearest_scored, person_and_camera
 from reidexport.metrics.distances import distmat_from_features, unit_rows
-from reidexport.pictures import nearest_scored, person_and_camera
 from reidexport.report.blocks import Plot, Ranking, Section, Thumbnail
 from reidexport.report.plots import NUM_PEOPLE, projection
 

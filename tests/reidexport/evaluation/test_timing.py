@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from reidexport.cli.bench import bench
 from reidexport.errors import InputError
-from reidexport.evaluation.scoring import timing
+from reidexport.evaluation import timing
 from reidexport.evaluation.timing import bench_session
 from reidexport.machine import cpu_mhz, cpu_model, machine_info, package_versions
 from tests.standins.runtime_models import write_artifact

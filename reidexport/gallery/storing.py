@@ -14,7 +14,7 @@ from reidexport.embed.files import read_gallery
 from reidexport.embed.table import SUFFIX as TABLE_SUFFIX
 from reidexport.embed.table import EmbeddingTable, open_table, write_table
 from reidexport.errors import InputError
-from reidexport.milvus_address import is_milvus, open_milvus
+from reidexport.gallery.milvus_address import is_milvus, open_milvus
 from reidexport.progress import ProgressBar, no_progress_bar
 
 

@@ -5,8 +5,8 @@ import pytest
 from reidgallery import Gallery
 from reidgallery.gallery import UNLABELLED
 
-from reidexport.web import catalogue
-from reidexport.web.catalogue import catalogue_of
+from reidexport.gallery.web import catalogue
+from reidexport.gallery.web.catalogue import catalogue_of
 
 
 def test_people_come_first_and_hold_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:

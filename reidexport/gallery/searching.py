@@ -12,7 +12,7 @@ from reidgallery import Gallery, MilvusGallery
 from reidgallery.gallery import UNLABELLED
 
 from reidexport.errors import InputError
-from reidexport.pictures import (
+from reidexport.gallery.pictures import (
     QUERY_COLOUR,
     RIGHT_COLOUR,
     WRONG_COLOUR,

@@ -5,7 +5,7 @@ import socket
 import httpx
 import pytest
 
-from tests.web.conftest import Site
+from tests.reidexport.gallery.web.conftest import Site
 
 PATHS = ["", "gallery", "people", "images/0", "static/page.js", "static/page.css", "docs", "openapi.json"]
 

@@ -14,7 +14,7 @@ from reidruntime import Session, open_session
 
 from reidexport.data import Dataset
 from reidexport.embed.files import add_embeddings, gallery_from_manifest
-from reidexport.web import Searcher, page_server
+from reidexport.gallery.web import Searcher, page_server
 from tests.conftest import Exported
 
 

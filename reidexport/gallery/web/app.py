@@ -17,9 +17,9 @@ from starlette.requests import ClientDisconnect
 from reidexport.data.records import DISTRACTOR_PID, JUNK_PID
 from reidexport.data.times import time_text
 from reidexport.errors import InputError, ReidExportError
-from reidexport.searching import Answer, SeenImage
-from reidexport.web.pictures import MAX_UPLOAD_MIB, Pixels, decode_upload
-from reidexport.web.searcher import MAX_SHEET_MATCHES, Searcher, Wanted, contact_sheet_of
+from reidexport.gallery.searching import Answer, SeenImage
+from reidexport.gallery.web.pictures import MAX_UPLOAD_MIB, Pixels, decode_upload
+from reidexport.gallery.web.searcher import MAX_SHEET_MATCHES, Searcher, Wanted, contact_sheet_of
 
 MAX_MATCHES = 200
 _MAX_COUNT = 100  # images on one page
@@ -49,7 +49,7 @@ Count = Annotated[int, Query(ge=1, le=_MAX_COUNT)]
 
 
 def page_app(searcher: Searcher, name: str, num_matches: int) -> FastAPI:
-    """The app. It trusts whoever reaches it: put a :class:`reidexport.web.guard.Guard` before it.
+    """The app. It trusts whoever reaches it: put a :class:`reidexport.gallery.web.guard.Guard` before it.
 
     Args:
         searcher: what to search.

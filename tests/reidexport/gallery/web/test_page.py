@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from reidexport.data import Dataset
-from tests.web.conftest import Site
+from tests.reidexport.gallery.web.conftest import Site
 
 WIDE = {"width": 1280, "height": 900}
 

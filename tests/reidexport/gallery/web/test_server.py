@@ -12,9 +12,9 @@ import pytest
 from reidgallery import Gallery
 
 from reidexport.errors import InputError
-from reidexport.web import Searcher, page_server
+from reidexport.gallery.web import Searcher, page_server
 from tests.conftest import Exported, Run
-from tests.web.conftest import served
+from tests.reidexport.gallery.web.conftest import served
 
 SEARCH = "from reidexport.cli import main; main()"
 

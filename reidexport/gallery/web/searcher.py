@@ -15,9 +15,9 @@ from reidruntime import Session
 from reidexport.data.name_labels import time_from_name
 from reidexport.data.records import pid_and_camid
 from reidexport.errors import InputError
-from reidexport.searching import Answer, SeenImage, answers_sheet, search_gallery, seen_images
-from reidexport.web.catalogue import Catalogue, catalogue_of
-from reidexport.web.pictures import Pixels, shown_jpeg
+from reidexport.gallery.searching import Answer, SeenImage, answers_sheet, search_gallery, seen_images
+from reidexport.gallery.web.catalogue import Catalogue, catalogue_of
+from reidexport.gallery.web.pictures import Pixels, shown_jpeg
 
 MAX_SHEET_MATCHES = 20
 

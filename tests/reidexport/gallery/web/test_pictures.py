@@ -12,7 +12,7 @@ from reidruntime.images.preprocess import decode_image
 
 from reidexport.data import Dataset
 from reidexport.errors import ImageError
-from reidexport.web.pictures import MAX_UPLOAD_PIXELS, decode_upload, shown_jpeg
+from reidexport.gallery.web.pictures import MAX_UPLOAD_PIXELS, decode_upload, shown_jpeg
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:

@@ -12,8 +12,8 @@ from reidgallery import Gallery, MilvusGallery
 from reidruntime import Session
 
 from reidexport.data import Dataset
-from reidexport.web import Searcher
-from tests.web.conftest import Site, served
+from reidexport.gallery.web import Searcher
+from tests.reidexport.gallery.web.conftest import Site, served
 
 
 @pytest.fixture

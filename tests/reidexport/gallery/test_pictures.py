@@ -6,7 +6,7 @@ from PIL import Image
 
 from reidexport.data import ImageRecord
 from reidexport.errors import ImageError, InputError
-from reidexport.pictures import ranked_list_picture
+from reidexport.gallery.pictures import ranked_list_picture
 
 GREEN, RED, GREY = (26, 152, 80), (215, 48, 39), (107, 114, 128)
 

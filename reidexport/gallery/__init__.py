@@ -1,0 +1,1 @@
+"""Commands on galleries: search, store, forget, draw, serve a page."""

@@ -1,6 +1,0 @@
-"""A page to search a gallery with, served on this machine."""
-
-from reidexport.web.searcher import Searcher
-from reidexport.web.server import PageServer, page_server
-
-__all__ = ["PageServer", "Searcher", "page_server"]
