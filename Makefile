@@ -65,7 +65,7 @@ web-test: install
 
 # The server, real and under load, in an environment of its own: nvidia-pytriton needs numpy < 2.
 serve-test: .venv-serve/installed
-	OMP_NUM_THREADS=1 .venv-serve/bin/python -m pytest --noconftest tests/test_serve.py
+	OMP_NUM_THREADS=1 .venv-serve/bin/python -m pytest --noconftest tests/reidexport/serving/triton/test_serving.py
 
 .venv-serve/installed: pyproject.toml
 	test -x .venv-serve/bin/python || $(PYTHON) -m venv .venv-serve

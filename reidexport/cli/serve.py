@@ -38,9 +38,9 @@ def serve(
     """
     manifest = foreign.manifest(artifact)
 
-    from reidexport.triton.config import Batching, model_name
-    from reidexport.triton.serving import Address
-    from reidexport.triton.serving import serve as serve_artifact
+    from reidexport.serving.triton.config import Batching, model_name
+    from reidexport.serving.triton.serving import Address
+    from reidexport.serving.triton.serving import serve as serve_artifact
 
     num_answered = serve_artifact(
         artifact,

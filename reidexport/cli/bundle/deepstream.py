@@ -37,7 +37,7 @@ def deepstream(
     The tracker subtracts a mean per channel and multiplies by one number. A deviation per channel moves into the
     network, which is compared with the artifact before it appears.
     """
-    from reidexport.deepstream import write_deepstream_bundle
+    from reidexport.serving.deepstream import write_deepstream_bundle
     from reidexport.tensorrt.source import own_manifest
 
     config = write_deepstream_bundle(

@@ -10,8 +10,8 @@ from reidruntime.artifact.onnx_metadata import read_onnx
 
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import kind_of
-from reidexport.triton.config import Batching, Place, file_network, model_name
-from reidexport.triton.repository import new_folder, warm_up_images, write_models
+from reidexport.serving.triton.config import Batching, Place, file_network, model_name
+from reidexport.serving.triton.repository import new_folder, warm_up_images, write_models
 
 
 def write_repository(

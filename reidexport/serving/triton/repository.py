@@ -17,7 +17,7 @@ from reidruntime.images.preprocess import decode_bytes, image_pixels, network_in
 
 from reidexport.data.synthetic import draw_people
 from reidexport.errors import InputError
-from reidexport.triton.config import ModelConfig, batch_sizes, decoder, jpeg_ensemble
+from reidexport.serving.triton.config import ModelConfig, batch_sizes, decoder, jpeg_ensemble
 
 VERSION = "1"
 _WARM_UP = "warmup"  # where Triton looks for the files

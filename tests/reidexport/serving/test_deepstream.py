@@ -14,9 +14,9 @@ from reidruntime.artifact.manifest import ChannelOrder, Layout
 from reidruntime.images.preprocess import normalize
 
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
-from reidexport.deepstream import CONFIG_NAME, tracker_input, write_deepstream_bundle
 from reidexport.errors import ArtifactError, InputError
 from reidexport.export.graph import GraphOptions
+from reidexport.serving.deepstream import CONFIG_NAME, tracker_input, write_deepstream_bundle
 from tests.conftest import Exported, Run
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

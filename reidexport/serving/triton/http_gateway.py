@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 
 from reidexport.errors import ServerError
-from reidexport.triton.traffic import STOPPING, Limits, Traffic
+from reidexport.serving.triton.traffic import STOPPING, Limits, Traffic
 
 _NAME = r"[\w.-]+"
 _MODEL = rf"/v2/models/{_NAME}(/versions/\d+)?"

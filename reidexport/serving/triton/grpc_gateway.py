@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from reidexport.errors import ServerError
-from reidexport.triton.traffic import Limits, Traffic
+from reidexport.serving.triton.traffic import Limits, Traffic
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _INFERENCE = _SERVICE + "ModelInfer"

@@ -15,12 +15,12 @@ from reidruntime.backends import BackendName, DeviceName
 from reidruntime.threads import default_threads
 
 from reidexport.errors import InputError, ServerError
-from reidexport.triton.config import Batching, session_network
-from reidexport.triton.grpc_gateway import grpc_gateway
-from reidexport.triton.http_gateway import http_gateway
-from reidexport.triton.repository import warm_up_images, write_models
-from reidexport.triton.traffic import Limits, Traffic
-from reidexport.triton.tritonserver import TritonProcess, installed_server, tritonserver
+from reidexport.serving.triton.config import Batching, session_network
+from reidexport.serving.triton.grpc_gateway import grpc_gateway
+from reidexport.serving.triton.http_gateway import http_gateway
+from reidexport.serving.triton.repository import warm_up_images, write_models
+from reidexport.serving.triton.traffic import Limits, Traffic
+from reidexport.serving.triton.tritonserver import TritonProcess, installed_server, tritonserver
 
 _POLL_S = 0.1
 _START_TIMEOUT_S = 300.0
