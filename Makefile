@@ -47,7 +47,7 @@ cpp-test: install
 	engines/cpp/fetch_headers.sh onnxruntime
 	engines/cpp/fetch_headers.sh tensorrt $(BIN)/python
 	cd engines/cpp && cmake --preset asan && cmake --build --preset asan --parallel $$(nproc) && ctest --preset asan
-	REIDEXPORT_CPP_BUILD=engines/cpp/build/asan OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_cpp.py
+	REIDEXPORT_CPP_BUILD=engines/cpp/build/asan OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cpp/test_library.py
 	@# The sanitizer must be loaded before Python, which has leaks of its own.
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 REIDRUNTIME_LIBRARY=engines/cpp/build/asan/libreidruntime.so OMP_NUM_THREADS=1 \
@@ -56,7 +56,7 @@ cpp-test: install
 # The report in a real browser, light and dark, wide and narrow.
 report-test: install
 	engines/cpp/debian_packages.sh chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_report.py -k browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reidexport/report/test_page.py -k browser
 
 # The page to search with, in the same browser.
 web-test: install

@@ -10,10 +10,10 @@ from reidruntime.images.resize import Image8
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from benchmarks.comparison import Compare
-from benchmarks.peers import num_threads, torch_network
-from benchmarks.subjects import TAKE_TENSORS, Subject, device
-from benchmarks.turns import Side, rounded
+from benchmarks.harness.comparison import Compare
+from benchmarks.harness.subjects import TAKE_TENSORS, Subject, device
+from benchmarks.harness.turns import Side, rounded
+from benchmarks.peers.peers import num_threads, torch_network
 from reidexport.data import Dataset
 
 _ON_GPU = "network alone, in the GPU's memory"

@@ -19,9 +19,11 @@ from reidgallery import Gallery, load_gallery
 from reidgallery.gallery import Scan
 
 from benchmarks.bench_ranking import data
-from benchmarks.comparison import Compare, Row
-from benchmarks.fresh_process import peak_mib_of
-from benchmarks.gallery_peers import (
+from benchmarks.harness.comparison import Compare, Row
+from benchmarks.harness.fresh_process import peak_mib_of
+from benchmarks.harness.subjects import NO_GPU, device
+from benchmarks.harness.turns import Side, rounded
+from benchmarks.peers.gallery_peers import (
     Features,
     Found,
     Search,
@@ -31,9 +33,7 @@ from benchmarks.gallery_peers import (
     gpu_searches,
     usearch_exact,
 )
-from benchmarks.peers import num_threads
-from benchmarks.subjects import NO_GPU, device
-from benchmarks.turns import Side, rounded
+from benchmarks.peers.peers import num_threads
 
 _K, _DIM, _NUM_GALLERY, _NUM_LARGE = 50, 2048, 19_732, 1_000_000
 _QUICK = 500, 60

@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from benchmarks.comparison import Compare
-from benchmarks.subjects import Ready, Subject
-from benchmarks.turns import calls_in_a_row
+from benchmarks.harness.comparison import Compare
+from benchmarks.harness.subjects import Ready, Subject
+from benchmarks.harness.turns import calls_in_a_row
 
 
 def test_single_stream(compare: Compare, subject: Subject, quick: bool) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.comparison import Compare
-from benchmarks.fresh_process import fresh_answer
-from benchmarks.subjects import Subject, device
+from benchmarks.harness.comparison import Compare
+from benchmarks.harness.fresh_process import fresh_answer
+from benchmarks.harness.subjects import Subject, device
 
 
 def test_peak(compare: Compare, subject: Subject, tmp_path: Path, quick: bool) -> None:

@@ -14,9 +14,9 @@ from reidruntime.images.batch_reader import LIBRARY_VARIABLE, BatchReader, Libra
 from reidruntime.images.preprocess import EncodedImage
 from reidruntime.images.resize import Image8
 
-from benchmarks.comparison import Compare
-from benchmarks.peers import num_threads
-from benchmarks.turns import Side, rounded
+from benchmarks.harness.comparison import Compare
+from benchmarks.harness.turns import Side, rounded
+from benchmarks.peers.peers import num_threads
 from reidexport.checkpoint.loading import imagenet_preprocess
 from reidexport.data import Dataset
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pytest
 from reidruntime.threads import default_threads
 
-from benchmarks.comparison import Compare
-from benchmarks.fresh_process import peak_mib_of
-from benchmarks.peers import num_threads
-from benchmarks.ranking_peers import original_re_ranking, plain_evaluator
+from benchmarks.harness.comparison import Compare
+from benchmarks.harness.fresh_process import peak_mib_of
+from benchmarks.peers.peers import num_threads
+from benchmarks.peers.ranking_peers import original_re_ranking, plain_evaluator
 from reidexport.metrics.cmc_map import evaluate_rank, rank_features
 from reidexport.metrics.distances import distmat_from_features, unit_rows
 from reidexport.metrics.rerank import k_reciprocal

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.comparison import Compare, Row
-from benchmarks.gpu_limit import Rates, layers_of, limit_images_per_s, measured_rates
-from benchmarks.gpu_peaks import device_seconds
-from benchmarks.gpu_peers import Answer, CompileMode, onnxruntime_peers
-from benchmarks.operations import operations_per_image, peak
-from benchmarks.peers import onnxruntime_takes
-from benchmarks.subjects import NO_GPU, TAKE_TENSORS, Ready, Subject, device
-from benchmarks.turns import calls_in_a_row, rounded
+from benchmarks.harness.comparison import Compare, Row
+from benchmarks.harness.gpu_limit import Rates, layers_of, limit_images_per_s, measured_rates
+from benchmarks.harness.gpu_peaks import device_seconds
+from benchmarks.harness.operations import operations_per_image, peak
+from benchmarks.harness.subjects import NO_GPU, TAKE_TENSORS, Ready, Subject, device
+from benchmarks.harness.turns import calls_in_a_row, rounded
+from benchmarks.peers.gpu_peers import Answer, CompileMode, onnxruntime_peers
+from benchmarks.peers.peers import onnxruntime_takes
 
 _PEERS = "same pixels, batch, threads and device, all warm"
 _ON_GPU = device() == "cuda"

@@ -14,17 +14,17 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from reidruntime.errors import ArtifactError, InputError, NotInstalledError
 
-from benchmarks import comparison
-from benchmarks.comparison import Compare
-from benchmarks.gpu_peers import CompileMode
-from benchmarks.result_file import save_left_out, save_row
-from benchmarks.subjects import (
+from benchmarks.harness import comparison
+from benchmarks.harness.comparison import Compare
+from benchmarks.harness.result_file import save_left_out, save_row
+from benchmarks.harness.subjects import (
     Subject,
     backends_for,
     open_subject,
     seeded_artifacts,
     write_seeded_checkpoint,
 )
+from benchmarks.peers.gpu_peers import CompileMode
 from reidexport import Checkpoint, graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.data import Dataset, load_dataset
 from reidexport.data.synthetic import draw_dataset
@@ -159,7 +159,7 @@ def machine() -> MachineInfo:
 def compare(
     request: pytest.FixtureRequest, benchmark: BenchmarkFixture, machine: MachineInfo, quick: bool
 ) -> Iterator[Compare]:
-    """:func:`benchmarks.comparison.compare`, whose row is printed and written once the test has passed.
+    """:func:`benchmarks.harness.comparison.compare`, whose row is printed and written once the test has passed.
 
     So is a row that names peers which failed, though the test failed for them.
     """

@@ -23,11 +23,11 @@ from reidruntime.backends import BackendName
 
 from reidexport import evaluate, graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.checkpoint.loading import Checkpoint
+from reidexport.cpu_share import cpu_use, disturbance, others_share
 from reidexport.data import load_dataset
 from reidexport.evaluation.torch_session import session_from_checkpoint
 from reidexport.files import replaced_when_whole
 from reidexport.machine import MachineInfo, machine_info, package_versions
-from reidexport.other_processes import cpu_use, disturbance, others_share
 from reidexport.progress import progress_bar
 
 FORMS: dict[str, tuple[Precision, QuantizationTarget]] = {

@@ -28,11 +28,11 @@ from reidruntime.images.preprocess import image_pixels
 from reidruntime.images.resize import Image8
 from tritonclient import grpc
 
-from benchmarks.turns import rounded, spread
+from benchmarks.harness.turns import rounded, spread
+from reidexport.cpu_share import cpu_use, disturbance, others_share
 from reidexport.data.synthetic import draw_people
 from reidexport.files import replaced_when_whole
 from reidexport.machine import machine_info, package_versions
-from reidexport.other_processes import cpu_use, disturbance, others_share
 
 NUM_TURNS = 3
 NUM_REQUESTS = 32  # different ones, which the clients send again and again

@@ -8,9 +8,9 @@ import numpy as np
 from reidruntime import Session
 from reidruntime.images.resize import Image8
 
+from reidexport.cpu_share import cpu_use, disturbance, others_share
 from reidexport.errors import InputError
 from reidexport.machine import MachineInfo, machine_info, package_versions
-from reidexport.other_processes import cpu_use, disturbance, others_share
 
 _MIN_REPEATS = 5
 _WARM_UP_SECONDS = 0.5

@@ -10,8 +10,8 @@ import torch
 from reidruntime.session import Session
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.gpu_limit import layers_of, limit_images_per_s, measured_rates
-from benchmarks.gpu_peaks import device_seconds
+from benchmarks.harness.gpu_limit import layers_of, limit_images_per_s, measured_rates
+from benchmarks.harness.gpu_peaks import device_seconds
 from reidexport.evaluation.verification import CONSISTENCY_TOLERANCE, batch_consistency
 from reidexport.export.onnx_export import TOLERANCE
 from tests.gpu.conftest import Judge, Setup

@@ -7,8 +7,8 @@ import torch
 from reidruntime import open_session
 from reidruntime.session import Session
 
-from benchmarks.gpu_peaks import device_seconds
-from benchmarks.gpu_peers import CompileMode, torch_peers
+from benchmarks.harness.gpu_peaks import device_seconds
+from benchmarks.peers.gpu_peers import CompileMode, torch_peers
 from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.export.graph import GraphOptions
 from reidexport.export.onnx_export import TOLERANCE

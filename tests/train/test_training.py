@@ -22,7 +22,7 @@ from reidexport.data import Dataset
 from reidexport.data.synthetic import draw_dataset
 from reidexport.errors import CheckpointError, DatasetError, InputError, StoppedError, TrainingError
 from tests import ROOT
-from tests.train.slow_training import slow_training
+from tests.standins.slow_training import slow_training
 from train import training
 from train.checkpoints import BEST, LAST, read_training_checkpoint
 from train.cli import main

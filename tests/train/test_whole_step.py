@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from reidexport.data.synthetic import draw_dataset
-from tests.train.operation_recorder import OperationRecorder
-from tests.train.slow_training import slow_training
+from tests.standins.operation_recorder import OperationRecorder
+from tests.standins.slow_training import slow_training
 from train import whole_step
 from train.distributed import Processes
 from train.images import TrainImages, drawn_batch, load_train_images, plan_of_epoch

@@ -1,7 +1,7 @@
 // TensorRT 10.x and 11.x: a plan, and lanes in which batches run beside each other.
 //
 // Compiled where the headers are found, and opened at run time: a binary takes the libnvinfer of its headers' major version.
-// It keeps to calls that 10.14 to 11.4 all have; tests/test_cpp.py compares them with both releases' own lists.
+// It keeps to calls that 10.14 to 11.4 all have; tests/cpp/test_library.py compares them with both releases' own lists.
 #include <NvInferRuntime.h>
 
 #include <algorithm>

@@ -29,8 +29,8 @@ from reidruntime.images.resize import Image8
 
 from reidexport.data import Dataset
 from tests import ROOT
+from tests.cpp.test_library import write_bad_images, write_kinds_of_jpeg
 from tests.standins.runtime_models import write_artifact
-from tests.test_cpp import write_bad_images, write_kinds_of_jpeg
 
 LIBRARY = os.environ.get(LIBRARY_VARIABLE, "")
 needs_library = pytest.mark.skipif(

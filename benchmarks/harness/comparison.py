@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.peers import num_threads
-from benchmarks.turns import Measure, Side, all_of, one_call, rounded, spread
+from benchmarks.harness.turns import Measure, Side, all_of, one_call, rounded, spread
+from benchmarks.peers.peers import num_threads
+from reidexport.cpu_share import cpu_use, disturbance, others_share
 from reidexport.machine import MachineInfo, machine_info
-from reidexport.other_processes import cpu_use, disturbance, others_share
 
 Row = dict[str, Any]
 Compare = Callable[

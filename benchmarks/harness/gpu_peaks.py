@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from reidruntime.torch_settings import exact_float32
 
-from benchmarks.turns import one_call
+from benchmarks.harness.turns import one_call
 
 MatrixPrecision = Literal["fp16", "bf16", "fp32"]
 

@@ -27,21 +27,23 @@ from reidruntime.images.resize import resize
 from reidruntime.threads import default_threads
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import bench_throughput, comparison, gpu_peers, operations, peak_kernels
+from benchmarks import bench_throughput
 from benchmarks.bench_gallery import compare_large_on_device
 from benchmarks.bench_ranking import data
 from benchmarks.bench_throughput import compare_on_device
-from benchmarks.fresh_process import peak_mib_of
-from benchmarks.gpu_limit import Rates, layers_of, limit_images_per_s
-from benchmarks.operations import Peak, operations_per_image, peak
-from benchmarks.peers import bare_onnxruntime, num_threads, torch_network
-from benchmarks.result_file import save_left_out, save_row
-from benchmarks.subjects import Subject, open_subject, write_seeded_checkpoint
+from benchmarks.harness import comparison, operations, peak_kernels
+from benchmarks.harness.fresh_process import peak_mib_of
+from benchmarks.harness.gpu_limit import Rates, layers_of, limit_images_per_s
+from benchmarks.harness.operations import Peak, operations_per_image, peak
+from benchmarks.harness.result_file import save_left_out, save_row
+from benchmarks.harness.subjects import Subject, open_subject, write_seeded_checkpoint
+from benchmarks.peers import gpu_peers
+from benchmarks.peers.peers import bare_onnxruntime, num_threads, torch_network
 from reidexport.checkpoint.loading import load_checkpoint
+from reidexport.cpu_share import CpuUse, cpu_use, disturbance, others_share
 from reidexport.data.synthetic import draw_people
 from reidexport.export.graph import graph_from_checkpoint
 from reidexport.machine import machine_info, package_versions
-from reidexport.other_processes import CpuUse, cpu_use, disturbance, others_share
 from tests import ROOT
 from tests.conftest import Exported
 from tests.standins.runtime_models import write_artifact

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from benchmarks.peers import num_threads
+from benchmarks.peers.peers import num_threads
 
 Features = npt.NDArray[np.float32]
 Found = npt.NDArray[np.integer]

@@ -2,7 +2,7 @@
 
 A layer is what one kernel can do at best: a convolution, product or pooling, with all that is done to its output value
 by value. It reads and writes each tensor once. What it needs is counted from an ONNX file, and what the GPU gives is
-measured (:mod:`benchmarks.gpu_peaks`).
+measured (:mod:`benchmarks.harness.gpu_peaks`).
 """
 
 from collections import Counter
@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from benchmarks.gpu_peaks import MatrixPrecision, copy_gb_per_s, matrix_product_tflop_per_s
-from benchmarks.operations import inferred_graph, multiply_adds
+from benchmarks.harness.gpu_peaks import MatrixPrecision, copy_gb_per_s, matrix_product_tflop_per_s
+from benchmarks.harness.operations import inferred_graph, multiply_adds
 
 # What a kernel does to its output value by value before it writes it.
 _POINTWISE = {

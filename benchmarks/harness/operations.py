@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from benchmarks.peak_kernels import gop_per_s, kernels
-from benchmarks.peers import num_threads
-from benchmarks.turns import Side, calls_in_a_row
+from benchmarks.harness.peak_kernels import gop_per_s, kernels
+from benchmarks.harness.turns import Side, calls_in_a_row
+from benchmarks.peers.peers import num_threads
 
 _SIDE = 1024  # of the square products: 4 MB a matrix in float32, worked on by blocks that the caches hold
 _AT_LEAST_S = 0.1  # for each library

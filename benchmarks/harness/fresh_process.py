@@ -1,6 +1,6 @@
 """One answer by a process that has just started: how long it waits for it, and how much memory it takes.
 
-python -m benchmarks.fresh_process SIDE ARTIFACT BACKEND PIXELS.npy [CHECKPOINT]
+python -m benchmarks.harness.fresh_process SIDE ARTIFACT BACKEND PIXELS.npy [CHECKPOINT]
 
 prints seconds from before the first import to the last answer, and the peak of the resident memory. Imports are late: a
 process loads only what its side needs.
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _REPEATS = 3  # memory for the answers in later runs is part of what a side needs
 
 
@@ -30,12 +30,12 @@ def fresh_answer(
 ) -> FreshAnswer:
     """Start a process that answers the pixels once and again as one side does, and wait for its end."""
     arguments = [side, artifact, backend, pixels, *([checkpoint] if checkpoint else [])]
-    return FreshAnswer(**json.loads(_last_line_of("-m", "benchmarks.fresh_process", *arguments)))
+    return FreshAnswer(**json.loads(_last_line_of("-m", "benchmarks.harness.fresh_process", *arguments)))
 
 
 def peak_mib_of(code: str) -> float:
     """The most memory that a process which only runs this Python code holds at a time, its imports included."""
-    told = "from benchmarks.fresh_process import peak_mib_of_this_process as peak; print(peak())"
+    told = "from benchmarks.harness.fresh_process import peak_mib_of_this_process as peak; print(peak())"
     return float(_last_line_of("-c", f"{code}\n{told}"))
 
 
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _opened(side: str, artifact: Path, backend: str, checkpoint: list[str]) -> Any:
-    from benchmarks import peers
+    from benchmarks.peers.peers import peers
 
     if side == "onnxruntime bare":
         return peers.bare_onnxruntime(artifact, "cpu")

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import gpu_limit
-from benchmarks.gpu_limit import Layer, Rates, layers_of, limit_images_per_s, measured_rates
+from benchmarks.harness import gpu_limit
+from benchmarks.harness.gpu_limit import Layer, Rates, layers_of, limit_images_per_s, measured_rates
 
 
 class Network:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from benchmarks import gpu_peaks
-from benchmarks.gpu_peaks import (
+from benchmarks.harness import gpu_peaks
+from benchmarks.harness.gpu_peaks import (
     MatrixPrecision,
     copy_gb_per_s,
     device_seconds,

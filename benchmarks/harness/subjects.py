@@ -18,8 +18,8 @@ from reidruntime.images.resize import Image8
 from reidruntime.session import artifact_manifest
 from torch import nn
 
-from benchmarks.gpu_peers import Answer, CompileMode, Opener, torch_peers
-from benchmarks.peers import (
+from benchmarks.peers.gpu_peers import Answer, CompileMode, Opener, torch_peers
+from benchmarks.peers.peers import (
     Embed,
     bare_onnxruntime,
     bare_openvino,
@@ -117,7 +117,7 @@ class Subject:
         return {name: partial(embed, pixels) for name, embed in peers.items()}
 
     def torch_peers(self, images: torch.Tensor, *, compile_mode: CompileMode | None) -> dict[str, Opener]:
-        """:func:`benchmarks.gpu_peers.torch_peers` of the checkpoint; none where there is no checkpoint."""
+        """:func:`benchmarks.peers.gpu_peers.torch_peers` of the checkpoint; none where there is no checkpoint."""
         if self.checkpoint is None:
             return {}
         return torch_peers(self.checkpoint, self.options, self.precision, images, compile_mode=compile_mode)

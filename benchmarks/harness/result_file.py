@@ -4,7 +4,7 @@ import json
 import warnings
 from pathlib import Path
 
-from benchmarks.comparison import Row
+from benchmarks.harness.comparison import Row
 from reidexport.files import replaced_when_whole
 from reidexport.machine import MachineInfo, package_versions
 

@@ -1,0 +1,1 @@
+"""How the benchmarks measure: turns, comparisons, limits, results."""

@@ -1,0 +1,1 @@
+"""What the benchmarks compare with, called as its own documentation says."""
