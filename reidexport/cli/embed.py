@@ -16,9 +16,8 @@ from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.data.image_paths import find_images
 from reidexport.embed.cluster.run import BulkRun, embed_on_ray
-from reidexport.embed.cluster.sources import Columns
 from reidexport.embed.local import EmbeddingRun, embed_to_file
-from reidexport.embed.plan import ERRORS_NAME, read_errors
+from reidexport.embed.plan import ERRORS_NAME, Columns, read_errors
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
 

@@ -11,21 +11,41 @@ Programs that read a folder of Parquet files leave out names that begin with ``_
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reidexport.embed.cluster.sources import Columns, Shard
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 
 PLAN_NAME = "_plan.jsonl"
 ERRORS_NAME = "_errors"
 _FORMAT = 1
+
+Kind = Literal["images", "tar", "parquet"]
+
+
+class Columns(NamedTuple):
+    """Where a Parquet file has the bytes of its images and their names; dots lead into structs: ``image.bytes``."""
+
+    image: str = "image"
+    name: str = "path"
+
+
+class Shard(NamedTuple):
+    """A piece of work, the same on every run over the same sources.
+
+    ``paths`` are image files or URLs, or the one tar or Parquet file, of which ``row_groups`` are meant.
+    """
+
+    kind: Kind
+    paths: Sequence[str]
+    row_groups: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from reidruntime.session import artifact_manifest, chosen_batch_size
 
 from reidexport import errors
 from reidexport.embed.cluster.cluster import LOCAL, Pool, import_ray, pool_for, ray_cluster
-from reidexport.embed.cluster.sources import Columns, shards_of
+from reidexport.embed.cluster.sources import shards_of
 from reidexport.embed.cluster.worker import Embedder, Job
 from reidexport.embed.files import SUFFIXES
-from reidexport.embed.plan import Plan, finished_counts, make_plan, remove_left_overs
+from reidexport.embed.plan import Columns, Plan, finished_counts, make_plan, remove_left_overs
 from reidexport.errors import ClusterError, InputError, NotInstalledError, ReidExportError
 from reidexport.progress import ProgressBar, no_progress_bar
 

@@ -1,36 +1,16 @@
 """From what a user names to shards: files, folders, patterns and URLs of images, tars and Parquet files."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Literal, NamedTuple
 
 from reidexport.data.image_paths import IMAGE_SUFFIXES, files_of, has_suffix
 from reidexport.embed.cluster.opening import file_system, is_url, open_parquet
+from reidexport.embed.plan import Columns, Kind, Shard
 from reidexport.errors import InputError
 
 TAR_SUFFIXES = frozenset({".tar", ".tar.gz", ".tgz"})
 PARQUET_SUFFIXES = frozenset({".parquet"})
 _KNOWN = IMAGE_SUFFIXES | TAR_SUFFIXES | PARQUET_SUFFIXES
-
-Kind = Literal["images", "tar", "parquet"]
-
-
-class Columns(NamedTuple):
-    """Where a Parquet file has the bytes of its images and their names; dots lead into structs: ``image.bytes``."""
-
-    image: str = "image"
-    name: str = "path"
-
-
-class Shard(NamedTuple):
-    """A piece of work, the same on every run over the same sources.
-
-    ``paths`` are image files or URLs, or the one tar or Parquet file, of which ``row_groups`` are meant.
-    """
-
-    kind: Kind
-    paths: Sequence[str]
-    row_groups: Sequence[int] = ()
 
 
 def shards_of(sources: Iterable[str], shard_size: int, columns: Columns) -> Iterator[Shard]:

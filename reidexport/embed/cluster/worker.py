@@ -18,10 +18,11 @@ from reidruntime.session import Features
 
 from reidexport.embed.cluster.cluster import import_ray
 from reidexport.embed.cluster.reading import read_shard
-from reidexport.embed.cluster.sources import Columns, Shard
 from reidexport.embed.files import write_embeddings
 from reidexport.embed.plan import (
     PLAN_NAME,
+    Columns,
+    Shard,
     errors_path,
     finished_counts,
     part_path,

@@ -33,10 +33,10 @@ from reidexport.cli.embed import with_address
 from reidexport.embed.cluster import cluster
 from reidexport.embed.cluster.cluster import Pool, pool_for
 from reidexport.embed.cluster.reading import read_ahead, read_shard
-from reidexport.embed.cluster.sources import Columns, Shard, shards_of
+from reidexport.embed.cluster.sources import shards_of
 from reidexport.embed.cluster.worker import Embedder, Job, embed_shard
 from reidexport.embed.files import read_gallery
-from reidexport.embed.plan import PLAN_NAME, make_plan, part_path, read_errors
+from reidexport.embed.plan import PLAN_NAME, Columns, Shard, make_plan, part_path, read_errors
 from reidexport.errors import ClusterError, ImageError, InputError, NotInstalledError
 from tests import ROOT
 from tests.conftest import Run
