@@ -20,7 +20,7 @@ _ON_GPU = "network alone, in the GPU's memory"
 
 
 class JpegFiles(torch.utils.data.Dataset[torch.Tensor]):
-    """Files as training code reads them: Pillow, torchvision's resizing, normalised float32 tensors."""
+    """Files as training code reads them: Pillow, torchvision's resizing, normalized float32 tensors."""
 
     def __init__(self, paths: Sequence[str], subject: Subject) -> None:
         wanted = subject.session.manifest.preprocess

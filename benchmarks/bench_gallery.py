@@ -40,7 +40,7 @@ _QUICK = 500, 60
 _ROWS_AT_ONCE = 20_000
 _NUM_CHECKED, _NUM_USEARCH = 40, 400
 _MAX_PEAK_MIB = 24 * 1024
-_MIN_RECALL = 0.999  # of peers, whose rounding may swap the last neighbour with the next
+_MIN_RECALL = 0.999  # of peers, whose rounding may swap the last neighbor with the next
 _TIMED = "float32 queries in, indices and distances out, projections and int8 codes made before"
 _LIMIT = "limit: numpy.matmul of the same features, into memory in use"
 

@@ -3,7 +3,7 @@
     python -m benchmarks.precisions CHECKPOINT --calibration DIR [--data ROOT] [--json FILE]
 
 Exports a checkpoint in FP32, FP16 and both forms of INT8, scores each file on a data set, and times those that are for
-CPUs against torch in turn (A B C, A B C, …): a ratio is that of two neighbours in time, and has a spread.
+CPUs against torch in turn (A B C, A B C, …): a ratio is that of two neighbors in time, and has a spread.
 """
 
 import argparse

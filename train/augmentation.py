@@ -1,4 +1,4 @@
-"""Mirroring, padding and cropping, random erasing and normalisation of a whole batch, on the device that holds it.
+"""Mirroring, padding and cropping, random erasing and normalization of a whole batch, on the device that holds it.
 
 What is random is drawn first, on the CPU and with numpy, so that a seed means the same on every device; then it is
 applied to all images of the batch at once.
@@ -84,7 +84,7 @@ def draw_boxes(
 def augment(store: Tensor, indices: Tensor, draws: Draws, pad_px: int, erasing: Erasing | None) -> Tensor:
     """Take images from the store and do to each what was drawn.
 
-    Mirror, pad with black, crop, normalise, erase: the authors' order. Mirroring before or after the crop, as the
+    Mirror, pad with black, crop, normalize, erase: the authors' order. Mirroring before or after the crop, as the
     paper has it, is the same in distribution.
 
     Args:
@@ -95,7 +95,7 @@ def augment(store: Tensor, indices: Tensor, draws: Draws, pad_px: int, erasing: 
         erasing: what to fill rectangles with; None: none are there.
 
     Returns:
-        float32 (B, 3, H, W), normalised with ImageNet's mean and std, in channels-last memory.
+        float32 (B, 3, H, W), normalized with ImageNet's mean and std, in channels-last memory.
     """
     device, (height, width) = store.device, store.shape[1:3]
     draws = draws.to(device)
@@ -108,11 +108,11 @@ def augment(store: Tensor, indices: Tensor, draws: Draws, pad_px: int, erasing: 
         rows.clamp(0, height - 1)[:, :, None],
         columns.clamp(0, width - 1)[:, None],
     ]
-    normalised = normalise((pixels * inside[..., None]).permute(0, 3, 1, 2))
-    return normalised if erasing is None else _erase(normalised, draws.boxes, erasing)
+    normalized = normalize((pixels * inside[..., None]).permute(0, 3, 1, 2))
+    return normalized if erasing is None else _erase(normalized, draws.boxes, erasing)
 
 
-def normalise(pixels: Tensor) -> Tensor:
+def normalize(pixels: Tensor) -> Tensor:
     """uint8 (B, 3, H, W), RGB → float32, less ImageNet's mean and over its std (paper, 2, step 5)."""
     mean, std = _statistics(pixels.device)
     return pixels.float().div_(255).sub_(mean).div_(std)

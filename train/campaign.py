@@ -32,7 +32,7 @@ def run_campaign(
     assignments: Sequence[str] = (),
     dataset: str | None = None,
     stop: Callable[[], bool] = lambda: False,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Train the rows of table 1 with a ResNet-18, part after part, and give back each in small files.
 
@@ -48,7 +48,7 @@ def run_campaign(
         assignments: changes to every recipe, as for ``--set``, such as a tiny budget to try it.
         dataset: which data set, where there are several.
         stop: asked after every step.
-        say: called with lines about what is being done.
+        log: called with lines about what is being done.
 
     Returns:
         Table 1 in Markdown, where it could be scored; else what was given back, and how to score it.
@@ -64,11 +64,11 @@ def run_campaign(
     changes, folder = (_BACKBONE, *assignments), out / "table-1"
     chosen = [only] if only else list(parts)
     for name in chosen:
-        say(f"part {name}")
+        log(f"part {name}")
         run = folder / "runs" / run_name(parts[name])
         recipe = load_recipe(parts[name].recipe, changes)
         try:
-            train(recipe, images, run, options, stop=stop, say=say)
+            train(recipe, images, run, options, stop=stop, log=log)
         except StoppedError as error:
             give_back(run, results / name)
             raise StoppedError(f"stopped in part {name}: run the same command again to continue") from error
@@ -77,7 +77,7 @@ def run_campaign(
             raise StoppedError(f"stopped after part {name}: run the same command again to continue")
     if only or not options.evaluate:
         return _how_to_score(results, chosen)
-    markdown = run_table(1, root, folder, options, assignments=changes, dataset=dataset, stop=stop, say=say)
+    markdown = run_table(1, root, folder, options, assignments=changes, dataset=dataset, stop=stop, log=log)
     for name in ("table-1.json", "table-1.md"):
         shutil.copy(folder / name, results / name)
     return markdown

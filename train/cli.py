@@ -127,7 +127,7 @@ def run(
         evaluate=not no_evaluation,
     )
     with stop_requested(minutes) as stop:
-        result = train(resolved, images, out, options, stop=stop, say=_say)
+        result = train(resolved, images, out, options, stop=stop, log=_log)
     if not result:
         return  # another process prints
     if no_evaluation:
@@ -173,7 +173,7 @@ def table(
             dataset=dataset,
             target=target,
             stop=stop,
-            say=_say,
+            log=_log,
         )
     print(markdown, end="")
 
@@ -219,7 +219,7 @@ def campaign(
             assignments=assignments or (),
             dataset=dataset,
             stop=stop,
-            say=_say,
+            log=_log,
         )
     print(text, end="")
 
@@ -313,5 +313,5 @@ def _common() -> None:
     """Nothing is common to the commands."""
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

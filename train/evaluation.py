@@ -19,7 +19,7 @@ from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.torch_session import session_from_checkpoint
 from reidexport.export.graph import GraphOptions, graph_from_checkpoint, manifest_of_graph
 from reidexport.models import Baseline
-from train.augmentation import normalise
+from train.augmentation import normalize
 from train.images import decoded
 
 _BATCH_SIZE = 256
@@ -116,7 +116,7 @@ class PixelEmbedder:
     @torch.inference_mode()
     def _features(self, pixels: Tensor) -> Tensor:
         with exact_float32():
-            f_t, f_i = self._model(normalise(pixels.permute(0, 3, 1, 2)))
+            f_t, f_i = self._model(normalize(pixels.permute(0, 3, 1, 2)))
         features: Tensor = f_i if self.manifest.feature == "f_i" else f_t
         return features
 

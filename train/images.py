@@ -47,7 +47,7 @@ class TrainBatch:
     """One process's part of a batch.
 
     Attributes:
-        images: float32 (B, 3, H, W), normalised.
+        images: float32 (B, 3, H, W), normalized.
         labels: int64 (B,).
         waited_s: seconds that the network waited for it.
     """

@@ -31,7 +31,7 @@ def triplet_loss(
     """Batch-hard triplet loss: each anchor with its farthest positive and its nearest negative (paper, eq. 4).
 
     Args:
-        f_t: float (B, D), features in front of the neck, not normalised.
+        f_t: float (B, D), features in front of the neck, not normalized.
         labels: int64 (B,).
         margin: α.
         others: float (M, D), where to look for positives and negatives; None: in ``f_t`` itself.

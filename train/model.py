@@ -66,7 +66,7 @@ def build_model(recipe: Recipe, num_classes: int) -> Baseline:
             else:
                 nn.init.kaiming_normal_(weight, mode="fan_out")
         else:
-            # Without a BNNeck the classifier keeps its bias and torch's own initialisation (authors' code).
+            # Without a BNNeck the classifier keeps its bias and torch's own initialization (authors' code).
             model.classifier = nn.Linear(architecture.feature_dim, num_classes)
     return model
 
@@ -96,7 +96,7 @@ def architecture_of(recipe: Recipe, num_classes: int) -> Architecture:
     return replace(architecture, feature_dim=backbone_channels(architecture))
 
 
-def initialise(model: Baseline, init: str) -> None:
+def initialize(model: Baseline, init: str) -> None:
     """Give the backbone its first weights.
 
     Args:

@@ -23,8 +23,8 @@ from train.recipe import Recipe
 from train.schedule import learning_rate
 
 Floats = NDArray[np.float32]
-# Okabe and Ito's palette, which colour-blind people can tell apart, and two more for ten identities.
-COLOURS = (
+# Okabe and Ito's palette, which color-blind people can tell apart, and two more for ten identities.
+COLORS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"),
     *("#56B4E9", "#000000", "#8C6D31", "#7A5195", "#9A9A9A"),
 )
@@ -73,7 +73,7 @@ def learning_rate_picture(recipe: Recipe) -> Figure:
         name = ("with" if warmup else "without") + " warm-up"
         name += ", this run" if warmup == recipe.tricks.warmup else ""
         rates = [learning_rate(epoch, recipe.schedule, warmup=warmup) for epoch in epochs]
-        axes.plot(epochs, rates, style, color=COLOURS[0 if warmup else 1], label=name, drawstyle="steps-mid")
+        axes.plot(epochs, rates, style, color=COLORS[0 if warmup else 1], label=name, drawstyle="steps-mid")
     axes.set(xlabel="epoch", ylabel="learning rate", yscale="log", title="Learning rate (paper, eq. 1)")
     axes.legend(frameon=False)
     return figure
@@ -111,8 +111,8 @@ def erased_images(images: NDArray[np.uint8], recipe: Recipe, seed: int) -> NDArr
     untouched = torch.zeros((count, 2), dtype=torch.int64)
     draws = Draws(torch.zeros(count, dtype=torch.bool), untouched, torch.from_numpy(boxes))
     store = torch.from_numpy(images)
-    normalised = augment(store, torch.arange(count), draws, 0, recipe.erasing).permute(0, 2, 3, 1).numpy()
-    pixels = (normalised * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)) * 255
+    normalized = augment(store, torch.arange(count), draws, 0, recipe.erasing).permute(0, 2, 3, 1).numpy()
+    pixels = (normalized * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)) * 255
     erased: NDArray[np.uint8] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     return erased
 
@@ -123,27 +123,25 @@ def curves_picture(history: Sequence[dict[str, Any]]) -> Figure:
     epochs = [record["epoch"] for record in history]
     marker = "o" if len(epochs) < 20 else None
     names = {"id_loss": "ID loss", "triplet_loss": "triplet loss", "center_loss": "center loss, without β"}
-    for colour, (key, name) in zip(COLOURS, names.items(), strict=False):
+    for color, (key, name) in zip(COLORS, names.items(), strict=False):
         values = [record[key] for record in history]
         if any(values):
-            losses.plot(epochs, values, marker=marker, markersize=3, color=colour, label=name)
+            losses.plot(epochs, values, marker=marker, markersize=3, color=color, label=name)
     losses.set(xlabel="epoch", title="Losses, mean of each epoch", yscale="log")
     losses.legend(frameon=False)
     values = [100 * record["accuracy"] for record in history]
-    accuracy.plot(epochs, values, marker=marker, markersize=3, color=COLOURS[5], label="training accuracy")
+    accuracy.plot(epochs, values, marker=marker, markersize=3, color=COLORS[5], label="training accuracy")
     evaluated = [record for record in history if "evaluation" in record]
-    for colour, (key, name) in zip(
-        COLOURS, {"rank1": "test rank-1", "mAP": "test mAP"}.items(), strict=False
-    ):
+    for color, (key, name) in zip(COLORS, {"rank1": "test rank-1", "mAP": "test mAP"}.items(), strict=False):
         values = [100 * record["evaluation"][key] for record in evaluated]
-        accuracy.plot([record["epoch"] for record in evaluated], values, "-s", color=colour, label=name)
+        accuracy.plot([record["epoch"] for record in evaluated], values, "-s", color=color, label=name)
     accuracy.set(xlabel="epoch", ylabel="%", ylim=(0, 100), title="Accuracy")
     accuracy.legend(frameon=False, loc="lower right")
     return figure
 
 
 def features_picture(f_t: Floats, f_i: Floats, pids: Sequence[int]) -> Figure:
-    """f_t and f_i in two dimensions, coloured by identity (paper, fig. 6).
+    """f_t and f_i in two dimensions, colored by identity (paper, fig. 6).
 
     The projection is the principal components': linear, so that what lies together in the picture varies little in
     those directions, and nothing is pulled apart that was not.
@@ -158,13 +156,13 @@ def features_picture(f_t: Floats, f_i: Floats, pids: Sequence[int]) -> Figure:
         panels, (f_t, f_i), ("f_t, in front of BNNeck", "f_i, behind it"), strict=True
     ):
         points, share = principal_components(features)
-        for colour, pid in zip(COLOURS, sorted(set(pids)), strict=False):
+        for color, pid in zip(COLORS, sorted(set(pids)), strict=False):
             chosen = np.array(pids) == pid
             axes.scatter(
                 points[chosen, 0],
                 points[chosen, 1],
                 s=18,
-                color=colour,
+                color=color,
                 label=f"{pid}",
                 alpha=0.85,
                 linewidths=0,
@@ -183,8 +181,8 @@ def features_picture(f_t: Floats, f_i: Floats, pids: Sequence[int]) -> Figure:
 
 def principal_components(features: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(N, D) → the first two components of every row, (N, 2), and the share of the variance of each."""
-    centred = features.astype(np.float64) - features.mean(0, dtype=np.float64)
-    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = features.astype(np.float64) - features.mean(0, dtype=np.float64)
+    left, singular, _ = np.linalg.svd(centered, full_matrices=False)
     variance = singular**2
     return left[:, :2] * singular[:2], variance[:2] / variance.sum()
 

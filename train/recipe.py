@@ -83,7 +83,7 @@ class Erasing:
     max_tries: Positive = _key(100, "rectangles to try before the image is left whole (paper, 3.2)")
     follows: Follows = _key(
         "code",
-        "code: a corner among those that fit, filled with 0.485, 0.456, 0.406 after normalisation; "
+        "code: a corner among those that fit, filled with 0.485, 0.456, 0.406 after normalization; "
         "paper: any corner, tried again if it does not fit, filled with the image's mean (paper, 3.2)",
     )
 

@@ -160,7 +160,7 @@ def run_table(
     dataset: str | None = None,
     target: str | None = None,
     stop: Callable[[], bool] = lambda: False,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Train or reuse every run of a table, score its rows, and write ``table-N.json`` and ``table-N.md``.
 
@@ -175,7 +175,7 @@ def run_table(
         dataset: which data set to train on, where there are several.
         target: of table 3: which data set to score on.
         stop: asked after every step.
-        say: called with lines about what is being done.
+        log: called with lines about what is being done.
 
     Returns:
         The table in Markdown.
@@ -195,13 +195,13 @@ def run_table(
     scored = load_dataset(root, target) if target else source
     found = []
     for place, row in enumerate(table.rows, start=1):
-        say(f"table {number}, row {place} of {len(table.rows)}: {row.label}")
+        log(f"table {number}, row {place} of {len(table.rows)}: {row.label}")
         folder = out / "runs" / run_name(row)
         recipe = load_recipe(row.recipe, (*row.changes, *assignments))
         if stop():
             raise StoppedError(_unfinished(place, len(table.rows)))
         try:
-            train(recipe, source, folder, options, stop=stop, say=say)
+            train(recipe, source, folder, options, stop=stop, log=log)
         except StoppedError as error:
             raise StoppedError(_unfinished(place, len(table.rows))) from error
         if int(os.environ.get("RANK", "0")) == 0:

@@ -45,7 +45,7 @@ from train.execution import (
 )
 from train.images import TrainImages, batches_of_epoch, load_train_images, plan_of_epoch
 from train.learner import METRICS, Learner
-from train.model import build_model, initialise
+from train.model import build_model, initialize
 from train.pictures import write_pictures
 from train.recipe import Recipe, recipe_differences, recipe_from_dict
 from train.sampler import Indices
@@ -99,7 +99,7 @@ def train(
     options: RunOptions,
     *,
     stop: Callable[[], bool] = lambda: False,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Run a recipe, or continue it, to its end.
 
@@ -116,7 +116,7 @@ def train(
         options: how to compute it.
         stop: asked after every step; True saves and stops, and must stay True: several processes on GPUs agree on
             stopping after every 20th step.
-        say: called with a line for every epoch.
+        log: called with a line for every epoch.
 
     Returns:
         What ``result.json`` holds.
@@ -161,7 +161,7 @@ def train(
             checkpoint_in_memory(baseline, images_settings.height_px, images_settings.width_px)
         )
         if saved is None:
-            initialise(baseline, options.init)
+            initialize(baseline, options.init)
         learner = Learner(
             baseline,
             recipe,
@@ -175,7 +175,7 @@ def train(
             learner.load(saved["state_dict"], saved["state"]["learner"])
             progress = Progress(**saved["state"]["progress"])
         step = whole_step(learner, images, recipe, cuda_graph=options.cuda_graph)
-        run = _Run(recipe, dataset, out, options, learner, step, images, processes, progress, stop, say)
+        run = _Run(recipe, dataset, out, options, learner, step, images, processes, progress, stop, log)
         scalars = open_scalars(out if processes.is_first else None, progress.epoch)
         with closing(scalars), finished_at_the_end(run.saver):
             first_epoch = progress.epoch + 1
@@ -183,7 +183,7 @@ def train(
                 record = run.next_epoch()
                 scalars.add(record)
                 if step is not None and processes.is_first and record["epoch"] == first_epoch:
-                    say(f"steps: {steps_text(step)}")
+                    log(f"steps: {steps_text(step)}")
         return run.finish() if processes.is_first else {}
 
 
@@ -201,7 +201,7 @@ class _Run:
     processes: Processes
     progress: Progress
     stop: Callable[[], bool]
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     test_images: TestImages | None = None
     stopping: bool = False
 
@@ -226,7 +226,7 @@ class _Run:
             if epoch % recipe.checkpoint_every_epochs == 0:
                 names.append(f"epoch-{epoch:03d}.pth")
             self._save_epoch(record, names)
-            self.say(epoch_line(record, recipe.schedule.num_epochs))
+            self.log(epoch_line(record, recipe.schedule.num_epochs))
         self.processes.wait()
         return record
 

@@ -72,9 +72,9 @@ def gpu_searches(rows: Features, k: int) -> dict[str, Search]:
         def search(queries: Features) -> Found:
             q_tensor = torch.from_numpy(queries).to(kept.device)
             torch.cuda.synchronize()
-            distances, neighbours = brute_force.search(index, q_tensor, k)
+            distances, neighbors = brute_force.search(index, q_tensor, k)
             distances.copy_to_host()
-            return neighbours.copy_to_host()
+            return neighbors.copy_to_host()
 
         found["cuVS brute force"] = search
     return found

@@ -75,7 +75,7 @@ def torch_eager(checkpoint: Any, options: Any) -> Embed:
 
 
 def torch_network(checkpoint: Any, options: Any, precision: str = "fp32") -> Callable[[Any], Any]:
-    """The same network for a pipeline in torch: normalised float32 (B, 3, H, W) tensors in, features out.
+    """The same network for a pipeline in torch: normalized float32 (B, 3, H, W) tensors in, features out.
 
     On a GPU channels-last, with convolutions that cuDNN has tried out, and under autocast for fp16; without TF32.
     """

@@ -46,7 +46,7 @@ class Checkpoint:
         family: the project whose conventions it follows.
         layout: how the file holds the weights, in words.
         architecture: the network.
-        preprocess: size, resize kernel and normalisation of its input.
+        preprocess: size, resize kernel and normalization of its input.
         state_dict: float32 tensors by name: ``backbone.*``, ``pool.p``, ``neck.*``, ``classifier.*``.
         assumed: what was assumed because the weights cannot tell, each with the option that sets it.
     """
@@ -242,7 +242,7 @@ def _identified(weights: Weights, arch: str | None) -> _Known:
     if architecture.non_local and architecture.pooling == "avg":
         # fast-reid's AGW pools with a fixed power that its weights do not hold.
         architecture = replace(architecture, pooling="gem")
-        assumed["pooling"] = "generalised-mean pooling with p = 3 (as in fast-reid's AGW)"
+        assumed["pooling"] = "generalized-mean pooling with p = 3 (as in fast-reid's AGW)"
     elif architecture.backbone == "resnest50" and architecture.pooling == "avg":
         assumed["pooling"] = (
             "average pooling (as in fast-reid's BoT; its AGW has the same weights: --pooling gem)"

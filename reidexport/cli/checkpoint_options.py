@@ -18,7 +18,7 @@ class CheckpointOptions:
     """What a checkpoint cannot tell, but for the size of images."""
 
     arch: Annotated[
-        str | None, typer.Option(help="The backbone, when it is not recognised.", rich_help_panel=_PANEL)
+        str | None, typer.Option(help="The backbone, when it is not recognized.", rich_help_panel=_PANEL)
     ] = None
     last_stride: Annotated[
         int | None, typer.Option(min=1, max=2, help="Stride of the last stage.", rich_help_panel=_PANEL)

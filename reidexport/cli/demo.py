@@ -19,7 +19,7 @@ def demo(
     from reidexport.demo import run_demo
     from reidexport.demo.summary import FILES, accuracy_table, parity_table, speed_table, text_table
 
-    summary = run_demo(out, say=lambda line: typer.echo(line, err=True))
+    summary = run_demo(out, log=lambda line: typer.echo(line, err=True))
     for table in (accuracy_table, parity_table, speed_table):
         print(text_table(table(summary)), end="\n\n")
     for name in FILES:

@@ -28,7 +28,7 @@ def eval_(
         str | None, typer.Option(metavar="NAME", help="Which data set, where the folder holds several.")
     ] = None,
     metric: Annotated[Metric | None, typer.Option(help="Distance; the artifact's own if left out.")] = None,
-    rerank: Annotated[bool, typer.Option("--rerank", help="Re-rank by k-reciprocal neighbours.")] = False,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Re-rank by k-reciprocal neighbors.")] = False,
     thresholds: Annotated[
         bool, typer.Option("--thresholds", help="Also which distance says 'the same person', at fixed FPRs.")
     ] = False,
@@ -67,7 +67,7 @@ def eval_(
             threads=run.threads,
             feature=feature,
             choices=checkpoint.choices(foreign.size),
-            say=lambda line: typer.echo(line, err=True),
+            log=lambda line: typer.echo(line, err=True),
         )
     total = len(records.query) + len(records.scored_gallery)
     with session, progress_bar("embedding", total) as progress:

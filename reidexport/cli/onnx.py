@@ -29,7 +29,7 @@ def onnx(
     ] = False,
     input_: Annotated[
         Literal["uint8", "float32"],
-        typer.Option("--input", help="uint8: raw RGB pixels, NHWC. float32: normalised images, NCHW."),
+        typer.Option("--input", help="uint8: raw RGB pixels, NHWC. float32: normalized images, NCHW."),
     ] = "uint8",
     batch: Annotated[
         str, typer.Option(help="'dynamic', or the one batch size that the file takes.")
@@ -38,7 +38,7 @@ def onnx(
         bool, typer.Option("--fp16/--fp32", help="Half the convolutions, or keep all in FP32.")
     ] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantise the convolutions; needs --calibration.")
+        bool, typer.Option("--int8", help="Quantize the convolutions; needs --calibration.")
     ] = False,
     calibration: Annotated[
         Path | None,
@@ -81,7 +81,7 @@ def onnx(
         precision="int8" if int8 else "fp16" if fp16 else "fp32",
         calibration=calibration,
         target=target or "cpu",
-        say=lambda line: print(line, file=sys.stderr),
+        log=lambda line: print(line, file=sys.stderr),
         progress_bar=progress_bar,
     )
     source, answer = manifest.input, manifest.output

@@ -48,7 +48,7 @@ def serve(
         address=Address(host, http_port, grpc_port, metrics_port),
         batching=Batching(batching.max_batch, batching.max_queue_delay_us),
         max_request_bytes=max_request_mib << 20,
-        say=lambda line: typer.echo(line, err=True),
+        log=lambda line: typer.echo(line, err=True),
         manifest=manifest,
         backend=run.backend,
         device=run.device,

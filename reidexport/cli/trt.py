@@ -107,8 +107,8 @@ def trt(
     manifest = None if is_checkpoint else foreign.manifest(source)
     choices = checkpoint.choices(foreign.size if is_checkpoint else None)
     target = output or source.with_name(source.name.removesuffix(source.suffix) + ".engine")
-    with prepared_source(source, precision, choices=choices, manifest=manifest, say=_say) as prepared:
-        built = engine_from_onnx(prepared, target, options=build_options, say=_say)
+    with prepared_source(source, precision, choices=choices, manifest=manifest, log=_log) as prepared:
+        built = engine_from_onnx(prepared, target, options=build_options, log=_log)
     _print(target, built)
 
 
@@ -133,7 +133,7 @@ def _counts(layers: dict[str, int]) -> str:
     return ", ".join(f"{number} {precision}" for precision, number in layers.items())
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     typer.echo(line, err=True)
 
 

@@ -82,7 +82,7 @@ def _print(result: dict[str, Any]) -> None:
         f"{key.replace('_', ' ')} {value:.1e}" for key, value in result["batch_consistency"].items()
     )
     print(f"batches    largest change of a row: {consistency}")
-    print(f"neighbours top-1 {result['top1_agreement']:.2%} the same, top-10 {result['top10_agreement']:.2%}")
+    print(f"neighbors top-1 {result['top1_agreement']:.2%} the same, top-10 {result['top10_agreement']:.2%}")
     if result["dataset"]:
         for who in ("reference", "candidate"):
             ranks = result[f"{who}_ranks"]

@@ -1,4 +1,4 @@
-"""The folder trees that data sets come in: how each is recognised, and how each is read."""
+"""The folder trees that data sets come in: how each is recognized, and how each is read."""
 
 import json
 from collections.abc import Callable
@@ -50,14 +50,14 @@ TREES = {
 
 @dataclass(frozen=True)
 class Found:
-    """A data set that was recognised in a folder and not read yet; ``names`` are those it answers to."""
+    """A data set that was recognized in a folder and not read yet; ``names`` are those it answers to."""
 
     folder: Path
     names: tuple[str, ...]
     read: Callable[[Path, str], Dataset]
 
 
-def recognised_in(folder: Path) -> list[Found]:
+def recognized_in(folder: Path) -> list[Found]:
     """The data sets whose tree starts at ``folder``: none, one, or two for CUHK03's detected and labeled."""
     if all((folder / name).is_dir() for name in _BOXES):
         return [Found(folder, _boxes_names(folder), _read_boxes)]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from reidexport.data.layouts import TREES, Found, recognised_in
+from reidexport.data.layouts import TREES, Found, recognized_in
 from reidexport.data.records import Dataset
 from reidexport.errors import DatasetError
 
@@ -17,7 +17,7 @@ def load_dataset(root: str | Path, name: str | None = None) -> Dataset:
         root: the data set's own folder, or one that holds it up to two levels down.
         name: ``market1501``, ``dukemtmcreid``, ``msmt17-v1``, ``msmt17-v2``, ``cuhk03-detected``,
             ``cuhk03-labeled``, or ``folder`` for ``query/`` and ``gallery/`` (and ``train/``) of images named
-            ``<pid>_c<camera>_<anything>.jpg``. None: whatever is recognised, which must be one data set;
+            ``<pid>_c<camera>_<anything>.jpg``. None: whatever is recognized, which must be one data set;
             a tree like Market-1501's in a folder of another name is called by the folder's name.
 
     Raises:
@@ -36,7 +36,7 @@ def load_dataset(root: str | Path, name: str | None = None) -> Dataset:
 
 
 def _search(folder: Path, depth: int) -> list[Found]:
-    found = recognised_in(folder)
+    found = recognized_in(folder)
     if found or depth == 0:
         return found
     children = sorted(child for child in folder.iterdir() if child.is_dir())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from reidgallery.gallery import UNLABELLED
+from reidgallery.gallery import UNLABELED
 
 from reidexport.data.records import pid_and_camid
 
@@ -28,11 +28,11 @@ def time_from_name(name: str) -> int | None:
 
 
 def labels_from_names(paths: Sequence[str]) -> NDArray[np.int64]:
-    """The person, camera (from 0) and time of N images by their names: int64, (3, N), ``UNLABELLED`` where untold."""
-    labels = np.full((3, len(paths)), UNLABELLED, np.int64)
+    """The person, camera (from 0) and time of N images by their names: int64, (3, N), ``UNLABELED`` where untold."""
+    labels = np.full((3, len(paths)), UNLABELED, np.int64)
     for column, path in enumerate(paths):
         name = Path(path).name
-        labels[:2, column] = pid_and_camid(name) or UNLABELLED
+        labels[:2, column] = pid_and_camid(name) or UNLABELED
         time = time_from_name(name)
-        labels[2, column] = UNLABELLED if time is None else time
+        labels[2, column] = UNLABELED if time is None else time
     return labels

@@ -24,7 +24,7 @@ def replaced_folder(out: Path, contents: tuple[str, ...]) -> Iterator[Path]:
     Raises:
         InputError: ``out`` holds something else, or cannot be made.
     """
-    # Resolved, as "." has no name to put a neighbour beside.
+    # Resolved, as "." has no name to put a neighbor beside.
     out = out.resolve()
     _refuse_foreign(out, contents)
     try:

@@ -17,14 +17,14 @@ _PRECISIONS: tuple[Literal["fp32", "fp16"], ...] = ("fp32", "fp16")
 
 
 def run_demo(
-    out: str | Path, *, settings: DemoSettings | None = None, say: Callable[[str], None] | None = None
+    out: str | Path, *, settings: DemoSettings | None = None, log: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
     """Draw people, train on them, export, verify, evaluate and measure; leave everything in one folder.
 
     Args:
         out: the folder; an earlier result of the demo there is replaced when the new one is whole.
         settings: smaller or larger than the default, which takes one to two minutes on two cores.
-        say: called with a line before every step.
+        log: called with a line before every step.
 
     Returns:
         What ``summary.json`` holds; its ``"passed"`` tells whether both files passed ``verify``.
@@ -36,21 +36,21 @@ def run_demo(
     """
     settings = settings or DemoSettings()
     with replaced_folder(Path(out), FILES) as folder:
-        summary = _filled(folder, settings, say or (lambda _: None))
+        summary = _filled(folder, settings, log or (lambda _: None))
         write_summary(folder, summary)
     return summary
 
 
-def _filled(folder: Path, settings: DemoSettings, say: Callable[[str], None]) -> dict[str, Any]:
+def _filled(folder: Path, settings: DemoSettings, log: Callable[[str], None]) -> dict[str, Any]:
     """Every file but the summary; returns what the summary is to say."""
     began = time.perf_counter()
-    say("drawing people, and training a ResNet-18 with BNNeck on them")
+    log("drawing people, and training a ResNet-18 with BNNeck on them")
     dataset, training = steps.train(folder, settings)
     checkpoint = load_checkpoint(folder / "checkpoint.pth")
     artifacts = []
     (folder / "results").mkdir()
     for precision in _PRECISIONS:
-        say(f"exporting {precision}, verifying it against the checkpoint, measuring it")
+        log(f"exporting {precision}, verifying it against the checkpoint, measuring it")
         path = folder / f"model-{precision}.onnx"
         artifact, evaluation = steps.export(checkpoint, dataset, path, precision, settings)
         steps.keep_results(folder / "results", artifact, evaluation)

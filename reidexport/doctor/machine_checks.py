@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from reidexport.data.layouts import Found, recognised_in
+from reidexport.data.layouts import Found, recognized_in
 from reidexport.doctor.finding import Finding
 from reidexport.doctor.hardware import NvidiaDriver
 from reidexport.errors import DatasetError
@@ -79,7 +79,7 @@ def dataset_findings(root: str | None) -> list[Finding]:
     if not folder.is_dir():
         return [Finding("problem", topic, f"REIDEXPORT_DATA={root} is not a folder", "correct or unset it")]
     folders = [folder, *sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))]
-    findings = [_dataset_finding(found) for place in folders for found in recognised_in(place)]
+    findings = [_dataset_finding(found) for place in folders for found in recognized_in(place)]
     return findings or [Finding("note", topic, f"REIDEXPORT_DATA={root} holds none that is known")]
 
 

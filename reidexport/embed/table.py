@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from reidgallery.gallery import UNLABELLED, LabelledRows
+from reidgallery.gallery import UNLABELED, LabeledRows
 from reidruntime.artifact.manifest import METADATA_KEY, Metric, manifest_from_json
 
 from reidexport.data.name_labels import labels_from_names
@@ -41,7 +41,7 @@ class EmbeddingTable:
     manifest_sha256: str | None
     num_rows: int
 
-    def parts(self) -> Iterator[LabelledRows]:
+    def parts(self) -> Iterator[LabeledRows]:
         """The rows, a few thousand at a time; persons, cameras and times are those of the columns, else of the names.
 
         Raises:
@@ -59,8 +59,8 @@ class EmbeddingTable:
                     embeddings = batch.column("embedding").flatten().to_numpy().reshape(-1, self.dim)
                     told = dict(zip(_LABELS, labels_from_names(paths), strict=True))
                     for name in columns[2:]:
-                        told[name] = batch.column(name).fill_null(UNLABELLED).cast(pa.int64()).to_numpy()
-                    yield LabelledRows(embeddings, told["pid"], told["camid"], told["time"], paths)
+                        told[name] = batch.column(name).fill_null(UNLABELED).cast(pa.int64()).to_numpy()
+                    yield LabeledRows(embeddings, told["pid"], told["camid"], told["time"], paths)
 
     def paths(self) -> Iterator[str]:
         """The path of every row, in order; raises InputError where a file is damaged."""
@@ -109,7 +109,7 @@ def open_table(path: Path) -> EmbeddingTable:
 
 def write_table(
     path: Path,
-    parts: Iterable[LabelledRows],
+    parts: Iterable[LabeledRows],
     dim: int,
     *,
     metric: Metric,

@@ -51,7 +51,7 @@ def open_any(
     threads: int | None = None,
     feature: Feature | None = None,
     choices: CheckpointChoices | None = None,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Session:
     """Open a checkpoint or an artifact as a session.
 
@@ -62,7 +62,7 @@ def open_any(
         threads: for the network; default: the CPUs this process may use.
         feature: f_i or f_t; an artifact has one of them built in.
         choices: of a checkpoint.
-        say: called with a line for everything that is assumed of a checkpoint.
+        log: called with a line for everything that is assumed of a checkpoint.
 
     Raises:
         InputError: an option of an artifact is given for a checkpoint, or the other way round.
@@ -89,16 +89,16 @@ def open_any(
     from reidexport.export.graph import GraphOptions
 
     checkpoint = load_chosen(path, choices or CheckpointChoices())
-    if say:
+    if log:
         for fact in checkpoint.assumed:
-            say(f"assumed: {fact}")
+            log(f"assumed: {fact}")
     return session_from_checkpoint(checkpoint, GraphOptions(feature=feature), threads=threads)
 
 
 def open_reference(path: Path, candidate: Manifest, *, threads: int | None = None) -> Session:
     """Open what a candidate is compared with.
 
-    A checkpoint is opened with the choices that the candidate's manifest records (feature, flip, normalisation,
+    A checkpoint is opened with the choices that the candidate's manifest records (feature, flip, normalization,
     size, last stride, stem ReLU, pooling): those were the user's, and not what is being checked.
     """
     if kind_of(path) != "checkpoint":

@@ -1,6 +1,6 @@
 """A checkpoint opened as a session: the reference that artifacts are compared with.
 
-It runs the network as its authors wrote it, with BatchNorms in place and images normalised outside, so that
+It runs the network as its authors wrote it, with BatchNorms in place and images normalized outside, so that
 comparing an artifact with it also tests everything that the export folds.
 """
 
@@ -60,7 +60,7 @@ def session_from_checkpoint(
 
     Args:
         checkpoint: from ``load_checkpoint``.
-        options: feature, flip and normalisation; ``input`` does not matter here.
+        options: feature, flip and normalization; ``input`` does not matter here.
         threads: of torch on a CPU; default: the CPUs this process may use.
 
     Raises:

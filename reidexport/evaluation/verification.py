@@ -1,7 +1,7 @@
 """The gate: does a candidate answer as its reference does?
 
 Four questions, each with its own answer in the report: is every image's feature the same (cosine, error); does a row
-answer the same alone, duplicated, permuted and in a full batch; are the nearest neighbours the same; and,
+answer the same alone, duplicated, permuted and in a full batch; are the nearest neighbors the same; and,
 with a data set, are rank-1 and mAP the same.
 """
 
@@ -56,8 +56,8 @@ class Verification:
     Attributes:
         batch_consistency: largest relative L2 difference of a row between being alone and being
             ``duplicated``, ``permuted`` and in a ``full_batch``.
-        top1_agreement: share of queries whose nearest neighbour is the same.
-        top10_agreement: mean overlap of the ten nearest neighbours.
+        top1_agreement: share of queries whose nearest neighbor is the same.
+        top10_agreement: mean overlap of the ten nearest neighbors.
         candidate_ranks: rank1, rank5, rank10, mAP, mINP of the candidate; None without a data set.
         reference_ranks: the same of the reference.
     """
@@ -120,7 +120,7 @@ def verify(
         images: compared when no ``dataset`` is given; at least two.
         dataset: its queries and gallery are compared, and rank-1 and mAP of both measured.
         limits: what the candidate may lose.
-        metric: for neighbours and ranks; default: the candidate's.
+        metric: for neighbors and ranks; default: the candidate's.
         progress: called with the number of images done, over both sessions.
 
     Raises:
@@ -135,7 +135,7 @@ def verify(
     offset = len(paths)
     expected = reference.embed(paths, progress=progress and (lambda done: progress(offset + done)))
     cosines, abs_errors, relative = _differences(found, expected)
-    top1, top10 = _neighbour_agreement(found, expected, len(queries) if dataset else None, metric)
+    top1, top10 = _neighbor_agreement(found, expected, len(queries) if dataset else None, metric)
     result = Verification(
         candidate=candidate.description,
         reference=reference.description,
@@ -225,16 +225,16 @@ def _worst(images: Sequence[Image], cosines: NDArray[np.float64]) -> tuple[Worst
     )
 
 
-def _neighbour_agreement(
+def _neighbor_agreement(
     found: Features, expected: Features, num_queries: int | None, metric: Metric
 ) -> tuple[float, float]:
     """Top-1 and top-10 agreement; without a split every image is a query among the others."""
-    a, b = _neighbours(found, num_queries, metric), _neighbours(expected, num_queries, metric)
+    a, b = _neighbors(found, num_queries, metric), _neighbors(expected, num_queries, metric)
     overlap = [len(set(row_a) & set(row_b)) / len(row_a) for row_a, row_b in zip(a, b, strict=True)]
     return float((a[:, 0] == b[:, 0]).mean()), float(np.mean(overlap))
 
 
-def _neighbours(features: Features, num_queries: int | None, metric: Metric) -> NDArray[np.intp]:
+def _neighbors(features: Features, num_queries: int | None, metric: Metric) -> NDArray[np.intp]:
     features = np.nan_to_num(features)
     if metric == "cosine":
         features = unit_rows(features)

@@ -13,13 +13,13 @@ from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Preprocess, Te
 from reidexport.errors import ArtifactError
 
 _NO_SCALE = (1 / 255, 1 / 255, 1 / 255)  # the deviation of pixels that are left in 0 to 255
-_NORMALISED = "normalised"
+_NORMALIZED = "normalized"
 
 
 def with_one_scale(model: onnx.ModelProto, manifest: Manifest) -> tuple[onnx.ModelProto, Manifest]:
     """Give a network the float32 input that one scale and three offsets can fill.
 
-    A uint8 artifact of this project is entered behind the subtraction of its mean; a normalised one whose deviations
+    A uint8 artifact of this project is entered behind the subtraction of its mean; a normalized one whose deviations
     differ gets a multiplication in front. Everything else stays as it is.
 
     Args:
@@ -104,9 +104,9 @@ def _multiply_the_input(model: onnx.ModelProto, name: str, pixels: Preprocess) -
     for node in graph.node:
         for place, each in enumerate(node.input):
             if each == name:
-                node.input[place] = _NORMALISED
+                node.input[place] = _NORMALIZED
     factors = (1 / (255 * np.array(pixels.std))).astype(np.float32)
     factors = factors.reshape((1, 3, 1, 1) if pixels.layout == "NCHW" else (1, 1, 1, 3))
-    graph.initializer.append(numpy_helper.from_array(factors, f"{_NORMALISED}_factors"))
-    multiply = helper.make_node("Mul", [name, f"{_NORMALISED}_factors"], [_NORMALISED], name=_NORMALISED)
+    graph.initializer.append(numpy_helper.from_array(factors, f"{_NORMALIZED}_factors"))
+    multiply = helper.make_node("Mul", [name, f"{_NORMALIZED}_factors"], [_NORMALIZED], name=_NORMALIZED)
     graph.node.insert(0, multiply)

@@ -99,7 +99,7 @@ def _scale_outputs(layer: nn.Conv2d | nn.Linear, scale: Tensor, shift: Tensor) -
 
 
 def divide_first_convolution(backbone: nn.Module, std: tuple[float, float, float]) -> None:
-    """Let conv1 take pixels of 0 to 255 (less the mean) instead of normalised ones."""
+    """Let conv1 take pixels of 0 to 255 (less the mean) instead of normalized ones."""
     first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
     divisor = torch.tensor(std, dtype=torch.float64).reshape(1, 3, 1, 1) * 255
     first.weight = nn.Parameter((first.weight.detach().double() / divisor).float(), requires_grad=False)

@@ -4,7 +4,7 @@
            ─▶ neck (BNNeck folded) = f_i ─▶ average with the mirror image (flip) ─▶ unit length (normalize)
 
 Everything that is folded is folded in float64 and stored in float32; no BatchNorm is left. The mean is
-subtracted before conv1 and not moved into its bias: padding comes after normalisation, so that the bias would be
+subtracted before conv1 and not moved into its bias: padding comes after normalization, so that the bias would be
 wrong at every border.
 """
 
@@ -42,7 +42,7 @@ class GraphOptions:
         feature: f_i (behind the neck) or f_t (before it); None takes f_i where there is a neck, else f_t.
         normalize: make each row unit length.
         flip: average the features of the image and of its mirror image.
-        input: "uint8" takes raw RGB pixels, NHWC; "float32" takes normalised images, NCHW.
+        input: "uint8" takes raw RGB pixels, NHWC; "float32" takes normalized images, NCHW.
     """
 
     feature: Feature | None = None
@@ -57,7 +57,7 @@ class InferenceGraph(nn.Module):
     Attributes:
         checkpoint: what it was made from.
         options: as given, with ``feature`` settled.
-        preprocess: the input's size, kernel and normalisation; ``in_graph`` tells who normalises.
+        preprocess: the input's size, kernel and normalization; ``in_graph`` tells who normalizes.
         feature_dim: D.
     """
 
@@ -84,7 +84,7 @@ class InferenceGraph(nn.Module):
         """Images to features.
 
         Args:
-            images: uint8 (B, height, width, 3) RGB, or float32 (B, 3, height, width) normalised.
+            images: uint8 (B, height, width, 3) RGB, or float32 (B, 3, height, width) normalized.
 
         Returns:
             float32 (B, D).

@@ -43,7 +43,7 @@ def onnx_from_graph(
     precision: Precision = "fp32",
     calibration: str | Path | None = None,
     target: QuantizationTarget = "cpu",
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
     progress_bar: ProgressBar = no_progress_bar,
 ) -> Manifest:
     """Write a graph as ONNX, compare its answers with torch's, and only then rename it into place.
@@ -52,12 +52,12 @@ def onnx_from_graph(
         graph: from ``graph_from_checkpoint``.
         path: where to; an old file there stays until the new one is whole and right.
         batch: "dynamic", or the one batch size that the file is to take.
-        precision: "fp16" halves the convolutions, as ``precision.fp16_model`` does; "int8" quantises them, as
+        precision: "fp16" halves the convolutions, as ``precision.fp16_model`` does; "int8" quantizes them, as
             ``quantization.int8_model`` does.
         calibration: for "int8": a folder of images to measure ranges on, or a data set with a train split.
         target: for "int8": "cpu", or "tensorrt", whose form differs.
-        say: called with a line for everything that quantising found out.
-        progress_bar: shows how far the long parts of quantising are.
+        log: called with a line for everything that quantizing found out.
+        progress_bar: shows how far the long parts of quantizing are.
 
     Returns:
         The manifest that the file carries.
@@ -84,7 +84,7 @@ def onnx_from_graph(
         if calibration is not None:
             images = load_calibration_images(calibration, graph.preprocess)
             for warning in images.warnings:
-                say(f"warning: {warning}")
+                log(f"warning: {warning}")
             calibrated, held_out = (_as_input(graph, each) for each in (images.calibrated, images.held_out))
             model, quantization = int8_model(
                 model,
@@ -92,7 +92,7 @@ def onnx_from_graph(
                 held_out,
                 target=target,
                 batch=None if batch == "dynamic" else batch,
-                say=say,
+                log=log,
                 progress_bar=progress_bar,
             )
             # Noise is not what the ranges were made for.

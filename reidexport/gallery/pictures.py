@@ -11,17 +11,17 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from reidexport.data.records import JUNK_PID, ImageRecord
 from reidexport.errors import ImageError, InputError
 
-RIGHT_COLOUR, WRONG_COLOUR, QUERY_COLOUR = "#1a9850", "#d73027", "#6b7280"
+RIGHT_COLOR, WRONG_COLOR, QUERY_COLOR = "#1a9850", "#d73027", "#6b7280"
 _PAPER, _INK, _SOFT_INK = "#ffffff", "#111827", "#6b7280"
 _FRAME_PX, _GAP_PX, _MARGIN_PX, _LABEL_PX, _QUERY_GAP_PX = 4, 8, 20, 38, 26
 _FONT_PX = 13
 
 
 class Cell(NamedTuple):
-    """One framed image: its file, the colour of its frame, and the two lines under it."""
+    """One framed image: its file, the color of its frame, and the two lines under it."""
 
     path: Path
-    colour: str
+    color: str
     label: str
     note: str
 
@@ -60,10 +60,10 @@ def ranked_list_picture(
         )
     rows = []
     for i, record in enumerate(query):
-        row = [_cell(record, QUERY_COLOUR, "")]
+        row = [_cell(record, QUERY_COLOR, "")]
         for index in nearest_scored(record, gallery, distances[i], num_ranks):
-            colour = RIGHT_COLOUR if gallery[index].pid == record.pid else WRONG_COLOUR
-            row.append(_cell(gallery[index], colour, f"{distances[i, index]:.3f}"))
+            color = RIGHT_COLOR if gallery[index].pid == record.pid else WRONG_COLOR
+            row.append(_cell(gallery[index], color, f"{distances[i, index]:.3f}"))
         rows.append(row)
     return contact_sheet(rows, num_ranks=num_ranks, height_px=height_px)
 
@@ -97,12 +97,12 @@ def contact_sheet(
     return sheet
 
 
-def _cell(record: ImageRecord, colour: str, note: str) -> Cell:
-    return Cell(record.path, colour, person_and_camera(record.pid, record.camid), note)
+def _cell(record: ImageRecord, color: str, note: str) -> Cell:
+    return Cell(record.path, color, person_and_camera(record.pid, record.camid), note)
 
 
 def person_and_camera(pid: int, camid: int) -> str:
-    """What stands under a labelled image; cameras count from 1 there."""
+    """What stands under a labeled image; cameras count from 1 there."""
     return f"{pid:04d}  cam {camid + 1}"
 
 
@@ -134,7 +134,7 @@ def _draw_cell(sheet: Image.Image, corner: tuple[int, int], cell: Cell, thumbnai
     width, height = thumbnail
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_PX)
     right, bottom = left + width + 2 * _FRAME_PX - 1, top + height + 2 * _FRAME_PX - 1
-    draw.rectangle((left, top, right, bottom), fill=cell.colour)
+    draw.rectangle((left, top, right, bottom), fill=cell.color)
     sheet.paste(
         _opened(cell.path).resize(thumbnail, Image.Resampling.LANCZOS), (left + _FRAME_PX, top + _FRAME_PX)
     )

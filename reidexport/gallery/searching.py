@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from reidgallery import Gallery, MilvusGallery
-from reidgallery.gallery import UNLABELLED
+from reidgallery.gallery import UNLABELED
 
 from reidexport.errors import InputError
 from reidexport.gallery.pictures import (
-    QUERY_COLOUR,
-    RIGHT_COLOUR,
-    WRONG_COLOUR,
+    QUERY_COLOR,
+    RIGHT_COLOR,
+    WRONG_COLOR,
     Cell,
     contact_sheet,
     person_and_camera,
@@ -107,7 +107,7 @@ def seen_images(gallery: Gallery | MilvusGallery, rows: NDArray[np.int64]) -> li
     """Some rows of a gallery as images."""
     *ids, paths = gallery.labels(rows)
     pids, camids, times = (
-        [None if label == UNLABELLED else label for label in column.tolist()] for column in ids
+        [None if label == UNLABELED else label for label in column.tolist()] for column in ids
     )
     return list(map(SeenImage, paths, pids, camids, times))
 
@@ -120,7 +120,7 @@ def answers_as_json(answers: Sequence[Answer]) -> list[dict[str, Any]]:
 def answers_sheet(answers: Sequence[Answer], *, num_ranks: int, height_px: int = 192) -> Image.Image:
     """Draw queries, a row each, with what was found: green frames are the query's person, red ones another.
 
-    Frames are grey where a person is not known.
+    Frames are gray where a person is not known.
 
     Raises:
         ImageError: an image cannot be read.
@@ -128,19 +128,19 @@ def answers_sheet(answers: Sequence[Answer], *, num_ranks: int, height_px: int =
     """
     rows = []
     for answer in answers:
-        row = [_cell(answer.query, QUERY_COLOUR, "")]
+        row = [_cell(answer.query, QUERY_COLOR, "")]
         for hit in answer.hits[:num_ranks]:
             known = answer.query.pid is not None and hit.pid is not None
-            colour = RIGHT_COLOUR if hit.pid == answer.query.pid else WRONG_COLOUR
-            row.append(_cell(hit, colour if known else QUERY_COLOUR, f"{hit.distance:.3f}"))
+            color = RIGHT_COLOR if hit.pid == answer.query.pid else WRONG_COLOR
+            row.append(_cell(hit, color if known else QUERY_COLOR, f"{hit.distance:.3f}"))
         rows.append(row)
     return contact_sheet(rows, num_ranks=num_ranks, height_px=height_px)
 
 
-def _cell(image: SeenImage, colour: str, note: str) -> Cell:
+def _cell(image: SeenImage, color: str, note: str) -> Cell:
     if not image.path:
         raise InputError("A contact sheet shows image files, but an image of the gallery has no path.")
     path = Path(image.path)
     if image.pid is None or image.camid is None:
-        return Cell(path, colour, path.stem[-_LABEL_LENGTH:], note)
-    return Cell(path, colour, person_and_camera(image.pid, image.camid), note)
+        return Cell(path, color, path.stem[-_LABEL_LENGTH:], note)
+    return Cell(path, color, person_and_camera(image.pid, image.camid), note)

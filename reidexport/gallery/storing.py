@@ -98,7 +98,7 @@ def export_from_milvus(address: str, path: Path, *, progress_bar: ProgressBar = 
     with open_milvus(address) as gallery, progress_bar("writing", len(gallery)) as progress:
         return write_table(
             path,
-            gallery.labelled_parts(),
+            gallery.labeled_parts(),
             gallery.dim,
             metric=gallery.metric,
             manifest_sha256=gallery.manifest_sha256,

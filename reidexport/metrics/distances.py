@@ -67,13 +67,13 @@ def distance_blocks(
     Raises:
         InputError: the metric is unknown.
     """
-    centre = centre_of(g_feats, metric)
-    left, right = comparable_rows(q_feats, centre), comparable_rows(g_feats, centre)
+    center = center_of(g_feats, metric)
+    left, right = comparable_rows(q_feats, center), comparable_rows(g_feats, center)
     rows = max(1, block_bytes // (right.shape[0] * right.itemsize))
     for start in range(0, left.shape[0], rows):
         part = slice(start, min(start + rows, left.shape[0]))
         block = left[part] @ right.T
-        if centre is None:
+        if center is None:
             np.subtract(1, block, out=block)
         else:
             block *= -2
@@ -82,7 +82,7 @@ def distance_blocks(
         yield part, block
 
 
-def centre_of(g_feats: Floats, metric: Metric) -> Floats | None:
+def center_of(g_feats: Floats, metric: Metric) -> Floats | None:
     """What :func:`comparable_rows` subtracts: the mean for ``euclidean``, and None for ``cosine``.
 
     Raises:
@@ -91,17 +91,17 @@ def centre_of(g_feats: Floats, metric: Metric) -> Floats | None:
     if metric == "cosine":
         return None
     if metric == "euclidean":
-        centre: Floats = g_feats.mean(axis=0, dtype=np.float64).astype(g_feats.dtype)
-        return centre
+        center: Floats = g_feats.mean(axis=0, dtype=np.float64).astype(g_feats.dtype)
+        return center
     raise InputError(f"The metric must be cosine or euclidean, got {metric!r}.")
 
 
-def comparable_rows(feats: Floats, centre: Floats | None) -> Floats:
-    """Rows whose products give the distances: of unit length, or without the centre.
+def comparable_rows(feats: Floats, center: Floats | None) -> Floats:
+    """Rows whose products give the distances: of unit length, or without the center.
 
     |q|² + |g|² - 2qg cancels when all features share a large offset, which distances do not depend on.
     """
-    return unit_rows(feats) if centre is None else feats - centre
+    return unit_rows(feats) if center is None else feats - center
 
 
 def row_lengths(feats: Floats) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from reidruntime.artifact.manifest import Metric
 
 from reidexport.errors import InputError
-from reidexport.metrics.distances import Floats, centre_of, comparable_rows, refuse_overflow, row_lengths
+from reidexport.metrics.distances import Floats, center_of, comparable_rows, refuse_overflow, row_lengths
 from reidexport.metrics.kernels.compiled import row_threads
 from reidexport.metrics.kernels.ranking_kernels import Counts, Pairs, count_in_rows
 from reidexport.metrics.kernels.tile_kernels import Features, count_in_tile, measure_pairs, prepare_tile
@@ -67,19 +67,19 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
     Raises:
         InputError: the metric is unknown, or the distances overflow the dtype of the features.
     """
-    centre = centre_of(g_feats, metric)
-    features = Features(np.ascontiguousarray(q_feats), np.ascontiguousarray(g_feats), centre is None)
-    left = comparable_rows(features.query, centre)
-    left *= -1 if centre is None else -2
+    center = center_of(g_feats, metric)
+    features = Features(np.ascontiguousarray(q_feats), np.ascontiguousarray(g_feats), center is None)
+    left = comparable_rows(features.query, center)
+    left *= -1 if center is None else -2
     q_lengths = row_lengths(left)
     counts = _no_counts(pairs, np.float64)
-    subtracted = np.zeros(left.shape[1], left.dtype) if centre is None else centre
+    subtracted = np.zeros(left.shape[1], left.dtype) if center is None else center
     products = np.empty(_ROWS * _COLUMNS, left.dtype)
     right, g_lengths = np.empty((_COLUMNS, left.shape[1]), left.dtype), np.empty(_COLUMNS)
     with row_threads() as over_rows:
         over_rows(partial(measure_pairs, features, pairs, counts.values), len(left))
         owner = np.repeat(np.arange(len(left)), np.diff(pairs.starts))
-        if centre is None:
+        if center is None:
             lengths = row_lengths(features.query)
             values = counts.values / np.where(lengths > 0, lengths, 1)[owner]
         else:
@@ -89,7 +89,7 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
             right, g_lengths = right[: len(images)], g_lengths[: len(images)]
             over_rows(partial(prepare_tile, features, images, subtracted, right, g_lengths), len(images))
             refuse_overflow(q_lengths, g_lengths.max(), left.dtype, "q_feats")
-            terms = (np.zeros(len(right)) if centre is None else g_lengths**2).astype(left.dtype)
+            terms = (np.zeros(len(right)) if center is None else g_lengths**2).astype(left.dtype)
             slack = _slack(left, q_lengths, g_lengths.max())[owner]
             lowest, highest = (values - slack).astype(left.dtype), (values + slack).astype(left.dtype)
             for row in range(0, len(left), _ROWS):

@@ -2,7 +2,7 @@
 
 After Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017.
 
-Every image is described by who its reciprocal neighbours are; two images are near when those descriptions
+Every image is described by who its reciprocal neighbors are; two images are near when those descriptions
 overlap. The descriptions are a sparse N x N matrix (a few dozen entries a row). Distances between all images
 are computed once for both directions, and only ever held a tile at a time.
 """
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from reidexport.errors import InputError
 from reidexport.metrics.distances import Floats, checked_features, refuse_overflow, row_lengths
 from reidexport.metrics.kernels.compiled import OverRows, row_threads
-from reidexport.metrics.kernels.nearest_kernels import Neighbours, take_columns, take_rows
+from reidexport.metrics.kernels.nearest_kernels import Neighbors, take_columns, take_rows
 from reidexport.metrics.kernels.reciprocal_kernels import count_members, encode, mark_reciprocal
 from reidexport.metrics.kernels.sparse_rows import (
     SparseRows,
@@ -39,8 +39,8 @@ def k_reciprocal(
     Args:
         q_feats: (num_query, dim) floats.
         g_feats: (num_gallery, dim) floats.
-        k1: how many neighbours can be reciprocal, at least 1.
-        k2: over how many neighbours a description is averaged, 1 (not at all) to ``k1``.
+        k1: how many neighbors can be reciprocal, at least 1.
+        k2: over how many neighbors a description is averaged, 1 (not at all) to ``k1``.
         lambda_value: the share of the original distance in the result, in [0, 1].
 
     Returns:
@@ -61,23 +61,23 @@ def k_reciprocal(
     refuse_overflow(lengths[: len(query)], lengths.max(), feats.dtype, "q_feats")
     refuse_overflow(lengths[len(query) :], lengths.max(), feats.dtype, "g_feats")
     with row_threads() as over_rows:
-        neighbours, distmat = _neighbours(feats, len(query), k1, over_rows)
-        encoding = _encoding(feats, neighbours, k1, over_rows)
+        neighbors, distmat = _neighbors(feats, len(query), k1, over_rows)
+        encoding = _encoding(feats, neighbors, k1, over_rows)
         if k2 > 1:
-            encoding = mean_of_rows(encoding, neighbours.images[:, :k2], over_rows)
+            encoding = mean_of_rows(encoding, neighbors.images[:, :k2], over_rows)
         distmat *= lambda_value
         holders = transposed(encoding, len(query))
         over_rows(partial(add_jaccard, encoding, holders, 1 - lambda_value, distmat), len(query))
     return distmat
 
 
-def _neighbours(
+def _neighbors(
     feats: Floats, num_query: int, k1: int, over_rows: OverRows
-) -> tuple[Neighbours, npt.NDArray[np.float32]]:
+) -> tuple[Neighbors, npt.NDArray[np.float32]]:
     """The ``k1 + 1`` nearest of each row, and the distances of query x gallery by each query's largest."""
     num_images = len(feats)
     shape = num_images, min(k1 + 1, num_images)
-    neighbours = Neighbours(
+    neighbors = Neighbors(
         np.zeros(shape, np.int32),
         np.full(shape, np.inf, feats.dtype),
         np.full(num_images, np.finfo(feats.dtype).tiny),
@@ -91,33 +91,33 @@ def _neighbours(
             others = feats[column : column + _COLUMNS]
             tile = buffer[: len(part) * len(others)].reshape(len(part), len(others))
             np.matmul(part, others.T, out=tile)
-            over_rows(partial(take_rows, tile, squares, (row, column), neighbours), len(part))
+            over_rows(partial(take_rows, tile, squares, (row, column), neighbors), len(part))
             known = max(0, row + len(part) - column)  # the square on the diagonal has both directions
             rest = tile[:, known:]
-            over_rows(partial(take_columns, rest, (row, column + known), neighbours), rest.shape[1])
+            over_rows(partial(take_columns, rest, (row, column + known), neighbors), rest.shape[1])
             gallery = slice(max(0, num_query - column), None)
             first = max(column - num_query, 0)
             queries = tile[: max(0, num_query - row), gallery]
             distmat[row : row + len(queries), first : first + queries.shape[1]] = queries
-    distmat /= neighbours.largest[:num_query, None]
-    return neighbours, distmat
+    distmat /= neighbors.largest[:num_query, None]
+    return neighbors, distmat
 
 
-def _encoding(feats: Floats, neighbours: Neighbours, k1: int, over_rows: OverRows) -> SparseRows:
-    """Each image as weights on its expanded set of reciprocal neighbours."""
-    wide = _reciprocal(neighbours.images, over_rows)
-    half = _reciprocal(neighbours.images[:, : round(k1 / 2) + 1], over_rows)
+def _encoding(feats: Floats, neighbors: Neighbors, k1: int, over_rows: OverRows) -> SparseRows:
+    """Each image as weights on its expanded set of reciprocal neighbors."""
+    wide = _reciprocal(neighbors.images, over_rows)
+    half = _reciprocal(neighbors.images[:, : round(k1 / 2) + 1], over_rows)
     lengths = np.empty(len(feats), np.int64)
     over_rows(partial(count_members, wide, half, lengths), len(feats))
     encoding = empty_rows(lengths, feats.dtype)
-    over_rows(partial(encode, feats, wide, half, neighbours.largest, encoding), len(feats))
+    over_rows(partial(encode, feats, wide, half, neighbors.largest, encoding), len(feats))
     return encoding
 
 
 def _reciprocal(
     images: npt.NDArray[np.int32], over_rows: OverRows
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-    """The neighbours, and which of them have the row's image among theirs, too."""
+    """The neighbors, and which of them have the row's image among theirs, too."""
     images = np.ascontiguousarray(images)
     is_reciprocal = np.empty(images.shape, bool)
     over_rows(partial(mark_reciprocal, images, is_reciprocal), len(images))

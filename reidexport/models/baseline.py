@@ -36,7 +36,7 @@ class Architecture:
         stem_relu: whether a ReLU follows the stem's bn1. False for reid-strong-baseline's plain ResNets.
         stem_pool: max pooling of a ResNet's stem: "padded" (torchvision) or "ceil" (fast-reid).
         non_local: fast-reid's non-local blocks.
-        pooling: global average, or generalised mean with the power ``gem.p`` of the state dict.
+        pooling: global average, or generalized mean with the power ``gem.p`` of the state dict.
         neck: "bnneck" (BatchNorm), "reduction-bnneck" (Linear, BatchNorm), "fc" (Linear, BatchNorm, ReLU), "none".
         feature_dim: length of f_i.
         num_classes: rows of the classifier, 0 when the checkpoint holds none.
@@ -91,7 +91,7 @@ class Baseline(nn.Module):
             self.classifier = nn.Linear(architecture.feature_dim, architecture.num_classes, bias=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) normalised images → f_t of shape (B, backbone channels), f_i of shape (B, feature_dim)."""
+        """(B, 3, H, W) normalized images → f_t of shape (B, backbone channels), f_i of shape (B, feature_dim)."""
         f_t = self.pool(self.backbone(images))
         return f_t, self.neck(f_t)
 

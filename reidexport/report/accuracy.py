@@ -59,7 +59,7 @@ def trade_off(results: Sequence[Result]) -> Section | None:
     if not plots:
         return None
     lead = (
-        "Up and to the left is better. Colours and shapes are precisions, the hollow mark is the reference. "
+        "Up and to the left is better. Colors and shapes are precisions, the hollow mark is the reference. "
         "The vertical axis does not begin at 0: read its figures."
     )
     return Section("Accuracy against latency", lead, tuple(notes), tuple(plots))

@@ -7,24 +7,24 @@ from markupsafe import Markup
 from matplotlib.markers import MarkerStyle
 from matplotlib.transforms import Affine2D
 
-NUM_SERIES = 8  # colours that the page has, the last one grey
+NUM_SERIES = 8  # colors that the page has, the last one gray
 SHAPES = "os^DvP*X<>dp"
 DASHES = ("-", "--", "-.", ":")
 _DASH_PX = {"--": "6 3", "-.": "8 2 2 2", ":": "2 2.5"}
 
 
 class Mark(NamedTuple):
-    """A colour of the page, a shape as matplotlib names it, and a line; without a shape or a line, none is drawn."""
+    """A color of the page, a shape as matplotlib names it, and a line; without a shape or a line, none is drawn."""
 
-    colour: int
+    color: int
     shape: str = ""
     line: str = ""
     is_hollow: bool = False
 
 
-def css_colour(mark: Mark) -> str:
-    """The page's name of a mark's colour."""
-    return f"var(--series-{mark.colour % NUM_SERIES})"
+def css_color(mark: Mark) -> str:
+    """The page's name of a mark's color."""
+    return f"var(--series-{mark.color % NUM_SERIES})"
 
 
 def swatch(mark: Mark) -> Markup:
@@ -45,10 +45,10 @@ def shape(mark: Mark) -> Markup:
     path = style.get_path().transformed(style.get_transform() + Affine2D().scale(80, -80))
     polygons = [np.asarray(polygon) / 10 for polygon in path.to_polygons()]
     outline = "".join(f"M{' '.join(f'{x:.1f},{y:.1f}' for x, y in polygon)}Z" for polygon in polygons)
-    look = f"fill: none; {_stroke(mark)}" if mark.is_hollow else f"fill: {css_colour(mark)}"
+    look = f"fill: none; {_stroke(mark)}" if mark.is_hollow else f"fill: {css_color(mark)}"
     return Markup('<path d="{}" style="{}"/>').format(outline, look)
 
 
 def _stroke(mark: Mark) -> str:
     dashes = f"; stroke-dasharray: {_DASH_PX[mark.line]}" if mark.line in _DASH_PX else ""
-    return f"stroke: {css_colour(mark)}; stroke-width: 1.8{dashes}"
+    return f"stroke: {css_color(mark)}; stroke-width: 1.8{dashes}"

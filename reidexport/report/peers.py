@@ -180,7 +180,7 @@ def _artifact(row: BenchmarkRow, *, batch: int | None) -> str:
 
 
 def _throughput(name: str, rows: Sequence[Row], results: Sequence[Result]) -> Plot | None:
-    """Images/s against the batch size: a colour for each artifact and precision, a shape for each series."""
+    """Images/s against the batch size: a color for each artifact and precision, a shape for each series."""
     series: dict[tuple[str, str, str], dict[int, BenchmarkRow]] = {}
     for (_, row), file in zip(rows, _files(rows), strict=True):
         if row.batch_size is not None and row.images_per_s is not None:

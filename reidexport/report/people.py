@@ -92,7 +92,7 @@ def features_of_some(evaluation: Evaluation, artifact: str) -> Section:
     svg = projection("projection", places, pids[chosen].tolist(), camids, shares)
     lead = (
         f"Features by {artifact} of the {len(people)} people of {evaluation.dataset} with the most images, along "
-        "their first two principal components: linear, so nothing is pulled apart that was not. Colours and numbers "
+        "their first two principal components: linear, so nothing is pulled apart that was not. Colors and numbers "
         "are people, shapes are cameras."
     )
     return Section(
@@ -106,8 +106,8 @@ def principal_components(
     feats: npt.NDArray[np.floating],
 ) -> tuple[npt.NDArray[np.float64], tuple[float, float]]:
     """(N, D) -> the first two components of every row, float64 (N, 2), and the share of the variance of each."""
-    centred = feats.astype(np.float64) - feats.mean(axis=0, dtype=np.float64)
-    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = feats.astype(np.float64) - feats.mean(axis=0, dtype=np.float64)
+    left, singular, _ = np.linalg.svd(centered, full_matrices=False)
     variance = singular**2
     first, second = variance[:2] / max(variance.sum(), np.finfo(np.float64).tiny)
     return left[:, :2] * singular[:2], (float(first), float(second))

@@ -24,7 +24,7 @@ class Label(NamedTuple):
 
 
 def spread_labels(
-    figure: Figure, axes: Axes, labels: Sequence[Label], *, mark_pt: float, leader_colour: str
+    figure: Figure, axes: Axes, labels: Sequence[Label], *, mark_pt: float, leader_color: str
 ) -> None:
     """Write each label at the free place nearest to its point, with a line to the point where that is far away.
 
@@ -33,14 +33,14 @@ def spread_labels(
         axes: of the points.
         labels: at most a few dozen.
         mark_pt: the size of the marks that no label may cover; 0 lets labels lie on their points.
-        leader_colour: of the lines.
+        leader_color: of the lines.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     points = axes.transData.transform([(label.x, label.y) for label in labels])
     taken = [_box(x, y, mark_pt, mark_pt) for x, y in points] if mark_pt else []
     frame = axes.get_window_extent()
-    leader = {"arrowstyle": "-", "color": leader_colour, "linewidth": 0.8, "shrinkA": 5, "shrinkB": 4}
+    leader = {"arrowstyle": "-", "color": leader_color, "linewidth": 0.8, "shrinkA": 5, "shrinkB": 4}
     for label, (x, y) in zip(labels, points, strict=True):
         point = (label.x, label.y)
         written = axes.annotate(label.text, point, (0, 0), textcoords="offset points", **_LOOK)
@@ -59,12 +59,12 @@ def spread_labels(
 
 
 def _box(x: float, y: float, width: float, height: float) -> Bbox:
-    """The box around a centre."""
+    """The box around a center."""
     return Bbox.from_bounds(x - width / 2, y - height / 2, width, height)
 
 
 def _offsets_pt() -> Iterator[tuple[float, float]]:
-    """Of a label's centre from its point: none, then in all directions, the nearest first."""
+    """Of a label's center from its point: none, then in all directions, the nearest first."""
     yield 0.0, 0.0
     for distance in _DISTANCES_PT:
         for i in range(_NUM_DIRECTIONS):

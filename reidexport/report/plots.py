@@ -1,4 +1,4 @@
-"""Plots as SVG that takes its colours from the page, so that they follow its theme."""
+"""Plots as SVG that takes its colors from the page, so that they follow its theme."""
 
 import io
 import re
@@ -18,18 +18,18 @@ from reidexport.report.plot_labels import Label, spread_labels
 from reidexport.report.results import Roc
 from reidexport.report.strips import log_ticks
 
-# Matplotlib wants numbers for colours: these stand for the page's own, and are replaced in what it draws.
+# Matplotlib wants numbers for colors: these stand for the page's own, and are replaced in what it draws.
 _INK, _SOFT, _LINE = "#010101", "#010102", "#010103"
 NUM_PEOPLE = 20
 _SERIES = [f"#0102{i:02x}" for i in range(NUM_SERIES)]
 _PEOPLE = [f"#0103{i:02x}" for i in range(NUM_PEOPLE)]
-_PAGE_COLOURS = {
+_PAGE_COLORS = {
     _INK: "var(--ink)",
     _SOFT: "var(--soft)",
     _LINE: "var(--line)",
-    **{colour: f"var(--series-{i})" for i, colour in enumerate(_SERIES)},
-    # Neighbours in this order are far from each other on the colour circle.
-    **{colour: f"hsl({i * 7 % NUM_PEOPLE * 18} var(--person))" for i, colour in enumerate(_PEOPLE)},
+    **{color: f"var(--series-{i})" for i, color in enumerate(_SERIES)},
+    # Neighbors in this order are far from each other on the color circle.
+    **{color: f"hsl({i * 7 % NUM_PEOPLE * 18} var(--person))" for i, color in enumerate(_PEOPLE)},
 }
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -93,7 +93,7 @@ def draw_accuracy_against_latency(dots: Sequence[Dot]) -> Figure:
     axes.ticklabel_format(axis="y", useOffset=False)
     _plain_log_ticks(axes)
     labels = [Label(dot.p50_ms, 100 * dot.mAP, dot.label) for dot in dots]
-    spread_labels(figure, axes, labels, mark_pt=10, leader_colour=_SOFT)
+    spread_labels(figure, axes, labels, mark_pt=10, leader_color=_SOFT)
     return figure
 
 
@@ -157,7 +157,7 @@ def projection(
     camids: Sequence[int],
     shares: tuple[float, float],
 ) -> Markup:
-    """Features in two dimensions: colour and number say who, the mark which camera.
+    """Features in two dimensions: color and number say who, the mark which camera.
 
     Args:
         name: of the plot, different from every other on the page.
@@ -169,7 +169,7 @@ def projection(
     people, cameras = np.asarray(pids), np.asarray(camids)
     with rc_context(_STYLE):
         figure, axes = _figure(width=6, height=5.4)
-        for colour, pid in zip(_PEOPLE, np.unique(people), strict=False):
+        for color, pid in zip(_PEOPLE, np.unique(people), strict=False):
             for camid in np.unique(cameras):
                 chosen = points[(people == pid) & (cameras == camid)]
                 marker = SHAPES[camid % len(SHAPES)]
@@ -177,7 +177,7 @@ def projection(
                     chosen[:, 0],
                     chosen[:, 1],
                     marker,
-                    color=colour,
+                    color=color,
                     markersize=5,
                     markeredgewidth=0,
                     alpha=0.8,
@@ -192,12 +192,12 @@ def projection(
         axes.tick_params(labelbottom=False, labelleft=False, length=0)
         axes.set_aspect("equal", "datalim")
         figure.legend(loc="outside lower center", ncols=3)
-        centres = [
+        centers = [
             Label(float(x), float(y), str(pid))
             for pid in np.unique(people)
             for x, y in [np.median(points[people == pid], axis=0)]
         ]
-        spread_labels(figure, axes, centres, mark_pt=0, leader_colour=_SOFT)
+        spread_labels(figure, axes, centers, mark_pt=0, leader_color=_SOFT)
         return _svg(figure, name, "features of some people in two dimensions")
 
 
@@ -210,12 +210,12 @@ def _figure(width: float = _WIDTH_INCHES, height: float = _HEIGHT_INCHES) -> tup
 
 def _look(mark: Mark) -> dict[str, Any]:
     """A mark in matplotlib's words."""
-    colour = _SERIES[mark.colour % NUM_SERIES]
+    color = _SERIES[mark.color % NUM_SERIES]
     return {
-        "color": colour,
+        "color": color,
         "marker": mark.shape or "none",
         "linestyle": mark.line or "none",
-        "markerfacecolor": "none" if mark.is_hollow else colour,
+        "markerfacecolor": "none" if mark.is_hollow else color,
         "markeredgewidth": 1.8 if mark.is_hollow else 0,
     }
 
@@ -239,7 +239,7 @@ def _svg(figure: Figure, name: str, title: str) -> Markup:
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
     text = re.sub(r'<style type="text/css">.*?</style>', "", text, flags=re.DOTALL)
-    text = re.sub(r"#010[123][0-9a-f]{2}", lambda found: _PAGE_COLOURS.get(found[0], found[0]), text)
+    text = re.sub(r"#010[123][0-9a-f]{2}", lambda found: _PAGE_COLORS.get(found[0], found[0]), text)
     width = figure.get_figwidth() * 96
     return Markup(  # noqa: S704 - matplotlib escapes what it writes
         text.replace("<svg ", f'<svg role="img" aria-label="{title}" style="max-width: {width:.0f}px" ', 1)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
-from reidexport.report.marks import Mark, css_colour, shape
+from reidexport.report.marks import Mark, css_color, shape
 from reidexport.report.results import Spread
 
 _MOST_TICKS = 7
@@ -52,7 +52,7 @@ def _ratio(axis: Axis, ratio: tuple[str, Mark, Spread], height: float) -> Markup
     name, mark, spread = ratio
     return Markup(
         "<g><title>{name}: {median:.3g} × ({lowest:.3g} to {highest:.3g})</title>"
-        '<line x1="{left}" x2="{right}" y1="{y:.1f}%" y2="{y:.1f}%" style="stroke: {colour}"/>'
+        '<line x1="{left}" x2="{right}" y1="{y:.1f}%" y2="{y:.1f}%" style="stroke: {color}"/>'
         '<svg x="{middle}" y="{y:.1f}%" overflow="visible">{shape}</svg></g>'
     ).format(
         name=name,
@@ -61,7 +61,7 @@ def _ratio(axis: Axis, ratio: tuple[str, Mark, Spread], height: float) -> Markup
         middle=_place(axis, spread.median),
         right=_place(axis, spread.highest),
         y=height,
-        colour=css_colour(mark),
+        color=css_color(mark),
         shape=shape(mark),
     )
 

@@ -72,13 +72,13 @@ class BuildOptions:
 class _Messages:
     """What TensorRT said; every message is passed on at once, errors are kept for the exception."""
 
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     errors: list[str] = field(default_factory=list)
 
     def __call__(self, message: str, is_error: bool) -> None:
         if is_error:
             self.errors.append(message)
-        self.say(f"TensorRT {'error' if is_error else 'warning'}: {message}")
+        self.log(f"TensorRT {'error' if is_error else 'warning'}: {message}")
 
 
 def engine_from_onnx(
@@ -86,7 +86,7 @@ def engine_from_onnx(
     path: str | Path,
     *,
     options: BuildOptions | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Build a plan and its manifest; both appear only when the precision is proved.
 
@@ -94,7 +94,7 @@ def engine_from_onnx(
         source: from ``trt_source.prepared_source``.
         path: where the plan goes; its manifest gets ``.json`` behind that name.
         options: how to build.
-        say: called with every warning and error of TensorRT, and with what was chosen.
+        log: called with every warning and error of TensorRT, and with what was chosen.
 
     Returns:
         The manifest beside the plan.
@@ -117,7 +117,7 @@ def engine_from_onnx(
             "TensorRT builds on the GPU that will run the plan, and there is none here (nvidia-smi). Build there, or "
             "with --flavor rtx for RTX GPUs."
         )
-    messages = _Messages(say)
+    messages = _Messages(log)
     # The builder's objects must not outlive the logger.
     logger = make_logger(trt, messages)
     with replaced_when_whole(path) as temporary:
@@ -175,7 +175,7 @@ def _build(
     cache = None
     if gpu is not None:
         cache = options.timing_cache or default_timing_cache(trt.__version__, gpu)
-        load_timing_cache(cache, config, messages.say)
+        load_timing_cache(cache, config, messages.log)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(
@@ -188,7 +188,7 @@ def _build(
     if options.flavor == "tensorrt":
         inspection = _inspection(trt, logger, plan, messages)
         kept_wide *= len(_profiles(profile, options.flavor))
-        finished = _proved_layers(inspection, parsed, precision, kept_wide, options, path, messages.say)
+        finished = _proved_layers(inspection, parsed, precision, kept_wide, options, path, messages.log)
     return plan, LayerCounts(
         network=count_precisions(parsed), plan=None if finished is None else count_precisions(finished)
     )
@@ -215,7 +215,7 @@ def _configure(
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.strip_weights:
         config.set_flag(trt.BuilderFlag.STRIP_PLAN)
-        # Refitted with the very weights it was built with, a plan keeps optimisations that depend on them.
+        # Refitted with the very weights it was built with, a plan keeps optimizations that depend on them.
         config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
     if source.manifest.input.shape[0] is None:
         row = source.manifest.input.shape[1:]
@@ -228,7 +228,7 @@ def _configure(
 
 
 def _profiles(profile: BatchProfile, flavor: Flavor) -> list[BatchProfile]:
-    """The optimisation profiles of a plan.
+    """The optimization profiles of a plan.
 
     The first one takes every batch, as runtimes that know of one profile only use that one. TensorRT chooses the
     kernels of a profile for its best batch, so that a plan for large ones gets a second profile for a few images at
@@ -248,7 +248,7 @@ def _proved_layers(
     num_float_convolutions: int,
     options: BuildOptions,
     path: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[Layer]:
     """The layers of a finished plan; an error of their precision has the inspector's text written beside ``path``."""
     layers = layers_of_plan(inspection, [layer.name for layer in parsed if layer.is_convolution])
@@ -264,7 +264,7 @@ def _proved_layers(
         hint = " If it convinces you, build with --allow-unproved-precision." if num_unproved else ""
         raise PrecisionError(f"{error}\nWhat TensorRT says of every layer is in {beside}.{hint}") from error
     if accept and num_unproved:
-        say(
+        log(
             f"accepted without a proof of their precision: {num_unproved} of {len(convolutions)} convolutions of the "
             "plan"
         )

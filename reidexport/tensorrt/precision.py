@@ -44,7 +44,7 @@ def layers_of_network(network: Any, trt: Any) -> list[Layer]:
     """Convolutions and matrix products of a parsed ``INetworkDefinition``, before anything is built.
 
     In a strongly typed network a layer computes in the type of its tensors. An int8 layer is a layer between
-    DequantizeLinear and QuantizeLinear: its own tensors are float, and its data comes out of a dequantisation.
+    DequantizeLinear and QuantizeLinear: its own tensors are float, and its data comes out of a dequantization.
     """
     producers = {}
     for index in range(network.num_layers):
@@ -66,7 +66,7 @@ def layers_of_plan(inspection: str, convolutions: Collection[str] = ()) -> list[
     """Convolutions and matrix products in the JSON of ``EngineInspector.get_engine_information``.
 
     TensorRT 10 writes ``"Format/Datatype": "Row major linear FP16 format"`` for a tensor, TensorRT 11
-    ``"Format": …, "DataType": "Half"``; both are read. A fused layer counts as one, and every optimisation profile has
+    ``"Format": …, "DataType": "Half"``; both are read. A fused layer counts as one, and every optimization profile has
     layers of its own.
 
     A convolution that has no entry of its own kind may be within one that the compiler generated ("kgen"), which names

@@ -60,7 +60,7 @@ def prepared_source(
     *,
     choices: CheckpointChoices | None = None,
     manifest: Manifest | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Iterator[EngineSource]:
     """Give an ONNX file in a precision; what had to be made for it is removed at the end of the block.
 
@@ -70,7 +70,7 @@ def prepared_source(
             compares the two. ``"int8"`` takes an INT8 file only.
         choices: what a checkpoint cannot tell.
         manifest: the facts about an ONNX file that carries none.
-        say: called with a line for everything that is assumed or made.
+        log: called with a line for everything that is assumed or made.
 
     Raises:
         InputError: the file's precision is not the wanted one and cannot be made from it.
@@ -82,7 +82,7 @@ def prepared_source(
         raise InputError(f"{path}: is an engine already. Name a checkpoint or an ONNX file.")
     with TemporaryDirectory(prefix="reidexport-") as folder:
         if kind_of(path) == "checkpoint":
-            yield _from_checkpoint(path, precision or "fp32", choices, Path(folder) / "model.onnx", say)
+            yield _from_checkpoint(path, precision or "fp32", choices, Path(folder) / "model.onnx", log)
             return
         if choices not in (None, CheckpointChoices()):
             raise InputError(
@@ -96,7 +96,7 @@ def prepared_source(
         if precision in (None, own.precision):
             yield EngineSource(path, own, path.name, file_sha256(path), kept=True)
         elif (own.precision, precision) == ("fp32", "fp16"):
-            say(f"{path} is fp32: its convolutions are halved for this engine")
+            log(f"{path} is fp32: its convolutions are halved for this engine")
             yield _halved(path, own, Path(folder) / "model.onnx")
         else:
             raise InputError(
@@ -117,7 +117,7 @@ def _from_checkpoint(
     precision: Precision,
     choices: CheckpointChoices | None,
     target: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> EngineSource:
     from reidexport.export.graph import graph_from_checkpoint
     from reidexport.export.onnx_export import onnx_from_graph
@@ -125,9 +125,9 @@ def _from_checkpoint(
     if precision == "int8":
         raise InputError(f"{path} is a checkpoint. {_WAY_TO['int8']}")
     checkpoint = load_chosen(path, choices or CheckpointChoices())
-    say(f"{path}: {checkpoint.summary}")
+    log(f"{path}: {checkpoint.summary}")
     for fact in checkpoint.assumed:
-        say(f"  assumed: {fact}")
+        log(f"  assumed: {fact}")
     manifest = onnx_from_graph(graph_from_checkpoint(checkpoint), target, precision=precision)
     return EngineSource(target, manifest, path.with_suffix(".onnx").name, file_sha256(target), kept=False)
 

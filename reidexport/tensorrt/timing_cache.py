@@ -29,13 +29,13 @@ def default_timing_cache(tensorrt_version: str, gpu: Gpu) -> Path:
     )
 
 
-def load_timing_cache(path: Path, config: Any, say: Callable[[str], None]) -> None:
+def load_timing_cache(path: Path, config: Any, log: Callable[[str], None]) -> None:
     """Give the builder what earlier builds measured; an empty cache where there is none, or none that fits."""
     with _locked(path, fcntl.LOCK_SH):
         data = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(data)  # None for a damaged file
     if cache is None or not config.set_timing_cache(cache, False):
-        say(f"{path}: TensorRT does not take this timing cache; starting with an empty one")
+        log(f"{path}: TensorRT does not take this timing cache; starting with an empty one")
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 

@@ -135,7 +135,7 @@ def write_kinds_of_jpeg(photo: Path, folder: Path) -> list[Path]:
         "progressive": {"progressive": True, "quality": 60},
         "restarts": {"restart_marker_blocks": 3},
         "rgb": {"keep_rgb": True},
-        "grey": {},
+        "gray": {},
         "turned": {
             "exif": b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06"
         },
@@ -145,7 +145,7 @@ def write_kinds_of_jpeg(photo: Path, folder: Path) -> list[Path]:
     with Image.open(photo) as image:
         for width, height in sizes:
             for kind, options in kinds.items():
-                sized = image.convert("L" if kind == "grey" else "RGB").resize((width, height))
+                sized = image.convert("L" if kind == "gray" else "RGB").resize((width, height))
                 paths.append(folder / f"{width}x{height}_{kind}.jpg")
                 sized.save(paths[-1], **options)
     return paths
@@ -162,7 +162,7 @@ def write_kinds_of_jpeg(photo: Path, folder: Path) -> list[Path]:
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
 def test_pixels_are_bit_equal(changes: dict[str, Any], photos: list[Path], tmp_path: Path) -> None:
-    """Every kind of JPEG, decoded, resized, normalised and laid out, gives the same bits in both languages."""
+    """Every kind of JPEG, decoded, resized, normalized and laid out, gives the same bits in both languages."""
     preprocess = Preprocess(
         height_px=32, width_px=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), **changes
     )

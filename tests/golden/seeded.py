@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# The last normalisation of a residual branch is drawn small: the sum of fifty branches stays moderate.
+# The last normalization of a residual branch is drawn small: the sum of fifty branches stays moderate.
 # A basic block's `bn2` is the last one as well: `_ends_residual_branch` tells it from a bottleneck's.
 _LAST_NORMS = (".bn3.weight", ".conv3.bn.weight", ".W.1.weight")
 
@@ -25,7 +25,7 @@ def _ends_residual_branch(name: str, shapes: Mapping[str, Sequence[int]]) -> boo
         shapes: Every key of the state dict, to tell a basic block from a bottleneck.
 
     Returns:
-        True for the last normalisation of a residual or non-local block.
+        True for the last normalization of a residual or non-local block.
     """
     if name.startswith(("layer0.", "base.layer0.")):
         return False  # SENet-154's stem: its bn3 ends no branch
@@ -43,7 +43,7 @@ def seeded_tensor(
         name: The tensor's key; with `seed` it determines the random stream.
         shape: The tensor's shape.
         seed: The checkpoint's seed.
-        ends_branch: Whether this is the last normalisation weight of a residual branch.
+        ends_branch: Whether this is the last normalization weight of a residual branch.
 
     Returns:
         A float32 array, or an int64 zero for `num_batches_tracked`.
@@ -55,11 +55,11 @@ def seeded_tensor(
         values = 0.1 * rng.standard_normal(shape)
     elif name.endswith("running_var"):
         values = rng.uniform(0.5, 1.5, shape)
-    elif name.endswith(".p"):  # the exponent of a generalised-mean pooling
+    elif name.endswith(".p"):  # the exponent of a generalized-mean pooling
         values = rng.uniform(2.5, 3.5, shape)
     elif name.endswith("bias"):
         values = 0.1 * rng.standard_normal(shape)
-    elif len(shape) == 1:  # the scale of a normalisation
+    elif len(shape) == 1:  # the scale of a normalization
         values = rng.uniform(0.1, 0.4, shape) if ends_branch else rng.uniform(0.5, 1.0, shape)
     else:  # a convolution or a linear layer
         fan_in = int(np.prod(shape[1:]))
@@ -109,7 +109,7 @@ def seeded_images(height: int, width: int, count: int, seed: int) -> NDArray[np.
 
     Each image is coarse random noise, enlarged bilinearly, plus fine noise. Grain, tint, contrast and the
     strength of the fine noise differ from image to image, so that two images stay apart after a deep network,
-    even behind instance normalisation.
+    even behind instance normalization.
 
     Args:
         height: Height in pixels.

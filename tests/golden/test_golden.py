@@ -29,7 +29,7 @@ from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.models.baseline import Architecture
 from tests.golden import seeded
 from tests.standins import checkpoints
-from tests.standins.checkpoints import expected, golden_cases, golden_images, normalised, relative_l2
+from tests.standins.checkpoints import expected, golden_cases, golden_images, normalized, relative_l2
 
 TOLERANCE = 1e-4
 EXPORTED_BY_DEFAULT = {
@@ -74,7 +74,7 @@ every_case = pytest.mark.parametrize("loaded", list(golden_cases()), indirect=Tr
 def features_of(checkpoint: Checkpoint, images: Tensor) -> tuple[Tensor, Tensor]:
     """f_t and f_i of the unfolded network."""
     with torch.inference_mode():
-        f_t, f_i = model_from_checkpoint(checkpoint)(normalised(images))
+        f_t, f_i = model_from_checkpoint(checkpoint)(normalized(images))
     return f_t, f_i
 
 
@@ -262,12 +262,10 @@ def test_folded_neck_is_the_formula_in_float64() -> None:
         assert float(folded.shift[index]) == np.float32(float(beta[index]) - float(mean[index]) * scale)
 
 
-@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (255, 0, 0), (3, 128, 250)])
-def test_borders_are_those_of_the_unfolded_network(
-    resnet18: Checkpoint, colour: tuple[int, int, int]
-) -> None:
-    """On images of one colour everything but the borders is constant; the graph's borders are still right."""
-    images = torch.tensor(colour, dtype=torch.uint8).expand(1, 256, 128, 3).contiguous()
+@pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (255, 0, 0), (3, 128, 250)])
+def test_borders_are_those_of_the_unfolded_network(resnet18: Checkpoint, color: tuple[int, int, int]) -> None:
+    """On images of one color everything but the borders is constant; the graph's borders are still right."""
+    images = torch.tensor(color, dtype=torch.uint8).expand(1, 256, 128, 3).contiguous()
     graph = graph_from_checkpoint(resnet18)
     assert relative_l2(answers(graph, images), features_of(resnet18, images)[1]) < TOLERANCE
 
@@ -331,10 +329,10 @@ def test_flip_is_the_average_with_the_mirror_image(resnet18: Checkpoint) -> None
     assert relative_l2(found, answers(plain, images)) > 1e-3
 
 
-def test_float32_input_takes_normalised_images(resnet18: Checkpoint) -> None:
-    """``input="float32"`` takes NCHW images that are already normalised, and says so in its preprocessing."""
+def test_float32_input_takes_normalized_images(resnet18: Checkpoint) -> None:
+    """``input="float32"`` takes NCHW images that are already normalized, and says so in its preprocessing."""
     graph = graph_from_checkpoint(resnet18, GraphOptions(input="float32"))
-    found = answers(graph, normalised(golden_images("sb_resnet18")))
+    found = answers(graph, normalized(golden_images("sb_resnet18")))
     assert relative_l2(found, expected("sb_resnet18", "f_i")) < TOLERANCE
     assert (graph.preprocess.in_graph, graph.preprocess.layout) == (False, "NCHW")
 

@@ -12,7 +12,7 @@ from tests.gpu.conftest import Judge, Setup
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_same_bits(metric: Metric, setup: Setup, judge: Judge) -> None:
-    """Neighbours and distances: at first, after rows were added, and after some were removed."""
+    """Neighbors and distances: at first, after rows were added, and after some were removed."""
     rows = np.random.default_rng(1).standard_normal((3 * setup.matrix_size, 512), dtype=np.float32)
     alike, others, queries = rows[: setup.matrix_size], rows[setup.matrix_size : -300], rows[-300:]
     alike[1:] = alike[0] + 1e-3 * alike[1:]  # as the frames of a track are

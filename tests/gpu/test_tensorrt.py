@@ -24,7 +24,7 @@ def session(request: pytest.FixtureRequest, gpu_only: None, setup: Setup) -> Ite
         profile = BatchProfile(minimum=1, optimum=min(32, largest), maximum=largest)
         options = BuildOptions(batch_profile=profile, timing_cache=setup.folder / "timing.cache")
         with prepared_source(plan.with_suffix(".onnx"), None) as source:
-            engine_from_onnx(source, plan, options=options, say=print)
+            engine_from_onnx(source, plan, options=options, log=print)
     with open_session(plan, memory=memory) as session:
         yield session
 

@@ -23,7 +23,7 @@ def test_learns(precision: Precision, compiled: bool, setup: Setup, tmp_path: Pa
     )
     options = RunOptions(init="none", precision=precision, compiled=compiled, workers=8)
     said: list[str] = []
-    train(load_recipe("smoke", changes), dataset, tmp_path / "run", options, say=said.append)
+    train(load_recipe("smoke", changes), dataset, tmp_path / "run", options, log=said.append)
     epochs = json.loads((tmp_path / "run" / HISTORY).read_text())
     losses, first = [epoch["loss"] for epoch in epochs], setup.folder / "first_loss.txt"
     for name, value in {"said": said, "losses": losses, "images_per_s": epochs[-1]["images_per_s"]}.items():

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from reidgallery import Gallery, Neighbours, load_gallery
+from reidgallery import Gallery, Neighbors, load_gallery
 from reidgallery.file import MAGIC
-from reidgallery.gallery import UNLABELLED, Scan
+from reidgallery.gallery import UNLABELED, Scan
 from reidgallery.rows import GalleryRows, Question, row_lengths
 from reidgallery.scan import topk, topk_numpy, topk_scan
 from reidgallery.scan.blas_threads import single_threaded_blas
@@ -39,9 +39,9 @@ SCANS: tuple[Scan, ...] = ("float32", "projection", "int8")
 
 
 def people(rng: np.random.Generator, count: int, dim: int, num_pids: int = 30) -> Floats:
-    """Features that lie around the centres of people, as those of images do."""
-    centres = np.random.default_rng(7).standard_normal((num_pids, dim))
-    return (centres[rng.integers(0, num_pids, count)] + 0.5 * rng.standard_normal((count, dim))).astype(
+    """Features that lie around the centers of people, as those of images do."""
+    centers = np.random.default_rng(7).standard_normal((num_pids, dim))
+    return (centers[rng.integers(0, num_pids, count)] + 0.5 * rng.standard_normal((count, dim))).astype(
         np.float32
     )
 
@@ -69,14 +69,14 @@ def sorted_in_full(
     )
 
 
-def assert_same(found: Neighbours, expected: tuple[npt.NDArray[np.int64], Floats]) -> None:
+def assert_same(found: Neighbors, expected: tuple[npt.NDArray[np.int64], Floats]) -> None:
     """The same rows in the same order, and distances to the last bits of float32."""
     assert found.indices.tolist() == expected[0].tolist()
     np.testing.assert_allclose(found.distances, expected[1], rtol=2e-7, atol=2e-7)
 
 
 def gallery_of(rows: Floats, metric: Metric = "cosine", threads: int = 2) -> Gallery:
-    """A gallery of unlabelled rows."""
+    """A gallery of unlabeled rows."""
     gallery = Gallery(rows.shape[1], metric=metric, threads=threads)
     gallery.add(rows)
     return gallery
@@ -324,7 +324,7 @@ def test_the_written_out_network_is_one_integer_product() -> None:
 
 
 def wrong_calls() -> list[tuple[Callable[[Gallery], object], str]]:
-    """Calls that a gallery of two labelled and one unlabelled rows of 4 dimensions refuses, and its words."""
+    """Calls that a gallery of two labeled and one unlabeled rows of 4 dimensions refuses, and its words."""
     ones = np.ones((1, 4), np.float32)
     return [
         (
@@ -343,9 +343,9 @@ def wrong_calls() -> list[tuple[Callable[[Gallery], object], str]]:
             lambda g: g.add(ones, pids=[2**64 - 1]),
             r"pids must be less than 2\*\*63, got 18446744073709551615",
         ),
-        (lambda g: g.add(ones, pids=[-7]), r"pids must be at least -1, or UNLABELLED \(-2\), got -7"),
-        (lambda g: g.add(ones, camids=[-5]), r"camids must be at least 0, or UNLABELLED \(-2\), got -5"),
-        (lambda g: g.search(ones, camids=[-1]), r"camids must be at least 0, or UNLABELLED \(-2\), got -1"),
+        (lambda g: g.add(ones, pids=[-7]), r"pids must be at least -1, or UNLABELED \(-2\), got -7"),
+        (lambda g: g.add(ones, camids=[-5]), r"camids must be at least 0, or UNLABELED \(-2\), got -5"),
+        (lambda g: g.search(ones, camids=[-1]), r"camids must be at least 0, or UNLABELED \(-2\), got -1"),
         (lambda g: g.add(ones, paths=["a", "b"]), r"paths must be 1 texts, got 2"),
         (lambda g: g.add(ones, paths=["a\ud800"]), r"paths must be text that .*, got 'a\\ud800'"),
         (
@@ -431,7 +431,7 @@ def test_galleries_are_joined_with_their_labels() -> None:
     second.add(rows[4:], paths=list("efghi"))
     first.extend(second)
     assert first.paths == list("abcdefghi")
-    assert first.pids.tolist() == [0, 1, 2, 3, *[UNLABELLED] * 5]
+    assert first.pids.tolist() == [0, 1, 2, 3, *[UNLABELED] * 5]
     assert_same(first.search(rows, 9), sorted_in_full(rows, rows, 9, first.metric))
     with pytest.raises(InputError, match="made by another artifact"):
         first.extend(Gallery(first.dim, metric=first.metric, manifest_sha256="ab" * 32))
@@ -443,7 +443,7 @@ def saved(tmp_path: Path) -> Path:
     gallery = Gallery(6, metric="euclidean", manifest_sha256="ab" * 32)
     rows = people(np.random.default_rng(8), 5, 6)
     names = ["a.jpg", "", "ö/人.png", os.fsdecode(b"\xff.jpg"), "e"]
-    times = [2000451, 0, UNLABELLED, 1764086400000, 7]
+    times = [2000451, 0, UNLABELED, 1764086400000, 7]
     gallery.add(rows, pids=[-1, 0, 1, 2, 3], camids=[0, 1, 2, 0, 1], times=times, paths=names)
     gallery.save(tmp_path / "people.gallery")
     return tmp_path / "people.gallery"
@@ -455,7 +455,7 @@ def test_what_is_loaded_is_what_was_saved(saved: Path) -> None:
     rows = people(np.random.default_rng(8), 5, 6)
     assert gallery.paths == ["a.jpg", "", "ö/人.png", os.fsdecode(b"\xff.jpg"), "e"]
     assert (gallery.pids.tolist(), gallery.camids.tolist()) == ([-1, 0, 1, 2, 3], [0, 1, 2, 0, 1])
-    assert gallery.times.tolist() == [2000451, 0, UNLABELLED, 1764086400000, 7]
+    assert gallery.times.tolist() == [2000451, 0, UNLABELED, 1764086400000, 7]
     assert (gallery.metric, gallery.manifest_sha256, gallery.dim) == ("euclidean", "ab" * 32, 6)
     assert_same(gallery.search(rows, 5), sorted_in_full(rows, rows, 5, "euclidean"))
     more = people(np.random.default_rng(9), 3, 6)
@@ -494,9 +494,9 @@ def test_files_from_before_there_were_times_are_read(saved: Path) -> None:
     assert np.array_equal(old.parts[0], new.parts[0])
     for name in ("pids", "camids", "paths"):
         assert list(getattr(old, name)) == list(getattr(new, name))
-    assert old.times.tolist() == [UNLABELLED] * 5
+    assert old.times.tolist() == [UNLABELED] * 5
     old.save(saved)
-    assert load_gallery(saved).times.tolist() == [UNLABELLED] * 5
+    assert load_gallery(saved).times.tolist() == [UNLABELED] * 5
     assert b'"format_version": 2' in saved.read_bytes()
 
 
@@ -748,10 +748,10 @@ def test_no_copy_of_removed_persons_stays_in_memory() -> None:
 
 
 def test_rows_without_a_person_cannot_be_removed() -> None:
-    """Asking for the pid of unlabelled rows is refused, and everyone can be removed."""
+    """Asking for the pid of unlabeled rows is refused, and everyone can be removed."""
     gallery = gallery_of(np.eye(3, dtype=np.float32))
     with pytest.raises(InputError, match="pids to remove must be at least -1, got -2"):
-        gallery.remove([1, UNLABELLED])
+        gallery.remove([1, UNLABELED])
     assert gallery.remove([1]) == 0
     gallery.add(np.eye(3, dtype=np.float32), pids=[1, 1, 1])
     assert gallery.remove([1]) == 3

@@ -69,7 +69,7 @@ def golden_weights(case: str) -> dict[str, Tensor]:
     return seeded_weights(about["shapes"], about["seed"])
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalized(images: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) → float32 (B, 3, H, W) with ImageNet's mean and std, as upstream's transforms do."""
     mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
     return ((images.double() / 255 - mean.double()) / std.double()).permute(0, 3, 1, 2).float()

@@ -88,8 +88,8 @@ def write_foreign(
     return path
 
 
-def write_normalised(path: Path) -> tuple[Path, Manifest]:
-    """A float32 NCHW network with a manifest: what feeds it normalises."""
+def write_normalized(path: Path) -> tuple[Path, Manifest]:
+    """A float32 NCHW network with a manifest: what feeds it normalizes."""
     preprocess = small_manifest().preprocess.model_copy(
         update={"in_graph": False, "layout": "NCHW", "mean": (0.4, 0.5, 0.6), "std": (0.1, 0.2, 0.3)}
     )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD
 from train import augmentation
-from train.augmentation import Draws, augment, draw_augmentation, draw_boxes, normalise
+from train.augmentation import Draws, augment, draw_augmentation, draw_boxes, normalize
 from train.recipe import Erasing, Images
 
 HEIGHT, WIDTH, PAD = 24, 12, 4
@@ -20,7 +20,7 @@ STORE = torch.randint(
 
 
 def slow_augment(image: NDArray[np.uint8], draws: Draws, place: int, follows: str) -> NDArray[np.float64]:
-    """Mirror, pad, crop, normalise, erase: one image, as the authors' transforms do it."""
+    """Mirror, pad, crop, normalize, erase: one image, as the authors' transforms do it."""
     if bool(draws.mirrored[place]):
         image = image[:, ::-1]
     padded = np.zeros((HEIGHT + 2 * PAD, WIDTH + 2 * PAD, 3), np.uint8)
@@ -101,7 +101,7 @@ def test_boxes_have_the_paper_s_probability_and_ranges() -> None:
 
 
 def test_without_the_trick_nothing_is_erased() -> None:
-    """No boxes, and images that are only mirrored, shifted and normalised."""
+    """No boxes, and images that are only mirrored, shifted and normalized."""
     draws = draw_augmentation(np.random.default_rng(4), 5, SETTINGS, None)
     assert not draws.boxes.any()
     found = augment(STORE, torch.arange(5), draws, PAD, None)
@@ -123,5 +123,5 @@ def test_statistics_first_asked_for_by_an_evaluation_serve_training() -> None:
     """Mean and std are plain tensors, though inference mode made them: a CUDA graph's step could not use others."""
     augmentation._statistics.cache_clear()
     with torch.inference_mode():
-        normalise(torch.zeros((1, 3, 2, 2), dtype=torch.uint8))
+        normalize(torch.zeros((1, 3, 2, 2), dtype=torch.uint8))
     assert not any(each.is_inference() for each in augmentation._statistics(torch.device("cpu")))

@@ -68,8 +68,8 @@ def test_the_graph_learns_as_plain_steps_do(backbone: str, dataset: Dataset, tmp
     recipe = load_recipe("smoke", changes)
     options = RunOptions(init="none", precision="fp32")
     said: list[str] = []
-    graph = train(recipe, dataset, tmp_path / "graph", options, say=said.append)
-    plain = train(recipe, dataset, tmp_path / "plain", replace(options, cuda_graph=False), say=said.append)
+    graph = train(recipe, dataset, tmp_path / "graph", options, log=said.append)
+    plain = train(recipe, dataset, tmp_path / "plain", replace(options, cuda_graph=False), log=said.append)
     assert graph["execution"]["steps"] == "one CUDA graph each"
     assert plain["execution"]["steps"] == "plain: --no-cuda-graph"
     assert [line for line in said if line.startswith("steps")] == [

@@ -78,9 +78,9 @@ def test_principal_components_are_the_covariance_s_eigenvectors() -> None:
     features = np.random.default_rng(2).normal(size=(30, 7)).astype(np.float32)
     points, share = principal_components(features)
     values, vectors = np.linalg.eigh(np.cov(features.astype(np.float64).T))
-    centred = features - features.mean(0)
+    centered = features - features.mean(0)
     for component in (0, 1):
-        expected = centred @ vectors[:, -1 - component]
+        expected = centered @ vectors[:, -1 - component]
         assert abs(points[:, component] @ expected) == pytest.approx(expected @ expected, rel=1e-5)
         assert share[component] == pytest.approx(values[-1 - component] / values.sum(), rel=1e-5)
 

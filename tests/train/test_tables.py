@@ -43,7 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_table_2_scores_both_features_with_both_metrics(root: Path, tmp_path: Path) -> None:
     """Five rows from two runs, as JSON and Markdown beside the paper's; a second call trains nothing."""
     said: list[str] = []
-    markdown = run_table(2, root, tmp_path, OPTIONS, assignments=TINY, say=said.append)
+    markdown = run_table(2, root, tmp_path, OPTIONS, assignments=TINY, log=said.append)
     content = json.loads((tmp_path / "table-2.json").read_text())
     assert [row["run"] for row in content["rows"]] == ["+stride1"] + 4 * ["+bnneck"]
     assert [(row["feature"], row["metric"]) for row in content["rows"]] == [
@@ -56,7 +56,7 @@ def test_table_2_scores_both_features_with_both_metrics(root: Path, tmp_path: Pa
     assert f"| f_i, cosine | {rank1} | {mean_ap} | 94.1% | 85.7% |" in markdown
     assert sum(line.startswith("epoch") for line in said) == 2
     said.clear()
-    assert run_table(2, root, tmp_path, OPTIONS, assignments=TINY, say=said.append) == markdown
+    assert run_table(2, root, tmp_path, OPTIONS, assignments=TINY, log=said.append) == markdown
     assert not any(line.startswith("epoch") for line in said)
 
 

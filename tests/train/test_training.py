@@ -292,7 +292,7 @@ def test_a_finished_run_is_not_trained_again(
 ) -> None:
     """Resuming it gives its result, with what was measured then, and says nothing."""
     said: list[str] = []
-    result = train(recipe, dataset, whole[0], replace(OPTIONS, resume=True), say=said.append)
+    result = train(recipe, dataset, whole[0], replace(OPTIONS, resume=True), log=said.append)
     assert said == []
     assert result == json.loads(json.dumps(whole[1]))
 
@@ -329,14 +329,14 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(
 
 def test_first_weights_come_from_a_checkpoint(tmp_path: Path) -> None:
     """A file's backbone is taken; another backbone's is refused with the first tensor that differs."""
-    from train.model import build_model, initialise
+    from train.model import build_model, initialize
 
     other_seed = build_model(load_recipe("smoke", ["seed=1"]), 5)
     save_checkpoint(tmp_path / "other.pth", other_seed, imagenet_preprocess(64, 32))
     expected = other_seed.state_dict()
     recipe = load_recipe("smoke")
     model = build_model(recipe, 5)
-    initialise(model, str(tmp_path / "other.pth"))
+    initialize(model, str(tmp_path / "other.pth"))
     assert torch.equal(
         model.backbone.state_dict()["layer4.1.conv2.weight"], expected["backbone.layer4.1.conv2.weight"]
     )
@@ -344,21 +344,21 @@ def test_first_weights_come_from_a_checkpoint(tmp_path: Path) -> None:
     torch.save(
         {key.removeprefix("backbone."): value for key, value in expected.items() if "backbone" in key}, plain
     )
-    initialise(build_model(recipe, 5), str(plain))
+    initialize(build_model(recipe, 5), str(plain))
     other = build_model(load_recipe("smoke", ["model.backbone=resnet34"]), 5)
     with pytest.raises(
         CheckpointError, match=r"not those of resnet34: layer1\.2\.conv1\.weight .* is missing"
     ):
-        initialise(other, str(plain))
+        initialize(other, str(plain))
 
 
 def test_first_weights_that_nobody_publishes_are_refused(recipe: Recipe) -> None:
     """OSNet has none at torchvision or timm: the message says what to give instead."""
-    from train.model import build_model, initialise
+    from train.model import build_model, initialize
 
     model = build_model(load_recipe("smoke", ["model.backbone=osnet_x0_25", "tricks.last_stride_1=false"]), 5)
     with pytest.raises(InputError, match=r"publish no weights for osnet_x0_25\. Give --init a file, or none"):
-        initialise(model, "imagenet")
+        initialize(model, "imagenet")
     with pytest.raises(InputError, match=r"has no last stride: set tricks\.last_stride_1=false"):
         build_model(load_recipe("smoke", ["model.backbone=osnet_x0_25"]), 5)
 

@@ -70,7 +70,7 @@ Options known(const Options* options, const std::string& type) {
     return result;
 }
 
-/// What a reader is to make of an image; normalising is not its part.
+/// What a reader is to make of an image; normalizing is not its part.
 reid::Preprocess target(const reid_reader_options& options) {
     if (!reid::is_side(options.height_px) || !reid::is_side(options.width_px)) {
         reid::fail_input("reid_reader_options: expected height_px and width_px of 1 to " +

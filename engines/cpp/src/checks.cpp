@@ -65,7 +65,7 @@ void check_input(const Manifest& manifest, const std::string& path) {
     }
     const std::string dtype = wanted.in_graph ? "uint8" : "float32";
     if (manifest.input.dtype != dtype) {
-        fail_artifact(path + ": normalisation is " + (wanted.in_graph ? "" : "not ") +
+        fail_artifact(path + ": normalization is " + (wanted.in_graph ? "" : "not ") +
                       "in the graph, so the input must be " + dtype + ", but the manifest says " +
                       manifest.input.dtype + kWhatToDo);
     }

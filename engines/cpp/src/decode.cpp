@@ -77,7 +77,7 @@ Image decode_jpeg(Bytes data, const std::string& name, Jpegs wanted) {
           data, name, wanted);
     if (width == 0 || height == 0) fail_image(name + ": the image is damaged (it has no picture in it).");
     if (colorspace == TJCS_CMYK || colorspace == TJCS_YCCK) {
-        fail_image(name + ": a CMYK image, expected colour or grey. Convert it to RGB.");
+        fail_image(name + ": a CMYK image, expected color or gray. Convert it to RGB.");
     }
     Image image{static_cast<std::size_t>(height), static_cast<std::size_t>(width), {}};
     if (image.height * image.width > (wanted == Jpegs::kOrdinary ? kMaxOrdinaryPixels : kMaxPixels)) {

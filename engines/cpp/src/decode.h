@@ -15,7 +15,7 @@ enum class Jpegs {
     kOrdinary,  ///< those without a flaw and of at most 2^25 pixels, which every libjpeg decodes to the same pixels
 };
 
-/// Decode the bytes of a colour or grey JPEG file to RGB. As in training code, an EXIF orientation is not applied.
+/// Decode the bytes of a color or gray JPEG file to RGB. As in training code, an EXIF orientation is not applied.
 ///
 /// @param name what to call it in an error message.
 /// @throws Error (image): empty, cut, damaged, not a JPEG, CMYK, or too large.

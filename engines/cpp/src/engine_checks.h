@@ -1,4 +1,4 @@
-// Does a TensorRT plan fit this machine? Asked of its manifest before anything is deserialised.
+// Does a TensorRT plan fit this machine? Asked of its manifest before anything is deserialized.
 #pragma once
 
 #include <cstdint>

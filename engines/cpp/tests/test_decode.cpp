@@ -16,7 +16,7 @@ std::string complaint_about(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("colour and grey files decode to RGB of their size") {
+TEST_CASE("color and gray files decode to RGB of their size") {
     const TemporaryFolder folder;
     for (const int subsampling : {TJSAMP_444, TJSAMP_422, TJSAMP_420, TJSAMP_GRAY}) {
         const reid::Image image = reid::decode_jpeg_file(folder.write("a.jpg", jpeg(33, 17, subsampling)));

@@ -60,7 +60,7 @@ TEST_CASE("doubling both sides at once equals one after the other") {
     }
 }
 
-TEST_CASE("doubling takes a quarter of the neighbour, rounded half up, in each pass") {
+TEST_CASE("doubling takes a quarter of the neighbor, rounded half up, in each pass") {
     const reid::Image image{1, 2, {0, 10, 100, 4, 20, 201}};
     std::vector<std::uint8_t> out(4 * 3);
     reid::resize(reid::view(image), 1, 4, false, out.data());

@@ -7,6 +7,6 @@
 
 from reidgallery.gallery import Gallery, load_gallery
 from reidgallery.milvus.gallery import MilvusGallery
-from reidgallery.scan.topk import Neighbours
+from reidgallery.scan.topk import Neighbors
 
-__all__ = ["Gallery", "MilvusGallery", "Neighbours", "load_gallery"]
+__all__ = ["Gallery", "MilvusGallery", "Neighbors", "load_gallery"]

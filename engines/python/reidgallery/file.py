@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from reidruntime.errors import InputError
 
-from reidgallery.input import UNLABELLED
+from reidgallery.input import UNLABELED
 from reidgallery.rows import Metric
 
 MAGIC = b"REIDGAL1"
@@ -203,7 +203,7 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
         lengths=np.array(sections["lengths"].view("<f8")),
         pids=integers["pids"],
         camids=integers["camids"],
-        times=integers.get("times", np.full(header.num_rows, UNLABELLED)),
+        times=integers.get("times", np.full(header.num_rows, UNLABELED)),
         paths=[
             os.fsdecode(text[start:stop]) for start, stop in pairwise([0, *integers["path_ends"].tolist()])
         ],
@@ -308,7 +308,7 @@ def _lock(target: Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a renaming last through a power cut, where folders can be synchronised."""
+    """Make a renaming last through a power cut, where folders can be synchronized."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

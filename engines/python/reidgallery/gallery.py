@@ -18,7 +18,7 @@ from reidruntime.threads import default_threads
 from reidgallery.file import GalleryContent, read_gallery, write_gallery
 from reidgallery.input import (
     JUNK_PID,
-    UNLABELLED,
+    UNLABELED,
     check_artifact,
     check_asked_labels,
     check_dim_and_metric,
@@ -42,12 +42,12 @@ from reidgallery.rows import (
 from reidgallery.scan.device_rows import DeviceRows
 from reidgallery.scan.int8_scan import MAX_DIM, can_multiply
 from reidgallery.scan.projection_scan import ProjectedRows
-from reidgallery.scan.topk import Neighbours, Prepared, nearest
+from reidgallery.scan.topk import Neighbors, Prepared, nearest
 
 __all__ = [
-    "UNLABELLED",
+    "UNLABELED",
     "Gallery",
-    "LabelledRows",
+    "LabeledRows",
     "RowLabels",
     "Scan",
     "load_gallery",
@@ -59,7 +59,7 @@ _LARGE_PART = 2**15  # rows
 _LARGE_GALLERY, _MANY_QUERIES = 2**12, 2**9  # projecting the rows costs about what so many queries do
 
 
-class LabelledRows(NamedTuple):
+class LabeledRows(NamedTuple):
     """Some rows of a gallery: float32 of shape (n, dim), with n pids, camids, times and paths."""
 
     embeddings: Features
@@ -142,17 +142,17 @@ class Gallery:
 
     @property
     def pids(self) -> Ints:
-        """The person of each row, int64; -1 for junk, 0 for a distractor, ``UNLABELLED`` where not known."""
+        """The person of each row, int64; -1 for junk, 0 for a distractor, ``UNLABELED`` where not known."""
         return self._pids
 
     @property
     def camids(self) -> Ints:
-        """The camera of each row, int64, from 0; ``UNLABELLED`` where not known."""
+        """The camera of each row, int64, from 0; ``UNLABELED`` where not known."""
         return self._camids
 
     @property
     def times(self) -> Ints:
-        """When each row was seen, int64, from 0, by the clock of whoever added it; ``UNLABELLED`` where not known."""
+        """When each row was seen, int64, from 0, by the clock of whoever added it; ``UNLABELED`` where not known."""
         return self._times
 
     @property
@@ -170,7 +170,7 @@ class Gallery:
         paths: Sequence[str] | None = None,
         manifest_sha256: str | None = None,
     ) -> None:
-        """Append rows, which are kept as they are, not normalised.
+        """Append rows, which are kept as they are, not normalized.
 
         Args:
             embeddings: float32, shape (N, dim).
@@ -205,15 +205,15 @@ class Gallery:
         """
         if other.metric != self.metric:
             raise InputError(f"This gallery compares by {self.metric}, the other one by {other.metric}.")
-        for rows in other.labelled_parts():
+        for rows in other.labeled_parts():
             self.add(**rows._asdict(), manifest_sha256=other.manifest_sha256)
 
-    def labelled_parts(self) -> Iterator[LabelledRows]:
+    def labeled_parts(self) -> Iterator[LabeledRows]:
         """All rows, in order, a part of ``parts`` at a time; one part of no rows where the gallery is empty."""
         first = 0
         for part in list(self._parts) or [np.empty((0, self.dim), np.float32)]:
             rows = slice(first, first + len(part))
-            yield LabelledRows(
+            yield LabeledRows(
                 part, self._pids[rows], self._camids[rows], self._times[rows], self._paths[rows]
             )
             first = rows.stop
@@ -290,7 +290,7 @@ class Gallery:
         until: int | None = None,
         scan: Scan = "auto",
         manifest_sha256: str | None = None,
-    ) -> Neighbours:
+    ) -> Neighbors:
         """Find the k nearest rows of each query: exactly, equal distances in the order of the rows.
 
         Args:
@@ -454,7 +454,7 @@ class Gallery:
         return np.full(num_query, -1, np.int64), np.zeros(len(self), np.int64)
 
     def _need_labels(self, labels: Ints, option: str, name: str) -> None:
-        unknown = np.flatnonzero(labels == UNLABELLED)
+        unknown = np.flatnonzero(labels == UNLABELED)
         if len(unknown):
             first = int(unknown[0])
             raise missing_labels(option, name, len(unknown), len(self), first, self._paths[first])

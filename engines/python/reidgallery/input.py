@@ -10,7 +10,7 @@ from reidruntime.errors import InputError
 
 from reidgallery.rows import Features, Ints, Metric
 
-UNLABELLED = -2  # a pid, camid or time that is not known; equal to no other
+UNLABELED = -2  # a pid, camid or time that is not known; equal to no other
 JUNK_PID = -1
 _LOWEST = {"pids": JUNK_PID, "camids": 0, "times": 0}
 
@@ -53,12 +53,12 @@ def checked_integers(numbers: npt.ArrayLike, name: str, length: int) -> Ints:
 
 
 def checked_ids(ids: npt.ArrayLike | None, name: str, length: int) -> Ints:
-    """That many pids, camids or times, as ``name`` says, as int64; ``UNLABELLED`` where there are none."""
+    """That many pids, camids or times, as ``name`` says, as int64; ``UNLABELED`` where there are none."""
     if ids is None:
-        return np.full(length, UNLABELLED, np.int64)
+        return np.full(length, UNLABELED, np.int64)
     array, lowest = checked_integers(ids, name, length), _LOWEST[name]
-    if bad := array[(array < lowest) & (array != UNLABELLED)].tolist():
-        raise InputError(f"{name} must be at least {lowest}, or UNLABELLED ({UNLABELLED}), got {bad[0]}.")
+    if bad := array[(array < lowest) & (array != UNLABELED)].tolist():
+        raise InputError(f"{name} must be at least {lowest}, or UNLABELED ({UNLABELED}), got {bad[0]}.")
     return array
 
 
@@ -99,9 +99,9 @@ def checked_labels(
 
 def check_asked_labels(pids: Ints, camids: Ints, other_cameras: bool, exclude_junk: bool) -> None:
     """The queries have the labels that the filters compare with those of the rows."""
-    if other_cameras and (camids == UNLABELLED).any():
+    if other_cameras and (camids == UNLABELED).any():
         raise InputError("other_cameras needs the camids of the queries.")
-    if exclude_junk and not other_cameras and ((camids == UNLABELLED) | (pids == UNLABELLED)).any():
+    if exclude_junk and not other_cameras and ((camids == UNLABELED) | (pids == UNLABELED)).any():
         raise InputError("exclude_junk needs the pids and camids of the queries.")
 
 

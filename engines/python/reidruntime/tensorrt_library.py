@@ -67,12 +67,12 @@ def import_tensorrt(flavor: Flavor) -> Any:
     return module
 
 
-def make_logger(trt: Any, say: Callable[[str, bool], None]) -> Any:
+def make_logger(trt: Any, log: Callable[[str, bool], None]) -> Any:
     """A logger that passes on what TensorRT says from level WARNING up.
 
     Args:
         trt: from :func:`import_tensorrt`.
-        say: called with every message, and whether it is an error.
+        log: called with every message, and whether it is an error.
     """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
@@ -81,9 +81,9 @@ def make_logger(trt: Any, say: Callable[[str, bool], None]) -> Any:
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
-                say(msg, True)
+                log(msg, True)
             elif severity == trt.ILogger.Severity.WARNING:
-                say(msg, False)
+                log(msg, False)
 
     return Logger()
 

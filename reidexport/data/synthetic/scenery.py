@@ -29,12 +29,12 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> Picture:
     _draw_ground(draw, rng, ground, width, horizon, height)
     for _ in range(int(rng.integers(5, 9))):
         _draw_clutter(draw, rng, width, horizon, height)
-    # Distance takes colour away: without it the place would outshine the person.
+    # Distance takes color away: without it the place would outshine the person.
     return _GREY + 0.6 * (np.asarray(image, np.float32) - _GREY) + _grain(rng, height, width)
 
 
-def _mixed(rng: np.random.Generator, colour: tuple[int, int, int], spread: int = 22) -> tuple[int, int, int]:
-    red, green, blue = np.clip(colour + rng.integers(-spread, spread + 1, 3), 0, 255).tolist()
+def _mixed(rng: np.random.Generator, color: tuple[int, int, int], spread: int = 22) -> tuple[int, int, int]:
+    red, green, blue = np.clip(color + rng.integers(-spread, spread + 1, 3), 0, 255).tolist()
     return red, green, blue
 
 
@@ -77,20 +77,20 @@ def _draw_ground(
 def _draw_clutter(
     draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, horizon: int, height: int
 ) -> None:
-    x, colour = int(rng.integers(width)), _mixed(rng, _CLUTTER[rng.integers(len(_CLUTTER))])
+    x, color = int(rng.integers(width)), _mixed(rng, _CLUTTER[rng.integers(len(_CLUTTER))])
     base = horizon + int((height - horizon) * rng.uniform(0.05, 0.35))
     kind = rng.integers(4)
     if kind == 0:  # a lamp post
         draw.rectangle((x, 0, x + 2, base), fill=(62, 64, 68))
     elif kind == 1:  # a bin
-        draw.rectangle((x, base - 22, x + 13, base), fill=colour)
+        draw.rectangle((x, base - 22, x + 13, base), fill=color)
         draw.rectangle((x - 1, base - 25, x + 14, base - 21), fill=(52, 54, 58))
     elif kind == 2:  # a bench
-        draw.rectangle((x, base - 14, x + 34, base - 10), fill=colour)
+        draw.rectangle((x, base - 14, x + 34, base - 10), fill=color)
         draw.rectangle((x + 2, base - 10, x + 5, base), fill=(60, 58, 56))
         draw.rectangle((x + 29, base - 10, x + 32, base), fill=(60, 58, 56))
     else:  # a parked car
-        draw.rounded_rectangle((x, base - 24, x + 70, base - 5), 7, fill=colour)
+        draw.rounded_rectangle((x, base - 24, x + 70, base - 5), 7, fill=color)
         draw.rounded_rectangle((x + 13, base - 37, x + 54, base - 18), 7, fill=_mixed(rng, (64, 74, 84)))
         for wheel in (x + 14, x + 54):
             draw.ellipse((wheel - 6, base - 11, wheel + 6, base + 1), fill=(32, 32, 34))
@@ -107,14 +107,14 @@ def obstacle(rng: np.random.Generator, height: int, width: int) -> Image.Image:
     """Something between camera and person, RGBA: a post, a railing, or a bush."""
     image = Image.new("RGBA", (width, height))
     draw = ImageDraw.Draw(image)
-    kind, colour = rng.integers(3), _mixed(rng, _CLUTTER[rng.integers(len(_CLUTTER))])
+    kind, color = rng.integers(3), _mixed(rng, _CLUTTER[rng.integers(len(_CLUTTER))])
     if kind == 0:
         x = rng.uniform(0.1, 0.9) * width
-        draw.rectangle((x - 0.06 * width, 0, x + 0.06 * width, height), fill=(*colour, 255))
+        draw.rectangle((x - 0.06 * width, 0, x + 0.06 * width, height), fill=(*color, 255))
     elif kind == 1:
         y = rng.uniform(0.6, 0.78) * height
         for offset in (0, 0.1, 0.2):
-            draw.rectangle((0, y + offset * height, width, y + (offset + 0.03) * height), fill=(*colour, 255))
+            draw.rectangle((0, y + offset * height, width, y + (offset + 0.03) * height), fill=(*color, 255))
     else:
         for _ in range(26):
             x, y = rng.uniform(0, 1) * width, rng.uniform(0.76, 1) * height

@@ -1,4 +1,4 @@
-"""The sheet a figure is drawn on: shapes in body heights, filled with colours or cloth."""
+"""The sheet a figure is drawn on: shapes in body heights, filled with colors or cloth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from reidexport.data.synthetic.pose import Pose, body_width
-from reidexport.data.synthetic.wardrobe import Cloth, Colour
+from reidexport.data.synthetic.wardrobe import Cloth, Color
 
 # Detection boxes are stretched to one shape, which makes people look wider than they are.
 _STRETCH = 1.2
 
 Points = npt.NDArray[np.float64]
-Paint = Colour | Image.Image
+Paint = Color | Image.Image
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Sheet:
     frame: Frame
 
     def polygon(self, points: Points | Sequence[tuple[float, float]], paint: Paint) -> None:
-        """Fill a polygon, given in body heights, with a colour or with cloth."""
+        """Fill a polygon, given in body heights, with a color or with cloth."""
         outline = self.frame.pixels(np.asarray(points, float))
         if isinstance(paint, tuple):
             ImageDraw.Draw(self.image).polygon(outline, fill=(*paint, 255))
@@ -85,9 +85,9 @@ class Sheet:
 
 
 def paint_of(cloth: Cloth, frame: Frame, pose: Pose) -> Paint:
-    """Cloth as a picture that moves and turns with the body; a plain one is just its colour."""
+    """Cloth as a picture that moves and turns with the body; a plain one is just its color."""
     if cloth.texture in ("plain", "logo"):
-        return cloth.colour
+        return cloth.color
     x = (np.arange(frame.width) - frame.foot_x) / (_STRETCH * frame.figure * body_width(pose))
     y = (frame.foot_y - np.arange(frame.height)) / frame.figure
     across, down = np.floor(x / cloth.period) % 2, np.floor(y / cloth.period)[:, None] % 2
@@ -98,10 +98,10 @@ def paint_of(cloth: Cloth, frame: Frame, pose: Pose) -> Paint:
         "block": 2 * (y < 0.67)[:, None] + 0 * across,
     }[cloth.texture]
     indexed = Image.fromarray(share.astype(np.uint8))
-    indexed.putpalette(np.linspace(cloth.colour, cloth.second, 3).astype(np.uint8).tobytes())
+    indexed.putpalette(np.linspace(cloth.color, cloth.second, 3).astype(np.uint8).tobytes())
     return indexed.convert("RGBA")
 
 
-def shaded(colour: Colour, factor: float) -> Colour:
-    """A colour made darker."""
-    return int(colour[0] * factor), int(colour[1] * factor), int(colour[2] * factor)
+def shaded(color: Color, factor: float) -> Color:
+    """A color made darker."""
+    return int(color[0] * factor), int(color[1] * factor), int(color[2] * factor)

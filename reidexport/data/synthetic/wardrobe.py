@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 _SKIN = ((244, 208, 177), (231, 188, 150), (206, 158, 120), (161, 112, 78), (110, 74, 52), (78, 52, 38))
 _HAIR = ((24, 20, 18), (46, 32, 24), (84, 56, 36), (128, 88, 50), (178, 142, 92), (120, 116, 112))
@@ -45,11 +45,11 @@ _TROUSERS = (
 
 @dataclass(frozen=True)
 class Cloth:
-    """A fabric: ``texture`` says where the second colour shows; ``period`` is in body heights."""
+    """A fabric: ``texture`` says where the second color shows; ``period`` is in body heights."""
 
     texture: str
-    colour: Colour
-    second: Colour
+    color: Color
+    second: Color
     period: float
 
 
@@ -61,19 +61,19 @@ class Person:
     build: float
     hip: float
     head: float
-    skin: Colour
-    hair: Colour
+    skin: Color
+    hair: Color
     hair_style: str
-    hat: Colour | None
+    hat: Color | None
     upper: Cloth
     sleeves: str
     hem: float
-    inner: Colour | None
+    inner: Color | None
     lower: Cloth
     lower_kind: str
-    shoes: Colour
+    shoes: Color
     bag: str
-    bag_colour: Colour
+    bag_color: Color
 
 
 def dress(rng: np.random.Generator) -> Person:
@@ -96,17 +96,17 @@ def dress(rng: np.random.Generator) -> Person:
         lower_kind=str(rng.choice(["trousers", "shorts", "skirt"], p=[0.66, 0.18, 0.16])),
         shoes=_pick(rng, _FABRIC[:5] + _FABRIC[8:10] + _FABRIC[14:15]),
         bag=str(rng.choice(["none", "backpack", "shoulder", "hand"], p=[0.42, 0.26, 0.18, 0.14])),
-        bag_colour=_pick(rng, _FABRIC),
+        bag_color=_pick(rng, _FABRIC),
     )
 
 
 def _cloth(
-    rng: np.random.Generator, palette: tuple[Colour, ...], textures: list[str], scale: float = 1.0
+    rng: np.random.Generator, palette: tuple[Color, ...], textures: list[str], scale: float = 1.0
 ) -> Cloth:
     texture = str(rng.choice(textures))
     return Cloth(texture, _pick(rng, palette), _pick(rng, _FABRIC), scale * rng.uniform(0.022, 0.05))
 
 
-def _pick(rng: np.random.Generator, palette: tuple[Colour, ...], spread: int = 14) -> Colour:
+def _pick(rng: np.random.Generator, palette: tuple[Color, ...], spread: int = 14) -> Color:
     mixed = np.clip(palette[rng.integers(len(palette))] + rng.integers(-spread, spread + 1, 3), 0, 255)
     return int(mixed[0]), int(mixed[1]), int(mixed[2])

@@ -82,13 +82,13 @@ class Histogram:
 
     def _least_squares(self, symmetric: bool) -> Range:
         width = 2 * self._limit / _NUM_BINS
-        centres = (np.arange(_NUM_BINS) + 0.5) * width - self._limit
-        centres, counts = centres[self._counts > 0], self._counts[self._counts > 0]
+        centers = (np.arange(_NUM_BINS) + 0.5) * width - self._limit
+        centers, counts = centers[self._counts > 0], self._counts[self._counts > 0]
         lowest, highest = min(self.lowest, 0.0), max(self.highest, 0.0)
         if symmetric:
             lowest, highest = -max(-lowest, highest), max(-lowest, highest)
         candidates = [(float(lowest * share), float(highest * share)) for share in _TRIED_SHARES]
-        return min(candidates, key=lambda each: _squared_error(centres, counts, *each))
+        return min(candidates, key=lambda each: _squared_error(centers, counts, *each))
 
 
 def collect_histograms(

@@ -84,12 +84,12 @@ def looks_like_noise(pixels: Image8) -> bool:
     Args:
         pixels: uint8, shape (N, height, width, 3).
     """
-    grey = pixels.mean(3, dtype=np.float32)
-    lag = max(grey.shape[2] // _DISTANCE, 1)
-    difference = ((grey[:, :, lag:] - grey[:, :, :-lag]) ** 2).mean((1, 2))
-    # Independent pixels differ by twice their variance; an image of one colour tells nothing either.
-    likeness = np.sqrt(difference / np.maximum(2 * grey.var((1, 2)), 1e-6))
-    return bool(np.median(likeness) > _NOISE_LIKENESS or np.median(grey.var((1, 2))) < 1)
+    gray = pixels.mean(3, dtype=np.float32)
+    lag = max(gray.shape[2] // _DISTANCE, 1)
+    difference = ((gray[:, :, lag:] - gray[:, :, :-lag]) ** 2).mean((1, 2))
+    # Independent pixels differ by twice their variance; an image of one color tells nothing either.
+    likeness = np.sqrt(difference / np.maximum(2 * gray.var((1, 2)), 1e-6))
+    return bool(np.median(likeness) > _NOISE_LIKENESS or np.median(gray.var((1, 2))) < 1)
 
 
 def _warnings(pixels: Image8, source: str | Path) -> list[str]:

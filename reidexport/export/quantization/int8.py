@@ -63,10 +63,10 @@ def int8_model(
     *,
     target: QuantizationTarget,
     batch: int | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
     progress_bar: ProgressBar = no_progress_bar,
 ) -> tuple[onnx.ModelProto, Quantization]:
-    """Quantise a network: ranges by the rule that changes the features least, the layers that hurt most left float32.
+    """Quantize a network: ranges by the rule that changes the features least, the layers that hurt most left float32.
 
     Args:
         model: an FP32 network with one input, weights inside.
@@ -74,7 +74,7 @@ def int8_model(
         held_out: others, to measure errors on.
         target: which form to write.
         batch: the one batch size that the network takes, if it does.
-        say: called with a line for each thing that was found out.
+        log: called with a line for each thing that was found out.
         progress_bar: shows how far the long parts are.
 
     Returns:
@@ -88,7 +88,7 @@ def int8_model(
     typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     layers = _quantizable_layers(typed, form)
     if not layers:
-        raise InputError("the network has no convolution to quantise")
+        raise InputError("the network has no convolution to quantize")
     for images in (calibrated, held_out):
         if len(images) < (batch or 1):
             raise InputError(f"the network takes batches of {batch}: give more images to calibrate on")
@@ -97,10 +97,10 @@ def int8_model(
             typed, _tensors_of(typed, layers), _batches(calibrated, batch), progress
         )
     trials = _Trials(typed, form, batch, held_out)
-    method, ranges, error = _best_ranges(histograms, layers, trials, say, progress_bar)
-    sensitivity = _sensitivity(layers, ranges, trials, say, progress_bar)
+    method, ranges, error = _best_ranges(histograms, layers, trials, log, progress_bar)
+    sensitivity = _sensitivity(layers, ranges, trials, log, progress_bar)
     left_out, error = _layers_to_leave_out(sensitivity, ranges, trials, error)
-    say(
+    log(
         f"{len(left_out)} of {len(layers)} layers stay float32; relative L2 error of the features {error:.4f}"
     )
     if error > REFUSED_ERROR:
@@ -122,7 +122,7 @@ def int8_model(
 
 
 class _Trials:
-    """A network to try ways of quantising on; what it answers in float32 is computed once."""
+    """A network to try ways of quantizing on; what it answers in float32 is computed once."""
 
     def __init__(self, model: onnx.ModelProto, form: _Form, batch: int | None, images: Pixels) -> None:
         self._model, self._form, self._batch, self._images = model, form, batch, images
@@ -154,7 +154,7 @@ def _best_ranges(
     histograms: dict[str, Histogram],
     layers: Sequence[str],
     trials: _Trials,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     progress_bar: ProgressBar,
 ) -> tuple[RangeMethod, dict[str, Range], float]:
     """The rule that changes the features least with every layer in INT8, its ranges and that change."""
@@ -166,9 +166,9 @@ def _best_ranges(
             if progress:
                 progress(len(errors))
     best = min(methods, key=lambda method: errors[method])
-    say("relative L2 error of the features with every layer in INT8, by how the ranges are chosen:")
+    log("relative L2 error of the features with every layer in INT8, by how the ranges are chosen:")
     for method in methods:
-        say(f"  {errors[method]:.4f}  {method}" + " (taken)" * (method == best))
+        log(f"  {errors[method]:.4f}  {method}" + " (taken)" * (method == best))
     return best, trials.ranges(histograms, best), errors[best]
 
 
@@ -176,7 +176,7 @@ def _sensitivity(
     layers: Sequence[str],
     ranges: dict[str, Range],
     trials: _Trials,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     progress_bar: ProgressBar,
 ) -> dict[str, float]:
     """The error with each layer alone in INT8, worst first."""
@@ -187,9 +187,9 @@ def _sensitivity(
             if progress:
                 progress(len(found))
     ordered = dict(sorted(found.items(), key=lambda item: -item[1]))
-    say("layers that hurt most, each alone in INT8:")
+    log("layers that hurt most, each alone in INT8:")
     for layer, value in list(ordered.items())[:_NUM_PRINTED]:
-        say(f"  {value:.4f}  {layer}  {trials.weight_of(layer)}".rstrip())
+        log(f"  {value:.4f}  {layer}  {trials.weight_of(layer)}".rstrip())
     return ordered
 
 
@@ -256,7 +256,7 @@ def _tensors_of(model: onnx.ModelProto, layers: Sequence[str]) -> set[str]:
 def _with_qdq(
     model: onnx.ModelProto, layers: Collection[str], ranges: dict[str, Range], form: _Form
 ) -> onnx.ModelProto:
-    """The network with some layers in INT8; ONNX Runtime's own quantiser writes the Q/DQ pairs."""
+    """The network with some layers in INT8; ONNX Runtime's own quantizer writes the Q/DQ pairs."""
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -331,7 +331,7 @@ def _batches(images: Pixels, batch: int | None) -> Iterator[Pixels]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the quantiser's notices of tensors that it passes over."""
+    """Without the quantizer's notices of tensors that it passes over."""
     logging.disable(logging.WARNING)
     try:
         yield

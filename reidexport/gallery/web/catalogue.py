@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from reidgallery import Gallery, MilvusGallery
-from reidgallery.gallery import UNLABELLED
+from reidgallery.gallery import UNLABELED
 
 from reidexport.data.records import DISTRACTOR_PID, JUNK_PID
 
 _ROWS_AT_ONCE = 2**14
-_LAST_PIDS = (DISTRACTOR_PID, JUNK_PID, UNLABELLED)  # those that are nobody come behind the people
+_LAST_PIDS = (DISTRACTOR_PID, JUNK_PID, UNLABELED)  # those that are nobody come behind the people
 Ints = NDArray[np.int64]
 
 
@@ -62,11 +62,11 @@ def catalogue_of(gallery: Gallery | MilvusGallery) -> Catalogue:
     found, starts = np.unique(pids[order], return_index=True)
     people = dict(zip(found.tolist(), np.split(rows[order], starts[1:]), strict=False))
     last = [(pid, people.pop(pid)) for pid in _LAST_PIDS if pid in people]
-    seen_by, counts = np.unique(camids[camids != UNLABELLED], return_counts=True)
+    seen_by, counts = np.unique(camids[camids != UNLABELED], return_counts=True)
     return Catalogue(
         rows,
         tuple(
-            Person(None if pid == UNLABELLED else pid, own_rows) for pid, own_rows in [*people.items(), *last]
+            Person(None if pid == UNLABELED else pid, own_rows) for pid, own_rows in [*people.items(), *last]
         ),
         dict(zip(seen_by.tolist(), counts.tolist(), strict=True)),
     )

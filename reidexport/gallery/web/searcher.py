@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from reidgallery import Gallery, MilvusGallery
-from reidgallery.gallery import UNLABELLED
+from reidgallery.gallery import UNLABELED
 from reidruntime import Session
 
 from reidexport.data.name_labels import time_from_name
@@ -77,7 +77,7 @@ class Searcher:
                 self.by_picture(np.zeros((2, 1, 3), np.uint8), "", Wanted(1))
 
     def images(self, rows: NDArray[np.int64]) -> list[SeenImage]:
-        """Some rows, as they are labelled.
+        """Some rows, as they are labeled.
 
         Raises:
             InputError: there is no such row.
@@ -128,7 +128,7 @@ class Searcher:
 
     def _search(self, features: NDArray[np.float32], image: SeenImage, wanted: Wanted) -> Answer:
         known = (image.pid, image.camid, image.time)
-        pid, camid, time = (UNLABELLED if label is None else label for label in known)
+        pid, camid, time = (UNLABELED if label is None else label for label in known)
         query = Gallery(self._gallery.dim, metric=self._gallery.metric)
         query.add(features, pids=[pid], camids=[camid], times=[time], paths=[image.path])
         (answer,) = search_gallery(

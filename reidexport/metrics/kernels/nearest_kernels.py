@@ -10,7 +10,7 @@ from reidexport.metrics.kernels.compiled import compiled
 _CHUNK = 64  # columns that are looked at together: most of the time none of them is near enough
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """What is known of every image once all distances have gone by.
 
     Attributes:
@@ -25,14 +25,14 @@ class Neighbours(NamedTuple):
 
 
 @compiled
-def take_rows(tile, squares, corner, neighbours, begin, end):  # type: ignore[no-untyped-def]
+def take_rows(tile, squares, corner, neighbors, begin, end):  # type: ignore[no-untyped-def]
     """Rows [begin, end): turn products of features into distances, and let the rows' images know of them.
 
     Args:
         tile: (rows, width) products, replaced by squared Euclidean distances.
         squares: (num_images,) squared lengths of the features.
         corner: the images of the tile's first row and first column.
-        neighbours: updated; what it has so far are images before ``corner[1]``.
+        neighbors: updated; what it has so far are images before ``corner[1]``.
         begin: the first row.
         end: one past the last.
     """
@@ -42,14 +42,14 @@ def take_rows(tile, squares, corner, neighbours, begin, end):  # type: ignore[no
         _turn_into_distances(row, squares[image], squares[corner[1] : corner[1] + row.size])
         if 0 <= image - corner[1] < row.size:
             row[image - corner[1]] = 0
-        farthest[:] = neighbours.largest[image]
+        farthest[:] = neighbors.largest[image]
         for start in range(0, row.size, _CHUNK):
             chunk = row[start : start + _CHUNK]
             _raise_to(farthest, chunk)
-            if _any_below(chunk, neighbours.distances[image, -1]):
+            if _any_below(chunk, neighbors.distances[image, -1]):
                 for j in range(chunk.size):
-                    _insert(neighbours, image, corner[1] + start + j, chunk[j])
-        neighbours.largest[image] = farthest.max()
+                    _insert(neighbors, image, corner[1] + start + j, chunk[j])
+        neighbors.largest[image] = farthest.max()
 
 
 @compiled
@@ -74,11 +74,11 @@ def _any_below(distances, limit):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def take_columns(tile, corner, neighbours, begin, end):  # type: ignore[no-untyped-def]
+def take_columns(tile, corner, neighbors, begin, end):  # type: ignore[no-untyped-def]
     """Columns [begin, end): let the columns' images know of the rows, all of them after those known so far."""
     images = slice(corner[1] + begin, corner[1] + end)
-    largest = neighbours.largest[images]
-    limits = neighbours.distances[images, -1].copy()
+    largest = neighbors.largest[images]
+    limits = neighbors.distances[images, -1].copy()
     for i in range(tile.shape[0]):
         row = tile[i, begin:end]
         _raise_to(largest, row)
@@ -87,8 +87,8 @@ def take_columns(tile, corner, neighbours, begin, end):  # type: ignore[no-untyp
             if _any_below_each(chunk, limit):
                 for j in range(chunk.size):
                     if chunk[j] < limit[j]:
-                        _insert(neighbours, images.start + start + j, corner[0] + i, chunk[j])
-                        limit[j] = neighbours.distances[images.start + start + j, -1]
+                        _insert(neighbors, images.start + start + j, corner[0] + i, chunk[j])
+                        limit[j] = neighbors.distances[images.start + start + j, -1]
 
 
 @compiled
@@ -100,8 +100,8 @@ def _any_below_each(distances, limits):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _insert(neighbours, image, other, distance):  # type: ignore[no-untyped-def]
-    distances, images = neighbours.distances[image], neighbours.images[image]
+def _insert(neighbors, image, other, distance):  # type: ignore[no-untyped-def]
+    distances, images = neighbors.distances[image], neighbors.images[image]
     place = distances.size - 1
     if not distance < distances[place]:
         return

@@ -1,6 +1,6 @@
-"""Sets of k-reciprocal neighbours, and weights on them, compiled; importing it needs numba.
+"""Sets of k-reciprocal neighbors, and weights on them, compiled; importing it needs numba.
 
-An image's *reciprocal* neighbours are those of its nearest images that have it among their nearest, too.
+An image's *reciprocal* neighbors are those of its nearest images that have it among their nearest, too.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from reidexport.metrics.kernels.tile_kernels import squared_distance
 
 @compiled
 def mark_reciprocal(images, is_reciprocal, begin, end):  # type: ignore[no-untyped-def]
-    """Images [begin, end): which of the neighbours in their row of ``images`` have them in theirs."""
+    """Images [begin, end): which of the neighbors in their row of ``images`` have them in theirs."""
     for image in range(begin, end):
         for place in range(images.shape[1]):
             is_reciprocal[image, place] = image in images[images[image, place]]
@@ -19,7 +19,7 @@ def mark_reciprocal(images, is_reciprocal, begin, end):  # type: ignore[no-untyp
 
 @compiled
 def count_members(wide, half, lengths, begin, end):  # type: ignore[no-untyped-def]
-    """Images [begin, end): the size of each image's expanded set of reciprocal neighbours."""
+    """Images [begin, end): the size of each image's expanded set of reciprocal neighbors."""
     core, added = np.full(len(lengths), -1, np.int32), np.full(len(lengths), -1, np.int32)
     members = np.empty(len(lengths), np.int32)
     for image in range(begin, end):
@@ -56,7 +56,7 @@ def encode(feats, wide, half, largest, encoding, begin, end):  # type: ignore[no
 
 @compiled
 def _expand(image, wide, half, core, added, members):  # type: ignore[no-untyped-def]
-    """Write an image's reciprocal neighbours, and those of each of them that it mostly shares, to ``members``.
+    """Write an image's reciprocal neighbors, and those of each of them that it mostly shares, to ``members``.
 
     ``core`` and ``added`` hold for every image the last one whose set it was put into. Returns the number.
     """

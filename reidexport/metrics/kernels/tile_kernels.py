@@ -68,13 +68,13 @@ def measure_pairs(features, pairs, values, begin, end):  # type: ignore[no-untyp
 
 
 @compiled
-def prepare_tile(features, images, centre, right, lengths, begin, end):  # type: ignore[no-untyped-def]
+def prepare_tile(features, images, center, right, lengths, begin, end):  # type: ignore[no-untyped-def]
     """Rows [begin, end): write what the products are taken of, and its lengths.
 
     Args:
         features: as they were given.
         images: the gallery images that the rows are to be made of.
-        centre: (dim,), is subtracted; for cosine rows are scaled to unit length instead.
+        center: (dim,), is subtracted; for cosine rows are scaled to unit length instead.
         right: (len(images), dim), written.
         lengths: (len(images),) float64, written.
         begin: the first row.
@@ -90,7 +90,7 @@ def prepare_tile(features, images, centre, right, lengths, begin, end):  # type:
             lengths[i] = 1
         else:
             for k in range(row.size):
-                row[k] = image[k] - centre[k]
+                row[k] = image[k] - center[k]
             lengths[i] = np.sqrt(_product(row, row))
 
 

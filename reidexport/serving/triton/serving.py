@@ -45,7 +45,7 @@ def serve(
     address: Address,
     batching: Batching,
     max_request_bytes: int,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     manifest: Manifest | None = None,
     backend: BackendName = "auto",
     device: DeviceName = "auto",
@@ -62,7 +62,7 @@ def serve(
         address: where to listen.
         batching: how requests are gathered.
         max_request_bytes: larger requests are refused.
-        say: called with lines about what is going on.
+        log: called with lines about what is going on.
         manifest: of a file that carries none.
         backend: as for :func:`reidruntime.open_session`; so are ``device`` and ``threads``.
         device: see there.
@@ -85,7 +85,7 @@ def serve(
         artifact, backend=backend, device=device, threads=threads, manifest=manifest
     ) as session:
         facts = session.manifest
-        say(session.description)
+        log(session.description)
     network = session_network(
         name,
         facts,
@@ -98,7 +98,7 @@ def serve(
     )
     with TemporaryDirectory(prefix="reidexport-models-") as folder:
         write_models(Path(folder), network, facts, warm_up_images(), None)
-        return asyncio.run(_serve(server, Path(folder), name, address, Limits(max_request_bytes), say))
+        return asyncio.run(_serve(server, Path(folder), name, address, Limits(max_request_bytes), log))
 
 
 def _check_ports(address: Address) -> None:
@@ -115,7 +115,7 @@ def _check_ports(address: Address) -> None:
 
 
 async def _serve(
-    server: Path, repository: Path, name: str, address: Address, limits: Limits, say: Callable[[str], None]
+    server: Path, repository: Path, name: str, address: Address, limits: Limits, log: Callable[[str], None]
 ) -> int:
     traffic, stop = Traffic(), _Signals()
     async with AsyncExitStack() as stack:
@@ -131,12 +131,12 @@ async def _serve(
         grpc_port = await stack.enter_async_context(
             grpc_gateway(host, address.grpc_port, grpc, limits, traffic)
         )
-        say(f"serving {name} and {name}_jpeg: http://{host}:{ports[0]}, gRPC {host}:{grpc_port}, "
+        log(f"serving {name} and {name}_jpeg: http://{host}:{ports[0]}, gRPC {host}:{grpc_port}, "
             f"metrics http://{host}:{ports[1]}/metrics")  # fmt: skip
         while not stop.count and triton.process.poll() is None:
             await asyncio.sleep(_POLL_S)
         if stop.count:
-            say("stopping: answering what was accepted")
+            log("stopping: answering what was accepted")
             await _finish(traffic, triton, stop)
             await asyncio.sleep(_LINGER_S)
         else:

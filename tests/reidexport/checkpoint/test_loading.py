@@ -385,7 +385,7 @@ def test_fixed_pooling_power_of_agw_is_assumed(load: Load) -> None:
     """fast-reid's AGW, known by its non-local blocks, is given its fixed exponent, and says that it was assumed."""
     checkpoint = load(checkpoints.golden_weights("fr_agw_r50"))
     assert checkpoint.architecture.non_local
-    assert "generalised-mean pooling with p = 3 (as in fast-reid's AGW)" in checkpoint.assumed
+    assert "generalized-mean pooling with p = 3 (as in fast-reid's AGW)" in checkpoint.assumed
     assert load(checkpoints.golden_weights("fr_agw_r50"), pooling="avg").architecture.pooling == "avg"
 
 

@@ -593,7 +593,7 @@ def test_truth_is_accepted(tmp_path: Path) -> None:
     ],
 )
 def test_legacy_storage_table_that_lies(keys: object, count: int, words: str, tmp_path: Path) -> None:
-    """A legacy file whose list of storages or their lengths do not fit is refused; none stays uninitialised."""
+    """A legacy file whose list of storages or their lengths do not fit is refused; none stays uninitialized."""
     path = tmp_path / "model.pth"
     data = struct.pack("<q4f", count, 1, 2, 3, 4)
     path.write_bytes(legacy_bytes(tensor_pickle(view=b"N"), keys, data))

@@ -1,7 +1,7 @@
 """Times: what names tell, what users write, and what they are shown."""
 
 import pytest
-from reidgallery.gallery import UNLABELLED
+from reidgallery.gallery import UNLABELED
 
 from reidexport.data.name_labels import labels_from_names
 from reidexport.data.times import parse_time, time_text
@@ -15,13 +15,13 @@ def test_names_tell_persons_cameras_and_times() -> None:
         "-1_c3s1_000003_00.jpg": (-1, 2, 1000003),
         "0001_c2_f0046182.jpg": (1, 1, 46182),
         "0001_c2_t1764086400000_7.png": (1, 1, 1764086400000),
-        "0001_c2_000451.jpg": (1, 1, UNLABELLED),
-        "0001_c2s1_00045.jpg": (1, 1, UNLABELLED),
-        "0001_c2s1_0004511.jpg": (1, 1, UNLABELLED),
-        f"{10**19}_c1s1_000001_00.jpg": (UNLABELLED, UNLABELLED, 1000001),
-        f"0001_c{10**19}.jpg": (UNLABELLED, UNLABELLED, UNLABELLED),
-        f"0001_c2s{10**19}_000001_00.jpg": (1, 1, UNLABELLED),
-        "street_t5.jpg": (UNLABELLED, UNLABELLED, UNLABELLED),
+        "0001_c2_000451.jpg": (1, 1, UNLABELED),
+        "0001_c2s1_00045.jpg": (1, 1, UNLABELED),
+        "0001_c2s1_0004511.jpg": (1, 1, UNLABELED),
+        f"{10**19}_c1s1_000001_00.jpg": (UNLABELED, UNLABELED, 1000001),
+        f"0001_c{10**19}.jpg": (UNLABELED, UNLABELED, UNLABELED),
+        f"0001_c2s{10**19}_000001_00.jpg": (1, 1, UNLABELED),
+        "street_t5.jpg": (UNLABELED, UNLABELED, UNLABELED),
     }
     assert list(zip(*labels_from_names(list(names)).tolist(), strict=True)) == list(names.values())
     assert labels_from_names([]).shape == (3, 0)

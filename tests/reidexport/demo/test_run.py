@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     """One small run: its folder, what it returned, and what it said."""
     out = tmp_path_factory.mktemp("demo") / "out"
     said: list[str] = []
-    return out, run_demo(out, settings=SMALL, say=said.append), said
+    return out, run_demo(out, settings=SMALL, log=said.append), said
 
 
 def test_the_folder_holds_what_is_promised(made: tuple[Path, dict[str, Any], list[str]]) -> None:
@@ -101,7 +101,7 @@ def test_an_interrupted_run_leaves_the_earlier_one(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_demo(out, settings=SMALL, say=interrupt)
+        run_demo(out, settings=SMALL, log=interrupt)
     assert (out / "summary.md").read_text() == "earlier"
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
 

@@ -162,7 +162,7 @@ def test_not_a_number_fails_rather_than_passing(exported: Exported, people: list
 
 
 def test_a_reference_checkpoint_takes_the_candidates_choices(exported: Exported) -> None:
-    """Feature, flip, normalisation and size of the candidate's manifest are used for the reference."""
+    """Feature, flip, normalization and size of the candidate's manifest are used for the reference."""
     with open_session(exported.onnx) as candidate:
         wanted = candidate.manifest.model_copy(update={"feature": "f_t", "normalized": True, "flip": True})
         with open_reference(exported.checkpoint, wanted) as reference:

@@ -24,15 +24,15 @@ def records(tmp_path: Path) -> list[ImageRecord]:
 
 
 def frames(picture: Image.Image, height: int) -> list[tuple[int, ...]]:
-    """The colours met along the upper edge of the frames, white and repetitions left out."""
+    """The colors met along the upper edge of the frames, white and repetitions left out."""
     row = 20 + 19 + 1
     pixels = [picture.getpixel((x, row)) for x in range(picture.width)]
-    colours = [p for i, p in enumerate(pixels) if p != (255, 255, 255) and (i == 0 or pixels[i - 1] != p)]
-    return [tuple(colour) for colour in colours if isinstance(colour, tuple)]
+    colors = [p for i, p in enumerate(pixels) if p != (255, 255, 255) and (i == 0 or pixels[i - 1] != p)]
+    return [tuple(color) for color in colors if isinstance(color, tuple)]
 
 
 def test_right_is_green_wrong_is_red_and_junk_is_not_shown(records: list[ImageRecord]) -> None:
-    """The nearest images come in order with the colour of their answer; what the metrics ignore is left out."""
+    """The nearest images come in order with the color of their answer; what the metrics ignore is left out."""
     query, gallery = records[:1], records[1:]
     picture = ranked_list_picture(query, gallery, [[0.0, 0.1, 0.4, 0.3, 0.2]], height_px=64)
     assert frames(picture, 64) == [GREY, RED, RED, GREEN]

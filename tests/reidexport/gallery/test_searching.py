@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from reidgallery import Gallery, Neighbours, load_gallery
-from reidgallery.gallery import UNLABELLED
+from reidgallery import Gallery, Neighbors, load_gallery
+from reidgallery.gallery import UNLABELED
 from reidruntime import Session, open_session
 
 from reidexport.data import Dataset
@@ -37,8 +37,8 @@ def test_every_format_gives_the_same_gallery(written: Path) -> None:
     gallery = read_gallery(written)
     assert np.array_equal(np.concatenate(gallery.parts), ROWS)
     assert gallery.paths == NAMES
-    assert gallery.pids.tolist() == [1, 1, -1, UNLABELLED]
-    assert gallery.camids.tolist() == [0, 1, 2, UNLABELLED]
+    assert gallery.pids.tolist() == [1, 1, -1, UNLABELED]
+    assert gallery.camids.tolist() == [0, 1, 2, UNLABELED]
     assert gallery.metric == "euclidean"
     assert gallery.manifest_sha256 == small_manifest(metric="euclidean").sha256
 
@@ -75,8 +75,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_gallery(tmp_path / "two.parquet")
 
 
-def labelled(rows: np.ndarray, pids: list[int], camids: list[int]) -> Gallery:
-    """A Euclidean gallery of labelled rows without paths."""
+def labeled(rows: np.ndarray, pids: list[int], camids: list[int]) -> Gallery:
+    """A Euclidean gallery of labeled rows without paths."""
     gallery = Gallery(2, metric="euclidean")
     gallery.add(np.asarray(rows, np.float32), pids=pids, camids=camids)
     return gallery
@@ -84,8 +84,8 @@ def labelled(rows: np.ndarray, pids: list[int], camids: list[int]) -> Gallery:
 
 def test_answers_hold_what_is_near_enough() -> None:
     """Hits come nearest first, with rank, row and labels; the threshold and the filters leave out the rest."""
-    gallery = labelled([[3, 0], [1, 0], [2, 0], [0, 0]], [1, 2, 1, UNLABELLED], [0, 1, 2, 0])
-    query = labelled([[0, 0]], [1], [0])
+    gallery = labeled([[3, 0], [1, 0], [2, 0], [0, 0]], [1, 2, 1, UNLABELED], [0, 1, 2, 0])
+    query = labeled([[0, 0]], [1], [0])
     (answer,) = search_gallery(gallery, query, 10, threshold=4.0)
     assert answer.query == SeenImage("", 1, 0)
     assert [(h.rank, h.row, h.distance, h.pid) for h in answer.hits] == [
@@ -102,10 +102,10 @@ def test_answers_hold_what_is_near_enough() -> None:
 
 def test_every_hit_has_its_own_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that is left out takes its distance with it, wherever it stands among what was found."""
-    gallery = labelled([[1, 0], [2, 0], [3, 0]], [1, 2, 3], [0, 1, 2])
-    found = Neighbours(np.array([[0, -1, 2]]), np.array([[1, 5, 9]], np.float32))
+    gallery = labeled([[1, 0], [2, 0], [3, 0]], [1, 2, 3], [0, 1, 2])
+    found = Neighbors(np.array([[0, -1, 2]]), np.array([[1, 5, 9]], np.float32))
     monkeypatch.setattr(gallery, "search", lambda *_, **__: found)
-    (answer,) = search_gallery(gallery, labelled([[0, 0]], [1], [0]))
+    (answer,) = search_gallery(gallery, labeled([[0, 0]], [1], [0]))
     assert [(hit.row, hit.distance) for hit in answer.hits] == [(0, 1), (2, 9)]
 
 
@@ -129,13 +129,13 @@ def test_a_page_without_a_gallery_leaves_no_session_open(
 
 def test_a_sheet_needs_paths() -> None:
     """Rows that were added without paths cannot be drawn."""
-    rows = labelled([[1, 0]], [1], [0])
+    rows = labeled([[1, 0]], [1], [0])
     with pytest.raises(InputError, match="an image of the gallery has no path"):
         answers_sheet(search_gallery(rows, rows), num_ranks=1)
 
 
 def test_frames_tell_right_wrong_and_unknown(tmp_path: Path) -> None:
-    """Green for the query's person, red for another, grey where a person is not known."""
+    """Green for the query's person, red for another, gray where a person is not known."""
     paths = []
     for name in ("q", "right", "wrong", "unknown"):
         paths.append(str(tmp_path / f"{name}.png"))
@@ -143,7 +143,7 @@ def test_frames_tell_right_wrong_and_unknown(tmp_path: Path) -> None:
     gallery = Gallery(2, metric="euclidean")
     gallery.add(
         np.array([[1, 0], [2, 0], [3, 0]], np.float32),
-        pids=[1, 2, UNLABELLED],
+        pids=[1, 2, UNLABELED],
         camids=[0] * 3,
         paths=paths[1:],
     )
@@ -230,20 +230,20 @@ def test_embeddings_are_searched_without_an_artifact(
         (["{gallery}", "{gallery}", "--sheet", "a.jpg"], "--sheet a.jpg: expected a name that ends in .png"),
         (["{gallery}", "missing.npz"], "missing.npz: there is no such file"),
         (["missing.gallery", "{gallery}"], "missing.gallery: there is no such file"),
-        (["{unlabelled}", "{gallery}", "--other-cameras"], "other_cameras needs the camid of every row"),
+        (["{unlabeled}", "{gallery}", "--other-cameras"], "other_cameras needs the camid of every row"),
     ],
 )
 def test_bad_input_is_refused_in_words(
     run: Run, exported: Exported, drawn_dataset: Dataset, tmp_path: Path, arguments: list[str], words: str
 ) -> None:
     """Missing files, unembedded images, another artifact's gallery and malformed options end with status 2."""
-    gallery, unlabelled = tmp_path / "a.gallery", tmp_path / "b.gallery"
+    gallery, unlabeled = tmp_path / "a.gallery", tmp_path / "b.gallery"
     run("embed", exported.onnx, drawn_dataset.query[0].path, "-o", gallery)
     image = tmp_path / "street.png"
     Image.new("RGB", (8, 16)).save(image)
-    run("embed", exported.onnx, image, "-o", unlabelled)
+    run("embed", exported.onnx, image, "-o", unlabeled)
     filled = [
-        a.format(gallery=gallery, unlabelled=unlabelled, image=image, fp16=exported.fp16) for a in arguments
+        a.format(gallery=gallery, unlabeled=unlabeled, image=image, fp16=exported.fp16) for a in arguments
     ]
     done = run("search", *filled)
     assert done.returncode == 2, done.stdout + done.stderr

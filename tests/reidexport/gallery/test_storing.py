@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from reidgallery import Gallery, MilvusGallery, load_gallery
-from reidgallery.gallery import UNLABELLED
+from reidgallery.gallery import UNLABELED
 
 from reidexport.embed.files import read_gallery, write_embeddings
 from reidexport.embed.table import open_table
@@ -66,12 +66,12 @@ def test_a_folder_is_stored_searched_and_written_back(parts: Path, tmp_path: Pat
 
 def test_labels_of_a_table_come_before_those_of_names(tmp_path: Path, run: Run) -> None:
     """Columns pid, camid and time are taken where they are; an empty cell is not known."""
-    path = tmp_path / "labelled.parquet"
+    path = tmp_path / "labeled.parquet"
     write_embeddings(path, names_of(0)[:2], [np.eye(2, DIM, dtype=np.float32)], small_manifest())
     table = pq.read_table(path).append_column("pid", pa.array([77, None], pa.int32()))
     pq.write_table(table.append_column("time", pa.array([1764086400000, 5])), path)
     gallery = read_gallery(path)
-    assert (gallery.pids.tolist(), gallery.camids.tolist()) == ([77, UNLABELLED], [0, 1])
+    assert (gallery.pids.tolist(), gallery.camids.tolist()) == ([77, UNLABELED], [0, 1])
     assert gallery.times.tolist() == [1764086400000, 5]
     done = run("search", path, path, "--since", "2025-11-25", "--until", "2025-11-25T17:00+01:00", "-k", 3)
     assert done.returncode == 0, done.stderr

@@ -106,9 +106,9 @@ def test_features_are_scored_as_their_distances(metric: Any, seed: int) -> None:
     """rank_features equals the definition on float64 distances computed one pair at a time."""
     rng = np.random.default_rng(seed)
     labels = random_labels(rng, 20, 120)
-    centres = rng.normal(size=(13, 16))
-    q_feats = (centres[labels[0]] + rng.normal(size=(20, 16))).astype(np.float32)
-    g_feats = (centres[labels[1]] + rng.normal(size=(120, 16))).astype(np.float32)
+    centers = rng.normal(size=(13, 16))
+    q_feats = (centers[labels[0]] + rng.normal(size=(20, 16))).astype(np.float32)
+    g_feats = (centers[labels[1]] + rng.normal(size=(120, 16))).astype(np.float32)
     distmat = np.array([[slow_distance(q, g, metric) for g in g_feats] for q in q_feats])
     found = rank_features(q_feats, g_feats, *labels, metric=metric)
     assert_same(found, slow_metrics(distmat, *labels))
@@ -189,7 +189,7 @@ def test_gallery_of_one_image(score: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i8", "u8"])
 def test_any_layout_and_dtype_of_a_matrix(dtype: str) -> None:
-    """Transposed, strided and read-only matrices score as a plain one, and neighbours of 2^63 stay apart."""
+    """Transposed, strided and read-only matrices score as a plain one, and neighbors of 2^63 stay apart."""
     rng = np.random.default_rng(0)
     labels = random_labels(rng, 14, 60)
     distmat = rng.integers(0, 100, (14, 60)).astype(dtype)

@@ -44,8 +44,8 @@ def slow_k_reciprocal(q_feats: Matrix, g_feats: Matrix, k1: int, k2: int, lambda
 
 def clustered(rng: np.random.Generator, count: int, dim: int = 12) -> Matrix:
     """Features of ten people."""
-    centres = rng.normal(size=(10, dim))
-    return (centres[rng.integers(0, 10, count)] + 0.7 * rng.normal(size=(count, dim))).astype(np.float32)
+    centers = rng.normal(size=(10, dim))
+    return (centers[rng.integers(0, 10, count)] + 0.7 * rng.normal(size=(count, dim))).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_fewer_images_than_k1() -> None:
-    """A gallery smaller than the neighbourhood is re-ranked by all of it."""
+    """A gallery smaller than the neighborhood is re-ranked by all of it."""
     feats = clustered(np.random.default_rng(1), 9)
     found = k_reciprocal(feats[:3], feats[3:])
     np.testing.assert_allclose(found, slow_k_reciprocal(feats[:3], feats[3:], 20, 6, 0.3), atol=2e-6)
 
 
 def test_many_identical_images_stay_finite() -> None:
-    """More exact copies than k1 leave an image out of its own neighbourhood; it still counts itself."""
+    """More exact copies than k1 leave an image out of its own neighborhood; it still counts itself."""
     feats = np.concatenate([np.ones((40, 8), np.float32), clustered(np.random.default_rng(2), 20, 8)])
     assert np.isfinite(k_reciprocal(feats[::2], feats[1::2], k1=5, k2=2)).all()
     assert np.isfinite(k_reciprocal(np.ones((3, 8)), np.ones((30, 8)))).all()
@@ -108,7 +108,7 @@ def test_other_precisions(dtype: str) -> None:
 
 
 def test_gallery_of_one_image() -> None:
-    """One query and one image are each other's neighbours, whatever their distance."""
+    """One query and one image are each other's neighbors, whatever their distance."""
     assert np.isfinite(k_reciprocal(np.zeros((1, 4)), np.ones((1, 4)))).all()
     assert k_reciprocal(np.ones((1, 4)), np.ones((1, 4))).tolist() == [[0.0]]
 

@@ -50,8 +50,8 @@ def test_points_are_the_best_that_keep_within_their_fpr(metric: Metric, seed: in
     """Drawn features in several blocks: counts, TPR and threshold are those of the definition."""
     rng = np.random.default_rng(seed)
     of = labels(rng, 60, 400, 12)
-    centres = rng.normal(size=(13, 16))
-    q_feats, g_feats = (centres[pids] + rng.normal(size=(len(pids), 16)) for pids in of[:2])
+    centers = rng.normal(size=(13, 16))
+    q_feats, g_feats = (centers[pids] + rng.normal(size=(len(pids), 16)) for pids in of[:2])
     roc = verification_roc(q_feats, g_feats, *of, metric=metric)
     distmat = distmat_from_features(q_feats, g_feats[of[1] != -1], metric=metric)
     kept = [of[0], of[1][of[1] != -1], of[2], of[3][of[1] != -1]]
@@ -68,7 +68,7 @@ def test_equal_distances_pass_together(metric: Metric, dtype: str, seed: int) ->
     of = labels(rng, 40, 64, 5)
     axes = np.concatenate([np.eye(4), -np.eye(4)]).astype(dtype)
     q_feats = axes[rng.integers(0, 8, 40)]
-    g_feats = np.tile(axes, (8, 1))  # whose mean, the centre of euclidean, is 0
+    g_feats = np.tile(axes, (8, 1))  # whose mean, the center of euclidean, is 0
     of[1] = np.maximum(of[1], 0)
     roc = verification_roc(q_feats, g_feats, *of, metric=metric)
     genuine, impostors = slow_pairs(distmat_from_features(q_feats, g_feats, metric=metric), of)
@@ -100,8 +100,8 @@ def test_the_curve_passes_through_the_operating_points() -> None:
     """FPR and TPR rise from one false match to 1e-2, in some 200 steps of the logarithm."""
     rng = np.random.default_rng(0)
     of = labels(rng, 200, 2000, 40)
-    centres = rng.normal(size=(41, 8))
-    feats = [(centres[pids] + rng.normal(size=(len(pids), 8))).astype("f4") for pids in of[:2]]
+    centers = rng.normal(size=(41, 8))
+    feats = [(centers[pids] + rng.normal(size=(len(pids), 8))).astype("f4") for pids in of[:2]]
     roc = verification_roc(*feats, *of)
     assert 100 < len(roc.fpr) == len(roc.tpr) <= 200
     assert (np.diff(roc.fpr) > 0).all() and (np.diff(roc.tpr) >= 0).all()

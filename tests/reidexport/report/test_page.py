@@ -405,8 +405,8 @@ def test_no_label_of_the_scatter_covers_anything(num_dots: int, span: float) -> 
     figure.draw_without_rendering()
     axes = figure.axes[0]
     texts = [text.get_window_extent() for text in axes.texts if text.get_text()]
-    centres = axes.transData.transform([(dot.p50_ms, 100 * dot.mAP) for dot in dots])
-    marks = [Bbox.from_bounds(x - 3.5, y - 3.5, 7, 7) for x, y in centres]
+    centers = axes.transData.transform([(dot.p50_ms, 100 * dot.mAP) for dot in dots])
+    marks = [Bbox.from_bounds(x - 3.5, y - 3.5, 7, 7) for x, y in centers]
     assert len(texts) == num_dots + 1
     for i, text in enumerate(texts):
         assert text.count_overlaps([*texts[:i], *texts[i + 1 :], *marks]) == 0

@@ -50,8 +50,8 @@ def answers_of(section: dict[str, Any], images: np.ndarray[Any, np.dtype[np.uint
 
 
 @pytest.fixture(scope="module")
-def normalised(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same network with the classic normalised float32 input."""
+def normalized(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network with the classic normalized float32 input."""
     path = tmp_path_factory.mktemp("float") / "classic.onnx"
     graph = graph_from_checkpoint(
         load_checkpoint(exported.checkpoint), GraphOptions(input="float32", flip=True)
@@ -62,10 +62,10 @@ def normalised(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.parametrize("kind", ["uint8", "fp16", "float32"])
 def test_the_tracker_computes_what_the_manifest_says(
-    kind: str, exported: Exported, normalised: Path, tmp_path: Path
+    kind: str, exported: Exported, normalized: Path, tmp_path: Path
 ) -> None:
-    """Pixel by pixel, the file's scheme and the factor inside the network are the manifest's normalisation."""
-    artifact = {"uint8": exported.onnx, "fp16": exported.fp16, "float32": normalised}[kind]
+    """Pixel by pixel, the file's scheme and the factor inside the network are the manifest's normalization."""
+    artifact = {"uint8": exported.onnx, "fp16": exported.fp16, "float32": normalized}[kind]
     manifest = manifest_of(artifact)
     write_deepstream_bundle(artifact, manifest, tmp_path)
     section = section_of(tmp_path)
@@ -87,10 +87,10 @@ def test_the_tracker_computes_what_the_manifest_says(
 
 @pytest.mark.parametrize("kind", ["uint8", "fp16", "float32"])
 def test_the_network_answers_as_the_artifact(
-    kind: str, exported: Exported, normalised: Path, tmp_path: Path
+    kind: str, exported: Exported, normalized: Path, tmp_path: Path
 ) -> None:
     """Fed by the tracker's arithmetic it gives the artifact's embeddings; so it does as an artifact of its own."""
-    artifact = {"uint8": exported.onnx, "fp16": exported.fp16, "float32": normalised}[kind]
+    artifact = {"uint8": exported.onnx, "fp16": exported.fp16, "float32": normalized}[kind]
     write_deepstream_bundle(artifact, manifest_of(artifact), tmp_path)
     section = section_of(tmp_path)
     images = crops(manifest_of(artifact))
@@ -136,7 +136,7 @@ def foreign(path: Path, layout: Layout, std: tuple[float, float, float], order: 
 def test_foreign_networks_are_fed_in_their_own_way(
     layout: Layout, order: ChannelOrder, std: tuple[float, float, float], tmp_path: Path
 ) -> None:
-    """Layout and colour order go into the file; one deviation is the scale, three go into the graph."""
+    """Layout and color order go into the file; one deviation is the scale, three go into the graph."""
     path = tmp_path / "other.onnx"
     manifest = foreign(path, layout, std, order)
     write_deepstream_bundle(path, manifest, tmp_path / "bundle")

@@ -106,7 +106,7 @@ def onnx_file(tmp_path: Path) -> Path:
     return write_artifact(tmp_path / "model.onnx", manifest=manifest)
 
 
-def build(onnx: Path, say: Callable[[str], None] = print, **options: Any) -> Manifest:
+def build(onnx: Path, log: Callable[[str], None] = print, **options: Any) -> Manifest:
     """An engine beside the ONNX file, for batches of 1 to 8 where the options do not say otherwise."""
     options = {"batch_profile": BatchProfile(minimum=1, optimum=4, maximum=8)} | options
     with prepared_source(onnx, None) as source:
@@ -114,7 +114,7 @@ def build(onnx: Path, say: Callable[[str], None] = print, **options: Any) -> Man
             source,
             onnx.with_suffix(".engine"),
             options=BuildOptions(timing_cache=onnx.with_name("timing.cache"), **options),
-            say=say,
+            log=log,
         )
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pymilvus import DataType
-from reidgallery import Gallery, Neighbours
-from reidgallery.gallery import UNLABELLED, LabelledRows
+from reidgallery import Gallery, Neighbors
+from reidgallery.gallery import UNLABELED, LabeledRows
 from reidgallery.milvus import gallery as milvus_gallery
 from reidgallery.milvus.collection import IndexKind
 from reidgallery.milvus.gallery import MilvusGallery
@@ -54,7 +54,7 @@ def filled(metric: Metric, num_rows: int = 200) -> Gallery:
     return gallery
 
 
-def assert_same_but_for_ties(found: Neighbours, expected: Neighbours) -> None:
+def assert_same_but_for_ties(found: Neighbors, expected: Neighbors) -> None:
     """The same distances to 1e-5, and rows that differ only where two of them are as near as that."""
     np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-5, atol=1e-5)
     for i, j in zip(*np.nonzero(found.indices != expected.indices), strict=True):
@@ -125,7 +125,7 @@ def test_all_rows_come_out_again_in_order(
     assert len(parts) > 10
     assert np.concatenate([rows for rows, _ in parts]).tolist() == kept.tolist()
     copy = Gallery(DIM)
-    for part in stored.labelled_parts():
+    for part in stored.labeled_parts():
         copy.add(**part._asdict())
     assert np.array_equal(np.concatenate(copy.parts), np.concatenate(plain.parts))
     for name in ("pids", "camids", "times", "paths"):
@@ -282,7 +282,7 @@ def test_removed_persons_are_gone(new_gallery: Callable[..., MilvusGallery]) -> 
     gallery.add(rows[[gone]], pids=[7], paths=["new.jpg"])
     assert gallery.labels(np.array([kept[-1] + 1])).paths == ["new.jpg"]
     with pytest.raises(InputError, match="pids to remove must be at least -1, got -2"):
-        gallery.remove([UNLABELLED])
+        gallery.remove([UNLABELED])
 
 
 ADDING = """
@@ -343,7 +343,7 @@ def test_killed_while_adding_and_run_again_every_row_is_there_once(tmp_path: Pat
 
 
 def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
-    """Calls that a gallery of two labelled and one unlabelled rows refuses, and its words, which are Gallery's."""
+    """Calls that a gallery of two labeled and one unlabeled rows refuses, and its words, which are Gallery's."""
     ones = np.ones((1, DIM), np.float32)
     return [
         (lambda g: g.add(ones[:, :3]), r"embeddings must be float32 of shape \(N, 24\), got float32"),
@@ -353,12 +353,12 @@ def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
             lambda g: g.add(ones, pids=[2**64 - 1]),
             r"pids must be less than 2\*\*63, got 18446744073709551615",
         ),
-        (lambda g: g.add(ones, camids=[-5]), r"camids must be at least 0, or UNLABELLED \(-2\), got -5"),
+        (lambda g: g.add(ones, camids=[-5]), r"camids must be at least 0, or UNLABELED \(-2\), got -5"),
         (
             lambda g: g.add_parts(
-                [LabelledRows(ones, np.array([-7]), np.array([0]), np.array([0]), ["x.jpg"])]
+                [LabeledRows(ones, np.array([-7]), np.array([0]), np.array([0]), ["x.jpg"])]
             ),
-            r"pids must be at least -1, or UNLABELLED \(-2\), got -7",
+            r"pids must be at least -1, or UNLABELED \(-2\), got -7",
         ),
         (lambda g: g.add(ones, paths=["a", "b"]), r"paths must be 1 texts, got 2"),
         (lambda g: g.add(ones, manifest_sha256="cd" * 32), r"embeddings were made by another artifact"),
@@ -375,7 +375,7 @@ def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
             r"A time window needs the time of every row, which 1 of 3 .*row 2 c",
         ),
         (lambda g: g.search(ones, since=5, until=4), r"since must not be after until, got 5 and 4"),
-        (lambda g: g.add(ones, times=[-1]), r"times must be at least 0, or UNLABELLED \(-2\), got -1"),
+        (lambda g: g.add(ones, times=[-1]), r"times must be at least 0, or UNLABELED \(-2\), got -1"),
         (lambda g: g.add(ones, times=[1, 2]), r"times must be 1 integers, got int64 of shape \(2,\)"),
         (lambda g: g.search(ones, exclude_junk=True, pids=[1]), r"exclude_junk needs the pids and camids"),
         (
@@ -388,9 +388,9 @@ def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
 
 
 @pytest.fixture(scope="module")
-def labelled(folder: Path) -> Iterator[MilvusGallery]:
-    """Two labelled rows and one without a camera."""
-    gallery = MilvusGallery(str(folder / "people.db"), DIM, manifest_sha256=ARTIFACT, collection="labelled")
+def labeled(folder: Path) -> Iterator[MilvusGallery]:
+    """Two labeled rows and one without a camera."""
+    gallery = MilvusGallery(str(folder / "people.db"), DIM, manifest_sha256=ARTIFACT, collection="labeled")
     rows = np.eye(3, DIM, dtype=np.float32)
     gallery.add(rows[:2], pids=[1, 2], camids=[0, 1], times=[3, 4], paths=["a.jpg", "b.jpg"])
     gallery.add(rows[2:], paths=["c.jpg"])
@@ -399,11 +399,11 @@ def labelled(folder: Path) -> Iterator[MilvusGallery]:
 
 
 @pytest.mark.parametrize("number", range(len(wrong_calls())))
-def test_what_does_not_fit_is_refused_in_words(labelled: MilvusGallery, number: int) -> None:
+def test_what_does_not_fit_is_refused_in_words(labeled: MilvusGallery, number: int) -> None:
     """Wrong shapes, labels, artifacts and filters are errors that say so; the gallery stays as it was."""
     call, words = wrong_calls()[number]
     with pytest.raises(InputError, match=words):
-        call(labelled)
+        call(labeled)
 
 
 def test_other_cameras_needs_the_cameras_of_the_queries(new_gallery: Callable[..., MilvusGallery]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reidgallery import Gallery, Neighbours, load_gallery
+from reidgallery import Gallery, Neighbors, load_gallery
 from reidgallery.rows import GalleryRows, Question
 from reidgallery.scan import device_rows, topk, topk_torch
 from reidgallery.scan.device_rows import DeviceBlock, DeviceRows
@@ -332,7 +332,7 @@ def test_searches_at_once_are_all_exact(
 
     monkeypatch.setattr(topk_torch, "_best", watched)
     torch.set_float32_matmul_precision("high")
-    found: list[Neighbours] = []
+    found: list[Neighbors] = []
     slow = threading.Thread(target=lambda: found.append(gallery.search(rows[:5], 30)), name="slow")
 
     def quick() -> None:
@@ -345,8 +345,8 @@ def test_searches_at_once_are_all_exact(
     quick_one.join()
     has_left.set()
     slow.join()
-    for neighbours in found:
-        assert_same(neighbours, sorted_in_full(rows[:5], rows, 30, "cosine"))
+    for neighbors in found:
+        assert_same(neighbors, sorted_in_full(rows[:5], rows, 30, "cosine"))
     assert len(found) == 2
     assert set(precisions) == {"ieee"}
     assert torch.get_float32_matmul_precision() == "high"

@@ -479,7 +479,7 @@ def test_one_call_is_taken_only_where_it_is_right_and_not_slower(
 
 
 def test_the_input_may_be_float32(tmp_path: Path) -> None:
-    """A network that takes normalised planes runs as it is."""
+    """A network that takes normalized planes runs as it is."""
     weights = {"w": np.ones((2, 6, 1, 1), np.float32)}
     path = write_network(tmp_path / "a.onnx", [MAKE("Conv", ["x", "w"], ["y"])], weights)
     spec = TensorSpec(name="x", dtype="float32", shape=(None, *SHAPE[1:]))

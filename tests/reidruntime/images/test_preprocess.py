@@ -15,7 +15,7 @@ from reidruntime.images.resize import Image8
 
 
 def scene(height: int = 61, width: int = 43) -> Image.Image:
-    """Smooth colours with some noise, so that chroma subsampling matters."""
+    """Smooth colors with some noise, so that chroma subsampling matters."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
     planes = np.stack([x * 5 % 256, y * 4 % 256, (x + y) * 3 % 256], axis=2)
@@ -32,7 +32,7 @@ def pillow(path: Path) -> Image8:
     "options", [{"quality": 40}, {"quality": 95, "progressive": True}, {"optimize": True}]
 )
 def test_jpeg_equals_pillow(tmp_path: Path, subsampling: int, options: dict[str, Any]) -> None:
-    """Colour JPEGs of all usual samplings decode to Pillow's bytes."""
+    """Color JPEGs of all usual samplings decode to Pillow's bytes."""
     path = tmp_path / "a.jpg"
     scene().save(path, subsampling=subsampling, **options)
     assert np.array_equal(decode_image(path), pillow(path))
@@ -40,7 +40,7 @@ def test_jpeg_equals_pillow(tmp_path: Path, subsampling: int, options: dict[str,
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
 def test_jpeg_of_every_mode_equals_pillow(tmp_path: Path, mode: str) -> None:
-    """Grey and CMYK JPEGs are converted as Pillow converts them."""
+    """Gray and CMYK JPEGs are converted as Pillow converts them."""
     path = tmp_path / "a.jpg"
     scene().convert(mode).save(path)
     assert np.array_equal(decode_image(path), pillow(path))

@@ -18,7 +18,7 @@ def pillow(image: Image8, height: int, width: int, kernel: ResizeKernel) -> Imag
 
 
 def noise(rng: np.random.Generator, height: int, width: int) -> Image8:
-    """Black and white noise reaches the clipping of the bicubic kernel, grey noise the rounding."""
+    """Black and white noise reaches the clipping of the bicubic kernel, gray noise the rounding."""
     image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     return image if rng.random() < 0.5 else np.where(image > 127, 255, 0).astype(np.uint8)
 

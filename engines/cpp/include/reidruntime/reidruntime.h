@@ -1,7 +1,7 @@
 /* reidruntime: person images in, embeddings out.
  *
  * An artifact is an ONNX file or a TensorRT plan that `reidexport` wrote, with its manifest. Opening it checks the
- * manifest against the file and this machine; embedding decodes, resizes and normalises as the manifest says, bit-equal to
+ * manifest against the file and this machine; embedding decodes, resizes and normalizes as the manifest says, bit-equal to
  * the Python runtime.
  *
  * Every function that can fail returns a reid_status and leaves a sentence in reid_last_error(): what failed, what was
@@ -123,7 +123,7 @@ REID_API reid_status reid_open_reader(const reid_reader_options* options, reid_r
 
 /* Read a batch: files, their bytes and pixels of any size, in any mixture, bit-equal to the Python runtime.
  *
- * Of JPEG files the reader takes ordinary ones: colour or grey, without a flaw, at most 2^25 pixels. The caller may have
+ * Of JPEG files the reader takes ordinary ones: color or gray, without a flaw, at most 2^25 pixels. The caller may have
  * other ways to read the rest.
  *
  * images    num_images of them; may be NULL if num_images is 0.

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from reidruntime.errors import InputError
 
-from reidgallery.gallery import Gallery, LabelledRows, RowLabels
+from reidgallery.gallery import Gallery, LabeledRows, RowLabels
 from reidgallery.input import (
-    UNLABELLED,
+    UNLABELED,
     check_artifact,
     check_asked_labels,
     check_dim_and_metric,
@@ -43,7 +43,7 @@ from reidgallery.milvus.collection import (
 from reidgallery.milvus.filters import queries_of_conditions
 from reidgallery.milvus.rows import Records, check_paths, labels_of, numbers_of, records_of
 from reidgallery.rows import Features, Ints, Metric, row_lengths
-from reidgallery.scan.topk import Neighbours
+from reidgallery.scan.topk import Neighbors
 
 _MESSAGE_BYTES = 2**24  # of embeddings in one call; servers take 64 MiB
 _QUERIES_AT_ONCE = 256
@@ -188,11 +188,11 @@ class MilvusGallery:
         if other.metric != self.metric:
             raise InputError(f"This gallery compares by {self.metric}, the other one by {other.metric}.")
         check_paths(other.paths)
-        self.add_parts(other.labelled_parts(), manifest_sha256=other.manifest_sha256, progress=progress)
+        self.add_parts(other.labeled_parts(), manifest_sha256=other.manifest_sha256, progress=progress)
 
     def add_parts(
         self,
-        parts: Iterable[LabelledRows],
+        parts: Iterable[LabeledRows],
         *,
         manifest_sha256: str | None = None,
         progress: Callable[[int], None] | None = None,
@@ -213,12 +213,12 @@ class MilvusGallery:
             rows, pids, camids, times, paths = self._checked(*part)
             for some in _slices(len(rows), _ROWS_AT_ONCE):
                 labels = pids[some], camids[some], times[some], paths[some]
-                next_row = self._store(LabelledRows(rows[some], *labels), next_row)
+                next_row = self._store(LabeledRows(rows[some], *labels), next_row)
                 done += some.stop - some.start
                 if progress:
                     progress(done)
 
-    def numbered_parts(self) -> Iterator[tuple[Ints, LabelledRows]]:
+    def numbered_parts(self) -> Iterator[tuple[Ints, LabeledRows]]:
         """All rows with their numbers, in order, a few MiB at a time.
 
         Raises:
@@ -228,9 +228,9 @@ class MilvusGallery:
             found = self._records(range(some.start, some.stop), [*LABEL_FIELDS, "embedding"])
             if found:
                 embeddings = np.array([record["embedding"] for record in found], np.float32)
-                yield numbers_of(found), LabelledRows(embeddings, *labels_of(found))
+                yield numbers_of(found), LabeledRows(embeddings, *labels_of(found))
 
-    def labelled_parts(self) -> Iterator[LabelledRows]:
+    def labeled_parts(self) -> Iterator[LabeledRows]:
         """All rows, in order, a few MiB at a time; raises InputError where Milvus fails on the way."""
         for _, part in self.numbered_parts():
             yield part
@@ -329,7 +329,7 @@ class MilvusGallery:
         since: int | None = None,
         until: int | None = None,
         manifest_sha256: str | None = None,
-    ) -> Neighbours:
+    ) -> Neighbors:
         """Find the k nearest rows of each query, as :meth:`Gallery.search` does and with its arguments.
 
         Queries that may find the same rows are asked together: with ``other_cameras`` one call for each camera, with
@@ -382,7 +382,7 @@ class MilvusGallery:
                     hit_rows = np.array([hit["row"] for hit in hits], np.int64)
                     order = np.lexsort([hit_rows, to_rows])
                     indices[i, : len(hits)], distances[i, : len(hits)] = hit_rows[order], to_rows[order]
-        return Neighbours(indices, distances)
+        return Neighbors(indices, distances)
 
     def _checked(
         self,
@@ -391,14 +391,14 @@ class MilvusGallery:
         camids: npt.ArrayLike | None,
         times: npt.ArrayLike | None,
         paths: Sequence[str] | None,
-    ) -> LabelledRows:
+    ) -> LabeledRows:
         rows = checked_features(embeddings, self.dim, "embeddings")
         row_lengths(rows, "embeddings")
-        labelled = LabelledRows(rows, *checked_labels(len(rows), pids, camids, times, paths))
-        check_paths(labelled.paths)
-        return labelled
+        labeled = LabeledRows(rows, *checked_labels(len(rows), pids, camids, times, paths))
+        check_paths(labeled.paths)
+        return labeled
 
-    def _store(self, part: LabelledRows, next_row: int) -> int:
+    def _store(self, part: LabeledRows, next_row: int) -> int:
         """Put rows that have been checked where their paths are, the new ones from ``next_row`` on.
 
         Returns:
@@ -428,9 +428,9 @@ class MilvusGallery:
         return np.searchsorted(numbers, rows)
 
     def _need(self, label: str, option: str, among: str = "") -> None:
-        condition = f"{label} == {UNLABELLED}{among}"
-        if unlabelled := self._query(condition, ["row", "path"], limit=_ROWS_AT_ONCE):
-            first = min(unlabelled, key=lambda record: int(record["row"]))
+        condition = f"{label} == {UNLABELED}{among}"
+        if unlabeled := self._query(condition, ["row", "path"], limit=_ROWS_AT_ONCE):
+            first = min(unlabeled, key=lambda record: int(record["row"]))
             count = self._count(condition)
             raise missing_labels(option, label, count, len(self), first["row"], first["path"])
 

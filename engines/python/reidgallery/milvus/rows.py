@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from reidruntime.errors import InputError
 
-from reidgallery.gallery import LabelledRows, RowLabels
+from reidgallery.gallery import LabeledRows, RowLabels
 from reidgallery.milvus.collection import MAX_PATH_BYTES
 from reidgallery.rows import Ints
 
@@ -43,7 +43,7 @@ def labels_of(records: Records) -> RowLabels:
     return RowLabels(pids, camids, times, [record["path"] for record in records])
 
 
-def records_of(part: LabelledRows, some: slice, numbers: Sequence[int]) -> Records:
+def records_of(part: LabeledRows, some: slice, numbers: Sequence[int]) -> Records:
     """Some rows of a part, which get these numbers."""
     columns = (
         numbers,

@@ -43,7 +43,7 @@ class ProjectedRows(NamedTuple):
 
 
 def principal_basis(sample: Features) -> Floats64 | None:
-    """The directions in which rows are longest, by randomised subspace iteration (Halko et al., 2011, algorithm 4.4).
+    """The directions in which rows are longest, by randomized subspace iteration (Halko et al., 2011, algorithm 4.4).
 
     Args:
         sample: (n, D), rows of unit length.
@@ -54,7 +54,7 @@ def principal_basis(sample: Features) -> Floats64 | None:
     largest = min(sample.shape[1] // 2, _MOST, len(sample)) // _STEP * _STEP
     if not largest:
         return None
-    with single_threaded_blas():  # more threads take 30 times as long for these factorisations
+    with single_threaded_blas():  # more threads take 30 times as long for these factorizations
         return _principal_basis(sample, largest)
 
 

@@ -35,7 +35,7 @@ _CANDIDATES_BYTES = 2**28
 _SHARE_QUERIES = 1024  # that the caches hold beside some of the rows that these are measured to
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """The nearest rows of each query, nearest first.
 
     Attributes:
@@ -47,7 +47,7 @@ class Neighbours(NamedTuple):
     distances: Features
 
 
-def nearest(question: Question, threads: int, prepared: Prepared | None = None) -> Neighbours:
+def nearest(question: Question, threads: int, prepared: Prepared | None = None) -> Neighbors:
     """The k nearest rows of each query that it may find; equal distances in the order of the rows.
 
     The distance is 1 - cosine similarity, or the squared Euclidean distance. The cosine and the squared distance are
@@ -76,7 +76,7 @@ def nearest(question: Question, threads: int, prepared: Prepared | None = None) 
             queries = queries[~candidates.is_whole]
             if not len(queries):
                 break
-    return Neighbours(indices, distances)
+    return Neighbors(indices, distances)
 
 
 def _scans(threads: int, prepared: Prepared | None) -> list[Callable[[Question], Candidates]]:
@@ -94,23 +94,23 @@ def _scans(threads: int, prepared: Prepared | None) -> list[Callable[[Question],
     return scans
 
 
-def _ranked(question: Question, candidates: Candidates, threads: int) -> Neighbours:
+def _ranked(question: Question, candidates: Candidates, threads: int) -> Neighbors:
     """The nearest candidates of each query; threads take shares of the queries that have as many candidates each."""
     ends = candidates.ends[1:]
     num_shares = threads * -(-len(ends) // (threads * _SHARE_QUERIES))
     bounds = [0, *np.searchsorted(ends, np.linspace(0, ends[-1], num_shares + 1)[1:-1]), len(ends)]
     shares = [slice(*pair) for pair in pairwise(bounds) if pair[0] < pair[1]]
 
-    def rank(queries: slice) -> Neighbours:
+    def rank(queries: slice) -> Neighbors:
         part, own = question.of(queries), candidates.of(queries)
         distances = _measured(part, own)
         shape = len(part.queries), question.k
-        found = Neighbours(np.full(shape, -1, np.int64), np.full(shape, np.inf, np.float32))
+        found = Neighbors(np.full(shape, -1, np.int64), np.full(shape, np.inf, np.float32))
         compiled_kernels().sort_nearest(own.ends, own.rows, distances, found.indices, found.distances)
         return found
 
     with ThreadPoolExecutor(threads, "topk") as workers:
-        return Neighbours(*map(np.concatenate, zip(*workers.map(rank, shares), strict=True)))
+        return Neighbors(*map(np.concatenate, zip(*workers.map(rank, shares), strict=True)))
 
 
 def _measured(question: Question, candidates: Candidates) -> Features:

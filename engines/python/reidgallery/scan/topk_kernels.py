@@ -1,7 +1,7 @@
 """The compiled twin of :mod:`reidgallery.scan.topk_numpy`; importing it needs numba.
 
 All kernels release the interpreter lock. Inner loops over whole arrays are functions of their own, without branches:
-only such are vectorised.
+only such are vectorized.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any
 import numba
 import numpy as np
 
-# Sums may be reordered to vectorise: their error bounds hold for every order. Nothing is NaN: features are finite.
+# Sums may be reordered to vectorize: their error bounds hold for every order. Nothing is NaN: features are finite.
 _ANY_ORDER = {"reassoc", "contract", "nnan", "nsz"}
 
 _SLACK = np.float32(1e-5)  # far more than rounding in float32 can matter

@@ -48,7 +48,7 @@ def _check_preprocess(manifest: Manifest, path: Path) -> None:
     allowed = ("uint8",) if wanted.in_graph else ("float32", "float16")
     if manifest.input.dtype not in allowed:
         raise ArtifactError(
-            f"{path}: normalisation is {'in' if wanted.in_graph else 'not in'} the graph, so the input must "
+            f"{path}: normalization is {'in' if wanted.in_graph else 'not in'} the graph, so the input must "
             f"be {' or '.join(allowed)}, but the manifest says {manifest.input.dtype}. {_WHAT_TO_DO}"
         )
 

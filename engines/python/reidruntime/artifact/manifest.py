@@ -109,7 +109,7 @@ class LayerCounts(_Frozen):
     """How many convolution and linear layers compute in each precision, as TensorRT itself reports it.
 
     ``network`` is what the parser made of the ONNX file, ``plan`` what the inspector found in the finished plan, in all
-    its optimisation profiles together: None where the building machine could not load it. "unproved" counts the layers
+    its optimization profiles together: None where the building machine could not load it. "unproved" counts the layers
     whose precision the inspector does not report, where the build was allowed to accept them.
     """
 

@@ -39,7 +39,7 @@ class OnnxRuntimeBackend:
             ArtifactError: ONNX Runtime refuses the file, or CUDA some of its nodes.
         """
         if device == "cuda" and network.precision == "int8":
-            # CUDA has no integer convolutions to fuse Q/DQ pairs into, and no kernel to dequantise an int32 bias.
+            # CUDA has no integer convolutions to fuse Q/DQ pairs into, and no kernel to dequantize an int32 bias.
             network = replace(network, by_definition=True)
         self._network = network
         self._session = _load(network, device, threads)

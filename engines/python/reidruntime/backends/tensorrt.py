@@ -28,7 +28,7 @@ class _Contexts:
 
 
 class TensorRtBackend:
-    """A deserialised plan; any number of threads may call it at once, each batch runs in a lane of its own.
+    """A deserialized plan; any number of threads may call it at once, each batch runs in a lane of its own.
 
     A batch size that comes again is captured as a CUDA graph. A graph is tied to the state of the context that it was
     captured from, so that the shape of that context must not change any more: every graph has a context of its own.
@@ -148,7 +148,7 @@ class TensorRtBackend:
         self._accepted(context.execute_async_v3(lane.memory.stream), shape[0])
 
     def _profile_of(self, batch_size: int) -> int:
-        """The narrowest optimisation profile that takes a batch; the first one takes them all."""
+        """The narrowest optimization profile that takes a batch; the first one takes them all."""
         fitting = [
             (largest, index)
             for index, (smallest, largest) in enumerate(self._profiles)

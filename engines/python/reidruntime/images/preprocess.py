@@ -1,4 +1,4 @@
-"""From an image to the pixels that an artifact takes: decode, channel order, resize, normalise."""
+"""From an image to the pixels that an artifact takes: decode, channel order, resize, normalize."""
 
 import io
 import struct
@@ -95,7 +95,7 @@ def network_input(batch: Image8, manifest: Manifest) -> NDArray[Any]:
         manifest: of the artifact.
 
     Returns:
-        The manifest's input dtype and layout: raw where the graph normalises, else normalised; C-contiguous.
+        The manifest's input dtype and layout: raw where the graph normalizes, else normalized; C-contiguous.
     """
     if not manifest.preprocess.in_graph:
         return normalize(batch, manifest.preprocess).astype(manifest.input.dtype, copy=False)
@@ -163,7 +163,7 @@ def _simplejpeg() -> ModuleType | None:
 
 
 def _fast_jpeg(data: bytes, max_pixels: int) -> Image8 | None:
-    """Pixels of an ordinary colour JPEG; None for everything else, which Pillow then accepts or refuses."""
+    """Pixels of an ordinary color JPEG; None for everything else, which Pillow then accepts or refuses."""
     decoder = _simplejpeg()
     if decoder is None or not data.startswith(_JPEG_MAGIC):
         return None

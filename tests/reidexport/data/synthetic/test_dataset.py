@@ -54,7 +54,7 @@ def test_a_person_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
     assert people.items() <= many.items()
 
 
-def test_people_are_recognisable_but_not_by_pixels_alone(tmp_path: Path) -> None:
+def test_people_are_recognizable_but_not_by_pixels_alone(tmp_path: Path) -> None:
     """Raw pixels find the right person across cameras far more often than chance, and far from always."""
     dataset = draw_dataset(tmp_path / "drawn", num_train_pids=1, num_test_pids=16, images_per_camera=3)
     gallery = dataset.scored_gallery

@@ -66,7 +66,7 @@ def test_held_out_images_are_others_and_always_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [1, 2])
 def test_noise_is_warned_of(scale: int, tmp_path: Path) -> None:
-    """Random pixels, enlarged ones too, and images of one colour look like noise; drawn people do not."""
+    """Random pixels, enlarged ones too, and images of one color look like noise; drawn people do not."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (12, 64 // scale, 32 // scale, 3), dtype=np.uint8)
     for index, image in enumerate(noise):

@@ -32,7 +32,7 @@ class Int8:
 
 @pytest.fixture(scope="module")
 def int8(exported: Exported, drawn_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Int8:
-    """The small ResNet-18, quantised on the drawn train split."""
+    """The small ResNet-18, quantized on the drawn train split."""
     folder, made = tmp_path_factory.mktemp("int8"), Int8({}, {})
     for target in ("cpu", "tensorrt"):
         lines: list[str] = []
@@ -43,7 +43,7 @@ def int8(exported: Exported, drawn_dataset: Dataset, tmp_path_factory: pytest.Te
             precision="int8",
             calibration=root_of(drawn_dataset),
             target=target,  # type: ignore[arg-type]
-            say=lines.append,
+            log=lines.append,
         )
         made.said[target] = "\n".join(lines)
     return made
@@ -101,7 +101,7 @@ def test_the_form_for_cpus(int8: Int8) -> None:
 
 
 def test_the_form_for_tensorrt(int8: Int8) -> None:
-    """Everything is signed and symmetric, biases stay float32, and nothing behind a convolution is quantised twice."""
+    """Everything is signed and symmetric, biases stay float32, and nothing behind a convolution is quantized twice."""
     model = onnx.load(int8.files["tensorrt"])
     values = constants(model)
     for node in model.graph.node:
@@ -214,7 +214,7 @@ def test_a_network_that_int8_destroys_is_not_written(
 def test_float_inputs_and_static_batches(
     exported: Exported, drawn_dataset: Dataset, tmp_path: Path, batch: Any
 ) -> None:
-    """Normalised images outside the graph are quantised from normalised images, in batches that the file takes."""
+    """Normalized images outside the graph are quantized from normalized images, in batches that the file takes."""
     graph = graph_from_checkpoint(
         load_checkpoint(exported.checkpoint), GraphOptions(input="float32", flip=True)
     )
@@ -253,7 +253,7 @@ def test_the_command(exported: Exported, drawn_dataset: Dataset, tmp_path: Path,
         (("--int8", "--calibration", "nowhere"), "nowhere: no such file or folder"),
     ],
 )
-def test_what_cannot_be_quantised(
+def test_what_cannot_be_quantized(
     arguments: tuple[str, ...], words: str, exported: Exported, tmp_path: Path, run: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

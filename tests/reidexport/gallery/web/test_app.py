@@ -59,7 +59,7 @@ def test_an_image_of_the_gallery_finds_the_others(
 def test_a_picture_finds_what_the_session_finds(
     visitor: httpx.Client, people: Gallery, session: Session, drawn_dataset: Dataset
 ) -> None:
-    """Sent as bytes, it has the neighbours of the file, and the person and camera that its name tells."""
+    """Sent as bytes, it has the neighbors of the file, and the person and camera that its name tells."""
     query = drawn_dataset.query[0]
     answer = visitor.post(
         "/search", params={"name": query.path.name, "k": 5}, content=query.path.read_bytes()
@@ -236,7 +236,7 @@ def test_pictures_need_an_artifact(broken_site: Site, drawn_dataset: Dataset) ->
 def test_a_gallery_in_milvus_is_searched_alike(
     visitor: httpx.Client, people: Gallery, tmp_path: Path
 ) -> None:
-    """The same people, images and neighbours, also after somebody was removed."""
+    """The same people, images and neighbors, also after somebody was removed."""
     with MilvusGallery(str(tmp_path / "people.db"), people.dim, metric=people.metric) as stored:
         stored.extend(people)
         gone = int(people.pids.max())

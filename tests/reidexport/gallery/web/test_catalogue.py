@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from reidgallery import Gallery
-from reidgallery.gallery import UNLABELLED
+from reidgallery.gallery import UNLABELED
 
 from reidexport.gallery.web import catalogue
 from reidexport.gallery.web.catalogue import catalogue_of
@@ -13,12 +13,12 @@ def test_people_come_first_and_hold_their_rows(monkeypatch: pytest.MonkeyPatch) 
     """As a loop over all rows says it, whatever is read at once."""
     monkeypatch.setattr(catalogue, "_ROWS_AT_ONCE", 7)
     rng = np.random.default_rng(0)
-    pids, camids = rng.integers(UNLABELLED, 9, 100), rng.choice([UNLABELLED, 0, 3], 100)
+    pids, camids = rng.integers(UNLABELED, 9, 100), rng.choice([UNLABELED, 0, 3], 100)
     gallery = Gallery(2)
     gallery.add(np.ones((100, 2), np.float32), pids=pids, camids=camids)
     found = catalogue_of(gallery)
-    order = [*range(1, 9), 0, -1, UNLABELLED]
-    assert [person.pid for person in found.people] == [None if pid == UNLABELLED else pid for pid in order]
+    order = [*range(1, 9), 0, -1, UNLABELED]
+    assert [person.pid for person in found.people] == [None if pid == UNLABELED else pid for pid in order]
     for person, pid in zip(found.people, order, strict=True):
         assert person.rows.tolist() == [row for row in range(100) if pids[row] == pid]
         assert person.is_somebody == (pid > 0)

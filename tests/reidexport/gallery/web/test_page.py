@@ -170,7 +170,7 @@ def test_filters_change_the_answer(browser: Any, site: Site) -> None:
 
 
 def test_the_threshold_shows_what_it_keeps(browser: Any, site: Site) -> None:
-    """Typed or moved with the keyboard, it greys out what is further, and counts what is kept."""
+    """Typed or moved with the keyboard, it grays out what is further, and counts what is kept."""
     beyond = "document.querySelectorAll('#hits .beyond').length"
     with opened(browser, site) as page:
         found = search_by_click(page)

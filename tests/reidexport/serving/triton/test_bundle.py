@@ -34,7 +34,7 @@ from tests.standins.runtime_models import (
     tensorrt_quantization,
     write_artifact,
     write_foreign,
-    write_normalised,
+    write_normalized,
 )
 
 GPU, CPU = schema.ModelInstanceGroup.KIND_GPU, schema.ModelInstanceGroup.KIND_CPU
@@ -125,8 +125,8 @@ def test_both_forms_of_a_network_lie_in_one_repository(tmp_path: Path) -> None:
 
 
 def test_networks_are_warmed_up_with_images(tmp_path: Path) -> None:
-    """The files hold decoded, resized and, where the graph does not do it, normalised images, and their bytes."""
-    artifact, manifest = write_normalised(tmp_path / "a.onnx")
+    """The files hold decoded, resized and, where the graph does not do it, normalized images, and their bytes."""
+    artifact, manifest = write_normalized(tmp_path / "a.onnx")
     image = tmp_path / "person.jpg"
     image.write_bytes(warm_up_images()[2])
     write_repository([artifact], tmp_path / "models", image_paths=[str(image)])

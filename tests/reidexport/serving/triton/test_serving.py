@@ -30,7 +30,7 @@ from PIL import Image
 from reidruntime import open_session
 from reidruntime.images.resize import Image8
 
-from tests.standins.runtime_models import DIM, HEIGHT, WIDTH, write_artifact, write_normalised
+from tests.standins.runtime_models import DIM, HEIGHT, WIDTH, write_artifact, write_normalized
 
 pytestmark = pytest.mark.skipif(
     find_spec("pytriton") is None,
@@ -402,7 +402,7 @@ def test_a_bundle_works_in_triton(tmp_path: Path, batch: int | None) -> None:
         write_artifact(artifact, batch)
         model = model.replace("planes", "images")
     else:
-        write_normalised(artifact)
+        write_normalized(artifact)
     write_repository([artifact], tmp_path / "models")
     network = tmp_path / "models" / "net_onnx"
     config = (network / "config.pbtxt").read_text()
