@@ -7,6 +7,7 @@ ReidExportError
 │   ├── EngineError       2   TensorRT's parser or builder refuses a network
 │   ├── ImageError        2   an image that cannot be read
 │   └── DatasetError      2   a data set folder that is missing, misnamed or empty
+├── ExportError           2   the exporter fails, or writes what it should not
 ├── NotInstalledError     3   a package or a device that is not there
 ├── GpuError              3   CUDA or TensorRT fails at run time
 ├── ClusterError          3   a Ray cluster that is not there, or fails
