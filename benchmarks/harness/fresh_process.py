@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _opened(side: str, artifact: Path, backend: str, checkpoint: list[str]) -> Any:
-    from benchmarks.peers.peers import peers
+    from benchmarks.peers import peers
 
     if side == "onnxruntime bare":
         return peers.bare_onnxruntime(artifact, "cpu")
