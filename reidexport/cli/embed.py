@@ -3,19 +3,20 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from reidruntime import Session
 from typer.core import TyperCommand
 
 from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions, RunOptions
 from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.data.image_paths import find_images
-from reidexport.embed.cluster.run import BulkRun, embed_on_ray
+from reidexport.embed.cluster.run import ClusterRun, ClusterRunOptions, embed_on_ray
 from reidexport.embed.local import EmbeddingRun, embed_to_file
 from reidexport.embed.plan import ERRORS_NAME, Columns, read_errors
 from reidexport.errors import InputError
@@ -23,7 +24,7 @@ from reidexport.progress import progress_bar
 
 _RAY = "On a Ray cluster"
 _ADDRESS = re.compile(r"local|auto|ray://.+|[\w.-]+:\d+|\[[\da-fA-F:]+\]:\d+")
-_MAX_TOLD = 20
+_MAX_LISTED = 20
 
 
 class EmbedCommand(TyperCommand):
@@ -42,6 +43,54 @@ def with_address(words: list[str]) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """How a run treats bad images, interruptions and batches."""
+
+    on_error: Annotated[
+        Literal["stop", "skip"] | None,
+        typer.Option(
+            help="At an image that cannot be read: stop (the default), or skip it, name it, and exit with status 1 "
+            "(always so with --ray)."
+        ),
+    ] = None
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run of OUTPUT.")] = False
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per run of the network.")] = None
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Embedding on a Ray cluster."""
+
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Embed on a Ray cluster: HOST:PORT or auto; without an address, one on this machine.",
+            rich_help_panel=_RAY,
+        ),
+    ] = None
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Sessions of --threads each; as many as there are GPUs, or room for on CPUs, if left out.",
+            rich_help_panel=_RAY,
+        ),
+    ] = None
+    shard_size: Annotated[
+        int, typer.Option(min=1, help="Images per file of the output.", rich_help_panel=_RAY)
+    ] = 1024
+    columns: Annotated[
+        str,
+        typer.Option(
+            metavar="IMAGE,NAME",
+            help="Columns of Parquet files: the images' bytes, and their names; dots lead into structs.",
+            rich_help_panel=_RAY,
+        ),
+    ] = "image,path"
+
+
 @with_option_groups
 def embed(
     artifact: ArtifactArgument,
@@ -58,92 +107,63 @@ def embed(
             "--output", "-o", help="The file to write: *.npz, *.parquet or *.gallery; with --ray a folder."
         ),
     ],
-    on_error: Annotated[
-        Literal["stop", "skip"] | None,
-        typer.Option(
-            help="At an image that cannot be read: stop (the default), or skip it, name it, and exit with status 1 "
-            "(always so with --ray)."
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the interrupted run of OUTPUT.")
-    ] = False,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images per run of the network.")] = None,
     *,
+    embedding: EmbeddingOptions,
     run: RunOptions,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[ADDRESS]",
-            help="Embed on a Ray cluster: HOST:PORT or auto; without an address, one on this machine.",
-            rich_help_panel=_RAY,
-        ),
-    ] = None,
-    actors: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Sessions of --threads each; as many as there are GPUs, or room for on CPUs, if left out.",
-            rich_help_panel=_RAY,
-        ),
-    ] = None,
-    shard_size: Annotated[
-        int, typer.Option(min=1, help="Images per file of the output.", rich_help_panel=_RAY)
-    ] = 1024,
-    columns: Annotated[
-        str,
-        typer.Option(
-            metavar="IMAGE,NAME",
-            help="Columns of Parquet files: the images' bytes, and their names; dots lead into structs.",
-            rich_help_panel=_RAY,
-        ),
-    ] = "image,path",
+    cluster: ClusterOptions,
     foreign: ForeignOptions,
     json_file: JsonOption = None,
 ) -> None:
     """Embed images into a .npz or Parquet file, or into a gallery for reidexport search.
 
     Exit status: 0 every image embedded, 1 some skipped, 2 bad input, 3 something not installed, 130
-    interrupted. After an interruption the finished part lies in OUTPUT.partial, with --ray in OUTPUT, and --resume
-    goes on.
+    interrupted. After an interruption the finished part is in OUTPUT.partial, with --ray in OUTPUT, and --resume
+    continues from there.
     """
-    if ray is not None:
-        if on_error == "stop":
-            raise InputError("--ray tells bad images in a table and goes on: leave out --on-error stop.")
-        manifest = foreign.manifest(artifact)
-        with _interruptible(output):
-            bulk = embed_on_ray(
-                artifact,
-                images,
-                output,
-                address=ray,
-                resume=resume,
-                actors=actors,
-                threads=run.threads,
-                backend=run.backend,
-                device=run.device,
-                manifest=manifest,
-                batch_size=batch,
-                shard_size=shard_size,
-                columns=_parse_columns(columns),
-                progress_bar=progress_bar,
-            )
-        _report_bulk(bulk, json_file, artifact)
+    if cluster.ray is None:
+        paths = find_images(images)
+        with run.open(artifact, foreign.manifest(artifact)) as session:
+            typer.echo(session.description, err=True)
+            embedded = _embed_here(session, paths, output, embedding)
+        _report(embedded, json_file, artifact)
         return
-    paths = find_images(images)
-    with run.open(artifact, foreign.manifest(artifact)) as session:
-        typer.echo(session.description, err=True)
-        with _interruptible(Path(f"{output}.partial")), progress_bar("embedding", len(paths)) as progress:
-            embedded = embed_to_file(
-                session,
-                paths,
-                output,
-                on_error=on_error or "stop",
-                resume=resume,
-                batch_size=batch,
-                progress=progress,
-            )
-    _report(embedded, json_file, artifact)
+    if embedding.on_error == "stop":
+        raise InputError("--ray lists bad images in a table and continues: leave out --on-error stop.")
+    manifest = foreign.manifest(artifact)
+    options = ClusterRunOptions(
+        address=cluster.ray,
+        actors=cluster.actors,
+        threads=run.threads,
+        backend=run.backend,
+        device=run.device,
+        batch_size=embedding.batch,
+        shard_size=cluster.shard_size,
+        columns=_parse_columns(cluster.columns),
+    )
+    with _interruptible(output):
+        done = embed_on_ray(
+            artifact,
+            images,
+            output,
+            options,
+            manifest=manifest,
+            resume=embedding.resume,
+            progress_bar=progress_bar,
+        )
+    _report_cluster_run(done, json_file, artifact)
+
+
+def _embed_here(session: Session, paths: list[str], output: Path, options: EmbeddingOptions) -> EmbeddingRun:
+    with _interruptible(Path(f"{output}.partial")), progress_bar("embedding", len(paths)) as progress:
+        return embed_to_file(
+            session,
+            paths,
+            output,
+            on_error=options.on_error or "stop",
+            resume=options.resume,
+            batch_size=options.batch,
+            progress=progress,
+        )
 
 
 @contextmanager
@@ -152,7 +172,10 @@ def _interruptible(kept: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"Interrupted. What is finished is in {kept}; go on with --resume.", err=True)
+        typer.echo(
+            f"Interrupted. What is finished is in {kept}: continue with --resume.",
+            err=True,
+        )
         raise typer.Exit(130) from None
 
 
@@ -165,27 +188,27 @@ def _parse_columns(text: str) -> Columns:
 
 def _report(run: EmbeddingRun, json_file: Path | None, artifact: Path) -> None:
     if run.num_resumed:
-        typer.echo(f"Took over {run.num_resumed} images from the interrupted run.", err=True)
+        typer.echo(f"{run.num_resumed} images were finished by the interrupted run.", err=True)
     for _, reason in run.skipped:
         typer.echo(f"skipped {reason}", err=True)
     write_json(json_file, {"artifact": str(artifact), **asdict(run), "output": str(run.output)})
     _conclude(run, f"{run.num_embedded} embeddings", len(run.skipped))
 
 
-def _report_bulk(run: BulkRun, json_file: Path | None, artifact: Path) -> None:
+def _report_cluster_run(run: ClusterRun, json_file: Path | None, artifact: Path) -> None:
     for description in run.sessions:
         typer.echo(description, err=True)
     if run.num_resumed_shards:
         typer.echo(f"{run.num_resumed_shards} of {run.num_shards} shards were finished before.", err=True)
-    for _, reason in islice(read_errors(run.output), _MAX_TOLD):
+    for _, reason in islice(read_errors(run.output), _MAX_LISTED):
         typer.echo(f"skipped {reason}", err=True)
-    if run.num_bad > _MAX_TOLD:
-        typer.echo(f"... and {run.num_bad - _MAX_TOLD} more: {run.output / ERRORS_NAME}", err=True)
+    if run.num_bad > _MAX_LISTED:
+        typer.echo(f"... and {run.num_bad - _MAX_LISTED} more: {run.output / ERRORS_NAME}", err=True)
     write_json(json_file, {"artifact": str(artifact), **asdict(run), "output": str(run.output)})
     _conclude(run, f"{run.num_embedded} embeddings in {run.num_shards} parts", run.num_bad)
 
 
-def _conclude(run: EmbeddingRun | BulkRun, embedded: str, num_skipped: int) -> None:
+def _conclude(run: EmbeddingRun | ClusterRun, embedded: str, num_skipped: int) -> None:
     speed = run.num_new / max(run.seconds, 1e-9)
     typer.echo(f"{run.output}: {embedded}, {num_skipped} skipped, {speed:.0f} images/s")
     if num_skipped:

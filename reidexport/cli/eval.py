@@ -1,14 +1,16 @@
 """``reidexport eval``: rank-1, mAP and mINP of a checkpoint or an artifact on a data set."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from reidruntime import Session
 from reidruntime.artifact.manifest import Feature, Metric
 
 from reidexport.cli.artifact_options import ForeignOptions, RunOptions
 from reidexport.cli.checkpoint_options import CheckpointOptions
+from reidexport.cli.data_options import DataOptions
 from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.errors import InputError
@@ -18,49 +20,76 @@ if TYPE_CHECKING:
     from reidexport.metrics.thresholds import VerificationRoc
 
 
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How features are compared."""
+
+    metric: Annotated[Metric | None, typer.Option(help="Distance; the artifact's own if left out.")] = None
+    rerank: Annotated[bool, typer.Option("--rerank", help="Re-rank by k-reciprocal neighbors.")] = False
+    thresholds: Annotated[
+        bool, typer.Option("--thresholds", help="Also which distance says 'the same person', at fixed FPRs.")
+    ] = False
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per run of the network.")] = None
+
+
 @with_option_groups
 def eval_(
     artifact: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT|ARTIFACT", help="A checkpoint or an ONNX file.")
     ],
-    data: Annotated[Path, typer.Option(metavar="ROOT", help="Data set folder, or the folder that holds it.")],
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which data set, where the folder holds several.")
-    ] = None,
-    metric: Annotated[Metric | None, typer.Option(help="Distance; the artifact's own if left out.")] = None,
-    rerank: Annotated[bool, typer.Option("--rerank", help="Re-rank by k-reciprocal neighbors.")] = False,
-    thresholds: Annotated[
-        bool, typer.Option("--thresholds", help="Also which distance says 'the same person', at fixed FPRs.")
-    ] = False,
+    *,
+    data: DataOptions,
+    scoring: ScoringOptions,
     feature: Annotated[
         Feature | None, typer.Option(help="Of a checkpoint: after (f_i) or before (f_t) the BNNeck.")
     ] = None,
-    *,
     checkpoint: CheckpointOptions,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images per run of the network.")] = None,
     json_file: JsonOption = None,
     run: RunOptions,
     foreign: ForeignOptions,
 ) -> None:
     """Measure rank-1, rank-5, rank-10, mAP and mINP on a data set."""
-    from reidexport.data import load_dataset
-    from reidexport.evaluation.opening import open_any
     from reidexport.evaluation.scoring import evaluate
     from reidexport.progress import progress_bar
 
-    if thresholds and rerank:
+    if scoring.thresholds and scoring.rerank:
         raise InputError(
             "--thresholds are of distances, which a search can compare with; re-ranked ones depend on the "
             "whole gallery. Leave out --rerank."
         )
-    records = load_dataset(data, dataset)
-    is_foreign = replace(foreign, size=None) != ForeignOptions()
-    if is_foreign and (feature is not None or checkpoint != CheckpointOptions()):
-        raise InputError("--feature and --last-stride are for checkpoints, --mean and --std for ONNX files.")
-    if is_foreign:
-        session = run.open(artifact, foreign.manifest(artifact))
-    else:
-        session = open_any(
+    records = data.load()
+    total = len(records.query) + len(records.scored_gallery)
+    with (
+        _open_session(artifact, feature, checkpoint, run, foreign) as session,
+        progress_bar("embedding", total) as progress,
+    ):
+        result = evaluate(
+            session,
+            records,
+            metric=scoring.metric,
+            rerank=scoring.rerank,
+            batch_size=scoring.batch,
+            progress=progress,
+        )
+    roc = result.roc() if scoring.thresholds else None
+    _print(result, artifact)
+    if roc:
+        _print_thresholds(roc)
+    write_json(json_file, {**result.as_json(str(artifact)), **(roc.as_json() if roc else {})})
+
+
+def _open_session(
+    artifact: Path,
+    feature: Feature | None,
+    checkpoint: CheckpointOptions,
+    run: RunOptions,
+    foreign: ForeignOptions,
+) -> Session:
+    """The artifact, or the checkpoint, whose options exclude each other; both take ``--size``."""
+    from reidexport.evaluation.opening import open_any
+
+    if replace(foreign, size=None) == ForeignOptions():
+        return open_any(
             artifact,
             backend=run.backend,
             device=run.device,
@@ -69,14 +98,9 @@ def eval_(
             choices=checkpoint.choices(foreign.size),
             log=lambda line: typer.echo(line, err=True),
         )
-    total = len(records.query) + len(records.scored_gallery)
-    with session, progress_bar("embedding", total) as progress:
-        result = evaluate(session, records, metric=metric, rerank=rerank, batch_size=batch, progress=progress)
-    roc = result.roc() if thresholds else None
-    _print(result, artifact)
-    if roc:
-        _print_thresholds(roc)
-    write_json(json_file, {**result.as_json(str(artifact)), **(roc.as_json() if roc else {})})
+    if feature is not None or checkpoint != CheckpointOptions():
+        raise InputError("--feature and --last-stride are for checkpoints, --mean and --std for ONNX files.")
+    return run.open(artifact, foreign.manifest(artifact))
 
 
 def _print(result: "Evaluation", artifact: Path) -> None:

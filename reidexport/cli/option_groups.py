@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from typing import Any, get_type_hints
 
@@ -12,7 +12,7 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
 
     Args:
         command: takes ``name: Group`` where ``Group`` is a dataclass with fields ``field: Annotated[type,
-            typer.Option(...)] = default``.
+            typer.Option(...)] = default``; a field without a default is an option that must be given.
     """
     hints = get_type_hints(command, include_extras=True)
     hints.pop("return", None)
@@ -24,7 +24,13 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
             options = {name: (hints[name], parameter.default)}
         else:
             types = get_type_hints(group, include_extras=True)
-            options = {field.name: (types[field.name], field.default) for field in fields(group)}
+            options = {
+                field.name: (
+                    types[field.name],
+                    parameter.empty if field.default is MISSING else field.default,
+                )
+                for field in fields(group)
+            }
         parameters += [
             inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
             for option, (annotation, default) in options.items()

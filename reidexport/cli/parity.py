@@ -8,33 +8,35 @@ import typer
 from reidruntime.artifact.manifest import Metric
 
 from reidexport.cli.artifact_options import ThreadsOption
+from reidexport.cli.data_options import DataOptions
 from reidexport.cli.json_file import write_json
+from reidexport.cli.option_groups import with_option_groups
 from reidexport.errors import InputError
 
 if TYPE_CHECKING:
-    from reidexport.evaluation.parity import Parity, Row, RunningBackend
+    from reidexport.evaluation.parity import RunningBackend
+    from reidexport.evaluation.parity_table import Parity, Row
 
 _NAME_WIDTH = 28
 _WIDTH = 110
 
 
+@with_option_groups
 def parity(
     reference: Annotated[
         Path, typer.Argument(metavar="REFERENCE", help="The checkpoint or artifact to answer like.")
     ],
     artifacts: Annotated[
-        list[Path], typer.Argument(metavar="ARTIFACT", help="ONNX files and TensorRT plans.")
+        list[Path], typer.Argument(metavar="ARTIFACT", help="ONNX files and TensorRT engines.")
     ],
-    data: Annotated[Path, typer.Option(metavar="ROOT", help="Data set folder, or the folder that holds it.")],
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which data set, where the folder holds several.")
-    ] = None,
+    *,
+    data: DataOptions,
     backend: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
             help="What runs the artifacts: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, torch-cuda, "
-            "tensorrt or tensorrt-rtx; may be repeated. If left out, tensorrt for a plan, and for an ONNX file "
+            "tensorrt or tensorrt-rtx; may be repeated. If left out, tensorrt for an engine, and for an ONNX file "
             "onnxruntime and openvino, with a GPU also onnxruntime-cuda, torch-cuda and tensorrt-rtx.",
         ),
     ] = None,
@@ -45,20 +47,20 @@ def parity(
         typer.Option("--json", metavar="FILE", help="Keep the table in FILE, row by row as it grows."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the table in --json FILE, if it is there.")
+        bool, typer.Option("--resume", help="Continue the table in --json FILE, if it exists.")
     ] = False,
 ) -> None:
     """Compare artifacts with their reference on a data set, on every backend that can run them."""
-    from reidexport.data import load_dataset
     from reidexport.evaluation.opening import open_reference
-    from reidexport.evaluation.parity import measure_parity, parity_from_json, tasks_from_artifacts
+    from reidexport.evaluation.parity import measure_parity, tasks_from_artifacts
+    from reidexport.evaluation.parity_table import parity_from_json
     from reidexport.progress import progress_bar
 
     if resume and json_file is None:
-        raise InputError("--resume goes on with a table in a file: give --json FILE too.")
+        raise InputError("--resume continues a table in a file: pass --json FILE too.")
     finished = parity_from_json(json_file) if resume and json_file and json_file.is_file() else None
-    tasks = tasks_from_artifacts(artifacts, _parse_backends(backend or []))
-    records = load_dataset(data, dataset)
+    tasks = tasks_from_artifacts(artifacts, _parse_backends(backend or []), threads=threads)
+    records = data.load()
     with open_reference(reference, tasks[0].manifest, threads=threads) as session:
         result = measure_parity(
             session,
@@ -66,7 +68,6 @@ def parity(
             tasks,
             records,
             metric=metric,
-            threads=threads,
             finished=finished,
             keep=lambda table: write_json(json_file, table.model_dump(mode="json")),
             progress_bar=progress_bar,

@@ -2,6 +2,7 @@
 
 import re
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,70 @@ from reidexport.files import replaced_when_whole
 from reidexport.gallery.milvus_address import is_milvus, open_milvus
 from reidexport.gallery.searching import Answer, SeenImage, answers_as_json, answers_sheet, search_gallery
 from reidexport.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """Which gallery images may be found."""
+
+    other_cameras: Annotated[
+        bool, typer.Option("--other-cameras", help="Only images of other cameras than the query's.")
+    ] = False
+    camids: Annotated[
+        str | None,
+        typer.Option(
+            metavar="C,C,...", help="Only images of these cameras, as in names: 1 for 0002_c1s1_….jpg."
+        ),
+    ] = None
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only images of this time or later: a number as in names (2000451 for frame 451 of sequence 2, "
+            "…_c1s2_000451_….jpg), or a date for names such as …_c1_t1764086400000.jpg.",
+        ),
+    ] = None
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only images of this time or earlier.")
+    ] = None
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Only images at this distance or less: 1 - cosine, or the squared Euclidean distance."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where the answers go, beside the terminal."""
+
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Draw a contact sheet: queries on the left, what was found beside."
+        ),
+    ] = None
+    json_file: JsonOption = None
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """A page to search with, in place of queries."""
+
+    web: Annotated[
+        bool, typer.Option("--web", help="Serve a page to search with, on this machine, until Ctrl-C.")
+    ] = False
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="With --web: where to listen; 127.0.0.1 if left out, which no other machine reaches."
+        ),
+    ] = None
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="With --web: 8000 if left out, 0 for any that is free."),
+    ] = None
 
 
 @with_option_groups
@@ -43,96 +108,53 @@ def search(
         typer.Option(metavar="ARTIFACT", help="What embedded the gallery, to embed query images."),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Gallery images to find for each query.")] = 10,
-    other_cameras: Annotated[
-        bool, typer.Option("--other-cameras", help="Only images of other cameras than the query's.")
-    ] = False,
-    camids: Annotated[
-        str | None,
-        typer.Option(
-            metavar="C,C,...", help="Only images of these cameras, as in names: 1 for 0002_c1s1_….jpg."
-        ),
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="Only images of this time or later: a number as in names (2000451 for frame 451 of sequence 2, "
-            "…_c1s2_000451_….jpg), or a date for names such as …_c1_t1764086400000.jpg.",
-        ),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only images of this time or earlier.")
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            help="Only images at this distance or less: 1 - cosine, or the squared Euclidean distance."
-        ),
-    ] = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.png", help="Draw a contact sheet: queries on the left, what was found beside."
-        ),
-    ] = None,
-    json_file: JsonOption = None,
-    web: Annotated[
-        bool, typer.Option("--web", help="Serve a page to search with, on this machine, until Ctrl-C.")
-    ] = False,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            help="With --web: where to listen; 127.0.0.1 if left out, which no other machine reaches."
-        ),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(min=0, max=65535, help="With --web: 8000 if left out, 0 for any that is free."),
-    ] = None,
     *,
+    among: FilterOptions,
+    output: OutputOptions,
+    page: PageOptions,
     run: RunOptions,
 ) -> None:
     """Find the nearest images of a gallery, exactly, and print them.
 
-    Persons, cameras and times are those that file names such as 0002_c1s1_000451_03.jpg tell.
+    Persons, cameras and times are read from file names such as 0002_c1s1_000451_03.jpg.
 
-    With --web the page asks for everything else: give GALLERY, and --artifact to search for pictures of your own.
+    With --web the page asks for everything else: pass GALLERY, and --artifact to search for images of your own.
     """
-    if web:
-        narrowed = other_cameras or camids or since or until or threshold is not None
-        if queries or narrowed or sheet or json_file:
+    if page.web:
+        if queries or among != FilterOptions() or output != OutputOptions():
             raise InputError("With --web the page asks for queries, filters and sheets: leave them out here.")
-        _serve_page(gallery, artifact, run, host or "127.0.0.1", 8000 if port is None else port, k)
+        _serve_page(gallery, artifact, run, page, k)
         return
-    if host is not None or port is not None:
-        raise InputError("--host and --port are where a page listens: give --web too.")
+    if page != PageOptions():
+        raise InputError("--host and --port are where a page listens: pass --web too.")
     if not queries:
-        raise InputError("Give images to search for, or --web for a page to search with.")
-    wanted = None if camids is None else _parse_camids(camids)
-    window = {
-        name: None if text is None else parse_time(text, f"--{name}")
-        for name, text in (("since", since), ("until", until))
-    }
-    if sheet is not None and sheet.suffix.lower() != ".png":
-        raise InputError(f"--sheet {sheet}: expected a name that ends in .png.")
+        raise InputError("Pass images to search for, or --web for a page to search with.")
+    if output.sheet is not None and output.sheet.suffix.lower() != ".png":
+        raise InputError(f"--sheet {output.sheet}: expected a name that ends in .png.")
+    camids = None if among.camids is None else _parse_camids(among.camids)
+    since, until = _parse_time(among.since, "--since"), _parse_time(among.until, "--until")
     with _open_gallery(gallery) as known:
-        asked = _asked(known, queries, artifact, run)
         answers = search_gallery(
-            known, asked, k, other_cameras=other_cameras, among_camids=wanted, threshold=threshold, **window
+            known,
+            _query_gallery(known, queries, artifact, run),
+            k,
+            other_cameras=among.other_cameras,
+            among_camids=camids,
+            since=since,
+            until=until,
+            threshold=among.threshold,
         )
-    if sheet is not None:
-        picture = answers_sheet(answers, num_ranks=k)
-        with replaced_when_whole(sheet) as temporary:
-            picture.save(temporary, "PNG")
-    write_json(
-        json_file,
-        {
-            "gallery": gallery,
-            "manifest_sha256": known.manifest_sha256,
-            "metric": known.metric,
-            "queries": answers_as_json(answers),
-        },
-    )
+    if output.sheet is not None:
+        drawing = answers_sheet(answers, num_ranks=k)
+        with replaced_when_whole(output.sheet) as temporary:
+            drawing.save(temporary, "PNG")
+    content = {
+        "gallery": gallery,
+        "manifest_sha256": known.manifest_sha256,
+        "metric": known.metric,
+        "queries": answers_as_json(answers),
+    }
+    write_json(output.json_file, content)
     _print(answers)
 
 
@@ -141,9 +163,11 @@ def _open_gallery(gallery: str) -> AbstractContextManager[Gallery | MilvusGaller
 
 
 def _serve_page(
-    gallery: str, artifact: Path | None, run: RunOptions, host: str, port: int, num_matches: int
+    gallery: str, artifact: Path | None, run: RunOptions, page: PageOptions, num_matches: int
 ) -> None:
     from reidexport.gallery.web import Searcher, page_server
+
+    host, port = page.host or "127.0.0.1", 8000 if page.port is None else page.port
 
     with _open_gallery(gallery) as known, run.open(artifact) if artifact else nullcontext() as session:
         searcher = Searcher(known, session)
@@ -160,7 +184,7 @@ def _serve_page(
             server.run()
 
 
-def _asked(
+def _query_gallery(
     gallery: Gallery | MilvusGallery, queries: list[str], artifact: Path | None, run: RunOptions
 ) -> Gallery:
     """The queries, embedded: by the artifact, or already."""
@@ -168,15 +192,15 @@ def _asked(
         if len(queries) == 1 and (Path(queries[0]).suffix in SUFFIXES or Path(queries[0]).is_dir()):
             return read_gallery(Path(queries[0]))
         raise InputError(
-            "Query images must be embedded: give --artifact MODEL, or one file or folder that reidexport embed wrote."
+            "Query images must be embedded: pass --artifact MODEL, or one file or folder that reidexport embed wrote."
         )
     paths = find_images(queries)
     with run.open(artifact) as session:
         gallery.check_artifact(session.manifest.sha256)
-        asked = gallery_from_manifest(session.manifest)
+        embedded = gallery_from_manifest(session.manifest)
         with progress_bar("embedding", len(paths)) as progress:
-            add_embeddings(asked, session.embed(paths, progress=progress), paths)
-    return asked
+            add_embeddings(embedded, session.embed(paths, progress=progress), paths)
+    return embedded
 
 
 def _parse_camids(text: str) -> set[int]:
@@ -184,6 +208,10 @@ def _parse_camids(text: str) -> set[int]:
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
         raise InputError(f"--camids {text!r}: expected cameras from 1, for example 1,2.")
     return {int(number) - 1 for number in text.split(",")}
+
+
+def _parse_time(text: str | None, option: str) -> int | None:
+    return None if text is None else parse_time(text, option)
 
 
 def _print(answers: list[Answer]) -> None:

@@ -1,5 +1,6 @@
 """``reidexport serve``: an artifact behind HTTP and gRPC, on a Triton server of this machine."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -9,19 +10,26 @@ from reidexport.cli.batching_options import BatchingOptions
 from reidexport.cli.option_groups import with_option_groups
 
 
+@dataclass(frozen=True)
+class AddressOptions:
+    """Where the server listens."""
+
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Anyone who reaches it may use the server.")
+    ] = "127.0.0.1"
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8001
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8002
+
+
 @with_option_groups
 def serve(
     artifact: ArtifactArgument,
     name: Annotated[
         str | None, typer.Option(help="Of the model; the file's if left out.", show_default=False)
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on. Anyone who reaches it may use the server.")
-    ] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8002,
     *,
+    address: AddressOptions,
     batching: BatchingOptions,
     instances: Annotated[
         int, typer.Option(min=1, help="Batches answered at a time; they share the threads.")
@@ -45,7 +53,7 @@ def serve(
     num_answered = serve_artifact(
         artifact,
         name or model_name(artifact),
-        address=Address(host, http_port, grpc_port, metrics_port),
+        address=Address(address.host, address.http_port, address.grpc_port, address.metrics_port),
         batching=Batching(batching.max_batch, batching.max_queue_delay_us),
         max_request_bytes=max_request_mib << 20,
         log=lambda line: typer.echo(line, err=True),

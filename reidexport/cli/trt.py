@@ -1,11 +1,12 @@
 """``reidexport trt``: checkpoint or ONNX → TensorRT engine."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
-from reidruntime.artifact.manifest import BatchProfile, Manifest, Precision
+from reidruntime.artifact.manifest import BatchProfile, Flavor, Manifest, Precision
 
 from reidexport.cli.artifact_options import ForeignOptions
 from reidexport.cli.checkpoint_options import CheckpointOptions
@@ -13,6 +14,85 @@ from reidexport.cli.option_groups import with_option_groups
 from reidexport.errors import InputError
 
 _PANEL = "Native TensorRT only"
+
+
+@dataclass(frozen=True)
+class EnginePrecision:
+    """What the engine computes in, at most one of them."""
+
+    fp16: Annotated[bool, typer.Option("--fp16", help="An FP16 engine; converts an FP32 source to FP16.")] = (
+        False
+    )
+    fp32: Annotated[bool, typer.Option("--fp32", help="An FP32 engine, without TF32.")] = False
+    int8: Annotated[
+        bool, typer.Option("--int8", help="An INT8 engine, from a file of onnx --int8 --target tensorrt.")
+    ] = False
+
+    def chosen(self) -> Precision | None:
+        """The one that was asked for, or None: that of the source.
+
+        Raises:
+            InputError: more than one was asked for.
+        """
+        known: tuple[Precision, ...] = ("fp16", "fp32", "int8")
+        given = [name for name in known if getattr(self, name)]
+        if len(given) > 1:
+            raise InputError(f"--{' and --'.join(given)} exclude each other")
+        return given[0] if given else None
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How TensorRT builds the engine."""
+
+    batch_profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MIN:OPT:MAX",
+            help="Batch sizes; default: the file's own, or what suits the GPU (1:8:32 to 1:64:256).",
+            show_default=False,
+        ),
+    ] = None
+    flavor: Annotated[
+        Flavor,
+        typer.Option(help="tensorrt: for this GPU. rtx: TensorRT for RTX, for RTX GPUs, built anywhere."),
+    ] = "tensorrt"
+    workspace_mib: Annotated[
+        int | None, typer.Option("--workspace", metavar="MIB", help="Limit of device memory for scratch.")
+    ] = None
+    optimization_level: Annotated[
+        int | None, typer.Option(metavar="0-5", help="Builder optimization level.")
+    ] = None
+    strip_weights: Annotated[
+        bool,
+        typer.Option("--strip-weights", help="An engine without weights; the ONNX file must stay beside it."),
+    ] = False
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the timing cache; default: one per GPU and version.", rich_help_panel=_PANEL
+        ),
+    ] = None
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible", help="Later versions of TensorRT may load it.", rich_help_panel=_PANEL
+        ),
+    ] = False
+    hardware_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--hardware-compatible", help="Other GPUs from Ampere on may load it.", rich_help_panel=_PANEL
+        ),
+    ] = False
+    allow_unproved_precision: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unproved-precision",
+            help="Accept convolutions whose precision TensorRT does not report.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False
 
 
 @with_option_groups
@@ -25,60 +105,9 @@ def trt(
         Path | None,
         typer.Option("-o", "--output", help="Where to write; default: the source's name with .engine."),
     ] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", help="An FP16 engine; halves an FP32 source.")] = False,
-    fp32: Annotated[bool, typer.Option("--fp32", help="An FP32 engine, without TF32.")] = False,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="An INT8 engine, from a file of onnx --int8 --target tensorrt.")
-    ] = False,
-    batch_profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MIN:OPT:MAX",
-            help="Batch sizes; default: the file's own, or what suits the GPU (1:8:32 to 1:64:256).",
-            show_default=False,
-        ),
-    ] = None,
-    flavor: Annotated[
-        Literal["tensorrt", "rtx"],
-        typer.Option(help="tensorrt: for this GPU. rtx: TensorRT for RTX, for RTX GPUs, built anywhere."),
-    ] = "tensorrt",
-    workspace_mib: Annotated[
-        int | None, typer.Option("--workspace", metavar="MIB", help="Limit of device memory for scratch.")
-    ] = None,
-    optimization_level: Annotated[
-        int | None, typer.Option(metavar="0-5", help="Builder optimization level.")
-    ] = None,
-    strip_weights: Annotated[
-        bool,
-        typer.Option("--strip-weights", help="A plan without weights; the ONNX file must stay beside it."),
-    ] = False,
-    timing_cache: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of the timing cache; default: one per GPU and version.", rich_help_panel=_PANEL
-        ),
-    ] = None,
-    version_compatible: Annotated[
-        bool,
-        typer.Option(
-            "--version-compatible", help="Later versions of TensorRT may load it.", rich_help_panel=_PANEL
-        ),
-    ] = False,
-    hardware_compatible: Annotated[
-        bool,
-        typer.Option(
-            "--hardware-compatible", help="Other GPUs from Ampere on may load it.", rich_help_panel=_PANEL
-        ),
-    ] = False,
-    allow_unproved_precision: Annotated[
-        bool,
-        typer.Option(
-            "--allow-unproved-precision",
-            help="Accept convolutions whose precision TensorRT does not report.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = False,
     *,
+    precision: EnginePrecision,
+    engine: EngineOptions,
     foreign: ForeignOptions,
     checkpoint: CheckpointOptions,
 ) -> None:
@@ -89,33 +118,34 @@ def trt(
     from reidexport.tensorrt.build import BuildOptions, engine_from_onnx
     from reidexport.tensorrt.source import find_source, prepared_source
 
-    precision = _parse_precision(fp16, fp32, int8)
-    build_options = BuildOptions(
-        flavor=flavor,
-        batch_profile=None if batch_profile is None else _parse_profile(batch_profile),
-        workspace_mib=workspace_mib,
-        optimization_level=optimization_level,
-        timing_cache=timing_cache,
-        version_compatible=version_compatible,
-        hardware_compatible=hardware_compatible,
-        strip_weights=strip_weights,
-        allow_unproved_precision=allow_unproved_precision,
+    chosen = precision.chosen()
+    profile = None if engine.batch_profile is None else _parse_profile(engine.batch_profile)
+    options = BuildOptions(
+        flavor=engine.flavor,
+        batch_profile=profile,
+        workspace_mib=engine.workspace_mib,
+        optimization_level=engine.optimization_level,
+        timing_cache=engine.timing_cache,
+        version_compatible=engine.version_compatible,
+        hardware_compatible=engine.hardware_compatible,
+        strip_weights=engine.strip_weights,
+        allow_unproved_precision=engine.allow_unproved_precision,
     )
-    import_tensorrt(flavor)  # before the seconds that an export takes
+    import_tensorrt(engine.flavor)  # before the seconds that an export takes
     source = source or find_source(Path())
     is_checkpoint = kind_of(source) == "checkpoint"
     manifest = None if is_checkpoint else foreign.manifest(source)
     choices = checkpoint.choices(foreign.size if is_checkpoint else None)
     target = output or source.with_name(source.name.removesuffix(source.suffix) + ".engine")
-    with prepared_source(source, precision, choices=choices, manifest=manifest, log=_log) as prepared:
-        built = engine_from_onnx(prepared, target, options=build_options, log=_log)
+    with prepared_source(source, chosen, choices=choices, manifest=manifest, log=_log) as prepared:
+        built = engine_from_onnx(prepared, target, options=options, log=_log)
     _print(target, built)
 
 
 def _print(target: Path, built: Manifest) -> None:
     engine, profile = built.engine, built.batch_profile
     if engine is None:
-        raise InputError(f"{target}: the manifest says nothing of an engine")
+        raise InputError(f"{target}: its manifest does not describe an engine.")
     place = engine.gpu_name or "any RTX GPU"
     print(
         f"wrote {target} ({target.stat().st_size / 2**20:.1f} MiB, {built.precision}) and {target.name}.json"
@@ -124,9 +154,9 @@ def _print(target: Path, built: Manifest) -> None:
     print(f"  batches {profile.minimum}:{profile.optimum}:{profile.maximum}")
     print(f"  layers of the network {_counts(engine.layers.network)}")
     if engine.layers.plan is not None:
-        print(f"  layers of the plan {_counts(engine.layers.plan)}")
+        print(f"  layers of the engine {_counts(engine.layers.plan)}")
     else:
-        print("  layers of the plan: an RTX plan is finished, and inspected, on the GPU that loads it")
+        print("  layers of the engine: an RTX engine is finished, and inspected, on the GPU that loads it")
 
 
 def _counts(layers: dict[str, int]) -> str:
@@ -135,19 +165,6 @@ def _counts(layers: dict[str, int]) -> str:
 
 def _log(line: str) -> None:
     typer.echo(line, err=True)
-
-
-def _parse_precision(fp16: bool, fp32: bool, int8: bool) -> Precision | None:
-    given: list[Precision] = []
-    if fp16:
-        given.append("fp16")
-    if fp32:
-        given.append("fp32")
-    if int8:
-        given.append("int8")
-    if len(given) > 1:
-        raise InputError(f"--{' and --'.join(given)} exclude each other")
-    return given[0] if given else None
 
 
 def _parse_profile(text: str) -> BatchProfile:

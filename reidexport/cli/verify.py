@@ -1,6 +1,7 @@
 """``reidexport verify``: the gate."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,15 @@ from reidexport.cli.option_groups import with_option_groups
 from reidexport.errors import InputError
 
 NUM_DRAWN = 64
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """What the candidate may lose."""
+
+    min_cosine: Annotated[float, typer.Option(help="Lowest cosine that any image may have.")] = 0.999
+    max_rank1_drop: Annotated[float, typer.Option(help="Allowed loss of rank-1, percentage points.")] = 0.1
+    max_map_drop: Annotated[float, typer.Option(help="Allowed loss of mAP, percentage points.")] = 0.1
 
 
 @with_option_groups
@@ -27,10 +37,8 @@ def verify(
     metric: Annotated[
         Literal["cosine", "euclidean"] | None, typer.Option(help="Distance; default: the candidate's.")
     ] = None,
-    min_cosine: Annotated[float, typer.Option(help="Lowest cosine that any image may have.")] = 0.999,
-    max_rank1_drop: Annotated[float, typer.Option(help="Allowed loss of rank-1, percentage points.")] = 0.1,
-    max_map_drop: Annotated[float, typer.Option(help="Allowed loss of mAP, percentage points.")] = 0.1,
     *,
+    allowed: LimitOptions,
     run: RunOptions,
     json_file: JsonOption = None,
 ) -> None:
@@ -43,8 +51,12 @@ def verify(
     from reidexport.progress import progress_bar
 
     if dataset and not data:
-        raise InputError("--dataset chooses among the data sets of a folder: give --data too")
-    limits = Limits(min_cosine=min_cosine, max_rank1_drop=max_rank1_drop, max_map_drop=max_map_drop)
+        raise InputError("--dataset chooses among the data sets of a folder: pass --data too")
+    limits = Limits(
+        min_cosine=allowed.min_cosine,
+        max_rank1_drop=allowed.max_rank1_drop,
+        max_map_drop=allowed.max_map_drop,
+    )
     records = load_dataset(data, dataset) if data else None
     images = [] if records else draw_people(NUM_DRAWN)
     total = 2 * (len(records.query) + len(records.scored_gallery) if records else len(images))

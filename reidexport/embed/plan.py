@@ -37,6 +37,9 @@ class Columns(NamedTuple):
     name: str = "path"
 
 
+DEFAULT_COLUMNS = Columns()
+
+
 class Shard(NamedTuple):
     """A piece of work, the same on every run over the same sources.
 

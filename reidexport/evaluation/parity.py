@@ -8,16 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonpath
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
 from reidruntime import manifest_from_onnx
 from reidruntime.artifact.manifest import (
     Manifest,
     Metric,
-    Precision,
     engine_manifest_path,
     file_sha256,
     manifest_from_json,
@@ -29,11 +27,11 @@ from reidruntime.tensorrt_library import first_gpu
 from reidexport.data.records import Dataset
 from reidexport.errors import ArtifactError, GpuError, InputError, NotInstalledError
 from reidexport.evaluation.opening import kind_of
+from reidexport.evaluation.parity_table import NotRun, Parity, Row, WorstQuery
 from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.timing import bench_session
 from reidexport.machine import is_busy, machine_info, package_versions
 from reidexport.metrics.distances import Floats, row_lengths
-from reidexport.metrics.thresholds import OperatingPoint
 from reidexport.progress import ProgressBar, no_progress_bar
 
 RunningBackend = Literal[
@@ -43,6 +41,8 @@ RunningBackend = Literal[
 NUM_WORST = 5
 _LATENCY_SECONDS = 2.0
 _MOMENTARY = ("cpu_mhz", "load_average")  # what changes of a machine that stays the same
+
+AnyRow = TypeVar("AnyRow", Row, NotRun)
 
 _PLACES: dict[RunningBackend, tuple[BackendName, DeviceName]] = {
     "onnxruntime": ("onnxruntime", "cpu"),
@@ -55,100 +55,14 @@ _PLACES: dict[RunningBackend, tuple[BackendName, DeviceName]] = {
 }
 
 
-class _Record(BaseModel):
-    """A part of the file that a table is kept in."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class WorstQuery(_Record):
-    """A query that lost average precision.
-
-    Attributes:
-        image: its path in the data set.
-        reference_rank: of its first match, from 1.
-        candidate_rank: likewise.
-        ap_drop: percentage points.
-    """
-
-    image: str
-    reference_rank: int
-    candidate_rank: int
-    ap_drop: float
-
-
-class Row(_Record):
-    """One artifact on one backend; accuracies are fractions.
-
-    Attributes:
-        artifact: its path, as it was given.
-        artifact_sha256: of the file itself; None in tables of earlier versions, which did not keep it.
-        precision: what its backend computes in: the file's, or bf16.
-        runtime: the session's description.
-        drops: of rank1 to mINP, the reference's less this one's, in percentage points; none in the reference.
-        min_cosine: of any image's feature with the reference's.
-        mean_cosine: of all images.
-        worst_queries: those that lost most average precision, if any lost some.
-        p50_batch1_ms: the network alone.
-        images_per_s: from files to features, during the evaluation.
-        operating_points: see :class:`reidexport.metrics.thresholds.VerificationRoc`.
-        roc: ``fpr`` and ``tpr`` of it.
-        warnings: of it.
-    """
-
-    artifact: str
-    artifact_sha256: str | None = None
-    manifest_sha256: str
-    backend: str
-    precision: Precision | Literal["bf16"]
-    runtime: str
-    size_mib: float
-    layer_precisions: dict[str, int]
-    rank1: float
-    rank5: float
-    rank10: float
-    mAP: float
-    mINP: float
-    drops: dict[str, float]
-    min_cosine: float
-    mean_cosine: float
-    worst_queries: tuple[WorstQuery, ...]
-    p50_batch1_ms: float
-    images_per_s: float
-    operating_points: tuple[OperatingPoint, ...]
-    roc: dict[Literal["fpr", "tpr"], tuple[float, ...]]
-    warnings: tuple[str, ...]
-
-
-class NotRun(_Record):
-    """An artifact that a backend cannot run, and why."""
-
-    artifact: str
-    backend: str
-    reason: str
-
-
-class Parity(_Record):
-    """The table; ``is_busy`` says that other programs were running, so that its speeds are doubtful."""
-
-    kind: Literal["parity"] = "parity"
-    dataset: str
-    metric: Metric
-    reference: Row
-    rows: tuple[Row, ...]
-    not_run: tuple[NotRun, ...]
-    machine: dict[str, Any]
-    versions: dict[str, str]
-    is_busy: bool
-
-
 @dataclass(frozen=True)
 class Task:
-    """An artifact to be run by a backend."""
+    """An artifact to be run by a backend, on some threads or all."""
 
     artifact: Path
     manifest: Manifest
     backend: RunningBackend
+    threads: int | None = None
 
     def is_done_by(self, row: Row) -> bool:
         """Whether a row is this artifact, unchanged, on this backend."""
@@ -172,17 +86,18 @@ class _Measured:
 
 
 def tasks_from_artifacts(
-    artifacts: Sequence[Path], backends: Sequence[RunningBackend] = ()
+    artifacts: Sequence[Path], backends: Sequence[RunningBackend] = (), *, threads: int | None = None
 ) -> tuple[Task, ...]:
     """Pair every artifact with the backends that are to run it.
 
     Args:
-        artifacts: ONNX files and TensorRT plans, each once.
-        backends: those to take; default: ``tensorrt`` for a plan, and for an ONNX file ``onnxruntime`` and
+        artifacts: ONNX files and engines, each once.
+        backends: those to use; default: ``tensorrt`` for an engine, and for an ONNX file ``onnxruntime`` and
             ``openvino``, with a GPU also ``onnxruntime-cuda``, ``torch-cuda`` and ``tensorrt-rtx``.
+        threads: of every network; default: the CPUs this process may use.
 
     Raises:
-        ArtifactError: a file is missing, or neither an ONNX file with a manifest nor a plan with one beside it.
+        ArtifactError: a file is missing, or neither an ONNX file with a manifest nor an engine with one beside it.
         InputError: there is no artifact, or one is named twice.
     """
     if not artifacts or len(set(artifacts)) < len(artifacts):
@@ -194,7 +109,9 @@ def tasks_from_artifacts(
     for artifact in artifacts:
         manifest = _manifest_of(artifact)
         default: tuple[RunningBackend, ...] = ("tensorrt",) if manifest.engine else cpu_and_gpu
-        tasks += [Task(artifact, manifest, backend) for backend in dict.fromkeys(backends or default)]
+        tasks += [
+            Task(artifact, manifest, backend, threads) for backend in dict.fromkeys(backends or default)
+        ]
     return tuple(tasks)
 
 
@@ -205,9 +122,8 @@ def measure_parity(
     dataset: Dataset,
     *,
     metric: Metric | None = None,
-    threads: int | None = None,
     finished: Parity | None = None,
-    keep: Callable[[Parity], None] | None = None,
+    keep: Callable[[Parity], None] = lambda _: None,
     progress_bar: ProgressBar = no_progress_bar,
 ) -> Parity:
     """Measure a reference, and every task against it.
@@ -218,10 +134,9 @@ def measure_parity(
         tasks: from :func:`tasks_from_artifacts`.
         dataset: every row embeds its queries and its gallery.
         metric: of ranks and thresholds; default: the reference's.
-        threads: of every network; default: the CPUs this process may use.
-        finished: an earlier table of this machine and these versions of the packages to go on with. Its rows stay,
-            and tasks among them are not run again unless the artifact has changed. Tasks that it could not run are
-            tried again.
+        finished: an earlier table of this machine and these versions of the packages to continue. Its rows stay, and
+            tasks among them are not run again unless the artifact has changed. Tasks that it could not run are tried
+            again.
         keep: called with the table so far after the reference and after every task.
         progress_bar: shown for each of them.
 
@@ -241,8 +156,7 @@ def measure_parity(
             _facts(*before, finished.dataset, finished.metric, finished.machine, finished.versions),
             _facts(*now, dataset.name, metric, machine, versions),
         )
-    rows, not_run = (finished.rows, finished.not_run) if finished else ((), ())
-    pending = [task for task in tasks if not any(task.is_done_by(row) for row in rows)]
+    pending = [task for task in tasks if not (finished and any(map(task.is_done_by, finished.rows)))]
     if finished and not pending:
         return finished
     expected = _measured(reference, f"{reference_file.name}, reference", dataset, metric, progress_bar)
@@ -250,42 +164,31 @@ def measure_parity(
         dataset=dataset.name,
         metric=metric,
         reference=_row(reference_file, reference.backend, expected, None),
-        rows=tuple(row for row in rows if not any(task.is_place_of(row) for task in pending)),
-        not_run=tuple(item for item in not_run if not any(task.is_place_of(item) for task in pending)),
+        rows=_without(pending, finished.rows if finished else ()),
+        not_run=_without(pending, finished.not_run if finished else ()),
         machine=dict(machine),
         versions=versions,
         is_busy=is_busy(machine) or (finished is not None and finished.is_busy),
     )
-    if keep:
-        keep(table)
+    keep(table)
     for task in pending:
-        answer = _run(task, dataset, metric, threads, expected, progress_bar)
+        answer = _run(task, dataset, metric, expected, progress_bar)
         where = "rows" if isinstance(answer, Row) else "not_run"
         table = table.model_copy(update={where: (*getattr(table, where), answer)})
-        if keep:
-            keep(table)
+        keep(table)
     return table
 
 
-def parity_from_json(path: Path) -> Parity:
-    """Read the table that ``reidexport parity --json`` keeps.
-
-    Raises:
-        InputError: the file holds something else.
-    """
-    try:
-        return Parity.model_validate_json(path.read_text())
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: not a table of this version of reidexport parity. Start anew without --resume."
-        ) from error
+def _without(pending: list[Task], earlier: tuple[AnyRow, ...]) -> tuple[AnyRow, ...]:
+    """The rows of an earlier table that no task replaces."""
+    return tuple(row for row in earlier if not any(task.is_place_of(row) for task in pending))
 
 
 def _manifest_of(artifact: Path) -> Manifest:
     kind = kind_of(artifact)
     if kind == "checkpoint":
         raise ArtifactError(
-            f"{artifact}: neither ONNX nor a TensorRT plan. Export it: reidexport onnx {artifact}"
+            f"{artifact}: neither ONNX nor a TensorRT engine. Export it: reidexport onnx {artifact}"
         )
     if kind == "onnx":
         manifest = manifest_from_onnx(artifact)
@@ -341,17 +244,12 @@ def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _run(
-    task: Task,
-    dataset: Dataset,
-    metric: Metric,
-    threads: int | None,
-    expected: _Measured,
-    progress_bar: ProgressBar,
+    task: Task, dataset: Dataset, metric: Metric, expected: _Measured, progress_bar: ProgressBar
 ) -> Row | NotRun:
     backend, device = _PLACES[task.backend]
     title = f"{task.artifact.name}, {task.backend}"
     try:
-        with open_session(task.artifact, backend=backend, device=device, threads=threads) as session:
+        with open_session(task.artifact, backend=backend, device=device, threads=task.threads) as session:
             found = _measured(session, title, dataset, metric, progress_bar)
     except (InputError, NotInstalledError, GpuError) as error:
         return NotRun(artifact=str(task.artifact), backend=task.backend, reason=str(error))

@@ -47,7 +47,7 @@ class Job:
         artifact: the ONNX file or engine, absolute.
         manifest: of an ONNX file that carries none.
         manifest_sha256: that the artifact must have.
-        backend: as for ``open_session``; so are ``device`` and ``threads``.
+        backend: as for ``open_session``; so is ``device``.
         batch_size: images per run of the network.
     """
 
@@ -60,15 +60,15 @@ class Job:
     manifest_sha256: str
     backend: BackendName
     device: DeviceName
-    threads: int
     batch_size: int | None
 
 
 class Embedder:
     """An actor of the pool: one open session, one shard at a time."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, threads: int) -> None:
         self._job = job
+        self._threads = threads
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:
         """Embed the shard whose line begins at ``batch["offset"]``.
@@ -107,7 +107,7 @@ class Embedder:
                 f"{job.output}: a node does not see what was planned there. Give a folder that all see."
             )
         session = open_session(
-            job.artifact, backend=job.backend, device=job.device, threads=job.threads, manifest=job.manifest
+            job.artifact, backend=job.backend, device=job.device, threads=self._threads, manifest=job.manifest
         )
         if session.manifest.sha256 != job.manifest_sha256:
             raise InputError(f"{job.artifact}: a node sees another file by that name. Give one that all see.")

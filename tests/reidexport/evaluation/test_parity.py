@@ -18,14 +18,8 @@ from reidexport.cli.parity import _print
 from reidexport.data import Dataset
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import open_any
-from reidexport.evaluation.parity import (
-    Parity,
-    Row,
-    Task,
-    measure_parity,
-    parity_from_json,
-    tasks_from_artifacts,
-)
+from reidexport.evaluation.parity import Task, measure_parity, tasks_from_artifacts
+from reidexport.evaluation.parity_table import Parity, Row, parity_from_json
 from reidexport.evaluation.scoring import evaluate
 from tests.conftest import Exported, Run
 
@@ -287,7 +281,7 @@ def test_artifacts_are_checked_before_anything_runs(exported: Exported, tmp_path
     plan.write_bytes(b"plan")
     for path, message in (
         (tmp_path / "lost.onnx", "there is no such file"),
-        (exported.checkpoint, "neither ONNX nor a TensorRT plan. Export it: reidexport onnx"),
+        (exported.checkpoint, "neither ONNX nor a TensorRT engine. Export it: reidexport onnx"),
         (foreign, "carries no manifest. Measure it with reidexport eval"),
         (plan, "its manifest model.engine.json is not beside it"),
     ):
@@ -378,7 +372,7 @@ def test_the_command_refuses_what_it_cannot_do(
     root = drawn_dataset.query[0].path.parents[1]
     done = run("parity", exported.checkpoint, exported.onnx, "--data", root, "--resume")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--resume goes on with a table in a file: give --json FILE too" in done.stderr
+    assert "--resume continues a table in a file: pass --json FILE too" in done.stderr
     done = run("parity", exported.checkpoint, exported.onnx, "--data", root, "--backend", "tensorflow")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--backend 'tensorflow': expected one of onnxruntime, onnxruntime-cuda, openvino" in done.stderr

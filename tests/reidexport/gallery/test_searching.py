@@ -220,7 +220,7 @@ def test_embeddings_are_searched_without_an_artifact(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["{gallery}", "{image}"], "Query images must be embedded: give --artifact MODEL, or one file"),
+        (["{gallery}", "{image}"], "Query images must be embedded: pass --artifact MODEL, or one file"),
         (["{gallery}", "{image}", "--artifact", "{fp16}"], "queries were made by another artifact"),
         (
             ["{gallery}", "{gallery}", "--camids", "0"],

@@ -107,7 +107,6 @@ def job_for(artifact: Path, output: Path, plan_sha256: str) -> Job:
         manifest_sha256=artifact_manifest(artifact).sha256,
         backend="auto",
         device="cpu",
-        threads=1,
         batch_size=None,
     )
 
@@ -323,7 +322,7 @@ def test_a_node_that_sees_other_files_stops_the_run(artifact: Path, tmp_path: Pa
     job = job_for(artifact, output, plan.sha256)
 
     def told(job: Job) -> str:
-        row = Embedder(job)({"offset": np.array(plan.offsets[:1])})
+        row = Embedder(job, threads=1)({"offset": np.array(plan.offsets[:1])})
         assert row["error"] == ["InputError"]
         return str(row["message"][0])
 

@@ -102,10 +102,10 @@ def test_the_command_serves_until_it_is_stopped(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["{gallery}"], "Give images to search for, or --web for a page to search with."),
+        (["{gallery}"], "Pass images to search for, or --web for a page to search with."),
         (
             ["{gallery}", "{gallery}", "--port", "8000"],
-            "--host and --port are where a page listens: give --web too.",
+            "--host and --port are where a page listens: pass --web too.",
         ),
         (["--web", "{gallery}", "a.jpg"], "With --web the page asks for queries, filters and sheets"),
         (
