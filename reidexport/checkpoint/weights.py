@@ -15,7 +15,7 @@ from torch import Tensor
 from reidexport.checkpoint.pickle_reader import STREAM_ERRORS, StandIn, read_torch_file
 from reidexport.errors import CheckpointError
 
-FORMAT = "reidexport.checkpoint.loading.v1"
+FORMAT = "reidexport.checkpoint.v1"
 # The tensors and modules of the largest known network are some 3000.
 MAX_PARTS = 100_000
 # Where training programs put the weights; the first that is there wins.

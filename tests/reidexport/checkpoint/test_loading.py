@@ -218,6 +218,13 @@ def test_own_format_is_plain_data(tmp_path: Path) -> None:
     assert content["architecture"]["backbone"] == "osnet_x0_25"
 
 
+def test_own_format_keeps_its_name(tmp_path: Path) -> None:
+    """Checkpoints say which format they are in by a name that no later version may change, or old ones are lost."""
+    path = tmp_path / "model.pth"
+    save_checkpoint(path, checkpoints.drawn_model(OWN), PREPROCESS)
+    assert torch.load(path, weights_only=True)["format"] == FORMAT == "reidexport.checkpoint.v1"
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
