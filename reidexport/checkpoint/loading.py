@@ -25,8 +25,8 @@ from reidexport.models.baseline import (
     BACKBONES,
     IBN_RESNETS,
     RESNETS,
-    Architecture,
     Baseline,
+    BaselineArchitecture,
     Pooling,
     is_backbone,
 )
@@ -55,7 +55,7 @@ class Checkpoint:
     sha256: str
     family: str
     layout: str
-    architecture: Architecture
+    architecture: BaselineArchitecture
     preprocess: Preprocess
     state_dict: dict[str, Tensor]
     assumed: tuple[str, ...]
@@ -147,7 +147,7 @@ def save_checkpoint(
 
 def save_weights(
     path: str | Path,
-    architecture: Architecture,
+    architecture: BaselineArchitecture,
     state_dict: Mapping[str, Tensor],
     preprocess: Preprocess,
     extra: dict[str, object] | None = None,
@@ -184,7 +184,7 @@ class _Known:
     """What a file says or its family implies; ``assumed`` has a text for each fact that is only implied."""
 
     family: Family
-    architecture: Architecture
+    architecture: BaselineArchitecture
     preprocess: Preprocess
     state_dict: dict[str, Tensor]
     assumed: dict[str, str]
@@ -199,7 +199,7 @@ def _told(weights: Weights, arch: str | None) -> _Known:
     """A checkpoint of this project tells everything itself."""
     header = weights.header or {}
     try:
-        architecture = TypeAdapter(Architecture).validate_python(header.get("architecture"))
+        architecture = TypeAdapter(BaselineArchitecture).validate_python(header.get("architecture"))
         preprocess = Preprocess.model_validate(header.get("preprocess"))
     except ValidationError as error:
         raise CheckpointError(
@@ -312,7 +312,7 @@ def _with_size(preprocess: Preprocess, size: tuple[int, int]) -> Preprocess:
     return preprocess.model_copy(update={"height_px": size[0], "width_px": size[1]})
 
 
-def _check_names(state_dict: dict[str, Tensor], architecture: Architecture) -> None:
+def _check_names(state_dict: dict[str, Tensor], architecture: BaselineArchitecture) -> None:
     """Compare every tensor, those of the head included, with what the architecture has."""
     with torch.device("meta"):
         model = Baseline(architecture)

@@ -27,7 +27,7 @@ BACKBONES = (*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", "mobilenet_v2", *
 
 
 @dataclass(frozen=True)
-class Architecture:
+class BaselineArchitecture:
     """Everything that decides which numbers come out for given weights.
 
     Attributes:
@@ -80,7 +80,7 @@ class Baseline(nn.Module):
     trained shift load all the same.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: BaselineArchitecture) -> None:
         super().__init__()
         self.architecture = architecture
         self.backbone = build_backbone(architecture)
@@ -96,7 +96,7 @@ class Baseline(nn.Module):
         return f_t, self.neck(f_t)
 
 
-def backbone_channels(architecture: Architecture) -> int:
+def backbone_channels(architecture: BaselineArchitecture) -> int:
     """The length of f_t."""
     with torch.device("meta"):
         return build_backbone(architecture).out_channels
@@ -108,9 +108,9 @@ def is_backbone(name: str) -> bool:
 
 
 def build_backbone(
-    architecture: Architecture,
+    architecture: BaselineArchitecture,
 ) -> ResNet | SENet | ResNeSt50 | MobileNetV2 | OSNet | TimmBackbone:
-    """The backbone that an :class:`Architecture` names, with fresh weights.
+    """The backbone that a :class:`BaselineArchitecture` names, with fresh weights.
 
     Raises:
         InputError: it names a network that timm does not have, or that cannot be a backbone.

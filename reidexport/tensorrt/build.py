@@ -26,7 +26,7 @@ from reidexport.errors import EngineError, InputError, NotInstalledError, Precis
 from reidexport.files import replaced_when_whole
 from reidexport.tensorrt.precision import (
     UNPROVED,
-    Layer,
+    WeightedLayer,
     check_precision,
     count_precisions,
     layers_of_network,
@@ -243,13 +243,13 @@ def _profiles(profile: BatchProfile, flavor: Flavor) -> list[BatchProfile]:
 
 def _proved_layers(
     inspection: str,
-    parsed: Sequence[Layer],
+    parsed: Sequence[WeightedLayer],
     precision: Precision,
     num_float_convolutions: int,
     options: BuildOptions,
     path: Path,
     log: Callable[[str], None],
-) -> list[Layer]:
+) -> list[WeightedLayer]:
     """The layers of a finished plan; an error of their precision has the inspector's text written beside ``path``."""
     layers = layers_of_plan(inspection, [layer.name for layer in parsed if layer.is_convolution])
     convolutions = [layer for layer in layers if layer.is_convolution]

@@ -29,7 +29,7 @@ _NUM_NAMED = 10
 
 
 @dataclass(frozen=True)
-class Layer:
+class WeightedLayer:
     """A layer with weights: its name, whether it is a convolution, and the precision that it computes in.
 
     The precision is "unproved" where what TensorRT reports allows for more than one.
@@ -40,7 +40,7 @@ class Layer:
     precision: str
 
 
-def layers_of_network(network: Any, trt: Any) -> list[Layer]:
+def layers_of_network(network: Any, trt: Any) -> list[WeightedLayer]:
     """Convolutions and matrix products of a parsed ``INetworkDefinition``, before anything is built.
 
     In a strongly typed network a layer computes in the type of its tensors. An int8 layer is a layer between
@@ -58,11 +58,11 @@ def layers_of_network(network: Any, trt: Any) -> list[Layer]:
         if kind in _TYPES_OF_WEIGHTED_LAYERS:
             own = _PRECISION_OF_TYPE.get(layer.get_output(0).dtype.name, "other")
             dequantized = producers.get(layer.get_input(0).name) == trt.LayerType.DEQUANTIZE
-            found.append(Layer(layer.name, "CONVOLUTION" in kind, "int8" if dequantized else own))
+            found.append(WeightedLayer(layer.name, "CONVOLUTION" in kind, "int8" if dequantized else own))
     return found
 
 
-def layers_of_plan(inspection: str, convolutions: Collection[str] = ()) -> list[Layer]:
+def layers_of_plan(inspection: str, convolutions: Collection[str] = ()) -> list[WeightedLayer]:
     """Convolutions and matrix products in the JSON of ``EngineInspector.get_engine_information``.
 
     TensorRT 10 writes ``"Format/Datatype": "Row major linear FP16 format"`` for a tensor, TensorRT 11
@@ -84,7 +84,9 @@ def layers_of_plan(inspection: str, convolutions: Collection[str] = ()) -> list[
     return [layer for entries in profiles.values() for layer in _layers_of_profile(entries, convolutions)]
 
 
-def _layers_of_profile(entries: Sequence[dict[str, Any]], convolutions: Collection[str]) -> Iterable[Layer]:
+def _layers_of_profile(
+    entries: Sequence[dict[str, Any]], convolutions: Collection[str]
+) -> Iterable[WeightedLayer]:
     # The compiler's entries that only move what a convolution works on name that convolution, too.
     hidden = set(convolutions) - _names_in([entry for entry in entries if _is_convolution(entry)])
     num_found, found = 0, set[str]()
@@ -92,24 +94,24 @@ def _layers_of_profile(entries: Sequence[dict[str, Any]], convolutions: Collecti
         name, names = entry.get("Name", ""), _names_in([entry])
         if _is_convolution(entry):
             num_found += 1
-            yield Layer(name, True, _precision_of_entry(entry))
+            yield WeightedLayer(name, True, _precision_of_entry(entry))
         elif _kind_has(entry, _COMPILED_KINDS) and hidden & names:
             num_found, found = num_found + 1, found | names
-            yield Layer(name, True, _only_precision(entry))
+            yield WeightedLayer(name, True, _only_precision(entry))
         elif _is_matrix_product(entry):
-            yield Layer(name, False, _precision_of_entry(entry))
+            yield WeightedLayer(name, False, _precision_of_entry(entry))
     if num_found < len(convolutions):
         for name in sorted(hidden - found):
-            yield Layer(name, True, UNPROVED)
+            yield WeightedLayer(name, True, UNPROVED)
 
 
-def count_precisions(layers: Sequence[Layer]) -> dict[str, int]:
+def count_precisions(layers: Sequence[WeightedLayer]) -> dict[str, int]:
     """How many layers compute in each precision."""
     return dict(sorted(Counter(layer.precision for layer in layers).items()))
 
 
 def check_precision(
-    layers: Sequence[Layer],
+    layers: Sequence[WeightedLayer],
     wanted: Precision,
     where: str,
     num_float_convolutions: int = 0,

@@ -26,7 +26,7 @@ from reidexport.errors import InputError
 from reidexport.export.folding import ScaleShift, fold_batch_norms
 from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
-from reidexport.models.baseline import Architecture
+from reidexport.models.baseline import BaselineArchitecture
 from tests.golden import seeded
 from tests.standins import checkpoints
 from tests.standins.checkpoints import expected, golden_cases, golden_images, normalized, relative_l2
@@ -89,7 +89,7 @@ def test_architecture_is_identified(loaded: Checkpoint, case: str) -> None:
     """Names, shapes and family alone tell the upstream architecture, its stem, neck, pooling and input size."""
     about = golden_cases()[case]
     found = loaded.architecture
-    assert found == Architecture(
+    assert found == BaselineArchitecture(
         backbone=about["arch"].removesuffix("_fc512"),
         last_stride=about["last_stride"],
         stem_relu=about["stem_relu"],

@@ -11,7 +11,7 @@ from reidexport.data.synthetic.figure import draw_figure
 from reidexport.data.synthetic.pose import Pose
 from reidexport.data.synthetic.scenery import Picture, backdrop, obstacle
 from reidexport.data.synthetic.sheet import Frame
-from reidexport.data.synthetic.wardrobe import Person, dress
+from reidexport.data.synthetic.wardrobe import DrawnPerson, dress
 
 _SUPERSAMPLING = 4
 
@@ -63,7 +63,7 @@ def install_camera(rng: np.random.Generator, height: int, width: int) -> Camera:
 
 
 def photograph(
-    person: Person, camera: Camera, shot: Shot, rng: np.random.Generator, size: tuple[int, int]
+    person: DrawnPerson, camera: Camera, shot: Shot, rng: np.random.Generator, size: tuple[int, int]
 ) -> bytes:
     """Take a picture of a person: a JPEG of ``size`` (height, width)."""
     height, width = size
@@ -78,7 +78,7 @@ def photograph(
     return _developed(picture, camera, rng)
 
 
-def _frame(person: Person, camera: Camera, shot: Shot, size: tuple[int, int]) -> Frame:
+def _frame(person: DrawnPerson, camera: Camera, shot: Shot, size: tuple[int, int]) -> Frame:
     height, width = (_SUPERSAMPLING * side for side in size)
     figure = height * camera.scale * shot.zoom * (0.6 + 0.4 * person.height)
     foot_y = height * (0.5 + camera.scale / 2 + shot.shift_y)

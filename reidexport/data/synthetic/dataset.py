@@ -14,7 +14,7 @@ from PIL import Image
 from reidexport.data import DISTRACTOR_PID, JUNK_PID, Dataset, load_dataset
 from reidexport.data.synthetic.camera import Camera, Shot, install_camera, photograph
 from reidexport.data.synthetic.pose import Pose
-from reidexport.data.synthetic.wardrobe import Person, dress
+from reidexport.data.synthetic.wardrobe import DrawnPerson, dress
 from reidexport.errors import DatasetError, InputError
 
 _PEOPLE, _STRANGERS, _CAMERAS, _SHOTS = range(4)  # streams of random numbers, so that none depends on another
@@ -29,7 +29,7 @@ class _Task:
     pid: int
     camid: int
     number: int
-    person: Person
+    person: DrawnPerson
 
 
 def draw_dataset(

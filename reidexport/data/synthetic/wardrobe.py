@@ -54,7 +54,7 @@ class Cloth:
 
 
 @dataclass(frozen=True)
-class Person:
+class DrawnPerson:
     """Lengths are in body heights, except ``height``, which is relative to the average person."""
 
     height: float
@@ -76,10 +76,10 @@ class Person:
     bag_color: Color
 
 
-def dress(rng: np.random.Generator) -> Person:
+def dress(rng: np.random.Generator) -> DrawnPerson:
     """A person drawn at random."""
     coat = rng.random() < 0.2
-    return Person(
+    return DrawnPerson(
         height=rng.uniform(0.9, 1.06),
         build=rng.uniform(0.86, 1.2),
         hip=rng.uniform(0.475, 0.525),

@@ -24,7 +24,7 @@ from reidexport.checkpoint.loading import (
 )
 from reidexport.checkpoint.weights import FORMAT, read_weights
 from reidexport.errors import CheckpointError, InputError
-from reidexport.models.baseline import Architecture
+from reidexport.models.baseline import BaselineArchitecture
 from tests.standins import checkpoints
 
 Weights = dict[str, Tensor]
@@ -129,7 +129,7 @@ def test_layout(layout: str, load: Load, osnet: Weights) -> None:
     wrap, words = LAYOUTS[layout]
     checkpoint = load(wrap(osnet))
     assert (checkpoint.family, checkpoint.layout) == ("torchreid", words)
-    assert checkpoint.architecture == Architecture(
+    assert checkpoint.architecture == BaselineArchitecture(
         "osnet_x0_25", last_stride=None, neck="fc", feature_dim=512, num_classes=10
     )
     assert torch.equal(checkpoint.state_dict["backbone.conv1.conv.weight"], osnet["conv1.conv.weight"])
@@ -158,7 +158,7 @@ def test_fast_reid_layout(load: Load, resnet18: Weights) -> None:
         "metric": np.float64(0.913),
     }
     checkpoint = load(content)
-    assert checkpoint.architecture == Architecture(
+    assert checkpoint.architecture == BaselineArchitecture(
         "resnet18", stem_pool="ceil", feature_dim=512, num_classes=10, neck="bnneck"
     )
     assert checkpoint.preprocess.resize == "bicubic"
@@ -179,7 +179,7 @@ def test_weights_of_other_dtypes_become_float32(dtype: torch.dtype, load: Load, 
 
 # ── this project's own format ─────────────────────────────────────────────────────────────────────────────────
 
-OWN = Architecture(
+OWN = BaselineArchitecture(
     "osnet_x0_25", last_stride=None, neck="bnneck", feature_dim=128, pooling="gem", num_classes=3
 )
 PREPROCESS = Preprocess(

@@ -25,7 +25,7 @@ from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.checkpoint.pickle_reader import LEGACY_MAGIC, StandIn, read_torch_file
 from reidexport.checkpoint.weights import read_weights
 from reidexport.errors import CheckpointError
-from reidexport.models.baseline import Architecture
+from reidexport.models.baseline import BaselineArchitecture
 from tests.standins import checkpoints
 
 # ── pickles written by hand ───────────────────────────────────────────────────────────────────────────────────
@@ -397,7 +397,7 @@ def test_pickled_module(last_stride: int, stem_relu: bool, zipped: bool, tmp_pat
     assert weights.layout == "pickled module modeling.baseline.Baseline"
     checkpoint = load_checkpoint(path)
     assert checkpoint.family == "reid-strong-baseline"
-    assert checkpoint.architecture == Architecture(
+    assert checkpoint.architecture == BaselineArchitecture(
         "resnet18", last_stride=last_stride, stem_relu=stem_relu, feature_dim=512, num_classes=10  # type: ignore[arg-type]
     )  # fmt: skip
     assert [text.split()[0] for text in checkpoint.assumed] == ["input"]

@@ -14,7 +14,7 @@ from reidexport.errors import InputError
 from reidexport.export.fp16 import fp16_model
 from reidexport.export.graph import GraphOptions, graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
-from reidexport.models.baseline import Architecture, backbone_channels
+from reidexport.models.baseline import BaselineArchitecture, backbone_channels
 from tests.standins.checkpoints import drawn_model, relative_l2
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
@@ -135,7 +135,7 @@ def test_network_without_convolutions() -> None:
 )
 def test_every_convolution_of_a_backbone_is_half(backbone: str, stride: int, tmp_path: Path) -> None:
     """Exported with FP16, no convolution or linear layer over a map computes in float32, and parity holds."""
-    architecture = Architecture(backbone, last_stride=1 if stride == 1 else 2, num_classes=5)
+    architecture = BaselineArchitecture(backbone, last_stride=1 if stride == 1 else 2, num_classes=5)
     model = drawn_model(replace(architecture, feature_dim=backbone_channels(architecture)))
     save_checkpoint(tmp_path / "model.pth", model, imagenet_preprocess(64, 32))
     graph = graph_from_checkpoint(load_checkpoint(tmp_path / "model.pth"), GraphOptions())

@@ -13,7 +13,7 @@ from reidexport.errors import ExportError, InputError, ParityError
 from reidexport.export import onnx_export
 from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
-from reidexport.models.baseline import Architecture
+from reidexport.models.baseline import BaselineArchitecture
 from tests.standins import checkpoints
 
 
@@ -21,7 +21,9 @@ from tests.standins import checkpoints
 def graph(tmp_path_factory: pytest.TempPathFactory) -> InferenceGraph:
     """A ResNet-18 with BNNeck for images of 64x32 px."""
     path = tmp_path_factory.mktemp("checkpoint") / "small.pth"
-    model = checkpoints.drawn_model(Architecture("resnet18", last_stride=1, feature_dim=512, num_classes=5))
+    model = checkpoints.drawn_model(
+        BaselineArchitecture("resnet18", last_stride=1, feature_dim=512, num_classes=5)
+    )
     preprocess = Preprocess(height_px=64, width_px=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, in_graph=True)
     save_checkpoint(path, model, preprocess)
     return graph_from_checkpoint(load_checkpoint(path), GraphOptions())

@@ -26,7 +26,7 @@ from reidruntime.tensorrt_library import Gpu, first_gpu, version_tuple
 
 from reidexport.errors import EngineError, PrecisionError
 from reidexport.tensorrt.build import BuildOptions, engine_from_onnx
-from reidexport.tensorrt.precision import Layer, check_precision, layers_of_plan
+from reidexport.tensorrt.precision import WeightedLayer, check_precision, layers_of_plan
 from reidexport.tensorrt.source import find_source, prepared_source
 from tests.conftest import Exported, Run
 from tests.standins import checkpoints
@@ -312,10 +312,10 @@ def test_both_dialects_of_the_inspector_are_read() -> None:
         {"Name": "b", "LayerType": "CaskConvolution", "Inputs": [{"DataType": "Float"}]}],
         "I/O Tensors": [{"Name": "images"}]}"""
     assert layers_of_plan(ten) == [
-        Layer("stem", True, "fp16"), Layer("a", True, "fp16"), Layer("fc", False, "fp16"),
+        WeightedLayer("stem", True, "fp16"), WeightedLayer("a", True, "fp16"), WeightedLayer("fc", False, "fp16"),
     ]  # fmt: skip
     assert layers_of_plan(eleven) == [
-        Layer("stem", True, "unproved"), Layer("a", True, "int8"), Layer("b", True, "fp32"),
+        WeightedLayer("stem", True, "unproved"), WeightedLayer("a", True, "int8"), WeightedLayer("b", True, "fp32"),
     ]  # fmt: skip
 
 
@@ -355,7 +355,7 @@ def test_a_convolution_computes_in_the_type_of_its_weights_or_input(
 ) -> None:
     """A narrower output proves nothing: it may be cast after a wide convolution."""
     layers = {"Layers": [entry("conv", "CaskConvolution", inputs, outputs, weights=weights)]}
-    assert layers_of_plan(json.dumps(layers)) == [Layer("conv", True, precision)]
+    assert layers_of_plan(json.dumps(layers)) == [WeightedLayer("conv", True, precision)]
 
 
 def test_convolutions_within_entries_of_the_compiler() -> None:
@@ -393,12 +393,12 @@ def test_convolutions_within_entries_of_the_compiler() -> None:
     )
     names = ["node_stem", "node_a", "node_b", "node_c"]
     assert layers_of_plan(plan, names) == [
-        Layer("node_stem_myl0_1", True, "fp16"),
-        Layer("__myl_ConvRelu_myl0_2", True, "fp16"),
-        Layer("node_b + relu", True, "unproved"),
-        Layer("node_c", True, "unproved"),
+        WeightedLayer("node_stem_myl0_1", True, "fp16"),
+        WeightedLayer("__myl_ConvRelu_myl0_2", True, "fp16"),
+        WeightedLayer("node_b + relu", True, "unproved"),
+        WeightedLayer("node_c", True, "unproved"),
     ]
-    assert layers_of_plan(plan, names[:3])[-1] == Layer("node_b + relu", True, "unproved")
+    assert layers_of_plan(plan, names[:3])[-1] == WeightedLayer("node_b + relu", True, "unproved")
     assert b not in plan
 
 
@@ -409,18 +409,22 @@ def test_every_profile_of_a_plan_must_show_its_convolutions() -> None:
     nameless = entry("__myl_3 [profile 1]", "correlation", "Half", "Half", metadata="conv")
     hidden = json.dumps({"Layers": [first, moved]})
     assert layers_of_plan(hidden, ["node_a"]) == [
-        Layer("node_a", True, "fp16"),
-        Layer("node_a", True, "unproved"),
+        WeightedLayer("node_a", True, "fp16"),
+        WeightedLayer("node_a", True, "unproved"),
     ]
     shown = json.dumps({"Layers": [first, moved, nameless]})
     assert layers_of_plan(shown, ["node_a"]) == [
-        Layer("node_a", True, "fp16"), Layer("__myl_3 [profile 1]", True, "fp16"),
+        WeightedLayer("node_a", True, "fp16"), WeightedLayer("__myl_3 [profile 1]", True, "fp16"),
     ]  # fmt: skip
 
 
 def test_what_counts_as_the_precision_asked_for() -> None:
     """INT8 files may keep as many wide convolutions as they state; an FP32 engine has FP32 convolutions only."""
-    layers = [Layer("a", True, "int8"), Layer("b", True, "fp32"), Layer("fc", False, "fp32")]
+    layers = [
+        WeightedLayer("a", True, "int8"),
+        WeightedLayer("b", True, "fp32"),
+        WeightedLayer("fc", False, "fp32"),
+    ]
     check_precision(layers, "int8", "plan", num_float_convolutions=1)
     with pytest.raises(
         PrecisionError, match=r"1 of 2 convolutions of the plan are not int8, expected none:\n  b: fp32"
@@ -428,17 +432,17 @@ def test_what_counts_as_the_precision_asked_for() -> None:
         check_precision(layers, "int8", "plan")
     with pytest.raises(PrecisionError, match="  a: int8"):
         check_precision(layers, "fp32", "plan")
-    hidden = [Layer("a", True, "fp16"), Layer("b", True, "unproved")]
+    hidden = [WeightedLayer("a", True, "fp16"), WeightedLayer("b", True, "unproved")]
     with pytest.raises(
         PrecisionError, match=r"1 of 2 .* cannot be proved to be fp16, expected none:\n  b: unproved"
     ):
         check_precision(hidden, "fp16", "plan")
     check_precision(hidden, "fp16", "plan", allow_unproved=True)
     with pytest.raises(PrecisionError, match=r"1 of 3 .* are not fp16, expected none:\n  c: fp32"):
-        check_precision([*hidden, Layer("c", True, "fp32")], "fp16", "plan", allow_unproved=True)
+        check_precision([*hidden, WeightedLayer("c", True, "fp32")], "fp16", "plan", allow_unproved=True)
     with pytest.raises(PrecisionError, match="shows no convolution"):
         check_precision(layers[2:], "fp16", "network")
-    half = [Layer(f"conv{i}", True, "fp32") for i in range(12)]
+    half = [WeightedLayer(f"conv{i}", True, "fp32") for i in range(12)]
     with pytest.raises(PrecisionError, match=r"(?s)12 of 12 .*\n  conv9: fp32\n  and 2 more"):
         check_precision(half, "fp16", "network")
 
