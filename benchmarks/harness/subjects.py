@@ -31,7 +31,7 @@ from benchmarks.peers.peers import (
 from reidexport import Checkpoint, GraphOptions, save_checkpoint
 from reidexport.checkpoint.loading import imagenet_preprocess
 from reidexport.data.synthetic import draw_people
-from reidexport.export.onnx_export import TOLERANCE
+from reidexport.export.onnx_check import TOLERANCE
 from reidexport.models.baseline import Baseline, BaselineArchitecture, backbone_channels
 
 NO_GPU = "needs an NVIDIA GPU: torch.cuda.is_available() is False"

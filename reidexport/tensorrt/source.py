@@ -144,7 +144,7 @@ def own_manifest(path: Path) -> Manifest:
 
 
 def _halved(path: Path, manifest: Manifest, target: Path) -> EngineSource:
-    from reidexport.export.onnx_export import (
+    from reidexport.export.onnx_check import (
         CHECKED_BATCHES,
         check_parity,
         layer_precisions,

@@ -89,9 +89,8 @@ def int8_model(
     layers = _quantizable_layers(typed, form)
     if not layers:
         raise InputError("the network has no convolution to quantize")
-    for images in (calibrated, held_out):
-        if len(images) < (batch or 1):
-            raise InputError(f"the network takes batches of {batch}: give more images to calibrate on")
+    if min(len(calibrated), len(held_out)) < (batch or 1):
+        raise InputError(f"the network takes batches of {batch}: pass more images to calibrate on")
     with progress_bar("ranges", len(calibrated)) as progress:
         histograms = collect_histograms(
             typed, _tensors_of(typed, layers), _batches(calibrated, batch), progress
@@ -100,13 +99,12 @@ def int8_model(
     method, ranges, error = _best_ranges(histograms, layers, trials, log, progress_bar)
     sensitivity = _sensitivity(layers, ranges, trials, log, progress_bar)
     left_out, error = _layers_to_leave_out(sensitivity, ranges, trials, error)
-    log(
-        f"{len(left_out)} of {len(layers)} layers stay float32; relative L2 error of the features {error:.4f}"
-    )
+    num_float = f"{len(left_out)} of {len(layers)} layers"
+    log(f"{num_float} stay float32; relative L2 error of the features {error:.4f}")
     if error > REFUSED_ERROR:
         raise ParityError(
-            f"INT8 changes the features by {error:.0%}, allowed are {REFUSED_ERROR:.0%}, with {len(left_out)} of "
-            f"{len(layers)} layers left in float32. Calibrate on images like those of your cameras, or take --fp16."
+            f"INT8 changes the features by {error:.0%}, allowed are {REFUSED_ERROR:.0%}, with {num_float} left in "
+            "float32. Calibrate on images like those of your cameras, or use --fp16."
         )
     quantization = Quantization(
         target=target,
@@ -168,7 +166,7 @@ def _best_ranges(
     best = min(methods, key=lambda method: errors[method])
     log("relative L2 error of the features with every layer in INT8, by how the ranges are chosen:")
     for method in methods:
-        log(f"  {errors[method]:.4f}  {method}" + " (taken)" * (method == best))
+        log(f"  {errors[method]:.4f}  {method}" + " (chosen)" * (method == best))
     return best, trials.ranges(histograms, best), errors[best]
 
 
@@ -291,7 +289,7 @@ def _with_qdq(
 
 
 def _followers(model: onnx.ModelProto, layers: set[str]) -> set[str]:
-    """Activations and poolings whose input is in INT8: they go on in it."""
+    """Activations and poolings whose input is in INT8: they compute in INT8 too."""
     in_int8, found = set(), set()
     for node in model.graph.node:
         follows = node.op_type in _ACTIVATIONS | _POOLINGS and node.input[0] in in_int8
