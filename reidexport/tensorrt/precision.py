@@ -1,15 +1,17 @@
-"""What a TensorRT network and a finished plan compute in, as TensorRT itself reports it."""
+"""What a TensorRT network and a finished engine compute in, as TensorRT itself reports it."""
 
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from reidruntime.artifact.manifest import Precision
 
 from reidexport.errors import PrecisionError
+from reidexport.files import replaced_when_whole
 
 _TYPES_OF_WEIGHTED_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 _PRECISION_OF_TYPE = {"FLOAT": "fp32", "HALF": "fp16", "INT8": "int8", "BF16": "bf16", "FP8": "fp8"}
@@ -62,7 +64,7 @@ def layers_of_network(network: Any, trt: Any) -> list[WeightedLayer]:
     return found
 
 
-def layers_of_plan(inspection: str, convolutions: Collection[str] = ()) -> list[WeightedLayer]:
+def layers_of_engine(inspection: str, convolutions: Collection[str] = ()) -> list[WeightedLayer]:
     """Convolutions and matrix products in the JSON of ``EngineInspector.get_engine_information``.
 
     TensorRT 10 writes ``"Format/Datatype": "Row major linear FP16 format"`` for a tensor, TensorRT 11
@@ -121,9 +123,9 @@ def check_precision(
     """Prove that convolutions compute in the precision that the file is called by.
 
     Args:
-        layers: from :func:`layers_of_network` or :func:`layers_of_plan`.
+        layers: from :func:`layers_of_network` or :func:`layers_of_engine`.
         wanted: what the engine is to be.
-        where: "network" or "plan", for the message.
+        where: "network" or "engine", for the message.
         num_float_convolutions: how many convolutions the ONNX file itself keeps wider (int8 files do).
         allow_unproved: accept convolutions whose precision TensorRT does not report.
 
@@ -146,6 +148,50 @@ def check_precision(
             f"{len(wrong)} of {len(convolutions)} convolutions of the {where} {are_not}, expected "
             f"{num_float_convolutions or 'none'}:\n  {names}{more}"
         )
+
+
+def proved_layers(
+    inspection: str,
+    parsed: Sequence[WeightedLayer],
+    wanted: Precision,
+    num_float_convolutions: int,
+    *,
+    allow_unproved: bool,
+    described_in: Path,
+    log: Callable[[str], None],
+) -> list[WeightedLayer]:
+    """The layers of a finished engine, their precision proved.
+
+    Args:
+        inspection: TensorRT's description of the engine, JSON.
+        parsed: the layers of the network it was built from.
+        wanted: what the engine is to be.
+        num_float_convolutions: how many convolutions the ONNX file itself keeps wider, in all optimization profiles.
+        allow_unproved: accept convolutions whose precision TensorRT does not report.
+        described_in: where ``inspection`` is written if the proof fails, for the user to judge.
+        log: called with a line where something was accepted without a proof.
+
+    Raises:
+        PrecisionError: see :func:`check_precision`.
+    """
+    layers = layers_of_engine(inspection, [layer.name for layer in parsed if layer.is_convolution])
+    convolutions = [layer for layer in layers if layer.is_convolution]
+    num_unproved = sum(layer.precision == UNPROVED for layer in convolutions)
+    try:
+        check_precision(layers, wanted, "engine", num_float_convolutions, allow_unproved=allow_unproved)
+    except PrecisionError as error:
+        with replaced_when_whole(described_in) as temporary:
+            temporary.write_text(inspection)
+        hint = " If it convinces you, build with --allow-unproved-precision." if num_unproved else ""
+        raise PrecisionError(
+            f"{error}\nWhat TensorRT says of every layer is in {described_in}.{hint}"
+        ) from error
+    if allow_unproved and num_unproved:
+        log(
+            f"accepted without a proof of their precision: {num_unproved} of {len(convolutions)} convolutions of the "
+            "engine"
+        )
+    return layers
 
 
 def _is_convolution(entry: dict[str, Any]) -> bool:

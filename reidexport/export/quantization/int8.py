@@ -91,10 +91,9 @@ def int8_model(
         raise InputError("the network has no convolution to quantize")
     if min(len(calibrated), len(held_out)) < (batch or 1):
         raise InputError(f"the network takes batches of {batch}: pass more images to calibrate on")
+    tensors, batches = _tensors_of(typed, layers), _batches(calibrated, batch)
     with progress_bar("ranges", len(calibrated)) as progress:
-        histograms = collect_histograms(
-            typed, _tensors_of(typed, layers), _batches(calibrated, batch), progress
-        )
+        histograms = collect_histograms(typed, tensors, batches, progress)
     trials = _Trials(typed, form, batch, held_out)
     method, ranges, error = _best_ranges(histograms, layers, trials, log, progress_bar)
     sensitivity = _sensitivity(layers, ranges, trials, log, progress_bar)

@@ -22,7 +22,8 @@ from reidruntime.tensorrt_library import Gpu
 
 from reidexport.errors import EngineError, PrecisionError
 from reidexport.tensorrt import build as trt_build
-from reidexport.tensorrt.build import BuildOptions, engine_from_onnx
+from reidexport.tensorrt.build import engine_from_onnx
+from reidexport.tensorrt.options import BuildOptions
 from reidexport.tensorrt.source import prepared_source
 from tests.standins.host_memory import HostMemory, tensor_at
 from tests.standins.runtime_models import (
@@ -203,7 +204,7 @@ def test_precision_is_proved_before_and_after(
     as_float = json.dumps({"Layers": [dialect]}).replace("FP16", "FP32").replace("Half", "Float")
     trt.answers["EngineInspector.get_engine_information"] = as_float
     with pytest.raises(
-        PrecisionError, match=r"1 of 1 convolutions of the plan are not fp16.*\n  conv: fp32"
+        PrecisionError, match=r"1 of 1 convolutions of the engine are not fp16.*\n  conv: fp32"
     ) as raised:
         build(onnx_file)
     assert raised.value.exit_status == 1
@@ -233,7 +234,7 @@ def test_what_cannot_be_proved_needs_consent(
     trt.answers["EngineInspector.get_engine_information"] = json.dumps({"Layers": layers})
     with pytest.raises(
         PrecisionError,
-        match=r"(?s)1 of 1 convolutions of the plan cannot be proved to be fp16, expected none:\n  \w+: unproved\n"
+        match=r"(?s)1 of 1 convolutions of the engine cannot be proved to be fp16, expected none:\n  \w+: unproved\n"
         r".*model\.engine\.layers\.json\. If it convinces you, build with --allow-unproved-precision",
     ):
         build(onnx_file)
@@ -242,7 +243,7 @@ def test_what_cannot_be_proved_needs_consent(
     manifest = build(onnx_file, said.append, allow_unproved_precision=True)
     assert manifest.engine is not None
     assert manifest.engine.layers.plan == {"unproved": 1}
-    assert said == ["accepted without a proof of their precision: 1 of 1 convolutions of the plan"]
+    assert said == ["accepted without a proof of their precision: 1 of 1 convolutions of the engine"]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ def test_every_profile_may_have_the_wide_convolutions_of_the_file(trt: Bindings,
     assert engine.layers.plan == {"fp16": 2}
     layers.append(TEN | {"Name": "other [profile 1]"})
     trt.answers["EngineInspector.get_engine_information"] = json.dumps({"Layers": layers})
-    with pytest.raises(PrecisionError, match="3 of 3 convolutions of the plan are not int8, expected 2"):
+    with pytest.raises(PrecisionError, match="3 of 3 convolutions of the engine are not int8, expected 2"):
         build(onnx, batch_profile=large)
 
 

@@ -25,8 +25,9 @@ from reidruntime.errors import ArtifactError, GpuError, InputError, NotInstalled
 from reidruntime.tensorrt_library import Gpu, first_gpu, version_tuple
 
 from reidexport.errors import EngineError, PrecisionError
-from reidexport.tensorrt.build import BuildOptions, engine_from_onnx
-from reidexport.tensorrt.precision import WeightedLayer, check_precision, layers_of_plan
+from reidexport.tensorrt.build import engine_from_onnx
+from reidexport.tensorrt.options import BuildOptions
+from reidexport.tensorrt.precision import WeightedLayer, check_precision, layers_of_engine
 from reidexport.tensorrt.source import find_source, prepared_source
 from tests.conftest import Exported, Run
 from tests.standins import checkpoints
@@ -311,10 +312,10 @@ def test_both_dialects_of_the_inspector_are_read() -> None:
         {"Name": "a", "LayerType": "CaskConvolution", "Inputs": [{"DataType": "Int8"}]},
         {"Name": "b", "LayerType": "CaskConvolution", "Inputs": [{"DataType": "Float"}]}],
         "I/O Tensors": [{"Name": "images"}]}"""
-    assert layers_of_plan(ten) == [
+    assert layers_of_engine(ten) == [
         WeightedLayer("stem", True, "fp16"), WeightedLayer("a", True, "fp16"), WeightedLayer("fc", False, "fp16"),
     ]  # fmt: skip
-    assert layers_of_plan(eleven) == [
+    assert layers_of_engine(eleven) == [
         WeightedLayer("stem", True, "unproved"), WeightedLayer("a", True, "int8"), WeightedLayer("b", True, "fp32"),
     ]  # fmt: skip
 
@@ -355,7 +356,7 @@ def test_a_convolution_computes_in_the_type_of_its_weights_or_input(
 ) -> None:
     """A narrower output proves nothing: it may be cast after a wide convolution."""
     layers = {"Layers": [entry("conv", "CaskConvolution", inputs, outputs, weights=weights)]}
-    assert layers_of_plan(json.dumps(layers)) == [WeightedLayer("conv", True, precision)]
+    assert layers_of_engine(json.dumps(layers)) == [WeightedLayer("conv", True, precision)]
 
 
 def test_convolutions_within_entries_of_the_compiler() -> None:
@@ -392,13 +393,13 @@ def test_convolutions_within_entries_of_the_compiler() -> None:
         }
     )
     names = ["node_stem", "node_a", "node_b", "node_c"]
-    assert layers_of_plan(plan, names) == [
+    assert layers_of_engine(plan, names) == [
         WeightedLayer("node_stem_myl0_1", True, "fp16"),
         WeightedLayer("__myl_ConvRelu_myl0_2", True, "fp16"),
         WeightedLayer("node_b + relu", True, "unproved"),
         WeightedLayer("node_c", True, "unproved"),
     ]
-    assert layers_of_plan(plan, names[:3])[-1] == WeightedLayer("node_b + relu", True, "unproved")
+    assert layers_of_engine(plan, names[:3])[-1] == WeightedLayer("node_b + relu", True, "unproved")
     assert b not in plan
 
 
@@ -408,12 +409,12 @@ def test_every_profile_of_a_plan_must_show_its_convolutions() -> None:
     moved = entry("node_a [profile 1]", "Reformat", "Half", "Half")
     nameless = entry("__myl_3 [profile 1]", "correlation", "Half", "Half", metadata="conv")
     hidden = json.dumps({"Layers": [first, moved]})
-    assert layers_of_plan(hidden, ["node_a"]) == [
+    assert layers_of_engine(hidden, ["node_a"]) == [
         WeightedLayer("node_a", True, "fp16"),
         WeightedLayer("node_a", True, "unproved"),
     ]
     shown = json.dumps({"Layers": [first, moved, nameless]})
-    assert layers_of_plan(shown, ["node_a"]) == [
+    assert layers_of_engine(shown, ["node_a"]) == [
         WeightedLayer("node_a", True, "fp16"), WeightedLayer("__myl_3 [profile 1]", True, "fp16"),
     ]  # fmt: skip
 
@@ -425,21 +426,21 @@ def test_what_counts_as_the_precision_asked_for() -> None:
         WeightedLayer("b", True, "fp32"),
         WeightedLayer("fc", False, "fp32"),
     ]
-    check_precision(layers, "int8", "plan", num_float_convolutions=1)
+    check_precision(layers, "int8", "engine", num_float_convolutions=1)
     with pytest.raises(
-        PrecisionError, match=r"1 of 2 convolutions of the plan are not int8, expected none:\n  b: fp32"
+        PrecisionError, match=r"1 of 2 convolutions of the engine are not int8, expected none:\n  b: fp32"
     ):
-        check_precision(layers, "int8", "plan")
+        check_precision(layers, "int8", "engine")
     with pytest.raises(PrecisionError, match="  a: int8"):
-        check_precision(layers, "fp32", "plan")
+        check_precision(layers, "fp32", "engine")
     hidden = [WeightedLayer("a", True, "fp16"), WeightedLayer("b", True, "unproved")]
     with pytest.raises(
         PrecisionError, match=r"1 of 2 .* cannot be proved to be fp16, expected none:\n  b: unproved"
     ):
-        check_precision(hidden, "fp16", "plan")
-    check_precision(hidden, "fp16", "plan", allow_unproved=True)
+        check_precision(hidden, "fp16", "engine")
+    check_precision(hidden, "fp16", "engine", allow_unproved=True)
     with pytest.raises(PrecisionError, match=r"1 of 3 .* are not fp16, expected none:\n  c: fp32"):
-        check_precision([*hidden, WeightedLayer("c", True, "fp32")], "fp16", "plan", allow_unproved=True)
+        check_precision([*hidden, WeightedLayer("c", True, "fp32")], "fp16", "engine", allow_unproved=True)
     with pytest.raises(PrecisionError, match="shows no convolution"):
         check_precision(layers[2:], "fp16", "network")
     half = [WeightedLayer(f"conv{i}", True, "fp32") for i in range(12)]

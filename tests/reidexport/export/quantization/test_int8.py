@@ -81,7 +81,7 @@ def test_what_the_manifest_says_of_an_int8_file(int8: Int8, target: str) -> None
     assert manifest.layer_precisions["int8"] >= num_convolutions - len(made.float_layers)
     assert onnx.load(int8.files[target]).producer_name == "reidexport"
     said = int8.said[target]
-    assert f"{made.range_method} (taken)" in said
+    assert f"{made.range_method} (chosen)" in said
     assert "layers that hurt most, each alone in INT8:" in said
     worst, value = next(iter(made.sensitivity.items()))
     assert re.search(rf"{value:.4f}  {worst}(  backbone\..*weight)?$", said, re.MULTILINE)
@@ -223,7 +223,7 @@ def test_float_inputs_and_static_batches(
     )
     assert manifest.quantization is not None
     assert manifest.quantization.mean_relative_l2 < TARGET_ERROR
-    with pytest.raises(InputError, match="the network takes batches of 9: give more images"):
+    with pytest.raises(InputError, match="the network takes batches of 9: pass more images"):
         onnx_from_graph(
             graph, tmp_path / "b.onnx", batch=9, precision="int8", calibration=root_of(drawn_dataset)
         )
