@@ -1,7 +1,7 @@
 """The inference graph: pixels in, one feature vector per image out.
 
     images ─▶ − 255·mean ─▶ backbone (÷ 255·std and every BatchNorm folded in) ─▶ pooling = f_t
-           ─▶ neck (BNNeck folded) = f_i ─▶ average with the mirror image (flip) ─▶ unit length (normalize)
+           ─▶ neck (BNNeck folded) = f_i ─▶ average with the mirror image (flip) ─▶ unit norm (normalize)
 
 Everything that is folded is folded in float64 and stored in float32; no BatchNorm is left. The mean is
 subtracted before conv1 and not moved into its bias: padding comes after normalization, so that the bias would be
@@ -36,11 +36,11 @@ InputType = Literal["uint8", "float32"]
 
 @dataclass(frozen=True, kw_only=True)
 class GraphOptions:
-    """What a graph is to take and give.
+    """What a graph takes and answers.
 
     Attributes:
-        feature: f_i (behind the neck) or f_t (before it); None takes f_i where there is a neck, else f_t.
-        normalize: make each row unit length.
+        feature: f_i (behind the neck) or f_t (before it); None chooses f_i where there is a neck, else f_t.
+        normalize: give each row unit norm.
         flip: average the features of the image and of its mirror image.
         input: "uint8" takes raw RGB pixels, NHWC; "float32" takes normalized images, NCHW.
     """
@@ -57,7 +57,7 @@ class InferenceGraph(nn.Module):
     Attributes:
         checkpoint: what it was made from.
         options: as given, with ``feature`` settled.
-        preprocess: the input's size, kernel and normalization; ``in_graph`` tells who normalizes.
+        preprocess: the input's size, kernel and normalization; ``in_graph`` says who normalizes.
         feature_dim: D.
     """
 
@@ -115,7 +115,7 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
     """Fold a checkpoint into its inference graph.
 
     Raises:
-        InputError: ``feature="f_i"`` is asked of a network without a neck, or the image size is too small.
+        InputError: ``feature="f_i"`` is asked of a network without a neck, or the images are too small.
     """
     options = options or GraphOptions()
     model = model_from_checkpoint(checkpoint)
@@ -152,7 +152,7 @@ def _check_size(graph: InferenceGraph) -> None:
     except RuntimeError as error:
         raise InputError(
             f"{graph.checkpoint.architecture.backbone} cannot take images of {height}x{width} px: {error}. "
-            "Give a larger --size."
+            "Choose a larger --size."
         ) from error
 
 
