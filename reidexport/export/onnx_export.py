@@ -18,7 +18,8 @@ from reidruntime.images.preprocess import normalize
 
 from reidexport.errors import ExportError, InputError
 from reidexport.export.fp16 import fp16_model
-from reidexport.export.graph import InferenceGraph, manifest_of_graph
+from reidexport.export.graph import InferenceGraph
+from reidexport.export.graph_manifest import manifest_of_graph
 from reidexport.export.onnx_check import (
     CHECKED_BATCHES,
     check_file,
