@@ -1,4 +1,4 @@
-"""The projects whose checkpoints people have: how each names its tensors, and what its weights leave unsaid."""
+"""The projects whose checkpoints people have: how each names its tensors, and what its weights do not show."""
 
 import re
 from dataclasses import dataclass

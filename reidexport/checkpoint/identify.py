@@ -14,7 +14,7 @@ def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) ->
 
     Args:
         state_dict: tensors under this project's names (``families.rename_keys``).
-        family: whose conventions to assume for what weights cannot tell.
+        family: whose conventions to assume for what weights do not show.
         arch: restrict the search to this backbone.
 
     Raises:

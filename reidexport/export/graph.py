@@ -1,4 +1,4 @@
-"""The inference graph: pixels in, one feature vector per image out.
+"""The inference graph: pixels in, one feature per image out.
 
     images ─▶ − 255·mean ─▶ backbone (÷ 255·std and every BatchNorm folded in) ─▶ pooling = f_t
            ─▶ neck (BNNeck folded) = f_i ─▶ average with the mirror image (flip) ─▶ unit norm (normalize)
@@ -40,7 +40,7 @@ class GraphOptions:
 
 
 class InferenceGraph(nn.Module):
-    """What goes into the ONNX file, as a module: ``forward(images)`` gives features of shape (B, D), float32.
+    """What goes into the ONNX file, as a module: ``forward(images)`` answers features of shape (B, D), float32.
 
     Attributes:
         checkpoint: what it was made from.

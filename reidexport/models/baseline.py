@@ -28,7 +28,7 @@ BACKBONES = (*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", "mobilenet_v2", *
 
 @dataclass(frozen=True)
 class BaselineArchitecture:
-    """Everything that decides which numbers come out for given weights.
+    """Everything that decides which numbers come out for some weights.
 
     Attributes:
         backbone: a name in ``BACKBONES``, or "timm/" and a network of timm.
@@ -38,7 +38,7 @@ class BaselineArchitecture:
         non_local: fast-reid's non-local blocks.
         pooling: global average, or generalized mean with the power ``gem.p`` of the state dict.
         neck: "bnneck" (BatchNorm), "reduction-bnneck" (Linear, BatchNorm), "fc" (Linear, BatchNorm, ReLU), "none".
-        feature_dim: length of f_i.
+        feature_dim: dimension of f_i.
         num_classes: rows of the classifier, 0 when the checkpoint holds none.
     """
 
@@ -74,7 +74,7 @@ class GlobalAveragePooling(nn.Module):
 
 
 class Baseline(nn.Module):
-    """Backbone + pooling + neck + classifier; forward gives (f_t, f_i).
+    """Backbone + pooling + neck + classifier; forward returns (f_t, f_i).
 
     BNNeck's shift is frozen at zero and the classifier has no bias (paper, 3.5); upstream weights with a
     trained shift load all the same.
@@ -97,13 +97,13 @@ class Baseline(nn.Module):
 
 
 def backbone_channels(architecture: BaselineArchitecture) -> int:
-    """The length of f_t."""
+    """The dimension of f_t."""
     with torch.device("meta"):
         return build_backbone(architecture).out_channels
 
 
 def is_backbone(name: str) -> bool:
-    """Whether there is a backbone of this name."""
+    """Whether a backbone of this name exists."""
     return name in BACKBONES or (name.startswith(PREFIX) and is_timm_name(name.removeprefix(PREFIX)))
 
 

@@ -23,7 +23,7 @@ NON_LOCAL_BLOCKS: dict[int, tuple[int, int, int, int]] = {50: (0, 2, 3, 0), 101:
 
 
 class IBN(nn.Module):
-    """Instance norm on the first half of the channels, batch norm on the rest (IBN-Net, Pan et al. 2018)."""
+    """Instance norm on the first half of the channels, batch norm on the others (IBN-Net, Pan et al. 2018)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ def batch_profile_for(
     if static is not None:
         if wanted is not None and {wanted.minimum, wanted.optimum, wanted.maximum} != {static}:
             raise InputError(
-                f"{name} takes batches of exactly {static}, asked for was the profile {profile_text(wanted)}. Leave "
+                f"{name} takes batches of exactly {static}, the profile asked for is {profile_text(wanted)}. Leave "
                 "--batch-profile out, or export with --batch dynamic."
             )
         return BatchProfile(minimum=static, optimum=static, maximum=static)

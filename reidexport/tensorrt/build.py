@@ -36,7 +36,7 @@ from reidexport.tensorrt.timing_cache import default_timing_cache, load_timing_c
 
 @dataclass
 class _Messages:
-    """What TensorRT said; every message is passed on at once, errors are kept for the exception."""
+    """What TensorRT reported; every message is passed on at once, errors are kept for the exception."""
 
     log: Callable[[str], None]
     errors: list[str] = field(default_factory=list)

@@ -209,7 +209,7 @@ def _kind_has(entry: dict[str, Any], words: Iterable[str]) -> bool:
 
 
 def _names_in(entries: Iterable[dict[str, Any]]) -> set[str]:
-    """The names of the network's layers that entries are made of, as far as they tell."""
+    """The names of the network's layers that entries are made of, as far as they say."""
     found: set[str] = set()
     for entry in entries:
         found.update(_ONNX_LAYER.findall(str(entry.get("Metadata", ""))))
@@ -220,8 +220,8 @@ def _names_in(entries: Iterable[dict[str, Any]]) -> set[str]:
 def _precision_of_entry(entry: dict[str, Any]) -> str:
     """That of the weights where they are listed, else that of the input; unproved where the output is narrower.
 
-    A convolution multiplies in the type of its input. Float in and half out may be a float convolution whose answer is
-    cast, or a half one whose input is.
+    A convolution multiplies in the type of its input. Float in and FP16 out may be a float convolution whose answer is
+    cast, or an FP16 one whose input is.
     """
     weights = entry.get("Weights")
     if isinstance(weights, dict) and (own := _precision_in(str(weights.get("Type", "")))):

@@ -43,7 +43,7 @@ def draw_dataset(
     size: tuple[int, int] = (128, 64),
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Draw a data set in Market-1501's layout; the same arguments give the same pictures.
+    """Draw a data set in Market-1501's layout; the same arguments draw the same images.
 
     Every person is seen by every camera, ``images_per_camera`` times; of a test person's images the first of
     each camera is a query and the others are gallery. The gallery also holds distractors (pid 0: people of no

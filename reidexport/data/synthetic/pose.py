@@ -25,7 +25,7 @@ class Pose:
 
     @property
     def side(self) -> float:
-        """The direction of travel across the picture: 1 to the right, -1 to the left."""
+        """The direction of travel across the image: 1 to the right, -1 to the left."""
         return float(np.sin(self.yaw))
 
 

@@ -82,7 +82,7 @@ def int8_model(
 
     Raises:
         InputError: the network has no convolution, or there are fewer images than its batch.
-        ParityError: the features are off by more than 15 % in spite of the layers left out.
+        ParityError: the features are off by more than 15 % even with layers left in float32.
     """
     form = _FORMS[target]
     typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
@@ -136,7 +136,7 @@ class _Trials:
         return float((np.linalg.norm(found - wanted, axis=1) / np.linalg.norm(wanted, axis=1)).mean())
 
     def weight_of(self, layer: str) -> str:
-        """Name of a convolution's weight, which tells where in the network it is; "" for an addition."""
+        """Name of a convolution's weight, which shows where in the network it is; empty for an addition."""
         node = next(node for node in self._model.graph.node if node.name == layer)
         return node.input[1] if node.op_type == "Conv" else ""
 

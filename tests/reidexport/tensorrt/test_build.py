@@ -50,14 +50,14 @@ def build(source: Path, target: Path, precision: str | None = None, options: Bui
 def test_onnx_then_trt_without_further_arguments(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The two commands in one folder make a strong baseline's FP16 engine: 53 half convolutions, half the size."""
+    """The two commands in one folder make a strong baseline's FP16 engine: 53 FP16 convolutions, half the size."""
     monkeypatch.chdir(tmp_path)
     torch.save(checkpoints.golden_weights("sb_resnet50"), "resnet50_model_120.pth")
     assert run("onnx", "resnet50_model_120.pth").returncode == 0
-    half = run("trt", "--fp16", "--flavor", "rtx")
-    assert half.returncode == 0, half.stderr
-    assert "wrote resnet50_model_120.engine (45." in half.stdout
-    assert "layers of the network 53 fp16" in half.stdout
+    fp16 = run("trt", "--fp16", "--flavor", "rtx")
+    assert fp16.returncode == 0, fp16.stderr
+    assert "wrote resnet50_model_120.engine (45." in fp16.stdout
+    assert "layers of the network 53 fp16" in fp16.stdout
     full = run("trt", "--flavor", "rtx", "-o", "full.engine")
     assert "layers of the network 53 fp32" in full.stdout
     assert Path("resnet50_model_120.engine").stat().st_size < 0.6 * Path("full.engine").stat().st_size
@@ -159,7 +159,7 @@ def test_static_batches_make_static_engines(exported: Exported, tmp_path: Path, 
     assert manifest.batch_profile.static == 4
     done = run("trt", static, "--flavor", "rtx", "--batch-profile", "1:4:8")
     assert done.returncode == 2
-    assert "takes batches of exactly 4, asked for was the profile 1:4:8" in done.stderr
+    assert "takes batches of exactly 4, the profile asked for is 1:4:8" in done.stderr
 
 
 @rtx
@@ -443,9 +443,9 @@ def test_what_counts_as_the_precision_asked_for() -> None:
         check_precision([*hidden, WeightedLayer("c", True, "fp32")], "fp16", "engine", allow_unproved=True)
     with pytest.raises(PrecisionError, match="shows no convolution"):
         check_precision(layers[2:], "fp16", "network")
-    half = [WeightedLayer(f"conv{i}", True, "fp32") for i in range(12)]
+    wide = [WeightedLayer(f"conv{i}", True, "fp32") for i in range(12)]
     with pytest.raises(PrecisionError, match=r"(?s)12 of 12 .*\n  conv9: fp32\n  and 2 more"):
-        check_precision(half, "fp16", "network")
+        check_precision(wide, "fp16", "network")
 
 
 def test_tensors_are_for_plans(tmp_path: Path) -> None:
