@@ -12,27 +12,9 @@ from reidruntime.threads import default_threads
 _BUSY_LOAD = 0.3  # a core
 
 _PACKAGES = (
-    "reidexport",
-    "numpy",
-    "pillow",
-    "simplejpeg",
-    "numba",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "torch",
-    "torchvision",
-    "timm",
-    "tensorrt",
-    "faiss-cpu",
-    "faiss-gpu-cu12",
-    "cuvs-cu12",
-    "cuvs-cu13",
-    "usearch",
-    "nvidia-pytriton",
-    "tritonclient",
-    "pytest-benchmark",
+    *("reidexport", "numpy", "pillow", "simplejpeg", "numba", "onnx", "onnxruntime", "onnxruntime-gpu"),
+    *("openvino", "torch", "torchvision", "timm", "tensorrt", "faiss-cpu", "faiss-gpu-cu12", "cuvs-cu12"),
+    *("cuvs-cu13", "usearch", "nvidia-pytriton", "tritonclient", "pytest-benchmark"),
 )
 
 

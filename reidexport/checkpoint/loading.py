@@ -105,6 +105,9 @@ def load_checkpoint(
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     contents = _with_given(contents, last_stride, stem_relu, pooling)
+    preprocess = contents.preprocess
+    if size is not None:
+        preprocess = preprocess.model_copy(update={"height_px": size[0], "width_px": size[1]})
     given = {"last_stride": last_stride, "stem_relu": stem_relu, "pooling": pooling, "size": size}
     return Checkpoint(
         name=path.name,
@@ -112,7 +115,7 @@ def load_checkpoint(
         family=contents.family.name,
         layout=weights.layout,
         architecture=contents.architecture,
-        preprocess=contents.preprocess if size is None else _with_size(contents.preprocess, size),
+        preprocess=preprocess,
         state_dict=contents.state_dict,
         assumed=tuple(text for key, text in contents.assumed.items() if given.get(key) is None),
     )
@@ -339,10 +342,6 @@ def _with_pooling(contents: _Contents, pooling: Pooling) -> _Contents:
     return contents._replace(
         architecture=replace(contents.architecture, pooling=pooling), state_dict={**weights, **power}
     )
-
-
-def _with_size(preprocess: Preprocess, size: tuple[int, int]) -> Preprocess:
-    return preprocess.model_copy(update={"height_px": size[0], "width_px": size[1]})
 
 
 def _check_names(state_dict: dict[str, Tensor], architecture: BaselineArchitecture) -> None:

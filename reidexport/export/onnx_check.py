@@ -1,7 +1,7 @@
 """What a written ONNX file must pass: ONNX's own checker, and the answers of what it was made from."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from reidruntime.artifact.manifest import Parity, Precision
 
 from reidexport.errors import ExportError, NotInstalledError, ParityError
-from reidexport.export.quantization.int8 import as_defined
+from reidexport.export.onnx_answers import Answer, open_onnx
 
 CHECKED_BATCHES = (1, 2, 5)
 # Relative L2 error that the file's answers may have against torch's float32 ones.
@@ -67,7 +67,7 @@ def check_file(file: Path) -> None:
 
 
 def check_parity(
-    answer: Callable[[NDArray[Any]], NDArray[Any]],
+    answer: Answer,
     file: Path,
     batches: Iterable[NDArray[Any]],
     precision: Precision,
@@ -88,16 +88,12 @@ def check_parity(
     Raises:
         ParityError: they differ by more than the tolerance, or in shape.
     """
-    import onnxruntime
-
-    options = as_defined(onnxruntime) if by_definition else None
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    answer_of_file = open_onnx(file, by_definition=by_definition)
     errors, cosines, num_images = [], [], 0
     for images in batches:
         size = len(images)
         expected = answer(images).astype(np.float64)
-        found = session.run(None, {name: images})[0].astype(np.float64)
+        found = answer_of_file(images).astype(np.float64)
         if found.shape != expected.shape:
             raise ParityError(
                 f"at batch {size} the file answers with shape {found.shape}, {reference} with {expected.shape}"

@@ -160,19 +160,9 @@ def proved_layers(
     described_in: Path,
     log: Callable[[str], None],
 ) -> list[WeightedLayer]:
-    """The layers of a finished engine, their precision proved.
+    """The layers of a finished engine, made from ``parsed``, their precision proved by :func:`check_precision`.
 
-    Args:
-        inspection: TensorRT's description of the engine, JSON.
-        parsed: the layers of the network it was built from.
-        wanted: what the engine is to be.
-        num_float_convolutions: how many convolutions the ONNX file itself keeps wider, in all optimization profiles.
-        allow_unproved: accept convolutions whose precision TensorRT does not report.
-        described_in: where ``inspection`` is written if the proof fails, for the user to judge.
-        log: called with a line where something was accepted without a proof.
-
-    Raises:
-        PrecisionError: see :func:`check_precision`.
+    TensorRT's description of them, ``inspection``, is JSON; it is written to ``described_in`` where the proof fails.
     """
     layers = layers_of_engine(inspection, [layer.name for layer in parsed if layer.is_convolution])
     convolutions = [layer for layer in layers if layer.is_convolution]

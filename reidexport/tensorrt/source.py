@@ -17,6 +17,8 @@ from reidruntime.artifact.onnx_metadata import read_onnx
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import CheckpointChoices, kind_of, load_chosen
 from reidexport.export.fp16 import fp16_model
+from reidexport.export.onnx_answers import open_onnx
+from reidexport.export.onnx_check import CHECKED_BATCHES, check_parity, layer_precisions, require_onnxruntime
 
 
 @dataclass(frozen=True)
@@ -144,20 +146,12 @@ def own_manifest(path: Path) -> Manifest:
 
 
 def _converted_to_fp16(path: Path, manifest: Manifest, target: Path) -> EngineSource:
-    from reidexport.export.onnx_check import (
-        CHECKED_BATCHES,
-        check_parity,
-        layer_precisions,
-        require_onnxruntime,
-    )
-
     require_onnxruntime()
     model = fp16_model(load_onnx(path))
     onnx.save(model, target)
-    original = _answers_of(path)
     batch = manifest.batch_profile.static
     parity = check_parity(
-        original,
+        open_onnx(path),
         target,
         (_noise(manifest, size) for size in ((batch,) if batch else CHECKED_BATCHES)),
         "fp16",
@@ -179,19 +173,6 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         return onnx.load(path)
     except (DecodeError, OSError, onnx.checker.ValidationError) as error:
         raise ArtifactError(f"{path}: cannot be loaded whole: {error}") from error
-
-
-def _answers_of(path: Path) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def answer(images: NDArray[Any]) -> NDArray[Any]:
-        features: NDArray[Any] = session.run(None, {name: images})[0]
-        return features
-
-    return answer
 
 
 def _noise(manifest: Manifest, batch: int) -> NDArray[Any]:

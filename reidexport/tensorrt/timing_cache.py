@@ -21,12 +21,8 @@ def default_timing_cache(tensorrt_version: str, gpu: Gpu) -> Path:
     """``~/.cache/reidexport/timing/tensorrt-11.4.0-nvidia-h100-9.0.cache``, under XDG_CACHE_HOME where that is set."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     gpu_name = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-")
-    return (
-        home
-        / "reidexport"
-        / "timing"
-        / f"tensorrt-{tensorrt_version}-{gpu_name}-{gpu.compute_capability}.cache"
-    )
+    name = f"tensorrt-{tensorrt_version}-{gpu_name}-{gpu.compute_capability}.cache"
+    return home / "reidexport" / "timing" / name
 
 
 def load_timing_cache(path: Path, config: Any, log: Callable[[str], None]) -> None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from reidruntime.artifact.manifest import Quantization, QuantizationTarget, RangeMethod
 
 from reidexport.errors import InputError, ParityError
+from reidexport.export.onnx_answers import open_onnx
 from reidexport.export.quantization.activation_ranges import Histogram, Range, collect_histograms
 from reidexport.progress import ProgressBar, no_progress_bar
 
@@ -300,23 +301,9 @@ def _followers(model: onnx.ModelProto, layers: set[str]) -> set[str]:
 
 
 def _features(model: onnx.ModelProto, images: Pixels, batch: int | None) -> NDArray[np.float64]:
-    """Features of images, with Q/DQ computed as ONNX defines them: the integer kernels of a CPU may be worse."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), as_defined(onnxruntime), providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-    rows = [session.run(None, {name: part})[0] for part in _batches(images, batch)]
-    return np.concatenate(rows).astype(np.float64)
-
-
-def as_defined(onnxruntime: Any) -> Any:
-    """ONNX Runtime's session options under which Q/DQ pairs are computed one by one, in float32."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return options
+    """Features of images, with Q/DQ computed as ONNX defines them."""
+    answer = open_onnx(model.SerializeToString(), by_definition=True)
+    return np.concatenate([answer(part) for part in _batches(images, batch)]).astype(np.float64)
 
 
 def _batches(images: Pixels, batch: int | None) -> Iterator[Pixels]:
