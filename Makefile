@@ -29,10 +29,10 @@ demo: install
 
 test: install
 	@# Two processes of one thread each get more out of two cores than one of two.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") --numprocesses auto --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
-# Every expected vector through the whole ONNX export, not only five of them: half an hour.
-test-all: export REIDEXPORT_ALL_GOLDEN = 1
+# The slow tests too. Every expected vector goes through the whole ONNX export, not only five of them: half an hour.
+test-all: SLOW = 1
 test-all: test
 
 # The C++ library and its programs, into engines/cpp/build/release.

@@ -27,7 +27,7 @@ class CpuUse(NamedTuple):
 
 
 def cpu_use() -> CpuUse | None:
-    """What has been used up to now on the CPUs that this process may use; None where the system does not tell."""
+    """What has been used up to now on the CPUs that this process may use; None where the system does not say."""
     try:
         cpus = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         lines = (line.split() for line in (_PROC / "stat").read_text().splitlines())

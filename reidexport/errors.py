@@ -8,11 +8,11 @@ ReidExportError
 │   ├── ImageError        2   an image that cannot be read
 │   └── DatasetError      2   a data set folder that is missing, misnamed or empty
 ├── ExportError           2   the exporter fails, or writes what it should not
-├── NotInstalledError     3   a package or a device that is not there
+├── NotInstalledError     3   a package or a device is missing
 ├── GpuError              3   CUDA or TensorRT fails at run time
-├── ClusterError          3   a Ray cluster that is not there, or fails
+├── ClusterError          3   a Ray cluster cannot be reached, or fails
 ├── ParityError           1   the exported file does not answer as its source does
-├── PrecisionError        1   an engine does not compute in the precision that was asked for
+├── PrecisionError        1   an engine does not compute in the wanted precision
 ├── ServerError           1   the Triton server does not start, ends, or is stopping
 ├── TrainingError         1   a loss or a gradient is not finite
 └── StoppedError        130   a run was asked to stop, and saved itself
@@ -52,7 +52,7 @@ class CheckpointError(InputError):
 
 
 class ClusterError(ReidExportError):
-    """A Ray cluster cannot be reached, has no room for what is asked, or fails."""
+    """A Ray cluster cannot be reached, has no room for the run, or fails."""
 
     exit_status = 3
 
@@ -62,11 +62,11 @@ class DatasetError(InputError):
 
 
 class EngineError(InputError):
-    """TensorRT's parser or builder refuses a network; the message holds all that it said."""
+    """TensorRT's parser or builder refuses a network; the message holds all that it reported."""
 
 
 class ExportError(ReidExportError):
-    """The exporter fails, or writes what it should not: as a rule a version that is not supported."""
+    """The exporter fails, or writes what it should not: usually a version that is not supported."""
 
 
 class ParityError(ReidExportError):
@@ -76,7 +76,7 @@ class ParityError(ReidExportError):
 
 
 class PrecisionError(ReidExportError):
-    """A network or an engine does not compute in the precision that was asked for."""
+    """A network or an engine does not compute in the wanted precision."""
 
     exit_status = 1
 
@@ -88,12 +88,12 @@ class ServerError(ReidExportError):
 
 
 class TrainingError(ReidExportError):
-    """Training cannot go on: a loss or a gradient is not finite."""
+    """Training cannot continue: a loss or a gradient is not finite."""
 
     exit_status = 1
 
 
 class StoppedError(ReidExportError):
-    """A run was asked to stop; it saved itself and can go on later."""
+    """A run was asked to stop; it saved itself and can continue later."""
 
     exit_status = 130

@@ -12,27 +12,9 @@ from reidruntime.threads import default_threads
 _BUSY_LOAD = 0.3  # a core
 
 _PACKAGES = (
-    "reidexport",
-    "numpy",
-    "pillow",
-    "simplejpeg",
-    "numba",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "torch",
-    "torchvision",
-    "timm",
-    "tensorrt",
-    "faiss-cpu",
-    "faiss-gpu-cu12",
-    "cuvs-cu12",
-    "cuvs-cu13",
-    "usearch",
-    "nvidia-pytriton",
-    "tritonclient",
-    "pytest-benchmark",
+    *("reidexport", "numpy", "pillow", "simplejpeg", "numba", "onnx", "onnxruntime", "onnxruntime-gpu"),
+    *("openvino", "torch", "torchvision", "timm", "tensorrt", "faiss-cpu", "faiss-gpu-cu12", "cuvs-cu12"),
+    *("cuvs-cu13", "usearch", "nvidia-pytriton", "tritonclient", "pytest-benchmark"),
 )
 
 
@@ -40,7 +22,7 @@ class MachineInfo(TypedDict):
     """One machine; ``load_average`` is that of the last minute at the time of the call.
 
     ``cpu_mhz`` is the highest clock of any core at that time, ``governor`` what sets the clocks (Linux's cpufreq);
-    None where the system does not tell.
+    None where the system does not say.
     """
 
     cpu: str
@@ -98,7 +80,7 @@ def cpu_mhz(cpuinfo: str) -> int | None:
 
 
 def _text(path: Path) -> str:
-    """A file's text; none where there is no such file."""
+    """A file's text; empty if it does not exist."""
     try:
         return path.read_text()
     except OSError:

@@ -14,7 +14,7 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
     """A bar on standard error, where that is a terminal.
 
     Yields:
-        A function to call with the number of items done so far; None where nobody is looking.
+        A function to call with the number of items done so far; None where no terminal shows it.
     """
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
@@ -27,5 +27,5 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
 
 
 def no_progress_bar(description: str, total: int) -> AbstractContextManager[None]:
-    """Stands in where nothing is to be shown."""
+    """A progress bar that shows nothing."""
     return nullcontext()

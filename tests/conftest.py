@@ -19,7 +19,7 @@ from reidexport.data import Dataset
 from reidexport.data.synthetic import draw_dataset
 from reidexport.export.graph import graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
-from reidexport.models import Architecture, Baseline
+from reidexport.models import Baseline, BaselineArchitecture
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -58,7 +58,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("exported")
     files = Exported(folder / "small.pth", folder / "small.onnx", folder / "small_fp16.onnx")
     torch.manual_seed(0)
-    model = Baseline(Architecture("resnet18", last_stride=1, feature_dim=512, num_classes=4))
+    model = Baseline(BaselineArchitecture("resnet18", last_stride=1, feature_dim=512, num_classes=4))
     preprocess = Preprocess(height_px=64, width_px=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, in_graph=True)
     save_checkpoint(files.checkpoint, model, preprocess)
     graph = graph_from_checkpoint(load_checkpoint(files.checkpoint))

@@ -11,7 +11,7 @@ from torch import Tensor
 from reidexport.checkpoint.loading import imagenet_preprocess, save_weights
 from reidexport.checkpoint.weights import FORMAT
 from reidexport.errors import CheckpointError
-from reidexport.models import Architecture
+from reidexport.models import BaselineArchitecture
 from train.recipe import Recipe
 
 LAST, BEST = "last.pth", "best.pth"
@@ -19,7 +19,7 @@ LAST, BEST = "last.pth", "best.pth"
 
 def write_checkpoint(
     path: Path,
-    architecture: Architecture,
+    architecture: BaselineArchitecture,
     weights: dict[str, Tensor],
     recipe: Recipe,
     run: dict[str, Any],

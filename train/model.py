@@ -16,8 +16,8 @@ from reidexport.models.baseline import (
     BACKBONES,
     OSNETS,
     RESNETS,
-    Architecture,
     Baseline,
+    BaselineArchitecture,
     backbone_channels,
     is_backbone,
 )
@@ -71,7 +71,7 @@ def build_model(recipe: Recipe, num_classes: int) -> Baseline:
     return model
 
 
-def architecture_of(recipe: Recipe, num_classes: int) -> Architecture:
+def architecture_of(recipe: Recipe, num_classes: int) -> BaselineArchitecture:
     """The architecture that a recipe's model and tricks describe.
 
     Raises:
@@ -86,7 +86,7 @@ def architecture_of(recipe: Recipe, num_classes: int) -> Architecture:
         )
     if name in OSNETS and recipe.tricks.last_stride_1:
         raise InputError(f"{name} has no last stride: set tricks.last_stride_1=false")
-    architecture = Architecture(
+    architecture = BaselineArchitecture(
         backbone=name,
         last_stride=None if name in OSNETS else 1 if recipe.tricks.last_stride_1 else 2,
         stem_relu=recipe.model.stem_relu or name not in RESNETS,

@@ -31,8 +31,8 @@ from benchmarks.peers.peers import (
 from reidexport import Checkpoint, GraphOptions, save_checkpoint
 from reidexport.checkpoint.loading import imagenet_preprocess
 from reidexport.data.synthetic import draw_people
-from reidexport.export.onnx_export import TOLERANCE
-from reidexport.models.baseline import Architecture, Baseline, backbone_channels
+from reidexport.export.onnx_check import TOLERANCE
+from reidexport.models.baseline import Baseline, BaselineArchitecture, backbone_channels
 
 NO_GPU = "needs an NVIDIA GPU: torch.cuda.is_available() is False"
 # ONNX Runtime computes INT8 in float32 on a GPU, and FP16 in float32 on a CPU.
@@ -194,8 +194,8 @@ def write_seeded_checkpoint(path: Path, backbone: str) -> None:
     by, and the error of INT8 with it.
     """
     torch.manual_seed(0)
-    channels = backbone_channels(Architecture(backbone))
-    model = Baseline(Architecture(backbone, feature_dim=channels)).train()
+    channels = backbone_channels(BaselineArchitecture(backbone))
+    model = Baseline(BaselineArchitecture(backbone, feature_dim=channels)).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the statistics of all batches, here one

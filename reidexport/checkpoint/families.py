@@ -1,4 +1,4 @@
-"""The projects whose checkpoints people have: how each names its tensors, and what its weights leave unsaid."""
+"""The projects whose checkpoints people have: how each names its tensors, and what its weights do not show."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from reidexport.models.baseline import (
     IBN_RESNETS,
     OSNETS,
     RESNETS,
-    Architecture,
+    BaselineArchitecture,
     build_backbone,
 )
 from reidexport.models.resnet import StemPool
@@ -127,10 +127,10 @@ def _flatten_neck(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return state_dict
 
 
-def candidate(family: Family, backbone: str) -> Architecture:
-    """The :class:`Architecture` of one of the family's backbones, its neck and classifier still open."""
+def candidate(family: Family, backbone: str) -> BaselineArchitecture:
+    """The :class:`BaselineArchitecture` of one of the family's backbones, its neck and classifier still open."""
     name = backbone.removesuffix("+nl")
-    return Architecture(
+    return BaselineArchitecture(
         backbone=name,
         last_stride=None if name in OSNETS else family.last_stride,
         stem_relu=name not in family.silent_stem,
@@ -140,7 +140,7 @@ def candidate(family: Family, backbone: str) -> Architecture:
 
 
 @cache
-def backbone_shapes(architecture: Architecture) -> Shapes:
+def backbone_shapes(architecture: BaselineArchitecture) -> Shapes:
     """Name and shape of every tensor of a backbone, without allocating it."""
     with torch.device("meta"):
         state_dict = build_backbone(architecture).state_dict()

@@ -6,15 +6,15 @@ from torch import Tensor
 
 from reidexport.checkpoint.families import Family, Shapes, backbone_shapes, candidate
 from reidexport.errors import CheckpointError
-from reidexport.models.baseline import Architecture, Neck, backbone_channels
+from reidexport.models.baseline import BaselineArchitecture, Neck, backbone_channels
 
 
-def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) -> Architecture:
+def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) -> BaselineArchitecture:
     """Find the architecture whose tensors have exactly these names and shapes.
 
     Args:
         state_dict: tensors under this project's names (``families.rename_keys``).
-        family: whose conventions to assume for what weights cannot tell.
+        family: whose conventions to assume for what weights do not show.
         arch: restrict the search to this backbone.
 
     Raises:
@@ -34,7 +34,7 @@ def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) ->
     return _with_head(nearest, state_dict)
 
 
-def describe(architecture: Architecture) -> str:
+def describe(architecture: BaselineArchitecture) -> str:
     """A backbone's name for messages."""
     return architecture.backbone + (" with non-local blocks" if architecture.non_local else "")
 
@@ -66,7 +66,7 @@ def _similarity(found: Shapes, expected: Shapes) -> float:
     return agreeing / max(len(found.keys() | expected.keys()), 1)
 
 
-def _with_head(architecture: Architecture, state_dict: dict[str, Tensor]) -> Architecture:
+def _with_head(architecture: BaselineArchitecture, state_dict: dict[str, Tensor]) -> BaselineArchitecture:
     """Complete the backbone's architecture by the pooling, neck and classifier that the tensors show."""
     neck = _neck_of(state_dict)
     backbone_dim = backbone_channels(architecture)

@@ -2,14 +2,14 @@
 
     file ─▶ Weights (nothing runs) ─▶ family ─▶ architecture ─▶ Checkpoint
 
-What the weights cannot tell is taken from the family's published configurations and listed in
+What the weights do not show is assumed as in the family's published configurations and listed in
 ``Checkpoint.assumed``; arguments of :func:`load_checkpoint` override it.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -25,8 +25,8 @@ from reidexport.models.baseline import (
     BACKBONES,
     IBN_RESNETS,
     RESNETS,
-    Architecture,
     Baseline,
+    BaselineArchitecture,
     Pooling,
     is_backbone,
 )
@@ -48,21 +48,21 @@ class Checkpoint:
         architecture: the network.
         preprocess: size, resize kernel and normalization of its input.
         state_dict: float32 tensors by name: ``backbone.*``, ``pool.p``, ``neck.*``, ``classifier.*``.
-        assumed: what was assumed because the weights cannot tell, each with the option that sets it.
+        assumed: what was assumed because the weights do not show it, each with the option that sets it.
     """
 
     name: str
     sha256: str
     family: str
     layout: str
-    architecture: Architecture
+    architecture: BaselineArchitecture
     preprocess: Preprocess
     state_dict: dict[str, Tensor]
     assumed: tuple[str, ...]
 
     @property
     def summary(self) -> str:
-        """One line: project, backbone, neck, feature length and classes."""
+        """One line: project, backbone, neck, feature dimension and classes."""
         architecture = self.architecture
         classes = f", {architecture.num_classes} classes" if architecture.num_classes else ""
         return (
@@ -100,20 +100,24 @@ def load_checkpoint(
     path = Path(path)
     weights = read_weights(path)
     try:
-        known = _told(weights, arch) if weights.header is not None else _identified(weights, arch)
+        read = _contents_by_names if weights.header is None else _contents_by_header
+        contents = read(weights, arch)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    known = _with_given(known, last_stride, stem_relu, pooling)
+    contents = _with_given(contents, last_stride, stem_relu, pooling)
+    preprocess = contents.preprocess
+    if size is not None:
+        preprocess = preprocess.model_copy(update={"height_px": size[0], "width_px": size[1]})
     given = {"last_stride": last_stride, "stem_relu": stem_relu, "pooling": pooling, "size": size}
     return Checkpoint(
         name=path.name,
         sha256=file_sha256(path),
-        family=known.family.name,
+        family=contents.family.name,
         layout=weights.layout,
-        architecture=known.architecture,
-        preprocess=known.preprocess if size is None else _with_size(known.preprocess, size),
-        state_dict=known.state_dict,
-        assumed=tuple(text for key, text in known.assumed.items() if given.get(key) is None),
+        architecture=contents.architecture,
+        preprocess=preprocess,
+        state_dict=contents.state_dict,
+        assumed=tuple(text for key, text in contents.assumed.items() if given.get(key) is None),
     )
 
 
@@ -147,7 +151,7 @@ def save_checkpoint(
 
 def save_weights(
     path: str | Path,
-    architecture: Architecture,
+    architecture: BaselineArchitecture,
     state_dict: Mapping[str, Tensor],
     preprocess: Preprocess,
     extra: dict[str, object] | None = None,
@@ -179,12 +183,11 @@ def imagenet_preprocess(height_px: int, width_px: int) -> Preprocess:
     )
 
 
-@dataclass(frozen=True)
-class _Known:
+class _Contents(NamedTuple):
     """What a file says or its family implies; ``assumed`` has a text for each fact that is only implied."""
 
     family: Family
-    architecture: Architecture
+    architecture: BaselineArchitecture
     preprocess: Preprocess
     state_dict: dict[str, Tensor]
     assumed: dict[str, str]
@@ -195,11 +198,20 @@ class _Known:
         return self.architecture.pooling == "avg" or "pooling" in self.assumed
 
 
-def _told(weights: Weights, arch: str | None) -> _Known:
-    """A checkpoint of this project tells everything itself."""
-    header = weights.header or {}
+def _contents_by_header(weights: Weights, arch: str | None) -> _Contents:
+    """Of a checkpoint of this project: its header says everything."""
+    architecture, preprocess = _read_header(weights.header or {})
+    if arch not in (None, architecture.backbone):
+        raise CheckpointError(f"--arch {arch}: the file says that it is {architecture.backbone}")
+    state_dict = rename_keys(weights.state_dict, REIDEXPORT)
+    _check_names(state_dict, architecture)
+    return _Contents(REIDEXPORT, architecture, preprocess, _finite(state_dict), {})
+
+
+def _read_header(header: Mapping[str, Any]) -> tuple[BaselineArchitecture, Preprocess]:
+    """Architecture and preprocessing, refused where no network can have them."""
     try:
-        architecture = TypeAdapter(Architecture).validate_python(header.get("architecture"))
+        architecture = TypeAdapter(BaselineArchitecture).validate_python(header.get("architecture"))
         preprocess = Preprocess.model_validate(header.get("preprocess"))
     except ValidationError as error:
         raise CheckpointError(
@@ -213,15 +225,11 @@ def _told(weights: Weights, arch: str | None) -> _Known:
         raise CheckpointError(
             f"its header says a {architecture.feature_dim}-d feature and {architecture.num_classes} classes"
         )
-    if arch not in (None, architecture.backbone):
-        raise CheckpointError(f"--arch {arch}: the file says that it is {architecture.backbone}")
-    state_dict = rename_keys(weights.state_dict, REIDEXPORT)
-    _check_names(state_dict, architecture)
-    return _Known(REIDEXPORT, architecture, preprocess, _finite(state_dict), {})
+    return architecture, preprocess
 
 
-def _identified(weights: Weights, arch: str | None) -> _Known:
-    """A foreign checkpoint: names and shapes tell the network, the family's habits the rest."""
+def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
+    """Of a foreign checkpoint: names and shapes identify the network, the family's conventions say the rest."""
     family = family_of(set(weights.state_dict))
     if family is None:
         first = next(iter(weights.state_dict), None)
@@ -230,39 +238,67 @@ def _identified(weights: Weights, arch: str | None) -> _Known:
             "(base.*), fast-reid (backbone.*, heads.*), torchreid (conv1.*, layer1.*) and reidexport itself."
         )
     state_dict = rename_keys(weights.state_dict, family)
-    architecture = identify(state_dict, family, arch)
-    _check_names(state_dict, architecture)
+    identified = identify(state_dict, family, arch)
+    _check_names(state_dict, identified)
     state_dict = _finite(state_dict)
+    # fast-reid's SBS configurations are those with a learned pooling power, and take taller images.
+    size = (384, 128) if family is FAST_REID and identified.pooling == "gem" else (256, 128)
+    mean, std = _pixel_statistics(weights.state_dict)
+    preprocess = imagenet_preprocess(*size).model_copy(
+        update={"resize": family.resize, "mean": mean, "std": std}
+    )
+    architecture = _by_convention(identified, family)
+    contents = _Contents(
+        family,
+        _with_strides_and_stem_of(weights, architecture),
+        preprocess,
+        state_dict,
+        assumed=_assumptions(architecture, family, weights, size, "pool.p" in state_dict),
+    )
+    return _with_pooling(contents, architecture.pooling) if "pooling" in contents.assumed else contents
+
+
+def _by_convention(architecture: BaselineArchitecture, family: Family) -> BaselineArchitecture:
+    """What the family's own code does, and neither names nor shapes show."""
     if family is TORCHREID and architecture.neck == "fc" and architecture.last_stride is not None:
         architecture = replace(architecture, last_stride=1)  # its resnet50_fc512; its plain resnet50 has 2
-    assumed: dict[str, str] = {}
-    # fast-reid's SBS configurations are those with a learned pooling power, and take taller images.
-    height_px, width_px = (384, 128) if family is FAST_REID and architecture.pooling == "gem" else (256, 128)
-    assumed["size"] = f"input {height_px}x{width_px} px (as in {family.name}; set with --size)"
     if architecture.non_local and architecture.pooling == "avg":
         # fast-reid's AGW pools with a fixed power that its weights do not hold.
         architecture = replace(architecture, pooling="gem")
-        assumed["pooling"] = "generalized-mean pooling with p = 3 (as in fast-reid's AGW)"
+    return architecture
+
+
+def _assumptions(
+    architecture: BaselineArchitecture,
+    family: Family,
+    weights: Weights,
+    size: tuple[int, int],
+    pooling_is_learned: bool,
+) -> dict[str, str]:
+    """A text for each fact that is only the family's convention, by the argument that sets it."""
+    texts = {"size": f"input {size[0]}x{size[1]} px (as in {family.name}; set with --size)"}
+    if architecture.non_local and not pooling_is_learned:
+        texts["pooling"] = "generalized-mean pooling with p = 3 (as in fast-reid's AGW)"
     elif architecture.backbone == "resnest50" and architecture.pooling == "avg":
-        assumed["pooling"] = (
+        texts["pooling"] = (
             "average pooling (as in fast-reid's BoT; its AGW has the same weights: --pooling gem)"
         )
     if weights.last_stride is None and architecture.last_stride is not None:
-        assumed["last_stride"] = (
+        texts["last_stride"] = (
             f"last stride {architecture.last_stride} (as in {family.name}; set with --last-stride)"
         )
     if weights.stem_relu is None and not architecture.stem_relu:
-        assumed["stem_relu"] = f"no ReLU after the stem (as in {family.name}'s code; set with --stem-relu)"
+        texts["stem_relu"] = f"no ReLU after the stem (as in {family.name}'s code; set with --stem-relu)"
+    return texts
+
+
+def _with_strides_and_stem_of(weights: Weights, architecture: BaselineArchitecture) -> BaselineArchitecture:
+    """What a pickled module shows of itself, instead of the family's convention."""
     if weights.last_stride is not None and architecture.last_stride is not None:
         architecture = replace(architecture, last_stride=weights.last_stride)
     if weights.stem_relu is not None and architecture.backbone in (*RESNETS, *IBN_RESNETS):
         architecture = replace(architecture, stem_relu=weights.stem_relu)
-    mean, std = _pixel_statistics(weights.state_dict)
-    preprocess = imagenet_preprocess(height_px, width_px).model_copy(
-        update={"resize": family.resize, "mean": mean, "std": std}
-    )
-    known = _Known(family, architecture, preprocess, state_dict, assumed)
-    return _with_pooling(known, architecture.pooling) if "pooling" in assumed else known
+    return architecture
 
 
 def _pixel_statistics(state_dict: dict[str, Tensor]) -> tuple[Channels3, Channels3]:
@@ -279,40 +315,36 @@ def _pixel_statistics(state_dict: dict[str, Tensor]) -> tuple[Channels3, Channel
 
 
 def _with_given(
-    known: _Known, last_stride: Stride | None, stem_relu: bool | None, pooling: Pooling | None
-) -> _Known:
+    contents: _Contents, last_stride: Stride | None, stem_relu: bool | None, pooling: Pooling | None
+) -> _Contents:
     """What the caller says instead of what was assumed; refused where the network leaves no choice."""
-    architecture = known.architecture
+    architecture = contents.architecture
     backbone = architecture.backbone
     if last_stride not in (None, architecture.last_stride) and architecture.last_stride is None:
         raise InputError(f"{backbone} has no last stride to set: leave --last-stride out")
     if stem_relu not in (None, architecture.stem_relu) and backbone not in (*RESNETS, *IBN_RESNETS):
         raise InputError(f"the stem of {backbone} always has its ReLU: leave --stem-relu out")
-    if pooling not in (None, architecture.pooling) and not known.pooling_is_open:
+    if pooling not in (None, architecture.pooling) and not contents.pooling_is_open:
         raise InputError("the weights hold the power of a learned GeM pooling: leave --pooling out")
     if pooling not in (None, architecture.pooling):
-        known = _with_pooling(known, pooling or architecture.pooling)
+        contents = _with_pooling(contents, pooling or architecture.pooling)
     architecture = replace(
-        known.architecture,
+        contents.architecture,
         last_stride=last_stride or architecture.last_stride,
         stem_relu=architecture.stem_relu if stem_relu is None else stem_relu,
     )
-    return replace(known, architecture=architecture)
+    return contents._replace(architecture=architecture)
 
 
-def _with_pooling(known: _Known, pooling: Pooling) -> _Known:
+def _with_pooling(contents: _Contents, pooling: Pooling) -> _Contents:
     power = {"pool.p": torch.tensor([3.0])} if pooling == "gem" else {}
-    weights = {key: tensor for key, tensor in known.state_dict.items() if key != "pool.p"}
-    return replace(
-        known, architecture=replace(known.architecture, pooling=pooling), state_dict={**weights, **power}
+    weights = {key: tensor for key, tensor in contents.state_dict.items() if key != "pool.p"}
+    return contents._replace(
+        architecture=replace(contents.architecture, pooling=pooling), state_dict={**weights, **power}
     )
 
 
-def _with_size(preprocess: Preprocess, size: tuple[int, int]) -> Preprocess:
-    return preprocess.model_copy(update={"height_px": size[0], "width_px": size[1]})
-
-
-def _check_names(state_dict: dict[str, Tensor], architecture: Architecture) -> None:
+def _check_names(state_dict: dict[str, Tensor], architecture: BaselineArchitecture) -> None:
     """Compare every tensor, those of the head included, with what the architecture has."""
     with torch.device("meta"):
         model = Baseline(architecture)

@@ -2,7 +2,7 @@
 
 A pickle is a program: its REDUCE instruction calls whatever global it names. Here the only callables
 that a pickle can reach build tensors; every other global becomes an inert :class:`StandIn` that keeps
-the arguments and state it is given. A pickled ``nn.Module`` whose classes nobody has thus opens as a tree
+the arguments and state it is given. A pickled ``nn.Module`` whose classes are lost thus opens as a tree
 of stand-ins with real tensors in it, and ``os.system`` opens as a stand-in that was "called" in vain.
 """
 

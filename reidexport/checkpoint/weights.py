@@ -15,10 +15,10 @@ from torch import Tensor
 from reidexport.checkpoint.pickle_reader import STREAM_ERRORS, StandIn, read_torch_file
 from reidexport.errors import CheckpointError
 
-FORMAT = "reidexport.checkpoint.loading.v1"
+FORMAT = "reidexport.checkpoint.v1"
 # The tensors and modules of the largest known network are some 3000.
 MAX_PARTS = 100_000
-# Where training programs put the weights; the first that is there wins.
+# Where training programs put the weights; the first one found is used.
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "module")
 
 
@@ -142,7 +142,7 @@ def _tensors(path: Path, state_dict: dict[Any, Any]) -> dict[str, Tensor]:
 
 
 def _weights_of_module(path: Path, module: StandIn) -> Weights:
-    """Weights, last stride and stem ReLU of a pickled ``nn.Module`` whose classes are not here."""
+    """Weights, last stride and stem ReLU of a pickled ``nn.Module`` whose classes are lost."""
     name = module.qualified_name
     if "optim" in name:
         raise CheckpointError(

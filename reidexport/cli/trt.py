@@ -115,7 +115,8 @@ def trt(
     from reidruntime.tensorrt_library import import_tensorrt
 
     from reidexport.evaluation.opening import kind_of
-    from reidexport.tensorrt.build import BuildOptions, engine_from_onnx
+    from reidexport.tensorrt.build import engine_from_onnx
+    from reidexport.tensorrt.options import BuildOptions
     from reidexport.tensorrt.source import find_source, prepared_source
 
     chosen = precision.chosen()

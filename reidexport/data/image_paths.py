@@ -13,7 +13,7 @@ def find_images(sources: Sequence[str | Path]) -> list[str]:
     """List the images behind files, folders and glob patterns.
 
     Args:
-        sources: files (taken whatever their suffix), folders (searched with all their subfolders for
+        sources: files (whatever their suffix), folders (searched with all their subfolders for
             ``IMAGE_SUFFIXES``, in order of name) and patterns such as ``"crops/**/*.jpg"``.
 
     Returns:

@@ -96,7 +96,7 @@ def _read_folder(folder: Path, name: str) -> Dataset:
 def _read_msmt17(folder: Path, name: str) -> Dataset:
     """MSMT17 (Wei et al., CVPR 2018): ``list_val.txt`` is left out, as in the published protocol."""
     train_folder, test_folder = _MSMT17_FOLDERS[name]
-    # Both halves number their people from 0, which elsewhere means a distractor: shift, and keep them apart.
+    # Both splits number their people from 0, which elsewhere means a distractor: shift, and keep them apart.
     train = _records_from_list(folder / "list_train.txt", folder / train_folder, first_pid=1)
     first_test_pid = max(record.pid for record in train) + 1
     query, gallery = (
@@ -148,7 +148,7 @@ def _read_cuhk03_splits(folder: Path, name: str) -> Dataset:
 
 
 def _cuhk03_record(folder: Path, path: str) -> ImageRecord:
-    # The listed pids are labels that start at 0 in each half; the name tells <camera pair>_<person>_<view>.
+    # The listed pids are labels that start at 0 in each split; the name encodes <camera pair>_<person>_<view>.
     name = path.replace("\\", "/").rsplit("/", 1)[-1]
     pair, person, view = (int(part) for part in name.split("_")[:3])
     return ImageRecord(folder / name, pid=1000 * pair + person, camid=view - 1)

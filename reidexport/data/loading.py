@@ -1,4 +1,4 @@
-"""``load_dataset``: find the one data set that is meant, or say what was looked for and what was there."""
+"""``load_dataset``: find the one data set that is meant, or say what was looked for and what was found."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def load_dataset(root: str | Path, name: str | None = None) -> Dataset:
             a tree like Market-1501's in a folder of another name is called by the folder's name.
 
     Raises:
-        DatasetError: nothing or more than one data set is there, or it is empty or has an ill-named image.
+        DatasetError: no data set or more than one is found, or it is empty or has an ill-named image.
     """
     root = Path(root)
     if not root.is_dir():
@@ -45,7 +45,7 @@ def _search(folder: Path, depth: int) -> list[Found]:
 
 def _several(root: Path, fitting: list[Found]) -> str:
     listed = "\n".join(f"    {each.names[0]:16} in {each.folder}" for each in fitting)
-    return f"{root} holds more than one data set; name one, or give its own folder:\n{listed}"
+    return f"{root} holds more than one data set; name one, or pass its own folder:\n{listed}"
 
 
 def _none(root: Path, name: str | None, found: list[Found]) -> str:

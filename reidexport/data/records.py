@@ -30,7 +30,7 @@ class ImageRecord:
 class Dataset:
     """Train, query and gallery records in the order of their file names; ``train`` may be empty.
 
-    The gallery holds junk and distractors too: :mod:`reidexport.metrics.cmc_map` knows what to do with them.
+    The gallery holds junk and distractors too: :mod:`reidexport.metrics.cmc_map` handles them.
     """
 
     name: str
@@ -48,7 +48,7 @@ def images_in(folder: Path) -> list[Path]:
     """The JPEG and PNG files of a folder, sorted by name; hidden files and ``Thumbs.db`` are not images.
 
     Raises:
-        DatasetError: there are none.
+        DatasetError: it holds none.
     """
     paths = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
     images = sorted(path for path in paths if not path.name.startswith("."))
@@ -61,13 +61,13 @@ def records_from_folder(folder: Path) -> tuple[ImageRecord, ...]:
     """Records of images that are named ``<pid>_c<camera>…``, with cameras counted from 1.
 
     Raises:
-        DatasetError: there is no image, or one that is named otherwise.
+        DatasetError: the folder holds no image, or one that is named otherwise.
     """
     return tuple(_record_from_name(path) for path in images_in(folder))
 
 
 def pid_and_camid(name: str) -> tuple[int, int] | None:
-    """The person and the camera (from 0) that a file name ``<pid>_c<camera>…`` tells; None for another name."""
+    """The person and the camera (from 0) that a file name ``<pid>_c<camera>…`` encodes; None for another name."""
     found = _PID_AND_CAMERA.match(name)
     if found is None or int(found[1]) < JUNK_PID or int(found[2]) < 1:
         return None
@@ -78,7 +78,7 @@ def _record_from_name(path: Path) -> ImageRecord:
     labels = pid_and_camid(path.name)
     if labels is None:
         raise DatasetError(
-            f"{path}: the name tells no person and camera. Expected <pid>_c<camera>_<anything>, such as "
+            f"{path}: the name contains no person and camera. Expected <pid>_c<camera>_<anything>, such as "
             "0001_c1s1_000151_00.jpg, with pid -1 for junk, 0 for a distractor, and cameras from 1."
         )
     return ImageRecord(path, *labels)

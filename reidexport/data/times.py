@@ -14,7 +14,7 @@ def parse_time(text: str, option: str) -> int:
     """``"2000451"`` as it is; ``"2026-11-25T16:00"`` (UTC, unless it says otherwise) as milliseconds since 1970.
 
     Raises:
-        InputError: it is neither; ``option`` is where it was given.
+        InputError: it is neither; ``option`` is where it was passed.
     """
     if text.isdecimal():
         return int(text)

@@ -67,7 +67,7 @@ def _enter_behind_the_mean(model: onnx.ModelProto, manifest: Manifest) -> NDArra
     """Let the network start where cast, transposed pixels have lost their mean; returns that mean, of 0 to 255."""
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    name, steps = manifest.input.name, []
+    name, path = manifest.input.name, []
     for op_type in ("Cast", "Transpose", "Sub"):
         readers = [node for node in graph.node if name in node.input]
         if len(readers) != 1 or readers[0].op_type != op_type:
@@ -76,21 +76,21 @@ def _enter_behind_the_mean(model: onnx.ModelProto, manifest: Manifest) -> NDArra
                 f"{', '.join(node.op_type for node in readers)}, expected one {op_type}. Export it with --input "
                 "float32."
             )
-        steps.append(readers[0])
-        name = steps[-1].output[0]
-    if steps[-1].input[1] not in weights:
+        path.append(readers[0])
+        name = path[-1].output[0]
+    if path[-1].input[1] not in weights:
         raise ArtifactError(
             "the network subtracts no constant from its pixels. Export it with --input float32."
         )
-    subtracted = numpy_helper.to_array(weights[steps[-1].input[1]]).reshape(3)
+    subtracted = numpy_helper.to_array(weights[path[-1].input[1]]).reshape(3)
     for node in graph.node:
         for place, each in enumerate(node.input):
             if each == name:
                 node.input[place] = manifest.input.name
-    for node in steps:
+    for node in path:
         graph.node.remove(node)
-    if not any(steps[-1].input[1] in node.input for node in graph.node):
-        graph.initializer.remove(weights[steps[-1].input[1]])
+    if not any(path[-1].input[1] in node.input for node in graph.node):
+        graph.initializer.remove(weights[path[-1].input[1]])
     height, width = manifest.preprocess.height_px, manifest.preprocess.width_px
     batch = graph.input[0].type.tensor_type.shape.dim[0]
     shape = [batch.dim_value or batch.dim_param, 3, height, width]

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from reidexport.errors import InputError
 
-# Elementwise and pooling steps that continue in half where one of their inputs is half. Whatever sums over a map
+# Elementwise and pooling operations that compute in FP16 where one of their inputs is FP16. Whatever sums over a map
 # (means, norms, attention), powers, and everything behind the last map stays in float32.
 _FOLLOWS = {
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Gelu"),
@@ -19,7 +19,7 @@ _CONVOLUTIONS = {"Conv", "ConvTranspose"}
 
 
 def fp16_model(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Halve the convolutions of a network, and what lies between them.
+    """Convert the convolutions of a network, and what is between them, to FP16.
 
     Convolutions and linear layers over maps compute in FP16 with FP16 weights. Pooling, BNNeck, L2 and the outputs
     stay float32, and so do instance norms and every mean over a map: a map has thousands of pixels, and the sum of
@@ -34,49 +34,49 @@ def fp16_model(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         InputError: the network holds no float32 convolution, or a weight is too large for FP16.
     """
-    half = onnx.ModelProto()
-    half.CopyFrom(model)
-    graph = half.graph
+    converted = onnx.ModelProto()
+    converted.CopyFrom(model)
+    graph = converted.graph
     weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
-    halved = _halved_nodes(model, weights)
-    if not halved:
-        raise InputError("the network has no float32 convolution to halve")
-    is_half = {output for node in graph.node if node.name in halved for output in node.output}
+    chosen = _fp16_nodes(model, weights)
+    if not chosen:
+        raise InputError("the network has no float32 convolution to convert")
+    in_fp16 = {output for node in graph.node if node.name in chosen for output in node.output}
     is_float = _float_tensors(model)
     nodes: list[onnx.NodeProto] = []
     made: set[str] = set()
     for node in graph.node:
-        wants_half = node.name in halved
+        wants_fp16 = node.name in chosen
         for place, name in enumerate(node.input):
             if name in weights:
-                if wants_half:
-                    node.input[place] = _half_weight(weights[name], graph, made)
-            elif name in is_float and wants_half != (name in is_half):
-                node.input[place] = _cast(name, wants_half, nodes, made)
+                if wants_fp16:
+                    node.input[place] = _fp16_weight(weights[name], graph, made)
+            elif name in is_float and wants_fp16 != (name in in_fp16):
+                node.input[place] = _cast(name, wants_fp16, nodes, made)
         nodes.append(node)
     for output in graph.output:
-        if output.name in is_half:
+        if output.name in in_fp16:
             _keep_output_float(output.name, nodes)
     del graph.node[:]
     graph.node.extend(nodes)
     _drop_unused_weights(graph)
     del graph.value_info[:]  # they state the old types; shape inference makes them anew
-    return onnx.shape_inference.infer_shapes(half, check_type=True, strict_mode=True)
+    return onnx.shape_inference.infer_shapes(converted, check_type=True, strict_mode=True)
 
 
-def _halved_nodes(model: onnx.ModelProto, weights: Iterable[str]) -> set[str]:
-    """Names of the nodes that compute in half."""
+def _fp16_nodes(model: onnx.ModelProto, weights: Iterable[str]) -> set[str]:
+    """Names of the nodes that compute in FP16."""
     ranks = _ranks(model)
-    half_tensors: set[str] = set()
-    halved: set[str] = set()
+    fp16_tensors: set[str] = set()
+    chosen: set[str] = set()
     for node in model.graph.node:
         over_map = node.op_type == "MatMul" and node.input[1] in weights and ranks.get(node.input[0], 0) > 2
         is_convolution = node.op_type in _CONVOLUTIONS and node.input[1] in weights
-        follows = node.op_type in _FOLLOWS and not half_tensors.isdisjoint(node.input)
+        follows = node.op_type in _FOLLOWS and not fp16_tensors.isdisjoint(node.input)
         if over_map or is_convolution or follows:
-            halved.add(node.name)
-            half_tensors.update(node.output)
-    return halved
+            chosen.add(node.name)
+            fp16_tensors.update(node.output)
+    return chosen
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
@@ -93,34 +93,34 @@ def _values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [*graph.input, *graph.value_info, *graph.output]
 
 
-def _half_weight(weight: TensorProto, graph: onnx.GraphProto, made: set[str]) -> str:
+def _fp16_weight(weight: TensorProto, graph: onnx.GraphProto, made: set[str]) -> str:
     """Name of the FP16 copy of a weight, made on first use."""
     name = f"{weight.name}_fp16"
     if name not in made:
         values = numpy_helper.to_array(weight)
         with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if not np.array_equal(np.isfinite(half), np.isfinite(values)):
+            converted = values.astype(np.float16)
+        if not np.array_equal(np.isfinite(converted), np.isfinite(values)):
             raise InputError(
                 f"weight {weight.name} reaches {np.abs(values).max():.3g}, more than FP16 can hold (65504): keep FP32"
             )
-        graph.initializer.append(numpy_helper.from_array(half, name))
+        graph.initializer.append(numpy_helper.from_array(converted, name))
         made.add(name)
     return name
 
 
-def _cast(name: str, to_half: bool, nodes: list[onnx.NodeProto], made: set[str]) -> str:
+def _cast(name: str, to_fp16: bool, nodes: list[onnx.NodeProto], made: set[str]) -> str:
     """Name of a tensor's cast copy; the Cast is inserted on first use."""
-    copy = f"{name}_{'fp16' if to_half else 'fp32'}"
+    copy = f"{name}_{'fp16' if to_fp16 else 'fp32'}"
     if copy not in made:
-        kind = TensorProto.FLOAT16 if to_half else TensorProto.FLOAT
+        kind = TensorProto.FLOAT16 if to_fp16 else TensorProto.FLOAT
         nodes.append(helper.make_node("Cast", [name], [copy], name=f"cast_{copy}", to=kind))
         made.add(copy)
     return copy
 
 
 def _keep_output_float(name: str, nodes: list[onnx.NodeProto]) -> None:
-    """Cast a graph output that a half node computes back to float32, under its own name."""
+    """Cast a graph output that an FP16 node computes back to float32, under its own name."""
     inner = f"{name}_before_cast"
     for node in nodes:
         for names in (node.input, node.output):

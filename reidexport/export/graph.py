@@ -1,7 +1,7 @@
-"""The inference graph: pixels in, one feature vector per image out.
+"""The inference graph: pixels in, one feature per image out.
 
     images ─▶ − 255·mean ─▶ backbone (÷ 255·std and every BatchNorm folded in) ─▶ pooling = f_t
-           ─▶ neck (BNNeck folded) = f_i ─▶ average with the mirror image (flip) ─▶ unit length (normalize)
+           ─▶ neck (BNNeck folded) = f_i ─▶ average with the mirror image (flip) ─▶ unit norm (normalize)
 
 Everything that is folded is folded in float64 and stored in float32; no BatchNorm is left. The mean is
 subtracted before conv1 and not moved into its bias: padding comes after normalization, so that the bias would be
@@ -12,35 +12,23 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from reidruntime.artifact import manifest
-from reidruntime.artifact.manifest import (
-    BatchProfile,
-    Feature,
-    Manifest,
-    Parity,
-    Precision,
-    Preprocess,
-    Producer,
-    Source,
-    TensorSpec,
-)
+from reidruntime.artifact.manifest import Feature, Preprocess
 from torch import Tensor, nn
 
 from reidexport.checkpoint.loading import Checkpoint, model_from_checkpoint
 from reidexport.errors import InputError
 from reidexport.export.folding import divide_first_convolution, fold_batch_norms, fold_neck
-from reidexport.version import __version__
 
 InputType = Literal["uint8", "float32"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphOptions:
-    """What a graph is to take and give.
+    """What a graph takes and answers.
 
     Attributes:
-        feature: f_i (behind the neck) or f_t (before it); None takes f_i where there is a neck, else f_t.
-        normalize: make each row unit length.
+        feature: f_i (behind the neck) or f_t (before it); None chooses f_i where there is a neck, else f_t.
+        normalize: give each row unit norm.
         flip: average the features of the image and of its mirror image.
         input: "uint8" takes raw RGB pixels, NHWC; "float32" takes normalized images, NCHW.
     """
@@ -52,12 +40,12 @@ class GraphOptions:
 
 
 class InferenceGraph(nn.Module):
-    """What goes into the ONNX file, as a module: ``forward(images)`` gives features of shape (B, D), float32.
+    """What goes into the ONNX file, as a module: ``forward(images)`` answers features of shape (B, D), float32.
 
     Attributes:
         checkpoint: what it was made from.
         options: as given, with ``feature`` settled.
-        preprocess: the input's size, kernel and normalization; ``in_graph`` tells who normalizes.
+        preprocess: the input's size, kernel and normalization; ``in_graph`` says who normalizes.
         feature_dim: D.
     """
 
@@ -115,7 +103,7 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
     """Fold a checkpoint into its inference graph.
 
     Raises:
-        InputError: ``feature="f_i"`` is asked of a network without a neck, or the image size is too small.
+        InputError: ``feature="f_i"`` is asked of a network without a neck, or the images are too small.
     """
     options = options or GraphOptions()
     model = model_from_checkpoint(checkpoint)
@@ -152,44 +140,5 @@ def _check_size(graph: InferenceGraph) -> None:
     except RuntimeError as error:
         raise InputError(
             f"{graph.checkpoint.architecture.backbone} cannot take images of {height}x{width} px: {error}. "
-            "Give a larger --size."
+            "Choose a larger --size."
         ) from error
-
-
-def manifest_of_graph(
-    graph: InferenceGraph,
-    *,
-    batch: int | Literal["dynamic"] = "dynamic",
-    precision: Precision = "fp32",
-    layer_precisions: dict[str, int] | None = None,
-    parity: Parity | None = None,
-) -> Manifest:
-    """The manifest of an artifact that answers as this graph does."""
-    checkpoint, options, pixels = graph.checkpoint, graph.options, graph.preprocess
-    size = None if batch == "dynamic" else batch
-    height_width = (pixels.height_px, pixels.width_px)
-    image_shape = (*height_width, 3) if options.input == "uint8" else (3, *height_width)
-    return Manifest(
-        producer=Producer(name="reidexport", version=__version__),
-        source=Source(name=checkpoint.name, sha256=checkpoint.sha256),
-        architecture=manifest.Architecture(
-            backbone=checkpoint.architecture.backbone,
-            family=checkpoint.family,
-            last_stride=checkpoint.architecture.last_stride,
-            stem_relu=checkpoint.architecture.stem_relu,
-            pooling=checkpoint.architecture.pooling,
-            neck=checkpoint.architecture.neck,
-            feature_dim=graph.feature_dim,
-        ),
-        input=TensorSpec(name="images", dtype=options.input, shape=(size, *image_shape)),
-        output=TensorSpec(name=str(options.feature), dtype="float32", shape=(size, graph.feature_dim)),
-        preprocess=pixels,
-        feature=options.feature or "f_i",
-        normalized=options.normalize,
-        flip=options.flip,
-        metric="cosine",
-        precision=precision,
-        layer_precisions=layer_precisions or {},
-        batch_profile=BatchProfile(minimum=size or 1, optimum=size, maximum=size),
-        parity=parity,
-    )

@@ -1,5 +1,5 @@
 """The architectures that a checkpoint can hold."""
 
-from reidexport.models.baseline import BACKBONES, Architecture, Baseline
+from reidexport.models.baseline import BACKBONES, Baseline, BaselineArchitecture
 
-__all__ = ["BACKBONES", "Architecture", "Baseline"]
+__all__ = ["BACKBONES", "Baseline", "BaselineArchitecture"]

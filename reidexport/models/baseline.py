@@ -27,8 +27,8 @@ BACKBONES = (*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", "mobilenet_v2", *
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """Everything that decides which numbers come out for given weights.
+class BaselineArchitecture:
+    """Everything that decides which numbers come out for some weights.
 
     Attributes:
         backbone: a name in ``BACKBONES``, or "timm/" and a network of timm.
@@ -38,7 +38,7 @@ class Architecture:
         non_local: fast-reid's non-local blocks.
         pooling: global average, or generalized mean with the power ``gem.p`` of the state dict.
         neck: "bnneck" (BatchNorm), "reduction-bnneck" (Linear, BatchNorm), "fc" (Linear, BatchNorm, ReLU), "none".
-        feature_dim: length of f_i.
+        feature_dim: dimension of f_i.
         num_classes: rows of the classifier, 0 when the checkpoint holds none.
     """
 
@@ -74,13 +74,13 @@ class GlobalAveragePooling(nn.Module):
 
 
 class Baseline(nn.Module):
-    """Backbone + pooling + neck + classifier; forward gives (f_t, f_i).
+    """Backbone + pooling + neck + classifier; forward returns (f_t, f_i).
 
     BNNeck's shift is frozen at zero and the classifier has no bias (paper, 3.5); upstream weights with a
     trained shift load all the same.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: BaselineArchitecture) -> None:
         super().__init__()
         self.architecture = architecture
         self.backbone = build_backbone(architecture)
@@ -96,21 +96,21 @@ class Baseline(nn.Module):
         return f_t, self.neck(f_t)
 
 
-def backbone_channels(architecture: Architecture) -> int:
-    """The length of f_t."""
+def backbone_channels(architecture: BaselineArchitecture) -> int:
+    """The dimension of f_t."""
     with torch.device("meta"):
         return build_backbone(architecture).out_channels
 
 
 def is_backbone(name: str) -> bool:
-    """Whether there is a backbone of this name."""
+    """Whether a backbone of this name exists."""
     return name in BACKBONES or (name.startswith(PREFIX) and is_timm_name(name.removeprefix(PREFIX)))
 
 
 def build_backbone(
-    architecture: Architecture,
+    architecture: BaselineArchitecture,
 ) -> ResNet | SENet | ResNeSt50 | MobileNetV2 | OSNet | TimmBackbone:
-    """The backbone that an :class:`Architecture` names, with fresh weights.
+    """The backbone that a :class:`BaselineArchitecture` names, with fresh weights.
 
     Raises:
         InputError: it names a network that timm does not have, or that cannot be a backbone.

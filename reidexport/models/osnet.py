@@ -90,7 +90,7 @@ class ChannelGate(nn.Module):
 
 
 class OSBlock(nn.Module):
-    """Residual block of four scales; its instance norm lies nowhere, in the residual, or on the output."""
+    """Residual block of four scales; its instance norm is nowhere, in the residual, or on the output."""
 
     def __init__(self, in_channels: int, out_channels: int, instance_norm: InstanceNormPlace) -> None:
         super().__init__()

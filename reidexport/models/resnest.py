@@ -24,12 +24,8 @@ class ResNeSt50(nn.Module):
             trunk.layer4[0].avd_last = nn.AvgPool2d(3, stride=1, padding=1)
             trunk.layer4[0].downsample[0] = nn.Identity()
         self.conv1, self.bn1, self.act1, self.maxpool = trunk.conv1, trunk.bn1, trunk.act1, trunk.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = (
-            trunk.layer1,
-            trunk.layer2,
-            trunk.layer3,
-            trunk.layer4,
-        )
+        self.layer1, self.layer2 = trunk.layer1, trunk.layer2
+        self.layer3, self.layer4 = trunk.layer3, trunk.layer4
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, 2048, h, w)."""

@@ -23,7 +23,7 @@ NON_LOCAL_BLOCKS: dict[int, tuple[int, int, int, int]] = {50: (0, 2, 3, 0), 101:
 
 
 class IBN(nn.Module):
-    """Instance norm on the first half of the channels, batch norm on the rest (IBN-Net, Pan et al. 2018)."""
+    """Instance norm on the first half of the channels, batch norm on the others (IBN-Net, Pan et al. 2018)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -75,12 +75,8 @@ class ResNet(nn.Module):
         self.conv1, self.bn1 = trunk.conv1, trunk.bn1
         self.relu = nn.ReLU(inplace=True) if stem_relu else nn.Identity()
         self.maxpool = trunk.maxpool if stem_pool == "padded" else nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        self.layer1, self.layer2, self.layer3, self.layer4 = (
-            trunk.layer1,
-            trunk.layer2,
-            trunk.layer3,
-            trunk.layer4,
-        )
+        self.layer1, self.layer2 = trunk.layer1, trunk.layer2
+        self.layer3, self.layer4 = trunk.layer3, trunk.layer4
         set_last_stride(self.layer4, last_stride)
         if ibn:
             self._replace_first_norms_by_ibn()

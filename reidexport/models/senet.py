@@ -29,12 +29,8 @@ class SENet(nn.Module):
         super().__init__()
         trunk: Any = timm.create_model(TIMM_NAMES[name], pretrained=False, num_classes=0)
         self.layer0, self.pool0 = trunk.layer0, trunk.pool0
-        self.layer1, self.layer2, self.layer3, self.layer4 = (
-            trunk.layer1,
-            trunk.layer2,
-            trunk.layer3,
-            trunk.layer4,
-        )
+        self.layer1, self.layer2 = trunk.layer1, trunk.layer2
+        self.layer3, self.layer4 = trunk.layer3, trunk.layer4
         set_last_stride(self.layer4, last_stride)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from reidexport.errors import InputError
 
 PREFIX = "timm/"
-_PROBE_PX = (256, 128)
+_TRIAL_PX = (256, 128)
 _Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
 
 class TimmBackbone(nn.Module):
-    """(B, 3, H, W) → (B, out_channels, h, w): what timm's ``forward_features`` gives.
+    """(B, 3, H, W) → (B, out_channels, h, w): what timm's ``forward_features`` returns.
 
     Args:
         name: timm's own, such as "efficientnet_lite0".
         last_stride: 1 doubles the last map, without dilation (paper, 3.4).
 
     Raises:
-        InputError: timm has no such network, it gives no map of channels, or it has no last stride to change.
+        InputError: timm has no such network, it answers no map of channels, or it has no last stride to change.
     """
 
     def __init__(self, name: str, last_stride: int) -> None:
@@ -31,7 +31,7 @@ class TimmBackbone(nn.Module):
             near = difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
             raise InputError(f"timm has no network {name}" + (f"; it has {', '.join(near)}" if near else ""))
         self.trunk: Any = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
-        strided, parts, features = _probe(name)
+        strided, parts, features = _run_once(name)
         if features.ndim != 4 or features.shape[1] <= features.shape[3]:
             raise InputError(
                 f"timm's {name} gives features of shape {list(features.shape)}, expected a map [1, channels, h, w]: "
@@ -55,7 +55,7 @@ def is_timm_name(name: str) -> bool:
     return bool(timm.is_model(name))
 
 
-def _probe(name: str) -> tuple[dict[str, int], set[str], Tensor]:
+def _run_once(name: str) -> tuple[dict[str, int], set[str], Tensor]:
     """One image on the meta device: the input height of strided layers, the parts that ran, and the features."""
     with torch.device("meta"):
         trunk: Any = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
@@ -74,16 +74,16 @@ def _probe(name: str) -> tuple[dict[str, int], set[str], Tensor]:
         strided = isinstance(module, _Strided) and module.stride in (2, (2, 2))
         module.register_forward_pre_hook(watch(layer, strided))
     try:
-        features: Tensor = trunk.eval().forward_features(torch.empty(1, 3, *_PROBE_PX, device="meta"))
+        features: Tensor = trunk.eval().forward_features(torch.empty(1, 3, *_TRIAL_PX, device="meta"))
     except (AssertionError, RuntimeError, AttributeError) as error:
         raise InputError(
-            f"timm's {name} does not take images of {_PROBE_PX[0]}x{_PROBE_PX[1]} px: {error}"
+            f"timm's {name} does not take images of {_TRIAL_PX[0]}x{_TRIAL_PX[1]} px: {error}"
         ) from error
     return heights, parts, features
 
 
 def _set_last_stride_1(trunk: nn.Module, heights: dict[str, int], name: str) -> None:
-    """Take away the last down-sampling, on the main path and its shortcut alike."""
+    """Remove the last down-sampling, on the main path and its shortcut alike."""
     if not heights:
         raise InputError(f"timm's {name} has no strided layer: its last stride cannot be set to 1")
     lowest = min(heights.values())
@@ -95,5 +95,6 @@ def _set_last_stride_1(trunk: nn.Module, heights: dict[str, int], name: str) -> 
             trunk.set_submodule(layer, nn.Identity())  # as timm itself does in a shortcut without stride
         else:
             raise InputError(
-                f"timm's {name} halves its last map by 2x2 patches, which do not overlap: its last stride must stay 2"
+                f"timm's {name} down-samples its last map by 2x2 patches, which do not overlap: its last stride "
+                "must stay 2"
             )

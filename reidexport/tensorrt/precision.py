@@ -1,15 +1,17 @@
-"""What a TensorRT network and a finished plan compute in, as TensorRT itself reports it."""
+"""What a TensorRT network and a finished engine compute in, as TensorRT itself reports it."""
 
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from reidruntime.artifact.manifest import Precision
 
 from reidexport.errors import PrecisionError
+from reidexport.files import replaced_when_whole
 
 _TYPES_OF_WEIGHTED_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 _PRECISION_OF_TYPE = {"FLOAT": "fp32", "HALF": "fp16", "INT8": "int8", "BF16": "bf16", "FP8": "fp8"}
@@ -29,7 +31,7 @@ _NUM_NAMED = 10
 
 
 @dataclass(frozen=True)
-class Layer:
+class WeightedLayer:
     """A layer with weights: its name, whether it is a convolution, and the precision that it computes in.
 
     The precision is "unproved" where what TensorRT reports allows for more than one.
@@ -40,7 +42,7 @@ class Layer:
     precision: str
 
 
-def layers_of_network(network: Any, trt: Any) -> list[Layer]:
+def layers_of_network(network: Any, trt: Any) -> list[WeightedLayer]:
     """Convolutions and matrix products of a parsed ``INetworkDefinition``, before anything is built.
 
     In a strongly typed network a layer computes in the type of its tensors. An int8 layer is a layer between
@@ -58,11 +60,11 @@ def layers_of_network(network: Any, trt: Any) -> list[Layer]:
         if kind in _TYPES_OF_WEIGHTED_LAYERS:
             own = _PRECISION_OF_TYPE.get(layer.get_output(0).dtype.name, "other")
             dequantized = producers.get(layer.get_input(0).name) == trt.LayerType.DEQUANTIZE
-            found.append(Layer(layer.name, "CONVOLUTION" in kind, "int8" if dequantized else own))
+            found.append(WeightedLayer(layer.name, "CONVOLUTION" in kind, "int8" if dequantized else own))
     return found
 
 
-def layers_of_plan(inspection: str, convolutions: Collection[str] = ()) -> list[Layer]:
+def layers_of_engine(inspection: str, convolutions: Collection[str] = ()) -> list[WeightedLayer]:
     """Convolutions and matrix products in the JSON of ``EngineInspector.get_engine_information``.
 
     TensorRT 10 writes ``"Format/Datatype": "Row major linear FP16 format"`` for a tensor, TensorRT 11
@@ -84,7 +86,9 @@ def layers_of_plan(inspection: str, convolutions: Collection[str] = ()) -> list[
     return [layer for entries in profiles.values() for layer in _layers_of_profile(entries, convolutions)]
 
 
-def _layers_of_profile(entries: Sequence[dict[str, Any]], convolutions: Collection[str]) -> Iterable[Layer]:
+def _layers_of_profile(
+    entries: Sequence[dict[str, Any]], convolutions: Collection[str]
+) -> Iterable[WeightedLayer]:
     # The compiler's entries that only move what a convolution works on name that convolution, too.
     hidden = set(convolutions) - _names_in([entry for entry in entries if _is_convolution(entry)])
     num_found, found = 0, set[str]()
@@ -92,24 +96,24 @@ def _layers_of_profile(entries: Sequence[dict[str, Any]], convolutions: Collecti
         name, names = entry.get("Name", ""), _names_in([entry])
         if _is_convolution(entry):
             num_found += 1
-            yield Layer(name, True, _precision_of_entry(entry))
+            yield WeightedLayer(name, True, _precision_of_entry(entry))
         elif _kind_has(entry, _COMPILED_KINDS) and hidden & names:
             num_found, found = num_found + 1, found | names
-            yield Layer(name, True, _only_precision(entry))
+            yield WeightedLayer(name, True, _only_precision(entry))
         elif _is_matrix_product(entry):
-            yield Layer(name, False, _precision_of_entry(entry))
+            yield WeightedLayer(name, False, _precision_of_entry(entry))
     if num_found < len(convolutions):
         for name in sorted(hidden - found):
-            yield Layer(name, True, UNPROVED)
+            yield WeightedLayer(name, True, UNPROVED)
 
 
-def count_precisions(layers: Sequence[Layer]) -> dict[str, int]:
+def count_precisions(layers: Sequence[WeightedLayer]) -> dict[str, int]:
     """How many layers compute in each precision."""
     return dict(sorted(Counter(layer.precision for layer in layers).items()))
 
 
 def check_precision(
-    layers: Sequence[Layer],
+    layers: Sequence[WeightedLayer],
     wanted: Precision,
     where: str,
     num_float_convolutions: int = 0,
@@ -119,9 +123,9 @@ def check_precision(
     """Prove that convolutions compute in the precision that the file is called by.
 
     Args:
-        layers: from :func:`layers_of_network` or :func:`layers_of_plan`.
+        layers: from :func:`layers_of_network` or :func:`layers_of_engine`.
         wanted: what the engine is to be.
-        where: "network" or "plan", for the message.
+        where: "network" or "engine", for the message.
         num_float_convolutions: how many convolutions the ONNX file itself keeps wider (int8 files do).
         allow_unproved: accept convolutions whose precision TensorRT does not report.
 
@@ -146,6 +150,40 @@ def check_precision(
         )
 
 
+def proved_layers(
+    inspection: str,
+    parsed: Sequence[WeightedLayer],
+    wanted: Precision,
+    num_float_convolutions: int,
+    *,
+    allow_unproved: bool,
+    described_in: Path,
+    log: Callable[[str], None],
+) -> list[WeightedLayer]:
+    """The layers of a finished engine, made from ``parsed``, their precision proved by :func:`check_precision`.
+
+    TensorRT's description of them, ``inspection``, is JSON; it is written to ``described_in`` where the proof fails.
+    """
+    layers = layers_of_engine(inspection, [layer.name for layer in parsed if layer.is_convolution])
+    convolutions = [layer for layer in layers if layer.is_convolution]
+    num_unproved = sum(layer.precision == UNPROVED for layer in convolutions)
+    try:
+        check_precision(layers, wanted, "engine", num_float_convolutions, allow_unproved=allow_unproved)
+    except PrecisionError as error:
+        with replaced_when_whole(described_in) as temporary:
+            temporary.write_text(inspection)
+        hint = " If it convinces you, build with --allow-unproved-precision." if num_unproved else ""
+        raise PrecisionError(
+            f"{error}\nWhat TensorRT says of every layer is in {described_in}.{hint}"
+        ) from error
+    if allow_unproved and num_unproved:
+        log(
+            f"accepted without a proof of their precision: {num_unproved} of {len(convolutions)} convolutions of the "
+            "engine"
+        )
+    return layers
+
+
 def _is_convolution(entry: dict[str, Any]) -> bool:
     kinds = f"{entry.get('LayerType', '')} {entry.get('ParameterType', '')}".lower()
     return "conv" in kinds or ("correlation" in kinds and "conv" in str(entry.get("Metadata", "")).lower())
@@ -161,7 +199,7 @@ def _kind_has(entry: dict[str, Any], words: Iterable[str]) -> bool:
 
 
 def _names_in(entries: Iterable[dict[str, Any]]) -> set[str]:
-    """The names of the network's layers that entries are made of, as far as they tell."""
+    """The names of the network's layers that entries are made of, as far as they say."""
     found: set[str] = set()
     for entry in entries:
         found.update(_ONNX_LAYER.findall(str(entry.get("Metadata", ""))))
@@ -172,8 +210,8 @@ def _names_in(entries: Iterable[dict[str, Any]]) -> set[str]:
 def _precision_of_entry(entry: dict[str, Any]) -> str:
     """That of the weights where they are listed, else that of the input; unproved where the output is narrower.
 
-    A convolution multiplies in the type of its input. Float in and half out may be a float convolution whose answer is
-    cast, or a half one whose input is.
+    A convolution multiplies in the type of its input. Float in and FP16 out may be a float convolution whose answer is
+    cast, or an FP16 one whose input is.
     """
     weights = entry.get("Weights")
     if isinstance(weights, dict) and (own := _precision_in(str(weights.get("Type", "")))):

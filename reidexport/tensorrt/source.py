@@ -1,4 +1,4 @@
-"""From whatever ``reidexport trt`` was given to an ONNX file in the precision that was asked for."""
+"""From the checkpoint or ONNX file that ``reidexport trt`` builds from to an ONNX file in the wanted precision."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +17,8 @@ from reidruntime.artifact.onnx_metadata import read_onnx
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import CheckpointChoices, kind_of, load_chosen
 from reidexport.export.fp16 import fp16_model
+from reidexport.export.onnx_answers import open_onnx
+from reidexport.export.onnx_check import CHECKED_BATCHES, check_parity, layer_precisions, require_onnxruntime
 
 
 @dataclass(frozen=True)
@@ -62,21 +64,21 @@ def prepared_source(
     manifest: Manifest | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Iterator[EngineSource]:
-    """Give an ONNX file in a precision; what had to be made for it is removed at the end of the block.
+    """Yield an ONNX file in a precision; what had to be made for it is removed at the end of the block.
 
     Args:
         path: a checkpoint, or an ONNX file.
-        precision: None takes the file's own; for a checkpoint fp32. ``"fp16"`` halves an FP32 network, and
-            compares the two. ``"int8"`` takes an INT8 file only.
-        choices: what a checkpoint cannot tell.
+        precision: None keeps the file's own; for a checkpoint fp32. ``"fp16"`` converts an FP32 network, and
+            compares the two. ``"int8"`` needs an INT8 file.
+        choices: what a checkpoint does not show.
         manifest: the facts about an ONNX file that carries none.
         log: called with a line for everything that is assumed or made.
 
     Raises:
         InputError: the file's precision is not the wanted one and cannot be made from it.
-        ArtifactError: the file is no ONNX model, or carries no manifest and none was given.
+        ArtifactError: the file is not an ONNX model, or carries no manifest and none was passed.
         CheckpointError: the checkpoint cannot be read.
-        ParityError: the halved network does not answer as the FP32 one.
+        ParityError: the converted network does not answer as the FP32 one.
     """
     if kind_of(path) == "engine":
         raise InputError(f"{path}: is an engine already. Name a checkpoint or an ONNX file.")
@@ -96,11 +98,11 @@ def prepared_source(
         if precision in (None, own.precision):
             yield EngineSource(path, own, path.name, file_sha256(path), kept=True)
         elif (own.precision, precision) == ("fp32", "fp16"):
-            log(f"{path} is fp32: its convolutions are halved for this engine")
-            yield _halved(path, own, Path(folder) / "model.onnx")
+            log(f"{path} is fp32: its convolutions are converted to FP16 for this engine")
+            yield _converted_to_fp16(path, own, Path(folder) / "model.onnx")
         else:
             raise InputError(
-                f"{path} is {own.precision}, asked for was {precision}. {_WAY_TO[precision or 'fp32']}"
+                f"{path} is {own.precision}, wanted is {precision}. {_WAY_TO[precision or 'fp32']}"
             )
 
 
@@ -137,34 +139,26 @@ def own_manifest(path: Path) -> Manifest:
     text = read_onnx(path).metadata.get(METADATA_KEY)
     if text is None:
         raise ArtifactError(
-            f"{path}: the file carries no manifest, so a runtime could not know its image size, mean and std. Give "
+            f"{path}: the file carries no manifest, so a runtime could not know its image size, mean and std. Pass "
             "--size HxW --mean R,G,B --std R,G,B, or make it from its checkpoint: reidexport onnx CHECKPOINT"
         )
     return manifest_from_json(text, str(path))
 
 
-def _halved(path: Path, manifest: Manifest, target: Path) -> EngineSource:
-    from reidexport.export.onnx_export import (
-        CHECKED_BATCHES,
-        check_parity,
-        layer_precisions,
-        require_onnxruntime,
-    )
-
+def _converted_to_fp16(path: Path, manifest: Manifest, target: Path) -> EngineSource:
     require_onnxruntime()
-    half = fp16_model(load_onnx(path))
-    onnx.save(half, target)
-    original = _answers_of(path)
+    model = fp16_model(load_onnx(path))
+    onnx.save(model, target)
     batch = manifest.batch_profile.static
     parity = check_parity(
-        original,
+        open_onnx(path),
         target,
         (_noise(manifest, size) for size in ((batch,) if batch else CHECKED_BATCHES)),
         "fp16",
         path.name,
     )
     changed = manifest.model_copy(
-        update={"precision": "fp16", "layer_precisions": layer_precisions(half), "parity": parity}
+        update={"precision": "fp16", "layer_precisions": layer_precisions(model), "parity": parity}
     )
     return EngineSource(target, changed, path.name, file_sha256(path), kept=False)
 
@@ -173,25 +167,12 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     """An ONNX file with all its weights.
 
     Raises:
-        ArtifactError: it cannot be read, or its external weights are not there.
+        ArtifactError: it cannot be read, or its external weights are missing.
     """
     try:
         return onnx.load(path)
     except (DecodeError, OSError, onnx.checker.ValidationError) as error:
         raise ArtifactError(f"{path}: cannot be loaded whole: {error}") from error
-
-
-def _answers_of(path: Path) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def answer(images: NDArray[Any]) -> NDArray[Any]:
-        features: NDArray[Any] = session.run(None, {name: images})[0]
-        return features
-
-    return answer
 
 
 def _noise(manifest: Manifest, batch: int) -> NDArray[Any]:

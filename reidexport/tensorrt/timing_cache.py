@@ -1,7 +1,7 @@
 """TensorRT's timing cache: what the builder measured once on a GPU is not measured again.
 
 One file per TensorRT version and GPU. Several processes may build at the same time: each merges what it learned into
-what is there, under a lock, and replaces the file whole.
+the file, under a lock, and replaces the file whole.
 """
 
 import fcntl
@@ -21,16 +21,12 @@ def default_timing_cache(tensorrt_version: str, gpu: Gpu) -> Path:
     """``~/.cache/reidexport/timing/tensorrt-11.4.0-nvidia-h100-9.0.cache``, under XDG_CACHE_HOME where that is set."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     gpu_name = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-")
-    return (
-        home
-        / "reidexport"
-        / "timing"
-        / f"tensorrt-{tensorrt_version}-{gpu_name}-{gpu.compute_capability}.cache"
-    )
+    name = f"tensorrt-{tensorrt_version}-{gpu_name}-{gpu.compute_capability}.cache"
+    return home / "reidexport" / "timing" / name
 
 
 def load_timing_cache(path: Path, config: Any, log: Callable[[str], None]) -> None:
-    """Give the builder what earlier builds measured; an empty cache where there is none, or none that fits."""
+    """Pass what earlier builds measured to the builder; an empty cache where none fits."""
     with _locked(path, fcntl.LOCK_SH):
         data = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(data)  # None for a damaged file

@@ -1,10 +1,9 @@
 """Every architecture against the vectors of its upstream project's own code (tests/golden/README.md).
 
-The network of every case runs in torch. Folding and exporting take seconds each, so that by default only one
-case of every kind is exported, and the deep ones are not folded; ``REIDEXPORT_ALL_GOLDEN=1`` does it for all.
+The network of every case runs in torch. Folding and exporting take seconds each, so that one case of every kind is
+exported, and the deep ones are not folded, where tests marked ``slow`` are left out.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,20 +25,18 @@ from reidexport.errors import InputError
 from reidexport.export.folding import ScaleShift, fold_batch_norms
 from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
-from reidexport.models.baseline import Architecture
+from reidexport.models.baseline import BaselineArchitecture
 from tests.golden import seeded
 from tests.standins import checkpoints
 from tests.standins.checkpoints import expected, golden_cases, golden_images, normalized, relative_l2
 
 TOLERANCE = 1e-4
-EXPORTED_BY_DEFAULT = {
+ALWAYS_EXPORTED = {
     "sb_resnet50_ibn_a", "sb_se_resnet50", "fr_bot_s50", "fr_sbs_r50", "tr_osnet_ain_x0_25",
 }  # fmt: skip
 # The same code as a shallower case, only more of it: drawing their weights takes minutes.
 DEEP = {"sb_resnet101", "sb_resnet152", "sb_se_resnet101", "sb_se_resnext101", "sb_senet154", "fr_bot_r101_ibn",
         "fr_sbs_r101_ibn"}  # fmt: skip
-ALL = os.environ.get("REIDEXPORT_ALL_GOLDEN") == "1"
-FULL_EXPORT = "exported only with REIDEXPORT_ALL_GOLDEN=1"
 NECKS = {"no": "none", "bnneck": "bnneck", "fc": "fc"}
 Record = Callable[[str, object], None]
 POOLINGS = {"avg": "avg", "gem": "gem", "gemp": "gem"}
@@ -48,8 +45,6 @@ POOLINGS = {"avg": "avg", "gem": "gem", "gemp": "gem"}
 @pytest.fixture(scope="module")
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkpoint]:
     """A golden case's checkpoint, written by torch.save under upstream's names and read back."""
-    if request.param in DEEP and not ALL:
-        pytest.skip("a deeper copy of a shallow case: run with REIDEXPORT_ALL_GOLDEN=1")
     case = golden_cases()[request.param]
     path = tmp_path_factory.mktemp("golden") / f"{request.param}.pth"
     torch.save(checkpoints.golden_weights(request.param), path)
@@ -68,7 +63,13 @@ def case(request: pytest.FixtureRequest) -> str:
     return name
 
 
-every_case = pytest.mark.parametrize("loaded", list(golden_cases()), indirect=True, scope="module")
+def each_case(is_slow: Callable[[str], bool]) -> pytest.MarkDecorator:
+    """Runs a test on every golden case, and marks those ``slow`` that take long."""
+    cases = [pytest.param(name, marks=[pytest.mark.slow] * is_slow(name)) for name in golden_cases()]
+    return pytest.mark.parametrize("loaded", cases, indirect=True, scope="module")
+
+
+every_case = each_case(lambda name: name in DEEP)
 
 
 def features_of(checkpoint: Checkpoint, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,7 +90,7 @@ def test_architecture_is_identified(loaded: Checkpoint, case: str) -> None:
     """Names, shapes and family alone tell the upstream architecture, its stem, neck, pooling and input size."""
     about = golden_cases()[case]
     found = loaded.architecture
-    assert found == Architecture(
+    assert found == BaselineArchitecture(
         backbone=about["arch"].removesuffix("_fc512"),
         last_stride=about["last_stride"],
         stem_relu=about["stem_relu"],
@@ -124,11 +125,9 @@ def test_features_equal_upstreams(loaded: Checkpoint, case: str, record_property
     assert max(errors) < TOLERANCE
 
 
-@every_case
+@each_case(lambda name: name in DEEP or name in ALWAYS_EXPORTED)
 def test_folded_graph_equals_upstream(loaded: Checkpoint, case: str, record_property: Record) -> None:
     """f_i of the folded graph, from raw pixels, is upstream's to a relative L2 error of 1e-4 for each image."""
-    if case in EXPORTED_BY_DEFAULT and not ALL:
-        pytest.skip("exported below")
     error = relative_l2(answers(graph_from_checkpoint(loaded), golden_images(case)), expected(case, "f_i"))
     record_property("relative_l2", error)
     assert error < TOLERANCE
@@ -154,13 +153,11 @@ def assert_torch_cuda_answers_likewise(
         assert not [node.name for node in behind if node.op == "Conv"]
 
 
-@every_case
+@each_case(lambda name: name not in ALWAYS_EXPORTED)
 def test_exported_file_equals_upstream(
     loaded: Checkpoint, case: str, tmp_path: Path, record_property: Record
 ) -> None:
     """The ONNX file passes the full checker, holds no BatchNorm, and answers as upstream at batch 1, 2 and 5."""
-    if case not in EXPORTED_BY_DEFAULT and not ALL:
-        pytest.skip(FULL_EXPORT)
     path = tmp_path / "model.onnx"
     manifest = onnx_from_graph(graph_from_checkpoint(loaded), path)
     onnx.checker.check_model(str(path), full_check=True)

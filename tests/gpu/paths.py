@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.harness.gpu_limit import layers_of, limit_images_per_s, measured_rates
 from benchmarks.harness.gpu_peaks import device_seconds
 from reidexport.evaluation.verification import CONSISTENCY_TOLERANCE, batch_consistency
-from reidexport.export.onnx_export import TOLERANCE
+from reidexport.export.onnx_check import TOLERANCE
 from tests.gpu.conftest import Judge, Setup
 
 _STREAMED_BATCHES = 16

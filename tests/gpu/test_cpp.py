@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from reidexport.export.onnx_export import TOLERANCE
+from reidexport.export.onnx_check import TOLERANCE
 from tests.gpu.conftest import Judge, Setup
 
 _RELEASE = Path(__file__).parents[2] / "engines" / "cpp" / "build" / "release"

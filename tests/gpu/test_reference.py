@@ -10,7 +10,7 @@ from reidexport.checkpoint.loading import imagenet_preprocess, load_checkpoint, 
 from reidexport.evaluation.torch_session import session_from_checkpoint
 from reidexport.export.graph import graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
-from reidexport.models.baseline import Architecture, backbone_channels
+from reidexport.models.baseline import BaselineArchitecture, backbone_channels
 from tests.golden.seeded import seeded_images
 from tests.gpu.conftest import Judge, Setup
 from tests.standins.checkpoints import drawn_model
@@ -19,8 +19,8 @@ from tests.standins.checkpoints import drawn_model
 def test_float32(setup: Setup, judge: Judge) -> None:
     """A seeded network answers arrays and JPEG files with finite features, which tell the images apart."""
     assert not torch.cuda.is_available(), "the reference must not see the GPU"
-    folder, dim = setup.folder, backbone_channels(Architecture(setup.backbone))
-    model = drawn_model(Architecture(setup.backbone, feature_dim=dim))
+    folder, dim = setup.folder, backbone_channels(BaselineArchitecture(setup.backbone))
+    model = drawn_model(BaselineArchitecture(setup.backbone, feature_dim=dim))
     save_checkpoint(folder / "network.pth", model, imagenet_preprocess(*setup.size_px))
     images = seeded_images(*setup.size_px, setup.num_images, 0)
     (folder / "photos").mkdir()

@@ -7,7 +7,8 @@ from reidruntime import open_session
 from reidruntime.artifact.manifest import BatchProfile
 from reidruntime.session import Session
 
-from reidexport.tensorrt.build import BuildOptions, engine_from_onnx
+from reidexport.tensorrt.build import engine_from_onnx
+from reidexport.tensorrt.options import BuildOptions
 from reidexport.tensorrt.source import prepared_source
 from tests.gpu.conftest import MEMORY_MODULES, Judge, Setup, skip_unless_installed
 from tests.gpu.paths import LaneChecks

@@ -11,7 +11,7 @@ from benchmarks.harness.gpu_peaks import device_seconds
 from benchmarks.peers.gpu_peers import CompileMode, torch_peers
 from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.export.graph import GraphOptions
-from reidexport.export.onnx_export import TOLERANCE
+from reidexport.export.onnx_check import TOLERANCE
 from tests.gpu.conftest import Judge, Setup
 from tests.gpu.paths import LaneChecks
 

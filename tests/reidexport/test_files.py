@@ -85,7 +85,7 @@ def test_path_that_is_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.mkdir()
     with (
-        pytest.raises(InputError, match=r"model\.onnx: is not a regular file\. Give another path"),
+        pytest.raises(InputError, match=r"model\.onnx: is not a regular file\. Choose another path"),
         replaced_when_whole(path),
     ):
         raise AssertionError("the block must not run")
@@ -98,7 +98,7 @@ def test_devices_are_left_alone(path: str) -> None:
     if Path(path).is_file() or not Path(path).exists():
         pytest.skip(f"{path} is a file here, or not there")
     with (
-        pytest.raises(InputError, match=r"is not a regular file\. Give another path"),
+        pytest.raises(InputError, match=r"is not a regular file\. Choose another path"),
         replaced_when_whole(Path(path)),
     ):
         raise AssertionError("the block must not run")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
-from reidexport.models.baseline import Architecture, Baseline
+from reidexport.models.baseline import Baseline, BaselineArchitecture
 from tests import ROOT
 from tests.golden import seeded
 
@@ -82,7 +82,7 @@ def relative_l2(found: np.ndarray | Tensor, wanted: np.ndarray | Tensor) -> floa
     return float((np.linalg.norm(found - wanted, axis=1) / np.linalg.norm(wanted, axis=1)).max())
 
 
-def drawn_model(architecture: Architecture, seed: int = 0) -> Baseline:
+def drawn_model(architecture: BaselineArchitecture, seed: int = 0) -> Baseline:
     """A network whose every tensor, statistics of the norms included, is drawn from a seed; in eval mode."""
     model = Baseline(architecture)
     shapes = {key: list(value.shape) for key, value in model.state_dict().items()}

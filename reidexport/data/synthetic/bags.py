@@ -2,10 +2,10 @@
 
 from reidexport.data.synthetic.pose import Limb, Pose, body_width, point
 from reidexport.data.synthetic.sheet import Sheet, shaded
-from reidexport.data.synthetic.wardrobe import Person
+from reidexport.data.synthetic.wardrobe import DrawnPerson
 
 
-def draw_backpack(sheet: Sheet, person: Person, pose: Pose) -> None:
+def draw_backpack(sheet: Sheet, person: DrawnPerson, pose: Pose) -> None:
     """On the back; draw it before the torso when the person faces the camera, else after it."""
     width = person.build * body_width(pose)
     x, half = -0.1 * pose.side * person.build, 0.08 * width * max(abs(pose.front), 0.55)
@@ -14,7 +14,7 @@ def draw_backpack(sheet: Sheet, person: Person, pose: Pose) -> None:
     sheet.trapezoid(x, (0.67, 0.7 * half), (0.595, 0.7 * half), shaded(person.bag_color, 0.7))
 
 
-def draw_carried(sheet: Sheet, person: Person, pose: Pose, arm: Limb) -> None:
+def draw_carried(sheet: Sheet, person: DrawnPerson, pose: Pose, arm: Limb) -> None:
     """In the hand of the nearer arm, or on a strap over the shoulder."""
     dark = shaded(person.bag_color, 0.72)
     if person.bag == "hand":

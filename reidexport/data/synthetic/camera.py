@@ -1,4 +1,4 @@
-"""A camera with its own place, light and faults, and the photograph it takes of a person."""
+"""A camera with its own place, light and faults, and the photographs it makes of people."""
 
 import io
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from reidexport.data.synthetic.figure import draw_figure
 from reidexport.data.synthetic.pose import Pose
 from reidexport.data.synthetic.scenery import Picture, backdrop, obstacle
 from reidexport.data.synthetic.sheet import Frame
-from reidexport.data.synthetic.wardrobe import Person, dress
+from reidexport.data.synthetic.wardrobe import DrawnPerson, dress
 
 _SUPERSAMPLING = 4
 
@@ -34,9 +34,9 @@ class Camera:
 
 @dataclass(frozen=True)
 class Shot:
-    """How one picture is taken: the pose, and how badly the box around the person was cut.
+    """How one image is taken: the pose, and how badly the box around the person was cut.
 
-    ``shift_x``, ``shift_y`` and ``zoom`` are relative to the picture's width, height, and the usual size.
+    ``shift_x``, ``shift_y`` and ``zoom`` are relative to the image's width, height, and the usual size.
     """
 
     pose: Pose
@@ -47,7 +47,7 @@ class Shot:
 
 
 def install_camera(rng: np.random.Generator, height: int, width: int) -> Camera:
-    """A camera drawn at random, for pictures of the given size in pixels."""
+    """A camera drawn at random, for images of a size in pixels."""
     return Camera(
         scene=backdrop(rng, height, 8 * width),
         gains=np.exp(rng.normal(0, 0.035, 3)),
@@ -63,9 +63,9 @@ def install_camera(rng: np.random.Generator, height: int, width: int) -> Camera:
 
 
 def photograph(
-    person: Person, camera: Camera, shot: Shot, rng: np.random.Generator, size: tuple[int, int]
+    person: DrawnPerson, camera: Camera, shot: Shot, rng: np.random.Generator, size: tuple[int, int]
 ) -> bytes:
-    """Take a picture of a person: a JPEG of ``size`` (height, width)."""
+    """Photograph a person: a JPEG of ``size`` (height, width)."""
     height, width = size
     left = int(rng.integers(camera.scene.shape[1] - width + 1))
     picture = camera.scene[:, left : left + width].copy()
@@ -78,7 +78,7 @@ def photograph(
     return _developed(picture, camera, rng)
 
 
-def _frame(person: Person, camera: Camera, shot: Shot, size: tuple[int, int]) -> Frame:
+def _frame(person: DrawnPerson, camera: Camera, shot: Shot, size: tuple[int, int]) -> Frame:
     height, width = (_SUPERSAMPLING * side for side in size)
     figure = height * camera.scale * shot.zoom * (0.6 + 0.4 * person.height)
     foot_y = height * (0.5 + camera.scale / 2 + shot.shift_y)
@@ -94,7 +94,7 @@ def _drop_shadow(picture: Picture, frame: Frame) -> None:
 
 
 def _in_the_way(camera: Camera, shot: Shot, rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """A thing, or a passer-by who is cut by the edge of the picture."""
+    """A thing, or a passer-by who is cut by the edge of the image."""
     height, width = size
     if rng.random() < 0.5:
         return obstacle(rng, height, width)

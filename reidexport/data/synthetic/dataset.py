@@ -14,7 +14,7 @@ from PIL import Image
 from reidexport.data import DISTRACTOR_PID, JUNK_PID, Dataset, load_dataset
 from reidexport.data.synthetic.camera import Camera, Shot, install_camera, photograph
 from reidexport.data.synthetic.pose import Pose
-from reidexport.data.synthetic.wardrobe import Person, dress
+from reidexport.data.synthetic.wardrobe import DrawnPerson, dress
 from reidexport.errors import DatasetError, InputError
 
 _PEOPLE, _STRANGERS, _CAMERAS, _SHOTS = range(4)  # streams of random numbers, so that none depends on another
@@ -29,7 +29,7 @@ class _Task:
     pid: int
     camid: int
     number: int
-    person: Person
+    person: DrawnPerson
 
 
 def draw_dataset(
@@ -43,7 +43,7 @@ def draw_dataset(
     size: tuple[int, int] = (128, 64),
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Draw a data set in Market-1501's layout; the same arguments give the same pictures.
+    """Draw a data set in Market-1501's layout; the same arguments draw the same images.
 
     Every person is seen by every camera, ``images_per_camera`` times; of a test person's images the first of
     each camera is a query and the others are gallery. The gallery also holds distractors (pid 0: people of no

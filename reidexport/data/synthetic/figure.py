@@ -6,10 +6,10 @@ from PIL import Image
 from reidexport.data.synthetic.bags import draw_backpack, draw_carried
 from reidexport.data.synthetic.pose import Limb, Pose, arms, body_width, legs, point
 from reidexport.data.synthetic.sheet import Frame, Paint, Sheet, paint_of, shaded
-from reidexport.data.synthetic.wardrobe import Person
+from reidexport.data.synthetic.wardrobe import DrawnPerson
 
 
-def draw_figure(person: Person, pose: Pose, frame: Frame) -> Image.Image:
+def draw_figure(person: DrawnPerson, pose: Pose, frame: Frame) -> Image.Image:
     """Draw a person; RGBA of the frame's size, not smoothed (draw large and shrink)."""
     sheet = Sheet(Image.new("RGBA", (frame.width, frame.height)), frame)
     upper, lower = paint_of(person.upper, frame, pose), paint_of(person.lower, frame, pose)
@@ -28,7 +28,7 @@ def draw_figure(person: Person, pose: Pose, frame: Frame) -> Image.Image:
     return sheet.image
 
 
-def _draw_legs(sheet: Sheet, person: Person, pose: Pose, lower: Paint) -> None:
+def _draw_legs(sheet: Sheet, person: DrawnPerson, pose: Pose, lower: Paint) -> None:
     thick = person.build**0.5
     thigh = person.skin if person.lower_kind == "skirt" else lower
     shin = lower if person.lower_kind == "trousers" else person.skin
@@ -45,7 +45,7 @@ def _draw_legs(sheet: Sheet, person: Person, pose: Pose, lower: Paint) -> None:
         sheet.trapezoid(0, (0.54, half), (0.29, 1.45 * half), lower, sway)
 
 
-def _draw_torso(sheet: Sheet, person: Person, pose: Pose, upper: Paint) -> None:
+def _draw_torso(sheet: Sheet, person: DrawnPerson, pose: Pose, upper: Paint) -> None:
     width = person.build * body_width(pose)
     shoulder, hem = 0.118 * width, (0.096 + 0.04 * (0.47 - person.hem)) * width
     left = [(-0.034, 0.85), (-0.75 * shoulder, 0.833), (-shoulder, 0.8), (-0.92 * shoulder, 0.72)]
@@ -60,7 +60,7 @@ def _draw_torso(sheet: Sheet, person: Person, pose: Pose, upper: Paint) -> None:
         sheet.trapezoid(0.045 * pose.side, (0.78, half), (0.68, half), person.upper.second)
 
 
-def _draw_arm(sheet: Sheet, person: Person, arm: Limb, upper: Paint) -> None:
+def _draw_arm(sheet: Sheet, person: DrawnPerson, arm: Limb, upper: Paint) -> None:
     thick = person.build**0.5
     sheet.capsule(arm.middle, arm.end, 0.027 * thick, 0.02, person.skin)
     sheet.ellipse(arm.end[0], arm.end[1], 0.022, 0.026, person.skin)
@@ -75,7 +75,7 @@ def _draw_arm(sheet: Sheet, person: Person, arm: Limb, upper: Paint) -> None:
         )
 
 
-def _draw_head(sheet: Sheet, person: Person, pose: Pose) -> None:
+def _draw_head(sheet: Sheet, person: DrawnPerson, pose: Pose) -> None:
     radius, x, y = person.head, 0.012 * pose.side, 0.93
     narrow, tall = 0.8 * radius, 1.12 * radius
     hair = person.skin if person.hair_style == "bald" else person.hair

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reidexport.data.synthetic.wardrobe import Person
+from reidexport.data.synthetic.wardrobe import DrawnPerson
 
 Point = npt.NDArray[np.float64]
 
@@ -25,7 +25,7 @@ class Pose:
 
     @property
     def side(self) -> float:
-        """The direction of travel across the picture: 1 to the right, -1 to the left."""
+        """The direction of travel across the image: 1 to the right, -1 to the left."""
         return float(np.sin(self.yaw))
 
 
@@ -49,17 +49,17 @@ def body_width(pose: Pose) -> float:
     return float(np.hypot(pose.front, 0.62 * pose.side))
 
 
-def legs(person: Person, pose: Pose) -> list[Limb]:
+def legs(person: DrawnPerson, pose: Pose) -> list[Limb]:
     """Both legs from hip to ankle, the farther one first."""
     return _sorted([_leg(person, pose, side) for side in (-1, 1)])
 
 
-def arms(person: Person, pose: Pose) -> list[Limb]:
+def arms(person: DrawnPerson, pose: Pose) -> list[Limb]:
     """Both arms from shoulder to hand, the farther one first."""
     return _sorted([_arm(person, pose, side) for side in (-1, 1)])
 
 
-def _leg(person: Person, pose: Pose, side: int) -> Limb:
+def _leg(person: DrawnPerson, pose: Pose, side: int) -> Limb:
     phase = pose.phase + (np.pi if side < 0 else 0)
     swing, lift = pose.stride * np.sin(phase), 0.02 * max(0.0, np.cos(phase))
     hip = point(side * 0.05 * person.build * pose.front, person.hip)
@@ -68,7 +68,7 @@ def _leg(person: Person, pose: Pose, side: int) -> Limb:
     return Limb(hip, knee, ankle, side * pose.side + swing * pose.front)
 
 
-def _arm(person: Person, pose: Pose, side: int) -> Limb:
+def _arm(person: DrawnPerson, pose: Pose, side: int) -> Limb:
     phase = pose.phase + (0 if side < 0 else np.pi)
     swing = 0.6 * pose.stride * np.sin(phase)
     shoulder = point(side * 0.112 * person.build * pose.front, 0.805)

@@ -14,7 +14,7 @@ _GROUND = {
     "tiles": (182, 172, 158),
 }
 _WALL = {"bricks": (148, 96, 78), "plaster": (196, 190, 176), "hedge": (70, 98, 58), "glass": (128, 148, 162)}
-_GREY = 122
+_GRAY = 122
 _CLUTTER = ((70, 74, 80), (120, 60, 50), (60, 84, 110), (150, 140, 120), (54, 76, 58), (190, 180, 90))
 
 
@@ -29,8 +29,8 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> Picture:
     _draw_ground(draw, rng, ground, width, horizon, height)
     for _ in range(int(rng.integers(5, 9))):
         _draw_clutter(draw, rng, width, horizon, height)
-    # Distance takes color away: without it the place would outshine the person.
-    return _GREY + 0.6 * (np.asarray(image, np.float32) - _GREY) + _grain(rng, height, width)
+    # Distance fades colors: without that the place would outshine the person.
+    return _GRAY + 0.6 * (np.asarray(image, np.float32) - _GRAY) + _grain(rng, height, width)
 
 
 def _mixed(rng: np.random.Generator, color: tuple[int, int, int], spread: int = 22) -> tuple[int, int, int]:

@@ -40,13 +40,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class Sheet:
-    """The picture being drawn and where the figure stands in it."""
+    """The drawing and where the figure stands in it."""
 
     image: Image.Image
     frame: Frame
 
     def polygon(self, points: Points | Sequence[tuple[float, float]], paint: Paint) -> None:
-        """Fill a polygon, given in body heights, with a color or with cloth."""
+        """Fill a polygon, in body heights, with a color or with cloth."""
         outline = self.frame.pixels(np.asarray(points, float))
         if isinstance(paint, tuple):
             ImageDraw.Draw(self.image).polygon(outline, fill=(*paint, 255))
@@ -72,7 +72,7 @@ class Sheet:
         self.polygon(corners, paint)
 
     def ellipse(self, x: float, y: float, radius_x: float, radius_y: float, paint: Paint) -> None:
-        """Fill an ellipse, given in body heights."""
+        """Fill an ellipse, in body heights."""
         angles = np.linspace(0, 2 * np.pi, 28, endpoint=False)
         self.polygon(np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1), paint)
 
@@ -85,7 +85,7 @@ class Sheet:
 
 
 def paint_of(cloth: Cloth, frame: Frame, pose: Pose) -> Paint:
-    """Cloth as a picture that moves and turns with the body; a plain one is just its color."""
+    """Cloth as an image that moves and turns with the body; a plain one is just its color."""
     if cloth.texture in ("plain", "logo"):
         return cloth.color
     x = (np.arange(frame.width) - frame.foot_x) / (_STRETCH * frame.figure * body_width(pose))

@@ -1,6 +1,6 @@
 """How large the tensors between a network's layers get, and the range that INT8 should cover of each.
 
-A range that covers every value wastes steps on outliers; one that cuts them off clips what may matter. Which is better
+A range that covers every value wastes codes on outliers; one that cuts them off clips what may matter. Which is better
 depends on the network, so several rules are offered, all from one pass over the images.
 """
 
@@ -50,9 +50,9 @@ class Histogram:
         _count(flat, self._limit, self._counts)
 
     def range_by(self, method: RangeMethod, *, symmetric: bool) -> Range:
-        """The range to cover, lowest and highest; it holds zero, and is symmetric about it where asked for.
+        """The range to cover, lowest and highest; it holds zero, and is symmetric about it if asked for.
 
-        ``"min-max"`` covers everything, ``"percentile-P"`` cuts the same share off both ends, ``"least-squares"`` takes
+        ``"min-max"`` covers everything, ``"percentile-P"`` cuts the same share off both ends, ``"least-squares"`` uses
         the share of the whole range that rounding and clipping together change least.
         """
         if method == "min-max":
@@ -139,11 +139,11 @@ def collect_histograms(
 
 
 def _squared_error(values: Floats, counts: NDArray[np.int64], lowest: float, highest: float) -> float:
-    """Of values that are clipped to a range and rounded to one of its 256 steps."""
-    step = (highest - lowest) / (_LEVELS - 1)
-    if step == 0:
+    """Of values that are clipped to a range and rounded to one of its 256 codes."""
+    scale = (highest - lowest) / (_LEVELS - 1)
+    if scale == 0:
         return 0.0
-    rounded = np.clip(np.round(values / step), np.round(lowest / step), np.round(highest / step)) * step
+    rounded = np.clip(np.round(values / scale), np.round(lowest / scale), np.round(highest / scale)) * scale
     return float(np.sum(counts * (rounded - values) ** 2))
 
 

@@ -17,7 +17,7 @@ from reidexport.errors import DatasetError, InputError
 NUM_CALIBRATED, NUM_HELD_OUT = 256, 64
 _FEWEST, _FEW = 8, 200
 _TEST_FOLDERS = {"query", "gallery", "bounding_box_test", "gt_query", "gt_bbox", "mask_test_v2"}
-# Pixels this part of the width apart resemble each other in a picture, and not at all in noise.
+# Pixels this part of the width apart resemble each other in a photograph, and not at all in noise.
 _DISTANCE = 8
 _NOISE_LIKENESS = 0.85
 
@@ -41,11 +41,11 @@ def load_calibration_images(source: str | Path, preprocess: Preprocess) -> Calib
     """Draw up to 320 images of a folder, the same ones every time: 256 to calibrate on, 64 to measure on.
 
     Args:
-        source: a folder of images, searched deeply, or a data set, whose train split is taken.
+        source: a folder of images, searched with all its subfolders, or a data set, whose train split is used.
         preprocess: the network's.
 
     Raises:
-        InputError: there is no such folder, it holds fewer than 8 images, or query or gallery images.
+        InputError: the folder does not exist, holds fewer than 8 images, or query or gallery images.
         ImageError: an image cannot be read.
     """
     paths = find_calibration_images(source)
@@ -69,7 +69,7 @@ def find_calibration_images(source: str | Path) -> list[str]:
         if not _TEST_FOLDERS.isdisjoint(folder.name for folder in Path(path).resolve().parents[:2]):
             raise InputError(
                 f"{path}: query and gallery images are what accuracy is measured on, so INT8 must not be calibrated on "
-                "them. Give the train split, or images of your own cameras."
+                "them. Use the train split, or images of your own cameras."
             )
     if len(paths) < _FEWEST:
         raise InputError(
@@ -79,7 +79,7 @@ def find_calibration_images(source: str | Path) -> list[str]:
 
 
 def looks_like_noise(pixels: Image8) -> bool:
-    """Whether most images have nothing of a picture: pixels near each other differ like pixels far apart.
+    """Whether most images are unlike photographs: pixels near each other differ as much as pixels far apart.
 
     Args:
         pixels: uint8, shape (N, height, width, 3).
@@ -87,7 +87,7 @@ def looks_like_noise(pixels: Image8) -> bool:
     gray = pixels.mean(3, dtype=np.float32)
     lag = max(gray.shape[2] // _DISTANCE, 1)
     difference = ((gray[:, :, lag:] - gray[:, :, :-lag]) ** 2).mean((1, 2))
-    # Independent pixels differ by twice their variance; an image of one color tells nothing either.
+    # Independent pixels differ by twice their variance; an image of one color shows nothing either.
     likeness = np.sqrt(difference / np.maximum(2 * gray.var((1, 2)), 1e-6))
     return bool(np.median(likeness) > _NOISE_LIKENESS or np.median(gray.var((1, 2))) < 1)
 
@@ -96,10 +96,10 @@ def _warnings(pixels: Image8, source: str | Path) -> list[str]:
     found = []
     if len(pixels) < _FEW:
         found.append(
-            f"{source}: only {len(pixels)} images to calibrate on; take {_FEW} or more, of all cameras and lights"
+            f"{source}: only {len(pixels)} images to calibrate on; use {_FEW} or more, of all cameras and lights"
         )
     if looks_like_noise(pixels):
         found.append(
-            f"{source}: these images look like noise, not pictures: ranges from them will not fit real images"
+            f"{source}: these images look like noise, not photographs: ranges from them will not fit real images"
         )
     return found

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from reidruntime.artifact.manifest import Quantization, QuantizationTarget, RangeMethod
 
 from reidexport.errors import InputError, ParityError
+from reidexport.export.onnx_answers import open_onnx
 from reidexport.export.quantization.activation_ranges import Histogram, Range, collect_histograms
 from reidexport.progress import ProgressBar, no_progress_bar
 
@@ -82,31 +83,28 @@ def int8_model(
 
     Raises:
         InputError: the network has no convolution, or there are fewer images than its batch.
-        ParityError: the features are off by more than 15 % in spite of the layers left out.
+        ParityError: the features are off by more than 15 % even with layers left in float32.
     """
     form = _FORMS[target]
     typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     layers = _quantizable_layers(typed, form)
     if not layers:
         raise InputError("the network has no convolution to quantize")
-    for images in (calibrated, held_out):
-        if len(images) < (batch or 1):
-            raise InputError(f"the network takes batches of {batch}: give more images to calibrate on")
+    if min(len(calibrated), len(held_out)) < (batch or 1):
+        raise InputError(f"the network takes batches of {batch}: pass more images to calibrate on")
+    tensors, batches = _tensors_of(typed, layers), _batches(calibrated, batch)
     with progress_bar("ranges", len(calibrated)) as progress:
-        histograms = collect_histograms(
-            typed, _tensors_of(typed, layers), _batches(calibrated, batch), progress
-        )
+        histograms = collect_histograms(typed, tensors, batches, progress)
     trials = _Trials(typed, form, batch, held_out)
     method, ranges, error = _best_ranges(histograms, layers, trials, log, progress_bar)
     sensitivity = _sensitivity(layers, ranges, trials, log, progress_bar)
     left_out, error = _layers_to_leave_out(sensitivity, ranges, trials, error)
-    log(
-        f"{len(left_out)} of {len(layers)} layers stay float32; relative L2 error of the features {error:.4f}"
-    )
+    num_float = f"{len(left_out)} of {len(layers)} layers"
+    log(f"{num_float} stay float32; relative L2 error of the features {error:.4f}")
     if error > REFUSED_ERROR:
         raise ParityError(
-            f"INT8 changes the features by {error:.0%}, allowed are {REFUSED_ERROR:.0%}, with {len(left_out)} of "
-            f"{len(layers)} layers left in float32. Calibrate on images like those of your cameras, or take --fp16."
+            f"INT8 changes the features by {error:.0%}, allowed are {REFUSED_ERROR:.0%}, with {num_float} left in "
+            "float32. Calibrate on images like those of your cameras, or use --fp16."
         )
     quantization = Quantization(
         target=target,
@@ -139,7 +137,7 @@ class _Trials:
         return float((np.linalg.norm(found - wanted, axis=1) / np.linalg.norm(wanted, axis=1)).mean())
 
     def weight_of(self, layer: str) -> str:
-        """Name of a convolution's weight, which tells where in the network it is; "" for an addition."""
+        """Name of a convolution's weight, which shows where in the network it is; empty for an addition."""
         node = next(node for node in self._model.graph.node if node.name == layer)
         return node.input[1] if node.op_type == "Conv" else ""
 
@@ -168,7 +166,7 @@ def _best_ranges(
     best = min(methods, key=lambda method: errors[method])
     log("relative L2 error of the features with every layer in INT8, by how the ranges are chosen:")
     for method in methods:
-        log(f"  {errors[method]:.4f}  {method}" + " (taken)" * (method == best))
+        log(f"  {errors[method]:.4f}  {method}" + " (chosen)" * (method == best))
     return best, trials.ranges(histograms, best), errors[best]
 
 
@@ -291,7 +289,7 @@ def _with_qdq(
 
 
 def _followers(model: onnx.ModelProto, layers: set[str]) -> set[str]:
-    """Activations and poolings whose input is in INT8: they go on in it."""
+    """Activations and poolings whose input is in INT8: they compute in INT8 too."""
     in_int8, found = set(), set()
     for node in model.graph.node:
         follows = node.op_type in _ACTIVATIONS | _POOLINGS and node.input[0] in in_int8
@@ -303,23 +301,9 @@ def _followers(model: onnx.ModelProto, layers: set[str]) -> set[str]:
 
 
 def _features(model: onnx.ModelProto, images: Pixels, batch: int | None) -> NDArray[np.float64]:
-    """Features of images, with Q/DQ computed as ONNX defines them: the integer kernels of a CPU may be worse."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), as_defined(onnxruntime), providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-    rows = [session.run(None, {name: part})[0] for part in _batches(images, batch)]
-    return np.concatenate(rows).astype(np.float64)
-
-
-def as_defined(onnxruntime: Any) -> Any:
-    """ONNX Runtime's session options under which Q/DQ pairs are computed one by one, in float32."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return options
+    """Features of images, with Q/DQ computed as ONNX defines them."""
+    answer = open_onnx(model.SerializeToString(), by_definition=True)
+    return np.concatenate([answer(part) for part in _batches(images, batch)]).astype(np.float64)
 
 
 def _batches(images: Pixels, batch: int | None) -> Iterator[Pixels]:

@@ -1,4 +1,4 @@
-"""Hostile, damaged and foreign files: nothing in them runs, and whatever is wrong is a CheckpointError."""
+"""Hostile files, and tensors that lie: nothing in them runs, and whatever is wrong is a CheckpointError."""
 
 import collections
 import contextlib
@@ -7,14 +7,11 @@ import io
 import marshal
 import os
 import pickle
-import random
 import struct
 import subprocess
-import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,137 +21,21 @@ from torch import nn
 from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.checkpoint.pickle_reader import LEGACY_MAGIC, StandIn, read_torch_file
 from reidexport.checkpoint.weights import read_weights
-from reidexport.errors import CheckpointError
-from reidexport.models.baseline import Architecture
 from tests.standins import checkpoints
-
-# ── pickles written by hand ───────────────────────────────────────────────────────────────────────────────────
-
-
-def named(module: str, name: str) -> bytes:
-    """The instruction that pushes a global."""
-    return f"c{module}\n{name}\n".encode()
-
-
-def plain(value: object) -> bytes:
-    """The instructions that push plain data."""
-    return pickle.dumps(value, 3)[2:-1]
-
-
-def call(function: bytes, *args: bytes) -> bytes:
-    """The instructions that call a function."""
-    return function + b"(" + b"".join(args) + b"tR"
-
-
-def build(target: bytes, state: bytes) -> bytes:
-    """The instructions that set an object's state."""
-    return target + state + b"b"
-
-
-def whole(body: bytes) -> bytes:
-    """A pickle of one object."""
-    return b"\x80\x04" + body + b"."
-
-
-def write_zip(path: Path, data_pkl: bytes, records: dict[str, bytes] | None = None) -> None:
-    """A file in torch.save's zip format with a pickle and storages of one's own."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", data_pkl)
-        archive.writestr("archive/byteorder", b"little")
-        for key, data in (records or {}).items():
-            archive.writestr(f"archive/data/{key}", data)
-        archive.writestr("archive/version", b"3\n")
-
-
-def legacy_bytes(
-    data_pkl: bytes, keys: object = (), storages: bytes = b"", little_endian: bool = True
-) -> bytes:
-    """A file in torch.save's older format with a pickle and storages of one's own."""
-    system = {"protocol_version": 1001, "little_endian": little_endian, "type_sizes": {}}
-    header = b"".join(pickle.dumps(value, 2) for value in (LEGACY_MAGIC, 1001, system))
-    return header + data_pkl + pickle.dumps(list(keys) if isinstance(keys, tuple) else keys, 2) + storages
-
-
-def write_with_weights(path: Path, body: bytes, weights: dict[str, torch.Tensor]) -> None:
-    """A whole checkpoint of torch.save in which one value is the given instructions."""
-    buffer = io.BytesIO()
-    torch.save({"model": weights, "epoch": "PLACEHOLDER"}, buffer)
-    with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w") as archive:
-        for name in source.namelist():
-            data = source.read(name)
-            if name.endswith("data.pkl"):
-                placeholder = b"X\x0b\0\0\0PLACEHOLDER"
-                assert data.count(placeholder) == 1
-                data = data.replace(placeholder, body)
-            archive.writestr(name, data)
-
-
-def tensor_pickle(
-    dtype: str = "FloatStorage", elements: object = 4, offset: object = 0,
-    size: object = (4,), stride: object = (1,), view: bytes = b"",
-) -> bytes:  # fmt: skip
-    """A state dict of one tensor, each of whose numbers may be a lie; ``view`` is what legacy files add."""
-    storage = (
-        b"("
-        + plain("storage")
-        + named("torch", dtype)
-        + plain("0")
-        + plain("cpu")
-        + plain(elements)
-        + view
-        + b"tQ"
-    )
-    hooks = call(named("collections", "OrderedDict"))
-    tensor = call(
-        named("torch._utils", "_rebuild_tensor_v2"),
-        storage, plain(offset), plain(size), plain(stride), plain(False), hooks,
-    )  # fmt: skip
-    return whole(b"}(" + plain("conv1.weight") + tensor + b"u")
-
-
-@contextlib.contextmanager
-def little_memory(mib: int = 300) -> Iterator[None]:
-    """Assert that a block's memory never rises by more than this."""
-    peak = Path("/proc/self/clear_refs")
-    if not peak.exists():
-        yield
-        return
-
-    def status(key: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(key)) // 1024
-
-    peak.write_text("5")  # start measuring the peak anew
-    before = status("VmRSS")
-    yield
-    assert status("VmHWM") - before < mib
-
-
-def loaded_or_refused(path: Path) -> str:
-    """Read a file both ways; anything but an answer or a CheckpointError fails the test."""
-    messages = []
-    for read in (read_weights, load_checkpoint):
-        try:
-            read(path)
-        except CheckpointError as error:
-            assert error.exit_status == 2
-            assert str(path) in str(error)
-            messages.append(str(error))
-    return messages[0] if messages else ""
-
-
-def refused(path: Path) -> str:
-    """Read a file both ways, and return why it is refused."""
-    with pytest.raises(CheckpointError) as by_checkpoint:
-        load_checkpoint(path)
-    with pytest.raises(CheckpointError) as by_weights:
-        read_weights(path)
-    assert str(by_checkpoint.value) == str(by_weights.value)
-    assert str(path) in str(by_weights.value)
-    return str(by_weights.value)
-
-
-# ── payloads ──────────────────────────────────────────────────────────────────────────────────────────────────
+from tests.standins.pickles import (
+    build,
+    call,
+    legacy_bytes,
+    little_memory,
+    loaded_or_refused,
+    named,
+    plain,
+    refused,
+    tensor_pickle,
+    whole,
+    write_with_weights,
+    write_zip,
+)
 
 
 def _commands(marker: Path) -> dict[str, tuple[bytes, str | None]]:
@@ -374,109 +255,6 @@ def test_builders_keep_their_state(tmp_path: Path) -> None:
     assert torch.equal(loaded["conv1.weight"], torch.arange(4.0))
 
 
-# ── whole modules of classes that nobody has ──────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-@pytest.mark.parametrize("last_stride", [1, 2])
-@pytest.mark.parametrize("stem_relu", [False, True])
-def test_pickled_module(last_stride: int, stem_relu: bool, zipped: bool, tmp_path: Path) -> None:
-    """Of a pickled module whose classes are lost, weights, last stride and stem ReLU are recovered."""
-    path = tmp_path / "resnet18_model_120.pth"
-    with checkpoints.lost_classes() as model_class:
-        model = model_class(18, last_stride, stem_relu)
-        torch.save(model, path, _use_new_zipfile_serialization=zipped)
-        wanted = {key: value.clone() for key, value in model.state_dict().items()}
-    assert "modeling.baseline" not in sys.modules
-    with pytest.raises(ModuleNotFoundError):
-        torch.load(path, weights_only=False)
-    weights = read_weights(path)
-    assert weights.state_dict.keys() == wanted.keys()
-    assert all(torch.equal(weights.state_dict[key], value) for key, value in wanted.items())
-    assert weights.layout == "pickled module modeling.baseline.Baseline"
-    checkpoint = load_checkpoint(path)
-    assert checkpoint.family == "reid-strong-baseline"
-    assert checkpoint.architecture == Architecture(
-        "resnet18", last_stride=last_stride, stem_relu=stem_relu, feature_dim=512, num_classes=10  # type: ignore[arg-type]
-    )  # fmt: skip
-    assert [text.split()[0] for text in checkpoint.assumed] == ["input"]
-
-
-@pytest.mark.parametrize("wrap", ["data parallel", "twice", "in a dict"])
-def test_wrapped_pickled_module(wrap: str, tmp_path: Path) -> None:
-    """DataParallel, once or twice, and a dict around the module hide neither its weights nor its strides."""
-    path = tmp_path / "model.pth"
-    with checkpoints.lost_classes() as model_class:
-        model = model_class(18, 2, stem_relu=False)
-        wrapped: Any = {"model": model, "epoch": 120} if wrap == "in a dict" else nn.DataParallel(model)
-        torch.save(nn.DataParallel(wrapped) if wrap == "twice" else wrapped, path)
-        wanted = model.state_dict()
-    weights = read_weights(path)
-    assert all(torch.equal(weights.state_dict[key], value) for key, value in wanted.items())
-    assert (weights.last_stride, weights.stem_relu) == (2, False)
-    assert load_checkpoint(path).architecture.last_stride == 2
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_pickled_module_without_weights(zipped: bool, tmp_path: Path) -> None:
-    """A pickled object that holds no tensors is refused by the name of its class."""
-    path = tmp_path / "model.pth"
-    torch.save(nn.ReLU(), path, _use_new_zipfile_serialization=zipped)
-    assert "holds a pickled torch.nn.modules.activation.ReLU, which has no weights" in refused(path)
-
-
-def test_old_parameters_are_read(tmp_path: Path) -> None:
-    """``torch.nn.parameter.Parameter`` called with its data, as torch 0.3 pickled it, gives the tensor."""
-    path = tmp_path / "model.pth"
-    state = tensor_pickle()[2:-1].replace(
-        b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_tensor\n"
-    )
-    write_zip(path, whole(state), {"0": struct.pack("<4f", 1, 2, 3, 4)})
-    assert read_weights(path).state_dict["conv1.weight"].tolist() == [1, 2, 3, 4]
-
-
-def _module(children: dict[str, bytes], memo: int) -> bytes:
-    """The instructions for a stand-in with the given sub-modules, kept in the memo."""
-    items = b"".join(plain(name) + child for name, child in children.items())
-    state = b"}(" + plain("_modules") + b"}(" + items + b"u" + b"u"
-    return build(call(named("lost", "Net")), state) + b"r" + struct.pack("<I", memo)
-
-
-def test_module_graph_that_multiplies(tmp_path: Path) -> None:
-    """Forty shared modules that stand for 2^40 paths are refused, not walked."""
-    path = tmp_path / "model.pth"
-    body, padding = b"", b"".join(plain("padding") + b"0" for _ in range(9))
-    for level in range(40):
-        child = b"j" + struct.pack("<I", 100 + level - 1)
-        body += padding + _module({"a": child, "b": child} if level else {}, 100 + level) + b"0"
-    write_zip(path, whole(body + b"j" + struct.pack("<I", 139)))
-    assert "has more than 100000 parts, which no model has" in refused(path)
-
-
-def test_module_that_contains_itself(tmp_path: Path) -> None:
-    """A module that is its own child is refused."""
-    path = tmp_path / "model.pth"
-    module = call(named("lost", "Net")) + b"q\x05"
-    state = b"}(" + plain("_modules") + b"}(" + plain("self") + b"h\x05" + b"u" + b"u"
-    write_zip(path, whole(build(module, state)))
-    assert "nested too deep at self.self.self." in refused(path)
-
-
-@pytest.mark.parametrize(
-    "state", [{"_modules": 3}, {"_parameters": [1, 2]}, {"_buffers": {5: 6}}, [1], None, {1: 2}]
-)
-def test_module_with_a_senseless_state(state: object, tmp_path: Path) -> None:
-    """A stand-in whose state is not a module's is refused with words, whatever it holds instead."""
-    path = tmp_path / "model.pth"
-    write_zip(path, whole(build(call(named("lost", "Net")), plain(state))))
-    message = refused(path)
-    assert "which has no weights" in message or "its parts are not those of a model" in message
-
-
-# ── tensors ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_tensors_equal_those_of_torch_load(zipped: bool, tmp_path: Path) -> None:
     """Every dtype, strided and shared views, empty and 0-d tensors, and plain data load as torch.load loads them."""
@@ -649,189 +427,3 @@ def test_storage_state_is_refused(tmp_path: Path) -> None:
     )
     write_zip(path, whole(build(storage, plain({"data": 1}))), {"0": bytes(16)})
     assert "it sets the state of a storage" in refused(path)
-
-
-# ── damage ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def small_files(folder: Path) -> list[Path]:
-    """Three small valid files: zip and legacy state dicts, and a pickled module."""
-    torch.manual_seed(0)
-    paths = [folder / name for name in ("zip.pth", "legacy.pth", "module.pth")]
-    weights = {"conv1.weight": torch.randn(4, 3, 3, 3), "bn1.bias": torch.randn(4), "count": torch.tensor(3)}
-    torch.save({"model": weights, "epoch": 3}, paths[0])
-    torch.save({"model": weights, "epoch": 3}, paths[1], _use_new_zipfile_serialization=False)
-    torch.save(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)), paths[2])
-    return paths
-
-
-@pytest.mark.parametrize("index", [0, 1, 2], ids=["zip", "legacy", "module"])
-def test_cut_file(index: int, tmp_path: Path) -> None:
-    """A file cut anywhere is refused, and the message says that it may be cut."""
-    path = small_files(tmp_path)[index]
-    whole_file = path.read_bytes()
-    assert read_weights(path).state_dict
-    for length in {*range(0, len(whole_file), 37), *range(12), len(whole_file) - 1}:
-        path.write_bytes(whole_file[:length])
-        message = refused(path)
-        assert any(words in message for words in ("cut", "empty", "not a checkpoint")), message
-
-
-@pytest.mark.parametrize("index", [0, 1, 2], ids=["zip", "legacy", "module"])
-def test_mutated_file(index: int, tmp_path: Path) -> None:
-    """200 seeded mutations of a valid file either load or are refused; nothing else happens, and little memory goes."""
-    path = small_files(tmp_path)[index]
-    original = path.read_bytes()
-    rng = random.Random(index)
-    with little_memory():
-        for _ in range(200):
-            data = bytearray(original)
-            for _ in range(rng.choice((1, 1, 2, 8))):
-                position = rng.randrange(len(data))
-                kind = rng.randrange(5)
-                if kind == 0:
-                    data[position] ^= 1 << rng.randrange(8)
-                elif kind == 1:
-                    data[position] = rng.randrange(256)
-                elif kind == 2:
-                    data[position : position + 4] = rng.choice((b"\xff" * 4, bytes(4), b"\xff\xff\xff\x7f"))
-                elif kind == 3:
-                    del data[position : position + rng.randrange(1, 9)]
-                else:
-                    data[position:position] = rng.randbytes(rng.randrange(1, 9))
-            path.write_bytes(data)
-            loaded_or_refused(path)
-
-
-def test_every_byte_of_the_pickle_flipped(tmp_path: Path) -> None:
-    """Each byte of a zip file's pickle, inverted in turn, gives a file that loads or is refused."""
-    source, path = small_files(tmp_path)[2], tmp_path / "flipped.pth"
-    with zipfile.ZipFile(source) as archive:
-        folder = archive.namelist()[0].partition("/")[0]
-        data_pkl = archive.read(f"{folder}/data.pkl")
-        records = {
-            name.removeprefix(f"{folder}/data/"): archive.read(name)
-            for name in archive.namelist()
-            if name.startswith(f"{folder}/data/")
-        }
-    with little_memory():
-        for position in range(len(data_pkl)):
-            damaged = bytearray(data_pkl)
-            damaged[position] ^= 0xFF
-            write_zip(path, bytes(damaged), records)
-            try:
-                read_weights(path)
-            except CheckpointError:
-                continue
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_memo_index_cannot_claim_memory(zipped: bool, tmp_path: Path) -> None:
-    """A memo index of 2^27, one flipped bit away from a valid one, does not allocate two gigabytes."""
-    path = tmp_path / "model.pth"
-    data_pkl = b"\x80\x02}r" + struct.pack("<I", 2**27) + b"."
-    if zipped:
-        write_zip(path, data_pkl)
-    else:
-        path.write_bytes(legacy_bytes(data_pkl))
-    with little_memory():
-        assert "memo index 134217728" in refused(path)
-
-
-@pytest.mark.parametrize(
-    "opcode", [b"\x96", b"\x8e", b"\x8d"], ids=["BYTEARRAY8", "BINBYTES8", "BINUNICODE8"]
-)
-def test_string_length_cannot_claim_memory(opcode: bytes, tmp_path: Path) -> None:
-    """A string that claims eight gigabytes in a file of fifty bytes is refused before they are allocated."""
-    path = tmp_path / "model.pth"
-    write_zip(path, b"\x80\x05" + opcode + struct.pack("<Q", 2**33) + b".")
-    with little_memory():
-        assert "not a whole file of torch.save" in refused(path)
-
-
-@pytest.mark.parametrize("record", ["archive/data.pkl", "archive/data/0", "archive/byteorder"])
-def test_compressed_record_cannot_claim_memory(record: str, tmp_path: Path) -> None:
-    """A record that would inflate to half a gigabyte is refused before it is read."""
-    path = tmp_path / "model.pth"
-    records = {
-        "archive/data.pkl": tensor_pickle(elements=2**27, size=(2**27,)),
-        "archive/byteorder": b"little",
-    }
-    records[record] = bytes(2**29)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in records.items():
-            archive.writestr(name, data)
-    del records
-    with little_memory():
-        assert "its records claim more bytes than the file has" in refused(path)
-
-
-@pytest.mark.parametrize("method", [8, 9, 12, 14, 93, 99])
-def test_damaged_compression_method(method: int, tmp_path: Path) -> None:
-    """A flipped compression method makes zlib, bz2 or lzma fail; that is a damaged file, not a crash."""
-    path = small_files(tmp_path)[0]
-    data = bytearray(path.read_bytes())
-    for signature, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
-        start = 0
-        while (start := data.find(signature, start)) >= 0:
-            data[start + offset : start + offset + 2] = struct.pack("<H", method)
-            start += 4
-    path.write_bytes(data)
-    assert "not a whole file of torch.save" in refused(path)
-
-
-def script_module(path: Path) -> None:
-    """A TorchScript archive, as torch.jit.save lays it out."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in ("data.pkl", "constants.pkl", "code/__torch__.py", "version"):
-            archive.writestr(f"model/{name}", pickle.dumps(()))
-
-
-def ordinary_zip(path: Path) -> None:
-    """A zip archive of something else."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("readme.txt", "hello")
-
-
-WRONG_FILES: dict[str, tuple[bytes | Callable[[Path], None], str]] = {
-    "empty": (b"", "the file is empty. Copy or download it again"),
-    "one byte": (b"\x80", "not a whole file of torch.save"),
-    "zeros": (bytes(1000), "not a checkpoint: neither torch.save's nor safetensors' format"),
-    "random": (random.Random(0).randbytes(5000), "not a checkpoint: neither torch.save's nor safetensors' format"),
-    "random after 80": (b"\x80\x02" + random.Random(1).randbytes(5000), "not a whole file of torch.save"),
-    "random after PK": (b"PK\x03\x04" + random.Random(2).randbytes(5000), "not a whole file of torch.save"),
-    "text": (b"conv1.weight = 3\n", "neither torch.save's nor safetensors' format (it begins b'conv1.we')"),
-    "html": (b"<!DOCTYPE html><html>Sign in</html>", "this is a web page, not the checkpoint itself"),
-    "git lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "this is a Git LFS pointer"),
-    "pickle of numbers": (pickle.dumps([1, 2, 3], 2), "no magic number of torch.save"),
-    "pickle of an array": (pickle.dumps(np.zeros(3), 4), "no magic number of torch.save"),
-    "gzip": (b"\x1f\x8b\x08\x00" + bytes(60), "not a checkpoint"),
-    "safetensors, cut": (struct.pack("<Q", 500) + b'{"a": {"dtype"', "not a whole safetensors file"),
-    "safetensors, huge header": (struct.pack("<Q", 2**62) + b'{"a": 1}', "not a whole safetensors file"),
-    "TorchScript": (script_module, "this is a TorchScript archive, not a checkpoint. Save model.state_dict()"),
-    "zip": (ordinary_zip, "this is a zip archive, but not one of torch.save: it holds no data.pkl"),
-    "legacy of a list": (legacy_bytes(pickle.dumps([1], 2)), "holds list, expected a dict of tensors or a module"),
-    "legacy of an empty dict": (legacy_bytes(pickle.dumps({}, 2)), "holds no tensors (its keys: nothing)"),
-    "legacy of numbers": (legacy_bytes(pickle.dumps({"epoch": 3}, 2)), "holds no tensors (its keys: epoch)"),
-    "legacy without its system": (pickle.dumps(LEGACY_MAGIC, 2), "EOFError|pickle exhausted"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", WRONG_FILES)
-def test_wrong_file(kind: str, tmp_path: Path) -> None:
-    """A file that is no checkpoint is refused with words that say what it is or what to do."""
-    path = tmp_path / "model.pth"
-    content, words = WRONG_FILES[kind]
-    if callable(content):
-        content(path)
-    else:
-        path.write_bytes(content)
-    with little_memory():
-        message = refused(path)
-    assert any(part in message for part in words.split("|")), message
-
-
-def test_folder_and_missing_file(tmp_path: Path) -> None:
-    """A folder and a missing file are errors about the path, not tracebacks of open()."""
-    for path in (tmp_path, tmp_path / "missing.pth"):
-        assert refused(path) == f"{path}: there is no such file"

@@ -165,11 +165,11 @@ def test_generic_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["portrait.jpg", "0001_c0_x.jpg", "-2_c1_x.jpg"])
 def test_ill_named_image(tmp_path: Path, name: str) -> None:
-    """An image whose name tells no person and camera is named, with an example of a good one."""
+    """An image whose name contains no person and camera is named, with an example of a good one."""
     root = make_boxes(tmp_path / "market1501")
     make_files(root, f"query/{name}")
     with pytest.raises(
-        DatasetError, match=rf"{name}: the name tells no person and camera.*0001_c1s1_000151_00.jpg"
+        DatasetError, match=rf"{name}: the name contains no person and camera.*0001_c1s1_000151_00.jpg"
     ):
         load_dataset(root)
 

@@ -14,7 +14,7 @@ from reidexport.errors import InputError
 from reidexport.export.fp16 import fp16_model
 from reidexport.export.graph import GraphOptions, graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
-from reidexport.models.baseline import Architecture, backbone_channels
+from reidexport.models.baseline import BaselineArchitecture, backbone_channels
 from tests.standins.checkpoints import drawn_model, relative_l2
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
@@ -78,19 +78,19 @@ def answers(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
 
 
 def test_maps_are_half_and_sums_over_them_float32() -> None:
-    """Convolution, activation, gating and linear layers over maps are half; means, gate and neck are not."""
+    """Convolution, activation, gating and linear layers over maps are FP16; means, gate and neck are not."""
     model = fp16_model(gated_network())
     onnx.checker.check_model(model, full_check=True)
     found = {name: dtype for name, dtype in dtypes(model).items() if not name.startswith("cast_")}
-    halved = {name for name, dtype in found.items() if dtype == HALF}
-    assert halved == {"conv", "relu", "excite", "channels_last", "linear"}
+    converted = {name for name, dtype in found.items() if dtype == HALF}
+    assert converted == {"conv", "relu", "excite", "channels_last", "linear"}
     stored = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     assert {name for name, dtype in stored.items() if dtype == HALF} == {"w_fp16", "b_fp16", "linear_w_fp16"}
     assert {name for name, dtype in stored.items() if dtype == FLOAT} == {"gate_w", "neck_w"}
 
 
 def test_answers_stay_close_and_the_source_as_it_was() -> None:
-    """The halved network answers in float32 to a thousandth, and the network it was made from is not changed."""
+    """The converted network answers in float32 to a thousandth, and the network it was made from is not changed."""
     model = gated_network()
     before = model.SerializeToString()
     x = np.random.default_rng(1).standard_normal((4, 3, 8, 4)).astype(np.float32)
@@ -101,7 +101,7 @@ def test_answers_stay_close_and_the_source_as_it_was() -> None:
 
 
 def test_half_output_is_cast_back() -> None:
-    """An output that a half node computes is float32 all the same, under its old name."""
+    """An output that an FP16 node computes is float32 all the same, under its old name."""
     make = helper.make_node
     nodes = [
         make("Conv", ["x", "w"], ["c"], "conv"),
@@ -123,10 +123,10 @@ def test_weight_too_large_for_half() -> None:
 
 
 def test_network_without_convolutions() -> None:
-    """A network that has nothing to halve is refused, and not called FP16."""
+    """A network that has nothing to convert is refused, and not called FP16."""
     make = helper.make_node
     nodes = [make("Flatten", ["x"], ["f"], "flat"), make("Gemm", ["f", "w"], ["y"], "fc")]
-    with pytest.raises(InputError, match="the network has no float32 convolution to halve"):
+    with pytest.raises(InputError, match="the network has no float32 convolution to convert"):
         fp16_model(network(nodes, {"w": np.ones((96, 4), np.float32)}, 4))
 
 
@@ -135,7 +135,7 @@ def test_network_without_convolutions() -> None:
 )
 def test_every_convolution_of_a_backbone_is_half(backbone: str, stride: int, tmp_path: Path) -> None:
     """Exported with FP16, no convolution or linear layer over a map computes in float32, and parity holds."""
-    architecture = Architecture(backbone, last_stride=1 if stride == 1 else 2, num_classes=5)
+    architecture = BaselineArchitecture(backbone, last_stride=1 if stride == 1 else 2, num_classes=5)
     model = drawn_model(replace(architecture, feature_dim=backbone_channels(architecture)))
     save_checkpoint(tmp_path / "model.pth", model, imagenet_preprocess(64, 32))
     graph = graph_from_checkpoint(load_checkpoint(tmp_path / "model.pth"), GraphOptions())

@@ -14,7 +14,7 @@ from reidexport.checkpoint.loading import imagenet_preprocess, load_checkpoint, 
 from reidexport.errors import CheckpointError, InputError
 from reidexport.export.graph import graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
-from reidexport.models import Architecture, Baseline
+from reidexport.models import Baseline, BaselineArchitecture
 from reidexport.models.baseline import backbone_channels, build_backbone, is_backbone
 from reidexport.models.mobilenet import torchvision_names
 
@@ -31,7 +31,7 @@ CONVOLUTIONAL = [
 def seeded(name: str, last_stride: int) -> Baseline:
     """A network whose norms have statistics of their own, so that a fold at the wrong place shows."""
     torch.manual_seed(0)
-    architecture = Architecture(name, last_stride=1 if last_stride == 1 else 2, num_classes=4)
+    architecture = BaselineArchitecture(name, last_stride=1 if last_stride == 1 else 2, num_classes=4)
     model = Baseline(replace(architecture, feature_dim=backbone_channels(architecture)))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -91,7 +91,7 @@ def test_its_onnx_file_answers_as_the_graph_does(name: str, tmp_path: Path) -> N
 def test_a_last_stride_of_1_doubles_the_map(name: str) -> None:
     """And keeps the weights' names and shapes."""
     with torch.device("meta"):
-        two, one = (build_backbone(Architecture(name, last_stride=stride)) for stride in (2, 1))
+        two, one = (build_backbone(BaselineArchitecture(name, last_stride=stride)) for stride in (2, 1))
         images = torch.empty(1, 3, 256, 128)
         assert two(images).shape[2:] == (8, 4)
         assert one(images).shape[2:] == (16, 8)
@@ -102,7 +102,7 @@ def test_mobilenet_v2_is_torchvision_s() -> None:
     """The same map from the same weights, also from those of the first public port, which names blocks otherwise."""
     torch.manual_seed(0)
     theirs = mobilenet_v2().eval()
-    ours = build_backbone(Architecture("mobilenet_v2", last_stride=2)).eval()
+    ours = build_backbone(BaselineArchitecture("mobilenet_v2", last_stride=2)).eval()
     features = {key: value for key, value in theirs.state_dict().items() if key.startswith("features.")}
     first = {"0.0": "0", "0.1": "1", "1": "3", "2": "4"}
     nested = {"0.0": "0", "0.1": "1", "1.0": "3", "1.1": "4", "2": "6", "3": "7"}
@@ -130,7 +130,7 @@ def test_mobilenet_v2_is_torchvision_s() -> None:
 def test_what_cannot_be_a_backbone_is_refused(name: str, last_stride: int, message: str) -> None:
     """An unknown name with the nearest ones, a network without maps, a last stride that cannot be 1."""
     with pytest.raises(InputError, match=message):
-        build_backbone(Architecture(name, last_stride=1 if last_stride == 1 else 2))
+        build_backbone(BaselineArchitecture(name, last_stride=1 if last_stride == 1 else 2))
 
 
 def test_a_network_that_cannot_be_traced_cannot_be_exported(tmp_path: Path) -> None:

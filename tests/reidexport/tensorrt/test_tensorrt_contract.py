@@ -1,6 +1,6 @@
 """The code's every use of TensorRT exists in TensorRT 10.16 and in 11.4, as their own Python bindings say.
 
-The bindings are real, the libraries under them are stubs that only let them be imported; ``cases.py`` runs the build
+The bindings are real, the libraries under them are stubs that only let them be imported; ``CASES`` run the build
 and the session against stand-ins that are generated from them.
 """
 
@@ -15,6 +15,7 @@ import pytest
 from tests import ROOT
 
 VERSIONS = ("10.16.1.11", "11.4.0.106")
+CASES = ("tests/reidexport/tensorrt/build_cases.py", "tests/reidruntime/backends/tensorrt_cases.py")
 
 
 def bindings_folder(version: str) -> Path:
@@ -44,9 +45,9 @@ def test_every_call_exists_in_the_bindings(version: str, tmp_path: Path) -> None
         "LD_LIBRARY_PATH": f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}",
         "PYTHONPATH": f"{bindings}:{os.environ.get('PYTHONPATH', '')}",
     }
-    cases = str(ROOT / "tests/reidexport/tensorrt/contract_cases.py")
+    plugins = ("-p", "no:cacheprovider", "-p", "tests.standins.tensorrt.contract")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", cases],
+        [sys.executable, "-m", "pytest", "-q", *plugins, "--no-header", *CASES],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -52,7 +52,7 @@ def test_too_few_images_are_refused_and_few_are_warned_of(tmp_path: Path) -> Non
     images = load_calibration_images(write_people(tmp_path / "twelve", 12), PREPROCESS)
     assert (images.calibrated.shape, images.held_out.shape) == ((10, 64, 32, 3), (2, 64, 32, 3))
     (warning,) = images.warnings
-    assert "only 12 images to calibrate on; take 200 or more" in warning
+    assert "only 12 images to calibrate on; use 200 or more" in warning
 
 
 def test_held_out_images_are_others_and_always_the_same(tmp_path: Path) -> None:

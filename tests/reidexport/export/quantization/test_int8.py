@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from reidruntime import ArtifactError, InputError, manifest_from_onnx, open_session
 from reidruntime.artifact.manifest import Manifest
@@ -16,8 +15,9 @@ from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.data import Dataset
 from reidexport.errors import ParityError
 from reidexport.export.graph import GraphOptions
+from reidexport.export.onnx_answers import open_onnx
 from reidexport.export.quantization import int8 as quantization
-from reidexport.export.quantization.int8 import TARGET_ERROR, _num_more_to_leave_out, as_defined
+from reidexport.export.quantization.int8 import TARGET_ERROR, _num_more_to_leave_out
 from tests.conftest import Exported, Run
 from tests.reidexport.tensorrt.test_build import rtx
 
@@ -81,7 +81,7 @@ def test_what_the_manifest_says_of_an_int8_file(int8: Int8, target: str) -> None
     assert manifest.layer_precisions["int8"] >= num_convolutions - len(made.float_layers)
     assert onnx.load(int8.files[target]).producer_name == "reidexport"
     said = int8.said[target]
-    assert f"{made.range_method} (taken)" in said
+    assert f"{made.range_method} (chosen)" in said
     assert "layers that hurt most, each alone in INT8:" in said
     worst, value = next(iter(made.sensitivity.items()))
     assert re.search(rf"{value:.4f}  {worst}(  backbone\..*weight)?$", said, re.MULTILINE)
@@ -139,11 +139,8 @@ def test_integer_kernels_are_as_near_as_the_definition(
     with open_session(int8.files[target], backend="onnxruntime") as session:
         assert ("as defined" in session.description) == (target == "tensorrt")
         found = session.embed(paths)
-    options = as_defined(onnxruntime)
-    by_definition = onnxruntime.InferenceSession(
-        int8.files[target], options, providers=["CPUExecutionProvider"]
-    )
-    defined = by_definition.run(None, {"images": np.stack([session_pixels(path) for path in paths])})[0]
+    by_definition = open_onnx(int8.files[target], by_definition=True)
+    defined = by_definition(np.stack([session_pixels(path) for path in paths]))
     error, least = (
         np.mean(np.linalg.norm(each - wanted, axis=1) / np.linalg.norm(wanted, axis=1))
         for each in (found, defined)
@@ -223,7 +220,7 @@ def test_float_inputs_and_static_batches(
     )
     assert manifest.quantization is not None
     assert manifest.quantization.mean_relative_l2 < TARGET_ERROR
-    with pytest.raises(InputError, match="the network takes batches of 9: give more images"):
+    with pytest.raises(InputError, match="the network takes batches of 9: pass more images"):
         onnx_from_graph(
             graph, tmp_path / "b.onnx", batch=9, precision="int8", calibration=root_of(drawn_dataset)
         )
