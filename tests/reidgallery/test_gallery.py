@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 from reidgallery import Gallery, Neighbors, load_gallery
 from reidgallery.file import MAGIC
 from reidgallery.gallery import UNLABELED, Scan
-from reidgallery.rows import GalleryRows, Question, row_lengths
+from reidgallery.rows import GalleryRows, Question, row_norms
 from reidgallery.scan import topk, topk_numpy, topk_scan
 from reidgallery.scan.blas_threads import single_threaded_blas
 from reidgallery.scan.int8_scan import GALLERY_LIMIT, MATMUL_INTEGER, QUERY_LIMIT, code_rows, multiply
@@ -52,8 +52,8 @@ def sorted_in_full(
     """The slow, obvious version: the whole matrix in float64, rounded to float32, and a stable argsort."""
     left, right = queries.astype(np.float64), rows.astype(np.float64)
     if metric == "cosine":
-        lengths = np.linalg.norm(left, axis=1)[:, None] * np.linalg.norm(right, axis=1)
-        cosines = np.einsum("qd,nd->qn", left, right) / np.where(lengths > 0, lengths, 1)
+        norms = np.linalg.norm(left, axis=1)[:, None] * np.linalg.norm(right, axis=1)
+        cosines = np.einsum("qd,nd->qn", left, right) / np.where(norms > 0, norms, 1)
         distances = np.float32(1) - cosines.astype(np.float32)
     else:
         distances = np.stack([((row - right) ** 2).sum(axis=1) for row in left]).astype(np.float32)
@@ -141,8 +141,8 @@ def test_a_shared_offset_does_not_spoil_euclidean_distances(kernels: None) -> No
 
 
 @pytest.mark.parametrize("factor", [1e-9, 1e9])
-def test_cosines_do_not_depend_on_lengths(factor: float) -> None:
-    """Very long and very short rows are compared by their direction only."""
+def test_cosines_do_not_depend_on_norms(factor: float) -> None:
+    """Rows of very large and very small norms are compared by their direction only."""
     rng = np.random.default_rng(2)
     rows, queries = people(rng, 2500, 24), people(rng, 5, 24)
     scaled = (rows * np.where(np.arange(2500) % 2, factor, 1)[:, None]).astype(np.float32)
@@ -215,14 +215,14 @@ def test_an_empty_gallery_and_no_query_are_answered() -> None:
 def test_a_search_through_projected_rows_is_a_sort_of_the_whole_matrix(
     kernels: None, metric: Metric, scan: Scan
 ) -> None:
-    """Rows with most of their length in few directions are searched there, with the same answer; so are later ones."""
+    """Rows that lie almost entirely along few directions are searched so, with the same answer; so are later ones."""
     rng = np.random.default_rng(6)
     mix = rng.standard_normal((192, 192)) * np.geomspace(1, 0.001, 192)[:, None]
     rows, queries = (rng.standard_normal((n, 192)) @ mix for n in (5000, 520 if scan == "auto" else 20))
     rows, queries = rows.astype(np.float32), queries.astype(np.float32)
     rows[2500:2600] = rows[:100]
     gallery = gallery_of(rows[:4500], metric)
-    rank = GalleryRows(gallery.parts, row_lengths(rows[:4500], "rows")).projected(2)
+    rank = GalleryRows(gallery.parts, row_norms(rows[:4500], "rows")).projected(2)
     assert rank is not None
     assert rank.rows.shape == (4500, 64)
     assert_same(gallery.search(queries, 20, scan=scan), sorted_in_full(queries, rows[:4500], 20, metric))
@@ -231,21 +231,21 @@ def test_a_search_through_projected_rows_is_a_sort_of_the_whole_matrix(
 
 
 def test_what_a_projection_leaves_out_is_bounded() -> None:
-    """Inner products along the basis are off by at most the product of the rests; noise has no basis."""
+    """Inner products along the basis are off by at most the product of the residuals; noise has no basis."""
     rng = np.random.default_rng(7)
     rows = rng.standard_normal((500, 120)) @ (np.eye(120) * np.geomspace(1, 0.001, 120))
     unit = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     basis = principal_basis(unit)
     assert basis is not None
     np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-14)
-    projected = project(unit, row_lengths(unit, "rows"), basis, 2)
+    projected = project(unit, row_norms(unit, "rows"), basis, 2)
     exact = unit.astype(np.float64)
-    rests = np.linalg.norm(exact - exact @ basis @ basis.T, axis=1)
-    np.testing.assert_allclose(projected.rests, rests, atol=4e-6)
-    assert (projected.rests >= rests - 1e-15).all()
+    residuals = np.linalg.norm(exact - exact @ basis @ basis.T, axis=1)
+    np.testing.assert_allclose(projected.residuals, residuals, atol=4e-6)
+    assert (projected.residuals >= residuals - 1e-15).all()
     along = projected.rows.astype(np.float64)
     off = np.abs(exact @ exact.T - along @ along.T)
-    assert (off <= np.outer(projected.rests, projected.rests) + 4 * 2.0**-24).all()
+    assert (off <= np.outer(projected.residuals, projected.residuals) + 4 * 2.0**-24).all()
     assert principal_basis(rng.standard_normal((500, 120)).astype(np.float32) / 11) is None
 
 
@@ -256,20 +256,18 @@ def test_no_candidate_scores_more_than_it_is_said_to(kernels: None, metric: Metr
     rng = np.random.default_rng(8)
     mix = rng.standard_normal((96, 96)) * np.geomspace(1, 0.001, 96)[:, None]
     rows = (rng.standard_normal((4300, 96)) @ mix).astype(np.float32)
-    gallery = GalleryRows([rows[:2500], rows[2500:]], row_lengths(rows, "rows"))
+    gallery = GalleryRows([rows[:2500], rows[2500:]], row_norms(rows, "rows"))
     projected = gallery.projected(threads)
     assert projected is not None
     for num_query in (2, 50):
         queries = rows[:num_query] + rng.standard_normal((num_query, 96)).astype(np.float32) / 10
         unrelated = np.full(num_query, -1), np.zeros(len(rows), np.int64)
-        lengths = row_lengths(queries, "queries")
+        norms = row_norms(queries, "queries")
         everyone = np.ones(len(rows), np.bool_)
-        question = Question(queries, lengths, gallery, 5, metric, everyone, *unrelated)
+        question = Question(queries, norms, gallery, 5, metric, everyone, *unrelated)
         products = queries.astype(np.float64) @ rows.T.astype(np.float64)
-        if metric == "cosine":
-            true = products / lengths[:, None] / gallery.lengths
-        else:
-            true = products - gallery.lengths**2 / 2
+        cosines = products / norms[:, None] / gallery.norms
+        true = cosines if metric == "cosine" else products - gallery.norms**2 / 2
         for found in (
             topk_scan.float32_candidates(question, threads),
             topk_scan.projected_candidates(question, projected, threads),
@@ -298,8 +296,8 @@ def test_the_highest_candidates_are_marked_with_few_others(kernels: None, num_va
         assert np.count_nonzero(marks[start:stop]) <= min(stop - start, 9)
 
 
-def test_integer_products_are_exact_and_their_rest_is_measured() -> None:
-    """The integer product is NumPy's, at the limits of the codes too; codes and rest make up the row."""
+def test_integer_products_are_exact_and_their_residual_is_measured() -> None:
+    """The integer product is NumPy's, at the limits of the codes too; codes and residual make up the row."""
     rng = np.random.default_rng(5)
     queries = rng.choice([-QUERY_LIMIT, 0, QUERY_LIMIT], (7, 300)).astype(np.int8)
     columns = rng.choice([-GALLERY_LIMIT, GALLERY_LIMIT], (300, 40)).astype(np.int8)
@@ -309,8 +307,8 @@ def test_integer_products_are_exact_and_their_rest_is_measured() -> None:
     assert (multiply(queries, columns, 1) == expected).all()
     rows = people(rng, 10, 300)
     coded = code_rows(rows, GALLERY_LIMIT)
-    rest = np.linalg.norm(rows - coded.codes * coded.steps[:, None], axis=1)
-    np.testing.assert_allclose(coded.rests, rest, rtol=1e-12)
+    residuals = np.linalg.norm(rows - coded.codes * coded.scales[:, None], axis=1)
+    np.testing.assert_allclose(coded.residuals, residuals, rtol=1e-12)
     assert np.abs(coded.codes).max() == GALLERY_LIMIT
 
 
@@ -335,8 +333,8 @@ def wrong_calls() -> list[tuple[Callable[[Gallery], object], str]]:
             lambda g: g.add(np.ones((2, 4))),
             r"must be float32 of shape \(N, 4\), got float64 of shape \(2, 4\)",
         ),
-        (lambda g: g.add(ones * np.nan), r"embeddings: row 0 is no embedding: its length is nan"),
-        (lambda g: g.add(ones * 1e20), r"length is 2e\+20, expected 0 or between 1e-12 and 1e\+12"),
+        (lambda g: g.add(ones * np.nan), r"embeddings: row 0 is not an embedding: its norm is nan"),
+        (lambda g: g.add(ones * 1e20), r"norm is 2e\+20, expected 0 or between 1e-12 and 1e\+12"),
         (lambda g: g.add(ones, pids=[1, 2]), r"pids must be 1 integers, got int64 of shape \(2,\)"),
         (lambda g: g.add(ones, camids=[0.5]), r"camids must be 1 integers, got float64"),
         (
@@ -357,7 +355,7 @@ def wrong_calls() -> list[tuple[Callable[[Gallery], object], str]]:
             lambda g: g.search(np.ones(4, np.float32)),
             r"queries must be float32 of shape \(N, 4\), got .*\(4,\)",
         ),
-        (lambda g: g.search(ones * np.inf), r"queries: row 0 is no embedding: its length is inf"),
+        (lambda g: g.search(ones * np.inf), r"queries: row 0 is not an embedding: its norm is inf"),
         (lambda g: g.search(ones, 0), r"k must be at least 1, got 0"),
         (lambda g: g.search(ones, scan="int4"), r"scan must be one of auto, float32, .*, got 'int4'"),  # type: ignore[arg-type]
         (

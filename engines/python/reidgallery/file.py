@@ -7,8 +7,9 @@
     sections   embeddings (float32), lengths (float64), pids, camids, path_ends, times (int64), paths (UTF-8),
                little-endian
 
-The header tells the shapes and the sha256 of every section, so that every byte of the file is under a checksum.
-Format version 1 has no times; such files are read, and their times are not known.
+The header states the shapes and the sha256 of every section, so that every byte of the file is under a checksum. The
+section ``lengths`` holds the norms of the embeddings. Format version 1 has no times; such files are read, and their
+times are not known.
 """
 
 import hashlib
@@ -89,13 +90,13 @@ class Header(BaseModel):
 
 
 class GalleryContent(NamedTuple):
-    """What a file holds: N embeddings with labels.
+    """The content of a file: N embeddings with labels.
 
     Attributes:
         metric: how to compare.
         manifest_sha256: of the artifact that made the embeddings; None where that is not known.
         parts: float32 arrays of shape (n, dim), N rows in all, one part at least.
-        lengths: float64, (N,): Euclidean lengths of the rows.
+        norms: float64, (N,): Euclidean norms of the rows.
         pids: int64, (N,).
         camids: int64, (N,).
         times: int64, (N,).
@@ -105,7 +106,7 @@ class GalleryContent(NamedTuple):
     metric: Metric
     manifest_sha256: str | None
     parts: Sequence[Features]
-    lengths: Floats64
+    norms: Floats64
     pids: Ints
     camids: Ints
     times: Ints
@@ -115,7 +116,7 @@ class GalleryContent(NamedTuple):
 def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> str:
     """Write a file and put it in place of the old one, whole.
 
-    Writers of one path wait for each other. Readers go on with the old file, which they have mapped.
+    Writers of one path wait for each other. Readers keep the old file, which they have mapped.
 
     Args:
         path: ``*.gallery``.
@@ -126,13 +127,13 @@ def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> 
         The identity of the new file.
 
     Raises:
-        InputError: the folder cannot be written to, ``path`` is no regular file, or somebody else has replaced it
+        InputError: the folder cannot be written to, ``path`` is not a regular file, or somebody else has replaced it
             since it was read.
     """
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: expected a name that ends in {SUFFIX}.")
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: is not a regular file. Give another path.")
+        raise InputError(f"{path}: is not a regular file. Choose another path.")
     target = path.resolve()
     try:
         with _lock(target):
@@ -152,7 +153,7 @@ def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> 
                 temporary.unlink(missing_ok=True)
             _sync_folder(target.parent)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}). Give another path.") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror}). Choose another path.") from error
     return identity
 
 
@@ -200,7 +201,7 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
         metric=header.metric,
         manifest_sha256=header.manifest_sha256,
         parts=[embeddings],
-        lengths=np.array(sections["lengths"].view("<f8")),
+        norms=np.array(sections["lengths"].view("<f8")),
         pids=integers["pids"],
         camids=integers["camids"],
         times=integers.get("times", np.full(header.num_rows, UNLABELED)),
@@ -251,7 +252,7 @@ def _write(path: Path, content: GalleryContent) -> str:
     )
     sections: dict[str, Iterable[bytes | memoryview]] = {
         "embeddings": _little_endian(content.parts, "<f4"),
-        "lengths": _little_endian([content.lengths], "<f8"),
+        "lengths": _little_endian([content.norms], "<f8"),
         "pids": _little_endian([content.pids], "<i8"),
         "camids": _little_endian([content.camids], "<i8"),
         "path_ends": _little_endian([np.cumsum([len(text) for text in texts], dtype=np.int64)], "<i8"),

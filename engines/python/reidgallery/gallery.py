@@ -37,7 +37,7 @@ from reidgallery.rows import (
     Ints,
     Metric,
     Question,
-    row_lengths,
+    row_norms,
 )
 from reidgallery.scan.device_rows import DeviceRows
 from reidgallery.scan.int8_scan import MAX_DIM, can_multiply
@@ -121,7 +121,7 @@ class Gallery:
         if self._threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}.")
         self._parts: list[Features] = []
-        self._lengths = np.empty(0, np.float64)
+        self._norms = np.empty(0, np.float64)
         self._pids = np.empty(0, np.int64)
         self._camids = np.empty(0, np.int64)
         self._times = np.empty(0, np.int64)
@@ -186,9 +186,9 @@ class Gallery:
         """
         rows = checked_features(embeddings, self.dim, "embeddings")
         self.check_artifact(manifest_sha256, "embeddings")
-        lengths = row_lengths(rows, "embeddings")
+        norms = row_norms(rows, "embeddings")
         new_pids, new_camids, new_times, new_paths = checked_labels(len(rows), pids, camids, times, paths)
-        self._append(rows, lengths)
+        self._append(rows, norms)
         self._pids, self._camids = np.append(self._pids, new_pids), np.append(self._camids, new_camids)
         self._times = np.append(self._times, new_times)
         self._paths += new_paths
@@ -264,7 +264,7 @@ class Gallery:
         shares = [kept[start:stop] for start, stop in pairwise(ends)]
         shared = [(part, share) for part, share in zip(self._parts, shares, strict=True) if share.any()]
         parts = [part if share.all() else part[share] for part, share in shared]
-        self._lengths, self._pids, self._camids = self._lengths[kept], self._pids[kept], self._camids[kept]
+        self._norms, self._pids, self._camids = self._norms[kept], self._pids[kept], self._camids[kept]
         self._times = self._times[kept]
         self._paths = list(compress(self._paths, kept))
         self._parts = parts
@@ -322,7 +322,7 @@ class Gallery:
         """
         rows = checked_features(queries, self.dim, "queries")
         self.check_artifact(manifest_sha256)
-        lengths = row_lengths(rows, "queries")
+        norms = row_norms(rows, "queries")
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}.")
         if scan not in get_args(Scan):
@@ -330,7 +330,7 @@ class Gallery:
         q_keys, g_keys = self._keys(len(rows), pids, camids, other_cameras, exclude_junk)
         question = Question(
             queries=rows,
-            q_lengths=lengths,
+            q_norms=norms,
             gallery=self._rows(),
             k=k,
             metric=self.metric,
@@ -353,7 +353,7 @@ class Gallery:
             self.metric,
             self.manifest_sha256,
             parts,
-            self._lengths,
+            self._norms,
             self._pids,
             self._camids,
             self._times,
@@ -363,7 +363,7 @@ class Gallery:
         expected = self._read_from[1] if self._read_from and self._read_from[0] == place else None
         self._read_from = place, write_gallery(target, content, expected)
 
-    def _append(self, rows: Features, lengths: Floats64) -> None:
+    def _append(self, rows: Features, norms: Floats64) -> None:
         """Add a part; small ones are joined, so that many short calls leave few parts and copy little.
 
         A part that is mapped from a file cannot be written to, and stays as it is.
@@ -379,12 +379,12 @@ class Gallery:
             first -= 1
             size += len(self._parts[first])
         self._parts[first:] = [np.concatenate([*self._parts[first:], rows])]
-        self._lengths = np.concatenate([self._lengths, lengths])
+        self._norms = np.concatenate([self._norms, norms])
         self._coded = self._projected = None
         self._is_projected = False
 
     def _rows(self) -> GalleryRows:
-        return GalleryRows(self._parts, self._lengths)
+        return GalleryRows(self._parts, self._norms)
 
     def _prepared(self, scan: Scan, num_query: int) -> Prepared | None:
         if scan == "float32":
@@ -486,7 +486,7 @@ def load_gallery(
     )
     if len(embeddings):
         gallery._parts = [embeddings]
-    gallery._lengths, gallery._paths = content.lengths, list(content.paths)
+    gallery._norms, gallery._paths = content.norms, list(content.paths)
     gallery._pids, gallery._camids, gallery._times = content.pids, content.camids, content.times
     gallery._read_from = Path(path).resolve(), identity
     return gallery

@@ -347,7 +347,7 @@ def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
     ones = np.ones((1, DIM), np.float32)
     return [
         (lambda g: g.add(ones[:, :3]), r"embeddings must be float32 of shape \(N, 24\), got float32"),
-        (lambda g: g.add(ones * np.nan), r"embeddings: row 0 is no embedding: its length is nan"),
+        (lambda g: g.add(ones * np.nan), r"embeddings: row 0 is not an embedding: its norm is nan"),
         (lambda g: g.add(ones, pids=[1, 2]), r"pids must be 1 integers, got int64 of shape \(2,\)"),
         (
             lambda g: g.add(ones, pids=[2**64 - 1]),

@@ -42,7 +42,7 @@ from reidgallery.milvus.collection import (
 )
 from reidgallery.milvus.filters import queries_of_conditions
 from reidgallery.milvus.rows import Records, check_paths, labels_of, numbers_of, records_of
-from reidgallery.rows import Features, Ints, Metric, row_lengths
+from reidgallery.rows import Features, Ints, Metric, row_norms
 from reidgallery.scan.topk import Neighbors
 
 _MESSAGE_BYTES = 2**24  # of embeddings in one call; servers take 64 MiB
@@ -340,7 +340,7 @@ class MilvusGallery:
         """
         rows = checked_features(queries, self.dim, "queries")
         self.check_artifact(manifest_sha256)
-        row_lengths(rows, "queries")
+        row_norms(rows, "queries")
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}.")
         q_pids, q_camids = checked_ids(pids, "pids", len(rows)), checked_ids(camids, "camids", len(rows))
@@ -393,7 +393,7 @@ class MilvusGallery:
         paths: Sequence[str] | None,
     ) -> LabeledRows:
         rows = checked_features(embeddings, self.dim, "embeddings")
-        row_lengths(rows, "embeddings")
+        row_norms(rows, "embeddings")
         labeled = LabeledRows(rows, *checked_labels(len(rows), pids, camids, times, paths))
         check_paths(labeled.paths)
         return labeled

@@ -59,7 +59,7 @@ def nearest(question: Question, threads: int, prepared: Prepared | None = None) 
         prepared: ``gallery.projected(…)``, ``gallery.coded(…)`` or the rows on a device, to scan these first; None to
             scan the rows themselves.
     """
-    num_query, width = len(question.queries), min(question.k, len(question.gallery.lengths))
+    num_query, width = len(question.queries), min(question.k, len(question.gallery.norms))
     indices = np.full((num_query, question.k), -1, np.int64)
     distances = np.full((num_query, question.k), np.inf, np.float32)
     at_once = max(1, min(_MAX_QUERIES_AT_ONCE, _CANDIDATES_BYTES // (12 * candidate_capacity(width))))
@@ -152,7 +152,7 @@ def _exact_distances(question: Question, candidates: Candidates) -> Features:
     if question.metric == "euclidean":
         return sums.astype(np.float32)
     q_indices = candidates.queries()
-    lengths = question.q_lengths[q_indices] * gallery.lengths[candidates.rows]
-    cosines = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
+    norms = question.q_norms[q_indices] * gallery.norms[candidates.rows]
+    cosines = np.divide(sums, norms, out=np.zeros_like(sums), where=norms > 0)
     distances: Features = np.float32(1) - cosines.astype(np.float32)
     return distances

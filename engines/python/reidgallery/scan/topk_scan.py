@@ -117,11 +117,11 @@ def float32_terms(question: Question) -> Terms:
 
 
 def float32_errors(question: Question) -> Floats64:
-    """An inner product of D terms, however summed, is within ``D * 2**-24`` of the truth, times both lengths."""
+    """An inner product of D terms, however summed, is within ``D * 2**-24`` of the truth, times both norms."""
     row_scales, longest = query_terms(question)
-    q_lengths = question.q_lengths * row_scales
-    summing: Floats64 = _UNIT_ROUNDOFF * question.queries.shape[1] * q_lengths * longest
-    return summing + _rounding(q_lengths, longest)
+    q_norms = question.q_norms * row_scales
+    summing: Floats64 = _UNIT_ROUNDOFF * question.queries.shape[1] * q_norms * longest
+    return summing + _rounding(q_norms, longest)
 
 
 def float32_candidates(question: Question, threads: int) -> Candidates:
@@ -135,8 +135,8 @@ def projected_candidates(question: Question, projected: ProjectedRows, threads: 
 
     The bound is that of :mod:`reidgallery.scan.projection_scan`.
     """
-    queries = project(question.queries, question.q_lengths, projected.basis, threads)
-    products = _float32_products(queries.rows, GalleryRows([projected.rows], question.gallery.lengths))
+    queries = project(question.queries, question.q_norms, projected.basis, threads)
+    products = _float32_products(queries.rows, GalleryRows([projected.rows], question.gallery.norms))
     return _candidates(question, products, _projected_terms(question, queries, projected), threads)
 
 
@@ -149,25 +149,25 @@ def int8_candidates(question: Question, coded: CodedGallery, threads: int) -> Ca
     row_scales, column_scales, column_offsets, longest = _metric_terms(question)
     again, queries = None, question.queries
     if coded.projected:
-        projected = project(queries, question.q_lengths, coded.projected.basis, threads)
+        projected = project(queries, question.q_norms, coded.projected.basis, threads)
         queries = projected.rows
         again = _Again(queries, coded.projected.rows, _projected_terms(question, projected, coded.projected))
-    codes, steps, rests = code_rows(queries, QUERY_LIMIT)
-    q_lengths, q_rests = question.q_lengths * row_scales, rests * row_scales
-    g_rests = np.concatenate([block.rests for block in coded.blocks]) * column_scales
+    codes, scales, residuals = code_rows(queries, QUERY_LIMIT)
+    q_norms, q_residuals = question.q_norms * row_scales, residuals * row_scales
+    g_residuals = np.concatenate([block.residuals for block in coded.blocks]) * column_scales
     scores = Terms(
-        row_scales * steps,
-        column_scales * np.concatenate([block.steps for block in coded.blocks]),
+        row_scales * scales,
+        column_scales * np.concatenate([block.scales for block in coded.blocks]),
         column_offsets,
-        errors=q_rests * longest + _rounding(q_lengths, longest),
-        row_tails=q_lengths + q_rests,
-        column_tails=g_rests,
+        errors=q_residuals * longest + _rounding(q_norms, longest),
+        row_tails=q_norms + q_residuals,
+        column_tails=g_residuals,
     )
     if again:
         scores = _with_both_bounds(scores, again.terms)
     products = _Products(
         coded.blocks,
-        [len(block.steps) for block in coded.blocks],
+        [len(block.scales) for block in coded.blocks],
         lambda some, block, _: multiply(codes[some], block.columns, 1),
     )
     return _candidates(question, products, scores, threads, again)
@@ -187,21 +187,21 @@ def all_candidates(question: Question) -> Candidates:
 def lowest_scores(question: Question, distances: Floats64) -> Floats64:
     """What the score of a row is at least that is at this float32 distance, or nearer, of each query."""
     row_scales, longest = query_terms(question)
-    q_lengths = question.q_lengths
-    scores = 1 - distances if question.metric == "cosine" else (q_lengths**2 - distances) / 2
-    return scores - _rounding(q_lengths * row_scales, longest)
+    q_norms = question.q_norms
+    scores = 1 - distances if question.metric == "cosine" else (q_norms**2 - distances) / 2
+    return scores - _rounding(q_norms * row_scales, longest)
 
 
 def _projected_terms(question: Question, queries: ProjectedRows, projected: ProjectedRows) -> Terms:
     row_scales, column_scales, column_offsets, longest = _metric_terms(question)
-    q_lengths, rank = question.q_lengths * row_scales, projected.rows.shape[1]
+    q_norms, rank = question.q_norms * row_scales, projected.rows.shape[1]
     return Terms(
         row_scales,
         column_scales,
         column_offsets,
-        errors=_UNIT_ROUNDOFF * (rank + 4) * q_lengths * longest + _rounding(q_lengths, longest),
-        row_tails=queries.rests * row_scales,
-        column_tails=projected.rests * column_scales,
+        errors=_UNIT_ROUNDOFF * (rank + 4) * q_norms * longest + _rounding(q_norms, longest),
+        row_tails=queries.residuals * row_scales,
+        column_tails=projected.residuals * column_scales,
     )
 
 
@@ -233,33 +233,33 @@ def _float32_products(queries: Features, gallery: GalleryRows) -> _Products:
 def _metric_terms(question: Question) -> tuple[Floats64, Floats64, Floats64, float]:
     """Scales and offset that turn inner products into scores, and the greatest length of a scaled gallery row."""
     row_scales, longest = query_terms(question)
-    return row_scales, *column_terms(question.gallery.lengths, question.metric), longest
+    return row_scales, *column_terms(question.gallery.norms, question.metric), longest
 
 
 def query_terms(question: Question) -> tuple[Floats64, float]:
     """The scale of each query, and the greatest length of a gallery row times its scale."""
     if question.metric == "cosine":
-        return _inverse(question.q_lengths), 1.0
-    return np.ones(len(question.queries)), float(question.gallery.lengths.max())
+        return _inverse(question.q_norms), 1.0
+    return np.ones(len(question.queries)), float(question.gallery.norms.max())
 
 
-def column_terms(lengths: Floats64, metric: Metric) -> tuple[Floats64, Floats64]:
-    """The scale and the offset of gallery rows of these lengths.
+def column_terms(norms: Floats64, metric: Metric) -> tuple[Floats64, Floats64]:
+    """The scale and the offset of gallery rows of these norms.
 
     The score is the cosine, or ``q·g - |g|²/2``, which falls as the Euclidean distance grows.
     """
     if metric == "cosine":
-        return _inverse(lengths), np.zeros(len(lengths))
-    return np.ones(len(lengths)), -(lengths**2) / 2
+        return _inverse(norms), np.zeros(len(norms))
+    return np.ones(len(norms)), -(norms**2) / 2
 
 
-def _rounding(q_lengths: Floats64, longest: float) -> Floats64:
+def _rounding(q_norms: Floats64, longest: float) -> Floats64:
     """What scaling the product, adding the offset and rounding the final distance can add to an error."""
-    return 16 * _UNIT_ROUNDOFF * (q_lengths + longest) ** 2
+    return 16 * _UNIT_ROUNDOFF * (q_norms + longest) ** 2
 
 
-def _inverse(lengths: Floats64) -> Floats64:
-    return np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+def _inverse(norms: Floats64) -> Floats64:
+    return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
 
 
 class _Kept(NamedTuple):
