@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from reidgallery import Gallery, Neighbors, load_gallery
+from reidgallery import Gallery, Neighbors, SearchFilter, load_gallery
 from reidgallery.file import MAGIC
 from reidgallery.gallery import UNLABELED, Scan
 from reidgallery.rows import GalleryRows, Question, row_norms
@@ -186,11 +186,13 @@ def test_filters_leave_out_what_they_say(kernels: None, filters: str, scan: Scan
     found = gallery.search(
         queries,
         250,
+        filter=SearchFilter(
+            other_cameras=everything or filters == "other cameras",
+            exclude_junk=everything or filters == "junk",
+            among_camids={1, 2} if everything or filters == "cameras 1 and 2" else None,
+        ),
         pids=q_pids,
         camids=q_camids,
-        other_cameras=everything or filters == "other cameras",
-        exclude_junk=everything or filters == "junk",
-        among_camids={1, 2} if everything or filters == "cameras 1 and 2" else None,
         scan=scan,
     )
     assert_same(found, sorted_in_full(queries, rows, 250, "cosine", forbidden))
@@ -359,19 +361,19 @@ def wrong_calls() -> list[tuple[Callable[[Gallery], object], str]]:
         (lambda g: g.search(ones, 0), r"k must be at least 1, got 0"),
         (lambda g: g.search(ones, scan="int4"), r"scan must be one of auto, float32, .*, got 'int4'"),  # type: ignore[arg-type]
         (
-            lambda g: g.search(ones, other_cameras=True, camids=[1]),
+            lambda g: g.search(ones, filter=SearchFilter(other_cameras=True), camids=[1]),
             r"needs the camid of every row, which 1 of 3",
         ),
         (
-            lambda g: g.search(ones, among_camids=[1]),
+            lambda g: g.search(ones, filter=SearchFilter(among_camids=[1])),
             r"among_camids needs the camid .*the first: row 2 c\.jpg",
         ),
         (
-            lambda g: g.search(ones, exclude_junk=True, pids=[1]),
+            lambda g: g.search(ones, filter=SearchFilter(exclude_junk=True), pids=[1]),
             r"exclude_junk needs the pids and camids of the q",
         ),
         (
-            lambda g: g.search(ones, exclude_junk=True, pids=[1], camids=[0]),
+            lambda g: g.search(ones, filter=SearchFilter(exclude_junk=True), pids=[1], camids=[0]),
             r"exclude_junk needs the pid of every row, which 1 of 3 .*the first: row 2 c\.jpg",
         ),
         (
@@ -402,13 +404,13 @@ def test_other_cameras_needs_the_cameras_of_the_queries() -> None:
     gallery = Gallery(2)
     gallery.add(np.eye(2, dtype=np.float32), camids=[0, 1])
     with pytest.raises(InputError, match="other_cameras needs the camids of the queries"):
-        gallery.search(np.eye(2, dtype=np.float32), other_cameras=True)
+        gallery.search(np.eye(2, dtype=np.float32), filter=SearchFilter(other_cameras=True))
 
 
 def test_junk_is_left_out_only_where_it_can_be_told() -> None:
     """Rows of a person need a camera; those of nobody (junk, distractors) are told apart without one."""
     rows = np.eye(4, dtype=np.float32)
-    asked = {"exclude_junk": True, "pids": [1], "camids": [0]}
+    asked = {"filter": SearchFilter(exclude_junk=True), "pids": [1], "camids": [0]}
     gallery = Gallery(4)
     gallery.add(rows[:2], pids=[-1, 0])
     gallery.add(rows[2:3], pids=[1], camids=[0])
@@ -510,7 +512,9 @@ def test_a_time_window_holds_its_first_and_last_moment(
     gallery.add(rows, times=times)
     outside = (times < (since or 0)) | (times > (99 if until is None else until))
     expected = sorted_in_full(queries, rows, 50, "cosine", np.tile(outside, (3, 1)))
-    assert_same(gallery.search(queries, 50, since=since, until=until, scan=scan), expected)
+    assert_same(
+        gallery.search(queries, 50, filter=SearchFilter(since=since, until=until), scan=scan), expected
+    )
 
 
 def test_an_empty_gallery_is_saved_too(tmp_path: Path) -> None:

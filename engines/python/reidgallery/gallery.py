@@ -17,16 +17,17 @@ from reidruntime.threads import default_threads
 
 from reidgallery.file import GalleryContent, read_gallery, write_gallery
 from reidgallery.input import (
+    ALL_ROWS,
     JUNK_PID,
     UNLABELED,
+    Queries,
+    SearchFilter,
     check_artifact,
-    check_asked_labels,
     check_dim_and_metric,
     check_removed_pids,
-    check_window,
     checked_features,
-    checked_ids,
     checked_labels,
+    checked_queries,
     missing_labels,
 )
 from reidgallery.rows import (
@@ -281,13 +282,9 @@ class Gallery:
         queries: npt.ArrayLike,
         k: int = 10,
         *,
+        filter: SearchFilter = ALL_ROWS,
         pids: npt.ArrayLike | None = None,
         camids: npt.ArrayLike | None = None,
-        other_cameras: bool = False,
-        exclude_junk: bool = False,
-        among_camids: Collection[int] | None = None,
-        since: int | None = None,
-        until: int | None = None,
         scan: Scan = "auto",
         manifest_sha256: str | None = None,
     ) -> Neighbors:
@@ -296,14 +293,9 @@ class Gallery:
         Args:
             queries: float32, shape (num_query, dim).
             k: how many, at least 1.
+            filter: which rows they may find.
             pids: the queries' persons, for ``exclude_junk``.
             camids: the queries' cameras, for ``other_cameras`` and ``exclude_junk``.
-            other_cameras: leave out rows of the query's own camera.
-            exclude_junk: leave out what evaluation ignores: pid -1, and the query's person seen by its camera; needs
-                the pid of every row, and the camid of those of a person.
-            among_camids: only rows of these cameras.
-            since: only rows of this time or later.
-            until: only rows of this time or earlier.
             scan: what to look through first; the answer is the same. ``"projection"``: the rows in the few directions
                 that matter, where there are such (at most half of their memory, made by the first such search);
                 ``"int8"``: 7-bit copies of these, or of the rows (a quarter on top; needs ONNX Runtime);
@@ -313,32 +305,31 @@ class Gallery:
             manifest_sha256: of the artifact that made the queries; None leaves the check to the caller.
 
         Returns:
-            Indices and distances, both of shape (num_query, k); where fewer than k rows are left, the rest is -1 and
-            infinite.
+            Indices and distances, both of shape (num_query, k); where fewer than k rows are left, the others are -1
+            and infinite.
 
         Raises:
-            InputError: an argument does not fit, or a filter needs labels that are not there.
-            NotInstalledError: the int8 scan has no ONNX Runtime.
+            InputError: an argument does not fit, or the filter needs labels that are missing.
+            NotInstalledError: ONNX Runtime, which the int8 scan needs, is not installed.
         """
-        rows = checked_features(queries, self.dim, "queries")
+        checked = checked_queries(queries, k, self.dim, filter, pids, camids)
         self.check_artifact(manifest_sha256)
-        norms = row_norms(rows, "queries")
-        if k < 1:
-            raise InputError(f"k must be at least 1, got {k}.")
         if scan not in get_args(Scan):
             raise InputError(f"scan must be one of {', '.join(get_args(Scan))}, got {scan!r}.")
-        q_keys, g_keys = self._keys(len(rows), pids, camids, other_cameras, exclude_junk)
+        self._check_needed_labels(filter)
+        q_keys, g_keys = self._keys(checked, filter)
         question = Question(
-            queries=rows,
-            q_norms=norms,
+            queries=checked.rows,
+            q_norms=checked.norms,
             gallery=self._rows(),
             k=k,
             metric=self.metric,
-            allowed=self._allowed(exclude_junk, among_camids, since, until),
+            allowed=self._allowed(filter),
             q_keys=q_keys,
             g_keys=g_keys,
         )
-        return nearest(question, self._threads, self._prepared(scan, len(rows)) if len(self) else None)
+        prepared = self._prepared(scan, len(checked.rows)) if len(self) else None
+        return nearest(question, self._threads, prepared)
 
     def save(self, path: str | Path) -> None:
         """Write the gallery to ``NAME.gallery``: the old file or the new one is there, whole, whatever happens.
@@ -409,55 +400,34 @@ class Gallery:
             self._coded = self._rows().coded(self._projected_rows())
         return self._coded
 
-    def _allowed(
-        self,
-        exclude_junk: bool,
-        among_camids: Collection[int] | None,
-        since: int | None,
-        until: int | None,
-    ) -> npt.NDArray[np.bool_]:
-        check_window(since, until)
+    def _allowed(self, filter: SearchFilter) -> npt.NDArray[np.bool_]:
+        """The rows that any query may find."""
         allowed = np.ones(len(self), np.bool_)
-        if exclude_junk:
-            self._need_labels(self._pids, "exclude_junk", "pid")
-            # Junk is junk in any camera, and a distractor is nobody's match.
-            self._need_labels(np.where(self._pids > 0, self._camids, 0), "exclude_junk", "camid")
+        if filter.exclude_junk:
             allowed &= self._pids != JUNK_PID
-        if among_camids is not None:
-            self._need_labels(self._camids, "among_camids", "camid")
-            allowed &= np.isin(self._camids, list(among_camids))
-        if since is not None or until is not None:
-            self._need_labels(self._times, "A time window", "time")
-        if since is not None:
-            allowed &= self._times >= since
-        if until is not None:
-            allowed &= self._times <= until
+        if filter.among_camids is not None:
+            allowed &= np.isin(self._camids, list(filter.among_camids))
+        if filter.since is not None:
+            allowed &= self._times >= filter.since
+        if filter.until is not None:
+            allowed &= self._times <= filter.until
         return allowed
 
-    def _keys(
-        self,
-        num_query: int,
-        pids: npt.ArrayLike | None,
-        camids: npt.ArrayLike | None,
-        other_cameras: bool,
-        exclude_junk: bool,
-    ) -> tuple[Ints, Ints]:
+    def _keys(self, queries: Queries, filter: SearchFilter) -> tuple[Ints, Ints]:
         """Numbers that are equal where a query may not find a row; without a filter no two are."""
-        q_pids, q_camids = checked_ids(pids, "pids", num_query), checked_ids(camids, "camids", num_query)
-        if other_cameras:
-            self._need_labels(self._camids, "other_cameras", "camid")
-        check_asked_labels(q_pids, q_camids, other_cameras, exclude_junk)
-        if other_cameras:
-            return q_camids, self._camids
-        if exclude_junk:
-            return _pair_keys(q_pids, q_camids, self._pids, self._camids)
-        return np.full(num_query, -1, np.int64), np.zeros(len(self), np.int64)
+        if filter.other_cameras:
+            return queries.camids, self._camids
+        if filter.exclude_junk:
+            return _pair_keys(queries.pids, queries.camids, self._pids, self._camids)
+        return np.full(len(queries.rows), -1, np.int64), np.zeros(len(self), np.int64)
 
-    def _need_labels(self, labels: Ints, option: str, name: str) -> None:
-        unknown = np.flatnonzero(labels == UNLABELED)
-        if len(unknown):
-            first = int(unknown[0])
-            raise missing_labels(option, name, len(unknown), len(self), first, self._paths[first])
+    def _check_needed_labels(self, filter: SearchFilter) -> None:
+        columns = {"pid": self._pids, "camid": self._camids, "time": self._times}
+        for needed in filter.needed_labels():
+            is_missing = columns[needed.name] == UNLABELED
+            rows = np.flatnonzero(is_missing & (self._pids > 0) if needed.of_persons else is_missing)
+            if len(rows):
+                raise missing_labels(needed, len(rows), len(self), int(rows[0]), self._paths[rows[0]])
 
 
 def load_gallery(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pymilvus import DataType
-from reidgallery import Gallery, Neighbors
+from reidgallery import Gallery, Neighbors, SearchFilter
 from reidgallery.gallery import UNLABELED, LabeledRows
 from reidgallery.milvus import gallery as milvus_gallery
 from reidgallery.milvus.collection import IndexKind
@@ -79,11 +79,9 @@ def test_answers_are_those_of_a_gallery(new_gallery: Callable[..., MilvusGallery
                     gallery.search(
                         queries,
                         250,
+                        filter=SearchFilter(other_cameras, exclude_junk, among_camids),
                         pids=q_pids,
                         camids=q_camids,
-                        other_cameras=other_cameras,
-                        exclude_junk=exclude_junk,
-                        among_camids=among_camids,
                         manifest_sha256=ARTIFACT,
                     )
                     for gallery in (plain, stored)
@@ -103,7 +101,9 @@ def test_time_windows_are_those_of_a_gallery(
     queries = people(np.random.default_rng(2), 4, DIM)
     for among_camids in (None, {0, 3}):
         expected, found = (
-            gallery.search(queries, 200, since=since, until=until, among_camids=among_camids)
+            gallery.search(
+                queries, 200, filter=SearchFilter(since=since, until=until, among_camids=among_camids)
+            )
             for gallery in (plain, stored)
         )
         assert_same_but_for_ties(found, expected)
@@ -158,7 +158,7 @@ def test_recall_is_counted_against_every_row(new_gallery: Callable[..., MilvusGa
     np.fill_diagonal(distances, np.inf)
     nearest = np.argsort(distances, axis=1)[:, :4]
     search = gallery.search
-    gallery.search = lambda queries, k: search(queries, k, since=1)  # type: ignore[method-assign, misc]
+    gallery.search = lambda queries, k: search(queries, k, filter=SearchFilter(since=1))  # type: ignore[method-assign, misc]
     assert measured_recall(gallery, k=4, num_queries=60).share == pytest.approx((nearest % 2).mean())
 
 
@@ -368,18 +368,30 @@ def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
         (lambda g: g.search(ones, manifest_sha256="cd" * 32), r"queries were made by another artifact"),
         (lambda g: g.search(ones[0]), r"queries must be float32 of shape \(N, 24\), got .*\(24,\)"),
         (lambda g: g.search(ones, 0), r"k must be at least 1, got 0"),
-        (lambda g: g.search(ones, other_cameras=True, camids=[1]), r"camid of every row, which 1 of 3"),
-        (lambda g: g.search(ones, among_camids=[1]), r"among_camids needs .*the first: row 2 c\.jpg"),
         (
-            lambda g: g.search(ones, since=5),
+            lambda g: g.search(ones, filter=SearchFilter(other_cameras=True), camids=[1]),
+            r"camid of every row, which 1 of 3",
+        ),
+        (
+            lambda g: g.search(ones, filter=SearchFilter(among_camids=[1])),
+            r"among_camids needs .*the first: row 2 c\.jpg",
+        ),
+        (
+            lambda g: g.search(ones, filter=SearchFilter(since=5)),
             r"A time window needs the time of every row, which 1 of 3 .*row 2 c",
         ),
-        (lambda g: g.search(ones, since=5, until=4), r"since must not be after until, got 5 and 4"),
+        (
+            lambda g: g.search(ones, filter=SearchFilter(since=5, until=4)),
+            r"since must not be after until, got 5 and 4",
+        ),
         (lambda g: g.add(ones, times=[-1]), r"times must be at least 0, or UNLABELED \(-2\), got -1"),
         (lambda g: g.add(ones, times=[1, 2]), r"times must be 1 integers, got int64 of shape \(2,\)"),
-        (lambda g: g.search(ones, exclude_junk=True, pids=[1]), r"exclude_junk needs the pids and camids"),
         (
-            lambda g: g.search(ones, exclude_junk=True, pids=[1], camids=[0]),
+            lambda g: g.search(ones, filter=SearchFilter(exclude_junk=True), pids=[1]),
+            r"exclude_junk needs the pids and camids",
+        ),
+        (
+            lambda g: g.search(ones, filter=SearchFilter(exclude_junk=True), pids=[1], camids=[0]),
             r"exclude_junk needs the pid of every row, which 1 of 3 .*row 2 c\.jpg",
         ),
         (lambda g: g.extend(Gallery(DIM, metric="euclidean")), r"by cosine, the other one by euclidean"),
@@ -411,13 +423,13 @@ def test_other_cameras_needs_the_cameras_of_the_queries(new_gallery: Callable[..
     gallery = new_gallery()
     gallery.add(np.eye(2, DIM, dtype=np.float32), camids=[0, 1])
     with pytest.raises(InputError, match="other_cameras needs the camids of the queries"):
-        gallery.search(np.eye(2, DIM, dtype=np.float32), other_cameras=True)
+        gallery.search(np.eye(2, DIM, dtype=np.float32), filter=SearchFilter(other_cameras=True))
 
 
 def test_junk_is_left_out_only_where_it_can_be_told(new_gallery: Callable[..., MilvusGallery]) -> None:
     """Rows of a person need a camera; those of nobody (junk, distractors) are told apart without one."""
     rows, gallery = np.eye(4, DIM, dtype=np.float32), new_gallery()
-    asked = {"exclude_junk": True, "pids": [1], "camids": [0]}
+    asked = {"filter": SearchFilter(exclude_junk=True), "pids": [1], "camids": [0]}
     gallery.add(rows[:2], pids=[-1, 0])
     gallery.add(rows[2:3], pids=[1], camids=[0])
     assert gallery.search(rows[2:3], 2, **asked).indices.tolist() == [[1, -1]]
@@ -466,7 +478,7 @@ def test_what_is_there_is_checked_on_opening(tmp_path: Path) -> None:
         MilvusGallery(path, metric="cosine")
     with pytest.raises(InputError, match="embeddings were made by another artifact"):
         MilvusGallery(path, manifest_sha256="cd" * 32)
-    with pytest.raises(InputError, match=r"has no gallery nothing\. Give dim to make one"):
+    with pytest.raises(InputError, match=r"has no gallery nothing\. Pass dim to make one"):
         MilvusGallery(path, collection="nothing")
     with MilvusGallery(path) as gallery:
         gallery._client.create_collection("foreign", dimension=DIM)

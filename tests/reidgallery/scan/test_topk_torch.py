@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reidgallery import Gallery, Neighbors, load_gallery
+from reidgallery import Gallery, Neighbors, SearchFilter, load_gallery
 from reidgallery.rows import GalleryRows, Question
 from reidgallery.scan import device_rows, topk, topk_torch
 from reidgallery.scan.device_rows import DeviceBlock, DeviceRows
@@ -81,11 +81,13 @@ def test_filters_leave_out_what_they_leave_out_without_torch(seed: int, device: 
                 gallery.search(
                     queries,
                     100,
+                    filter=SearchFilter(
+                        other_cameras=bool(options & 1),
+                        exclude_junk=bool(options & 2),
+                        among_camids={1, 2} if options & 4 else None,
+                    ),
                     pids=np.arange(9) % 5,
                     camids=np.arange(9) % 4,
-                    other_cameras=bool(options & 1),
-                    exclude_junk=bool(options & 2),
-                    among_camids={1, 2} if options & 4 else None,
                 )
                 for gallery in (by_torch, plain)
             )

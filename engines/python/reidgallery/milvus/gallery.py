@@ -18,15 +18,16 @@ from reidruntime.errors import InputError
 
 from reidgallery.gallery import Gallery, LabeledRows, RowLabels
 from reidgallery.input import (
+    ALL_ROWS,
     UNLABELED,
+    NeededLabel,
+    SearchFilter,
     check_artifact,
-    check_asked_labels,
     check_dim_and_metric,
     check_removed_pids,
-    check_window,
     checked_features,
-    checked_ids,
     checked_labels,
+    checked_queries,
     missing_labels,
 )
 from reidgallery.milvus.client import connected, disconnect, is_file, speaking
@@ -40,7 +41,7 @@ from reidgallery.milvus.collection import (
     replace_index,
     search_params,
 )
-from reidgallery.milvus.filters import queries_of_conditions
+from reidgallery.milvus.filters import queries_by_condition
 from reidgallery.milvus.rows import Records, check_paths, labels_of, numbers_of, records_of
 from reidgallery.rows import Features, Ints, Metric, row_norms
 from reidgallery.scan.topk import Neighbors
@@ -102,14 +103,14 @@ class MilvusGallery:
                 is_there = self._client.has_collection(collection)
             if not is_there:
                 if dim is None:
-                    raise InputError(f"{address}: has no gallery {collection}. Give dim to make one.")
+                    raise InputError(f"{address}: has no gallery {collection}. Pass dim to make one.")
                 create_collection(self._client, address, collection, dim, metric or "cosine", manifest_sha256)
             facts = read_facts(self._client, address, collection)
             self.dim, self.metric, self.manifest_sha256 = facts.dim, facts.metric, facts.manifest_sha256
             if self.dim != (dim or self.dim) or self.metric != (metric or self.metric):
                 raise InputError(
                     f"{address}: the gallery has {self.dim} dimensions and compares by {self.metric}, expected "
-                    f"{dim or self.dim} and {metric or self.metric}. Give another address or collection."
+                    f"{dim or self.dim} and {metric or self.metric}. Choose another address or collection."
                 )
             self.check_artifact(manifest_sha256, "embeddings")
             if facts.index is None:
@@ -258,10 +259,10 @@ class MilvusGallery:
         Raises:
             InputError: there is no such row.
         """
-        asked = np.unique(rows)
+        wanted = np.unique(rows)
         found: Records = []
-        for some in _slices(len(asked), _ROWS_AT_ONCE):
-            found += self._records(asked[some].tolist(), LABEL_FIELDS)
+        for some in _slices(len(wanted), _ROWS_AT_ONCE):
+            found += self._records(wanted[some].tolist(), LABEL_FIELDS)
         return labels_of([found[i] for i in self._places(rows, numbers_of(found))])
 
     def row_numbers(self) -> Ints:
@@ -282,10 +283,10 @@ class MilvusGallery:
         Raises:
             InputError: there is no such row, or Milvus refuses.
         """
-        asked = np.unique(rows)
+        wanted = np.unique(rows)
         found: Records = []
-        for some in _slices(len(asked), self._rows_in_message()):
-            found += self._records(asked[some].tolist(), ["row", "embedding"])
+        for some in _slices(len(wanted), self._rows_in_message()):
+            found += self._records(wanted[some].tolist(), ["row", "embedding"])
         places = self._places(rows, numbers_of(found))
         return np.array([found[i]["embedding"] for i in places], np.float32).reshape(-1, self.dim)
 
@@ -305,10 +306,10 @@ class MilvusGallery:
         Raises:
             InputError: a pid is less than -1.
         """
-        asked = check_removed_pids(pids)
-        if not asked:
+        removed = check_removed_pids(pids)
+        if not removed:
             return 0
-        condition = f"pid in {asked}"
+        condition = f"pid in {removed}"
         num_rows = self._count(condition)
         with speaking(self._address):
             self._client.delete(self._collection, filter=condition)
@@ -321,68 +322,53 @@ class MilvusGallery:
         queries: npt.ArrayLike,
         k: int = 10,
         *,
+        filter: SearchFilter = ALL_ROWS,
         pids: npt.ArrayLike | None = None,
         camids: npt.ArrayLike | None = None,
-        other_cameras: bool = False,
-        exclude_junk: bool = False,
-        among_camids: Collection[int] | None = None,
-        since: int | None = None,
-        until: int | None = None,
         manifest_sha256: str | None = None,
     ) -> Neighbors:
         """Find the k nearest rows of each query, as :meth:`Gallery.search` does and with its arguments.
 
-        Queries that may find the same rows are asked together: with ``other_cameras`` one call for each camera, with
+        Queries that may find the same rows share a call: with ``other_cameras`` one call for each camera, with
         ``exclude_junk`` one for each person and camera. Milvus servers find up to 16,384 rows.
 
         Raises:
-            InputError: an argument does not fit, a filter needs labels that are not there, or Milvus refuses.
+            InputError: an argument does not fit, the filter needs labels that are missing, or Milvus refuses.
         """
-        rows = checked_features(queries, self.dim, "queries")
+        checked = checked_queries(queries, k, self.dim, filter, pids, camids)
         self.check_artifact(manifest_sha256)
-        row_norms(rows, "queries")
-        if k < 1:
-            raise InputError(f"k must be at least 1, got {k}.")
-        q_pids, q_camids = checked_ids(pids, "pids", len(rows)), checked_ids(camids, "camids", len(rows))
-        check_window(since, until)
-        if other_cameras:
-            self._need("camid", "other_cameras")
-        check_asked_labels(q_pids, q_camids, other_cameras, exclude_junk)
-        if exclude_junk:
-            self._need("pid", "exclude_junk")
-            self._need("camid", "exclude_junk", " and pid > 0")
-        if among_camids is not None:
-            self._need("camid", "among_camids")
-        if since is not None or until is not None:
-            self._need("time", "A time window")
-        asking = queries_of_conditions(
-            q_pids,
-            q_camids,
-            other_cameras=other_cameras,
-            exclude_junk=exclude_junk,
-            among_camids=among_camids,
-            since=since,
-            until=until,
+        for needed in filter.needed_labels():
+            self._check_needed_label(needed)
+        found = Neighbors(
+            np.full((len(checked.rows), k), -1, np.int64),
+            np.full((len(checked.rows), k), np.inf, np.float32),
         )
-        indices = np.full((len(rows), k), -1, np.int64)
-        distances = np.full((len(rows), k), np.inf, np.float32)
-        for condition, numbers in asking.items():
+        for condition, numbers in queries_by_condition(checked, filter).items():
             for some in _slices(len(numbers), _QUERIES_AT_ONCE):
-                with speaking(self._address):
-                    found = self._client.search(
-                        self._collection,
-                        data=list(rows[numbers[some]]),
-                        limit=k,
-                        filter=condition,
-                        search_params=search_params(self.index, k),
-                    )
-                for i, hits in zip(numbers[some], found, strict=True):
-                    scores = np.array([hit["distance"] for hit in hits], np.float32)
-                    to_rows = np.float32(1) - scores if self.metric == "cosine" else scores
-                    hit_rows = np.array([hit["row"] for hit in hits], np.int64)
-                    order = np.lexsort([hit_rows, to_rows])
-                    indices[i, : len(hits)], distances[i, : len(hits)] = hit_rows[order], to_rows[order]
-        return Neighbors(indices, distances)
+                for i, hits in zip(
+                    numbers[some], self._hits(checked.rows[numbers[some]], k, condition), strict=True
+                ):
+                    distances = np.array([hit["distance"] for hit in hits], np.float32)
+                    if self.metric == "cosine":
+                        distances = np.float32(1) - distances
+                    rows = numbers_of(hits)
+                    order = np.lexsort((rows, distances))
+                    found.indices[i, : len(hits)] = rows[order]
+                    found.distances[i, : len(hits)] = distances[order]
+        return found
+
+    def _hits(self, queries: Features, k: int, condition: str) -> list[Records]:
+        """The rows that Milvus finds for each query, with its own scores as their distances."""
+        with speaking(self._address):
+            return list(
+                self._client.search(
+                    self._collection,
+                    data=list(queries),
+                    limit=k,
+                    filter=condition,
+                    search_params=search_params(self.index, k),
+                )
+            )
 
     def _checked(
         self,
@@ -427,15 +413,15 @@ class MilvusGallery:
             raise InputError(f"{self._address}: has no row {missing[0]}.")
         return np.searchsorted(numbers, rows)
 
-    def _need(self, label: str, option: str, among: str = "") -> None:
-        condition = f"{label} == {UNLABELED}{among}"
+    def _check_needed_label(self, needed: NeededLabel) -> None:
+        condition = f"{needed.name} == {UNLABELED}" + " and pid > 0" * needed.of_persons
         if unlabeled := self._query(condition, ["row", "path"], limit=_ROWS_AT_ONCE):
             first = min(unlabeled, key=lambda record: int(record["row"]))
             count = self._count(condition)
-            raise missing_labels(option, label, count, len(self), first["row"], first["path"])
+            raise missing_labels(needed, count, len(self), first["row"], first["path"])
 
     def _next_row(self) -> int:
-        """One more than the last row's number; as a rule that is their count, so nothing has to be read."""
+        """One more than the last row's number; usually that is their count, so nothing has to be read."""
         row = len(self)
         while later := self._query(f"row >= {row}", ["row"], limit=_ROWS_AT_ONCE):
             row = 1 + max(record["row"] for record in later)
