@@ -9,6 +9,6 @@
 from reidgallery.gallery import Gallery, load_gallery
 from reidgallery.input import SearchFilter
 from reidgallery.milvus.gallery import MilvusGallery
-from reidgallery.scan.topk import Neighbors
+from reidgallery.scan.candidates import Neighbors
 
 __all__ = ["Gallery", "MilvusGallery", "Neighbors", "SearchFilter", "load_gallery"]

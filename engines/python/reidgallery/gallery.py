@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import compress, pairwise
+from itertools import compress
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -40,10 +40,11 @@ from reidgallery.rows import (
     Question,
     row_norms,
 )
+from reidgallery.scan.candidates import Neighbors
 from reidgallery.scan.device_rows import DeviceRows
 from reidgallery.scan.int8_scan import MAX_DIM, can_multiply
 from reidgallery.scan.projection_scan import ProjectedRows
-from reidgallery.scan.topk import Neighbors, Prepared, nearest
+from reidgallery.scan.topk import Prepared, has_kernels, nearest_rows
 
 __all__ = [
     "UNLABELED",
@@ -261,8 +262,7 @@ class Gallery:
             InputError: a pid is less than -1.
         """
         kept = ~np.isin(self._pids, check_removed_pids(pids))
-        ends = np.cumsum([0, *map(len, self._parts)])
-        shares = [kept[start:stop] for start, stop in pairwise(ends)]
+        shares = [kept[start:stop] for start, stop in self._rows().part_bounds()]
         shared = [(part, share) for part, share in zip(self._parts, shares, strict=True) if share.any()]
         parts = [part if share.all() else part[share] for part, share in shared]
         self._norms, self._pids, self._camids = self._norms[kept], self._pids[kept], self._camids[kept]
@@ -301,7 +301,7 @@ class Gallery:
                 ``"int8"``: 7-bit copies of these, or of the rows (a quarter on top; needs ONNX Runtime);
                 ``"float32"``: the rows themselves; ``"auto"``: the rows on the gallery's device; where it has none,
                 7-bit copies of the projection (itself without ONNX Runtime), if it is there or many queries will pay
-                for it; else the rows.
+                for it; else the rows. Without numba, on a CPU, always the rows.
             manifest_sha256: of the artifact that made the queries; None leaves the check to the caller.
 
         Returns:
@@ -329,7 +329,7 @@ class Gallery:
             g_keys=g_keys,
         )
         prepared = self._prepared(scan, len(checked.rows)) if len(self) else None
-        return nearest(question, self._threads, prepared)
+        return nearest_rows(question, self._threads, prepared)
 
     def save(self, path: str | Path) -> None:
         """Write the gallery to ``NAME.gallery``: the old file or the new one is there, whole, whatever happens.
@@ -378,12 +378,12 @@ class Gallery:
         return GalleryRows(self._parts, self._norms)
 
     def _prepared(self, scan: Scan, num_query: int) -> Prepared | None:
-        if scan == "float32":
+        if scan == "auto" and self._on_device is not None:
+            return self._on_device
+        if scan == "float32" or not has_kernels():
             return None
         if scan == "int8":
             return self._coded_gallery()
-        if scan == "auto" and self._on_device is not None:
-            return self._on_device
         is_worth_it = self._is_projected or (num_query >= _MANY_QUERIES and len(self) >= _LARGE_GALLERY)
         projected = self._projected_rows() if scan == "projection" or is_worth_it else None
         return self._coded_gallery() if scan == "auto" and projected and can_multiply() else projected

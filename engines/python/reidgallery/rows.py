@@ -64,6 +64,10 @@ class GalleryRows(NamedTuple):
             for start in range(0, len(part), BLOCK_ROWS):
                 yield part[start : start + BLOCK_ROWS]
 
+    def part_bounds(self) -> list[tuple[int, int]]:
+        """The first row of each part, and the one behind its last."""
+        return list(pairwise(np.cumsum([0, *map(len, self.parts)]).tolist()))
+
     def coded(self, projected: ProjectedRows | None) -> CodedGallery:
         """The same blocks, or those of the projected rows, in 7-bit integers: a quarter of the memory."""
         rows = GalleryRows([projected.rows], self.norms) if projected else self
@@ -77,9 +81,8 @@ class GalleryRows(NamedTuple):
         """The rows along the few directions that matter; None where there are none."""
         sampled = np.linspace(0, len(self.norms) - 1, min(NUM_SAMPLED, len(self.norms))).astype(np.int64)
         sampled = sampled[self.norms[sampled] > 0]
-        ends = np.cumsum([0, *map(len, self.parts)])
         sample = []
-        for part, (start, stop) in zip(self.parts, pairwise(ends), strict=True):
+        for part, (start, stop) in zip(self.parts, self.part_bounds(), strict=True):
             chosen = sampled[(sampled >= start) & (sampled < stop)]
             sample.append(part[chosen - start] / self.norms[chosen, None].astype(np.float32))
         basis = principal_basis(np.concatenate(sample))
@@ -87,7 +90,7 @@ class GalleryRows(NamedTuple):
             return None
         parts = [
             project(part, self.norms[start:stop], basis, threads)
-            for part, (start, stop) in zip(self.parts, pairwise(ends), strict=True)
+            for part, (start, stop) in zip(self.parts, self.part_bounds(), strict=True)
         ]
         return ProjectedRows(
             basis,

@@ -20,7 +20,7 @@ from reidgallery.milvus.recall import measured_recall
 from reidruntime import InputError, NotInstalledError
 from reidruntime.artifact.manifest import Metric
 
-from tests.reidgallery.test_gallery import METRICS, people
+from tests.standins.galleries import METRICS, people
 
 DIM = 24
 ARTIFACT = "ab" * 32

@@ -18,7 +18,7 @@ from reidruntime import InputError, NotInstalledError
 from reidruntime.artifact.manifest import Metric
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.reidgallery.test_gallery import METRICS, assert_same, people, sorted_in_full
+from tests.standins.galleries import METRICS, assert_same, people, sorted_in_full
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -393,7 +393,7 @@ def test_a_scan_on_a_gpu_mixes_no_devices(metric: Metric) -> None:
         uploaded = topk_torch._DeviceQuestion(
             queries=tensor(5, 8),
             q_norms=tensor(5, dtype=torch.float64),
-            longest=1.0,
+            largest=1.0,
             errors=tensor(5, dtype=torch.float64),
             forbidden=tensor(36000, dtype=torch.bool),
             keys=(tensor(5, 1, dtype=torch.int64), tensor(36000, dtype=torch.int64)),

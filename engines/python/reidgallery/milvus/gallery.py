@@ -44,7 +44,7 @@ from reidgallery.milvus.collection import (
 from reidgallery.milvus.filters import queries_by_condition
 from reidgallery.milvus.rows import Records, check_paths, labels_of, numbers_of, records_of
 from reidgallery.rows import Features, Ints, Metric, row_norms
-from reidgallery.scan.topk import Neighbors
+from reidgallery.scan.candidates import Neighbors
 
 _MESSAGE_BYTES = 2**24  # of embeddings in one call; servers take 64 MiB
 _QUERIES_AT_ONCE = 256

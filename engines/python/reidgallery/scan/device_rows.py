@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from reidruntime.errors import InputError, NotInstalledError
 
 from reidgallery.rows import Features, Floats64, GalleryRows, Metric
-from reidgallery.scan.topk_scan import column_terms
+from reidgallery.scan.scoring import row_scales
 
 _BLOCK_BYTES = 2**29  # of float32 rows
 _LEFT_FREE_BYTES = 4 * 2**30  # on the GPU, for the tiles of a search and what packing a block needs
@@ -29,7 +29,7 @@ class DeviceBlock(NamedTuple):
         rounded: bfloat16, (n, D): the rows times their scales; None where the device has no room.
         residual: at least the norm of what rounding has left out of any row.
         scales: float32, (n,), on the device: what products are multiplied with to become scores.
-        offsets: float32, (n,), on the device: what is then added; see :func:`reidgallery.scan.topk_scan.column_terms`.
+        offsets: float32, (n,), on the device: what is then added; see :func:`reidgallery.scan.scoring.row_scales`.
     """
 
     rows: Any
@@ -124,7 +124,7 @@ class DeviceRows:
         rows = self._tensor(part)
         scales, offsets = (
             self.torch.tensor(terms.astype(np.float32), device=self.device)
-            for terms in column_terms(norms, self.metric)
+            for terms in row_scales(norms, self.metric)
         )
         size = max(1, _BLOCK_BYTES // (4 * part.shape[1]))
         return [

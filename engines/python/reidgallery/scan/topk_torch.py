@@ -27,8 +27,9 @@ from reidruntime.errors import GpuError
 from reidruntime.torch_settings import exact_float32
 
 from reidgallery.rows import Question
+from reidgallery.scan.candidates import Candidates
 from reidgallery.scan.device_rows import DeviceBlock, DeviceRows
-from reidgallery.scan.topk_scan import Candidates, float32_errors, query_terms
+from reidgallery.scan.scoring import float32_errors, query_scales
 
 _TILE_SCORES = 2**28  # at once, in float32: 1 GiB
 _GROUP = 32  # columns of a tile of which first only the greatest score is looked at
@@ -42,7 +43,7 @@ class _DeviceQuestion(NamedTuple):
     Attributes:
         queries: float32, (num_query, D): times their scales.
         q_norms: float64, (num_query,): the norms of these.
-        longest: the greatest norm of a gallery row times its scale.
+        largest: the greatest norm of a gallery row times its scale.
         errors: float64, (num_query,): how far a float32 score can be from the truth.
         forbidden: bool, (N,): rows that no query may find; None where there are none.
         keys: int64, (num_query, 1) and (N,): equal where a query may not find a row; None where none are.
@@ -50,7 +51,7 @@ class _DeviceQuestion(NamedTuple):
 
     queries: Any
     q_norms: Any
-    longest: float
+    largest: float
     errors: Any
     forbidden: Any | None
     keys: tuple[Any, Any] | None
@@ -100,13 +101,13 @@ def _upload_question(question: Question, rows: DeviceRows) -> _DeviceQuestion:
     def on_device(array: Any) -> Any:
         return rows.torch.tensor(array, device=rows.device)
 
-    row_scales, longest = query_terms(question)
+    q_scales, largest = query_scales(question)
     # Without a filter, the keys of queries are less than all others.
     has_keys = question.q_keys.max() >= question.g_keys.min()
     return _DeviceQuestion(
-        queries=on_device(question.queries).mul_(on_device(row_scales.astype(np.float32))[:, None]),
-        q_norms=on_device(question.q_norms * row_scales),
-        longest=longest,
+        queries=on_device(question.queries).mul_(on_device(q_scales.astype(np.float32))[:, None]),
+        q_norms=on_device(question.q_norms * q_scales),
+        largest=largest,
         errors=on_device(float32_errors(question)),
         forbidden=None if question.allowed.all() else on_device(~question.allowed),
         keys=(on_device(question.q_keys[:, None]), on_device(question.g_keys)) if has_keys else None,
@@ -115,12 +116,12 @@ def _upload_question(question: Question, rows: DeviceRows) -> _DeviceQuestion:
 
 def _bfloat16_errors(uploaded: _DeviceQuestion, q_residuals: Any, g_residual: float) -> Any:
     """How far the scores of a bfloat16 scan can be from the truth; float64, (num_query,)."""
-    q_norms, longest = (
+    q_norms, largest = (
         uploaded.q_norms + q_residuals,
-        uploaded.longest + g_residual,
+        uploaded.largest + g_residual,
     )  # of the rounded ones, at most
-    summing = 2.0**-22 * uploaded.queries.shape[1] * q_norms * longest
-    return q_residuals * uploaded.longest + q_norms * g_residual + summing + uploaded.errors
+    summing = 2.0**-22 * uploaded.queries.shape[1] * q_norms * largest
+    return q_residuals * uploaded.largest + q_norms * g_residual + summing + uploaded.errors
 
 
 def _best(
