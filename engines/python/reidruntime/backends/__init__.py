@@ -112,7 +112,7 @@ def open_backend(
 ) -> tuple[OnnxBackendName, Backend]:
     """Load an ONNX file where :func:`choose` says.
 
-    ``openvino-bf16`` is OpenVINO with convolutions and linear layers in bfloat16, taken only when it is asked for:
+    ``openvino-bf16`` is OpenVINO with convolutions and linear layers in bfloat16, used only on request:
     features differ from float32's by about a percent.
 
     Returns:
@@ -120,13 +120,13 @@ def open_backend(
 
     Raises:
         InputError: there is no such backend or device, or the backend has no such device.
-        NotInstalledError: the backend or the device is not there.
-        GpuError: the GPU and a backend for it are there, and do not start; ``"auto"`` then takes no other.
+        NotInstalledError: the backend or the device is missing.
+        GpuError: the GPU and a backend for it exist, and do not start; ``"auto"`` then chooses no other.
         ArtifactError: the backend refuses the file.
     """
     if backend == "tensorrt":
         raise InputError(
-            f"{network.path}: TensorRT runs engines. Build one (reidexport trt {network.path.name}), or take backend "
+            f"{network.path}: TensorRT runs engines. Build one (reidexport trt {network.path.name}), or use backend "
             "onnxruntime with device cuda."
         )
     if backend == "tensorrt-rtx":
@@ -144,7 +144,7 @@ def open_backend(
         return backend, OpenVinoBackend(network, threads=threads, in_bf16=True)
     if network.by_definition and backend == "openvino":
         raise InputError(
-            f"{network.path}: INT8 in TensorRT's form, which CPU kernels overflow on. Take backend onnxruntime, which "
+            f"{network.path}: INT8 in TensorRT's form, which CPU kernels overflow on. Use backend onnxruntime, which "
             "computes it as ONNX defines it, or export with --target cpu."
         )
     if network.by_definition and backend == "auto":
@@ -195,13 +195,11 @@ def choose(
         NotInstalledError: what is needed is missing or damaged.
         GpuError: there are a GPU and an onnxruntime that can use it, and the GPU's driver does not start.
     """
-    from reidruntime.backends.onnxruntime import import_onnxruntime
-
     _check_choice("backend", backend, get_args(BackendName))
     _check_choice("device", device, get_args(DeviceName))
-    if backend == "openvino" and device == "cuda":
-        raise InputError("OpenVINO runs on the CPU here. Take backend onnxruntime for device cuda.")
     if backend == "openvino":
+        if device == "cuda":
+            raise InputError("OpenVINO runs on the CPU here. Use backend onnxruntime for device cuda.")
         return "openvino", "cpu"
     if backend == "torch-cuda":
         if find_spec("torch") is None:
@@ -216,6 +214,12 @@ def choose(
             return "torch-cuda", "cuda"
     if device == "cuda":
         return "onnxruntime", "cuda"  # whose error says what to install
+    return _choose_for_cpu(backend, depthwise), "cpu"
+
+
+def _choose_for_cpu(backend: BackendName, depthwise: bool) -> Literal["onnxruntime", "openvino"]:
+    from reidruntime.backends.onnxruntime import import_onnxruntime
+
     may_be_openvino = backend == "auto" and find_spec("openvino") is not None
     if backend == "auto" and not may_be_openvino and not find_spec("onnxruntime"):
         raise NotInstalledError(
@@ -226,9 +230,9 @@ def choose(
         import_onnxruntime("cpu")
     except NotInstalledError:
         if may_be_openvino:
-            return "openvino", "cpu"
+            return "openvino"
         raise
-    return ("openvino" if may_be_openvino and not depthwise else "onnxruntime"), "cpu"
+    return "openvino" if may_be_openvino and not depthwise else "onnxruntime"
 
 
 def failed_run(network: Network, batch_size: int, backend: str, error: Exception) -> ArtifactError:
