@@ -200,20 +200,20 @@ def test_closed_sessions_and_wrong_calls_are_refused(tmp_path: Path) -> None:
         open_session(path, backend="tflite")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"TensorRT runs engines\. Build one"):
         open_session(path, backend="tensorrt")
-    with pytest.raises(InputError, match="memory and allow_host_code are for TensorRT plans"):
+    with pytest.raises(InputError, match="memory and allow_host_code are for TensorRT engines"):
         open_session(path, memory="torch")
 
 
-def test_a_plan_that_cannot_be_opened_here(tmp_path: Path) -> None:
-    """A missing plan, a plan without its manifest and a backend that runs no plans are refused, in this order."""
-    plan = tmp_path / "a.engine"
+def test_an_engine_that_cannot_be_opened_here(tmp_path: Path) -> None:
+    """A missing engine, one without its manifest and a backend that runs no engines are refused, in this order."""
+    engine = tmp_path / "a.engine"
     with pytest.raises(ArtifactError, match="there is no such file"):
-        open_session(plan)
-    plan.write_bytes(b"plan")
+        open_session(engine)
+    engine.write_bytes(b"engine")
     with pytest.raises(ArtifactError, match=r"its manifest a\.engine\.json is not beside it"):
-        open_session(plan)
-    with pytest.raises(InputError, match="a TensorRT plan runs with TensorRT on a GPU"):
-        open_session(plan, backend="openvino")
+        open_session(engine)
+    with pytest.raises(InputError, match="a TensorRT engine runs with TensorRT on a GPU"):
+        open_session(engine, backend="openvino")
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> 
     Args:
         path: ``*.gallery``.
         content: what to write.
-        expected: what :func:`read_gallery` called the file when it was read; None to replace whatever is there.
+        expected: the identity that :func:`read_gallery` returned; None to replace any file.
 
     Returns:
         The identity of the new file.
@@ -233,7 +233,7 @@ def _header(path: Path, mapped: NDArray[np.uint8]) -> tuple[Header, int, str]:
 
 
 def _identity(path: Path) -> str | None:
-    """The checksum of the header, which holds all the others; None where there is no file."""
+    """The checksum of the header, which holds all the others; None where the file is missing."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
@@ -296,7 +296,7 @@ def _write_section(write: Callable[[bytes | memoryview], int], pieces: Iterable[
 def _lock(target: Path) -> Iterator[None]:
     """Keep other writers of the path waiting; the lock goes with its process, however that ends.
 
-    Where there is no ``fcntl`` (Windows) writers do not wait: the last one's file stays, whole.
+    Without ``fcntl`` (Windows) writers do not wait: the last one's file stays, whole.
     """
     try:
         import fcntl

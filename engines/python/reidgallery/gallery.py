@@ -105,7 +105,7 @@ class Gallery:
             metric: how to compare them.
             manifest_sha256: ``Manifest.sha256`` of the artifact, where it is known; then nothing of another artifact
                 can be added or searched for.
-            threads: for searching; default: the CPUs that this process may use. While a search goes on, NumPy's own
+            threads: for searching; default: the CPUs that this process may use. During a search, NumPy's own
                 products have one thread each in the whole process.
             device: ``cuda`` or ``cuda:NUMBER``, to look through the rows there by torch, where they are kept, in
                 float32 and in bfloat16, as far as they fit (``cpu`` is torch's too); default: without torch. The answer
@@ -113,7 +113,7 @@ class Gallery:
 
         Raises:
             InputError: an argument is out of its range.
-            NotInstalledError: there is no torch or GPU for the device.
+            NotInstalledError: torch or a GPU for the device is missing.
         """
         check_dim_and_metric(dim, metric)
         self.dim = dim
@@ -236,7 +236,7 @@ class Gallery:
             float32, shape (len(rows), dim).
 
         Raises:
-            InputError: there is no such row.
+            InputError: a row does not exist.
         """
         if bad := [row for row in rows.tolist() if not 0 <= row < len(self)]:
             raise InputError(f"The gallery has {len(self)} rows, and no row {bad[0]}.")
@@ -296,11 +296,11 @@ class Gallery:
             filter: which rows they may find.
             pids: the queries' persons, for ``exclude_junk``.
             camids: the queries' cameras, for ``other_cameras`` and ``exclude_junk``.
-            scan: what to look through first; the answer is the same. ``"projection"``: the rows in the few directions
-                that matter, where there are such (at most half of their memory, made by the first such search);
+            scan: what to look through first; the answer is the same. ``"projection"``: the rows along the few
+                directions that matter, where these exist (at most half of their memory, made by the first such search);
                 ``"int8"``: 7-bit copies of these, or of the rows (a quarter on top; needs ONNX Runtime);
                 ``"float32"``: the rows themselves; ``"auto"``: the rows on the gallery's device; where it has none,
-                7-bit copies of the projection (itself without ONNX Runtime), if it is there or many queries will pay
+                7-bit copies of the projection (itself without ONNX Runtime), if it exists or many queries will pay
                 for it; else the rows. Without numba, on a CPU, always the rows.
             manifest_sha256: of the artifact that made the queries; None leaves the check to the caller.
 
@@ -332,11 +332,11 @@ class Gallery:
         return nearest_rows(question, self._threads, prepared)
 
     def save(self, path: str | Path) -> None:
-        """Write the gallery to ``NAME.gallery``: the old file or the new one is there, whole, whatever happens.
+        """Write the gallery to ``NAME.gallery``: whatever happens, the old file or the new one is left, whole.
 
         Raises:
-            InputError: the path will not do; or the gallery was loaded from there and another program has replaced
-                the file since, whose rows would be lost.
+            InputError: the path cannot be written; or the gallery was loaded from there, and another program has since
+                replaced the file, whose rows would be lost.
         """
         target = Path(path)
         parts = self._parts or [np.empty((0, self.dim), np.float32)]
@@ -443,7 +443,7 @@ def load_gallery(
         device: likewise.
 
     Raises:
-        InputError: the file is missing, no gallery, or damaged.
+        InputError: the file is missing, not a gallery, or damaged.
     """
     content, identity = read_gallery(Path(path), verify=verify)
     embeddings = content.parts[0]

@@ -1,4 +1,4 @@
-"""What a gallery accepts, wherever it keeps its rows; every check raises InputError and says what it expected."""
+"""What a gallery accepts, wherever it keeps its rows; every check raises InputError, which states what was expected."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -117,7 +117,7 @@ def checked_integers(numbers: npt.ArrayLike, name: str, length: int) -> Ints:
 
 
 def checked_ids(ids: npt.ArrayLike | None, name: str, length: int) -> Ints:
-    """That many pids, camids or times, as ``name`` says, as int64; ``UNLABELED`` where there are none."""
+    """That many pids, camids or times, by ``name``, as int64; ``UNLABELED`` where none are given."""
     if ids is None:
         return np.full(length, UNLABELED, np.int64)
     array, lowest = checked_integers(ids, name, length), _LOWEST[name]
@@ -127,7 +127,7 @@ def checked_ids(ids: npt.ArrayLike | None, name: str, length: int) -> Ints:
 
 
 def checked_paths(paths: Sequence[str] | None, length: int) -> list[str]:
-    """That many texts; empty ones where there are none."""
+    """That many texts; empty ones where none are given."""
     texts = [""] * length if paths is None else [str(path) for path in paths]
     if len(texts) != length:
         raise InputError(f"paths must be {length} texts, got {len(texts)}.")

@@ -100,7 +100,7 @@ class GalleryRows(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What is asked of a gallery.
+    """Queries, the rows to search, and which of these each may find.
 
     Attributes:
         queries: float32, (num_query, D).

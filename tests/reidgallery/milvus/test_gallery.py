@@ -362,7 +362,7 @@ def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
         ),
         (lambda g: g.add(ones, paths=["a", "b"]), r"paths must be 1 texts, got 2"),
         (lambda g: g.add(ones, manifest_sha256="cd" * 32), r"embeddings were made by another artifact"),
-        (lambda g: g.add(ones.repeat(2, 0), paths=["x.jpg"] * 2), r"x\.jpg: the path is there twice"),
+        (lambda g: g.add(ones.repeat(2, 0), paths=["x.jpg"] * 2), r"x\.jpg: the path occurs twice"),
         (lambda g: g.add(ones, paths=["\udcff.jpg"]), r"udcff\.jpg': the path is not UTF-8"),
         (lambda g: g.add(ones, paths=["x" * 70_000]), r"x…: the path has 70000 bytes, Milvus stores 65535"),
         (lambda g: g.search(ones, manifest_sha256="cd" * 32), r"queries were made by another artifact"),
@@ -447,7 +447,7 @@ def test_two_rows_of_one_path_in_another_gallery_are_refused(
     twice, gallery = Gallery(DIM), new_gallery()
     for _ in range(2):
         twice.add(np.ones((1, DIM), np.float32), paths=["a.jpg"])
-    with pytest.raises(InputError, match=r"a\.jpg: the path is there twice"):
+    with pytest.raises(InputError, match=r"a\.jpg: the path occurs twice"):
         gallery.extend(twice)
     assert len(gallery) == 0
 
@@ -482,7 +482,7 @@ def test_what_is_there_is_checked_on_opening(tmp_path: Path) -> None:
         MilvusGallery(path, collection="nothing")
     with MilvusGallery(path) as gallery:
         gallery._client.create_collection("foreign", dimension=DIM)
-        with pytest.raises(InputError, match="the collection foreign is no gallery of reidruntime"):
+        with pytest.raises(InputError, match="the collection foreign is not a gallery of reidgallery"):
             MilvusGallery(path, collection="foreign")
 
 

@@ -11,7 +11,7 @@ from tests.standins.galleries import METRICS
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("metric", METRICS)
-def test_no_candidate_scores_more_than_it_is_said_to(metric: Metric, threads: int) -> None:
+def test_no_candidate_scores_more_than_its_bound(metric: Metric, threads: int) -> None:
     """Of every scan, for many queries and few: the bounds hold, and the nearest rows are there, in order."""
     rng = np.random.default_rng(8)
     mix = rng.standard_normal((96, 96)) * np.geomspace(1, 0.001, 96)[:, None]

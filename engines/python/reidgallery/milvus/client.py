@@ -1,4 +1,4 @@
-"""Milvus itself: where it is, how to get there, and what it says when it refuses."""
+"""Milvus itself: where it is, how to connect, and its refusals as errors of ours."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ def is_file(address: str) -> bool:
 
 
 def connected(address: str, token: str, is_new_allowed: bool) -> Any:
-    """A client of pymilvus; ``is_new_allowed``: make the file where there is none.
+    """A client of pymilvus; ``is_new_allowed``: make the file where it is missing.
 
     Raises:
-        InputError: the address will not do, nobody answers, or another program has the file open.
+        InputError: the address is not of a known form, nobody answers, or another program has the file open.
         NotInstalledError: pymilvus or milvus-lite is not installed.
     """
     if is_file(address) and not address.endswith(".db"):
@@ -66,4 +66,4 @@ def speaking(address: str) -> Iterator[None]:
     try:
         yield
     except MilvusException as error:
-        raise InputError(f"{address}: Milvus says: {error.message}") from error
+        raise InputError(f"{address}: Milvus refuses: {error.message}") from error

@@ -26,7 +26,7 @@ _BREADTH = 128  # how many candidates an approximate search keeps, at least
 
 @dataclass(frozen=True)
 class Facts:
-    """What a collection says of itself; ``index`` is None where a killed program left it without one."""
+    """The facts that a collection stores; ``index`` is None where a killed program left it without one."""
 
     dim: int
     metric: Metric
@@ -35,7 +35,7 @@ class Facts:
 
 
 def check_index(address: str, index: IndexKind) -> None:
-    """Raise InputError for an index that does not exist, or not in a file."""
+    """Raise InputError for an index that does not exist, or cannot be kept in a file."""
     if index not in _INDEXES:
         raise InputError(f"The index must be one of {', '.join(get_args(IndexKind))}, got {index!r}.")
     # milvus-lite takes their names without a word, and then has no index.
@@ -69,7 +69,7 @@ def read_facts(client: Any, address: str, name: str) -> Facts:
     """What a collection is.
 
     Raises:
-        InputError: it is no gallery, or one of an earlier version.
+        InputError: it is not a gallery, or one of an earlier version.
     """
     with speaking(address):
         found = client.describe_collection(name)
@@ -77,7 +77,7 @@ def read_facts(client: Any, address: str, name: str) -> Facts:
     fields = {field["name"]: field["params"] for field in found["fields"]}
     metric = found["properties"].get(_METRIC)
     if "embedding" not in fields or metric not in _METRICS:
-        raise InputError(f"{address}: the collection {name} is no gallery of reidruntime.")
+        raise InputError(f"{address}: the collection {name} is not a gallery of reidgallery.")
     if "time" not in fields:
         raise InputError(
             f"{address}: the collection {name} is of an earlier version, which kept no times. Store the embeddings in "
@@ -107,7 +107,7 @@ def load_collection(client: Any, address: str, name: str, index: IndexKind, metr
 
 
 def replace_index(client: Any, address: str, name: str, index: IndexKind, metric: Metric) -> None:
-    """Build another index over all rows, in place of the one that is there, and wait for it."""
+    """Build another index over all rows, in place of the present one, and wait for it."""
     with speaking(address):
         client.flush(name)
         client.release_collection(name)

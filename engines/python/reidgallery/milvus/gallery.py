@@ -54,7 +54,7 @@ _ROWS_AT_ONCE = 16_384  # the most that a server answers with
 class MilvusGallery:
     """As :class:`reidgallery.Gallery`, with the rows in a collection of Milvus, searched exactly unless told otherwise.
 
-    Rows are there as soon as they are added. They have numbers in the order of adding, which stay theirs; so the
+    Rows are found as soon as they are added. They have numbers in the order of adding, which stay theirs; so the
     ``indices`` of a search are those of a Gallery filled alike, until persons are removed. Distances are Milvus' own,
     in float32: those of a Gallery to 1e-5, and rows that are nearer to each other than that may change places.
 
@@ -80,18 +80,18 @@ class MilvusGallery:
         token: str = "",
         collection: str = "gallery",
     ) -> None:
-        """Open a gallery; where there is none and ``dim`` is given, make it.
+        """Open a gallery; where it does not exist and ``dim`` is given, make it.
 
         Args:
             address: a file ``NAME.db`` for milvus-lite, or ``http(s)://HOST:PORT`` of a server.
-            dim: dimension of the embeddings; default: that of the gallery that is there.
-            metric: how to compare them; default: as the gallery that is there, cosine for a new one.
+            dim: dimension of the embeddings; default: that of the existing gallery.
+            metric: how to compare them; default: as the existing gallery, cosine for a new one.
             manifest_sha256: ``Manifest.sha256`` of the artifact, where it is known.
             token: ``USER:PASSWORD`` or a key, for a server that asks for it.
             collection: its name in Milvus.
 
         Raises:
-            InputError: Milvus cannot be reached, or has no gallery there, or one of another dimension, metric,
+            InputError: Milvus cannot be reached, or has no such gallery, or one of another dimension, metric,
                 artifact or version.
             NotInstalledError: pymilvus or milvus-lite is not installed.
         """
@@ -100,8 +100,8 @@ class MilvusGallery:
         self._client = connected(address, token, is_new_allowed=dim is not None)
         try:
             with speaking(address):
-                is_there = self._client.has_collection(collection)
-            if not is_there:
+                exists = self._client.has_collection(collection)
+            if not exists:
                 if dim is None:
                     raise InputError(f"{address}: has no gallery {collection}. Pass dim to make one.")
                 create_collection(self._client, address, collection, dim, metric or "cosine", manifest_sha256)
@@ -143,11 +143,11 @@ class MilvusGallery:
         Args:
             index: ``exact`` compares every row (FLAT). ``approximate`` is faster where there are many rows, misses some
                 of the nearest and takes more memory (HNSW). ``gpu-exact`` and ``gpu-approximate`` do the same on the
-                server's GPU (GPU_BRUTE_FORCE, GPU_CAGRA). What an index finds,
-                :func:`reidgallery.milvus.recall.measured_recall` tells.
+                server's GPU (GPU_BRUTE_FORCE, GPU_CAGRA). What an index finds is
+                measured by :func:`reidgallery.milvus.recall.measured_recall`.
 
         Raises:
-            InputError: there is no such index, or Milvus does not have it there.
+            InputError: the index does not exist, or not in this Milvus.
         """
         check_index(self._address, index)
         replace_index(self._client, self._address, self._collection, index, self.metric)
@@ -166,7 +166,7 @@ class MilvusGallery:
         """Add rows as :meth:`Gallery.add` does, but in place of those that have the same path.
 
         Raises:
-            InputError: shapes, labels or artifacts do not fit, a path is there twice or cannot be stored; nothing has
+            InputError: shapes, labels or artifacts do not fit, a path occurs twice or cannot be stored; nothing has
                 been added then. Or Milvus fails on the way: add the same again.
         """
         self.check_artifact(manifest_sha256, "embeddings")
@@ -257,7 +257,7 @@ class MilvusGallery:
         """The pids, camids, times and paths of some rows.
 
         Raises:
-            InputError: there is no such row.
+            InputError: a row does not exist.
         """
         wanted = np.unique(rows)
         found: Records = []
@@ -281,7 +281,7 @@ class MilvusGallery:
             float32, shape (len(rows), dim).
 
         Raises:
-            InputError: there is no such row, or Milvus refuses.
+            InputError: a row does not exist, or Milvus refuses.
         """
         wanted = np.unique(rows)
         found: Records = []
@@ -345,9 +345,8 @@ class MilvusGallery:
         )
         for condition, numbers in queries_by_condition(checked, filter).items():
             for some in _slices(len(numbers), _QUERIES_AT_ONCE):
-                for i, hits in zip(
-                    numbers[some], self._hits(checked.rows[numbers[some]], k, condition), strict=True
-                ):
+                own = numbers[some]
+                for i, hits in zip(own, self._hits(checked.rows[own], k, condition), strict=True):
                     distances = np.array([hit["distance"] for hit in hits], np.float32)
                     if self.metric == "cosine":
                         distances = np.float32(1) - distances
@@ -408,7 +407,7 @@ class MilvusGallery:
         return min(_ROWS_AT_ONCE, max(1, _MESSAGE_BYTES // (4 * self.dim)))
 
     def _places(self, rows: Ints, numbers: Ints) -> Ints:
-        """Where rows are among ascending numbers; raises InputError for one that is not there."""
+        """Where rows are among ascending numbers; raises InputError for one that is missing."""
         if missing := sorted(set(rows.tolist()) - set(numbers.tolist())):
             raise InputError(f"{self._address}: has no row {missing[0]}.")
         return np.searchsorted(numbers, rows)
@@ -435,7 +434,7 @@ class MilvusGallery:
         return {record["path"]: record["row"] for record in records}
 
     def _records(self, rows: Iterable[int], fields: list[str]) -> Records:
-        """Those of some rows that are there, in order."""
+        """The records of those of some rows that exist, in order."""
         found = self._query(f"row in {list(rows)}", fields)
         return sorted(found, key=lambda record: int(record["row"]))
 

@@ -83,7 +83,7 @@ class DeviceRows:
         self._parts: dict[int, tuple[Features, list[DeviceBlock]]] = {}  # by id, with what keeps the id taken
 
     def blocks(self, gallery: GalleryRows) -> list[DeviceBlock]:
-        """Those of all rows, in order; parts that are not there yet are uploaded, those of the past are dropped."""
+        """Those of all rows, in order; new parts are uploaded, those of the past are dropped."""
         with self._lock, self.torch.inference_mode():
             self._parts = {
                 id(part): self._parts[id(part)] for part in gallery.parts if id(part) in self._parts
@@ -100,7 +100,7 @@ class DeviceRows:
             return blocks
 
     def pack(self, part: Features, kept: NDArray[np.bool_], packed: Features) -> None:
-        """Let ``packed``, which is ``part[kept]``, take the place of that part, without uploading it."""
+        """Replace a part by ``packed``, which is ``part[kept]``, without uploading it."""
         with self._lock, self.torch.inference_mode():
             _, blocks = self._parts.pop(id(part), (part, None))
             if blocks is None:

@@ -106,7 +106,7 @@ def int8_scoring(question: Question, queries: CodedRows, gallery: CodedGallery) 
 
 
 def with_both_bounds(scoring: Scoring, other: Scoring) -> Scoring:
-    """Scores that are off by as much as both say; for any s > 0, ``ab + cd <= |(sa, c)| * |(b/s, d)|``."""
+    """Scores that are off by as much as both together; for any s > 0, ``ab + cd <= |(sa, c)| * |(b/s, d)|``."""
     means = [
         bounds.mean() + np.finfo(np.float64).tiny
         for bounds in (scoring.q_bounds, scoring.g_bounds, other.q_bounds, other.g_bounds)

@@ -1,4 +1,4 @@
-"""The fast half of a search: which gallery rows can be among a query's k nearest?
+"""The fast part of a search: which gallery rows can be among a query's k nearest?
 
 Every scan gives scores (greater is nearer) and a bound on how far a score can be from the truth. With s the k-th best
 score less its bound, at least k rows are truly at s or better; so a row whose score with its bound is below s is not

@@ -59,7 +59,7 @@ class BatchPreferringBackend(Backend, Protocol):
     """A backend whose device suits some batch size best.
 
     Attributes:
-        preferred_batch: how many images a run should take, where neither the caller nor the artifact says; see
+        preferred_batch: how many images a run should take, where neither caller nor artifact has a preference; see
             :func:`reidruntime.tensorrt_library.default_batch_size`.
     """
 
@@ -82,7 +82,7 @@ class PipelinedBackend(Backend, Protocol):
         """Start a batch; what is returned waits for its answer, and must be called once.
 
         Raises:
-            GpuError: the GPU fails; here or when the answer is asked for.
+            GpuError: the GPU fails; here or when the answer is fetched.
         """
         ...
 
@@ -95,7 +95,7 @@ class PipelinedBackend(Backend, Protocol):
         ...
 
     def close(self) -> None:
-        """Give the GPU's memory back."""
+        """Release the GPU's memory."""
         ...
 
 
@@ -110,7 +110,7 @@ def submit(backend: Backend, batch: NDArray[Any]) -> Answer:
 def open_backend(
     network: Network, backend: BackendName, device: DeviceName, threads: int
 ) -> tuple[OnnxBackendName, Backend]:
-    """Load an ONNX file where :func:`choose` says.
+    """Load an ONNX file into the backend that :func:`choose` names.
 
     ``openvino-bf16`` is OpenVINO with convolutions and linear layers in bfloat16, used only on request:
     features differ from float32's by about a percent.
@@ -119,7 +119,7 @@ def open_backend(
         The backend's name and the backend.
 
     Raises:
-        InputError: there is no such backend or device, or the backend has no such device.
+        InputError: the backend or device does not exist, or do not go together.
         NotInstalledError: the backend or the device is missing.
         GpuError: the GPU and a backend for it exist, and do not start; ``"auto"`` then chooses no other.
         ArtifactError: the backend refuses the file.
@@ -191,7 +191,7 @@ def choose(
         is_int8: whether the file is int8, which torch-cuda does not compute.
 
     Raises:
-        InputError: there is no such backend or device, or the backend has no such device.
+        InputError: the backend or device does not exist, or do not go together.
         NotInstalledError: what is needed is missing or damaged.
         GpuError: there are a GPU and an onnxruntime that can use it, and the GPU's driver does not start.
     """
@@ -213,7 +213,7 @@ def choose(
         if backend == "auto" and not is_int8 and _torch_is_for_cuda():
             return "torch-cuda", "cuda"
     if device == "cuda":
-        return "onnxruntime", "cuda"  # whose error says what to install
+        return "onnxruntime", "cuda"  # whose error names what to install
     return _choose_for_cpu(backend, depthwise), "cpu"
 
 
@@ -255,7 +255,7 @@ def _onnxruntime_is_for_cuda() -> bool:
 
 
 def _torch_is_for_cuda() -> bool:
-    """Whether torch is installed and finds a GPU; importing it takes seconds, so it is asked last."""
+    """Whether torch is installed and finds a GPU; importing it takes seconds, so it is tried last."""
     if find_spec("torch") is None:
         return False
     import torch

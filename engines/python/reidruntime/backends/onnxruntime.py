@@ -24,7 +24,7 @@ _INSTALL = {"cpu": 'pip install "reidexport[cpu]"', "cuda": 'pip install "reidex
 
 
 class OnnxRuntimeBackend:
-    """An ``onnxruntime.InferenceSession`` on exactly the device that was asked for.
+    """An ``onnxruntime.InferenceSession`` on exactly the requested device.
 
     On CUDA every node runs on the GPU: a file with a node that CUDA has no kernel for is refused. INT8 files are
     computed there as ONNX defines them, in float32, as CUDA has no integer convolutions in ONNX Runtime.
@@ -149,8 +149,8 @@ def _load_cuda_libraries(onnxruntime: Any) -> None:
 def _find_cause(network: Network, threads: int) -> None:
     """Raise why a session that may only use CUDA cannot be made.
 
-    Where CUDA does not start and where it has no kernel for a node, ONNX Runtime says the same: that nodes are assigned
-    to the CPU. A session that may use the CPU as well shows the difference.
+    Where CUDA does not start and where it has no kernel for a node, ONNX Runtime's message is the same: that nodes are
+    assigned to the CPU. A session that may use the CPU as well shows the difference.
 
     Raises:
         ArtifactError: ONNX Runtime refuses the file on the CPU as well, or CUDA has no kernel for some of its nodes.
@@ -171,20 +171,20 @@ def _find_cause(network: Network, threads: int) -> None:
         more = f" and {len(nodes) - _NODES_NAMED} more" if len(nodes) > _NODES_NAMED else ""
         raise ArtifactError(
             f"{network.path}: ONNX Runtime has no CUDA kernel for {named}{more}, and would run that on the CPU. "
-            "Take device cpu, or build a TensorRT engine (reidexport trt)."
+            "Use device cpu, or build a TensorRT engine (reidexport trt)."
         )
 
 
 def _does_not_start(reason: str) -> GpuError:
     return GpuError(
         f"The installed onnxruntime supports CUDA, but CUDA does not start: {reason}. Check the GPU and its driver "
-        "with nvidia-smi, and that CUDA and cuDNN are there in the versions that this onnxruntime was built for: "
+        "with nvidia-smi, and that CUDA and cuDNN are installed in the versions that this onnxruntime was built for: "
         f"{_INSTALL['cuda']}. Device cpu needs neither."
     )
 
 
 def _why_not_loaded() -> str:
-    """What the system says of the library that holds ONNX Runtime's CUDA; ONNX Runtime itself only logs it."""
+    """The system's message about the library that holds ONNX Runtime's CUDA; ONNX Runtime itself only logs it."""
     import onnxruntime
 
     library = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
@@ -192,4 +192,4 @@ def _why_not_loaded() -> str:
         ctypes.CDLL(str(library))
     except OSError as error:
         return str(error)
-    return f"{library.name} loads, but ONNX Runtime does not take it"
+    return f"{library.name} loads, but ONNX Runtime does not accept it"
