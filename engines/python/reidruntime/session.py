@@ -237,7 +237,7 @@ class Session:
         started: deque[tuple[list[int], Callable[[], Features]]] = deque()
         in_flight = self._network.in_flight if isinstance(self._network, PipelinedBackend) else 1
         at_once = self._reader.num_at_once(size)
-        with ThreadPoolExecutor(at_once, "reidruntime", _let_the_network_go_first) as workers:
+        with ThreadPoolExecutor(at_once, "reidruntime", _lower_priority) as workers:
             try:
                 while True:
                     while len(pending) <= at_once and (batch := list(islice(numbered, size))):
@@ -363,7 +363,7 @@ class Session:
         return np.empty((0, self.manifest.architecture.feature_dim), np.float32)
 
 
-def _let_the_network_go_first() -> None:
+def _lower_priority() -> None:
     """Lower the calling thread's priority, where threads have one.
 
     A network's threads wait for each other at every layer: one that a reading thread keeps from its core keeps all of

@@ -17,7 +17,7 @@ def is_file(address: str) -> bool:
     return "://" not in address
 
 
-def connected(address: str, token: str, is_new_allowed: bool) -> Any:
+def connect(address: str, token: str, is_new_allowed: bool) -> Any:
     """A client of pymilvus; ``is_new_allowed``: make the file where it is missing.
 
     Raises:
@@ -47,7 +47,7 @@ def connected(address: str, token: str, is_new_allowed: bool) -> Any:
 
 def disconnect(client: Any, address: str) -> None:
     """Leave the server; or the file, which is closed when no client of this process is in it any more."""
-    with speaking(address):
+    with refusals_as_errors(address):
         client.close()
     if is_file(address):
         from milvus_lite import server_manager_instance
@@ -59,8 +59,8 @@ def disconnect(client: Any, address: str) -> None:
 
 
 @contextmanager
-def speaking(address: str) -> Iterator[None]:
-    """What Milvus refuses becomes an InputError."""
+def refusals_as_errors(address: str) -> Iterator[None]:
+    """Turn what Milvus refuses into an InputError."""
     from pymilvus import MilvusException
 
     try:

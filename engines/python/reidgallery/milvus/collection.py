@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 from reidruntime.errors import InputError
 
-from reidgallery.milvus.client import is_file, speaking
+from reidgallery.milvus.client import is_file, refusals_as_errors
 from reidgallery.rows import Metric
 
 IndexKind = Literal["exact", "approximate", "gpu-exact", "gpu-approximate"]
@@ -55,7 +55,7 @@ def create_collection(
     for label in ("pid", "camid", "time"):
         schema.add_field(label, DataType.INT64)
     schema.add_field("path", DataType.VARCHAR, max_length=MAX_PATH_BYTES)
-    with speaking(address):
+    with refusals_as_errors(address):
         client.create_collection(
             name,
             schema=schema,
@@ -71,7 +71,7 @@ def read_facts(client: Any, address: str, name: str) -> Facts:
     Raises:
         InputError: it is not a gallery, or one of an earlier version.
     """
-    with speaking(address):
+    with refusals_as_errors(address):
         found = client.describe_collection(name)
         index_type = (client.describe_index(name, _VECTOR_INDEX) or {}).get("index_type")
     fields = {field["name"]: field["params"] for field in found["fields"]}
@@ -92,7 +92,7 @@ def load_collection(client: Any, address: str, name: str, index: IndexKind, metr
     """Make a collection ready to be searched."""
     from pymilvus import MilvusException
 
-    with speaking(address):
+    with refusals_as_errors(address):
         try:
             client.load_collection(name)
         except MilvusException:
@@ -108,7 +108,7 @@ def load_collection(client: Any, address: str, name: str, index: IndexKind, metr
 
 def replace_index(client: Any, address: str, name: str, index: IndexKind, metric: Metric) -> None:
     """Build another index over all rows, in place of the present one, and wait for it."""
-    with speaking(address):
+    with refusals_as_errors(address):
         client.flush(name)
         client.release_collection(name)
         if client.describe_index(name, _VECTOR_INDEX):

@@ -30,7 +30,7 @@ from reidgallery.input import (
     checked_queries,
     missing_labels,
 )
-from reidgallery.milvus.client import connected, disconnect, is_file, speaking
+from reidgallery.milvus.client import connect, disconnect, is_file, refusals_as_errors
 from reidgallery.milvus.collection import (
     LABEL_FIELDS,
     IndexKind,
@@ -97,9 +97,9 @@ class MilvusGallery:
         """
         check_dim_and_metric(1 if dim is None else dim, metric or "cosine")
         self._address, self._collection = address, collection
-        self._client = connected(address, token, is_new_allowed=dim is not None)
+        self._client = connect(address, token, is_new_allowed=dim is not None)
         try:
-            with speaking(address):
+            with refusals_as_errors(address):
                 exists = self._client.has_collection(collection)
             if not exists:
                 if dim is None:
@@ -311,7 +311,7 @@ class MilvusGallery:
             return 0
         condition = f"pid in {removed}"
         num_rows = self._count(condition)
-        with speaking(self._address):
+        with refusals_as_errors(self._address):
             self._client.delete(self._collection, filter=condition)
             self._client.flush(self._collection)
             self._client.compact(self._collection)
@@ -358,7 +358,7 @@ class MilvusGallery:
 
     def _hits(self, queries: Features, k: int, condition: str) -> list[Records]:
         """The rows that Milvus finds for each query, with its own scores as their distances."""
-        with speaking(self._address):
+        with refusals_as_errors(self._address):
             return list(
                 self._client.search(
                     self._collection,
@@ -395,11 +395,11 @@ class MilvusGallery:
             for path in part.paths[some]:
                 numbers.append(known.get(path, next_row))
                 next_row += path not in known
-            with speaking(self._address):
+            with refusals_as_errors(self._address):
                 self._client.upsert(self._collection, records_of(part, some, numbers))
         if is_file(self._address):
             # milvus-lite searches its files five times as fast as its log; a server knows when to flush.
-            with speaking(self._address):
+            with refusals_as_errors(self._address):
                 self._client.flush(self._collection)
         return next_row
 
@@ -442,7 +442,7 @@ class MilvusGallery:
         return int(self._query(condition, ["count(*)"])[0]["count(*)"])
 
     def _query(self, condition: str, fields: list[str], limit: int | None = None) -> Records:
-        with speaking(self._address):
+        with refusals_as_errors(self._address):
             return list(self._client.query(self._collection, condition, fields, limit=limit))
 
 

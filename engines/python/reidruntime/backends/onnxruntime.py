@@ -102,8 +102,8 @@ def _load(network: Network, device: Literal["cpu", "cuda"], threads: int) -> Any
     try:
         return _session(network, device, threads)
     except Exception as error:  # its exception classes share no other base
-        _find_cause(network, threads)
-        raise _does_not_start(str(error).strip()) from error
+        _raise_cause(network, threads)
+        raise _cuda_start_error(str(error).strip()) from error
 
 
 def _session_on_cpu(network: Network, threads: int) -> Any:
@@ -146,7 +146,7 @@ def _load_cuda_libraries(onnxruntime: Any) -> None:
             onnxruntime.preload_dlls(directory=place)
 
 
-def _find_cause(network: Network, threads: int) -> None:
+def _raise_cause(network: Network, threads: int) -> None:
     """Raise why a session that may only use CUDA cannot be made.
 
     Where CUDA does not start and where it has no kernel for a node, ONNX Runtime's message is the same: that nodes are
@@ -160,10 +160,10 @@ def _find_cause(network: Network, threads: int) -> None:
         session = _session(network, "cuda", threads, cpu_fallback=True)
     except Exception as error:  # its exception classes share no other base
         _session_on_cpu(network, threads)
-        raise _does_not_start(str(error).strip()) from error
+        raise _cuda_start_error(str(error).strip()) from error
     cpu, cuda = (_PROVIDERS[device][0] for device in ("cpu", "cuda"))
     if cuda not in session.get_providers():
-        raise _does_not_start(_why_not_loaded())
+        raise _cuda_start_error(_loading_failure())
     assigned = session.get_provider_graph_assignment_info()
     nodes = [node for part in assigned if part.ep_name == cpu for node in part.get_nodes()]
     if nodes:
@@ -175,7 +175,7 @@ def _find_cause(network: Network, threads: int) -> None:
         )
 
 
-def _does_not_start(reason: str) -> GpuError:
+def _cuda_start_error(reason: str) -> GpuError:
     return GpuError(
         f"The installed onnxruntime supports CUDA, but CUDA does not start: {reason}. Check the GPU and its driver "
         "with nvidia-smi, and that CUDA and cuDNN are installed in the versions that this onnxruntime was built for: "
@@ -183,7 +183,7 @@ def _does_not_start(reason: str) -> GpuError:
     )
 
 
-def _why_not_loaded() -> str:
+def _loading_failure() -> str:
     """The system's message about the library that holds ONNX Runtime's CUDA; ONNX Runtime itself only logs it."""
     import onnxruntime
 
