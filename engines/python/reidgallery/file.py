@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from reidruntime.errors import InputError
 
 from reidgallery.input import UNLABELED
-from reidgallery.rows import Metric
+from reidgallery.rows import Features, Floats64, Ints, Metric
 
 MAGIC = b"REIDGAL1"
 SUFFIX = ".gallery"
@@ -37,10 +37,6 @@ _PREFIX_BYTES = len(MAGIC) + 8 + 32
 _ALIGNMENT = 64
 _CHUNK_BYTES = 2**24
 _NO_CHECKSUM = "0" * 64
-
-Features = NDArray[np.float32]
-Floats64 = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class Checksums(BaseModel):

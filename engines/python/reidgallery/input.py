@@ -37,25 +37,26 @@ class SearchFilter:
 
     def needed_labels(self) -> list["NeededLabel"]:
         """The labels that every row must have."""
-        junk = [NeededLabel("exclude_junk", "pid"), NeededLabel("exclude_junk", "camid", of_persons=True)]
-        return [
-            *[NeededLabel("other_cameras", "camid")] * self.other_cameras,
-            *junk * self.exclude_junk,
-            *[NeededLabel("among_camids", "camid")] * (self.among_camids is not None),
-            *[NeededLabel("A time window", "time")] * (self.since is not None or self.until is not None),
-        ]
+        needed = []
+        if self.other_cameras:
+            needed.append(NeededLabel("other_cameras", "camid"))
+        if self.exclude_junk:
+            needed.append(NeededLabel("exclude_junk", "pid"))
+            needed.append(NeededLabel("exclude_junk", "camid", of_persons=True))
+        if self.among_camids is not None:
+            needed.append(NeededLabel("among_camids", "camid"))
+        if self.since is not None or self.until is not None:
+            needed.append(NeededLabel("A time window", "time"))
+        return needed
 
 
 ALL_ROWS = SearchFilter()
 
 
 class NeededLabel(NamedTuple):
-    """A label that a filter compares.
+    """A label (``pid``, ``camid`` or ``time``) that an option of a filter compares.
 
-    Attributes:
-        option: the field of the filter.
-        name: ``pid``, ``camid`` or ``time``.
-        of_persons: only rows of a person need it: junk is junk in any camera, and a distractor is nobody's match.
+    With ``of_persons`` only rows of a person need it: junk is junk in any camera, and a distractor is nobody's match.
     """
 
     option: str
@@ -64,14 +65,7 @@ class NeededLabel(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """Queries that have been checked.
-
-    Attributes:
-        rows: float32, (num_query, D).
-        norms: float64, (num_query,).
-        pids: int64, (num_query,): their persons, ``UNLABELED`` where not known.
-        camids: int64, (num_query,): their cameras, likewise.
-    """
+    """Queries that have been checked: float32, (num_query, D), their norms, and labels, ``UNLABELED`` if not known."""
 
     rows: Features
     norms: Floats64

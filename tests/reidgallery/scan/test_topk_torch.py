@@ -143,7 +143,7 @@ def test_scores_in_bfloat16_are_within_their_bound(kind: str, metric: Metric, de
     with torch.inference_mode():
         blocks, uploaded = (
             on_device.blocks(question.gallery),
-            topk_torch._upload_question(question, on_device),
+            topk_torch._upload(question, on_device),
         )
         q_rounded, residuals = on_device.rounded(uploaded.queries.clone())
         best = topk_torch._best(on_device, blocks, uploaded, q_rounded, 64)
@@ -390,7 +390,7 @@ def test_a_scan_on_a_gpu_mixes_no_devices(metric: Metric) -> None:
             for rows in (tensor(9000, 8), tensor(9000, 8, device="cpu"))
             for kept in (rounded, None)
         ]
-        uploaded = topk_torch._DeviceQuestion(
+        uploaded = topk_torch._Uploaded(
             queries=tensor(5, 8),
             q_norms=tensor(5, dtype=torch.float64),
             largest=1.0,

@@ -44,7 +44,7 @@ from reidgallery.milvus.collection import (
 from reidgallery.milvus.filters import queries_by_condition
 from reidgallery.milvus.rows import Records, check_paths, labels_of, numbers_of, records_of
 from reidgallery.rows import Features, Ints, Metric, row_norms
-from reidgallery.scan.candidates import Neighbors
+from reidgallery.scan.candidates import Neighbors, no_neighbors
 
 _MESSAGE_BYTES = 2**24  # of embeddings in one call; servers take 64 MiB
 _QUERIES_AT_ONCE = 256
@@ -339,10 +339,7 @@ class MilvusGallery:
         self.check_artifact(manifest_sha256)
         for needed in filter.needed_labels():
             self._check_needed_label(needed)
-        found = Neighbors(
-            np.full((len(checked.rows), k), -1, np.int64),
-            np.full((len(checked.rows), k), np.inf, np.float32),
-        )
+        found = no_neighbors(len(checked.rows), k)
         for condition, numbers in queries_by_condition(checked, filter).items():
             for some in _slices(len(numbers), _QUERIES_AT_ONCE):
                 own = numbers[some]

@@ -44,17 +44,10 @@ class Scoring(NamedTuple):
 
 
 class BlockScoring(NamedTuple):
-    """The scoring of some queries and a block of rows, as the kernels take it.
+    """The scoring of some queries and a block of rows, in float32, with bounds rounded up: what the kernels take.
 
-    Attributes:
-        q_scales: float32, (num_query,).
-        g_scales: float32, (n,).
-        g_offsets: float32, (n,): minus infinity for rows that no query may find.
-        q_bounds: float32, (num_query,): rounded up.
-        g_bounds: float32, (n,): rounded up.
-        margins: float32, (num_query,): twice the errors, as two scores are compared.
-        q_keys: int64, (num_query,), and
-        g_keys: int64, (n,): equal where a query may not find a row.
+    An offset is minus infinity for rows that no query may find, and keys, int64, are equal where a query may not find
+    a row. Margins are twice the errors, as two scores are compared.
     """
 
     q_scales: Features

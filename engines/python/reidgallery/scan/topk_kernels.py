@@ -80,13 +80,9 @@ def _keep_best(products, q_scale, q_bound, columns, q_key, g_keys, best):  # typ
 @_compiled
 def _append(i, row, hits, first, scoring, threshold, lists):  # type: ignore[no-untyped-def]
     """Add those of the hits that can score as much to a query's shortlist; give it up where there are too many."""
-    g_scales, g_offsets, g_bounds, g_keys = (
-        scoring.g_scales,
-        scoring.g_offsets,
-        scoring.g_bounds,
-        scoring.g_keys,
-    )
-    q_scale, q_bound, q_key = scoring.q_scales[i], scoring.q_bounds[i], scoring.q_keys[i]
+    g_scales, g_offsets, g_bounds = scoring.g_scales, scoring.g_offsets, scoring.g_bounds
+    q_scale, q_bound = scoring.q_scales[i], scoring.q_bounds[i]
+    q_key, g_keys = scoring.q_keys[i], scoring.g_keys
     rows, scores, count = lists.rows[i], lists.highest[i], lists.counts[i]
     for j in hits:
         highest = np.float32(row[j]) * (q_scale * g_scales[j]) + g_offsets[j] + q_bound * g_bounds[j]

@@ -37,7 +37,7 @@ _SPARE, _WIDE_SPARE = 64, 1024  # scores kept beyond those wanted, of rows that 
 _RESCORE_BYTES = 2**28  # of rows that are rescored at once
 
 
-class _DeviceQuestion(NamedTuple):
+class _Uploaded(NamedTuple):
     """A question on the device.
 
     Attributes:
@@ -81,7 +81,7 @@ def wide_candidates(question: Question, rows: DeviceRows) -> Candidates:
 def _candidates(question: Question, rows: DeviceRows, width: int, *, in_bfloat16: bool) -> Candidates:
     try:
         with rows.torch.inference_mode(), exact_float32():
-            blocks, uploaded = rows.blocks(question.gallery), _upload_question(question, rows)
+            blocks, uploaded = rows.blocks(question.gallery), _upload(question, rows)
             if not in_bfloat16:
                 best = _best(rows, blocks, uploaded, uploaded.queries, width)
                 return _candidates_among(question, uploaded, best, best, uploaded.errors)
@@ -97,14 +97,14 @@ def _candidates(question: Question, rows: DeviceRows, width: int, *, in_bfloat16
         ) from error
 
 
-def _upload_question(question: Question, rows: DeviceRows) -> _DeviceQuestion:
+def _upload(question: Question, rows: DeviceRows) -> _Uploaded:
     def on_device(array: Any) -> Any:
         return rows.torch.tensor(array, device=rows.device)
 
     q_scales, largest = query_scales(question)
     # Without a filter, the keys of queries are less than all others.
     has_keys = question.q_keys.max() >= question.g_keys.min()
-    return _DeviceQuestion(
+    return _Uploaded(
         queries=on_device(question.queries).mul_(on_device(q_scales.astype(np.float32))[:, None]),
         q_norms=on_device(question.q_norms * q_scales),
         largest=largest,
@@ -114,7 +114,7 @@ def _upload_question(question: Question, rows: DeviceRows) -> _DeviceQuestion:
     )
 
 
-def _bfloat16_errors(uploaded: _DeviceQuestion, q_residuals: Any, g_residual: float) -> Any:
+def _bfloat16_errors(uploaded: _Uploaded, q_residuals: Any, g_residual: float) -> Any:
     """How far the scores of a bfloat16 scan can be from the truth; float64, (num_query,)."""
     q_norms, largest = (
         uploaded.q_norms + q_residuals,
@@ -125,7 +125,7 @@ def _bfloat16_errors(uploaded: _DeviceQuestion, q_residuals: Any, g_residual: fl
 
 
 def _best(
-    rows: DeviceRows, blocks: list[DeviceBlock], uploaded: _DeviceQuestion, queries: Any, width: int
+    rows: DeviceRows, blocks: list[DeviceBlock], uploaded: _Uploaded, queries: Any, width: int
 ) -> _Best:
     """The best scores by products of these queries, in float32 or bfloat16, and of the rows in the same."""
     torch = rows.torch
@@ -142,7 +142,7 @@ def _best(
 
 
 def _tiles(
-    rows: DeviceRows, blocks: list[DeviceBlock], uploaded: _DeviceQuestion, queries: Any
+    rows: DeviceRows, blocks: list[DeviceBlock], uploaded: _Uploaded, queries: Any
 ) -> Iterator[tuple[int, Any]]:
     """The number of the first row, and the scores of all queries and the rows from there: float32, (num_query, n)."""
     first, size = 0, max(_GROUP, _TILE_SCORES // len(queries) // _GROUP * _GROUP)  # whole groups
@@ -197,7 +197,7 @@ def _highest(torch: Any, scores: Any, width: int) -> tuple[Any, Any]:
     return found, highest.gather(1, places // _GROUP) * _GROUP + places % _GROUP
 
 
-def _rescored(rows: DeviceRows, blocks: list[DeviceBlock], uploaded: _DeviceQuestion, best: _Best) -> _Best:
+def _rescored(rows: DeviceRows, blocks: list[DeviceBlock], uploaded: _Uploaded, best: _Best) -> _Best:
     """The same rows, in the same places, with their float32 scores."""
     scores, first = best.scores.new_full(best.scores.shape, -np.inf), 0
     at_once = max(1, _RESCORE_BYTES // (4 * uploaded.queries.shape[1]))
@@ -214,7 +214,7 @@ def _rescored(rows: DeviceRows, blocks: list[DeviceBlock], uploaded: _DeviceQues
 
 
 def _candidates_among(
-    question: Question, uploaded: _DeviceQuestion, scanned: _Best, best: _Best, errors: Any
+    question: Question, uploaded: _Uploaded, scanned: _Best, best: _Best, errors: Any
 ) -> Candidates:
     """Which of the best rows can be among the nearest, and of which queries they all are here.
 

@@ -71,9 +71,7 @@ class TensorRtBackend:
         self._runtime.engine_host_code_allowed = allow_host_code
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
-            raise ArtifactError(
-                f"{path}: TensorRT {trt.__version__} cannot load it: {self._error_messages()}"
-            )
+            raise ArtifactError(f"{path}: TensorRT {trt.__version__} cannot load it: {self._errors()}")
         if facts.weights_stripped:
             self._refit(trt, facts)
         self._check_tensors(trt)
@@ -146,8 +144,8 @@ class TensorRtBackend:
 
     def _execute(self, context: Any, lane: Lane, shape: Shape, *, new_shape: bool = True) -> None:
         if new_shape:
-            self._check_success(context.set_input_shape(self._manifest.input.name, shape), shape[0])
-        self._check_success(context.execute_async_v3(lane.memory.stream), shape[0])
+            self._check(context.set_input_shape(self._manifest.input.name, shape), shape[0])
+        self._check(context.execute_async_v3(lane.memory.stream), shape[0])
 
     def _profile_of(self, batch_size: int) -> int:
         """The narrowest optimization profile that takes a batch; the first one takes them all."""
@@ -158,11 +156,9 @@ class TensorRtBackend:
         ]
         return min(fitting, default=(0, 0))[1]
 
-    def _check_success(self, done: bool, batch_size: int) -> None:
+    def _check(self, done: bool, batch_size: int) -> None:
         if not done:
-            raise GpuError(
-                f"{self._path}: TensorRT fails on a batch of {batch_size}: {self._error_messages()}"
-            )
+            raise GpuError(f"{self._path}: TensorRT fails on a batch of {batch_size}: {self._errors()}")
 
     def _new_context(self, lane: Lane, scratch: int, profile: int) -> Any:
         largest = self._profiles[profile][1]
@@ -170,16 +166,16 @@ class TensorRtBackend:
             context = self._engine.create_execution_context(self._user_managed)
         if context is None:
             raise GpuError(
-                f"{self._path}: no execution context, usually for lack of memory: {self._error_messages()}"
+                f"{self._path}: no execution context, usually for lack of memory: {self._errors()}"
             )
         context.set_device_memory(scratch, self._scratch_bytes)
         if profile:  # a new context has the first one
-            self._check_success(context.set_optimization_profile_async(profile, lane.memory.stream), largest)
+            self._check(context.set_optimization_profile_async(profile, lane.memory.stream), largest)
         for spec, address in (
             (self._manifest.input, lane.device_in),
             (self._manifest.output, lane.device_out),
         ):
-            self._check_success(context.set_tensor_address(spec.name, address), largest)
+            self._check(context.set_tensor_address(spec.name, address), largest)
         return context
 
     @property
@@ -200,7 +196,7 @@ class TensorRtBackend:
         if not parser.refit_from_file(str(onnx)) or not refitter.refit_cuda_engine():
             messages = [parser.get_error(index).desc() for index in range(parser.num_errors)]
             raise ArtifactError(
-                f"{self._path}: the weights of {onnx} do not fit: {messages or self._error_messages()}"
+                f"{self._path}: the weights of {onnx} do not fit: {messages or self._errors()}"
             )
 
     def _check_tensors(self, trt: Any) -> None:
@@ -230,5 +226,5 @@ class TensorRtBackend:
                 f"{profile.minimum} to {profile.maximum}. Build it again."
             )
 
-    def _error_messages(self) -> str:
+    def _errors(self) -> str:
         return "; ".join(self._messages) or "it gave no reason"
