@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import typer
-from reidruntime import Manifest, Session, manifest_for_foreign_onnx, manifest_from_onnx, open_session
+from reidruntime import (
+    ImageInput,
+    Manifest,
+    Session,
+    manifest_for_foreign_onnx,
+    manifest_from_onnx,
+    open_session,
+)
 from reidruntime.artifact.manifest import ChannelOrder, Channels3, Layout, ResizeKernel
 from reidruntime.backends import BackendName, DeviceName
 
@@ -89,8 +96,7 @@ class ForeignOptions:
             missing = " ".join(name for name, value in given.items() if value is None)
             raise InputError(f"{artifact}: the file carries no manifest; give {missing} too.")
         height_px, width_px = parse_size(self.size)
-        return manifest_for_foreign_onnx(
-            artifact,
+        images = ImageInput(
             height_px=height_px,
             width_px=width_px,
             mean=_parse_channels("--mean", self.mean),
@@ -99,6 +105,7 @@ class ForeignOptions:
             layout=self.layout or "NCHW",
             resize=self.resize or "bilinear",
         )
+        return manifest_for_foreign_onnx(artifact, images)
 
 
 def parse_size(text: str) -> tuple[int, int]:

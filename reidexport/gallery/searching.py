@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from reidgallery import Gallery, MilvusGallery
+from reidgallery import Gallery, MilvusGallery, SearchFilter
 from reidgallery.gallery import UNLABELED
 
 from reidexport.errors import InputError
@@ -82,11 +82,8 @@ def search_gallery(
     found = gallery.search(
         np.concatenate(queries.parts),
         k,
+        filter=SearchFilter(other_cameras=other_cameras, among_camids=among_camids, since=since, until=until),
         camids=queries.camids,
-        other_cameras=other_cameras,
-        among_camids=among_camids,
-        since=since,
-        until=until,
         manifest_sha256=queries.manifest_sha256,
     )
     limit = np.inf if threshold is None else threshold

@@ -3,10 +3,12 @@
 >>> gallery = Gallery(dim=2048, metric="cosine")
 >>> gallery.add(embeddings, pids=pids, camids=camids, paths=paths)
 >>> gallery.search(queries, k=10).indices  # (num_query, 10), nearest first
+>>> gallery.search(queries, filter=SearchFilter(other_cameras=True), camids=q_camids)
 """
 
 from reidgallery.gallery import Gallery, load_gallery
+from reidgallery.input import SearchFilter
 from reidgallery.milvus.gallery import MilvusGallery
-from reidgallery.scan.topk import Neighbors
+from reidgallery.scan.candidates import Neighbors
 
-__all__ = ["Gallery", "MilvusGallery", "Neighbors", "load_gallery"]
+__all__ = ["Gallery", "MilvusGallery", "Neighbors", "SearchFilter", "load_gallery"]

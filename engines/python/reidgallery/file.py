@@ -7,8 +7,9 @@
     sections   embeddings (float32), lengths (float64), pids, camids, path_ends, times (int64), paths (UTF-8),
                little-endian
 
-The header tells the shapes and the sha256 of every section, so that every byte of the file is under a checksum.
-Format version 1 has no times; such files are read, and their times are not known.
+The header states the shapes and the sha256 of every section, so that every byte of the file is under a checksum. The
+section ``lengths`` holds the norms of the embeddings. Format version 1 has no times; such files are read, and their
+times are not known.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from reidruntime.errors import InputError
 
 from reidgallery.input import UNLABELED
-from reidgallery.rows import Metric
+from reidgallery.rows import Features, Floats64, Ints, Metric
 
 MAGIC = b"REIDGAL1"
 SUFFIX = ".gallery"
@@ -36,10 +37,6 @@ _PREFIX_BYTES = len(MAGIC) + 8 + 32
 _ALIGNMENT = 64
 _CHUNK_BYTES = 2**24
 _NO_CHECKSUM = "0" * 64
-
-Features = NDArray[np.float32]
-Floats64 = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class Checksums(BaseModel):
@@ -89,13 +86,13 @@ class Header(BaseModel):
 
 
 class GalleryContent(NamedTuple):
-    """What a file holds: N embeddings with labels.
+    """The content of a file: N embeddings with labels.
 
     Attributes:
         metric: how to compare.
         manifest_sha256: of the artifact that made the embeddings; None where that is not known.
         parts: float32 arrays of shape (n, dim), N rows in all, one part at least.
-        lengths: float64, (N,): Euclidean lengths of the rows.
+        norms: float64, (N,): Euclidean norms of the rows.
         pids: int64, (N,).
         camids: int64, (N,).
         times: int64, (N,).
@@ -105,7 +102,7 @@ class GalleryContent(NamedTuple):
     metric: Metric
     manifest_sha256: str | None
     parts: Sequence[Features]
-    lengths: Floats64
+    norms: Floats64
     pids: Ints
     camids: Ints
     times: Ints
@@ -115,24 +112,24 @@ class GalleryContent(NamedTuple):
 def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> str:
     """Write a file and put it in place of the old one, whole.
 
-    Writers of one path wait for each other. Readers go on with the old file, which they have mapped.
+    Writers of one path wait for each other. Readers keep the old file, which they have mapped.
 
     Args:
         path: ``*.gallery``.
         content: what to write.
-        expected: what :func:`read_gallery` called the file when it was read; None to replace whatever is there.
+        expected: the identity that :func:`read_gallery` returned; None to replace any file.
 
     Returns:
         The identity of the new file.
 
     Raises:
-        InputError: the folder cannot be written to, ``path`` is no regular file, or somebody else has replaced it
+        InputError: the folder cannot be written to, ``path`` is not a regular file, or somebody else has replaced it
             since it was read.
     """
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: expected a name that ends in {SUFFIX}.")
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: is not a regular file. Give another path.")
+        raise InputError(f"{path}: is not a regular file. Choose another path.")
     target = path.resolve()
     try:
         with _lock(target):
@@ -152,7 +149,7 @@ def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> 
                 temporary.unlink(missing_ok=True)
             _sync_folder(target.parent)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}). Give another path.") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror}). Choose another path.") from error
     return identity
 
 
@@ -200,7 +197,7 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
         metric=header.metric,
         manifest_sha256=header.manifest_sha256,
         parts=[embeddings],
-        lengths=np.array(sections["lengths"].view("<f8")),
+        norms=np.array(sections["lengths"].view("<f8")),
         pids=integers["pids"],
         camids=integers["camids"],
         times=integers.get("times", np.full(header.num_rows, UNLABELED)),
@@ -232,7 +229,7 @@ def _header(path: Path, mapped: NDArray[np.uint8]) -> tuple[Header, int, str]:
 
 
 def _identity(path: Path) -> str | None:
-    """The checksum of the header, which holds all the others; None where there is no file."""
+    """The checksum of the header, which holds all the others; None where the file is missing."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
@@ -251,7 +248,7 @@ def _write(path: Path, content: GalleryContent) -> str:
     )
     sections: dict[str, Iterable[bytes | memoryview]] = {
         "embeddings": _little_endian(content.parts, "<f4"),
-        "lengths": _little_endian([content.lengths], "<f8"),
+        "lengths": _little_endian([content.norms], "<f8"),
         "pids": _little_endian([content.pids], "<i8"),
         "camids": _little_endian([content.camids], "<i8"),
         "path_ends": _little_endian([np.cumsum([len(text) for text in texts], dtype=np.int64)], "<i8"),
@@ -295,7 +292,7 @@ def _write_section(write: Callable[[bytes | memoryview], int], pieces: Iterable[
 def _lock(target: Path) -> Iterator[None]:
     """Keep other writers of the path waiting; the lock goes with its process, however that ends.
 
-    Where there is no ``fcntl`` (Windows) writers do not wait: the last one's file stays, whole.
+    Without ``fcntl`` (Windows) writers do not wait: the last one's file stays, whole.
     """
     try:
         import fcntl

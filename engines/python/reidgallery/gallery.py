@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import compress, pairwise
+from itertools import compress
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -17,16 +17,17 @@ from reidruntime.threads import default_threads
 
 from reidgallery.file import GalleryContent, read_gallery, write_gallery
 from reidgallery.input import (
+    ALL_ROWS,
     JUNK_PID,
     UNLABELED,
+    Queries,
+    SearchFilter,
     check_artifact,
-    check_asked_labels,
     check_dim_and_metric,
     check_removed_pids,
-    check_window,
     checked_features,
-    checked_ids,
     checked_labels,
+    checked_queries,
     missing_labels,
 )
 from reidgallery.rows import (
@@ -37,12 +38,13 @@ from reidgallery.rows import (
     Ints,
     Metric,
     Question,
-    row_lengths,
+    row_norms,
 )
+from reidgallery.scan.candidates import Neighbors
 from reidgallery.scan.device_rows import DeviceRows
 from reidgallery.scan.int8_scan import MAX_DIM, can_multiply
 from reidgallery.scan.projection_scan import ProjectedRows
-from reidgallery.scan.topk import Neighbors, Prepared, nearest
+from reidgallery.scan.topk import Prepared, has_kernels, nearest_rows
 
 __all__ = [
     "UNLABELED",
@@ -103,7 +105,7 @@ class Gallery:
             metric: how to compare them.
             manifest_sha256: ``Manifest.sha256`` of the artifact, where it is known; then nothing of another artifact
                 can be added or searched for.
-            threads: for searching; default: the CPUs that this process may use. While a search goes on, NumPy's own
+            threads: for searching; default: the CPUs that this process may use. During a search, NumPy's own
                 products have one thread each in the whole process.
             device: ``cuda`` or ``cuda:NUMBER``, to look through the rows there by torch, where they are kept, in
                 float32 and in bfloat16, as far as they fit (``cpu`` is torch's too); default: without torch. The answer
@@ -111,7 +113,7 @@ class Gallery:
 
         Raises:
             InputError: an argument is out of its range.
-            NotInstalledError: there is no torch or GPU for the device.
+            NotInstalledError: torch or a GPU for the device is missing.
         """
         check_dim_and_metric(dim, metric)
         self.dim = dim
@@ -121,7 +123,7 @@ class Gallery:
         if self._threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}.")
         self._parts: list[Features] = []
-        self._lengths = np.empty(0, np.float64)
+        self._norms = np.empty(0, np.float64)
         self._pids = np.empty(0, np.int64)
         self._camids = np.empty(0, np.int64)
         self._times = np.empty(0, np.int64)
@@ -186,9 +188,9 @@ class Gallery:
         """
         rows = checked_features(embeddings, self.dim, "embeddings")
         self.check_artifact(manifest_sha256, "embeddings")
-        lengths = row_lengths(rows, "embeddings")
+        norms = row_norms(rows, "embeddings")
         new_pids, new_camids, new_times, new_paths = checked_labels(len(rows), pids, camids, times, paths)
-        self._append(rows, lengths)
+        self._append(rows, norms)
         self._pids, self._camids = np.append(self._pids, new_pids), np.append(self._camids, new_camids)
         self._times = np.append(self._times, new_times)
         self._paths += new_paths
@@ -234,7 +236,7 @@ class Gallery:
             float32, shape (len(rows), dim).
 
         Raises:
-            InputError: there is no such row.
+            InputError: a row does not exist.
         """
         if bad := [row for row in rows.tolist() if not 0 <= row < len(self)]:
             raise InputError(f"The gallery has {len(self)} rows, and no row {bad[0]}.")
@@ -260,11 +262,10 @@ class Gallery:
             InputError: a pid is less than -1.
         """
         kept = ~np.isin(self._pids, check_removed_pids(pids))
-        ends = np.cumsum([0, *map(len, self._parts)])
-        shares = [kept[start:stop] for start, stop in pairwise(ends)]
+        shares = [kept[start:stop] for start, stop in self._rows().part_bounds()]
         shared = [(part, share) for part, share in zip(self._parts, shares, strict=True) if share.any()]
         parts = [part if share.all() else part[share] for part, share in shared]
-        self._lengths, self._pids, self._camids = self._lengths[kept], self._pids[kept], self._camids[kept]
+        self._norms, self._pids, self._camids = self._norms[kept], self._pids[kept], self._camids[kept]
         self._times = self._times[kept]
         self._paths = list(compress(self._paths, kept))
         self._parts = parts
@@ -281,13 +282,9 @@ class Gallery:
         queries: npt.ArrayLike,
         k: int = 10,
         *,
+        filter: SearchFilter = ALL_ROWS,
         pids: npt.ArrayLike | None = None,
         camids: npt.ArrayLike | None = None,
-        other_cameras: bool = False,
-        exclude_junk: bool = False,
-        among_camids: Collection[int] | None = None,
-        since: int | None = None,
-        until: int | None = None,
         scan: Scan = "auto",
         manifest_sha256: str | None = None,
     ) -> Neighbors:
@@ -296,56 +293,50 @@ class Gallery:
         Args:
             queries: float32, shape (num_query, dim).
             k: how many, at least 1.
+            filter: which rows they may find.
             pids: the queries' persons, for ``exclude_junk``.
             camids: the queries' cameras, for ``other_cameras`` and ``exclude_junk``.
-            other_cameras: leave out rows of the query's own camera.
-            exclude_junk: leave out what evaluation ignores: pid -1, and the query's person seen by its camera; needs
-                the pid of every row, and the camid of those of a person.
-            among_camids: only rows of these cameras.
-            since: only rows of this time or later.
-            until: only rows of this time or earlier.
-            scan: what to look through first; the answer is the same. ``"projection"``: the rows in the few directions
-                that matter, where there are such (at most half of their memory, made by the first such search);
+            scan: what to look through first; the answer is the same. ``"projection"``: the rows along the few
+                directions that matter, where these exist (at most half of their memory, made by the first such search);
                 ``"int8"``: 7-bit copies of these, or of the rows (a quarter on top; needs ONNX Runtime);
                 ``"float32"``: the rows themselves; ``"auto"``: the rows on the gallery's device; where it has none,
-                7-bit copies of the projection (itself without ONNX Runtime), if it is there or many queries will pay
-                for it; else the rows.
+                7-bit copies of the projection (itself without ONNX Runtime), if it exists or many queries will pay
+                for it; else the rows. Without numba, on a CPU, always the rows.
             manifest_sha256: of the artifact that made the queries; None leaves the check to the caller.
 
         Returns:
-            Indices and distances, both of shape (num_query, k); where fewer than k rows are left, the rest is -1 and
-            infinite.
+            Indices and distances, both of shape (num_query, k); where fewer than k rows are left, the others are -1
+            and infinite.
 
         Raises:
-            InputError: an argument does not fit, or a filter needs labels that are not there.
-            NotInstalledError: the int8 scan has no ONNX Runtime.
+            InputError: an argument does not fit, or the filter needs labels that are missing.
+            NotInstalledError: ONNX Runtime, which the int8 scan needs, is not installed.
         """
-        rows = checked_features(queries, self.dim, "queries")
+        checked = checked_queries(queries, k, self.dim, filter, pids, camids)
         self.check_artifact(manifest_sha256)
-        lengths = row_lengths(rows, "queries")
-        if k < 1:
-            raise InputError(f"k must be at least 1, got {k}.")
         if scan not in get_args(Scan):
             raise InputError(f"scan must be one of {', '.join(get_args(Scan))}, got {scan!r}.")
-        q_keys, g_keys = self._keys(len(rows), pids, camids, other_cameras, exclude_junk)
+        self._check_needed_labels(filter)
+        q_keys, g_keys = self._keys(checked, filter)
         question = Question(
-            queries=rows,
-            q_lengths=lengths,
+            queries=checked.rows,
+            q_norms=checked.norms,
             gallery=self._rows(),
             k=k,
             metric=self.metric,
-            allowed=self._allowed(exclude_junk, among_camids, since, until),
+            allowed=self._allowed(filter),
             q_keys=q_keys,
             g_keys=g_keys,
         )
-        return nearest(question, self._threads, self._prepared(scan, len(rows)) if len(self) else None)
+        prepared = self._prepared(scan, len(checked.rows)) if len(self) else None
+        return nearest_rows(question, self._threads, prepared)
 
     def save(self, path: str | Path) -> None:
-        """Write the gallery to ``NAME.gallery``: the old file or the new one is there, whole, whatever happens.
+        """Write the gallery to ``NAME.gallery``: whatever happens, the old file or the new one is left, whole.
 
         Raises:
-            InputError: the path will not do; or the gallery was loaded from there and another program has replaced
-                the file since, whose rows would be lost.
+            InputError: the path cannot be written; or the gallery was loaded from there, and another program has since
+                replaced the file, whose rows would be lost.
         """
         target = Path(path)
         parts = self._parts or [np.empty((0, self.dim), np.float32)]
@@ -353,7 +344,7 @@ class Gallery:
             self.metric,
             self.manifest_sha256,
             parts,
-            self._lengths,
+            self._norms,
             self._pids,
             self._camids,
             self._times,
@@ -363,7 +354,7 @@ class Gallery:
         expected = self._read_from[1] if self._read_from and self._read_from[0] == place else None
         self._read_from = place, write_gallery(target, content, expected)
 
-    def _append(self, rows: Features, lengths: Floats64) -> None:
+    def _append(self, rows: Features, norms: Floats64) -> None:
         """Add a part; small ones are joined, so that many short calls leave few parts and copy little.
 
         A part that is mapped from a file cannot be written to, and stays as it is.
@@ -379,20 +370,20 @@ class Gallery:
             first -= 1
             size += len(self._parts[first])
         self._parts[first:] = [np.concatenate([*self._parts[first:], rows])]
-        self._lengths = np.concatenate([self._lengths, lengths])
+        self._norms = np.concatenate([self._norms, norms])
         self._coded = self._projected = None
         self._is_projected = False
 
     def _rows(self) -> GalleryRows:
-        return GalleryRows(self._parts, self._lengths)
+        return GalleryRows(self._parts, self._norms)
 
     def _prepared(self, scan: Scan, num_query: int) -> Prepared | None:
-        if scan == "float32":
+        if scan == "auto" and self._on_device is not None:
+            return self._on_device
+        if scan == "float32" or not has_kernels():
             return None
         if scan == "int8":
             return self._coded_gallery()
-        if scan == "auto" and self._on_device is not None:
-            return self._on_device
         is_worth_it = self._is_projected or (num_query >= _MANY_QUERIES and len(self) >= _LARGE_GALLERY)
         projected = self._projected_rows() if scan == "projection" or is_worth_it else None
         return self._coded_gallery() if scan == "auto" and projected and can_multiply() else projected
@@ -409,55 +400,34 @@ class Gallery:
             self._coded = self._rows().coded(self._projected_rows())
         return self._coded
 
-    def _allowed(
-        self,
-        exclude_junk: bool,
-        among_camids: Collection[int] | None,
-        since: int | None,
-        until: int | None,
-    ) -> npt.NDArray[np.bool_]:
-        check_window(since, until)
+    def _allowed(self, filter: SearchFilter) -> npt.NDArray[np.bool_]:
+        """The rows that any query may find."""
         allowed = np.ones(len(self), np.bool_)
-        if exclude_junk:
-            self._need_labels(self._pids, "exclude_junk", "pid")
-            # Junk is junk in any camera, and a distractor is nobody's match.
-            self._need_labels(np.where(self._pids > 0, self._camids, 0), "exclude_junk", "camid")
+        if filter.exclude_junk:
             allowed &= self._pids != JUNK_PID
-        if among_camids is not None:
-            self._need_labels(self._camids, "among_camids", "camid")
-            allowed &= np.isin(self._camids, list(among_camids))
-        if since is not None or until is not None:
-            self._need_labels(self._times, "A time window", "time")
-        if since is not None:
-            allowed &= self._times >= since
-        if until is not None:
-            allowed &= self._times <= until
+        if filter.among_camids is not None:
+            allowed &= np.isin(self._camids, list(filter.among_camids))
+        if filter.since is not None:
+            allowed &= self._times >= filter.since
+        if filter.until is not None:
+            allowed &= self._times <= filter.until
         return allowed
 
-    def _keys(
-        self,
-        num_query: int,
-        pids: npt.ArrayLike | None,
-        camids: npt.ArrayLike | None,
-        other_cameras: bool,
-        exclude_junk: bool,
-    ) -> tuple[Ints, Ints]:
+    def _keys(self, queries: Queries, filter: SearchFilter) -> tuple[Ints, Ints]:
         """Numbers that are equal where a query may not find a row; without a filter no two are."""
-        q_pids, q_camids = checked_ids(pids, "pids", num_query), checked_ids(camids, "camids", num_query)
-        if other_cameras:
-            self._need_labels(self._camids, "other_cameras", "camid")
-        check_asked_labels(q_pids, q_camids, other_cameras, exclude_junk)
-        if other_cameras:
-            return q_camids, self._camids
-        if exclude_junk:
-            return _pair_keys(q_pids, q_camids, self._pids, self._camids)
-        return np.full(num_query, -1, np.int64), np.zeros(len(self), np.int64)
+        if filter.other_cameras:
+            return queries.camids, self._camids
+        if filter.exclude_junk:
+            return _pair_keys(queries.pids, queries.camids, self._pids, self._camids)
+        return np.full(len(queries.rows), -1, np.int64), np.zeros(len(self), np.int64)
 
-    def _need_labels(self, labels: Ints, option: str, name: str) -> None:
-        unknown = np.flatnonzero(labels == UNLABELED)
-        if len(unknown):
-            first = int(unknown[0])
-            raise missing_labels(option, name, len(unknown), len(self), first, self._paths[first])
+    def _check_needed_labels(self, filter: SearchFilter) -> None:
+        columns = {"pid": self._pids, "camid": self._camids, "time": self._times}
+        for needed in filter.needed_labels():
+            is_missing = columns[needed.name] == UNLABELED
+            rows = np.flatnonzero(is_missing & (self._pids > 0) if needed.of_persons else is_missing)
+            if len(rows):
+                raise missing_labels(needed, len(rows), len(self), int(rows[0]), self._paths[rows[0]])
 
 
 def load_gallery(
@@ -473,7 +443,7 @@ def load_gallery(
         device: likewise.
 
     Raises:
-        InputError: the file is missing, no gallery, or damaged.
+        InputError: the file is missing, not a gallery, or damaged.
     """
     content, identity = read_gallery(Path(path), verify=verify)
     embeddings = content.parts[0]
@@ -486,7 +456,7 @@ def load_gallery(
     )
     if len(embeddings):
         gallery._parts = [embeddings]
-    gallery._lengths, gallery._paths = content.lengths, list(content.paths)
+    gallery._norms, gallery._paths = content.norms, list(content.paths)
     gallery._pids, gallery._camids, gallery._times = content.pids, content.camids, content.times
     gallery._read_from = Path(path).resolve(), identity
     return gallery

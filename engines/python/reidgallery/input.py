@@ -1,18 +1,76 @@
-"""What a gallery accepts, wherever it keeps its rows; every check raises InputError and says what it expected."""
+"""What a gallery accepts, wherever it keeps its rows; every check raises InputError, which states what was expected."""
 
 import os
 from collections.abc import Collection, Sequence
-from typing import get_args
+from dataclasses import dataclass
+from typing import NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 from reidruntime.errors import InputError
 
-from reidgallery.rows import Features, Ints, Metric
+from reidgallery.rows import Features, Floats64, Ints, Metric, row_norms
 
 UNLABELED = -2  # a pid, camid or time that is not known; equal to no other
 JUNK_PID = -1
 _LOWEST = {"pids": JUNK_PID, "camids": 0, "times": 0}
+
+
+@dataclass(frozen=True)
+class SearchFilter:
+    """Which rows of a gallery a query may find; by default all.
+
+    Attributes:
+        other_cameras: leave out rows of the query's own camera; needs the camid of every query and row.
+        exclude_junk: leave out what evaluation ignores: pid -1, and the query's person seen by its camera; needs the
+            pid of every row, the camid of those of a person, and both of every query.
+        among_camids: only rows of these cameras; needs the camid of every row.
+        since: only rows of this time or later; needs the time of every row.
+        until: only rows of this time or earlier; likewise.
+    """
+
+    other_cameras: bool = False
+    exclude_junk: bool = False
+    among_camids: Collection[int] | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def needed_labels(self) -> list["NeededLabel"]:
+        """The labels that every row must have."""
+        needed = []
+        if self.other_cameras:
+            needed.append(NeededLabel("other_cameras", "camid"))
+        if self.exclude_junk:
+            needed.append(NeededLabel("exclude_junk", "pid"))
+            needed.append(NeededLabel("exclude_junk", "camid", of_persons=True))
+        if self.among_camids is not None:
+            needed.append(NeededLabel("among_camids", "camid"))
+        if self.since is not None or self.until is not None:
+            needed.append(NeededLabel("A time window", "time"))
+        return needed
+
+
+ALL_ROWS = SearchFilter()
+
+
+class NeededLabel(NamedTuple):
+    """A label (``pid``, ``camid`` or ``time``) that an option of a filter compares.
+
+    With ``of_persons`` only rows of a person need it: junk is junk in any camera, and a distractor is nobody's match.
+    """
+
+    option: str
+    name: str
+    of_persons: bool = False
+
+
+class Queries(NamedTuple):
+    """Queries that have been checked: float32, (num_query, D), their norms, and labels, ``UNLABELED`` if not known."""
+
+    rows: Features
+    norms: Floats64
+    pids: Ints
+    camids: Ints
 
 
 def check_dim_and_metric(dim: int, metric: str) -> None:
@@ -53,7 +111,7 @@ def checked_integers(numbers: npt.ArrayLike, name: str, length: int) -> Ints:
 
 
 def checked_ids(ids: npt.ArrayLike | None, name: str, length: int) -> Ints:
-    """That many pids, camids or times, as ``name`` says, as int64; ``UNLABELED`` where there are none."""
+    """That many pids, camids or times, by ``name``, as int64; ``UNLABELED`` where none are given."""
     if ids is None:
         return np.full(length, UNLABELED, np.int64)
     array, lowest = checked_integers(ids, name, length), _LOWEST[name]
@@ -62,14 +120,8 @@ def checked_ids(ids: npt.ArrayLike | None, name: str, length: int) -> Ints:
     return array
 
 
-def check_window(since: int | None, until: int | None) -> None:
-    """A window of time from ``since`` to ``until``, both within, has a first moment before its last."""
-    if since is not None and until is not None and since > until:
-        raise InputError(f"since must not be after until, got {since} and {until}.")
-
-
 def checked_paths(paths: Sequence[str] | None, length: int) -> list[str]:
-    """That many texts; empty ones where there are none."""
+    """That many texts; empty ones where none are given."""
     texts = [""] * length if paths is None else [str(path) for path in paths]
     if len(texts) != length:
         raise InputError(f"paths must be {length} texts, got {len(texts)}.")
@@ -97,25 +149,43 @@ def checked_labels(
     )
 
 
-def check_asked_labels(pids: Ints, camids: Ints, other_cameras: bool, exclude_junk: bool) -> None:
-    """The queries have the labels that the filters compare with those of the rows."""
-    if other_cameras and (camids == UNLABELED).any():
+def checked_queries(
+    queries: npt.ArrayLike,
+    k: int,
+    dim: int,
+    filter: SearchFilter,
+    pids: npt.ArrayLike | None,
+    camids: npt.ArrayLike | None,
+) -> Queries:
+    """Rows of that dimension, to be searched for k each, with the labels that the filter compares."""
+    rows = checked_features(queries, dim, "queries")
+    norms = row_norms(rows, "queries")
+    if k < 1:
+        raise InputError(f"k must be at least 1, got {k}.")
+    found = Queries(
+        rows, norms, checked_ids(pids, "pids", len(rows)), checked_ids(camids, "camids", len(rows))
+    )
+    if filter.since is not None and filter.until is not None and filter.since > filter.until:
+        raise InputError(f"since must not be after until, got {filter.since} and {filter.until}.")
+    has_no_camid = found.camids == UNLABELED
+    if filter.other_cameras and has_no_camid.any():
         raise InputError("other_cameras needs the camids of the queries.")
-    if exclude_junk and not other_cameras and ((camids == UNLABELED) | (pids == UNLABELED)).any():
+    if filter.exclude_junk and (has_no_camid | (found.pids == UNLABELED)).any() and not filter.other_cameras:
         raise InputError("exclude_junk needs the pids and camids of the queries.")
+    return found
 
 
 def check_removed_pids(pids: Collection[int]) -> list[int]:
-    """Persons, or -1 for junk: rows whose person is not known cannot be asked for."""
-    asked = sorted({int(pid) for pid in pids})
-    if asked and asked[0] < JUNK_PID:
-        raise InputError(f"pids to remove must be at least {JUNK_PID}, got {asked[0]}.")
-    return asked
+    """Persons, or -1 for junk: rows whose person is not known cannot be removed by pid."""
+    removed = sorted({int(pid) for pid in pids})
+    if removed and removed[0] < JUNK_PID:
+        raise InputError(f"pids to remove must be at least {JUNK_PID}, got {removed[0]}.")
+    return removed
 
 
-def missing_labels(option: str, name: str, count: int, total: int, row: int, path: str) -> InputError:
+def missing_labels(needed: NeededLabel, count: int, total: int, row: int, path: str) -> InputError:
     """The error of a filter by labels that some rows do not have; ``row`` and ``path`` are those of the first."""
     return InputError(
-        f"{option} needs the {name} of every row, which {count} of {total} do not have "
-        f"(the first: row {row} {path}). Add the rows with {name}s."
+        f"{needed.option} needs the {needed.name} of every row, which {count} of {total} do not have "
+        f"(the first: row {row} {path}). Add the rows with {needed.name}s."
     )

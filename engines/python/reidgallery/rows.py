@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 
 BLOCK_ROWS = 2048
 _ROWS_AT_ONCE = 256  # in float64, in memory that stays in the caches
-_LENGTHS = (1e-12, 1e12)  # products of such rows neither overflow nor vanish in float32
+_NORMS = (1e-12, 1e12)  # products of such rows neither overflow nor vanish in float32
 
 
 class CodedBlock(NamedTuple):
@@ -26,13 +26,13 @@ class CodedBlock(NamedTuple):
 
     Attributes:
         columns: int8, (D, n): the codes, transposed.
-        steps: float64, (n,): what a code of 1 stands for.
-        rests: float64, (n,): the length of what the codes leave out.
+        scales: float64, (n,): what a code of 1 stands for.
+        residuals: float64, (n,): the norm of what the codes leave out.
     """
 
     columns: NDArray[np.int8]
-    steps: Floats64
-    rests: Floats64
+    scales: Floats64
+    residuals: Floats64
 
 
 class CodedGallery(NamedTuple):
@@ -52,11 +52,11 @@ class GalleryRows(NamedTuple):
 
     Attributes:
         parts: float32 arrays of shape (n, D) whose rows, one after the other, are the gallery's.
-        lengths: float64, (N,): Euclidean lengths of the rows.
+        norms: float64, (N,): Euclidean norms of the rows.
     """
 
     parts: Sequence[Features]
-    lengths: Floats64
+    norms: Floats64
 
     def blocks(self) -> Iterator[Features]:
         """At most ``BLOCK_ROWS`` rows at a time, in order."""
@@ -64,44 +64,47 @@ class GalleryRows(NamedTuple):
             for start in range(0, len(part), BLOCK_ROWS):
                 yield part[start : start + BLOCK_ROWS]
 
+    def part_bounds(self) -> list[tuple[int, int]]:
+        """The first row of each part, and the one behind its last."""
+        return list(pairwise(np.cumsum([0, *map(len, self.parts)]).tolist()))
+
     def coded(self, projected: ProjectedRows | None) -> CodedGallery:
         """The same blocks, or those of the projected rows, in 7-bit integers: a quarter of the memory."""
-        rows = GalleryRows([projected.rows], self.lengths) if projected else self
+        rows = GalleryRows([projected.rows], self.norms) if projected else self
         blocks = []
         for block in rows.blocks():
             coded = code_rows(block, GALLERY_LIMIT)
-            blocks.append(CodedBlock(np.ascontiguousarray(coded.codes.T), coded.steps, coded.rests))
+            blocks.append(CodedBlock(np.ascontiguousarray(coded.codes.T), coded.scales, coded.residuals))
         return CodedGallery(blocks, projected)
 
     def projected(self, threads: int) -> ProjectedRows | None:
-        """The rows in the few directions that matter; None where there are no such."""
-        sampled = np.linspace(0, len(self.lengths) - 1, min(NUM_SAMPLED, len(self.lengths))).astype(np.int64)
-        sampled = sampled[self.lengths[sampled] > 0]
-        ends = np.cumsum([0, *map(len, self.parts)])
+        """The rows along the few directions that matter; None where there are none."""
+        sampled = np.linspace(0, len(self.norms) - 1, min(NUM_SAMPLED, len(self.norms))).astype(np.int64)
+        sampled = sampled[self.norms[sampled] > 0]
         sample = []
-        for part, (start, stop) in zip(self.parts, pairwise(ends), strict=True):
-            here = sampled[(sampled >= start) & (sampled < stop)]
-            sample.append(part[here - start] / self.lengths[here, None].astype(np.float32))
+        for part, (start, stop) in zip(self.parts, self.part_bounds(), strict=True):
+            chosen = sampled[(sampled >= start) & (sampled < stop)]
+            sample.append(part[chosen - start] / self.norms[chosen, None].astype(np.float32))
         basis = principal_basis(np.concatenate(sample))
         if basis is None:
             return None
         parts = [
-            project(part, self.lengths[start:stop], basis, threads)
-            for part, (start, stop) in zip(self.parts, pairwise(ends), strict=True)
+            project(part, self.norms[start:stop], basis, threads)
+            for part, (start, stop) in zip(self.parts, self.part_bounds(), strict=True)
         ]
         return ProjectedRows(
             basis,
             np.concatenate([part.rows for part in parts]),
-            np.concatenate([part.rests for part in parts]),
+            np.concatenate([part.residuals for part in parts]),
         )
 
 
 class Question(NamedTuple):
-    """What is asked of a gallery.
+    """Queries, the rows to search, and which of these each may find.
 
     Attributes:
         queries: float32, (num_query, D).
-        q_lengths: float64, (num_query,): their lengths, from :func:`row_lengths`.
+        q_norms: float64, (num_query,): their norms, from :func:`row_norms`.
         gallery: the rows.
         k: how many rows to find for each query, at least 1.
         metric: how to compare.
@@ -111,7 +114,7 @@ class Question(NamedTuple):
     """
 
     queries: Features
-    q_lengths: Floats64
+    q_norms: Floats64
     gallery: GalleryRows
     k: int
     metric: Metric
@@ -122,7 +125,7 @@ class Question(NamedTuple):
     def of(self, queries: slice | Ints) -> "Question":
         """The same for some of the queries."""
         return self._replace(
-            queries=self.queries[queries], q_lengths=self.q_lengths[queries], q_keys=self.q_keys[queries]
+            queries=self.queries[queries], q_norms=self.q_norms[queries], q_keys=self.q_keys[queries]
         )
 
     def rows_for(self, query: int) -> Ints:
@@ -130,22 +133,22 @@ class Question(NamedTuple):
         return np.flatnonzero(self.allowed & (self.g_keys != self.q_keys[query]))
 
 
-def row_lengths(rows: Features, name: str) -> Floats64:
-    """Euclidean lengths, in float64.
+def row_norms(rows: Features, name: str) -> Floats64:
+    """Euclidean norms, in float64.
 
     Raises:
-        InputError: a row holds NaN or infinity, or is too long or too short to be an embedding.
+        InputError: a row holds NaN or infinity, or is too large or too small to be an embedding.
     """
-    lengths = np.empty(len(rows))
+    norms = np.empty(len(rows))
     with np.errstate(invalid="ignore"):
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             block = rows[start : start + _ROWS_AT_ONCE].astype(np.float64)
-            lengths[start : start + len(block)] = np.sqrt(np.einsum("nd,nd->n", block, block))
-    shortest, longest = _LENGTHS
-    bad = np.flatnonzero(~((lengths == 0) | ((lengths >= shortest) & (lengths <= longest))))
+            norms[start : start + len(block)] = np.sqrt(np.einsum("nd,nd->n", block, block))
+    smallest, largest = _NORMS
+    bad = np.flatnonzero(~((norms == 0) | ((norms >= smallest) & (norms <= largest))))
     if len(bad):
         raise InputError(
-            f"{name}: row {bad[0]} is no embedding: its length is {lengths[bad[0]]:.3g}, expected 0 or between "
-            f"{shortest:g} and {longest:g}. Embed that image again."
+            f"{name}: row {bad[0]} is not an embedding: its norm is {norms[bad[0]]:.3g}, expected 0 or between "
+            f"{smallest:g} and {largest:g}. Embed that image again."
         )
-    return lengths
+    return norms

@@ -4,7 +4,7 @@
 ...     embeddings = session.embed(images)  # uint8 HWC arrays or paths -> (N, D) float32
 """
 
-from reidruntime.artifact.foreign import manifest_for_foreign_onnx
+from reidruntime.artifact.foreign import ImageInput, manifest_for_foreign_onnx
 from reidruntime.artifact.manifest import Manifest
 from reidruntime.artifact.onnx_metadata import manifest_from_onnx
 from reidruntime.errors import (
@@ -23,6 +23,7 @@ __all__ = [
     "EncodedImage",
     "GpuError",
     "ImageError",
+    "ImageInput",
     "InputError",
     "Manifest",
     "NotInstalledError",

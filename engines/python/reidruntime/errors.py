@@ -26,12 +26,12 @@ class ImageError(InputError):
 
 
 class NotInstalledError(ReidExportError):
-    """A package or a device that the call needs is not there."""
+    """A package or a device that the call needs is missing."""
 
     exit_status = 3
 
 
 class GpuError(ReidExportError):
-    """CUDA or TensorRT fails at run time, as a rule for lack of device memory."""
+    """CUDA or TensorRT fails at run time, usually for lack of device memory."""
 
     exit_status = 3

@@ -36,7 +36,7 @@ from reidruntime.tensorrt_library import DEFAULT_BATCH
 from reidruntime.threads import default_threads
 
 Features = NDArray[np.float32]
-_PLAN_SUFFIXES = (".engine", ".plan")
+_ENGINE_SUFFIXES = (".engine", ".plan")
 READING_NICENESS = 10
 _Prepared = tuple[list[int], Image8, list[tuple[int, ImageError]]]
 
@@ -54,36 +54,40 @@ def open_session(
     """Check an artifact against its manifest and load it.
 
     Args:
-        artifact: an ONNX file, or a TensorRT plan (``.engine``, ``.plan``) with its manifest beside it.
+        artifact: an ONNX file, or a TensorRT engine (``.engine``, ``.plan``) with its manifest beside it.
         backend: ``"onnxruntime"``, ``"openvino"``, ``"openvino-bf16"``, ``"torch-cuda"`` (torch alone),
             ``"tensorrt-rtx"`` (ONNX Runtime with TensorRT for RTX), or ``"auto"``: the fastest one installed, in the
-            order that :func:`reidruntime.backends.choose` gives. A plan runs on ``"tensorrt"`` only.
+            order that :func:`reidruntime.backends.choose` gives. An engine runs on ``"tensorrt"`` only.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where it can be used.
         threads: for the network, and as many again for reading images; default: the CPUs that this
             process may use.
         manifest: the facts about a file that carries none (see
             :func:`reidruntime.artifact.foreign.manifest_for_foreign_onnx`); takes precedence over the file's own.
-        memory: what provides a plan's device memory: ``"cuda-python"`` (default), ``"torch"`` or ``"pycuda"``.
-        allow_host_code: load a version-compatible plan, which runs code that it carries.
+        memory: what provides an engine's device memory: ``"cuda-python"`` (default), ``"torch"`` or ``"pycuda"``.
+        allow_host_code: load a version-compatible engine, which runs code that it carries.
 
     Returns:
         A session, which closes itself at the end of a ``with`` block.
 
     Raises:
-        ArtifactError: the file is unreadable, has no manifest, or is not what its manifest says.
+        ArtifactError: the file is unreadable, has no manifest, or is not what its manifest states.
         InputError: an option has a value that does not exist.
-        NotInstalledError: the backend or device is not there, or ``REIDRUNTIME_LIBRARY`` names a library that cannot
-            be used (see :mod:`reidruntime.images.batch_reader`); nothing else is taken in its place.
-        GpuError: the GPU and a backend for it are there, and do not start; nothing else is taken in their place.
+        NotInstalledError: the backend or device is missing, or ``REIDRUNTIME_LIBRARY`` names a library that cannot
+            be used (see :mod:`reidruntime.images.batch_reader`); nothing else is used in its place.
+        GpuError: the GPU and a backend for it exist, and do not start; nothing else is used in their place.
     """
     path = Path(artifact)
     threads = default_threads() if threads is None else threads
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}.")
-    if path.suffix in _PLAN_SUFFIXES:
-        return _open_plan(path, backend, device, threads, manifest, memory or "cuda-python", allow_host_code)
+    if path.suffix in _ENGINE_SUFFIXES:
+        return _open_engine(
+            path, backend, device, threads, manifest, memory or "cuda-python", allow_host_code
+        )
     if memory is not None or allow_host_code:
-        raise InputError(f"{path}: memory and allow_host_code are for TensorRT plans, this is an ONNX file.")
+        raise InputError(
+            f"{path}: memory and allow_host_code are for TensorRT engines, this is an ONNX file."
+        )
     file = read_onnx(path)
     manifest = manifest or _own_manifest(file, path)
     check_manifest(manifest, file, path)
@@ -99,7 +103,7 @@ def open_session(
     return Session(manifest, name, loaded, threads)
 
 
-def _open_plan(
+def _open_engine(
     path: Path,
     backend: BackendName,
     device: DeviceName,
@@ -112,7 +116,7 @@ def _open_plan(
 
     if backend not in ("auto", "tensorrt") or device == "cpu":
         raise InputError(
-            f"{path}: a TensorRT plan runs with TensorRT on a GPU. Leave backend and device out."
+            f"{path}: a TensorRT engine runs with TensorRT on a GPU. Leave backend and device out."
         )
     if not path.is_file():
         raise ArtifactError(f"{path}: there is no such file.")
@@ -122,12 +126,12 @@ def _open_plan(
 
 
 def artifact_manifest(path: Path) -> Manifest:
-    """The manifest that an artifact carries, or that lies beside it, without opening the artifact.
+    """The manifest that an artifact carries, or has beside it, without opening the artifact.
 
     Raises:
-        ArtifactError: there is none, or it is not valid; or there is no such artifact.
+        ArtifactError: the manifest or the artifact is missing, or the manifest is not valid.
     """
-    if path.suffix not in _PLAN_SUFFIXES:
+    if path.suffix not in _ENGINE_SUFFIXES:
         return _own_manifest(read_onnx(path), path)
     beside = engine_manifest_path(path)
     if not beside.is_file():
@@ -233,7 +237,7 @@ class Session:
         started: deque[tuple[list[int], Callable[[], Features]]] = deque()
         in_flight = self._network.in_flight if isinstance(self._network, PipelinedBackend) else 1
         at_once = self._reader.num_at_once(size)
-        with ThreadPoolExecutor(at_once, "reidruntime", _let_the_network_go_first) as workers:
+        with ThreadPoolExecutor(at_once, "reidruntime", _lower_priority) as workers:
             try:
                 while True:
                     while len(pending) <= at_once and (batch := list(islice(numbered, size))):
@@ -257,7 +261,7 @@ class Session:
                 for future in pending:
                     future.cancel()
                 for _, answer in started:
-                    answer()  # a batch under way holds buffers until it is asked for its answer
+                    answer()  # a batch under way holds buffers until its answer is fetched
 
     def run(self, batch: Image8) -> Features:
         """Answer images that already have the artifact's size and channel order.
@@ -284,7 +288,7 @@ class Session:
         return np.concatenate(parts) if parts else self._no_features()
 
     def run_tensor(self, images: Any) -> Any:
-        """Answer a torch tensor that is on the GPU, which it does not leave; TensorRT plans and torch-cuda only.
+        """Answer a torch tensor that is on the GPU, which it does not leave; TensorRT engines and torch-cuda only.
 
         Args:
             images: as the artifact's own input: its dtype, layout and a batch within its profile.
@@ -298,7 +302,7 @@ class Session:
         """
         if not isinstance(self._network, PipelinedBackend):
             raise InputError(
-                f"Backend {self.backend} takes arrays, not tensors on a GPU. Open a TensorRT plan, or take backend "
+                f"Backend {self.backend} takes arrays, not tensors on a GPU. Open a TensorRT engine, or use backend "
                 "torch-cuda."
             )
         spec, profile = self.manifest.input, self.manifest.batch_profile
@@ -306,7 +310,7 @@ class Session:
         device = self._network.tensor_device
         wanted = f"a {spec.dtype} tensor of shape {('N', *spec.shape[1:])}"
         if isinstance(images, np.ndarray):
-            raise InputError(f"Expected {wanted} on {device}, got an array. Give arrays to run().")
+            raise InputError(f"Expected {wanted} on {device}, got an array. Pass arrays to run().")
         if dtype != spec.dtype or shape[1:] != spec.shape[1:] or images.device.type != device:
             raise InputError(
                 f"Expected {wanted} on {device}, got {dtype} of shape {shape} on {images.device}."
@@ -316,7 +320,7 @@ class Session:
         return self._network.run_tensor(images)
 
     def close(self) -> None:
-        """Give the network's memory back; the session cannot be used any more."""
+        """Release the network's memory; the session cannot be used any more."""
         if isinstance(self._network, PipelinedBackend):
             self._network.close()
         self._network = None
@@ -359,7 +363,7 @@ class Session:
         return np.empty((0, self.manifest.architecture.feature_dim), np.float32)
 
 
-def _let_the_network_go_first() -> None:
+def _lower_priority() -> None:
     """Lower the calling thread's priority, where threads have one.
 
     A network's threads wait for each other at every layer: one that a reading thread keeps from its core keeps all of
@@ -374,8 +378,8 @@ def _own_manifest(file: OnnxFile, path: Path) -> Manifest:
     if text is None:
         raise ArtifactError(
             f"{path}: the file carries no manifest, so its image size, mean, std, channel order and layout "
-            "are not known. Commands that take them: embed, bench, eval, as --size HxW --mean R,G,B "
-            "--std R,G,B --channel-order RGB|BGR --layout NCHW|NHWC; in Python "
+            "are not known. Pass them to embed, bench or eval as --size HxW --mean R,G,B "
+            "--std R,G,B --channel-order RGB|BGR --layout NCHW|NHWC, or in Python "
             "open_session(path, manifest=manifest_for_foreign_onnx(path, ...))."
         )
     return manifest_from_json(text, str(path))

@@ -21,11 +21,11 @@ INSTALL: dict[Flavor, str] = {
 _RTX_LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
 _RTX_LOAD_ORDER = ("libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
 _SUCCESS, _NO_DEVICE = 0, 100  # CUresult
-_DEVICE_NODE = Path("/dev/nvidiactl")  # there where the driver's kernel module is
+_DEVICE_NODE = Path("/dev/nvidiactl")  # exists where the driver's kernel module is loaded
 # CUdevice_attribute
 _MULTIPROCESSOR_COUNT, _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 16, 75, 76
 
-DEFAULT_BATCH = 32  # where neither the caller nor the artifact nor the device says
+DEFAULT_BATCH = 32  # where neither the caller nor the artifact nor the device has a preference
 # The fewest multiprocessors, the best batch, the largest batch.
 _BATCHES = ((100, 64, 256), (48, 32, 128), (0, 8, 32))
 
@@ -68,7 +68,7 @@ def import_tensorrt(flavor: Flavor) -> Any:
 
 
 def make_logger(trt: Any, log: Callable[[str, bool], None]) -> Any:
-    """A logger that passes on what TensorRT says from level WARNING up.
+    """A logger that passes on TensorRT's messages from level WARNING up.
 
     Args:
         trt: from :func:`import_tensorrt`.
@@ -99,10 +99,10 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 
 def first_gpu() -> Gpu | None:
-    """The GPU that CUDA takes first, asked of NVIDIA's driver; None without a driver or a GPU.
+    """CUDA's first GPU, according to NVIDIA's driver; None without a driver or a GPU.
 
     Raises:
-        GpuError: there is a GPU, and its driver does not start.
+        GpuError: the GPU's driver does not start.
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
@@ -111,7 +111,7 @@ def first_gpu() -> Gpu | None:
     status = driver.cuInit(0)
     if status not in (_SUCCESS, _NO_DEVICE) and _DEVICE_NODE.exists():
         raise GpuError(
-            f"There is an NVIDIA GPU, but its driver does not start: cuInit returned {status}. Check it with "
+            f"This machine has an NVIDIA GPU, but its driver does not start: cuInit returned {status}. Check it with "
             "nvidia-smi; after an update of the driver, restart the machine or the container."
         )
     count = ctypes.c_int(0)
@@ -132,7 +132,7 @@ def first_gpu() -> Gpu | None:
 
 
 def default_batch_profile(gpu: Gpu | None) -> BatchProfile:
-    """The batch sizes to build a plan for where nobody says otherwise.
+    """The batch sizes to build an engine for where the caller names none.
 
     A batch is to fill the multiprocessors, and to leave most activations in the L2 cache. By estimate, 64 images of
     ResNet-50 do both on an H100; throughput grows little beyond.
@@ -144,7 +144,7 @@ def default_batch_profile(gpu: Gpu | None) -> BatchProfile:
     | fewer, unknown  | Jetson, T4       | 1:8:32                |
 
     Args:
-        gpu: the one that the plan will run on; None where it is not known.
+        gpu: the one that the engine will run on; None where it is not known.
     """
     multiprocessors = gpu.num_multiprocessors if gpu else 0
     optimum, maximum = next(sizes for at_least, *sizes in _BATCHES if multiprocessors >= at_least)
@@ -152,7 +152,7 @@ def default_batch_profile(gpu: Gpu | None) -> BatchProfile:
 
 
 def default_batch_size(gpu: Gpu | None) -> int:
-    """Images per run where neither the caller nor the artifact says: 64 on a GPU that 64 suit best, else 32."""
+    """Images per run where neither caller nor artifact has a preference: 64 on a GPU that 64 suit best, else 32."""
     return max(default_batch_profile(gpu).optimum or 0, DEFAULT_BATCH)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from reidgallery import Gallery, Neighbors, load_gallery
+from reidgallery import Gallery, Neighbors, SearchFilter, load_gallery
 from reidgallery.gallery import UNLABELED
 from reidruntime import Session, open_session
 
@@ -170,7 +170,9 @@ def test_images_are_searched_in_a_gallery(
     with open_session(exported.onnx) as session:
         features = session.embed(queries)
     camids = [record.camid for record in drawn_dataset.query[:2]]
-    expected = load_gallery(people).search(features, 3, camids=camids, other_cameras=True)
+    expected = load_gallery(people).search(
+        features, 3, camids=camids, filter=SearchFilter(other_cameras=True)
+    )
     content = json.loads(result.read_text())
     assert [
         [hit["row"] for hit in query["hits"]] for query in content["queries"]

@@ -192,7 +192,7 @@ def test_folders_that_do_not_fit_are_refused(parts: Path, tmp_path: Path, run: R
     assert (done.returncode, "differ in their metric (euclidean, cosine)" in done.stderr) == (2, True)
     write_embeddings(extra, names_of(1)[:1], [np.ones((1, DIM), np.float32)], small_manifest())
     done = run("store", parts, stored)
-    assert (done.returncode, "the path is there twice" in done.stderr) == (2, True)
+    assert (done.returncode, "the path occurs twice" in done.stderr) == (2, True)
     extra.write_bytes(extra.read_bytes()[:-40])
     done = run("store", parts, stored)
     assert (done.returncode, "part-00000009.parquet: not a file that" in done.stderr) == (2, True)

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
-from reidruntime import Manifest, manifest_for_foreign_onnx, manifest_from_onnx, open_session
+from reidruntime import ImageInput, Manifest, manifest_for_foreign_onnx, manifest_from_onnx, open_session
 from reidruntime.artifact.manifest import ChannelOrder, Layout
 from reidruntime.images.preprocess import normalize
 
@@ -125,9 +125,8 @@ def foreign(path: Path, layout: Layout, std: tuple[float, float, float], order: 
         ],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    return manifest_for_foreign_onnx(
-        path, height_px=6, width_px=4, mean=MEAN, std=std, layout=layout, channel_order=order
-    )
+    images = ImageInput(height_px=6, width_px=4, mean=MEAN, std=std, layout=layout, channel_order=order)
+    return manifest_for_foreign_onnx(path, images)
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])

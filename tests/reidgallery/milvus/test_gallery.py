@@ -1,7 +1,5 @@
 """The gallery in Milvus, for real in milvus-lite: the answers of a Gallery, and rows that outlive a kill."""
 
-import os
-import re
 import signal
 import subprocess
 import sys
@@ -10,57 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pymilvus import DataType
-from reidgallery import Gallery, Neighbors
+from reidgallery import Gallery, SearchFilter
 from reidgallery.gallery import UNLABELED, LabeledRows
 from reidgallery.milvus import gallery as milvus_gallery
-from reidgallery.milvus.collection import IndexKind
 from reidgallery.milvus.gallery import MilvusGallery
-from reidgallery.milvus.recall import measured_recall
-from reidruntime import InputError, NotInstalledError
+from reidruntime import InputError
 from reidruntime.artifact.manifest import Metric
 
-from tests.reidgallery.test_gallery import METRICS, people
-
-DIM = 24
-ARTIFACT = "ab" * 32
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the tests keep one file; each test makes collections of its own, as opening takes a while."""
-    return tmp_path_factory.mktemp("milvus")
-
-
-@pytest.fixture
-def new_gallery(folder: Path, request: pytest.FixtureRequest) -> Callable[..., MilvusGallery]:
-    """Makes an empty gallery for this test."""
-    name = re.sub(r"\W", "_", request.node.name)
-    return lambda metric="cosine": MilvusGallery(
-        str(folder / "people.db"), DIM, metric=metric, manifest_sha256=ARTIFACT, collection=f"{name}_{metric}"
-    )
-
-
-def filled(metric: Metric, num_rows: int = 200) -> Gallery:
-    """A gallery with copies, a zero row, junk, and names that need quoting."""
-    rng = np.random.default_rng(num_rows)
-    rows = people(rng, num_rows, DIM)
-    rows[1], rows[num_rows // 2 :: 7] = 0, rows[0]
-    gallery = Gallery(DIM, metric=metric, manifest_sha256=ARTIFACT)
-    pids, camids = rng.integers(-1, 5, num_rows), rng.integers(0, 4, num_rows)
-    paths = [f'a "b"\\\n {{ü}}/{row}.jpg' for row in range(num_rows)]
-    times = rng.integers(0, 100, num_rows)
-    gallery.add(rows, pids=pids, camids=camids, times=times, paths=paths)
-    return gallery
-
-
-def assert_same_but_for_ties(found: Neighbors, expected: Neighbors) -> None:
-    """The same distances to 1e-5, and rows that differ only where two of them are as near as that."""
-    np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-5, atol=1e-5)
-    for i, j in zip(*np.nonzero(found.indices != expected.indices), strict=True):
-        others = np.delete(expected.distances[i], j)
-        last = j == len(others)
-        assert last or np.abs(others - expected.distances[i, j]).min() < 1e-5
+from tests.standins.galleries import METRICS, people
+from tests.standins.milvus import ARTIFACT, DIM, assert_same_but_for_ties, filled
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -79,11 +35,9 @@ def test_answers_are_those_of_a_gallery(new_gallery: Callable[..., MilvusGallery
                     gallery.search(
                         queries,
                         250,
+                        filter=SearchFilter(other_cameras, exclude_junk, among_camids),
                         pids=q_pids,
                         camids=q_camids,
-                        other_cameras=other_cameras,
-                        exclude_junk=exclude_junk,
-                        among_camids=among_camids,
                         manifest_sha256=ARTIFACT,
                     )
                     for gallery in (plain, stored)
@@ -103,7 +57,9 @@ def test_time_windows_are_those_of_a_gallery(
     queries = people(np.random.default_rng(2), 4, DIM)
     for among_camids in (None, {0, 3}):
         expected, found = (
-            gallery.search(queries, 200, since=since, until=until, among_camids=among_camids)
+            gallery.search(
+                queries, 200, filter=SearchFilter(since=since, until=until, among_camids=among_camids)
+            )
             for gallery in (plain, stored)
         )
         assert_same_but_for_ties(found, expected)
@@ -130,107 +86,6 @@ def test_all_rows_come_out_again_in_order(
     assert np.array_equal(np.concatenate(copy.parts), np.concatenate(plain.parts))
     for name in ("pids", "camids", "times", "paths"):
         assert list(getattr(copy, name)) == list(getattr(plain, name))
-
-
-def test_an_approximate_index_is_built_measured_and_taken_back(
-    new_gallery: Callable[..., MilvusGallery],
-) -> None:
-    """Its recall is measured, and it stays chosen when the gallery is opened again."""
-    gallery = new_gallery("euclidean")
-    rows = np.random.default_rng(3).standard_normal((1500, DIM)).astype(np.float32)
-    gallery.add(rows)
-    assert gallery.index == "exact"
-    assert measured_recall(gallery, k=5, num_queries=40) == (1.0, 5, 40)
-    gallery.use_index("approximate")
-    again = new_gallery("euclidean")
-    assert again.index == "approximate"
-    assert measured_recall(again, k=5, num_queries=40).share > 0.9
-    gallery.use_index("exact")
-    assert measured_recall(gallery).share == 1.0
-
-
-def test_recall_is_counted_against_every_row(new_gallery: Callable[..., MilvusGallery]) -> None:
-    """A search that finds every second row only has that share of the nearest ones."""
-    gallery = new_gallery("euclidean")
-    rows = np.random.default_rng(5).standard_normal((60, DIM)).astype(np.float32)
-    gallery.add(rows, times=[row % 2 for row in range(60)])
-    distances = ((rows[:, None] - rows) ** 2).sum(axis=2)
-    np.fill_diagonal(distances, np.inf)
-    nearest = np.argsort(distances, axis=1)[:, :4]
-    search = gallery.search
-    gallery.search = lambda queries, k: search(queries, k, since=1)  # type: ignore[method-assign, misc]
-    assert measured_recall(gallery, k=4, num_queries=60).share == pytest.approx((nearest % 2).mean())
-
-
-def test_nothing_to_find_is_no_miss(new_gallery: Callable[..., MilvusGallery]) -> None:
-    """A gallery of one row, or of none, has a recall of 1."""
-    gallery = new_gallery()
-    assert measured_recall(gallery) == (1.0, 10, 0)
-    gallery.add(np.ones((1, DIM), np.float32))
-    assert measured_recall(gallery) == (1.0, 10, 1)
-
-
-def test_a_gallery_that_lost_its_index_is_searched_exactly(
-    new_gallery: Callable[..., MilvusGallery],
-) -> None:
-    """A program killed between dropping an index and building the next one leaves a gallery that opens."""
-    gallery = new_gallery()
-    gallery.add(np.eye(3, DIM, dtype=np.float32))
-    gallery._client.release_collection(gallery._collection)
-    gallery._client.drop_index(gallery._collection, "embedding_idx")
-    again = new_gallery()
-    assert again.index == "exact"
-    assert again.search(np.eye(3, DIM, dtype=np.float32), 1).indices.ravel().tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("share_kept", [0, 0.5])
-@pytest.mark.parametrize("index", ["exact", "approximate"])
-def test_torn_index_files_are_built_again(index: IndexKind, share_kept: float, tmp_path: Path) -> None:
-    """Index files that a killed program left empty or cut off cost no row, answer or choice of an index."""
-    path = tmp_path / "people.db"
-    whole = filled("cosine")
-    with MilvusGallery(str(path), DIM) as gallery:
-        gallery.extend(whole)
-        gallery.use_index(index)
-        expected = gallery.search(whole.parts[0][:5], 3)
-    torn = [file for file in path.rglob("indexes/*") if file.is_file()]
-    assert {file.suffix for file in torn} == {".idx", ".sidx"}
-    for file in torn:
-        os.truncate(file, int(file.stat().st_size * share_kept))
-    with MilvusGallery(str(path)) as gallery:
-        assert (gallery.index, len(gallery)) == (index, 200)
-        assert_same_but_for_ties(gallery.search(whole.parts[0][:5], 3), expected)
-        gallery.add(whole.parts[0][:1], paths=[whole.paths[0]])
-        assert len(gallery) == 200
-    assert all(file.stat().st_size > 0 for file in path.rglob("indexes/*"))
-
-
-def test_indexes_that_are_not_there_are_refused(new_gallery: Callable[..., MilvusGallery]) -> None:
-    """milvus-lite has no GPU and says nothing of it; so it is said here."""
-    gallery = new_gallery()
-    with pytest.raises(
-        InputError, match=r"people\.db: milvus-lite has no GPU: a gpu-exact index needs a server"
-    ):
-        gallery.use_index("gpu-exact")
-    with pytest.raises(
-        InputError, match="index must be one of exact, approximate, gpu-exact, gpu-approximate"
-    ):
-        gallery.use_index("HNSW")  # type: ignore[arg-type]
-    assert gallery.index == "exact"
-
-
-def test_a_collection_without_times_is_refused(
-    new_gallery: Callable[..., MilvusGallery], folder: Path
-) -> None:
-    """What an earlier version made is named, not misread."""
-    gallery = new_gallery()
-    client = gallery._client
-    schema = client.create_schema(auto_id=False)
-    schema.add_field("row", DataType.INT64, is_primary=True)
-    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=DIM)
-    client.create_collection("early", schema=schema, properties={"reidruntime.metric": "cosine"})
-    with pytest.raises(InputError, match="collection early is of an earlier version, which kept no times"):
-        MilvusGallery(str(folder / "people.db"), collection="early")
 
 
 def test_labels_come_back_as_they_went_in(new_gallery: Callable[..., MilvusGallery]) -> None:
@@ -347,7 +202,7 @@ def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
     ones = np.ones((1, DIM), np.float32)
     return [
         (lambda g: g.add(ones[:, :3]), r"embeddings must be float32 of shape \(N, 24\), got float32"),
-        (lambda g: g.add(ones * np.nan), r"embeddings: row 0 is no embedding: its length is nan"),
+        (lambda g: g.add(ones * np.nan), r"embeddings: row 0 is not an embedding: its norm is nan"),
         (lambda g: g.add(ones, pids=[1, 2]), r"pids must be 1 integers, got int64 of shape \(2,\)"),
         (
             lambda g: g.add(ones, pids=[2**64 - 1]),
@@ -362,24 +217,36 @@ def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
         ),
         (lambda g: g.add(ones, paths=["a", "b"]), r"paths must be 1 texts, got 2"),
         (lambda g: g.add(ones, manifest_sha256="cd" * 32), r"embeddings were made by another artifact"),
-        (lambda g: g.add(ones.repeat(2, 0), paths=["x.jpg"] * 2), r"x\.jpg: the path is there twice"),
+        (lambda g: g.add(ones.repeat(2, 0), paths=["x.jpg"] * 2), r"x\.jpg: the path occurs twice"),
         (lambda g: g.add(ones, paths=["\udcff.jpg"]), r"udcff\.jpg': the path is not UTF-8"),
         (lambda g: g.add(ones, paths=["x" * 70_000]), r"x…: the path has 70000 bytes, Milvus stores 65535"),
         (lambda g: g.search(ones, manifest_sha256="cd" * 32), r"queries were made by another artifact"),
         (lambda g: g.search(ones[0]), r"queries must be float32 of shape \(N, 24\), got .*\(24,\)"),
         (lambda g: g.search(ones, 0), r"k must be at least 1, got 0"),
-        (lambda g: g.search(ones, other_cameras=True, camids=[1]), r"camid of every row, which 1 of 3"),
-        (lambda g: g.search(ones, among_camids=[1]), r"among_camids needs .*the first: row 2 c\.jpg"),
         (
-            lambda g: g.search(ones, since=5),
+            lambda g: g.search(ones, filter=SearchFilter(other_cameras=True), camids=[1]),
+            r"camid of every row, which 1 of 3",
+        ),
+        (
+            lambda g: g.search(ones, filter=SearchFilter(among_camids=[1])),
+            r"among_camids needs .*the first: row 2 c\.jpg",
+        ),
+        (
+            lambda g: g.search(ones, filter=SearchFilter(since=5)),
             r"A time window needs the time of every row, which 1 of 3 .*row 2 c",
         ),
-        (lambda g: g.search(ones, since=5, until=4), r"since must not be after until, got 5 and 4"),
+        (
+            lambda g: g.search(ones, filter=SearchFilter(since=5, until=4)),
+            r"since must not be after until, got 5 and 4",
+        ),
         (lambda g: g.add(ones, times=[-1]), r"times must be at least 0, or UNLABELED \(-2\), got -1"),
         (lambda g: g.add(ones, times=[1, 2]), r"times must be 1 integers, got int64 of shape \(2,\)"),
-        (lambda g: g.search(ones, exclude_junk=True, pids=[1]), r"exclude_junk needs the pids and camids"),
         (
-            lambda g: g.search(ones, exclude_junk=True, pids=[1], camids=[0]),
+            lambda g: g.search(ones, filter=SearchFilter(exclude_junk=True), pids=[1]),
+            r"exclude_junk needs the pids and camids",
+        ),
+        (
+            lambda g: g.search(ones, filter=SearchFilter(exclude_junk=True), pids=[1], camids=[0]),
             r"exclude_junk needs the pid of every row, which 1 of 3 .*row 2 c\.jpg",
         ),
         (lambda g: g.extend(Gallery(DIM, metric="euclidean")), r"by cosine, the other one by euclidean"),
@@ -411,13 +278,13 @@ def test_other_cameras_needs_the_cameras_of_the_queries(new_gallery: Callable[..
     gallery = new_gallery()
     gallery.add(np.eye(2, DIM, dtype=np.float32), camids=[0, 1])
     with pytest.raises(InputError, match="other_cameras needs the camids of the queries"):
-        gallery.search(np.eye(2, DIM, dtype=np.float32), other_cameras=True)
+        gallery.search(np.eye(2, DIM, dtype=np.float32), filter=SearchFilter(other_cameras=True))
 
 
 def test_junk_is_left_out_only_where_it_can_be_told(new_gallery: Callable[..., MilvusGallery]) -> None:
     """Rows of a person need a camera; those of nobody (junk, distractors) are told apart without one."""
     rows, gallery = np.eye(4, DIM, dtype=np.float32), new_gallery()
-    asked = {"exclude_junk": True, "pids": [1], "camids": [0]}
+    asked = {"filter": SearchFilter(exclude_junk=True), "pids": [1], "camids": [0]}
     gallery.add(rows[:2], pids=[-1, 0])
     gallery.add(rows[2:3], pids=[1], camids=[0])
     assert gallery.search(rows[2:3], 2, **asked).indices.tolist() == [[1, -1]]
@@ -435,78 +302,6 @@ def test_two_rows_of_one_path_in_another_gallery_are_refused(
     twice, gallery = Gallery(DIM), new_gallery()
     for _ in range(2):
         twice.add(np.ones((1, DIM), np.float32), paths=["a.jpg"])
-    with pytest.raises(InputError, match=r"a\.jpg: the path is there twice"):
+    with pytest.raises(InputError, match=r"a\.jpg: the path occurs twice"):
         gallery.extend(twice)
     assert len(gallery) == 0
-
-
-def test_what_is_there_is_checked_on_opening(tmp_path: Path) -> None:
-    """Dimension, metric and artifact are kept with the rows; another program's open file and no gallery are named."""
-    path = str(tmp_path / "people.db")
-    with pytest.raises(InputError, match=r"people\.db: there is no such file"):
-        MilvusGallery(path)
-    with MilvusGallery(path, DIM, metric="euclidean", manifest_sha256=ARTIFACT) as gallery:
-        other = subprocess.run(
-            [sys.executable, "-c", f"from {MilvusGallery.__module__} import *\nMilvusGallery({path!r})"],
-            capture_output=True,
-            text=True,
-        )
-        assert (
-            "cannot be opened (Open local milvus failed). Does another program have it open?" in other.stderr
-        )
-        gallery.add(np.ones((1, DIM), np.float32))
-    with MilvusGallery(path) as gallery:
-        facts = (gallery.dim, gallery.metric, gallery.manifest_sha256, len(gallery))
-    assert facts == (DIM, "euclidean", ARTIFACT, 1)
-    with pytest.raises(
-        InputError, match="has 24 dimensions and compares by euclidean, expected 8 and euclidean"
-    ):
-        MilvusGallery(path, 8)
-    with pytest.raises(InputError, match="expected 24 and cosine"):
-        MilvusGallery(path, metric="cosine")
-    with pytest.raises(InputError, match="embeddings were made by another artifact"):
-        MilvusGallery(path, manifest_sha256="cd" * 32)
-    with pytest.raises(InputError, match=r"has no gallery nothing\. Give dim to make one"):
-        MilvusGallery(path, collection="nothing")
-    with MilvusGallery(path) as gallery:
-        gallery._client.create_collection("foreign", dimension=DIM)
-        with pytest.raises(InputError, match="the collection foreign is no gallery of reidruntime"):
-            MilvusGallery(path, collection="foreign")
-
-
-def test_a_file_is_closed_by_the_last_gallery_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that fails to open, or is closed, even twice, leaves the file to the others; then programs can open it."""
-    monkeypatch.chdir(tmp_path)
-    rows = np.eye(3, DIM, dtype=np.float32)
-    first = MilvusGallery("people.db", DIM)
-    first.add(rows)
-    with pytest.raises(InputError, match="has 24 dimensions"):
-        MilvusGallery("people.db", 8)
-    second = MilvusGallery(str(tmp_path / "people.db"))
-    for _ in range(2):
-        second.close()
-        assert first.search(rows, 1).indices.ravel().tolist() == [0, 1, 2]
-    first.close()
-    code = f"from {MilvusGallery.__module__} import *\nprint(len(MilvusGallery('people.db')))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "3\n"
-
-
-def test_addresses_that_cannot_be_are_refused(tmp_path: Path) -> None:
-    """A file of another name, a server that is not there, a dimension and a metric that do not exist."""
-    with pytest.raises(InputError, match=r"people\.gallery: expected a name that ends in \.db, or http"):
-        MilvusGallery(str(tmp_path / "people.gallery"), DIM)
-    with pytest.raises(InputError, match=r"127\.0\.0\.1:1: cannot be opened .*Is the address right\?"):
-        MilvusGallery("http://127.0.0.1:1", DIM)
-    with pytest.raises(InputError, match="dim must be at least 1, got 0"):
-        MilvusGallery("people.db", 0)
-    with pytest.raises(InputError, match="metric must be cosine or euclidean, got 'dot'"):
-        MilvusGallery("people.db", DIM, metric="dot")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("module", ["pymilvus", "milvus_lite"])
-def test_a_missing_package_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without pymilvus or milvus-lite the error is the pip line."""
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(NotInstalledError, match=rf'{module} is not .*pip install "reidexport\[milvus\]"'):
-        MilvusGallery("people.db", DIM)

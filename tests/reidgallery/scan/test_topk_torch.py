@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reidgallery import Gallery, Neighbors, load_gallery
+from reidgallery import Gallery, Neighbors, SearchFilter, load_gallery
 from reidgallery.rows import GalleryRows, Question
 from reidgallery.scan import device_rows, topk, topk_torch
 from reidgallery.scan.device_rows import DeviceBlock, DeviceRows
@@ -18,7 +18,7 @@ from reidruntime import InputError, NotInstalledError
 from reidruntime.artifact.manifest import Metric
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.reidgallery.test_gallery import METRICS, assert_same, people, sorted_in_full
+from tests.standins.galleries import METRICS, assert_same, people, sorted_in_full
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -40,7 +40,7 @@ def test_search_is_a_sort_of_the_whole_matrix(
     monkeypatch.setattr(device_rows, "_BLOCK_BYTES", 4 * dim * 5000)
     monkeypatch.setattr(topk_torch, "_TILE_SCORES", 8 * 3000)
     monkeypatch.setattr(topk_torch, "_GROUP", 8)
-    monkeypatch.setattr(topk_torch, "_AGAIN_BYTES", 4 * dim * 100)
+    monkeypatch.setattr(topk_torch, "_RESCORE_BYTES", 4 * dim * 100)
     monkeypatch.setattr(topk, "_MAX_QUERIES_AT_ONCE", 8)
     assert_same(gallery.search(queries, k), sorted_in_full(queries, rows, k, metric))
 
@@ -81,11 +81,13 @@ def test_filters_leave_out_what_they_leave_out_without_torch(seed: int, device: 
                 gallery.search(
                     queries,
                     100,
+                    filter=SearchFilter(
+                        other_cameras=bool(options & 1),
+                        exclude_junk=bool(options & 2),
+                        among_camids={1, 2} if options & 4 else None,
+                    ),
                     pids=np.arange(9) % 5,
                     camids=np.arange(9) % 4,
-                    other_cameras=bool(options & 1),
-                    exclude_junk=bool(options & 2),
-                    among_camids={1, 2} if options & 4 else None,
                 )
                 for gallery in (by_torch, plain)
             )
@@ -96,11 +98,11 @@ def test_filters_leave_out_what_they_leave_out_without_torch(seed: int, device: 
 
 def question_of(rows: np.ndarray, queries: np.ndarray, k: int) -> Question:
     """An unfiltered question of cosines."""
-    lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
     ones = np.ones(len(rows), np.bool_)
     keys = np.full(len(queries), -1), np.zeros(len(rows), np.int64)
-    q_lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
-    return Question(queries, q_lengths, GalleryRows([rows], lengths), k, "cosine", ones, *keys)
+    q_norms = np.linalg.norm(queries.astype(np.float64), axis=1)
+    return Question(queries, q_norms, GalleryRows([rows], norms), k, "cosine", ones, *keys)
 
 
 def test_candidates_are_few_or_none() -> None:
@@ -139,13 +141,16 @@ def test_scores_in_bfloat16_are_within_their_bound(kind: str, metric: Metric, de
     question = question_of(rows, queries, 1)._replace(metric=metric)
     on_device = DeviceRows(device, metric)
     with torch.inference_mode():
-        blocks, asked = on_device.blocks(question.gallery), topk_torch._asked(question, on_device)
-        q_rounded, rests = on_device.rounded(asked.queries.clone())
-        best = topk_torch._best(on_device, blocks, asked, q_rounded, 64)
-        bounds = topk_torch._bfloat16_errors(asked, rests.double(), blocks[0].rest).cpu().numpy()
+        blocks, uploaded = (
+            on_device.blocks(question.gallery),
+            topk_torch._upload(question, on_device),
+        )
+        q_rounded, residuals = on_device.rounded(uploaded.queries.clone())
+        best = topk_torch._best(on_device, blocks, uploaded, q_rounded, 64)
+        bounds = topk_torch._bfloat16_errors(uploaded, residuals.double(), blocks[0].residual).cpu().numpy()
     products = queries.astype(np.float64) @ rows.T.astype(np.float64)
-    lengths = question.q_lengths[:, None], question.gallery.lengths
-    expected = products / lengths[0] / lengths[1] if metric == "cosine" else products - lengths[1] ** 2 / 2
+    norms = question.q_norms[:, None], question.gallery.norms
+    expected = products / norms[0] / norms[1] if metric == "cosine" else products - norms[1] ** 2 / 2
     found = np.empty_like(expected)
     np.put_along_axis(found, best.rows.cpu().numpy(), best.scores.cpu().numpy().astype(np.float64), axis=1)
     errors = np.abs(found - expected).max(axis=1)
@@ -217,9 +222,9 @@ def test_only_what_is_new_is_uploaded(
     uploaded: list[int] = []
     upload = DeviceRows._uploaded
 
-    def counted(self: DeviceRows, part: np.ndarray, lengths: np.ndarray) -> list[DeviceBlock]:
+    def counted(self: DeviceRows, part: np.ndarray, norms: np.ndarray) -> list[DeviceBlock]:
         uploaded.append(part.nbytes)
-        return upload(self, part, lengths)
+        return upload(self, part, norms)
 
     monkeypatch.setattr(DeviceRows, "_uploaded", counted)
     monkeypatch.setattr(device_rows, "_BLOCK_BYTES", 4 * 16 * 1000)  # blocks of 1000 rows
@@ -385,19 +390,19 @@ def test_a_scan_on_a_gpu_mixes_no_devices(metric: Metric) -> None:
             for rows in (tensor(9000, 8), tensor(9000, 8, device="cpu"))
             for kept in (rounded, None)
         ]
-        asked = topk_torch._Asked(
+        uploaded = topk_torch._Uploaded(
             queries=tensor(5, 8),
-            q_lengths=tensor(5, dtype=torch.float64),
-            longest=1.0,
+            q_norms=tensor(5, dtype=torch.float64),
+            largest=1.0,
             errors=tensor(5, dtype=torch.float64),
             forbidden=tensor(36000, dtype=torch.bool),
             keys=(tensor(5, 1, dtype=torch.int64), tensor(36000, dtype=torch.int64)),
         )
-        q_rounded, rests = on_device.rounded(asked.queries.clone())
-        errors = topk_torch._bfloat16_errors(asked, rests.double(), 0.1)
+        q_rounded, residuals = on_device.rounded(uploaded.queries.clone())
+        errors = topk_torch._bfloat16_errors(uploaded, residuals.double(), 0.1)
         assert (errors.dtype, errors.device.type) == (torch.float64, "cuda")
-        for queries in (q_rounded, asked.queries):
-            best = topk_torch._best(on_device, blocks, asked, queries, 100)
+        for queries in (q_rounded, uploaded.queries):
+            best = topk_torch._best(on_device, blocks, uploaded, queries, 100)
             assert [(values.shape, values.device.type) for values in best] == [((5, 100), "cuda")] * 2
             assert (best.scores.dtype, best.rows.dtype) == (torch.float32, torch.int64)
 

@@ -19,7 +19,7 @@ from tests.standins.engines import H100, engine_manifest
         ({}, "10.16.1.11", Gpu("NVIDIA L4", "8.9", "580.82.07"), r"built for NVIDIA H100 \(9\.0\), this is NVIDIA L4"),
         ({"hardware_compatible": True}, "10.16.1.11", Gpu("Tesla T4", "7.5", "580.82.07"), "capability 8.0 and up"),
         ({}, "10.16.1.11", Gpu("NVIDIA H100", "9.0", "570.10"), r"has the older 570\.10. Update the driver"),
-        ({"plan_sha256": "1" * 64}, "10.16.1.11", H100, "not the plan that its manifest describes"),
+        ({"plan_sha256": "1" * 64}, "10.16.1.11", H100, "not the engine that its manifest describes"),
     ],
 )  # fmt: skip
 def test_a_plan_that_does_not_fit_the_machine(

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from reidruntime import ArtifactError, Manifest, manifest_for_foreign_onnx, open_session
+from reidruntime import ArtifactError, ImageInput, Manifest, manifest_for_foreign_onnx, open_session
 
 from tests.standins.runtime_models import DIM, HEIGHT, WIDTH, write_artifact, write_foreign
 
@@ -16,7 +16,8 @@ RAW = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}
 
 def facts(path: Path, **changes: Any) -> Manifest:
     """The manifest of a network that takes raw 0-255 floats."""
-    return manifest_for_foreign_onnx(path, **{"height_px": HEIGHT, "width_px": WIDTH, **RAW, **changes})
+    images = ImageInput(**{"height_px": HEIGHT, "width_px": WIDTH, **RAW, **changes})
+    return manifest_for_foreign_onnx(path, images)
 
 
 @pytest.mark.parametrize("batch", [None, 1, 3])

@@ -251,7 +251,7 @@ def test_a_lane_that_cannot_be_made_leaves_nothing(
     monkeypatch.setattr(lanes_module, "open_device_memory", lambda name: memory)
     build(onnx_file)
     trt.answers["ICudaEngine.create_execution_context"] = lambda strategy: None
-    with pytest.raises(GpuError, match="no execution context, as a rule for lack of memory"):
+    with pytest.raises(GpuError, match="no execution context, usually for lack of memory"):
         open_session(onnx_file.with_suffix(".engine"))
     assert memory.is_closed
 
@@ -287,13 +287,13 @@ def test_a_version_compatible_plan_needs_consent(
     ("member", "answer", "words"),
     [
         ("Runtime.deserialize_cuda_engine", lambda plan: None, "cannot load it"),
-        ("ICudaEngine.num_io_tensors", 1, r"the plan has \['images'\]"),
+        ("ICudaEngine.num_io_tensors", 1, r"the engine has \['images'\]"),
         (
             "ICudaEngine.get_tensor_dtype",
             tensorrt_bindings.DataType.HALF,
-            "images is float16 in the plan, uint8",
+            "images is float16 in the engine, uint8",
         ),
-        ("ICudaEngine.get_tensor_profile_shape", [(1,), (1,), (1,)], "the plan takes batches of 1 to 1"),
+        ("ICudaEngine.get_tensor_profile_shape", [(1,), (1,), (1,)], "the engine takes batches of 1 to 1"),
     ],
 )
 def test_a_plan_that_is_not_what_its_manifest_says(

@@ -155,11 +155,11 @@ def test_page_locked_memory_serves_again_when_nobody_holds_it(memories: list[Hos
 
 
 def test_an_answer_is_not_read_from_memory_that_was_freed(memories: list[HostMemory]) -> None:
-    """A batch that is asked for its answer after the session was closed is an error."""
+    """Fetching a batch's answer after the session was closed is an error."""
     lanes = opened_lanes(Sums())
     answer = lanes.submit(drawn(2))
     lanes.close()
-    with pytest.raises(InputError, match=r"a\.onnx: the session was closed before this batch was asked"):
+    with pytest.raises(InputError, match=r"a\.onnx: the session was closed before the answer of this batch"):
         answer()
 
 

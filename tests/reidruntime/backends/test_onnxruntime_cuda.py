@@ -161,7 +161,7 @@ def test_nodes_without_a_kernel_are_named(cuda: Cuda, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as caught:
         open_session(write_artifact(tmp_path / "a.onnx"), backend="onnxruntime", device="cuda")
     assert "a.onnx: ONNX Runtime has no CUDA kernel for Shape (node_0), Shape (node_1)" in str(caught.value)
-    assert "Shape (node_4) and 2 more, and would run that on the CPU. Take device cpu" in str(caught.value)
+    assert "Shape (node_4) and 2 more, and would run that on the CPU. Use device cpu" in str(caught.value)
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("int8", "1"), ("fp16", None), ("fp32", None)])

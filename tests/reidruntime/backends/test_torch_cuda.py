@@ -134,7 +134,7 @@ REFUSED: list[tuple[list[onnx.NodeProto], dict[str, Any], str]] = [
     (
         [node("QuantizeLinear", "s", "z")],
         {"s": np.float32(1), "z": np.uint8(0)},
-        r"a\.onnx: torch-cuda cannot compute QuantizeLinear \(y\): this operator is not supported. Take backend onnx",
+        r"a\.onnx: torch-cuda cannot compute QuantizeLinear \(y\): this operator is not supported. Use backend onnx",
     ),
     ([node("MaxPool", kernel_shape=[2, 2], pads=[0, 0, 1, 1])], {}, "expected the same at both ends"),
     (
@@ -334,7 +334,7 @@ def test_a_tensor_must_be_where_the_network_is(exported: Exported) -> None:
         with pytest.raises(InputError, match=r"Expected a uint8 tensor .* on cpu, got float32"):
             session.run_tensor(torch.zeros((1, 64, 32, 3)))
         with pytest.raises(
-            InputError, match=r"Expected a uint8 tensor .* on cpu, got an array\. Give .* run\(\)\."
+            InputError, match=r"Expected a uint8 tensor .* on cpu, got an array\. Pass .* run\(\)\."
         ):
             session.run_tensor(np.zeros((1, 64, 32, 3), np.uint8))
 

@@ -1,4 +1,4 @@
-"""Milvus itself: where it is, how to get there, and what it says when it refuses."""
+"""Milvus itself: where it is, how to connect, and its refusals as errors of ours."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ def is_file(address: str) -> bool:
     return "://" not in address
 
 
-def connected(address: str, token: str, is_new_allowed: bool) -> Any:
-    """A client of pymilvus; ``is_new_allowed``: make the file where there is none.
+def connect(address: str, token: str, is_new_allowed: bool) -> Any:
+    """A client of pymilvus; ``is_new_allowed``: make the file where it is missing.
 
     Raises:
-        InputError: the address will not do, nobody answers, or another program has the file open.
+        InputError: the address is not of a known form, nobody answers, or another program has the file open.
         NotInstalledError: pymilvus or milvus-lite is not installed.
     """
     if is_file(address) and not address.endswith(".db"):
@@ -47,7 +47,7 @@ def connected(address: str, token: str, is_new_allowed: bool) -> Any:
 
 def disconnect(client: Any, address: str) -> None:
     """Leave the server; or the file, which is closed when no client of this process is in it any more."""
-    with speaking(address):
+    with refusals_as_errors(address):
         client.close()
     if is_file(address):
         from milvus_lite import server_manager_instance
@@ -59,11 +59,11 @@ def disconnect(client: Any, address: str) -> None:
 
 
 @contextmanager
-def speaking(address: str) -> Iterator[None]:
-    """What Milvus refuses becomes an InputError."""
+def refusals_as_errors(address: str) -> Iterator[None]:
+    """Turn what Milvus refuses into an InputError."""
     from pymilvus import MilvusException
 
     try:
         yield
     except MilvusException as error:
-        raise InputError(f"{address}: Milvus says: {error.message}") from error
+        raise InputError(f"{address}: Milvus refuses: {error.message}") from error

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 from reidruntime.errors import InputError
 
-from reidgallery.milvus.client import is_file, speaking
+from reidgallery.milvus.client import is_file, refusals_as_errors
 from reidgallery.rows import Metric
 
 IndexKind = Literal["exact", "approximate", "gpu-exact", "gpu-approximate"]
@@ -26,7 +26,7 @@ _BREADTH = 128  # how many candidates an approximate search keeps, at least
 
 @dataclass(frozen=True)
 class Facts:
-    """What a collection says of itself; ``index`` is None where a killed program left it without one."""
+    """The facts that a collection stores; ``index`` is None where a killed program left it without one."""
 
     dim: int
     metric: Metric
@@ -35,7 +35,7 @@ class Facts:
 
 
 def check_index(address: str, index: IndexKind) -> None:
-    """Raise InputError for an index that does not exist, or not in a file."""
+    """Raise InputError for an index that does not exist, or cannot be kept in a file."""
     if index not in _INDEXES:
         raise InputError(f"The index must be one of {', '.join(get_args(IndexKind))}, got {index!r}.")
     # milvus-lite takes their names without a word, and then has no index.
@@ -55,7 +55,7 @@ def create_collection(
     for label in ("pid", "camid", "time"):
         schema.add_field(label, DataType.INT64)
     schema.add_field("path", DataType.VARCHAR, max_length=MAX_PATH_BYTES)
-    with speaking(address):
+    with refusals_as_errors(address):
         client.create_collection(
             name,
             schema=schema,
@@ -69,15 +69,15 @@ def read_facts(client: Any, address: str, name: str) -> Facts:
     """What a collection is.
 
     Raises:
-        InputError: it is no gallery, or one of an earlier version.
+        InputError: it is not a gallery, or one of an earlier version.
     """
-    with speaking(address):
+    with refusals_as_errors(address):
         found = client.describe_collection(name)
         index_type = (client.describe_index(name, _VECTOR_INDEX) or {}).get("index_type")
     fields = {field["name"]: field["params"] for field in found["fields"]}
     metric = found["properties"].get(_METRIC)
     if "embedding" not in fields or metric not in _METRICS:
-        raise InputError(f"{address}: the collection {name} is no gallery of reidruntime.")
+        raise InputError(f"{address}: the collection {name} is not a gallery of reidgallery.")
     if "time" not in fields:
         raise InputError(
             f"{address}: the collection {name} is of an earlier version, which kept no times. Store the embeddings in "
@@ -92,7 +92,7 @@ def load_collection(client: Any, address: str, name: str, index: IndexKind, metr
     """Make a collection ready to be searched."""
     from pymilvus import MilvusException
 
-    with speaking(address):
+    with refusals_as_errors(address):
         try:
             client.load_collection(name)
         except MilvusException:
@@ -107,8 +107,8 @@ def load_collection(client: Any, address: str, name: str, index: IndexKind, metr
 
 
 def replace_index(client: Any, address: str, name: str, index: IndexKind, metric: Metric) -> None:
-    """Build another index over all rows, in place of the one that is there, and wait for it."""
-    with speaking(address):
+    """Build another index over all rows, in place of the present one, and wait for it."""
+    with refusals_as_errors(address):
         client.flush(name)
         client.release_collection(name)
         if client.describe_index(name, _VECTOR_INDEX):

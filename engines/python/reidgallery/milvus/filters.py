@@ -1,38 +1,23 @@
-"""Which rows a query may find, in Milvus' words."""
+"""Which rows a query may find, as Milvus' conditions."""
 
-from collections.abc import Collection
-
-from reidgallery.input import JUNK_PID
-from reidgallery.rows import Ints
+from reidgallery.input import JUNK_PID, Queries, SearchFilter
 
 
-def queries_of_conditions(
-    q_pids: Ints,
-    q_camids: Ints,
-    *,
-    other_cameras: bool,
-    exclude_junk: bool,
-    among_camids: Collection[int] | None,
-    since: int | None,
-    until: int | None,
-) -> dict[str, list[int]]:
-    """The numbers of the queries that share a condition, so that they can be asked together.
-
-    The arguments are those of ``MilvusGallery.search``; q_pids and q_camids are int64, (num_query,).
-    """
-    shared = [f"pid != {JUNK_PID}"] if exclude_junk else []
-    if among_camids is not None:
-        shared.append(f"camid in {sorted(map(int, among_camids))}")
-    if since is not None:
-        shared.append(f"time >= {int(since)}")
-    if until is not None:
-        shared.append(f"time <= {int(until)}")
-    asking: dict[str, list[int]] = {}
-    for query, (pid, camid) in enumerate(zip(q_pids.tolist(), q_camids.tolist(), strict=True)):
+def queries_by_condition(queries: Queries, filter: SearchFilter) -> dict[str, list[int]]:
+    """The numbers of the queries that share a condition, so that they can be searched for together."""
+    shared = [f"pid != {JUNK_PID}"] if filter.exclude_junk else []
+    if filter.among_camids is not None:
+        shared.append(f"camid in {sorted(map(int, filter.among_camids))}")
+    if filter.since is not None:
+        shared.append(f"time >= {int(filter.since)}")
+    if filter.until is not None:
+        shared.append(f"time <= {int(filter.until)}")
+    numbers: dict[str, list[int]] = {}
+    for query, (pid, camid) in enumerate(zip(queries.pids.tolist(), queries.camids.tolist(), strict=True)):
         own = []
-        if other_cameras:
+        if filter.other_cameras:
             own = [f"camid != {camid}"]
-        elif exclude_junk:
+        elif filter.exclude_junk:
             own = [f"(pid != {pid} or camid != {camid})"]
-        asking.setdefault(" and ".join(shared + own), []).append(query)
-    return asking
+        numbers.setdefault(" and ".join(shared + own), []).append(query)
+    return numbers

@@ -18,18 +18,19 @@ from reidruntime.errors import InputError
 
 from reidgallery.gallery import Gallery, LabeledRows, RowLabels
 from reidgallery.input import (
+    ALL_ROWS,
     UNLABELED,
+    NeededLabel,
+    SearchFilter,
     check_artifact,
-    check_asked_labels,
     check_dim_and_metric,
     check_removed_pids,
-    check_window,
     checked_features,
-    checked_ids,
     checked_labels,
+    checked_queries,
     missing_labels,
 )
-from reidgallery.milvus.client import connected, disconnect, is_file, speaking
+from reidgallery.milvus.client import connect, disconnect, is_file, refusals_as_errors
 from reidgallery.milvus.collection import (
     LABEL_FIELDS,
     IndexKind,
@@ -40,10 +41,10 @@ from reidgallery.milvus.collection import (
     replace_index,
     search_params,
 )
-from reidgallery.milvus.filters import queries_of_conditions
+from reidgallery.milvus.filters import queries_by_condition
 from reidgallery.milvus.rows import Records, check_paths, labels_of, numbers_of, records_of
-from reidgallery.rows import Features, Ints, Metric, row_lengths
-from reidgallery.scan.topk import Neighbors
+from reidgallery.rows import Features, Ints, Metric, row_norms
+from reidgallery.scan.candidates import Neighbors, no_neighbors
 
 _MESSAGE_BYTES = 2**24  # of embeddings in one call; servers take 64 MiB
 _QUERIES_AT_ONCE = 256
@@ -53,7 +54,7 @@ _ROWS_AT_ONCE = 16_384  # the most that a server answers with
 class MilvusGallery:
     """As :class:`reidgallery.Gallery`, with the rows in a collection of Milvus, searched exactly unless told otherwise.
 
-    Rows are there as soon as they are added. They have numbers in the order of adding, which stay theirs; so the
+    Rows are found as soon as they are added. They have numbers in the order of adding, which stay theirs; so the
     ``indices`` of a search are those of a Gallery filled alike, until persons are removed. Distances are Milvus' own,
     in float32: those of a Gallery to 1e-5, and rows that are nearer to each other than that may change places.
 
@@ -79,37 +80,37 @@ class MilvusGallery:
         token: str = "",
         collection: str = "gallery",
     ) -> None:
-        """Open a gallery; where there is none and ``dim`` is given, make it.
+        """Open a gallery; where it does not exist and ``dim`` is given, make it.
 
         Args:
             address: a file ``NAME.db`` for milvus-lite, or ``http(s)://HOST:PORT`` of a server.
-            dim: dimension of the embeddings; default: that of the gallery that is there.
-            metric: how to compare them; default: as the gallery that is there, cosine for a new one.
+            dim: dimension of the embeddings; default: that of the existing gallery.
+            metric: how to compare them; default: as the existing gallery, cosine for a new one.
             manifest_sha256: ``Manifest.sha256`` of the artifact, where it is known.
             token: ``USER:PASSWORD`` or a key, for a server that asks for it.
             collection: its name in Milvus.
 
         Raises:
-            InputError: Milvus cannot be reached, or has no gallery there, or one of another dimension, metric,
+            InputError: Milvus cannot be reached, or has no such gallery, or one of another dimension, metric,
                 artifact or version.
             NotInstalledError: pymilvus or milvus-lite is not installed.
         """
         check_dim_and_metric(1 if dim is None else dim, metric or "cosine")
         self._address, self._collection = address, collection
-        self._client = connected(address, token, is_new_allowed=dim is not None)
+        self._client = connect(address, token, is_new_allowed=dim is not None)
         try:
-            with speaking(address):
-                is_there = self._client.has_collection(collection)
-            if not is_there:
+            with refusals_as_errors(address):
+                exists = self._client.has_collection(collection)
+            if not exists:
                 if dim is None:
-                    raise InputError(f"{address}: has no gallery {collection}. Give dim to make one.")
+                    raise InputError(f"{address}: has no gallery {collection}. Pass dim to make one.")
                 create_collection(self._client, address, collection, dim, metric or "cosine", manifest_sha256)
             facts = read_facts(self._client, address, collection)
             self.dim, self.metric, self.manifest_sha256 = facts.dim, facts.metric, facts.manifest_sha256
             if self.dim != (dim or self.dim) or self.metric != (metric or self.metric):
                 raise InputError(
                     f"{address}: the gallery has {self.dim} dimensions and compares by {self.metric}, expected "
-                    f"{dim or self.dim} and {metric or self.metric}. Give another address or collection."
+                    f"{dim or self.dim} and {metric or self.metric}. Choose another address or collection."
                 )
             self.check_artifact(manifest_sha256, "embeddings")
             if facts.index is None:
@@ -142,11 +143,11 @@ class MilvusGallery:
         Args:
             index: ``exact`` compares every row (FLAT). ``approximate`` is faster where there are many rows, misses some
                 of the nearest and takes more memory (HNSW). ``gpu-exact`` and ``gpu-approximate`` do the same on the
-                server's GPU (GPU_BRUTE_FORCE, GPU_CAGRA). What an index finds,
-                :func:`reidgallery.milvus.recall.measured_recall` tells.
+                server's GPU (GPU_BRUTE_FORCE, GPU_CAGRA). What an index finds is
+                measured by :func:`reidgallery.milvus.recall.measured_recall`.
 
         Raises:
-            InputError: there is no such index, or Milvus does not have it there.
+            InputError: the index does not exist, or not in this Milvus.
         """
         check_index(self._address, index)
         replace_index(self._client, self._address, self._collection, index, self.metric)
@@ -165,7 +166,7 @@ class MilvusGallery:
         """Add rows as :meth:`Gallery.add` does, but in place of those that have the same path.
 
         Raises:
-            InputError: shapes, labels or artifacts do not fit, a path is there twice or cannot be stored; nothing has
+            InputError: shapes, labels or artifacts do not fit, a path occurs twice or cannot be stored; nothing has
                 been added then. Or Milvus fails on the way: add the same again.
         """
         self.check_artifact(manifest_sha256, "embeddings")
@@ -256,12 +257,12 @@ class MilvusGallery:
         """The pids, camids, times and paths of some rows.
 
         Raises:
-            InputError: there is no such row.
+            InputError: a row does not exist.
         """
-        asked = np.unique(rows)
+        wanted = np.unique(rows)
         found: Records = []
-        for some in _slices(len(asked), _ROWS_AT_ONCE):
-            found += self._records(asked[some].tolist(), LABEL_FIELDS)
+        for some in _slices(len(wanted), _ROWS_AT_ONCE):
+            found += self._records(wanted[some].tolist(), LABEL_FIELDS)
         return labels_of([found[i] for i in self._places(rows, numbers_of(found))])
 
     def row_numbers(self) -> Ints:
@@ -280,12 +281,12 @@ class MilvusGallery:
             float32, shape (len(rows), dim).
 
         Raises:
-            InputError: there is no such row, or Milvus refuses.
+            InputError: a row does not exist, or Milvus refuses.
         """
-        asked = np.unique(rows)
+        wanted = np.unique(rows)
         found: Records = []
-        for some in _slices(len(asked), self._rows_in_message()):
-            found += self._records(asked[some].tolist(), ["row", "embedding"])
+        for some in _slices(len(wanted), self._rows_in_message()):
+            found += self._records(wanted[some].tolist(), ["row", "embedding"])
         places = self._places(rows, numbers_of(found))
         return np.array([found[i]["embedding"] for i in places], np.float32).reshape(-1, self.dim)
 
@@ -305,12 +306,12 @@ class MilvusGallery:
         Raises:
             InputError: a pid is less than -1.
         """
-        asked = check_removed_pids(pids)
-        if not asked:
+        removed = check_removed_pids(pids)
+        if not removed:
             return 0
-        condition = f"pid in {asked}"
+        condition = f"pid in {removed}"
         num_rows = self._count(condition)
-        with speaking(self._address):
+        with refusals_as_errors(self._address):
             self._client.delete(self._collection, filter=condition)
             self._client.flush(self._collection)
             self._client.compact(self._collection)
@@ -321,68 +322,49 @@ class MilvusGallery:
         queries: npt.ArrayLike,
         k: int = 10,
         *,
+        filter: SearchFilter = ALL_ROWS,
         pids: npt.ArrayLike | None = None,
         camids: npt.ArrayLike | None = None,
-        other_cameras: bool = False,
-        exclude_junk: bool = False,
-        among_camids: Collection[int] | None = None,
-        since: int | None = None,
-        until: int | None = None,
         manifest_sha256: str | None = None,
     ) -> Neighbors:
         """Find the k nearest rows of each query, as :meth:`Gallery.search` does and with its arguments.
 
-        Queries that may find the same rows are asked together: with ``other_cameras`` one call for each camera, with
+        Queries that may find the same rows share a call: with ``other_cameras`` one call for each camera, with
         ``exclude_junk`` one for each person and camera. Milvus servers find up to 16,384 rows.
 
         Raises:
-            InputError: an argument does not fit, a filter needs labels that are not there, or Milvus refuses.
+            InputError: an argument does not fit, the filter needs labels that are missing, or Milvus refuses.
         """
-        rows = checked_features(queries, self.dim, "queries")
+        checked = checked_queries(queries, k, self.dim, filter, pids, camids)
         self.check_artifact(manifest_sha256)
-        row_lengths(rows, "queries")
-        if k < 1:
-            raise InputError(f"k must be at least 1, got {k}.")
-        q_pids, q_camids = checked_ids(pids, "pids", len(rows)), checked_ids(camids, "camids", len(rows))
-        check_window(since, until)
-        if other_cameras:
-            self._need("camid", "other_cameras")
-        check_asked_labels(q_pids, q_camids, other_cameras, exclude_junk)
-        if exclude_junk:
-            self._need("pid", "exclude_junk")
-            self._need("camid", "exclude_junk", " and pid > 0")
-        if among_camids is not None:
-            self._need("camid", "among_camids")
-        if since is not None or until is not None:
-            self._need("time", "A time window")
-        asking = queries_of_conditions(
-            q_pids,
-            q_camids,
-            other_cameras=other_cameras,
-            exclude_junk=exclude_junk,
-            among_camids=among_camids,
-            since=since,
-            until=until,
-        )
-        indices = np.full((len(rows), k), -1, np.int64)
-        distances = np.full((len(rows), k), np.inf, np.float32)
-        for condition, numbers in asking.items():
+        for needed in filter.needed_labels():
+            self._check_needed_label(needed)
+        found = no_neighbors(len(checked.rows), k)
+        for condition, numbers in queries_by_condition(checked, filter).items():
             for some in _slices(len(numbers), _QUERIES_AT_ONCE):
-                with speaking(self._address):
-                    found = self._client.search(
-                        self._collection,
-                        data=list(rows[numbers[some]]),
-                        limit=k,
-                        filter=condition,
-                        search_params=search_params(self.index, k),
-                    )
-                for i, hits in zip(numbers[some], found, strict=True):
-                    scores = np.array([hit["distance"] for hit in hits], np.float32)
-                    to_rows = np.float32(1) - scores if self.metric == "cosine" else scores
-                    hit_rows = np.array([hit["row"] for hit in hits], np.int64)
-                    order = np.lexsort([hit_rows, to_rows])
-                    indices[i, : len(hits)], distances[i, : len(hits)] = hit_rows[order], to_rows[order]
-        return Neighbors(indices, distances)
+                own = numbers[some]
+                for i, hits in zip(own, self._hits(checked.rows[own], k, condition), strict=True):
+                    distances = np.array([hit["distance"] for hit in hits], np.float32)
+                    if self.metric == "cosine":
+                        distances = np.float32(1) - distances
+                    rows = numbers_of(hits)
+                    order = np.lexsort((rows, distances))
+                    found.indices[i, : len(hits)] = rows[order]
+                    found.distances[i, : len(hits)] = distances[order]
+        return found
+
+    def _hits(self, queries: Features, k: int, condition: str) -> list[Records]:
+        """The rows that Milvus finds for each query, with its own scores as their distances."""
+        with refusals_as_errors(self._address):
+            return list(
+                self._client.search(
+                    self._collection,
+                    data=list(queries),
+                    limit=k,
+                    filter=condition,
+                    search_params=search_params(self.index, k),
+                )
+            )
 
     def _checked(
         self,
@@ -393,7 +375,7 @@ class MilvusGallery:
         paths: Sequence[str] | None,
     ) -> LabeledRows:
         rows = checked_features(embeddings, self.dim, "embeddings")
-        row_lengths(rows, "embeddings")
+        row_norms(rows, "embeddings")
         labeled = LabeledRows(rows, *checked_labels(len(rows), pids, camids, times, paths))
         check_paths(labeled.paths)
         return labeled
@@ -410,11 +392,11 @@ class MilvusGallery:
             for path in part.paths[some]:
                 numbers.append(known.get(path, next_row))
                 next_row += path not in known
-            with speaking(self._address):
+            with refusals_as_errors(self._address):
                 self._client.upsert(self._collection, records_of(part, some, numbers))
         if is_file(self._address):
             # milvus-lite searches its files five times as fast as its log; a server knows when to flush.
-            with speaking(self._address):
+            with refusals_as_errors(self._address):
                 self._client.flush(self._collection)
         return next_row
 
@@ -422,20 +404,20 @@ class MilvusGallery:
         return min(_ROWS_AT_ONCE, max(1, _MESSAGE_BYTES // (4 * self.dim)))
 
     def _places(self, rows: Ints, numbers: Ints) -> Ints:
-        """Where rows are among ascending numbers; raises InputError for one that is not there."""
+        """Where rows are among ascending numbers; raises InputError for one that is missing."""
         if missing := sorted(set(rows.tolist()) - set(numbers.tolist())):
             raise InputError(f"{self._address}: has no row {missing[0]}.")
         return np.searchsorted(numbers, rows)
 
-    def _need(self, label: str, option: str, among: str = "") -> None:
-        condition = f"{label} == {UNLABELED}{among}"
+    def _check_needed_label(self, needed: NeededLabel) -> None:
+        condition = f"{needed.name} == {UNLABELED}" + " and pid > 0" * needed.of_persons
         if unlabeled := self._query(condition, ["row", "path"], limit=_ROWS_AT_ONCE):
             first = min(unlabeled, key=lambda record: int(record["row"]))
             count = self._count(condition)
-            raise missing_labels(option, label, count, len(self), first["row"], first["path"])
+            raise missing_labels(needed, count, len(self), first["row"], first["path"])
 
     def _next_row(self) -> int:
-        """One more than the last row's number; as a rule that is their count, so nothing has to be read."""
+        """One more than the last row's number; usually that is their count, so nothing has to be read."""
         row = len(self)
         while later := self._query(f"row >= {row}", ["row"], limit=_ROWS_AT_ONCE):
             row = 1 + max(record["row"] for record in later)
@@ -449,7 +431,7 @@ class MilvusGallery:
         return {record["path"]: record["row"] for record in records}
 
     def _records(self, rows: Iterable[int], fields: list[str]) -> Records:
-        """Those of some rows that are there, in order."""
+        """The records of those of some rows that exist, in order."""
         found = self._query(f"row in {list(rows)}", fields)
         return sorted(found, key=lambda record: int(record["row"]))
 
@@ -457,7 +439,7 @@ class MilvusGallery:
         return int(self._query(condition, ["count(*)"])[0]["count(*)"])
 
     def _query(self, condition: str, fields: list[str], limit: int | None = None) -> Records:
-        with speaking(self._address):
+        with refusals_as_errors(self._address):
             return list(self._client.query(self._collection, condition, fields, limit=limit))
 
 

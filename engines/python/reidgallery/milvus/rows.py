@@ -18,7 +18,7 @@ def check_paths(paths: Iterable[str]) -> None:
     seen = set()
     for path in filter(None, paths):
         if path in seen:
-            raise InputError(f"{path}: the path is there twice, but in Milvus it stands for one row.")
+            raise InputError(f"{path}: the path occurs twice, but in Milvus it stands for one row.")
         seen.add(path)
         try:
             size = len(path.encode())

@@ -1,4 +1,4 @@
-"""A gallery's rows where torch computes, kept from search to search; torch is imported when asked.
+"""A gallery's rows where torch computes, kept from search to search; torch is imported on demand.
 
 The rows are in blocks, which belong to the parts of the gallery: a part that is new is uploaded, one from which rows
 are removed is packed where it is, and the others stay. Each block is stored twice, in float32 and, for the scan, in
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from reidruntime.errors import InputError, NotInstalledError
 
 from reidgallery.rows import Features, Floats64, GalleryRows, Metric
-from reidgallery.scan.topk_scan import column_terms
+from reidgallery.scan.scoring import row_scales
 
 _BLOCK_BYTES = 2**29  # of float32 rows
 _LEFT_FREE_BYTES = 4 * 2**30  # on the GPU, for the tiles of a search and what packing a block needs
@@ -27,14 +27,14 @@ class DeviceBlock(NamedTuple):
     Attributes:
         rows: float32, (n, D): on the device, or the gallery's own memory where it has no room.
         rounded: bfloat16, (n, D): the rows times their scales; None where the device has no room.
-        rest: at least the length of what rounding has left out of any row.
+        residual: at least the norm of what rounding has left out of any row.
         scales: float32, (n,), on the device: what products are multiplied with to become scores.
-        offsets: float32, (n,), on the device: what is then added; see :func:`reidgallery.scan.topk_scan.column_terms`.
+        offsets: float32, (n,), on the device: what is then added; see :func:`reidgallery.scan.scoring.row_scales`.
     """
 
     rows: Any
     rounded: Any | None
-    rest: float
+    residual: float
     scales: Any
     offsets: Any
 
@@ -44,7 +44,7 @@ def import_torch(device: str) -> Any:
 
     Raises:
         NotInstalledError: torch is not installed, or finds no such GPU.
-        InputError: it is the name of no device.
+        InputError: there is no device of that name.
     """
     try:
         import torch
@@ -83,7 +83,7 @@ class DeviceRows:
         self._parts: dict[int, tuple[Features, list[DeviceBlock]]] = {}  # by id, with what keeps the id taken
 
     def blocks(self, gallery: GalleryRows) -> list[DeviceBlock]:
-        """Those of all rows, in order; parts that are not there yet are uploaded, those of the past are dropped."""
+        """Those of all rows, in order; new parts are uploaded, those of the past are dropped."""
         with self._lock, self.torch.inference_mode():
             self._parts = {
                 id(part): self._parts[id(part)] for part in gallery.parts if id(part) in self._parts
@@ -93,14 +93,14 @@ class DeviceRows:
                 if id(part) not in self._parts:
                     self._parts[id(part)] = (
                         part,
-                        self._uploaded(part, gallery.lengths[first : first + len(part)]),
+                        self._uploaded(part, gallery.norms[first : first + len(part)]),
                     )
                 blocks += self._parts[id(part)][1]
                 first += len(part)
             return blocks
 
     def pack(self, part: Features, kept: NDArray[np.bool_], packed: Features) -> None:
-        """Let ``packed``, which is ``part[kept]``, take the place of that part, without uploading it."""
+        """Replace a part by ``packed``, which is ``part[kept]``, without uploading it."""
         with self._lock, self.torch.inference_mode():
             _, blocks = self._parts.pop(id(part), (part, None))
             if blocks is None:
@@ -111,20 +111,20 @@ class DeviceRows:
                 return  # the next search uploads the part
 
     def rounded(self, scaled: Any) -> tuple[Any, Any]:
-        """Float32 rows in bfloat16, and at least the length of what rounding leaves out of each; overwrites them."""
+        """Float32 rows in bfloat16, and at least the norm of what rounding leaves out of each; overwrites them."""
         rounded = scaled.bfloat16()
-        rests = self.torch.linalg.vector_norm(scaled.sub_(rounded), dim=1)
-        return rounded, rests * (1 + 2.0**-22 * scaled.shape[1])  # lengths are summed in float32
+        residuals = self.torch.linalg.vector_norm(scaled.sub_(rounded), dim=1)
+        return rounded, residuals * (1 + 2.0**-22 * scaled.shape[1])  # norms are summed in float32
 
     def upload(self, rows: Any) -> Any:
         """Rows of the gallery's own memory, on the device."""
         return rows.to(self.device)
 
-    def _uploaded(self, part: Features, lengths: Floats64) -> list[DeviceBlock]:
+    def _uploaded(self, part: Features, norms: Floats64) -> list[DeviceBlock]:
         rows = self._tensor(part)
         scales, offsets = (
             self.torch.tensor(terms.astype(np.float32), device=self.device)
-            for terms in column_terms(lengths, self.metric)
+            for terms in row_scales(norms, self.metric)
         )
         size = max(1, _BLOCK_BYTES // (4 * part.shape[1]))
         return [
@@ -135,11 +135,11 @@ class DeviceRows:
     def _block(self, rows: Any, scales: Any, offsets: Any) -> DeviceBlock:
         room = self._free_bytes()
         on_device = self.upload(rows)
-        rounded, rests = self.rounded(on_device * scales[:, None])
+        rounded, residuals = self.rounded(on_device * scales[:, None])
         return DeviceBlock(
             on_device if room >= rows.nbytes + rounded.nbytes else rows,
             rounded if room >= rounded.nbytes else None,
-            float(rests.max()),
+            float(residuals.max()),
             scales,
             offsets,
         )
@@ -167,7 +167,7 @@ class DeviceRows:
             )
             if rows is None:
                 rows = own[first : first + len(places)]
-            found.append(DeviceBlock(rows, rounded, block.rest, scales, offsets))
+            found.append(DeviceBlock(rows, rounded, block.residual, scales, offsets))
             first += len(places)
         return found
 

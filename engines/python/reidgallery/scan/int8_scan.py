@@ -1,7 +1,8 @@
 """Inner products in 8-bit integers, with a bound on what the rounding did to them.
 
-A row x is stored as ``step * codes + rest``, and the length of the rest is measured, in float64. By Cauchy and Schwarz
-the inner product of two coded rows is so at most ``|q_rest| * |g| + |q_coded| * |g_rest|`` away from the true one.
+A row x is stored as ``scale * codes + residual``, and the norm of the residual is measured, in float64. By Cauchy and
+Schwarz the inner product of two coded rows is at most ``|q_residual| * |g| + |q_coded| * |g_residual|`` away from the
+true one.
 
 Queries take 8 bits and gallery rows 7: on a CPU without VNNI the sum of two products then still fits 16 bits, where
 ONNX Runtime's kernels would otherwise saturate.
@@ -39,27 +40,27 @@ class CodedRows(NamedTuple):
 
     Attributes:
         codes: int8, (N, D).
-        steps: float64, (N,): what a code of 1 stands for.
-        rests: float64, (N,): the length of what the codes leave out.
+        scales: float64, (N,): what a code of 1 stands for.
+        residuals: float64, (N,): the norm of what the codes leave out.
     """
 
     codes: NDArray[np.int8]
-    steps: Floats64
-    rests: Floats64
+    scales: Floats64
+    residuals: Floats64
 
 
 def code_rows(rows: Features, limit: int) -> CodedRows:
-    """Round every row to the integers of ``[-limit, limit]``, with a step of its own."""
+    """Round every row to the integers of ``[-limit, limit]``, with a scale of its own."""
     coded = CodedRows(np.empty(rows.shape, np.int8), np.empty(len(rows)), np.empty(len(rows)))
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         some = slice(start, start + _ROWS_AT_ONCE)
         exact = rows[some].astype(np.float64)
         largest = np.abs(exact).max(axis=1)
-        steps = np.where(largest > 0, largest / limit, 1.0)
-        codes = np.rint(exact / steps[:, None])
-        exact -= codes * steps[:, None]
-        coded.codes[some], coded.steps[some] = codes, steps
-        coded.rests[some] = np.sqrt(np.einsum("nd,nd->n", exact, exact))
+        scales = np.where(largest > 0, largest / limit, 1.0)
+        codes = np.rint(exact / scales[:, None])
+        exact -= codes * scales[:, None]
+        coded.codes[some], coded.scales[some] = codes, scales
+        coded.residuals[some] = np.sqrt(np.einsum("nd,nd->n", exact, exact))
     return coded
 
 

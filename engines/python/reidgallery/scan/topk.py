@@ -9,23 +9,24 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from reidruntime.compiled import kernel_module
 
-from reidgallery.rows import CodedGallery, Features, Ints, Question
-from reidgallery.scan.device_rows import DeviceRows
-from reidgallery.scan.projection_scan import ProjectedRows
-from reidgallery.scan.topk_scan import (
+from reidgallery.rows import CodedGallery, Features, Question
+from reidgallery.scan import topk_numpy
+from reidgallery.scan.candidates import (
     Candidates,
+    Neighbors,
     all_candidates,
     candidate_capacity,
-    compiled_kernels,
-    float32_candidates,
-    int8_candidates,
-    lowest_scores,
-    projected_candidates,
+    no_neighbors,
 )
+from reidgallery.scan.device_rows import DeviceRows
+from reidgallery.scan.projection_scan import ProjectedRows
+from reidgallery.scan.scoring import distances_from_sums, lowest_scores
+from reidgallery.scan.topk_scan import float32_candidates, int8_candidates, projected_candidates
 from reidgallery.scan.topk_torch import bfloat16_candidates, wide_candidates
 
 Prepared = ProjectedRows | DeviceRows | CodedGallery
@@ -35,19 +36,7 @@ _CANDIDATES_BYTES = 2**28
 _SHARE_QUERIES = 1024  # that the caches hold beside some of the rows that these are measured to
 
 
-class Neighbors(NamedTuple):
-    """The nearest rows of each query, nearest first.
-
-    Attributes:
-        indices: int64, (num_query, k): gallery rows; -1 where a query has fewer than k.
-        distances: float32, (num_query, k): 1 - cosine similarity, or the squared Euclidean distance; infinite there.
-    """
-
-    indices: Ints
-    distances: Features
-
-
-def nearest(question: Question, threads: int, prepared: Prepared | None = None) -> Neighbors:
+def nearest_rows(question: Question, threads: int, prepared: Prepared | None = None) -> Neighbors:
     """The k nearest rows of each query that it may find; equal distances in the order of the rows.
 
     The distance is 1 - cosine similarity, or the squared Euclidean distance. The cosine and the squared distance are
@@ -59,39 +48,43 @@ def nearest(question: Question, threads: int, prepared: Prepared | None = None) 
         prepared: ``gallery.projected(…)``, ``gallery.coded(…)`` or the rows on a device, to scan these first; None to
             scan the rows themselves.
     """
-    num_query, width = len(question.queries), min(question.k, len(question.gallery.lengths))
-    indices = np.full((num_query, question.k), -1, np.int64)
-    distances = np.full((num_query, question.k), np.inf, np.float32)
+    num_query, width = len(question.queries), min(question.k, len(question.gallery.norms))
+    nearest = no_neighbors(num_query, question.k)
     at_once = max(1, min(_MAX_QUERIES_AT_ONCE, _CANDIDATES_BYTES // (12 * candidate_capacity(width))))
     scans = _scans(threads, prepared)
+    rank = partial(_ranked, threads=threads) if has_kernels() else topk_numpy.ranked
     for start in range(0, num_query if width else 0, at_once):
         queries = np.arange(start, min(start + at_once, num_query))
         for scan in scans:  # each answers the queries that the one before could not
             part = question._replace(k=width).of(queries)
             candidates = scan(part)
-            found = _ranked(part, candidates, threads)
+            found = rank(part, candidates)
             answered = queries[candidates.is_whole]
-            indices[answered, :width] = found.indices[candidates.is_whole]
-            distances[answered, :width] = found.distances[candidates.is_whole]
+            nearest.indices[answered, :width] = found.indices[candidates.is_whole]
+            nearest.distances[answered, :width] = found.distances[candidates.is_whole]
             queries = queries[~candidates.is_whole]
             if not len(queries):
                 break
-    return Neighbors(indices, distances)
+    return nearest
+
+
+def has_kernels() -> bool:
+    """Whether numba is installed; without it, only scans on a device are used, and NumPy does everything else."""
+    return kernel_module("reidgallery.scan.topk_kernels") is not None
 
 
 def _scans(threads: int, prepared: Prepared | None) -> list[Callable[[Question], Candidates]]:
-    """What to look for candidates by: first what is prepared, then the rows in float32, at last no scan at all."""
-    scans: list[Callable[[Question], Candidates]] = [
-        partial(float32_candidates, threads=threads),
-        all_candidates,
-    ]
+    """What finds candidates: first the scan of what is prepared, then of the rows in float32, at last no scan."""
+    scans: list[Callable[[Question], Candidates]] = []
+    if isinstance(prepared, DeviceRows):
+        scans = [partial(bfloat16_candidates, rows=prepared), partial(wide_candidates, rows=prepared)]
+    if not has_kernels():
+        return [*scans, topk_numpy.float32_candidates]
     if isinstance(prepared, ProjectedRows):
-        scans.insert(0, partial(projected_candidates, projected=prepared, threads=threads))
+        scans = [partial(projected_candidates, projected=prepared, threads=threads)]
     elif isinstance(prepared, CodedGallery):
-        scans.insert(0, partial(int8_candidates, coded=prepared, threads=threads))
-    elif prepared is not None:
-        scans[:0] = [partial(bfloat16_candidates, rows=prepared), partial(wide_candidates, rows=prepared)]
-    return scans
+        scans = [partial(int8_candidates, coded=prepared, threads=threads)]
+    return [*scans, partial(float32_candidates, threads=threads), all_candidates]
 
 
 def _ranked(question: Question, candidates: Candidates, threads: int) -> Neighbors:
@@ -102,25 +95,19 @@ def _ranked(question: Question, candidates: Candidates, threads: int) -> Neighbo
     shares = [slice(*pair) for pair in pairwise(bounds) if pair[0] < pair[1]]
 
     def rank(queries: slice) -> Neighbors:
-        part, own = question.of(queries), candidates.of(queries)
-        distances = _measured(part, own)
-        shape = len(part.queries), question.k
-        found = Neighbors(np.full(shape, -1, np.int64), np.full(shape, np.inf, np.float32))
-        compiled_kernels().sort_nearest(own.ends, own.rows, distances, found.indices, found.distances)
-        return found
+        return _sorted(*_measured(question.of(queries), candidates.of(queries)), question.k)
 
     with ThreadPoolExecutor(threads, "topk") as workers:
         return Neighbors(*map(np.concatenate, zip(*workers.map(rank, shares), strict=True)))
 
 
-def _measured(question: Question, candidates: Candidates) -> Features:
-    """The distance of every query to its candidates; infinite to those that cannot be among its nearest.
+def _measured(question: Question, candidates: Candidates) -> tuple[Candidates, Features]:
+    """The candidates, and the distance of every query to them; infinite to those that cannot be among its nearest.
 
     Measured are the k most promising candidates, then those that can be as near as the farthest of these.
     """
     distances = np.full(len(candidates.rows), np.inf, np.float32)
-    is_promising = np.empty(len(distances), np.bool_)
-    compiled_kernels().mark_highest(candidates.ends, candidates.highest, question.k, is_promising)
+    is_promising = _is_promising(candidates, question.k)
     promising = candidates.only(is_promising)
     measured = _exact_distances(question, promising)
     distances[is_promising] = measured
@@ -130,29 +117,33 @@ def _measured(question: Question, candidates: Candidates) -> Features:
         farthest[has_any] = np.maximum.reduceat(measured, promising.ends[has_any])
     others = ~is_promising & (candidates.highest >= lowest_scores(question, farthest)[candidates.queries()])
     distances[others] = _exact_distances(question, candidates.only(others))
-    return distances
+    return candidates, distances
+
+
+def _is_promising(candidates: Candidates, k: int) -> NDArray[np.bool_]:
+    """Which candidates are the k of each query that can score most, or a few more."""
+    from reidgallery.scan import topk_kernels
+
+    marks = np.empty(len(candidates.rows), np.bool_)
+    topk_kernels.mark_highest(candidates.ends, candidates.highest, k, marks)
+    return marks
 
 
 def _exact_distances(question: Question, candidates: Candidates) -> Features:
     """The distance of every query to each of its candidates."""
-    gallery, first = question.gallery, 0
-    starts, sums = candidates.ends[:-1].copy(), np.empty(len(candidates.rows))
-    for part in gallery.parts:
-        compiled_kernels().measure(
-            question.queries,
-            part,
-            first,
-            starts,
-            candidates.ends[1:],
-            candidates.rows,
-            question.metric == "euclidean",
-            sums,
-        )
-        first += len(part)
-    if question.metric == "euclidean":
-        return sums.astype(np.float32)
-    q_indices = candidates.queries()
-    lengths = question.q_lengths[q_indices] * gallery.lengths[candidates.rows]
-    cosines = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
-    distances: Features = np.float32(1) - cosines.astype(np.float32)
-    return distances
+    from reidgallery.scan import topk_kernels
+
+    starts, stops = candidates.ends[:-1].copy(), candidates.ends[1:]
+    is_squared, sums = question.metric == "euclidean", np.empty(len(candidates.rows))
+    for part, (first, _) in zip(question.gallery.parts, question.gallery.part_bounds(), strict=True):
+        topk_kernels.measure(question.queries, part, first, starts, stops, candidates.rows, is_squared, sums)
+    return distances_from_sums(question, candidates.queries(), candidates.rows, sums)
+
+
+def _sorted(candidates: Candidates, distances: Features, k: int) -> Neighbors:
+    """The k nearest candidates of each query."""
+    from reidgallery.scan import topk_kernels
+
+    found = no_neighbors(len(candidates.is_whole), k)
+    topk_kernels.sort_nearest(candidates.ends, candidates.rows, distances, found.indices, found.distances)
+    return found

@@ -1,4 +1,4 @@
-"""The compiled twin of :mod:`reidgallery.scan.topk_numpy`; importing it needs numba.
+"""The inner loops of a search, compiled; importing this module needs numba.
 
 All kernels release the interpreter lock. Inner loops over whole arrays are functions of their own, without branches:
 only such are vectorized.
@@ -15,7 +15,7 @@ _ANY_ORDER = {"reassoc", "contract", "nnan", "nsz"}
 
 _SLACK = np.float32(1e-5)  # far more than rounding in float32 can matter
 _LARGEST = np.finfo(np.float32).max
-_HALVINGS = 10  # of the range in which the k-th best score lies
+_BISECTIONS = 10  # of the range in which the k-th best score lies
 _ROWS_AT_ONCE = 512  # that all queries are compared with before the next ones are read from memory
 
 
@@ -27,50 +27,73 @@ def _compiled(function: Callable[..., None]) -> Any:
 
 
 @_compiled
-def select(scores, first, scales, tails, margins, q_keys, g_keys, k, best, kept, counts):  # type: ignore[no-untyped-def]
-    """See :func:`reidgallery.scan.topk_numpy.select`."""
-    row_scales, column_scales, column_offsets = scales
-    row_tails, column_tails = tails
-    indices, values = kept
-    block = column_scales.min(), column_scales.max(), column_offsets.max(), column_tails.max()
-    if block[2] == -np.inf:  # all columns are left out
+def select(products, first, scoring, k, lists):  # type: ignore[no-untyped-def]
+    """Add the rows of one block that can still be among the k best to the shortlists of some queries.
+
+    Args:
+        products: of these queries and rows, (num_query, n), of any type.
+        first: the gallery's index of the block's first row.
+        scoring: a :class:`reidgallery.scan.scoring.BlockScoring`, as in all of these kernels.
+        k: how many rows are wanted.
+        lists: :class:`reidgallery.scan.topk_scan.Shortlists`, changed in place, as in all of these kernels.
+    """
+    block = scoring.g_scales.min(), scoring.g_scales.max(), scoring.g_offsets.max(), scoring.g_bounds.max()
+    if block[2] == -np.inf:  # no query may find a row of the block
         return
-    hits = np.empty(scores.shape[1], np.int32)
-    for i in range(scores.shape[0]):
-        if counts[i] < 0:
-            continue
-        row, row_scale, row_tail = scores[i], row_scales[i], row_tails[i]
-        for start in range(0, row.size, best.shape[1]):
-            some = slice(start, min(start + best.shape[1], row.size))
-            sure = column_scales[some], column_offsets[some], column_tails[some]
-            _keep_best(row[some], row_scale, row_tail, sure, q_keys[i], g_keys[some], best[i])
-        threshold = _kth_best(best[i], k) - margins[i]
-        if counts[i] + row.size > indices.shape[1]:
-            _drop_below(threshold, indices[i], values[i], counts, i)
-        num_hits = _columns_from(_least_product(threshold, row_scale, row_tail, block), row, hits)
-        for j in hits[:num_hits]:
-            highest = (
-                np.float32(row[j]) * (row_scale * column_scales[j])
-                + column_offsets[j]
-                + row_tail * column_tails[j]
-            )
-            if highest < threshold or highest == -np.inf or q_keys[i] == g_keys[j]:
-                continue
-            if counts[i] == indices.shape[1]:
-                counts[i] = -1
-                break
-            indices[i, counts[i]] = first + j
-            values[i, counts[i]] = highest
-            counts[i] += 1
+    hits = np.empty(products.shape[1], np.int32)
+    for i in range(products.shape[0]):
+        if lists.counts[i] >= 0:
+            threshold = _improve_best(i, products[i], scoring, k, lists.best)
+            if lists.counts[i] + products.shape[1] > lists.rows.shape[1]:
+                _drop_below(threshold, lists.rows[i], lists.highest[i], lists.counts, i)
+            least = _least_product(threshold, scoring.q_scales[i], scoring.q_bounds[i], block)
+            num_hits = _columns_from(least, products[i], hits)
+            _append(i, products[i], hits[:num_hits], first, scoring, threshold, lists)
 
 
 @_compiled
-def _keep_best(products, row_scale, row_tail, columns, q_key, g_keys, best):  # type: ignore[no-untyped-def]
-    scales, offsets, tails = columns
+def _improve_best(i, row, scoring, k, best):  # type: ignore[no-untyped-def]
+    """Let a query's products improve the best scores of its groups; return what a candidate must be able to score."""
+    g_scales, g_offsets, g_bounds, g_keys = (
+        scoring.g_scales,
+        scoring.g_offsets,
+        scoring.g_bounds,
+        scoring.g_keys,
+    )
+    q_scale, q_bound, q_key, own = scoring.q_scales[i], scoring.q_bounds[i], scoring.q_keys[i], best[i]
+    for start in range(0, row.size, own.size):
+        some = slice(start, min(start + own.size, row.size))
+        columns = g_scales[some], g_offsets[some], g_bounds[some]
+        _keep_best(row[some], q_scale, q_bound, columns, q_key, g_keys[some], own)
+    return _kth_best(own, k) - scoring.margins[i]
+
+
+@_compiled
+def _keep_best(products, q_scale, q_bound, columns, q_key, g_keys, best):  # type: ignore[no-untyped-def]
+    g_scales, g_offsets, g_bounds = columns
     for n in range(products.size):
-        sure = np.float32(products[n]) * (row_scale * scales[n]) + offsets[n] - row_tail * tails[n]
-        sure = np.float32(-np.inf) if q_key == g_keys[n] else sure
-        best[n] = sure if sure > best[n] else best[n]
+        lowest = np.float32(products[n]) * (q_scale * g_scales[n]) + g_offsets[n] - q_bound * g_bounds[n]
+        lowest = np.float32(-np.inf) if q_key == g_keys[n] else lowest
+        best[n] = lowest if lowest > best[n] else best[n]
+
+
+@_compiled
+def _append(i, row, hits, first, scoring, threshold, lists):  # type: ignore[no-untyped-def]
+    """Add those of the hits that can score as much to a query's shortlist; give it up where there are too many."""
+    g_scales, g_offsets, g_bounds = scoring.g_scales, scoring.g_offsets, scoring.g_bounds
+    q_scale, q_bound = scoring.q_scales[i], scoring.q_bounds[i]
+    q_key, g_keys = scoring.q_keys[i], scoring.g_keys
+    rows, scores, count = lists.rows[i], lists.highest[i], lists.counts[i]
+    for j in hits:
+        highest = np.float32(row[j]) * (q_scale * g_scales[j]) + g_offsets[j] + q_bound * g_bounds[j]
+        if highest < threshold or highest == -np.inf or q_key == g_keys[j]:
+            continue
+        if count == rows.size:
+            count = -1
+            break
+        rows[count], scores[count] = first + j, highest
+        count += 1
+    lists.counts[i] = count
 
 
 @_compiled
@@ -81,7 +104,7 @@ def _kth_best(values, k):  # type: ignore[no-untyped-def]
         return np.float32(-np.inf)
     if _count_from(high, values) >= k:
         return high
-    for _ in range(_HALVINGS):
+    for _ in range(_BISECTIONS):
         middle = (low + high) / np.float32(2)
         if _count_from(middle, values) >= k:
             low = middle
@@ -126,39 +149,44 @@ def _columns_from(least, row, hits):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def drop(k, best, margins, kept, counts):  # type: ignore[no-untyped-def]
-    """See :func:`reidgallery.scan.topk_numpy.drop`."""
-    indices, values = kept
-    for i in range(counts.size):
-        if counts[i] > 0:
-            _drop_below(_kth_best(best[i], k) - margins[i], indices[i], values[i], counts, i)
+def drop(margins, k, lists):  # type: ignore[no-untyped-def]
+    """Drop the candidates that cannot be among the k best any more; ``margins`` are those of the scoring."""
+    for i in range(lists.counts.size):
+        if lists.counts[i] > 0:
+            threshold = _kth_best(lists.best[i], k) - margins[i]
+            _drop_below(threshold, lists.rows[i], lists.highest[i], lists.counts, i)
 
 
 @_compiled
-def score_again(queries, rows, scales, tails, best, kept, counts):  # type: ignore[no-untyped-def]
-    """See :func:`reidgallery.scan.topk_numpy.score_again`."""
-    row_scales, column_scales, column_offsets = scales
-    row_tails, column_tails = tails
-    indices, values = kept
-    done = np.zeros(counts.size, np.int64)
+def rescore(queries, rows, scoring, lists):  # type: ignore[no-untyped-def]
+    """Score candidates by float32 products, one by one.
+
+    Args:
+        queries: (num_query, R).
+        rows: (num_gallery, R).
+        scoring: of all rows, and of these products.
+        lists: with ``best`` of minus infinity, which is written to; ``highest`` is replaced.
+    """
+    done = np.zeros(lists.counts.size, np.int64)
     for tile in range(0, rows.shape[0], _ROWS_AT_ONCE):
         stop = min(tile + _ROWS_AT_ONCE, rows.shape[0])
-        for i in range(counts.size):
-            while done[i] < counts[i] and indices[i, done[i]] < stop:
-                j, n, group = indices[i, done[i]], done[i], done[i] % best.shape[1]
-                score = _product(queries[i], rows[j]) * (row_scales[i] * column_scales[j]) + column_offsets[j]
-                tail = row_tails[i] * column_tails[j]
-                best[i, group] = max(best[i, group], score - tail)
-                values[i, n] = score + tail
+        for i in range(lists.counts.size):
+            while done[i] < lists.counts[i] and lists.rows[i, done[i]] < stop:
+                j, n, group = lists.rows[i, done[i]], done[i], done[i] % lists.best.shape[1]
+                scale = scoring.q_scales[i] * scoring.g_scales[j]
+                score = _product(queries[i], rows[j]) * scale + scoring.g_offsets[j]
+                bound = scoring.q_bounds[i] * scoring.g_bounds[j]
+                lists.best[i, group] = max(lists.best[i, group], score - bound)
+                lists.highest[i, n] = score + bound
                 done[i] += 1
 
 
 @_compiled
-def _least_product(threshold, row_scale, row_tail, block):  # type: ignore[no-untyped-def]
-    """No smaller product can be a candidate, whatever its column of the block."""
-    smallest_scale, largest_scale, largest_offset, largest_tail = block
-    missing = threshold - row_tail * largest_tail - largest_offset
-    scale = row_scale * (largest_scale if missing > 0 else smallest_scale)
+def _least_product(threshold, q_scale, q_bound, block):  # type: ignore[no-untyped-def]
+    """No smaller product can be a candidate, whatever its row of the block."""
+    smallest_scale, largest_scale, largest_offset, largest_bound = block
+    missing = threshold - q_bound * largest_bound - largest_offset
+    scale = q_scale * (largest_scale if missing > 0 else smallest_scale)
     if scale > 0:
         return np.float32(missing / scale - abs(missing / scale) * _SLACK)
     return np.float32(np.inf if missing > 0 else -np.inf)
@@ -177,7 +205,19 @@ def _drop_below(threshold, indices, values, counts, i):  # type: ignore[no-untyp
 
 @_compiled
 def measure(queries, rows, first, starts, stops, indices, is_squared_distance, out):  # type: ignore[no-untyped-def]
-    """See :func:`reidgallery.scan.topk_numpy.measure`."""
+    """Inner products, or squared Euclidean distances, of queries with some rows of a gallery, summed in float64.
+
+    Args:
+        queries: (num_query, D).
+        rows: (n, D), some of the gallery.
+        first: the gallery's index of the first of them.
+        starts: (num_query,), where those indices begin that a query has not been measured to; moved behind the
+            last one of these rows.
+        stops: (num_query,), where they end.
+        indices: of gallery rows, in order for each query.
+        is_squared_distance: which of the two.
+        out: as many; written to where the indices are of these rows.
+    """
     for tile in range(0, rows.shape[0], _ROWS_AT_ONCE):
         stop = first + min(tile + _ROWS_AT_ONCE, rows.shape[0])
         for i in range(queries.shape[0]):
@@ -217,7 +257,14 @@ def _squared_distance(query, row):  # type: ignore[no-untyped-def]
 
 @_compiled
 def mark_highest(ends, highest, k, marks):  # type: ignore[no-untyped-def]
-    """See :func:`reidgallery.scan.topk_numpy.mark_highest`."""
+    """Mark the k candidates of each query that can score most, or a few more where some can score the same.
+
+    Args:
+        ends: (num_query + 1,): the candidates of query i are from ``ends[i]`` to ``ends[i + 1]``.
+        highest: the most that each can score.
+        k: how many.
+        marks: as many as candidates; written to.
+    """
     for i in range(ends.size - 1):
         own = highest[ends[i] : ends[i + 1]]
         least = _kth_best(own, k)
@@ -227,7 +274,16 @@ def mark_highest(ends, highest, k, marks):  # type: ignore[no-untyped-def]
 
 @_compiled
 def sort_nearest(ends, indices, distances, nearest, nearest_distances):  # type: ignore[no-untyped-def]
-    """See :func:`reidgallery.scan.topk_numpy.sort_nearest`; inserts one after the other, behind its equals."""
+    """Write the nearest rows of each query, equal distances in the order of the rows.
+
+    Args:
+        ends: (num_query + 1,): the candidates of query i are from ``ends[i]`` to ``ends[i + 1]`` in
+        indices: gallery rows, ascending for each query, and
+        distances: to them; infinite where a row is not near enough to have been measured.
+        nearest: (num_query, k) of -1; written to, and
+        nearest_distances: (num_query, k) of infinity, likewise.
+    """
+    # Each is inserted behind its equals.
     k = nearest.shape[1]
     for i in range(ends.size - 1):
         found, found_distances = nearest[i], nearest_distances[i]

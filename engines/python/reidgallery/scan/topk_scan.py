@@ -1,55 +1,52 @@
-"""The fast half of a search: which gallery rows can be among a query's k nearest?
+"""The fast part of a search: which gallery rows can be among a query's k nearest?
 
 Every scan gives scores (greater is nearer) and a bound on how far a score can be from the truth. With s the k-th best
 score less its bound, at least k rows are truly at s or better; so a row whose score with its bound is below s is not
-among the k nearest.
+among the k nearest. The kernels need numba.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise, repeat
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from reidruntime.compiled import kernel_module
 
-from reidgallery.rows import CodedGallery, Features, Floats64, GalleryRows, Ints, Metric, Question
-from reidgallery.scan import topk_numpy
+from reidgallery.rows import CodedGallery, Features, Floats64, GalleryRows, Ints, Question
 from reidgallery.scan.blas_threads import single_threaded_blas
+from reidgallery.scan.candidates import Candidates, candidate_capacity
 from reidgallery.scan.int8_scan import QUERY_LIMIT, code_rows, multiply
 from reidgallery.scan.projection_scan import ProjectedRows, project
+from reidgallery.scan.scoring import (
+    Scoring,
+    float32_scoring,
+    int8_scoring,
+    projected_scoring,
+    with_both_bounds,
+)
 
-_UNIT_ROUNDOFF = 2.0**-24  # of float32
 _QUERIES_AT_ONCE = 512  # enough for a fast product, few enough for a core's caches
 _FEWEST_QUERIES = 16  # in a thread: a product with fewer is slow
 _FEWEST_GROUPS, _GROUPS_OF_K = 256, 4  # so many that the k best are in almost as many
 
 
-class Terms(NamedTuple):
-    """score[i, j] = product[i, j] * row_scales[i] * column_scales[j] + column_offsets[j].
+class Shortlists(NamedTuple):
+    """The candidates of some queries while blocks are scanned; the kernels change them in place.
 
-    It is within errors[i] + row_tails[i] * column_tails[j] of the truth. All are float64, of a length for each query or
-    gallery row.
+    Attributes:
+        counts: int64, (num_query,): how many candidates; -1 where they are too many.
+        rows: int64, (num_query, capacity): in order for each query, and
+        highest: float32, (num_query, capacity): the most that each can score, but for the errors.
+        best: float32, (num_query, groups): the best scores, less their bounds, of groups of rows. Where the best of k
+            groups are truly at a score or better, so is the k-th best of all.
     """
 
-    row_scales: Floats64
-    column_scales: Floats64
-    column_offsets: Floats64
-    errors: Floats64
-    row_tails: Floats64
-    column_tails: Floats64
-
-    def in_float32(self, queries: slice, columns: slice = slice(None)) -> tuple[Any, ...]:
-        """Scales, tails, rounded up, and twice the errors, of some queries and columns, as the kernels take them."""
-        scales = self.row_scales[queries], self.column_scales[columns], self.column_offsets[columns]
-        tails = self.row_tails[queries], self.column_tails[columns]
-        return (
-            tuple(scale.astype(np.float32) for scale in scales),
-            tuple((tail * (1 + 4 * _UNIT_ROUNDOFF)).astype(np.float32) for tail in tails),
-            (2 * self.errors[queries]).astype(np.float32),
-        )
+    counts: Ints
+    rows: Ints
+    highest: Features
+    best: Features
 
 
 class _Products(NamedTuple):
@@ -63,160 +60,66 @@ class _Products(NamedTuple):
     of: Callable[[slice, Any, Features], NDArray[Any]]
 
 
-class _Again(NamedTuple):
+class _Rescoring(NamedTuple):
     """Queries and gallery rows whose float32 products score better than those of a scan: for its candidates only."""
 
     queries: Features
     rows: Features
-    terms: Terms
+    scoring: Scoring
 
 
-class Candidates(NamedTuple):
-    """The gallery rows that can be among the k nearest of each query.
+class _Scan(NamedTuple):
+    """What to multiply, how products become scores, and how its candidates are scored in the end."""
 
-    Attributes:
-        ends: int64, (num_query + 1,): those of query i are from ``ends[i]`` to ``ends[i + 1]`` in
-        rows: int64: gallery rows, in order for each query, and
-        highest: float32: the most that each can score.
-        is_whole: bool, (num_query,): where it is False there are too many of them for this to be a short cut, and none
-            are here.
-    """
+    question: Question
+    products: _Products
+    scoring: Scoring
+    rescoring: _Rescoring | None = None
 
-    ends: Ints
+
+class _Kept(NamedTuple):
+    """What some queries keep of some blocks: :class:`Shortlists` with rows and scores one after the other."""
+
+    counts: Ints
     rows: Ints
     highest: Features
-    is_whole: NDArray[np.bool_]
-
-    def queries(self) -> Ints:
-        """The query of each row."""
-        return np.repeat(np.arange(len(self.is_whole)), np.diff(self.ends))
-
-    def only(self, some: NDArray[np.bool_]) -> "Candidates":
-        """Some of the rows."""
-        ends = np.append(0, np.cumsum(some))[self.ends]
-        return Candidates(ends, self.rows[some], self.highest[some], self.is_whole)
-
-    def of(self, queries: slice) -> "Candidates":
-        """Those of some of the queries, one after the other."""
-        ends = self.ends[queries.start : queries.stop + 1]
-        own = slice(ends[0], ends[-1])
-        return Candidates(ends - ends[0], self.rows[own], self.highest[own], self.is_whole[queries])
-
-
-def float32_terms(question: Question) -> Terms:
-    """Those of products in float32."""
-    row_scales, column_scales, column_offsets, _ = _metric_terms(question)
-    return Terms(
-        row_scales,
-        column_scales,
-        column_offsets,
-        errors=float32_errors(question),
-        row_tails=np.zeros(len(row_scales)),
-        column_tails=np.zeros(len(column_scales)),
-    )
-
-
-def float32_errors(question: Question) -> Floats64:
-    """An inner product of D terms, however summed, is within ``D * 2**-24`` of the truth, times both lengths."""
-    row_scales, longest = query_terms(question)
-    q_lengths = question.q_lengths * row_scales
-    summing: Floats64 = _UNIT_ROUNDOFF * question.queries.shape[1] * q_lengths * longest
-    return summing + _rounding(q_lengths, longest)
+    best: Features
 
 
 def float32_candidates(question: Question, threads: int) -> Candidates:
     """The rows that can be among the k nearest of each query, by blocks of a float32 matrix product."""
     products = _float32_products(question.queries, question.gallery)
-    return _candidates(question, products, float32_terms(question), threads)
+    return _candidates(_Scan(question, products, float32_scoring(question)), threads)
 
 
 def projected_candidates(question: Question, projected: ProjectedRows, threads: int) -> Candidates:
-    """As :func:`float32_candidates`, by products of ``gallery.projected()``.
-
-    The bound is that of :mod:`reidgallery.scan.projection_scan`.
-    """
-    queries = project(question.queries, question.q_lengths, projected.basis, threads)
-    products = _float32_products(queries.rows, GalleryRows([projected.rows], question.gallery.lengths))
-    return _candidates(question, products, _projected_terms(question, queries, projected), threads)
+    """As :func:`float32_candidates`, by products of ``gallery.projected()``."""
+    queries = project(question.queries, question.q_norms, projected.basis, threads)
+    products = _float32_products(queries.rows, GalleryRows([projected.rows], question.gallery.norms))
+    return _candidates(_Scan(question, products, projected_scoring(question, queries, projected)), threads)
 
 
 def int8_candidates(question: Question, coded: CodedGallery, threads: int) -> Candidates:
     """As :func:`float32_candidates`, by integer products of ``gallery.coded()``.
 
-    The bound is that of :mod:`reidgallery.scan.int8_scan`. Candidates by codes of projected rows are scored again by
-    float32 products of these.
+    Candidates by codes of projected rows are scored again by float32 products of these.
     """
-    row_scales, column_scales, column_offsets, longest = _metric_terms(question)
-    again, queries = None, question.queries
+    rescoring, queries = None, question.queries
     if coded.projected:
-        projected = project(queries, question.q_lengths, coded.projected.basis, threads)
+        projected = project(queries, question.q_norms, coded.projected.basis, threads)
         queries = projected.rows
-        again = _Again(queries, coded.projected.rows, _projected_terms(question, projected, coded.projected))
-    codes, steps, rests = code_rows(queries, QUERY_LIMIT)
-    q_lengths, q_rests = question.q_lengths * row_scales, rests * row_scales
-    g_rests = np.concatenate([block.rests for block in coded.blocks]) * column_scales
-    scores = Terms(
-        row_scales * steps,
-        column_scales * np.concatenate([block.steps for block in coded.blocks]),
-        column_offsets,
-        errors=q_rests * longest + _rounding(q_lengths, longest),
-        row_tails=q_lengths + q_rests,
-        column_tails=g_rests,
-    )
-    if again:
-        scores = _with_both_bounds(scores, again.terms)
+        scoring = projected_scoring(question, projected, coded.projected)
+        rescoring = _Rescoring(queries, coded.projected.rows, scoring)
+    codes = code_rows(queries, QUERY_LIMIT)
+    scoring = int8_scoring(question, codes, coded)
     products = _Products(
         coded.blocks,
-        [len(block.steps) for block in coded.blocks],
-        lambda some, block, _: multiply(codes[some], block.columns, 1),
+        [len(block.scales) for block in coded.blocks],
+        lambda some, block, _: multiply(codes.codes[some], block.columns, 1),
     )
-    return _candidates(question, products, scores, threads, again)
-
-
-def all_candidates(question: Question) -> Candidates:
-    """Every row that a query may find."""
-    rows = [question.rows_for(i) for i in range(len(question.queries))]
-    return Candidates(
-        np.cumsum([0, *map(len, rows)]),
-        np.concatenate([np.empty(0, np.int64), *rows]),
-        np.full(sum(map(len, rows)), np.inf, np.float32),
-        np.ones(len(rows), np.bool_),
-    )
-
-
-def lowest_scores(question: Question, distances: Floats64) -> Floats64:
-    """What the score of a row is at least that is at this float32 distance, or nearer, of each query."""
-    row_scales, longest = query_terms(question)
-    q_lengths = question.q_lengths
-    scores = 1 - distances if question.metric == "cosine" else (q_lengths**2 - distances) / 2
-    return scores - _rounding(q_lengths * row_scales, longest)
-
-
-def _projected_terms(question: Question, queries: ProjectedRows, projected: ProjectedRows) -> Terms:
-    row_scales, column_scales, column_offsets, longest = _metric_terms(question)
-    q_lengths, rank = question.q_lengths * row_scales, projected.rows.shape[1]
-    return Terms(
-        row_scales,
-        column_scales,
-        column_offsets,
-        errors=_UNIT_ROUNDOFF * (rank + 4) * q_lengths * longest + _rounding(q_lengths, longest),
-        row_tails=queries.rests * row_scales,
-        column_tails=projected.rests * column_scales,
-    )
-
-
-def _with_both_bounds(scores: Terms, others: Terms) -> Terms:
-    """Scores that are off by as much as both say; for any s > 0, ``ab + cd <= |(sa, c)| * |(b/s, d)|``."""
-    means = [
-        tails.mean() + np.finfo(np.float64).tiny
-        for tails in (scores.row_tails, scores.column_tails, others.row_tails, others.column_tails)
-    ]
-    s = np.sqrt(means[1] * means[2] / (means[0] * means[3]))  # the least, where all tails are alike
-    return scores._replace(
-        errors=scores.errors + others.errors,
-        row_tails=np.hypot(s * scores.row_tails, others.row_tails),
-        column_tails=np.hypot(scores.column_tails / s, others.column_tails),
-    )
+    if rescoring:
+        scoring = with_both_bounds(scoring, rescoring.scoring)
+    return _candidates(_Scan(question, products, scoring, rescoring), threads)
 
 
 def _float32_products(queries: Features, gallery: GalleryRows) -> _Products:
@@ -230,108 +133,67 @@ def _float32_products(queries: Features, gallery: GalleryRows) -> _Products:
     return _Products(blocks, list(map(len, blocks)), products)
 
 
-def _metric_terms(question: Question) -> tuple[Floats64, Floats64, Floats64, float]:
-    """Scales and offset that turn inner products into scores, and the greatest length of a scaled gallery row."""
-    row_scales, longest = query_terms(question)
-    return row_scales, *column_terms(question.gallery.lengths, question.metric), longest
+def _candidates(scan: _Scan, threads: int) -> Candidates:
+    """Run a scan; each thread takes some queries, and where these are few, some blocks."""
+    question = scan.question
+    offsets = np.where(question.allowed, scan.scoring.g_offsets, -np.inf)
+    scan = scan._replace(scoring=scan.scoring._replace(g_offsets=offsets))
+    errors = scan.rescoring.scoring.errors if scan.rescoring else scan.scoring.errors
+    parts, shares = _divided(len(question.queries), len(scan.products.blocks), threads)
+    with single_threaded_blas(), ThreadPoolExecutor(threads, "topk") as workers:
+        kept = [workers.map(partial(_scan_blocks, scan), parts, repeat(blocks)) for blocks in shares]
+        merged = [_merged(own, question.k, errors[part]) for *own, part in zip(*kept, parts, strict=True)]
+    counts, rows, highest, _ = (np.concatenate(values) for values in zip(*merged, strict=True))
+    found = Candidates(np.append(0, np.cumsum(np.maximum(counts, 0))), rows, highest, counts >= 0)
+    return found._replace(highest=(highest + errors[found.queries()]).astype(np.float32))
 
 
-def query_terms(question: Question) -> tuple[Floats64, float]:
-    """The scale of each query, and the greatest length of a gallery row times its scale."""
-    if question.metric == "cosine":
-        return _inverse(question.q_lengths), 1.0
-    return np.ones(len(question.queries)), float(question.gallery.lengths.max())
-
-
-def column_terms(lengths: Floats64, metric: Metric) -> tuple[Floats64, Floats64]:
-    """The scale and the offset of gallery rows of these lengths.
-
-    The score is the cosine, or ``q·g - |g|²/2``, which falls as the Euclidean distance grows.
-    """
-    if metric == "cosine":
-        return _inverse(lengths), np.zeros(len(lengths))
-    return np.ones(len(lengths)), -(lengths**2) / 2
-
-
-def _rounding(q_lengths: Floats64, longest: float) -> Floats64:
-    """What scaling the product, adding the offset and rounding the final distance can add to an error."""
-    return 16 * _UNIT_ROUNDOFF * (q_lengths + longest) ** 2
-
-
-def _inverse(lengths: Floats64) -> Floats64:
-    return np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-
-
-class _Kept(NamedTuple):
-    """What a scan of some blocks keeps for some queries.
-
-    Attributes:
-        counts: int64, (num_query,): how many rows; -1, and none of them here, where they are too many.
-        rows: int64, in order for each query, and
-        highest: float32: the most that each can score, but for ``errors``.
-        best: float32, (num_query, groups): the best scores, less their tails, of groups of rows.
-    """
-
-    counts: Ints
-    rows: Ints
-    highest: Features
-    best: Features
-
-
-def _candidates(
-    question: Question, products: _Products, scores: Terms, threads: int, again: _Again | None = None
-) -> Candidates:
-    """Threads share the queries; where these are few, several take the same ones and share the gallery."""
-    num_query = len(question.queries)
+def _divided(num_query: int, num_blocks: int, threads: int) -> tuple[list[slice], list[slice]]:
+    """Parts of the queries, and shares of the blocks that every part is compared with, one for each thread."""
     at_once = min(_QUERIES_AT_ONCE, max(_FEWEST_QUERIES, num_query // threads))
     num_parts = max(1, -(-num_query // at_once))
     if num_parts > threads:  # as many for every thread
         num_parts = -(-num_parts // threads) * threads
-    num_shares = max(1, min(threads // num_parts, len(products.blocks)))
-    allowed = scores._replace(column_offsets=np.where(question.allowed, scores.column_offsets, -np.inf))
-    firsts = np.cumsum([0, *products.sizes])
-    kernels, capacity = compiled_kernels(), candidate_capacity(question.k)
-    num_groups = max(_FEWEST_GROUPS, _GROUPS_OF_K * question.k)
+    num_shares = max(1, min(threads // num_parts, num_blocks))
+    return _even_parts(num_query, num_parts), _even_parts(num_blocks, num_shares)
 
-    def scan(queries: slice, blocks: slice) -> _Kept:
-        size = queries.stop - queries.start
-        memory = np.empty(size * max(products.sizes), np.float32)
-        kept = np.empty((size, capacity), np.int64), np.empty((size, capacity), np.float32)
-        counts, best = np.zeros(size, np.int64), np.full((size, num_groups), -np.inf, np.float32)
-        for number in range(blocks.start, blocks.stop):
-            columns = slice(firsts[number], firsts[number + 1])
-            scales, tails, margins = allowed.in_float32(queries, columns)
-            kernels.select(
-                products.of(queries, products.blocks[number], memory),
-                columns.start,
-                scales,
-                tails,
-                margins,
-                question.q_keys[queries],
-                question.g_keys[columns],
-                question.k,
-                best,
-                kept,
-                counts,
-            )
-        kernels.drop(question.k, best, margins, kept, counts)
-        if again:
-            scales, tails, margins = again.terms.in_float32(queries)
-            best.fill(-np.inf)
-            kernels.score_again(again.queries[queries], again.rows, scales, tails, best, kept, counts)
-            kernels.drop(question.k, best, margins, kept, counts)
-        is_kept = np.arange(max(0, counts.max(initial=0))) < counts[:, None]
-        rows, highest = (values[:, : is_kept.shape[1]][is_kept] for values in kept)
-        return _Kept(counts, rows, highest, best)
 
-    errors = again.terms.errors if again else scores.errors
-    parts, shares = _even_parts(num_query, num_parts), _even_parts(len(products.blocks), num_shares)
-    with single_threaded_blas(), ThreadPoolExecutor(threads, "topk") as workers:
-        done = [workers.map(scan, parts, repeat(blocks)) for blocks in shares]
-        merged = [_merged(kept, question.k, errors[part]) for *kept, part in zip(*done, parts, strict=True)]
-    counts, rows, highest, _ = (np.concatenate(values) for values in zip(*merged, strict=True))
-    found = Candidates(np.append(0, np.cumsum(np.maximum(counts, 0))), rows, highest, counts >= 0)
-    return found._replace(highest=(highest + errors[found.queries()]).astype(np.float32))
+def _even_parts(length: int, num_parts: int) -> list[slice]:
+    ends = [length * number // num_parts for number in range(num_parts + 1)]
+    return [slice(start, stop) for start, stop in pairwise(ends)]
+
+
+def _scan_blocks(scan: _Scan, queries: slice, blocks: slice) -> _Kept:
+    """The candidates of some queries among the rows of some blocks."""
+    from reidgallery.scan import topk_kernels
+
+    question, products = scan.question, scan.products
+    lists = _empty_shortlists(queries.stop - queries.start, question.k)
+    memory = np.empty(len(lists.counts) * max(products.sizes), np.float32)
+    first = sum(products.sizes[: blocks.start])
+    for block, size in zip(products.blocks[blocks], products.sizes[blocks], strict=True):
+        scoring = scan.scoring.block(question, queries, slice(first, first + size))
+        topk_kernels.select(products.of(queries, block, memory), first, scoring, question.k, lists)
+        first += size
+    topk_kernels.drop(scoring.margins, question.k, lists)
+    if scan.rescoring:
+        scoring = scan.rescoring.scoring.block(question, queries, slice(None))
+        lists.best.fill(-np.inf)
+        topk_kernels.rescore(scan.rescoring.queries[queries], scan.rescoring.rows, scoring, lists)
+        topk_kernels.drop(scoring.margins, question.k, lists)
+    is_kept = np.arange(max(0, lists.counts.max(initial=0))) < lists.counts[:, None]
+    some = slice(is_kept.shape[1])
+    return _Kept(lists.counts, lists.rows[:, some][is_kept], lists.highest[:, some][is_kept], lists.best)
+
+
+def _empty_shortlists(num_query: int, k: int) -> Shortlists:
+    shape = num_query, candidate_capacity(k)
+    return Shortlists(
+        np.zeros(num_query, np.int64),
+        np.empty(shape, np.int64),
+        np.empty(shape, np.float32),
+        np.full((num_query, max(_FEWEST_GROUPS, _GROUPS_OF_K * k)), -np.inf, np.float32),
+    )
 
 
 def _merged(shares: Sequence[_Kept], k: int, errors: Floats64) -> _Kept:
@@ -349,18 +211,3 @@ def _merged(shares: Sequence[_Kept], k: int, errors: Floats64) -> _Kept:
     order = order[is_whole[queries[order]] & (highest[order] >= thresholds[queries[order]])]
     counts = np.bincount(queries[order], minlength=len(is_whole))
     return _Kept(np.where(is_whole, counts, -1), rows[order], highest[order], best)
-
-
-def _even_parts(length: int, num_parts: int) -> list[slice]:
-    ends = [length * number // num_parts for number in range(num_parts + 1)]
-    return [slice(start, stop) for start, stop in pairwise(ends)]
-
-
-def candidate_capacity(k: int) -> int:
-    """How many candidates a query may have before looking at all rows is as good."""
-    return 4096 + 4 * k
-
-
-def compiled_kernels() -> ModuleType:
-    """The numba kernels, or their plain twins where numba is not installed."""
-    return kernel_module("reidgallery.scan.topk_kernels") or topk_numpy

@@ -1,15 +1,15 @@
-"""The scans of :mod:`reidgallery.scan.topk_scan` on a GPU, or wherever torch computes; torch is imported when asked.
+"""The scans of :mod:`reidgallery.scan.topk_scan` on a GPU, or wherever torch computes; torch is imported on demand.
 
 Tiles of scores, queries by rows, are computed, masked and cut down to the best of each query where the rows are; only
 these come back. What then decides is what decides on a CPU: a bound on the error, and distances in float64. The first
-scan multiplies in bfloat16 and scores what it keeps again in float32. Queries with too many rows that near are scanned
+scan multiplies in bfloat16 and rescores what it keeps in float32. Queries with too many rows that near are scanned
 in float32, and more is kept.
 
 The bound of the bfloat16 scan. With q and g a query and a row times their scales, q' and g' these in bfloat16::
 
     |q.g - q'.g'| = |(q - q').g + q'.(g - g')| <= |q - q'| |g| + |q'| |g - g'|
 
-by Cauchy and Schwarz. The lengths of the differences are measured. (Rounding to nearest leaves at most ``2**-8`` of
+by Cauchy and Schwarz. The norms of the differences are measured. (Rounding to nearest leaves at most ``2**-8`` of
 each component, so they are at most ``2**-8`` of |q| and |g|, and mostly less than half of that.) Products of two
 bfloat16 numbers are exact in float32. Tensor cores add several of them and the sum so far at once, aligned to the
 largest and cut off after no less than 24 bits, so that each loses less than ``2**-23`` of the largest, and the new sum
@@ -27,30 +27,31 @@ from reidruntime.errors import GpuError
 from reidruntime.torch_settings import exact_float32
 
 from reidgallery.rows import Question
+from reidgallery.scan.candidates import Candidates
 from reidgallery.scan.device_rows import DeviceBlock, DeviceRows
-from reidgallery.scan.topk_scan import Candidates, float32_errors, query_terms
+from reidgallery.scan.scoring import float32_errors, query_scales
 
 _TILE_SCORES = 2**28  # at once, in float32: 1 GiB
 _GROUP = 32  # columns of a tile of which first only the greatest score is looked at
-_SPARE, _WIDE_SPARE = 64, 1024  # scores kept beyond those asked for, of rows that rounding can misplace
-_AGAIN_BYTES = 2**28  # of rows that are scored again at once
+_SPARE, _WIDE_SPARE = 64, 1024  # scores kept beyond those wanted, of rows that rounding can misplace
+_RESCORE_BYTES = 2**28  # of rows that are rescored at once
 
 
-class _Asked(NamedTuple):
+class _Uploaded(NamedTuple):
     """A question on the device.
 
     Attributes:
         queries: float32, (num_query, D): times their scales.
-        q_lengths: float64, (num_query,): the lengths of these.
-        longest: the greatest length of a gallery row times its scale.
+        q_norms: float64, (num_query,): the norms of these.
+        largest: the greatest norm of a gallery row times its scale.
         errors: float64, (num_query,): how far a float32 score can be from the truth.
         forbidden: bool, (N,): rows that no query may find; None where there are none.
         keys: int64, (num_query, 1) and (N,): equal where a query may not find a row; None where none are.
     """
 
     queries: Any
-    q_lengths: Any
-    longest: float
+    q_norms: Any
+    largest: float
     errors: Any
     forbidden: Any | None
     keys: tuple[Any, Any] | None
@@ -64,7 +65,7 @@ class _Best(NamedTuple):
 
 
 def bfloat16_candidates(question: Question, rows: DeviceRows) -> Candidates:
-    """As :func:`reidgallery.scan.topk_scan.float32_candidates`, scanned in bfloat16 and scored again in float32.
+    """As :func:`reidgallery.scan.topk_scan.float32_candidates`, scanned in bfloat16 and rescored in float32.
 
     Raises:
         GpuError: rows or tiles do not fit into the GPU's memory.
@@ -80,52 +81,59 @@ def wide_candidates(question: Question, rows: DeviceRows) -> Candidates:
 def _candidates(question: Question, rows: DeviceRows, width: int, *, in_bfloat16: bool) -> Candidates:
     try:
         with rows.torch.inference_mode(), exact_float32():
-            blocks, asked = rows.blocks(question.gallery), _asked(question, rows)
+            blocks, uploaded = rows.blocks(question.gallery), _upload(question, rows)
             if not in_bfloat16:
-                best = _best(rows, blocks, asked, asked.queries, width)
-                return _decided(question, asked, best, best, asked.errors)
-            queries, rests = rows.rounded(asked.queries.clone())
-            best = _best(rows, blocks, asked, queries, width)
-            errors = _bfloat16_errors(asked, rests.double(), max(block.rest for block in blocks))
-            return _decided(question, asked, best, _scored_again(rows, blocks, asked, best), errors)
+                best = _best(rows, blocks, uploaded, uploaded.queries, width)
+                return _candidates_among(question, uploaded, best, best, uploaded.errors)
+            queries, residuals = rows.rounded(uploaded.queries.clone())
+            best = _best(rows, blocks, uploaded, queries, width)
+            errors = _bfloat16_errors(uploaded, residuals.double(), max(block.residual for block in blocks))
+            return _candidates_among(
+                question, uploaded, best, _rescored(rows, blocks, uploaded, best), errors
+            )
     except rows.torch.OutOfMemoryError as error:
         raise GpuError(
             f"The search does not fit into the memory of {rows.device}: {error}. Ask fewer queries at once."
         ) from error
 
 
-def _asked(question: Question, rows: DeviceRows) -> _Asked:
+def _upload(question: Question, rows: DeviceRows) -> _Uploaded:
     def on_device(array: Any) -> Any:
         return rows.torch.tensor(array, device=rows.device)
 
-    row_scales, longest = query_terms(question)
+    q_scales, largest = query_scales(question)
     # Without a filter, the keys of queries are less than all others.
     has_keys = question.q_keys.max() >= question.g_keys.min()
-    return _Asked(
-        queries=on_device(question.queries).mul_(on_device(row_scales.astype(np.float32))[:, None]),
-        q_lengths=on_device(question.q_lengths * row_scales),
-        longest=longest,
+    return _Uploaded(
+        queries=on_device(question.queries).mul_(on_device(q_scales.astype(np.float32))[:, None]),
+        q_norms=on_device(question.q_norms * q_scales),
+        largest=largest,
         errors=on_device(float32_errors(question)),
         forbidden=None if question.allowed.all() else on_device(~question.allowed),
         keys=(on_device(question.q_keys[:, None]), on_device(question.g_keys)) if has_keys else None,
     )
 
 
-def _bfloat16_errors(asked: _Asked, q_rests: Any, g_rest: float) -> Any:
+def _bfloat16_errors(uploaded: _Uploaded, q_residuals: Any, g_residual: float) -> Any:
     """How far the scores of a bfloat16 scan can be from the truth; float64, (num_query,)."""
-    q_lengths, longest = asked.q_lengths + q_rests, asked.longest + g_rest  # of the rounded ones, at most
-    summing = 2.0**-22 * asked.queries.shape[1] * q_lengths * longest
-    return q_rests * asked.longest + q_lengths * g_rest + summing + asked.errors
+    q_norms, largest = (
+        uploaded.q_norms + q_residuals,
+        uploaded.largest + g_residual,
+    )  # of the rounded ones, at most
+    summing = 2.0**-22 * uploaded.queries.shape[1] * q_norms * largest
+    return q_residuals * uploaded.largest + q_norms * g_residual + summing + uploaded.errors
 
 
-def _best(rows: DeviceRows, blocks: list[DeviceBlock], asked: _Asked, queries: Any, width: int) -> _Best:
+def _best(
+    rows: DeviceRows, blocks: list[DeviceBlock], uploaded: _Uploaded, queries: Any, width: int
+) -> _Best:
     """The best scores by products of these queries, in float32 or bfloat16, and of the rows in the same."""
     torch = rows.torch
     best = _Best(
         torch.empty((len(queries), 0), device=rows.device),
         torch.empty((len(queries), 0), dtype=torch.int64, device=rows.device),
     )
-    for first, scores in _tiles(rows, blocks, asked, queries):
+    for first, scores in _tiles(rows, blocks, uploaded, queries):
         some, columns = _highest(torch, scores, width)
         scores, numbers = torch.cat([best.scores, some], 1), torch.cat([best.rows, columns + first], 1)
         scores, order = scores.topk(min(width, scores.shape[1]))
@@ -134,7 +142,7 @@ def _best(rows: DeviceRows, blocks: list[DeviceBlock], asked: _Asked, queries: A
 
 
 def _tiles(
-    rows: DeviceRows, blocks: list[DeviceBlock], asked: _Asked, queries: Any
+    rows: DeviceRows, blocks: list[DeviceBlock], uploaded: _Uploaded, queries: Any
 ) -> Iterator[tuple[int, Any]]:
     """The number of the first row, and the scores of all queries and the rows from there: float32, (num_query, n)."""
     first, size = 0, max(_GROUP, _TILE_SCORES // len(queries) // _GROUP * _GROUP)  # whole groups
@@ -148,10 +156,10 @@ def _tiles(
             if rows.metric == "euclidean":
                 scores.add_(block.offsets[own])
             columns = slice(first, first + scores.shape[1])
-            if asked.forbidden is not None:
-                scores.masked_fill_(asked.forbidden[columns], -np.inf)
-            if asked.keys is not None:
-                q_keys, g_keys = asked.keys
+            if uploaded.forbidden is not None:
+                scores.masked_fill_(uploaded.forbidden[columns], -np.inf)
+            if uploaded.keys is not None:
+                q_keys, g_keys = uploaded.keys
                 scores.masked_fill_(q_keys == g_keys[columns], -np.inf)
             yield first, scores
             first = columns.stop
@@ -189,41 +197,43 @@ def _highest(torch: Any, scores: Any, width: int) -> tuple[Any, Any]:
     return found, highest.gather(1, places // _GROUP) * _GROUP + places % _GROUP
 
 
-def _scored_again(rows: DeviceRows, blocks: list[DeviceBlock], asked: _Asked, best: _Best) -> _Best:
+def _rescored(rows: DeviceRows, blocks: list[DeviceBlock], uploaded: _Uploaded, best: _Best) -> _Best:
     """The same rows, in the same places, with their float32 scores."""
     scores, first = best.scores.new_full(best.scores.shape, -np.inf), 0
-    at_once = max(1, _AGAIN_BYTES // (4 * asked.queries.shape[1]))
+    at_once = max(1, _RESCORE_BYTES // (4 * uploaded.queries.shape[1]))
     for block in blocks:
         stop = first + len(block.scales)
         is_here = (best.rows >= first) & (best.rows < stop) & ~best.scores.isneginf()
         for pairs in is_here.nonzero().split(at_once):
             queries, places = pairs.unbind(1)
             own = best.rows[queries, places] - first
-            products = rows.upload(block.rows[own.to(block.rows.device)]).mul_(asked.queries[queries])
+            products = rows.upload(block.rows[own.to(block.rows.device)]).mul_(uploaded.queries[queries])
             scores[queries, places] = products.sum(1) * block.scales[own] + block.offsets[own]
         first = stop
     return _Best(scores, best.rows)
 
 
-def _decided(question: Question, asked: _Asked, scanned: _Best, best: _Best, errors: Any) -> Candidates:
+def _candidates_among(
+    question: Question, uploaded: _Uploaded, scanned: _Best, best: _Best, errors: Any
+) -> Candidates:
     """Which of the best rows can be among the nearest, and of which queries they all are here.
 
     Args:
         question: the question, and
-        asked: the same on the device.
+        uploaded: the same on the device.
         scanned: what a scan has kept.
         best: the same rows with float32 scores.
         errors: float64, (num_query,): how far the scores of the scan can be from the truth.
     """
     # k rows are truly there, or nearer.
-    lowest = best.scores.topk(question.k).values[:, -1].double() - asked.errors
+    lowest = best.scores.topk(question.k).values[:, -1].double() - uploaded.errors
     last = scanned.scores[:, -1].double()
     # Rows that the scan has not kept score no higher than the last one that it has.
     is_whole = (last + errors < lowest) | last.isneginf()
     if scanned.scores.shape[1] == len(question.allowed):
         is_whole.fill_(True)
     rows, order = best.rows.sort(1)
-    highest = best.scores.gather(1, order).double() + asked.errors[:, None]
+    highest = best.scores.gather(1, order).double() + uploaded.errors[:, None]
     is_kept = is_whole[:, None] & (highest >= lowest[:, None]) & ~highest.isneginf()
     ends = is_kept.sum(1).cumsum(0).cpu().numpy()
     return Candidates(

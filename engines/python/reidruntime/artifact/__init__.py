@@ -1,1 +1,1 @@
-"""What an artifact says of itself, and whether it fits: manifests, ONNX metadata, checks before anything is loaded."""
+"""What an artifact states about itself, and whether it fits: manifests, ONNX metadata, checks before loading."""

@@ -1,4 +1,4 @@
-"""Does a manifest tell the truth about its file? Asked before any backend loads the file."""
+"""Does a manifest agree with its file? Checked before any backend loads the file."""
 
 from math import prod
 from pathlib import Path
@@ -7,26 +7,26 @@ from reidruntime.artifact.manifest import Manifest, TensorSpec
 from reidruntime.artifact.onnx_metadata import OnnxFile, OnnxTensor, Shape, shape_text
 from reidruntime.errors import ArtifactError
 
-_WHAT_TO_DO = "Export the artifact again, or pass the facts that fit this file."
+_REMEDY = "Export the artifact again, or pass the facts that fit this file."
 
 
 def check_manifest(manifest: Manifest, file: OnnxFile, path: Path) -> None:
     """Compare names, dtypes and shapes of the manifest with the file's, and its preprocessing with its input.
 
     Raises:
-        ArtifactError: they disagree; the message says what was expected, what was found, and what to do.
+        ArtifactError: they disagree; the message states what was expected and found, and what to do.
     """
     _check_preprocess(manifest, path)
     if len(file.inputs) != 1:
         names = [tensor.name for tensor in file.inputs]
-        raise ArtifactError(f"{path}: expected one input, found {names}. {_WHAT_TO_DO}")
+        raise ArtifactError(f"{path}: expected one input, found {names}. {_REMEDY}")
     _check_tensor("input", manifest.input, file.inputs, path)
     _check_tensor("output", manifest.output, file.outputs, path)
     feature_dim = prod(size or 0 for size in manifest.output.shape[1:])
     if feature_dim != manifest.architecture.feature_dim:
         raise ArtifactError(
             f"{path}: the manifest says {manifest.architecture.feature_dim} dimensions, "
-            f"but its output has shape {shape_text(manifest.output.shape)}. {_WHAT_TO_DO}"
+            f"but its output has shape {shape_text(manifest.output.shape)}. {_REMEDY}"
         )
 
 
@@ -38,18 +38,18 @@ def _check_preprocess(manifest: Manifest, path: Path) -> None:
     if len(found) != 4 or found[1:] != expected:
         raise ArtifactError(
             f"{path}: the manifest asks for {size[0]}x{size[1]} images in {wanted.layout}, so the input "
-            f"must be {shape_text((None, *expected))}, but it says {shape_text(found)}. {_WHAT_TO_DO}"
+            f"must be {shape_text((None, *expected))}, but it says {shape_text(found)}. {_REMEDY}"
         )
     if found[0] is not None and manifest.batch_profile.static != found[0]:
         raise ArtifactError(
             f"{path}: the input has the static batch {found[0]}, but the manifest's batch profile says "
-            f"{manifest.batch_profile.minimum} to {manifest.batch_profile.maximum or 'any'}. {_WHAT_TO_DO}"
+            f"{manifest.batch_profile.minimum} to {manifest.batch_profile.maximum or 'any'}. {_REMEDY}"
         )
     allowed = ("uint8",) if wanted.in_graph else ("float32", "float16")
     if manifest.input.dtype not in allowed:
         raise ArtifactError(
             f"{path}: normalization is {'in' if wanted.in_graph else 'not in'} the graph, so the input must "
-            f"be {' or '.join(allowed)}, but the manifest says {manifest.input.dtype}. {_WHAT_TO_DO}"
+            f"be {' or '.join(allowed)}, but the manifest says {manifest.input.dtype}. {_REMEDY}"
         )
 
 
@@ -58,13 +58,12 @@ def _check_tensor(role: str, spec: TensorSpec, tensors: tuple[OnnxTensor, ...], 
     if found is None:
         names = ", ".join(repr(tensor.name) for tensor in tensors)
         raise ArtifactError(
-            f"{path}: the manifest's {role} {spec.name!r} is not in the file, which has {names}. "
-            f"{_WHAT_TO_DO}"
+            f"{path}: the manifest's {role} {spec.name!r} is not in the file, which has {names}. {_REMEDY}"
         )
     if found.dtype != spec.dtype or not _fits(spec.shape, found.shape):
         raise ArtifactError(
             f"{path}: {role} {spec.name!r}: the manifest expects {spec.dtype} {shape_text(spec.shape)}, "
-            f"the file has {found.dtype} {shape_text(found.shape)}. {_WHAT_TO_DO}"
+            f"the file has {found.dtype} {shape_text(found.shape)}. {_REMEDY}"
         )
 
 

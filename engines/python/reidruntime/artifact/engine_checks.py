@@ -1,4 +1,4 @@
-"""Does a TensorRT plan fit this machine? Asked of its manifest before anything is deserialized."""
+"""Does a TensorRT engine fit this machine? Checked by its manifest before anything is deserialized."""
 
 from pathlib import Path
 
@@ -12,20 +12,20 @@ _FIRST_HARDWARE_COMPATIBLE = (8, 0)  # Ampere
 def check_engine(
     manifest: Manifest, path: Path, tensorrt_version: str, gpu: Gpu, *, allow_host_code: bool = False
 ) -> Engine:
-    """Compare version, GPU and driver of a plan with those of this machine, and the plan with its manifest.
+    """Compare version, GPU and driver of an engine with those of this machine, and the file with its manifest.
 
     Args:
-        manifest: what lies beside the plan.
-        path: the plan.
+        manifest: the one beside the engine.
+        path: the engine.
         tensorrt_version: of the library that would load it.
         gpu: that would run it.
-        allow_host_code: a version-compatible plan holds host code, which runs when it is loaded.
+        allow_host_code: a version-compatible engine holds host code, which runs when it is loaded.
 
     Returns:
         The manifest's engine facts.
 
     Raises:
-        ArtifactError: it does not fit; the message says expected, found, and what to rebuild.
+        ArtifactError: it does not fit; the message states what was expected and found, and what to rebuild.
     """
     engine = manifest.engine
     if engine is None:
@@ -35,7 +35,7 @@ def check_engine(
     if engine.flavor == "tensorrt":
         _check_gpu(engine, path, gpu, rebuild)
         driver = version_tuple(gpu.driver_version)
-        if driver and driver < version_tuple(engine.driver_version or ""):  # a container may not tell it
+        if driver and driver < version_tuple(engine.driver_version or ""):  # a container may hide it
             raise ArtifactError(
                 f"{path}: built with driver {engine.driver_version}, this machine has the older "
                 f"{gpu.driver_version}. Update the driver. {rebuild}"
@@ -43,7 +43,7 @@ def check_engine(
     found = file_sha256(path)
     if found != engine.plan_sha256:
         raise ArtifactError(
-            f"{path}: not the plan that its manifest describes (sha256 expected {engine.plan_sha256[:12]}…, found "
+            f"{path}: not the engine that its manifest describes (sha256 expected {engine.plan_sha256[:12]}…, found "
             f"{found[:12]}…). Copy both files together. {rebuild}"
         )
     return engine
@@ -57,7 +57,7 @@ def _check_version(engine: Engine, path: Path, installed: str, allow_host_code: 
         )
     if engine.version_compatible and not allow_host_code:
         raise ArtifactError(
-            f"{path}: a version-compatible plan, which carries code that runs when it is loaded. Pass "
+            f"{path}: a version-compatible engine, which carries code that runs when it is loaded. Pass "
             "allow_host_code=True if you trust the file."
         )
 

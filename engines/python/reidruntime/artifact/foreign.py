@@ -1,5 +1,6 @@
-"""A manifest for an ONNX file that some other program wrote."""
+"""A manifest for an ONNX file that another program wrote."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,25 +28,11 @@ from reidruntime.errors import ArtifactError
 _FLOATS = ("float32", "float16")
 
 
-def manifest_for_foreign_onnx(
-    path: str | Path,
-    *,
-    height_px: int,
-    width_px: int,
-    mean: Channels3,
-    std: Channels3,
-    channel_order: ChannelOrder = "RGB",
-    layout: Layout = "NCHW",
-    resize: ResizeKernel = "bilinear",
-    feature: Feature = "f_i",
-    normalized: bool = False,
-    metric: Metric = "cosine",
-) -> Manifest:
-    """State the facts that a file without a manifest does not tell; names, shapes and precision are read from it.
+@dataclass(frozen=True, kw_only=True)
+class ImageInput:
+    """The images that a network takes.
 
-    Args:
-        path: the ONNX file: one image input, and an output of shape (N, D) or (N, D, 1, 1); of several
-            outputs the first such one is taken.
+    Attributes:
         height_px: height that the images are resized to; must agree with the file.
         width_px: width, likewise.
         mean: per channel, in ``channel_order``, of pixels in [0, 1]. A network that takes raw 0-255 floats
@@ -54,8 +41,33 @@ def manifest_for_foreign_onnx(
         channel_order: the order the network takes, ``"RGB"`` or ``"BGR"``.
         layout: ``"NCHW"`` or ``"NHWC"``. A uint8 input gets the pixels as they are, mean and std unused.
         resize: the kernel of the training code.
+    """
+
+    height_px: int
+    width_px: int
+    mean: Channels3
+    std: Channels3
+    channel_order: ChannelOrder = "RGB"
+    layout: Layout = "NCHW"
+    resize: ResizeKernel = "bilinear"
+
+
+def manifest_for_foreign_onnx(
+    path: str | Path,
+    images: ImageInput,
+    *,
+    feature: Feature = "f_i",
+    normalized: bool = False,
+    metric: Metric = "cosine",
+) -> Manifest:
+    """State the facts that a file without a manifest does not carry; names, shapes and precision are read from it.
+
+    Args:
+        path: the ONNX file: one image input, and an output of shape (N, D) or (N, D, 1, 1); of several such outputs
+            the first is used.
+        images: the images that it takes.
         feature: what the network emits, where that is known.
-        normalized: whether its rows have unit length.
+        normalized: whether its rows have unit norm.
         metric: how to compare its rows.
 
     Returns:
@@ -63,16 +75,16 @@ def manifest_for_foreign_onnx(
 
     Raises:
         ArtifactError: the file has no such input or output, or disagrees with the size or the layout.
-        NotInstalledError: the file does not state its output's shape, and no backend is there to find out.
+        NotInstalledError: the file does not state its output's shape, and no backend is installed to find out.
     """
     path = Path(path)
     file = read_onnx(path)
     if len(file.inputs) != 1:
         raise ArtifactError(f"{path}: expected one image input, found {_listed(file.inputs)}.")
-    image = file.inputs[0]
-    pixels = (height_px, width_px, 3) if layout == "NHWC" else (3, height_px, width_px)
-    batch = _batch(image, pixels, path)
-    taken = TensorSpec(name=image.name, dtype=image.dtype, shape=(batch, *pixels))
+    tensor, (height_px, width_px) = file.inputs[0], (images.height_px, images.width_px)
+    pixels = (height_px, width_px, 3) if images.layout == "NHWC" else (3, height_px, width_px)
+    batch = _batch(tensor, pixels, path)
+    taken = TensorSpec(name=tensor.name, dtype=tensor.dtype, shape=(batch, *pixels))
     output, feature_dim = _feature_output(taken, file, path)
     return Manifest(
         producer=Producer(name=file.producer[0] or "unknown", version=file.producer[1] or "unknown"),
@@ -80,16 +92,7 @@ def manifest_for_foreign_onnx(
         architecture=_unknown_architecture(feature_dim),
         input=taken,
         output=output,
-        preprocess=Preprocess(
-            height_px=height_px,
-            width_px=width_px,
-            channel_order=channel_order,
-            layout=layout,
-            resize=resize,
-            mean=mean,
-            std=std,
-            in_graph=image.dtype == "uint8",
-        ),
+        preprocess=Preprocess(**asdict(images), in_graph=tensor.dtype == "uint8"),
         feature=feature,
         normalized=normalized,
         flip=False,

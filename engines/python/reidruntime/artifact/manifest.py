@@ -1,6 +1,6 @@
 """The manifest: everything a runtime must know about an artifact before it feeds it a pixel.
 
-In ONNX it lives in ``metadata_props`` under the key ``reidexport.manifest``; beside a TensorRT plan
+In ONNX it lives in ``metadata_props`` under the key ``reidexport.manifest``; beside a TensorRT engine
 it is a file of its own, ``NAME.engine.json``.
 """
 
@@ -108,9 +108,9 @@ class BatchProfile(_Frozen):
 class LayerCounts(_Frozen):
     """How many convolution and linear layers compute in each precision, as TensorRT itself reports it.
 
-    ``network`` is what the parser made of the ONNX file, ``plan`` what the inspector found in the finished plan, in all
-    its optimization profiles together: None where the building machine could not load it. "unproved" counts the layers
-    whose precision the inspector does not report, where the build was allowed to accept them.
+    ``network`` is what the parser made of the ONNX file, ``plan`` what the inspector found in the finished engine, in
+    all its optimization profiles together: None where the building machine could not load it. "unproved" counts the
+    layers whose precision the inspector does not report, where the build was allowed to accept them.
     """
 
     network: dict[str, int]
@@ -118,10 +118,10 @@ class LayerCounts(_Frozen):
 
 
 class Engine(_Frozen):
-    """What a TensorRT plan is tied to, and what it was built from.
+    """What a TensorRT engine is tied to, and what it was built from.
 
-    ``gpu_name``, ``compute_capability`` and ``driver_version`` are None for an RTX plan: it is finished on the GPU that
-    loads it. A plan whose ``weights_stripped`` is true needs the ONNX file of ``onnx_sha256`` beside it.
+    ``gpu_name``, ``compute_capability`` and ``driver_version`` are None for an RTX engine: it is finished on the GPU
+    that loads it. An engine whose ``weights_stripped`` is true needs the ONNX file of ``onnx_sha256`` beside it.
     """
 
     flavor: Flavor
@@ -235,5 +235,5 @@ def file_sha256(path: Path) -> str:
 
 
 def engine_manifest_path(engine: Path) -> Path:
-    """The manifest file that lies beside a TensorRT plan: ``NAME.engine`` → ``NAME.engine.json``."""
+    """The manifest file beside a TensorRT engine: ``NAME.engine`` → ``NAME.engine.json``."""
     return engine.with_name(engine.name + ".json")

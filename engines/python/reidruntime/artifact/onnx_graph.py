@@ -53,7 +53,7 @@ def read_onnx_graph(path: Path) -> OnnxGraph:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}). Expected an ONNX file.") from error
     except (MalformedError, UnicodeDecodeError, struct.error) as error:
         raise ArtifactError(
-            f"{path}: not an ONNX graph that can be read here: {error}. Take backend onnxruntime, or export it again."
+            f"{path}: not an ONNX graph that can be read here: {error}. Use backend onnxruntime, or export it again."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What an ONNX file says about itself, read without the onnx package.
+"""What an ONNX file states about itself, read without the onnx package.
 
 The weights are stepped over: only the pages of the file that hold names, shapes and metadata are touched, however
 large it is. Field numbers are those of ``onnx.proto``.
@@ -73,7 +73,7 @@ def metadata_from_onnx(path: Path) -> dict[str, str]:
 
 
 def manifest_from_onnx(path: str | Path) -> Manifest | None:
-    """The manifest that an ONNX file carries, or None for a file that some other program wrote.
+    """The manifest that an ONNX file carries, or None for a file that another program wrote.
 
     Raises:
         ArtifactError: the file is not an ONNX model, or its manifest is not valid.
@@ -86,7 +86,7 @@ def _model(data: mmap.mmap) -> OnnxFile:
     model = list(fields(data, range(len(data))))
     graphs = [span_of(value) for number, value in model if number == 7]
     if len(graphs) != 1:
-        raise MalformedError("it holds no graph")
+        raise MalformedError("it has no graph")
     entries = [_strings(data, span_of(value)) for number, value in model if number == 14]
     producer = {number: text_of(data, value) for number, value in model if number in (2, 3)}
     graph = list(fields(data, graphs[0]))

@@ -18,17 +18,17 @@ def text_of(data: Data, value: int | range) -> str:
 
 
 def span_of(value: int | range) -> range:
-    """Where the bytes of a field lie; raises MalformedError for a number."""
+    """Where the bytes of a field are; raises MalformedError for a number."""
     if isinstance(value, int):
         raise MalformedError("a number where a message is expected")
     return value
 
 
 def fields(data: Data, span: range) -> Iterator[tuple[int, int | range]]:
-    """Field number and value of every field of a message: a number, or where its bytes lie.
+    """Field number and value of every field of a message: a number, or where its bytes are.
 
     Raises:
-        MalformedError: the bytes are no message.
+        MalformedError: the bytes are not a message.
     """
     position, end = span.start, span.stop
     while position < end:

@@ -59,7 +59,7 @@ class BatchPreferringBackend(Backend, Protocol):
     """A backend whose device suits some batch size best.
 
     Attributes:
-        preferred_batch: how many images a run should take, where neither the caller nor the artifact says; see
+        preferred_batch: how many images a run should take, where neither caller nor artifact has a preference; see
             :func:`reidruntime.tensorrt_library.default_batch_size`.
     """
 
@@ -82,7 +82,7 @@ class PipelinedBackend(Backend, Protocol):
         """Start a batch; what is returned waits for its answer, and must be called once.
 
         Raises:
-            GpuError: the GPU fails; here or when the answer is asked for.
+            GpuError: the GPU fails; here or when the answer is fetched.
         """
         ...
 
@@ -95,7 +95,7 @@ class PipelinedBackend(Backend, Protocol):
         ...
 
     def close(self) -> None:
-        """Give the GPU's memory back."""
+        """Release the GPU's memory."""
         ...
 
 
@@ -110,23 +110,23 @@ def submit(backend: Backend, batch: NDArray[Any]) -> Answer:
 def open_backend(
     network: Network, backend: BackendName, device: DeviceName, threads: int
 ) -> tuple[OnnxBackendName, Backend]:
-    """Load an ONNX file where :func:`choose` says.
+    """Load an ONNX file into the backend that :func:`choose` names.
 
-    ``openvino-bf16`` is OpenVINO with convolutions and linear layers in bfloat16, taken only when it is asked for:
+    ``openvino-bf16`` is OpenVINO with convolutions and linear layers in bfloat16, used only on request:
     features differ from float32's by about a percent.
 
     Returns:
         The backend's name and the backend.
 
     Raises:
-        InputError: there is no such backend or device, or the backend has no such device.
-        NotInstalledError: the backend or the device is not there.
-        GpuError: the GPU and a backend for it are there, and do not start; ``"auto"`` then takes no other.
+        InputError: the backend or device does not exist, or do not go together.
+        NotInstalledError: the backend or the device is missing.
+        GpuError: the GPU and a backend for it exist, and do not start; ``"auto"`` then chooses no other.
         ArtifactError: the backend refuses the file.
     """
     if backend == "tensorrt":
         raise InputError(
-            f"{network.path}: TensorRT runs engines. Build one (reidexport trt {network.path.name}), or take backend "
+            f"{network.path}: TensorRT runs engines. Build one (reidexport trt {network.path.name}), or use backend "
             "onnxruntime with device cuda."
         )
     if backend == "tensorrt-rtx":
@@ -144,7 +144,7 @@ def open_backend(
         return backend, OpenVinoBackend(network, threads=threads, in_bf16=True)
     if network.by_definition and backend == "openvino":
         raise InputError(
-            f"{network.path}: INT8 in TensorRT's form, which CPU kernels overflow on. Take backend onnxruntime, which "
+            f"{network.path}: INT8 in TensorRT's form, which CPU kernels overflow on. Use backend onnxruntime, which "
             "computes it as ONNX defines it, or export with --target cpu."
         )
     if network.by_definition and backend == "auto":
@@ -191,17 +191,15 @@ def choose(
         is_int8: whether the file is int8, which torch-cuda does not compute.
 
     Raises:
-        InputError: there is no such backend or device, or the backend has no such device.
+        InputError: the backend or device does not exist, or do not go together.
         NotInstalledError: what is needed is missing or damaged.
         GpuError: there are a GPU and an onnxruntime that can use it, and the GPU's driver does not start.
     """
-    from reidruntime.backends.onnxruntime import import_onnxruntime
-
     _check_choice("backend", backend, get_args(BackendName))
     _check_choice("device", device, get_args(DeviceName))
-    if backend == "openvino" and device == "cuda":
-        raise InputError("OpenVINO runs on the CPU here. Take backend onnxruntime for device cuda.")
     if backend == "openvino":
+        if device == "cuda":
+            raise InputError("OpenVINO runs on the CPU here. Use backend onnxruntime for device cuda.")
         return "openvino", "cpu"
     if backend == "torch-cuda":
         if find_spec("torch") is None:
@@ -215,7 +213,13 @@ def choose(
         if backend == "auto" and not is_int8 and _torch_is_for_cuda():
             return "torch-cuda", "cuda"
     if device == "cuda":
-        return "onnxruntime", "cuda"  # whose error says what to install
+        return "onnxruntime", "cuda"  # whose error names what to install
+    return _choose_for_cpu(backend, depthwise), "cpu"
+
+
+def _choose_for_cpu(backend: BackendName, depthwise: bool) -> Literal["onnxruntime", "openvino"]:
+    from reidruntime.backends.onnxruntime import import_onnxruntime
+
     may_be_openvino = backend == "auto" and find_spec("openvino") is not None
     if backend == "auto" and not may_be_openvino and not find_spec("onnxruntime"):
         raise NotInstalledError(
@@ -226,9 +230,9 @@ def choose(
         import_onnxruntime("cpu")
     except NotInstalledError:
         if may_be_openvino:
-            return "openvino", "cpu"
+            return "openvino"
         raise
-    return ("openvino" if may_be_openvino and not depthwise else "onnxruntime"), "cpu"
+    return "openvino" if may_be_openvino and not depthwise else "onnxruntime"
 
 
 def failed_run(network: Network, batch_size: int, backend: str, error: Exception) -> ArtifactError:
@@ -251,7 +255,7 @@ def _onnxruntime_is_for_cuda() -> bool:
 
 
 def _torch_is_for_cuda() -> bool:
-    """Whether torch is installed and finds a GPU; importing it takes seconds, so it is asked last."""
+    """Whether torch is installed and finds a GPU; importing it takes seconds, so it is tried last."""
     if find_spec("torch") is None:
         return False
     import torch

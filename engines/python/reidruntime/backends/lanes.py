@@ -151,7 +151,7 @@ class Lanes:
         def answer() -> NDArray[Any]:
             if self._is_closed:
                 raise InputError(
-                    f"{self._name}: the session was closed before this batch was asked for its answer."
+                    f"{self._name}: the session was closed before the answer of this batch was fetched."
                 )
             try:
                 lane.memory.wait()

@@ -7,7 +7,7 @@ The nodes made here, beside ONNX's own:
 ``ConvRelu`` (x, weight, bias)
 ``ConvAddRelu`` (x, weight, bias, z): max(conv(x) + z, 0)
 ``Normalize`` (images, mean): the transposed images, less the mean, as ``to``; attributes ``perm``, ``to``
-``ReduceMean`` with ``to``: the mean of a half map, summed in float32
+``ReduceMean`` with ``to``: the mean of an FP16 map, summed in float32
 """
 
 from collections import Counter

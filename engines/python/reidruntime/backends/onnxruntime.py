@@ -24,7 +24,7 @@ _INSTALL = {"cpu": 'pip install "reidexport[cpu]"', "cuda": 'pip install "reidex
 
 
 class OnnxRuntimeBackend:
-    """An ``onnxruntime.InferenceSession`` on exactly the device that was asked for.
+    """An ``onnxruntime.InferenceSession`` on exactly the requested device.
 
     On CUDA every node runs on the GPU: a file with a node that CUDA has no kernel for is refused. INT8 files are
     computed there as ONNX defines them, in float32, as CUDA has no integer convolutions in ONNX Runtime.
@@ -102,8 +102,8 @@ def _load(network: Network, device: Literal["cpu", "cuda"], threads: int) -> Any
     try:
         return _session(network, device, threads)
     except Exception as error:  # its exception classes share no other base
-        _find_cause(network, threads)
-        raise _does_not_start(str(error).strip()) from error
+        _raise_cause(network, threads)
+        raise _cuda_start_error(str(error).strip()) from error
 
 
 def _session_on_cpu(network: Network, threads: int) -> Any:
@@ -146,11 +146,11 @@ def _load_cuda_libraries(onnxruntime: Any) -> None:
             onnxruntime.preload_dlls(directory=place)
 
 
-def _find_cause(network: Network, threads: int) -> None:
+def _raise_cause(network: Network, threads: int) -> None:
     """Raise why a session that may only use CUDA cannot be made.
 
-    Where CUDA does not start and where it has no kernel for a node, ONNX Runtime says the same: that nodes are assigned
-    to the CPU. A session that may use the CPU as well shows the difference.
+    Where CUDA does not start and where it has no kernel for a node, ONNX Runtime's message is the same: that nodes are
+    assigned to the CPU. A session that may use the CPU as well shows the difference.
 
     Raises:
         ArtifactError: ONNX Runtime refuses the file on the CPU as well, or CUDA has no kernel for some of its nodes.
@@ -160,10 +160,10 @@ def _find_cause(network: Network, threads: int) -> None:
         session = _session(network, "cuda", threads, cpu_fallback=True)
     except Exception as error:  # its exception classes share no other base
         _session_on_cpu(network, threads)
-        raise _does_not_start(str(error).strip()) from error
+        raise _cuda_start_error(str(error).strip()) from error
     cpu, cuda = (_PROVIDERS[device][0] for device in ("cpu", "cuda"))
     if cuda not in session.get_providers():
-        raise _does_not_start(_why_not_loaded())
+        raise _cuda_start_error(_loading_failure())
     assigned = session.get_provider_graph_assignment_info()
     nodes = [node for part in assigned if part.ep_name == cpu for node in part.get_nodes()]
     if nodes:
@@ -171,20 +171,20 @@ def _find_cause(network: Network, threads: int) -> None:
         more = f" and {len(nodes) - _NODES_NAMED} more" if len(nodes) > _NODES_NAMED else ""
         raise ArtifactError(
             f"{network.path}: ONNX Runtime has no CUDA kernel for {named}{more}, and would run that on the CPU. "
-            "Take device cpu, or build a TensorRT engine (reidexport trt)."
+            "Use device cpu, or build a TensorRT engine (reidexport trt)."
         )
 
 
-def _does_not_start(reason: str) -> GpuError:
+def _cuda_start_error(reason: str) -> GpuError:
     return GpuError(
         f"The installed onnxruntime supports CUDA, but CUDA does not start: {reason}. Check the GPU and its driver "
-        "with nvidia-smi, and that CUDA and cuDNN are there in the versions that this onnxruntime was built for: "
+        "with nvidia-smi, and that CUDA and cuDNN are installed in the versions that this onnxruntime was built for: "
         f"{_INSTALL['cuda']}. Device cpu needs neither."
     )
 
 
-def _why_not_loaded() -> str:
-    """What the system says of the library that holds ONNX Runtime's CUDA; ONNX Runtime itself only logs it."""
+def _loading_failure() -> str:
+    """The system's message about the library that holds ONNX Runtime's CUDA; ONNX Runtime itself only logs it."""
     import onnxruntime
 
     library = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
@@ -192,4 +192,4 @@ def _why_not_loaded() -> str:
         ctypes.CDLL(str(library))
     except OSError as error:
         return str(error)
-    return f"{library.name} loads, but ONNX Runtime does not take it"
+    return f"{library.name} loads, but ONNX Runtime does not accept it"

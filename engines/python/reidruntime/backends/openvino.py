@@ -13,9 +13,9 @@ from reidruntime.threads import default_threads
 class OpenVinoBackend:
     """A compiled OpenVINO model and the one request that answers it.
 
-    The network computes in float32 (int8 layers of an int8 file stay int8) unless bfloat16 is asked for: left alone,
-    OpenVINO takes that on CPUs that have it, whatever the file says. The latency hint lets one batch use all threads,
-    which suits one caller that hands over batch after batch.
+    The network computes in float32 (int8 layers of an int8 file stay int8) unless bfloat16 is requested: left alone,
+    OpenVINO uses that on CPUs that have it, whatever the file's precision. The latency hint lets one batch use all
+    threads, which suits one caller that hands over batch after batch.
     """
 
     def __init__(self, network: Network, *, threads: int, in_bf16: bool = False) -> None:
@@ -23,7 +23,7 @@ class OpenVinoBackend:
 
         Raises:
             NotInstalledError: openvino is missing, or the CPU has no bfloat16.
-            ArtifactError: OpenVINO refuses the file, or takes another precision than was asked for.
+            ArtifactError: OpenVINO refuses the file, or uses another precision than requested.
         """
         try:
             import openvino
@@ -33,7 +33,7 @@ class OpenVinoBackend:
         core = openvino.Core()
         if in_bf16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise NotInstalledError(
-                "This CPU has no bfloat16 (AVX-512 BF16 or AMX). Take backend openvino, which computes in float32."
+                "This CPU has no bfloat16 (AVX-512 BF16 or AMX). Use backend openvino, which computes in float32."
             )
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if in_bf16 else "f32",
@@ -78,5 +78,5 @@ def _check_bf16(compiled: Any, network: Network) -> None:
     if others := sorted(set(layers) - {"bf16"}):
         raise ArtifactError(
             f"{network.path}: OpenVINO computes {len(layers)} convolutions in bf16 and {', '.join(others)}, expected "
-            "bf16 for all. Take backend openvino."
+            "bf16 for all. Use backend openvino."
         )

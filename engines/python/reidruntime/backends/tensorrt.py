@@ -1,4 +1,4 @@
-"""TensorRT: a plan, and lanes in which batches run beside each other."""
+"""TensorRT: an engine, and lanes in which batches run beside each other."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class _Contexts:
 
 
 class TensorRtBackend:
-    """A deserialized plan; any number of threads may call it at once, each batch runs in a lane of its own.
+    """A deserialized engine; any number of threads may call it at once, each batch runs in a lane of its own.
 
     A batch size that comes again is captured as a CUDA graph. A graph is tied to the state of the context that it was
     captured from, so that the shape of that context must not change any more: every graph has a context of its own.
@@ -47,11 +47,11 @@ class TensorRtBackend:
         memory: MemoryName = "cuda-python",
         allow_host_code: bool = False,
     ) -> None:
-        """Check the plan against this machine, and load it.
+        """Check the engine against this machine, and load it.
 
         Raises:
             NotInstalledError: TensorRT, the memory's library or the GPU is missing.
-            ArtifactError: the plan does not fit this machine or its manifest, or TensorRT refuses it.
+            ArtifactError: the engine does not fit this machine or its manifest, or TensorRT refuses it.
             GpuError: CUDA fails.
         """
         flavor = manifest.engine.flavor if manifest.engine else "tensorrt"
@@ -59,7 +59,7 @@ class TensorRtBackend:
         gpu = first_gpu()
         if gpu is None:
             raise NotInstalledError(
-                f"{path}: a TensorRT engine needs an NVIDIA GPU, none is here (nvidia-smi)."
+                f"{path}: a TensorRT engine needs an NVIDIA GPU, and none was found. Check with nvidia-smi."
             )
         facts = check_engine(manifest, path, trt.__version__, gpu, allow_host_code=allow_host_code)
         self._path, self._manifest = path, manifest
@@ -71,7 +71,7 @@ class TensorRtBackend:
         self._runtime.engine_host_code_allowed = allow_host_code
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
-            raise ArtifactError(f"{path}: TensorRT {trt.__version__} cannot load it: {self._said()}")
+            raise ArtifactError(f"{path}: TensorRT {trt.__version__} cannot load it: {self._errors()}")
         if facts.weights_stripped:
             self._refit(trt, facts)
         self._check_tensors(trt)
@@ -114,7 +114,7 @@ class TensorRtBackend:
         return self._description
 
     def close(self) -> None:
-        """Free the lanes and the plan."""
+        """Free the lanes and the engine."""
         self._lanes.close()
         self._engine = None
 
@@ -144,8 +144,8 @@ class TensorRtBackend:
 
     def _execute(self, context: Any, lane: Lane, shape: Shape, *, new_shape: bool = True) -> None:
         if new_shape:
-            self._accepted(context.set_input_shape(self._manifest.input.name, shape), shape[0])
-        self._accepted(context.execute_async_v3(lane.memory.stream), shape[0])
+            self._check(context.set_input_shape(self._manifest.input.name, shape), shape[0])
+        self._check(context.execute_async_v3(lane.memory.stream), shape[0])
 
     def _profile_of(self, batch_size: int) -> int:
         """The narrowest optimization profile that takes a batch; the first one takes them all."""
@@ -156,9 +156,9 @@ class TensorRtBackend:
         ]
         return min(fitting, default=(0, 0))[1]
 
-    def _accepted(self, done: bool, batch_size: int) -> None:
+    def _check(self, done: bool, batch_size: int) -> None:
         if not done:
-            raise GpuError(f"{self._path}: TensorRT fails on a batch of {batch_size}: {self._said()}")
+            raise GpuError(f"{self._path}: TensorRT fails on a batch of {batch_size}: {self._errors()}")
 
     def _new_context(self, lane: Lane, scratch: int, profile: int) -> Any:
         largest = self._profiles[profile][1]
@@ -166,16 +166,16 @@ class TensorRtBackend:
             context = self._engine.create_execution_context(self._user_managed)
         if context is None:
             raise GpuError(
-                f"{self._path}: no execution context, as a rule for lack of memory: {self._said()}"
+                f"{self._path}: no execution context, usually for lack of memory: {self._errors()}"
             )
         context.set_device_memory(scratch, self._scratch_bytes)
         if profile:  # a new context has the first one
-            self._accepted(context.set_optimization_profile_async(profile, lane.memory.stream), largest)
+            self._check(context.set_optimization_profile_async(profile, lane.memory.stream), largest)
         for spec, address in (
             (self._manifest.input, lane.device_in),
             (self._manifest.output, lane.device_out),
         ):
-            self._accepted(context.set_tensor_address(spec.name, address), largest)
+            self._check(context.set_tensor_address(spec.name, address), largest)
         return context
 
     @property
@@ -184,7 +184,7 @@ class TensorRtBackend:
         return max(int(self._engine.device_memory_size_v2), 1)
 
     def _refit(self, trt: Any, facts: Engine) -> None:
-        """Put the weights back that were left out of the plan, from the ONNX file it was built from."""
+        """Put the weights back that were left out of the engine, from the ONNX file it was built from."""
         onnx = self._path.with_name(facts.onnx_name)
         if not onnx.is_file() or file_sha256(onnx) != facts.onnx_sha256:
             raise ArtifactError(
@@ -194,23 +194,25 @@ class TensorRtBackend:
         refitter = trt.Refitter(self._engine, self._logger)
         parser = trt.OnnxParserRefitter(refitter, self._logger)
         if not parser.refit_from_file(str(onnx)) or not refitter.refit_cuda_engine():
-            said = [parser.get_error(index).desc() for index in range(parser.num_errors)]
-            raise ArtifactError(f"{self._path}: the weights of {onnx} do not fit: {said or self._said()}")
+            messages = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+            raise ArtifactError(
+                f"{self._path}: the weights of {onnx} do not fit: {messages or self._errors()}"
+            )
 
     def _check_tensors(self, trt: Any) -> None:
-        """Compare the plan's own names, types and batch sizes with the manifest's."""
+        """Compare the engine's own names, types and batch sizes with the manifest's."""
         engine, manifest = self._engine, self._manifest
         names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
         if names != {manifest.input.name, manifest.output.name}:
             raise ArtifactError(
-                f"{self._path}: the manifest names {manifest.input.name} and {manifest.output.name}, the plan has "
+                f"{self._path}: the manifest names {manifest.input.name} and {manifest.output.name}, the engine has "
                 f"{sorted(names)}. Build it again."
             )
         for spec in (manifest.input, manifest.output):
             found = np.dtype(trt.nptype(engine.get_tensor_dtype(spec.name))).name
             if found != spec.dtype:
                 raise ArtifactError(
-                    f"{self._path}: {spec.name} is {found} in the plan, {spec.dtype} in the manifest. Build it again."
+                    f"{self._path}: {spec.name} is {found} in the engine, {spec.dtype} in the manifest. Build it again."
                 )
         shapes = [
             engine.get_tensor_profile_shape(manifest.input.name, index)
@@ -220,9 +222,9 @@ class TensorRtBackend:
         (smallest, largest), profile = self._profiles[0], manifest.batch_profile
         if (smallest, largest) != (profile.minimum, profile.maximum):
             raise ArtifactError(
-                f"{self._path}: the plan takes batches of {smallest} to {largest}, the manifest says "
+                f"{self._path}: the engine takes batches of {smallest} to {largest}, the manifest says "
                 f"{profile.minimum} to {profile.maximum}. Build it again."
             )
 
-    def _said(self) -> str:
+    def _errors(self) -> str:
         return "; ".join(self._messages) or "it gave no reason"

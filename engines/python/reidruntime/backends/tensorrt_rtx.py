@@ -32,7 +32,7 @@ class TensorRtRtxBackend:
         devices = [each for each in onnxruntime.get_ep_devices() if each.ep_name == provider]
         if not devices:
             raise NotInstalledError(
-                "TensorRT for RTX does not support this GPU (RTX cards of the 20 series and later). Take backend "
+                "TensorRT for RTX does not support this GPU (RTX cards of the 20 series and later). Use backend "
                 "tensorrt or onnxruntime."
             )
         options = onnxruntime.SessionOptions()
@@ -46,7 +46,7 @@ class TensorRtRtxBackend:
             raise ArtifactError(f"{network.path}: TensorRT for RTX cannot load it: {error}") from error
         if provider not in self._session.get_providers():
             raise NotInstalledError(
-                f"ONNX Runtime did not take {provider}, but {self._session.get_providers()}."
+                f"ONNX Runtime did not use {provider}, but {self._session.get_providers()}."
             )
         self.preferred_batch = default_batch_size(gpu)
         self._network = network

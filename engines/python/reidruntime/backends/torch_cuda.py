@@ -26,7 +26,7 @@ class TorchCudaBackend:
     where it is meant for comparison, the same graph runs without lanes.
 
     Attributes:
-        preferred_batch: how many images a run should take, where neither the caller nor the artifact says.
+        preferred_batch: how many images a run should take, where neither the caller nor the artifact has a preference.
         tensor_device: the type of device that it runs on.
     """
 

@@ -1,7 +1,7 @@
 """An ONNX graph as calls of torch: channels last, each convolution with what follows it in one call of cuDNN.
 
 On a GPU ``max(conv(x) + bias + z, 0)`` is one call where cuDNN has it for the shape; on a CPU, and where it has not,
-the same is computed in separate steps. On a CPU half convolutions compute in float32 and round once, as cuDNN's do.
+the same is computed in separate steps. On a CPU FP16 convolutions compute in float32 and round once, as cuDNN's do.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ class TorchNetwork:
         if graph.opset < _OLDEST_OPSET:
             raise ArtifactError(
                 f"{name}: torch-cuda computes ONNX opset {_OLDEST_OPSET} and later, the file is of opset "
-                f"{graph.opset}: its operators mean something else. Export it again, or take backend onnxruntime."
+                f"{graph.opset}: its operators mean something else. Export it again, or use backend onnxruntime."
             )
         fused = fuse(graph, (output_name,))
         self.operators = count_operators(fused)
@@ -67,7 +67,7 @@ class TorchNetwork:
                 operator, inputs = self._operator(node, fused.constants, device)
             except UnknownOperatorError as error:
                 raise ArtifactError(
-                    f"{name}: torch-cuda cannot compute {node.op} ({node.name or node.outputs[0]}): {error}. Take "
+                    f"{name}: torch-cuda cannot compute {node.op} ({node.name or node.outputs[0]}): {error}. Use "
                     "backend onnxruntime."
                 ) from error
             steps.append((operator, inputs, node.outputs[0]))
@@ -78,7 +78,7 @@ class TorchNetwork:
             if name in last_reads
         }
         kept = {*self._constants, output_name}
-        # Any other tensor is freed where it was read last, so that the next one can take its memory.
+        # Any other tensor is freed where it was read last, so that the next one can reuse its memory.
         self._steps = [
             (*step, [n for n in set(step[1]) if last_reads[n] == index and n not in kept])
             for index, step in enumerate(steps)
@@ -191,10 +191,10 @@ class Convolution:
         return self._in_steps
 
     def _refusal(self, call: Callable[[], Tensor], expected: Tensor, limit_s: float) -> str:
-        """Why a call cannot take the place of the separate steps; "" where it can.
+        """Why a call cannot replace the separate steps; "" where it can.
 
         Without ``z`` torch hands cuDNN the output, not yet written, with a factor of zero. Should a kernel multiply it
-        after all, what lies there must not be NaN: so the call is tried on memory full of it.
+        after all, what is there must not be NaN: so the call is tried on memory full of it.
         """
         kept, num_spoiled = [expected], 0
         for _ in range(_MAX_TRIES):

@@ -15,7 +15,7 @@ DTYPES = {1: torch.float32, 2: torch.uint8, 6: torch.int32, 7: torch.int64, 10: 
 
 
 class UnknownOperatorError(Exception):
-    """An operator is not known, or not in this form; the message says which."""
+    """An operator is not known, or not in this form; the message names it."""
 
 
 def operator_of(node: OnnxNode, constants: dict[str, Array]) -> tuple[Operator, tuple[str, ...]]:
@@ -29,7 +29,7 @@ def operator_of(node: OnnxNode, constants: dict[str, Array]) -> tuple[Operator, 
         A function of tensors, and the names of the tensors that it takes.
 
     Raises:
-        UnknownOperatorError: there is none.
+        UnknownOperatorError: nothing computes it.
     """
     if node.op in _ELEMENTWISE:
         return _ELEMENTWISE[node.op], node.inputs
@@ -65,7 +65,7 @@ class Form:
         self.inputs, self.tensors = node.inputs, tuple(name for name in node.inputs if name)
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """An attribute, or what ONNX says that its absence means."""
+        """An attribute, or what its absence means in ONNX."""
         return self._attributes.get(name, default)
 
     def numbers(self, place: int, default: Sequence[int] | None = None) -> list[Any]:
@@ -80,7 +80,7 @@ class Form:
         return numbers
 
     def require(self, name: str, *known: Any) -> None:
-        """Refuse an attribute that is there and is none of these."""
+        """Refuse an attribute that is present and not one of these."""
         if name in self._attributes and self._attributes[name] not in known:
             raise UnknownOperatorError(f"{name} is {self._attributes[name]}, expected {known[0]}")
 

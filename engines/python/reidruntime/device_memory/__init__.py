@@ -54,8 +54,8 @@ def open_device_memory(name: MemoryName) -> DeviceMemory:
     """A stream with its buffers, by the library of that name.
 
     Raises:
-        InputError: there is no such library.
-        NotInstalledError: it is not installed, or there is no GPU.
+        InputError: no library has that name.
+        NotInstalledError: it is not installed, or no GPU was found.
         GpuError: CUDA fails.
     """
     if name == "cuda-python":

@@ -22,7 +22,7 @@ class PycudaMemory:
             from pycuda import driver
         except ImportError as error:
             raise NotInstalledError(
-                "pycuda is not installed: pip install pycuda, or take another memory"
+                "pycuda is not installed: pip install pycuda, or choose another memory"
             ) from error
         self._driver: Any = driver
         try:

@@ -22,7 +22,7 @@ class TorchMemory:
             import torch
         except ImportError as error:
             raise NotInstalledError(
-                "torch is not installed: pip install torch, or take another memory"
+                "torch is not installed: pip install torch, or choose another memory"
             ) from error
         if not torch.cuda.is_available():
             raise NotInstalledError("torch finds no GPU. Check the driver with nvidia-smi.")

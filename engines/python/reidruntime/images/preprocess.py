@@ -23,7 +23,7 @@ _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.
 
 
 class EncodedImage(NamedTuple):
-    """The bytes of an image file that lies in no file of its own; ``name`` is what error messages call it."""
+    """An encoded image that is not a file of its own; ``name`` is what error messages call it."""
 
     name: str
     data: bytes

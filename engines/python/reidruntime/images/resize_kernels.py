@@ -1,4 +1,4 @@
-"""The compiled half of :mod:`reidruntime.images.resize`; importing it needs numba.
+"""The compiled part of :mod:`reidruntime.images.resize`; importing it needs numba.
 
 All kernels release the interpreter lock, so that worker threads resize while the network runs.
 """

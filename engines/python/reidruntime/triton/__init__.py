@@ -25,7 +25,7 @@ def config_of(args: dict[str, str]) -> dict[str, Any]:
 
 
 def manifest_of(config: dict[str, Any]) -> Manifest:
-    """The manifest among a model's parameters; raises ArtifactError where there is none, or an invalid one."""
+    """The manifest among a model's parameters; raises ArtifactError where it is missing or invalid."""
     origin = f"{config['name']}/config.pbtxt"
     text = parameters_of(config).get(METADATA_KEY)
     if text is None:

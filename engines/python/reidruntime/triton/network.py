@@ -30,7 +30,7 @@ class TritonPythonModel:
         self._output_name = config["output"][0]["name"]
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer all requests of a batch; where the network fails on it, all of them are told."""
+        """Answer all requests of a batch; where the network fails on it, all of them get the error."""
         batches = [pb_utils.get_input_tensor_by_name(r, self._input_name).as_numpy() for r in requests]
         try:
             features = self._session.run(np.concatenate(batches))

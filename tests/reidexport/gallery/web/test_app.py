@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from reidgallery import Gallery, MilvusGallery
+from reidgallery import Gallery, MilvusGallery, SearchFilter
 from reidruntime import Session
 
 from reidexport.data import Dataset
@@ -40,9 +40,8 @@ def test_an_image_of_the_gallery_finds_the_others(
     expected = people.search(
         people.embeddings(np.array([row])),
         len(people),
+        filter=SearchFilter(other_cameras=other_cameras, among_camids=camids or None),
         camids=people.camids[[row]],
-        other_cameras=other_cameras,
-        among_camids=camids or None,
     )
     rows = [r for r in expected.indices[0].tolist() if r not in (row, -1)][:7]
     distances = dict(zip(expected.indices[0].tolist(), expected.distances[0].tolist(), strict=True))
