@@ -10,12 +10,12 @@ from reidgallery.gallery import UNLABELED
 from reidexport.data.records import DISTRACTOR_PID, JUNK_PID
 
 _ROWS_AT_ONCE = 2**14
-_LAST_PIDS = (DISTRACTOR_PID, JUNK_PID, UNLABELED)  # those that are nobody come behind the people
+_LAST_PIDS = (DISTRACTOR_PID, JUNK_PID, UNLABELED)  # rows of nobody in particular come after the people
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Person:
+class GalleryPerson:
     """An identity and its images; ``pid`` is None for the images whose person is not known."""
 
     pid: int | None
@@ -38,7 +38,7 @@ class Catalogue:
     """
 
     row_numbers: Ints
-    people: tuple[Person, ...]
+    people: tuple[GalleryPerson, ...]
     cameras: dict[int, int]
 
     def __contains__(self, row: int) -> bool:
@@ -46,7 +46,7 @@ class Catalogue:
         return bool(place < len(self.row_numbers) and self.row_numbers[place] == row)
 
     def place_of(self, pid: int) -> int:
-        """Where a person is among ``people``, or the next one who is there; 0 where there is none behind."""
+        """The index of a person among ``people``, or of the next one by pid; 0 where there is none."""
         places = (i for i, person in enumerate(self.people) if person.pid is not None and person.pid >= pid)
         return next(places, 0)
 
@@ -66,7 +66,8 @@ def catalogue_of(gallery: Gallery | MilvusGallery) -> Catalogue:
     return Catalogue(
         rows,
         tuple(
-            Person(None if pid == UNLABELED else pid, own_rows) for pid, own_rows in [*people.items(), *last]
+            GalleryPerson(None if pid == UNLABELED else pid, own_rows)
+            for pid, own_rows in [*people.items(), *last]
         ),
         dict(zip(seen_by.tolist(), counts.tolist(), strict=True)),
     )

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HEADERS = {
-    # Nothing but the page's own files, and the picture that is to be searched for.
+    # Nothing but the page's own files, and the uploaded image.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -104,8 +104,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _refusal(words: str) -> HTMLResponse:
+def _refusal(text: str) -> HTMLResponse:
     return HTMLResponse(
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Not here</title><p>{words}</p></html>',
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Not here</title><p>{text}</p></html>',
         status_code=403,
     )

@@ -1,4 +1,4 @@
-"""What the page asks for: searches by a row or by a picture, contact sheets, images."""
+"""What the page asks for: searches by a row or by an uploaded image, contact sheets, images."""
 
 import tempfile
 import threading
@@ -17,7 +17,7 @@ from reidexport.data.records import pid_and_camid
 from reidexport.errors import InputError
 from reidexport.gallery.searching import Answer, SeenImage, answers_sheet, search_gallery, seen_images
 from reidexport.gallery.web.catalogue import Catalogue, catalogue_of
-from reidexport.gallery.web.pictures import Pixels, shown_jpeg
+from reidexport.gallery.web.images import Pixels, shown_jpeg
 
 MAX_SHEET_MATCHES = 20
 
@@ -52,7 +52,7 @@ class Searcher:
 
         Args:
             gallery: stays open as long as this is used, and so does
-            session: of the artifact that made the gallery; None where nobody is to search for pictures.
+            session: of the artifact that made the gallery; None to refuse uploaded images.
 
         Raises:
             InputError: another artifact made the gallery, or it cannot be read.
@@ -65,16 +65,16 @@ class Searcher:
         self._lock = threading.Lock()
 
     @property
-    def takes_pictures(self) -> bool:
-        """Whether pictures can be searched for."""
+    def takes_uploads(self) -> bool:
+        """Whether uploaded images can be searched for."""
         return self._session is not None
 
     def warm_up(self) -> None:
-        """Compile and load now what is at its first use, so that the first visitor does not wait for it."""
+        """Search once, so that the first visitor does not wait for compiling and loading."""
         if len(self.catalogue.row_numbers):
             self.by_row(int(self.catalogue.row_numbers[0]), Wanted(1))
             if self._session is not None:
-                self.by_picture(np.zeros((2, 1, 3), np.uint8), "", Wanted(1))
+                self.by_upload(np.zeros((2, 1, 3), np.uint8), "", Wanted(1))
 
     def images(self, rows: NDArray[np.int64]) -> list[SeenImage]:
         """Some rows, as they are labeled.
@@ -92,13 +92,14 @@ class Searcher:
         """The image of a row, small, as a JPEG.
 
         Raises:
-            InputError: there is no such row; ImageError where its file is not there, or cannot be read.
+            InputError: there is no such row.
+            ImageError: its file is missing or cannot be read.
         """
         (image,) = self.images(np.array([row]))
         return shown_jpeg(Path(image.path))
 
     def by_row(self, row: int, wanted: Wanted) -> Answer:
-        """Find the images nearest to one of the gallery, which itself is left out.
+        """Find the images nearest to one of the gallery, which is left out itself.
 
         Raises:
             InputError: there is no such row, or a filter needs cameras that are not known.
@@ -111,16 +112,16 @@ class Searcher:
         others = [hit for hit in answer.hits if hit.row != row][: wanted.k]
         return replace(answer, hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(others, 1)))
 
-    def by_picture(self, pixels: Pixels, name: str, wanted: Wanted) -> Answer:
-        """Find the images nearest to a picture: uint8 RGB, shape (height, width, 3).
+    def by_upload(self, pixels: Pixels, name: str, wanted: Wanted) -> Answer:
+        """Find the images nearest to an uploaded one: uint8 RGB, shape (height, width, 3).
 
-        Its person and camera are what a name such as ``0002_c1s1_000451_03.jpg`` tells.
+        Its person, camera and time are read from its name, such as ``0002_c1s1_000451_03.jpg``.
 
         Raises:
             InputError: there is no artifact to embed it, or a filter needs cameras that are not known.
         """
         if self._session is None:
-            raise InputError("Pictures must be embedded. Start the page with --artifact MODEL.")
+            raise InputError("Uploaded images must be embedded. Start the page with --artifact ARTIFACT.")
         pid, camid = pid_and_camid(name) or (None, None)
         with self._lock:
             features = self._session.embed([pixels])
@@ -142,23 +143,23 @@ class Searcher:
         return answer
 
 
-def contact_sheet_of(answer: Answer, picture: Pixels | None) -> Image.Image:
+def contact_sheet_of(answer: Answer, upload: Pixels | None) -> Image.Image:
     """Draw a query with the nearest ``MAX_SHEET_MATCHES`` of what was found.
 
     Args:
         answer: whose images are files.
-        picture: the query, where it is no file: uint8 RGB, shape (height, width, 3).
+        upload: the query, where it is not a file: uint8 RGB, shape (height, width, 3).
 
     Raises:
         ImageError: an image cannot be read.
         InputError: an image has no path.
     """
     num_ranks = max(1, min(len(answer.hits), MAX_SHEET_MATCHES))
-    if picture is None:
+    if upload is None:
         return answers_sheet([answer], num_ranks=num_ranks)
     with tempfile.TemporaryDirectory(prefix="reidexport-") as folder:
-        file = Path(folder, "picture.png")
-        Image.fromarray(picture).save(file)
+        file = Path(folder, "upload.png")
+        Image.fromarray(upload).save(file)
         return answers_sheet(
             [replace(answer, query=replace(answer.query, path=str(file)))], num_ranks=num_ranks
         )

@@ -16,7 +16,7 @@ _STOPPING_S = 5  # for requests under way
 
 @dataclass(frozen=True)
 class PageServer:
-    """A server that listens already.
+    """A server that is already listening.
 
     Attributes:
         url: what to open, with the token.
@@ -85,7 +85,7 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
         raise InputError(
-            f"--host {host}: {error.strerror}. Give a name or address of this machine."
+            f"--host {host}: {error.strerror}. Use a name or address of this machine."
         ) from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -94,6 +94,6 @@ def _listening_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise InputError(
-            f"{host}:{port}: cannot listen there ({error.strerror}). Give another --port, 0 for any, or --host."
+            f"{host}:{port}: cannot listen there ({error.strerror}). Choose another --port, 0 for any, or --host."
         ) from error
     return listening

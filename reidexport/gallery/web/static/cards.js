@@ -11,22 +11,22 @@ export const cameraName = (camid) => (camid === null ? "camera not known" : `cam
 export function crop(image) {
   const missing = element("span", "crop missing", image.path ? "file not found" : "no file");
   if (!image.has_file) return missing;
-  const picture = element("img", "crop");
-  Object.assign(picture, { src: `images/${image.row}`, alt: "", loading: "lazy", decoding: "async", draggable: false });
-  picture.addEventListener("error", () => {
+  const shown = element("img", "crop");
+  Object.assign(shown, { src: `images/${image.row}`, alt: "", loading: "lazy", decoding: "async", draggable: false });
+  shown.addEventListener("error", () => {
     missing.textContent = "cannot be read";
-    picture.replaceWith(missing);
+    shown.replaceWith(missing);
   });
-  return picture;
+  return shown;
 }
 
-// lines: what stands under the picture; description: the same for those who do not see it.
-export function card(picture, lines, description, onPick) {
+// lines: what is written under the image; description: the same for those who do not see it.
+export function card(shown, lines, description, onPick) {
   const button = element("button", "card");
   button.type = "button";
   button.tabIndex = -1;
   button.setAttribute("aria-label", description);
-  button.append(picture, ...lines);
+  button.append(shown, ...lines);
   button.addEventListener("click", onPick);
   const item = document.createElement("li");
   item.append(button);
@@ -49,12 +49,12 @@ export function fill(list, items) {
 export function moveWithArrows(list) {
   list.addEventListener("keydown", (event) => {
     const buttons = [...list.querySelectorAll("button")];
-    const here = buttons.indexOf(document.activeElement);
+    const current = buttons.indexOf(document.activeElement);
     const places = {
-      ArrowLeft: here - 1, ArrowRight: here + 1, ArrowUp: here - columns(buttons), ArrowDown: here + columns(buttons),
+      ArrowLeft: current - 1, ArrowRight: current + 1, ArrowUp: current - columns(buttons), ArrowDown: current + columns(buttons),
       Home: 0, End: buttons.length - 1,
     };
-    if (here < 0 || !(event.key in places)) return;
+    if (current < 0 || !(event.key in places)) return;
     event.preventDefault();
     buttons[places[event.key]]?.focus();
   });

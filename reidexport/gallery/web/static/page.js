@@ -2,17 +2,17 @@
 
 import { cameraName, card, crop, element, fill, moveWithArrows, personName, whoIs } from "./cards.js";
 import { leafThroughPeople } from "./people.js";
-import { refusedPicture } from "./pictures.js";
+import { uploadProblem } from "./uploads.js";
 import { get, post } from "./server.js";
 
 const byId = (id) => document.getElementById(id);
-const pictures = []; // that were dropped or chosen; they stay in this page
+const uploads = []; // images that were dropped or chosen; they stay in this page
 let facts; // about the gallery
-let query = null; // { row } or { picture: its place in pictures }
+let query = null; // { row } or { upload: its index in uploads }
 let answer = null;
 let searching = new AbortController();
 
-function tell(problem) {
+function showProblem(problem) {
   byId("problem").firstElementChild.textContent = problem?.message ?? "";
   byId("problem").hidden = !problem;
 }
@@ -22,23 +22,23 @@ function tell(problem) {
 function parameters() {
   const asked = new URLSearchParams({ k: byId("num-matches").value });
   if ("row" in query) asked.set("row", query.row);
-  else asked.set("name", pictures[query.picture].file.name.slice(-255));
+  else asked.set("name", uploads[query.upload].file.name.slice(-255));
   for (const box of document.querySelectorAll("#cameras input:checked")) asked.append("camids", box.value);
   if (byId("other-cameras").checked) asked.set("other_cameras", true);
   return asked;
 }
 
-const body = () => ("row" in query ? null : pictures[query.picture].file);
+const body = () => ("row" in query ? null : uploads[query.upload].file);
 
-// Whether there is an answer now.
+// Returns whether there is an answer now.
 async function search(focus = false) {
   searching.abort();
   if (query === null || !byId("num-matches").checkValidity()) return false;
-  const ours = (searching = new AbortController());
+  const own = (searching = new AbortController());
   byId("hits").setAttribute("aria-busy", "true");
   try {
-    answer = await (await post("search", parameters(), body(), ours.signal)).json();
-    tell(null);
+    answer = await (await post("search", parameters(), body(), own.signal)).json();
+    showProblem(null);
     drawAnswer();
     if (focus) {
       byId("found-title").scrollIntoView();
@@ -46,10 +46,10 @@ async function search(focus = false) {
     }
     return true;
   } catch (error) {
-    if (error.name !== "AbortError") tell(error);
+    if (error.name !== "AbortError") showProblem(error);
     return false;
   } finally {
-    if (ours === searching) byId("hits").removeAttribute("aria-busy");
+    if (own === searching) byId("hits").removeAttribute("aria-busy");
   }
 }
 
@@ -62,17 +62,17 @@ async function ask(newQuery) {
 }
 
 async function askFor(file) {
-  if (!facts.takes_pictures) return tell(new Error(byId("no-artifact").textContent));
-  const refusal = await refusedPicture(file, facts.max_upload_mib);
-  if (refusal) return tell(refusal);
-  pictures.push({ file, url: URL.createObjectURL(file) });
-  await ask({ picture: pictures.length - 1 });
+  if (!facts.takes_uploads) return showProblem(new Error(byId("no-artifact").textContent));
+  const refusal = await uploadProblem(file, facts.max_upload_mib);
+  if (refusal) return showProblem(refusal);
+  uploads.push({ file, url: URL.createObjectURL(file) });
+  await ask({ upload: uploads.length - 1 });
 }
 
-// Back to the query of this step of the history; pictures of before a reload are gone.
+// Back to the query of this step of the history; uploads from before a reload are gone.
 function restore(focus) {
   query = history.state?.query ?? null;
-  if (query && ("row" in query || pictures[query.picture])) return search(focus);
+  if (query && ("row" in query || uploads[query.upload])) return search(focus);
   searching.abort();
   query = answer = null;
   byId("hits").replaceChildren();
@@ -85,16 +85,16 @@ function restore(focus) {
 
 function drawAnswer() {
   const { query: asked, hits, ms } = answer;
-  const picture = "row" in query ? crop(asked) : element("img", "crop");
-  if ("picture" in query) picture.src = pictures[query.picture].url;
+  const shown = "row" in query ? crop(asked) : element("img", "crop");
+  if ("upload" in query) shown.src = uploads[query.upload].url;
   const name = asked.path.split("/").at(-1);
   const seen = [whoIs(asked.pid), cameraName(asked.camid), asked.time];
-  byId("asked").firstElementChild.replaceWith(picture);
+  byId("asked").firstElementChild.replaceWith(shown);
   byId("asked").querySelector("figcaption").textContent = [name, ...seen].filter(Boolean).join(", ");
   byId("asked").hidden = false;
   const isCameraKnown = asked.camid !== null;
   byId("other-cameras").disabled = !facts.all_cameras_known || !isCameraKnown;
-  noteAboutCameras(isCameraKnown ? "" : "Which camera took the query is not known, so other cameras cannot be told.");
+  noteAboutCameras(isCameraKnown ? "" : "The query’s camera is not known, so it cannot be compared with other cameras only.");
   const among = `${facts.num_images.toLocaleString("en")} images, ${ms < 1 ? "under 1" : Math.round(ms)} ms`;
   byId("found").textContent = hits.length ? `${hits.length} nearest of ${among}` : `Nothing of ${among}: no image passes the filter.`;
   fill(byId("hits"), hits.map(hitCard));
@@ -146,8 +146,8 @@ function keptInWords(kept, hits, isLimited) {
   return parts.join("");
 }
 
-function noteAboutCameras(words) {
-  const note = facts.all_cameras_known ? words : "Which camera took them is not known of all images: there is no filter by camera.";
+function noteAboutCameras(text) {
+  const note = facts.all_cameras_known ? text : "Some images’ cameras are not known, so there is no filter by camera.";
   byId("cameras-note").textContent = note;
   byId("cameras-note").hidden = !note;
 }
@@ -160,9 +160,9 @@ async function saveSheet() {
     const url = URL.createObjectURL(await (await post("sheet", asked, body())).blob());
     Object.assign(document.createElement("a"), { href: url, download: "matches.png" }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
-    tell(null);
+    showProblem(null);
   } catch (error) {
-    tell(error);
+    showProblem(error);
   } finally {
     drawKept();
   }
@@ -177,8 +177,8 @@ function drawFacts() {
     count(facts.num_images, "image", "images"), count(facts.num_people, "person", "people"),
     count(facts.cameras.length, "camera", "cameras"), `${facts.metric} distance`,
   ].join(", ");
-  byId("drop").hidden = !facts.takes_pictures;
-  byId("no-artifact").hidden = facts.takes_pictures;
+  byId("drop").hidden = !facts.takes_uploads;
+  byId("no-artifact").hidden = facts.takes_uploads;
   Object.assign(byId("num-matches"), { value: facts.num_matches, max: facts.max_matches });
   byId("cameras").hidden = !facts.all_cameras_known;
   byId("other-cameras").disabled = !facts.all_cameras_known;
@@ -196,7 +196,7 @@ function drawFacts() {
 
 function listen(leavePerson) {
   moveWithArrows(byId("hits"));
-  byId("dismiss").addEventListener("click", () => tell(null));
+  byId("dismiss").addEventListener("click", () => showProblem(null));
   byId("asking").addEventListener("submit", (event) => event.preventDefault());
   byId("file").addEventListener("change", () => {
     const [file] = byId("file").files;
@@ -224,7 +224,7 @@ function listen(leavePerson) {
   addEventListener("popstate", () => restore(true));
   addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
-    if (!byId("problem").hidden) tell(null);
+    if (!byId("problem").hidden) showProblem(null);
     else if (byId("people").contains(document.activeElement) && leavePerson()) return;
     else if (history.state?.depth) history.back();
   });
@@ -235,10 +235,10 @@ async function begin() {
   try {
     facts = await get("gallery");
     drawFacts();
-    listen(await leafThroughPeople((row) => ask({ row }), tell));
+    listen(await leafThroughPeople((row) => ask({ row }), showProblem));
     restore(false);
   } catch (error) {
-    tell(error);
+    showProblem(error);
   }
 }
 

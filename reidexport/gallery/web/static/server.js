@@ -1,15 +1,15 @@
 // What the page asks its server for. Every refusal is an Error whose message is for the user.
 
 export async function get(path, parameters = {}) {
-  return (await answered(fetch(`${path}?${new URLSearchParams(parameters)}`))).json();
+  return (await checkedResponse(fetch(`${path}?${new URLSearchParams(parameters)}`))).json();
 }
 
-// body: the picture to search for, or null.
+// body: the image to search for, or null.
 export async function post(path, parameters, body, signal) {
-  return answered(fetch(`${path}?${parameters}`, { method: "POST", body, signal }));
+  return checkedResponse(fetch(`${path}?${parameters}`, { method: "POST", body, signal }));
 }
 
-async function answered(request) {
+async function checkedResponse(request) {
   let response;
   try {
     response = await request;
@@ -19,6 +19,6 @@ async function answered(request) {
   }
   if (response.ok) return response;
   if (response.status === 403) throw new Error("This page is out of date. Open the address that reidexport printed.");
-  const words = await response.json().then((answer) => answer.error, () => undefined);
-  throw new Error(words ?? `The server could not answer (status ${response.status}).`);
+  const reason = await response.json().then((answer) => answer.error, () => undefined);
+  throw new Error(reason ?? `The server could not answer (status ${response.status}).`);
 }

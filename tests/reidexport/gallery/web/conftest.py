@@ -74,7 +74,7 @@ def served(searcher: Searcher, **options: int) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def site(people: Gallery, session: Session) -> Iterator[Site]:
-    """The page of the drawn people, which takes pictures."""
+    """The page of the drawn people, which takes uploads."""
     with served(Searcher(people, session)) as served_site:
         yield served_site
 
@@ -92,7 +92,7 @@ def broken_site(people: Gallery, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="session")
-def large_picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def large_upload(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """20 MB that begin as a JPEG does."""
     path = tmp_path_factory.mktemp("large") / "large.jpg"
     path.write_bytes(b"\xff\xd8\xff" + bytes(20_000_000))

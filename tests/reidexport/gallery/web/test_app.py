@@ -55,7 +55,7 @@ def test_an_image_of_the_gallery_finds_the_others(
         assert hit["has_file"]
 
 
-def test_a_picture_finds_what_the_session_finds(
+def test_an_upload_finds_what_the_session_finds(
     visitor: httpx.Client, people: Gallery, session: Session, drawn_dataset: Dataset
 ) -> None:
     """Sent as bytes, it has the neighbors of the file, and the person and camera that its name tells."""
@@ -71,7 +71,7 @@ def test_a_picture_finds_what_the_session_finds(
     assert same == [None if hit["pid"] == -1 else hit["pid"] == query.pid for hit in answer["hits"]]
 
 
-def test_a_picture_of_an_unknown_camera_is_compared_with_all(
+def test_an_upload_of_an_unknown_camera_is_compared_with_all(
     visitor: httpx.Client, drawn_dataset: Dataset
 ) -> None:
     """Other cameras than an unknown one cannot be told: the filter is left out, and the answer says unknown."""
@@ -104,7 +104,7 @@ def test_facts_and_people_cover_the_gallery(visitor: httpx.Client, people: Galle
     facts = visitor.get("/gallery").json()
     assert facts["num_images"] == len(people)
     assert sum(camera["num_images"] for camera in facts["cameras"]) == len(people)
-    assert (facts["all_cameras_known"], facts["takes_pictures"], facts["metric"]) == (
+    assert (facts["all_cameras_known"], facts["takes_uploads"], facts["metric"]) == (
         True,
         True,
         people.metric,
@@ -140,7 +140,7 @@ def test_images_are_those_of_their_rows(visitor: httpx.Client, people: Gallery) 
 def test_a_sheet_shows_what_the_threshold_keeps(
     visitor: httpx.Client, people: Gallery, drawn_dataset: Dataset
 ) -> None:
-    """A column for each image within the threshold, for a row and for a picture; at most twenty."""
+    """A column for each image within the threshold, for a row and for an upload; at most twenty."""
     row = somebody(people)
     hits = visitor.post("/search", params={"row": row, "k": 30}).json()["hits"]
 
@@ -154,32 +154,37 @@ def test_a_sheet_shows_what_the_threshold_keeps(
     assert widths[1] - widths[0] == 112
     assert widths[2] - widths[0] == 19 * 112
     assert widths[3] == widths[2]
-    picture = visitor.post("/sheet", params={"k": 3}, content=drawn_dataset.query[0].path.read_bytes())
-    with Image.open(io.BytesIO(picture.content)) as sheet:
+    upload = visitor.post("/sheet", params={"k": 3}, content=drawn_dataset.query[0].path.read_bytes())
+    with Image.open(io.BytesIO(upload.content)) as sheet:
         assert sheet.width == widths[0] + 2 * 112
 
 
-def test_too_much_is_refused_and_not_kept(site: Site, large_picture: Path) -> None:
+def test_too_much_is_refused_and_not_kept(site: Site, large_upload: Path) -> None:
     """20 MB end with status 413 and words, whether their size was announced or not; the server goes on."""
     with site.client() as client:
-        data = large_picture.read_bytes()
+        data = large_upload.read_bytes()
         pieces = (data[start : start + 2**16] for start in range(0, len(data), 2**16))
         for content in (data, pieces):
             answer = client.post("/search", content=content)
             assert answer.status_code == 413
-            assert answer.json()["error"].startswith("The picture has more than 10 MiB. Send a smaller one")
+            assert answer.json()["error"].startswith("The image has more than 10 MiB. Send a smaller one")
         assert client.get("/gallery").status_code == 200
 
 
 @pytest.mark.parametrize(
     ("path", "content", "status", "words"),
     [
-        ("search", b"", 400, "There is nothing to search for: choose an image of the gallery, or a picture."),
+        (
+            "search",
+            b"",
+            400,
+            "There is nothing to search for. Choose an image of the gallery, or upload one.",
+        ),
         (
             "search?name=notes.txt",
             b"hello",
             400,
-            "notes.txt: this is no picture. Choose a JPEG, PNG, WebP or BMP",
+            "notes.txt: this is not an image. Choose a JPEG, PNG, WebP or BMP",
         ),
         ("search?row=9999", b"", 400, "The gallery has no row 9999."),
         ("sheet?row=9999", b"", 400, "The gallery has no row 9999."),
@@ -210,12 +215,10 @@ def test_rows_without_files_and_labels_are_shown_as_they_are(broken_site: Site) 
     """Images that are gone or are none are told apart from others; nobody is known, and no filter is offered."""
     with broken_site.client() as client:
         facts = client.get("/gallery").json()
-        assert (facts["takes_pictures"], facts["all_cameras_known"], facts["num_people"]) == (False, False, 1)
+        assert (facts["takes_uploads"], facts["all_cameras_known"], facts["num_people"]) == (False, False, 1)
         hits = client.post("/search", params={"row": 0}).json()["hits"]
         assert {hit["row"]: hit["has_file"] for hit in hits} == {1: False, 2: True}
-        for row, words in enumerate(
-            ["gone.jpg: there is no such file", "there is no such file", "not an image"]
-        ):
+        for row, words in enumerate(["gone.jpg: file not found", "file not found", "not an image"]):
             answer = client.get(f"/images/{row}")
             assert (answer.status_code, words in answer.json()["error"]) == (400, True)
         refused = client.post("/search", params={"row": 0, "other_cameras": True, "camids": 0})
@@ -225,11 +228,13 @@ def test_rows_without_files_and_labels_are_shown_as_they_are(broken_site: Site) 
         assert client.post("/sheet", params={"row": 0}).status_code == 400
 
 
-def test_pictures_need_an_artifact(broken_site: Site, drawn_dataset: Dataset) -> None:
-    """Without one a picture is refused, with what to start the page with."""
+def test_uploads_need_an_artifact(broken_site: Site, drawn_dataset: Dataset) -> None:
+    """Without one an upload is refused, with what to start the page with."""
     with broken_site.client() as client:
         answer = client.post("/search", content=drawn_dataset.query[0].path.read_bytes())
-    assert answer.json() == {"error": "Pictures must be embedded. Start the page with --artifact MODEL."}
+    assert answer.json() == {
+        "error": "Uploaded images must be embedded. Start the page with --artifact ARTIFACT."
+    }
 
 
 def test_a_gallery_in_milvus_is_searched_alike(

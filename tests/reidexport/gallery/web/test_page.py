@@ -1,4 +1,4 @@
-"""The page in a real browser: pictures, clicks, filters, threshold, keyboard, both widths, both themes."""
+"""The page in a real browser: images, clicks, filters, threshold, keyboard, both widths, both themes."""
 
 import json
 import time
@@ -109,7 +109,7 @@ def test_the_token_leaves_the_address(browser: Any, site: Site) -> None:
         assert len(hits(page)) == 10
 
 
-def test_a_picture_is_searched_for(browser: Any, site: Site, drawn_dataset: Dataset) -> None:
+def test_an_upload_is_searched_for(browser: Any, site: Site, drawn_dataset: Dataset) -> None:
     """Chosen or dropped, it is shown with what its name tells, beside its nearest images."""
     query = drawn_dataset.query[0]
     drop = """async (name) => {
@@ -193,10 +193,10 @@ def test_the_threshold_shows_what_it_keeps(browser: Any, site: Site) -> None:
 
 
 def test_a_sheet_is_saved(browser: Any, site: Site, drawn_dataset: Dataset, tmp_path: Path) -> None:
-    """A PNG of what the threshold keeps, for an image of the gallery and for a picture."""
+    """A PNG of what the threshold keeps, for an image of the gallery and for an upload."""
     widths = []
     with opened(browser, site) as page:
-        for query in ("row", "picture"):
+        for query in ("row", "upload"):
             if query == "row":
                 search_by_click(page)
             else:
@@ -278,21 +278,21 @@ def test_people_are_paged_through(browser: Any, site: Site) -> None:
         assert page.is_disabled("#previous")
 
 
-def test_what_is_no_picture_is_refused_in_the_page(
-    browser: Any, site: Site, large_picture: Path, tmp_path: Path
+def test_what_is_not_an_image_is_refused_in_the_page(
+    browser: Any, site: Site, large_upload: Path, tmp_path: Path
 ) -> None:
     """20 MB and a text: a message that says what to do, the earlier answer stays, and Esc puts it away."""
     notes = tmp_path / "notes.jpg"
     notes.write_text("not an image at all")
     with opened(browser, site) as page:
         found = search_by_click(page)
-        page.set_input_files("#file", large_picture)
+        page.set_input_files("#file", large_upload)
         assert problem(page) == (
-            "large.jpg: the picture has 19.1 MiB, at most 10 are taken. Send a smaller one, or cut the person out."
+            "large.jpg: the image has 19.1 MiB, and the limit is 10. Send a smaller one, or crop it to the person."
         )
         page.set_input_files("#file", notes)
         wait_until(page, "document.querySelector('#problem').innerText.includes('notes.jpg')")
-        assert problem(page) == "notes.jpg: this is no picture. Choose a JPEG, PNG, WebP or BMP file."
+        assert problem(page) == "notes.jpg: this is not an image. Choose a JPEG, PNG, WebP or BMP file."
         assert hits(page) == found
         page.keyboard.press("Escape")
         assert page.is_hidden("#problem")
@@ -302,7 +302,7 @@ def test_what_is_no_picture_is_refused_in_the_page(
 def test_what_only_the_server_can_refuse_is_refused_in_the_page(
     browser: Any, site: Site, drawn_dataset: Dataset, tmp_path: Path
 ) -> None:
-    """A cut-off JPEG: its message is shown, filters still change the earlier answer, a better picture clears it."""
+    """A cut-off JPEG: its message is shown, filters still change the earlier answer, a better image clears it."""
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(drawn_dataset.query[0].path.read_bytes()[:600])
     context = browser.new_context(viewport=WIDE)
@@ -327,17 +327,17 @@ def test_missing_images_and_labels_are_shown_politely(browser: Any, broken_site:
     """Words stand where an image is not there; what cannot be done is not offered, and the page says why."""
     no_image = "Failed to load resource: the server responded with a status of 400 (Bad Request)"
     with opened(browser, broken_site, allowed=no_image) as page:
-        assert "start the page with --artifact MODEL" in page.inner_text("#no-artifact")
+        assert "start the page with --artifact ARTIFACT" in page.inner_text("#no-artifact")
         assert page.is_hidden("#drop") and page.is_hidden("#cameras")
         assert page.is_disabled("#other-cameras")
-        assert "not known of all images" in page.inner_text("#cameras-note")
+        assert "cameras are not known" in page.inner_text("#cameras-note")
         page.click("#leaves button[aria-label^='person not known']")
         page.click("#leaves button[aria-label^='Search for this image'] >> nth=0")
         assert len(hits(page)) == 2
         assert page.inner_text("#asked .missing") == "file not found"
         wait_until(page, "document.querySelector('#hits').innerText.includes('no file')")
         page.set_input_files("#file", {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": b"\xff\xd8\xff"})
-        assert "--artifact MODEL" in problem(page)
+        assert "--artifact ARTIFACT" in problem(page)
 
 
 def test_a_server_that_is_gone_is_noticed(browser: Any, site: Site) -> None:

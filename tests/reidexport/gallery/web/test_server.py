@@ -39,7 +39,7 @@ def test_a_taken_port_and_a_foreign_host_are_refused(people: Gallery) -> None:
     with pytest.raises(InputError, match=r"203\.0\.113\.1:0: cannot listen there .*or --host"):
         page_server(searcher, "people", host="203.0.113.1", port=0)
     with pytest.raises(
-        InputError, match=r"--host no\.such\.host\.invalid: .* Give a name or address of this machine"
+        InputError, match=r"--host no\.such\.host\.invalid: .* Use a name or address of this machine"
     ):
         page_server(searcher, "people", host="no.such.host.invalid", port=0)
     with pytest.raises(InputError, match="The page shows 1 to 200 matches, not 500"):

@@ -1,4 +1,4 @@
-"""Pictures that come in are checked before they are decoded; those that go out are small JPEGs."""
+"""Uploaded images are checked before they are decoded; those that are shown are small JPEGs."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ from reidruntime.images.preprocess import decode_image
 
 from reidexport.data import Dataset
 from reidexport.errors import ImageError
-from reidexport.gallery.web.pictures import MAX_UPLOAD_PIXELS, decode_upload, shown_jpeg
+from reidexport.gallery.web.images import MAX_UPLOAD_PIXELS, decode_upload, shown_jpeg
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
@@ -34,11 +34,11 @@ def png_of(width_px: int, height_px: int) -> bytes:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
 def test_pixels_are_those_of_the_runtime(kind: str, drawn_dataset: Dataset, tmp_path: Path) -> None:
-    """A picture that is sent is decoded as the same file would be."""
-    path = tmp_path / "picture"
+    """An uploaded image is decoded as the same file would be."""
+    path = tmp_path / "upload"
     with Image.open(drawn_dataset.query[0].path) as image:
         image.save(path, kind)
-    assert np.array_equal(decode_upload(path.read_bytes(), "picture"), decode_image(path))
+    assert np.array_equal(decode_upload(path.read_bytes(), "upload"), decode_image(path))
 
 
 def saved(kind: str) -> bytes:
@@ -51,19 +51,19 @@ def saved(kind: str) -> bytes:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "a.jpg: this is no picture. Choose a JPEG, PNG, WebP or BMP file."),
-        (b"hello", "a.jpg: this is no picture"),
-        (b"\xff\xd8\xff" + bytes(100), "a.jpg: this is no picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a.jpg: this is no picture"),
-        (saved("GIF"), "a.jpg: this is no picture"),
+        (b"", "a.jpg: this is not an image. Choose a JPEG, PNG, WebP or BMP file."),
+        (b"hello", "a.jpg: this is not an image"),
+        (b"\xff\xd8\xff" + bytes(100), "a.jpg: this is not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a.jpg: this is not an image"),
+        (saved("GIF"), "a.jpg: this is not an image"),
         (saved("PNG")[:-30], "a.jpg: the image is damaged"),
-        (png_of(5793, 5793), "a.jpg: this picture has more than 33 million pixels. Cut the person out"),
-        (png_of(12_000, 12_000), "a.jpg: this picture has more than 33 million pixels"),
-        (png_of(60_000, 60_000), "a.jpg: this picture has more than 33 million pixels"),
+        (png_of(5793, 5793), "a.jpg: this image has more than 33 million pixels. Crop it to the person"),
+        (png_of(12_000, 12_000), "a.jpg: this image has more than 33 million pixels"),
+        (png_of(60_000, 60_000), "a.jpg: this image has more than 33 million pixels"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_what_is_no_picture_is_refused(data: bytes, words: str) -> None:
+def test_what_is_not_an_image_is_refused(data: bytes, words: str) -> None:
     """Texts, other formats, damaged files and decompression bombs, whatever they are called."""
     assert 5792**2 <= MAX_UPLOAD_PIXELS < 5793**2
     with pytest.raises(ImageError, match=words):
@@ -91,9 +91,9 @@ def test_shown_images_are_small_jpegs(tmp_path: Path, size: tuple[int, int]) -> 
 def test_only_images_are_shown(tmp_path: Path) -> None:
     """A file that is not there, a folder and a text are refused by name."""
     (tmp_path / "notes.jpg").write_text("secret")
-    with pytest.raises(ImageError, match=r"gone\.jpg: there is no such file"):
+    with pytest.raises(ImageError, match=r"gone\.jpg: file not found"):
         shown_jpeg(tmp_path / "gone.jpg")
-    with pytest.raises(ImageError, match="there is no such file"):
+    with pytest.raises(ImageError, match="file not found"):
         shown_jpeg(tmp_path)
     with pytest.raises(ImageError, match=r"notes\.jpg: not an image"):
         shown_jpeg(tmp_path / "notes.jpg")

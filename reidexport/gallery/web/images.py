@@ -1,4 +1,4 @@
-"""Pictures that come in, checked before they are decoded, and pictures that go out, small."""
+"""Images that browsers upload, checked before they are decoded, and images that they are shown, small."""
 
 import io
 from pathlib import Path
@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 
 
 def decode_upload(data: bytes, name: str) -> Pixels:
-    """Decode a picture that somebody sent, as the runtime decodes files, but only after a look at its header.
+    """Decode an uploaded image as the runtime decodes files, after its header has been checked.
 
     Args:
         data: the content of the file.
@@ -31,13 +31,13 @@ def decode_upload(data: bytes, name: str) -> Pixels:
         uint8 RGB, shape (height, width, 3).
 
     Raises:
-        ImageError: it is no JPEG, PNG, WebP or BMP, has too many pixels, or is damaged.
+        ImageError: it is not a JPEG, PNG, WebP or BMP file, has too many pixels, or is damaged.
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as header:
             width, height = header.size
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{name}: this is no picture. Choose a JPEG, PNG, WebP or BMP file.") from error
+        raise ImageError(f"{name}: this is not an image. Choose a JPEG, PNG, WebP or BMP file.") from error
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(name) from error
     if width * height > MAX_UPLOAD_PIXELS:
@@ -47,7 +47,7 @@ def decode_upload(data: bytes, name: str) -> Pixels:
 
 def _too_many_pixels(name: str) -> ImageError:
     return ImageError(
-        f"{name}: this picture has more than {MAX_UPLOAD_PIXELS // 10**6} million pixels. Cut the person out first."
+        f"{name}: this image has more than {MAX_UPLOAD_PIXELS // 10**6} million pixels. Crop it to the person first."
     )
 
 
@@ -55,10 +55,10 @@ def shown_jpeg(path: Path) -> bytes:
     """An image file as a JPEG of at most 256 x 512 pixels: never the file's own bytes.
 
     Raises:
-        ImageError: there is no such file, or it is no image.
+        ImageError: the file is missing, or is not an image.
     """
     if not path.is_file():
-        raise ImageError(f"{path}: there is no such file.")
+        raise ImageError(f"{path}: file not found.")
     image = Image.fromarray(decode_image(path))
     image.thumbnail(_SHOWN_PX)
     buffer = io.BytesIO()
