@@ -1,4 +1,4 @@
-"""The README's tables of speed, from committed results: ``python -m benchmarks.speed_table`` writes them.
+"""The tables of speed in docs/benchmarks.md, from committed results: ``python -m benchmarks.speed_table`` writes them.
 
 Of every machine in ``benchmarks/results`` on which ``pytest benchmarks`` ran.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from reidexport.files import replaced_when_whole
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 RESULTS = Path(__file__).parent / "results"
 
 _BEGIN, _END = "<!-- speed: python -m benchmarks.speed_table -->", "<!-- end of speed -->"
@@ -31,30 +31,28 @@ Json = dict[str, Any]
 
 
 def main() -> None:
-    """Write the tables into the README."""
-    text = readme_with_tables(README.read_text())
-    with replaced_when_whole(README) as temporary:
+    """Write the tables into the page."""
+    text = page_with_tables(PAGE.read_text())
+    with replaced_when_whole(PAGE) as temporary:
         temporary.write_text(text)
 
 
-def readme_with_tables(readme: str) -> str:
-    """The README with the tables of the committed results between its two marks.
+def page_with_tables(page: str) -> str:
+    """The page with the tables of the committed results between its two marks.
 
     Raises:
         ValueError: the marks are missing.
     """
-    if not (_BEGIN in readme and _END in readme):
-        raise ValueError(f"README.md lacks the lines {_BEGIN} and {_END}.")
+    if not (_BEGIN in page and _END in page):
+        raise ValueError(f"{PAGE.name} lacks the lines {_BEGIN} and {_END}.")
     folders = sorted(path for path in RESULTS.iterdir() if path.is_dir())
     tables = "\n\n".join(table for folder in folders for table in machine_tables(folder))
-    return re.sub(
-        f"(?s)(?<={re.escape(_BEGIN)}\n).*(?={re.escape(_END)})", lambda _: f"\n{tables}\n\n", readme
-    )
+    return re.sub(f"(?s)(?<={re.escape(_BEGIN)}\n).*(?={re.escape(_END)})", lambda _: f"\n{tables}\n\n", page)
 
 
 def machine_tables(folder: Path) -> Iterator[str]:
     """The tables of one machine's results: networks against torch, then everything else against its peers."""
-    link = f"[{folder.name}](benchmarks/results/{folder.name})"
+    link = f"[{folder.name}](../benchmarks/results/{folder.name})"
     networks: dict[str, dict[str, str]] = {}
     for question in _NETWORK_QUESTIONS:
         for row in _rows(folder, question):

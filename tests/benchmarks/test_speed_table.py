@@ -1,23 +1,23 @@
-"""The README's figures of speed are those of the committed results."""
+"""The figures of speed in docs/benchmarks.md are those of the committed results."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks.speed_table import README, machine_tables, readme_with_tables
+from benchmarks.speed_table import PAGE, machine_tables, page_with_tables
 
 
-def test_the_readme_says_what_was_measured() -> None:
+def test_the_page_says_what_was_measured() -> None:
     """Its tables are what the committed results give now."""
-    readme = README.read_text()
-    assert readme_with_tables(readme) == readme
+    page = PAGE.read_text()
+    assert page_with_tables(page) == page
 
 
-def test_a_readme_without_marks_is_refused() -> None:
+def test_a_page_without_marks_is_refused() -> None:
     """The message names the lines that are missing."""
     with pytest.raises(ValueError, match="lacks the lines <!-- speed"):
-        readme_with_tables("# reidexport\n")
+        page_with_tables("# reidexport\n")
 
 
 def test_tables_leave_out_nothing_and_invent_nothing(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_tables_leave_out_nothing_and_invent_nothing(tmp_path: Path) -> None:
     for question, rows in written.items():
         (tmp_path / f"{question}.json").write_text(json.dumps({"rows": rows}))
     networks, others = machine_tables(tmp_path)
-    place = f"[{tmp_path.name}](benchmarks/results/{tmp_path.name})"
+    place = f"[{tmp_path.name}](../benchmarks/results/{tmp_path.name})"
     columns = "batch 1 | batch 8 | batch 32 | latency | cold start | memory"
     assert networks.splitlines()[0] == f"| {place}: × torch eager (share of the limit; or time) | {columns} |"
     figures = "2.0 (75%) | disturbed | – | 2.0 (250.0 ms) | 0.25 s | 312 MiB"

@@ -446,10 +446,10 @@ def test_an_installed_library_is_found_and_used(
     done = call(tmp_path / "example" / "similarity", exported.onnx, photos[0], tmp_path / "missing.jpg")
     assert done.returncode == 1 and "missing.jpg: cannot be read" in done.stderr
 
-    for language, suffix in (("C", "c"), ("CXX", "cpp")):  # the README's programs
+    for language, suffix in (("C", "c"), ("CXX", "cpp")):  # the programs of docs/cpp.md
         source, program = tmp_path / suffix, tmp_path / f"{suffix}_build" / "app"
         source.mkdir()
-        code = re.findall(rf"```{suffix}\n(.*?)```", (SOURCES / "README.md").read_text(), re.DOTALL)
+        code = re.findall(rf"```{suffix}\n(.*?)```", (ROOT / "docs" / "cpp.md").read_text(), re.DOTALL)
         (source / f"app.{suffix}").write_text(code[0])
         (source / "CMakeLists.txt").write_text(
             f"cmake_minimum_required(VERSION 3.25)\nproject(app LANGUAGES {language})\n"

@@ -125,6 +125,6 @@ def test_list_and_help_show_recipes_and_keys(capsys: pytest.CaptureFixture[str])
 
 
 def test_every_recipe_and_key_prefix_is_documented() -> None:
-    """The trainer's README names each recipe."""
-    text = (ROOT / "train" / "README.md").read_text()
+    """The trainer's page names each recipe."""
+    text = (ROOT / "docs" / "train.md").read_text()
     assert [name for name in recipe_names() if f"`{name}`" not in text] == []

@@ -26,12 +26,12 @@ def test_version_and_help_need_no_command(run: Run) -> None:
     assert "verify" in run("--help").stdout
 
 
-def test_every_command_has_help_and_stands_in_the_readme() -> None:
-    """Each command and each of its options has a help text, and the README names the command."""
-    readme = (ROOT / "README.md").read_text()
+def test_every_command_has_help_and_a_line_in_the_documents() -> None:
+    """Each command and each of its options has a help text, and docs/commands.md names the command."""
+    page = (ROOT / "docs" / "commands.md").read_text()
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         assert command.help, name
-        assert f"reidexport {name}" in readme, name
+        assert f"reidexport {name}" in page, name
         for option in command.params:
             assert getattr(option, "help", None) or option.name == "help", (name, option.name)
 
@@ -39,7 +39,7 @@ def test_every_command_has_help_and_stands_in_the_readme() -> None:
 def test_a_checkpoint_becomes_a_verified_evaluated_artifact(
     run: Run, exported: Exported, drawn_dataset: Dataset, tmp_path: Path
 ) -> None:
-    """onnx, verify and eval, as the README shows them, with JSON results and nothing left behind."""
+    """onnx, verify and eval, as the documents show them, with JSON results and nothing left behind."""
     data = drawn_dataset.query[0].path.parents[1]
     target, gate, scores = tmp_path / "out.onnx", tmp_path / "gate.json", tmp_path / "scores.json"
     done = run("onnx", exported.checkpoint, "-o", target, "--fp16", "--flip")
