@@ -25,7 +25,7 @@ from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD, save_checkpoint
 from reidexport.cli.app import app as reidexport_app
 from reidexport.data import Dataset
-from reidexport.models import Architecture, Baseline
+from reidexport.models import Baseline, BaselineArchitecture
 from tests import ROOT
 from tests.conftest import Run
 from train.cli import app as train_app
@@ -109,7 +109,7 @@ def test_commands_are_in_fenced_blocks(page: Path) -> None:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest ResNet of timm with a BNNeck, of seeded weights, for images of 64x32 px."""
     torch.manual_seed(0)
-    model = Baseline(Architecture("timm/test_resnet", last_stride=2, feature_dim=96, num_classes=4))
+    model = Baseline(BaselineArchitecture("timm/test_resnet", last_stride=2, feature_dim=96, num_classes=4))
     preprocess = Preprocess(height_px=64, width_px=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, in_graph=True)
     path = tmp_path_factory.mktemp("checkpoint") / "model.pth"
     save_checkpoint(path, model, preprocess)

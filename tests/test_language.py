@@ -32,9 +32,12 @@ def banned_names() -> set[str]:
 
 @cache
 def banned_pattern() -> re.Pattern[str]:
-    """Any of the banned words, as a whole word, in any case."""
-    words = (re.escape(word).replace(r"\*", r"\w*").replace(r"\ ", r"\s+") for word in banned_words())
-    return re.compile(rf"\b({'|'.join(words)})\b", re.IGNORECASE)
+    """Any of the banned words, as a whole word; those in small letters in any case."""
+    patterns = []
+    for word in banned_words():
+        pattern = re.escape(word).replace(r"\*", r"\w*").replace(r"\ ", r"\s+")
+        patterns.append(pattern if word.islower() else f"(?-i:{pattern})")
+    return re.compile(rf"\b({'|'.join(patterns)})\b", re.IGNORECASE)
 
 
 def trees() -> Iterator[tuple[Path, ast.Module]]:
@@ -62,15 +65,18 @@ def help_texts(command: typer.models.Any, name: str) -> Iterator[tuple[str, str]
 
 def pages() -> Iterator[tuple[str, str]]:
     """Every page of the documentation but the glossary itself."""
-    for path in [ROOT / "README.md", ROOT / "DESIGN.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]:
+    for path in [
+        ROOT / "README.md",
+        ROOT / "DESIGN.md",
+        ROOT / "CHANGELOG.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ]:
         yield str(path.relative_to(ROOT)), path.read_text()
 
 
 def found_in(places: Iterator[tuple[str, str]]) -> list[str]:
     """Each banned word that is found, with its place."""
-    return [
-        f"{place}: {match[0]!r}" for place, text in places for match in banned_pattern().finditer(text)
-    ]
+    return [f"{place}: {match[0]!r}" for place, text in places for match in banned_pattern().finditer(text)]
 
 
 def test_the_glossary_is_read() -> None:

@@ -99,7 +99,7 @@ class Subject:
         return peers
 
     def torch_sides(self, pixels: Image8, *, compile_mode: CompileMode | None) -> dict[str, Ready]:
-        """The checkpoint in torch, by name, answering pixels in the CPU's memory; none where there is no checkpoint.
+        """The checkpoint in torch, by name, answering pixels in the CPU's memory; none without a checkpoint.
 
         On a CPU as its users write it, with ``torch.compile`` in its default mode; on a GPU at its best.
         """
@@ -117,7 +117,7 @@ class Subject:
         return {name: partial(embed, pixels) for name, embed in peers.items()}
 
     def torch_peers(self, images: torch.Tensor, *, compile_mode: CompileMode | None) -> dict[str, Opener]:
-        """:func:`benchmarks.peers.gpu_peers.torch_peers` of the checkpoint; none where there is no checkpoint."""
+        """:func:`benchmarks.peers.gpu_peers.torch_peers` of the checkpoint; none without a checkpoint."""
         if self.checkpoint is None:
             return {}
         return torch_peers(self.checkpoint, self.options, self.precision, images, compile_mode=compile_mode)

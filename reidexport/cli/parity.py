@@ -15,7 +15,7 @@ from reidexport.errors import InputError
 
 if TYPE_CHECKING:
     from reidexport.evaluation.parity import RunningBackend
-    from reidexport.evaluation.parity_table import Parity, Row
+    from reidexport.evaluation.parity_table import ParityRow, ParityTable
 
 _NAME_WIDTH = 28
 _WIDTH = 110
@@ -87,7 +87,7 @@ def _parse_backends(names: list[str]) -> list["RunningBackend"]:
     return cast(list[RunningBackend], names)
 
 
-def _print(table: "Parity") -> None:
+def _print(table: "ParityTable") -> None:
     rows = (table.reference, *table.rows)
     print(f"data set {table.dataset}, metric {table.metric}; drops from the reference in percentage points")
     names = ["rank-1", "rank-5", "rank-10", "mAP", "mINP", "rank-1 drop", "mAP drop"]
@@ -113,7 +113,7 @@ def _print(table: "Parity") -> None:
         typer.echo("warning: The machine was busy before the measurement: speeds are doubtful.", err=True)
 
 
-def _print_grid(names: list[str], rows: list[tuple["Row", list[str]]]) -> None:
+def _print_grid(names: list[str], rows: list[tuple["ParityRow", list[str]]]) -> None:
     """Columns as wide as they need to be: who it is to the left, numbers to the right."""
     who = [[_short(Path(row.artifact).name), row.backend, row.precision] for row, _ in rows]
     print()
@@ -127,12 +127,12 @@ def _print_grid(names: list[str], rows: list[tuple["Row", list[str]]]) -> None:
         print("  ".join(cells).rstrip())
 
 
-def _scores(row: "Row") -> list[str]:
+def _scores(row: "ParityRow") -> list[str]:
     shares = [f"{100 * value:.2f}" for value in (row.rank1, row.rank5, row.rank10, row.mAP, row.mINP)]
     return shares + [_points(row.drops[name]) if row.drops else "" for name in ("rank1", "mAP")]
 
 
-def _features_and_speed(row: "Row") -> list[str]:
+def _features_and_speed(row: "ParityRow") -> list[str]:
     return [
         f"{row.min_cosine:.6f}",
         f"{row.mean_cosine:.6f}",
@@ -142,7 +142,7 @@ def _features_and_speed(row: "Row") -> list[str]:
     ]
 
 
-def _worst_query(row: "Row") -> list[str]:
+def _worst_query(row: "ParityRow") -> list[str]:
     worst = row.worst_queries[0]
     ranks = f"{worst.reference_rank} -> {worst.candidate_rank}"
     return [_short(Path(worst.image).name), ranks, _points(worst.ap_drop)]

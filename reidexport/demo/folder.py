@@ -32,7 +32,7 @@ def replaced_folder(out: Path, contents: tuple[str, ...]) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     except OSError as error:
         raise InputError(
-            f"{out}: cannot make a folder there ({error.strerror}). Give another --out."
+            f"{out}: cannot make a folder there ({error.strerror}). Choose another --out."
         ) from error
     try:
         made = temporary / "new"
@@ -59,10 +59,10 @@ def _refuse_foreign(out: Path, contents: tuple[str, ...]) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise InputError(f"{out} is not a folder. Give another --out.")
+        raise InputError(f"{out} is not a folder. Choose another --out.")
     names = {entry.name for entry in out.iterdir()}
     foreign = sorted(names - {MARKER, *contents}) if MARKER in names else sorted(names)
     if foreign:
         raise InputError(
-            f"{out} holds {foreign[0]}, which the demo did not make. Empty it, or give another --out."
+            f"{out} holds {foreign[0]}, which the demo did not make. Empty it, or choose another --out."
         )

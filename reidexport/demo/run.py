@@ -31,17 +31,17 @@ def run_demo(
 
     Raises:
         InputError: ``out`` holds something that the demo did not make.
-        NotInstalledError: ONNX Runtime or the trainer is not there.
+        NotInstalledError: ONNX Runtime or the trainer is missing.
         ParityError: an exported file does not answer as torch does.
     """
     settings = settings or DemoSettings()
     with replaced_folder(Path(out), FILES) as folder:
-        summary = _filled(folder, settings, log or (lambda _: None))
+        summary = _run_steps(folder, settings, log or (lambda _: None))
         write_summary(folder, summary)
     return summary
 
 
-def _filled(folder: Path, settings: DemoSettings, log: Callable[[str], None]) -> dict[str, Any]:
+def _run_steps(folder: Path, settings: DemoSettings, log: Callable[[str], None]) -> dict[str, Any]:
     """Every file but the summary; returns what the summary is to say."""
     began = time.perf_counter()
     log("drawing people, and training a ResNet-18 with BNNeck on them")

@@ -23,7 +23,7 @@ def train_smoke(out: Path, changes: tuple[str, ...]) -> dict[str, Any]:
         The run's ``result.json``.
 
     Raises:
-        NotInstalledError: the trainer is not there: it comes with the repository, not with the package.
+        NotInstalledError: the trainer is missing: it comes with the repository, not with the package.
         InputError: it fails; what it says is on stderr.
     """
     if not (CHECKOUT / "train" / "__main__.py").is_file():

@@ -62,7 +62,7 @@ def examine_this_machine(env: Mapping[str, str]) -> Examination:
     """Examine the machine and the Python that this runs on.
 
     Args:
-        env: environment variables, as a rule ``os.environ``; ``REIDEXPORT_DATA`` tells where data sets are.
+        env: environment variables, usually ``os.environ``; ``REIDEXPORT_DATA`` tells where data sets are.
     """
     return examine(
         machine_info(),

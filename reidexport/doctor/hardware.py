@@ -20,7 +20,7 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 
 @dataclass(frozen=True)
-class Gpu:
+class DetectedGpu:
     """One NVIDIA GPU that CUDA offers to this process; ``compute_capability`` such as "9.0"."""
 
     name: str
@@ -41,7 +41,7 @@ class NvidiaDriver:
 
     version: str | None
     cuda: str | None
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[DetectedGpu, ...]
     problem: str | None = None
 
 
@@ -78,13 +78,13 @@ def nvidia_driver(
     return NvidiaDriver(version, newest, tuple(_gpu(cuda, index) for index in range(count.value)))
 
 
-def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
+def _gpu(cuda: ctypes.CDLL, index: int) -> DetectedGpu:
     device, memory, name = ctypes.c_int(0), ctypes.c_size_t(0), ctypes.create_string_buffer(256)
     cuda.cuDeviceGet(ctypes.byref(device), index)
     cuda.cuDeviceGetName(name, len(name), device)
     cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
     major, minor = _attribute(cuda, device, _MAJOR), _attribute(cuda, device, _MINOR)
-    return Gpu(name.value.decode(), f"{major}.{minor}", memory.value >> 20)
+    return DetectedGpu(name.value.decode(), f"{major}.{minor}", memory.value >> 20)
 
 
 def _attribute(cuda: ctypes.CDLL, device: ctypes.c_int, which: int) -> int:

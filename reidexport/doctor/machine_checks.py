@@ -58,7 +58,7 @@ def environment_findings(env: Mapping[str, str], cores: int) -> list[Finding]:
     findings = []
     if "OPENBLAS_CORETYPE" in env:
         value = env["OPENBLAS_CORETYPE"]
-        text = f"OPENBLAS_CORETYPE={value} chooses numpy's kernels: a wrong one halves its speed"
+        text = f"OPENBLAS_CORETYPE={value} chooses numpy's kernels: a wrong one can cost half of its speed"
         findings.append(Finding("note", "environment", text, "unset OPENBLAS_CORETYPE"))
     for name in _THREAD_VARIABLES:
         if (value := env.get(name, "")).isdecimal() and int(value) < cores:

@@ -65,7 +65,7 @@ def write_embeddings(path: Path, paths: list[str], blocks: Blocks, manifest: Man
         manifest: of the artifact that made them.
 
     Raises:
-        InputError: the path will not do.
+        InputError: the path is invalid.
     """
     check_suffix(path)
     if path.suffix == GALLERY_SUFFIX:

@@ -11,7 +11,7 @@ from reidruntime import Session
 from reidruntime.session import Features
 
 from reidexport.embed.files import check_names, check_suffix, write_embeddings
-from reidexport.embed.shards import Shard, read_shards, remove_shards, start_run, write_shard
+from reidexport.embed.shards import FinishedShard, read_shards, remove_shards, start_run, write_shard
 from reidexport.errors import ImageError, InputError
 
 
@@ -57,15 +57,15 @@ def embed_to_file(
         paths: the images, each once.
         output: ``*.npz``, ``*.parquet`` or ``*.gallery``.
         on_error: ``"stop"`` at a bad image, or ``"skip"`` it and report it.
-        resume: go on with the interrupted run that lies beside the output; without one, start.
+        resume: continue the interrupted run beside the output; without one, start.
         batch_size: images per run of the network.
         shard_size: images per shard: what a killed run loses at most.
         progress: called with the number of images done.
 
     Raises:
         ImageError: an image is bad and ``on_error`` is ``"stop"``.
-        InputError: the output's name or folder will not do, it cannot hold the name of an image, or an
-            interrupted run cannot be gone on with.
+        InputError: the output's name or folder is invalid, it cannot hold the name of an image, or an
+            interrupted run cannot be continued.
         KeyboardInterrupt: passed on after what is finished has been saved.
     """
     check_suffix(output)
@@ -89,8 +89,8 @@ def embed_to_file(
         filling.stop = len(paths)
     except ImageError as error:
         raise ImageError(
-            f"{error} Mend the image and go on with --resume, or leave out bad ones with --resume "
-            f"--on-error skip; {filling.stop} of {len(paths)} images are done."
+            f"{error} Fix the image, then run the same command with --resume, or skip bad images with "
+            f"--resume --on-error skip; {filling.stop} of {len(paths)} images are done."
         ) from error
     finally:
         filling.save()
@@ -126,7 +126,7 @@ class _Filling:
         if not self.num_images:
             return
         bad = [entry for entry in self._bad if entry[0] < self.stop]
-        shard = Shard(
+        shard = FinishedShard(
             start=self._start,
             stop=self.stop,
             positions=np.array(self._positions, np.int64),

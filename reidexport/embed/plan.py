@@ -76,14 +76,14 @@ def make_plan(
     """Write the plan of a new run, or check that an interrupted one had the same.
 
     Raises:
-        InputError: a run lies in the folder and ``resume`` is false, or it was of another artifact or of other
+        InputError: the folder holds a run and ``resume`` is false, or it was of another artifact or of other
             images; or the folder cannot be written to.
     """
     path = output / PLAN_NAME
     if path.exists() and not resume:
-        raise InputError(f"{output}: a run lies there. Go on with --resume, or delete the folder.")
+        raise InputError(f"{output}: holds a run already. Continue it with --resume, or delete the folder.")
     if output.exists() and not path.exists() and not (output.is_dir() and _is_empty(output)):
-        raise InputError(f"{output}: is there, and no folder of embeddings. Give another path.")
+        raise InputError(f"{output}: exists and is not a folder of embeddings. Choose another path.")
     (output / ERRORS_NAME).mkdir(parents=True, exist_ok=True)
     header = {"format": _FORMAT, "manifest_sha256": manifest_sha256, "columns": columns}
     with replaced_when_whole(path) as temporary:
@@ -122,7 +122,7 @@ def write_errors(path: Path, errors: list[tuple[str, str]]) -> None:
 
 
 def check_finished(output: Path) -> None:
-    """Raise InputError if a run lies in this folder that is not finished."""
+    """Raise InputError if the run in this folder is not finished."""
     if (output / PLAN_NAME).is_file():
         plan = _read_plan(output)
         if missing := len(plan.unfinished()):
@@ -169,12 +169,12 @@ def _check_same(plan: Path, replanned: Path) -> None:
         old_header, new_header = old.readline(), new.readline()
         if old_header != new_header:
             raise InputError(
-                f"{plan.parent}: the run there used another artifact or other columns. Take those, or delete the "
+                f"{plan.parent}: the run there used another artifact or other columns. Use those, or delete the "
                 "folder."
             )
         if any(before != now for before, now in zip_longest(old, new)):
             raise InputError(
-                f"{plan.parent}: the run there was of other images or of another --shard-size. Give the same, or "
+                f"{plan.parent}: the run there was of other images or of another --shard-size. Pass the same, or "
                 "delete the folder."
             )
 

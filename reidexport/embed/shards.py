@@ -20,7 +20,7 @@ from reidexport.files import replaced_when_whole
 
 
 @dataclass(frozen=True)
-class Shard:
+class FinishedShard:
     """Answers for the images from ``start`` to ``stop`` of a run's list.
 
     ``positions`` (n,) and ``embeddings`` (n, D) are of the good images; ``bad_positions`` and ``reasons`` of
@@ -60,13 +60,15 @@ def start_run(output: Path, paths: Sequence[str], manifest_sha256: str, resume: 
         try:
             folder.mkdir()
         except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({error.strerror}). Give another path.") from error
+            raise InputError(
+                f"{folder}: cannot be created ({error.strerror}). Choose another path."
+            ) from error
         with replaced_when_whole(folder / "run.json") as temporary:
             temporary.write_text(json.dumps(run))
         return 0
     if not resume:
         raise InputError(
-            f"{folder}: an interrupted run lies there. Go on with --resume, or delete the folder."
+            f"{folder}: holds an interrupted run. Continue it with --resume, or delete the folder."
         )
     _check_same_run(folder, run)
     stop = 0
@@ -75,7 +77,7 @@ def start_run(output: Path, paths: Sequence[str], manifest_sha256: str, resume: 
     return stop
 
 
-def write_shard(output: Path, shard: Shard) -> None:
+def write_shard(output: Path, shard: FinishedShard) -> None:
     """Put a finished shard on the disk."""
     name = f"shard-{shard.start:09d}-{shard.stop:09d}.npz"
     with replaced_when_whole(partial_folder(output) / name) as temporary:
@@ -88,12 +90,12 @@ def write_shard(output: Path, shard: Shard) -> None:
         )
 
 
-def read_shards(output: Path) -> Iterator[Shard]:
+def read_shards(output: Path) -> Iterator[FinishedShard]:
     """The finished shards in order, one in memory at a time."""
     for path in _shard_files(partial_folder(output)):
         _, start, stop = path.stem.split("-")
         with np.load(path) as arrays:
-            yield Shard(int(start), int(stop), **arrays)
+            yield FinishedShard(int(start), int(stop), **arrays)
 
 
 def remove_shards(output: Path) -> None:
@@ -116,12 +118,12 @@ def _check_same_run(folder: Path, run: dict[str, str | int]) -> None:
         raise InputError(
             f"{folder}: the interrupted run used another artifact (manifest "
             f"{str(before['manifest_sha256'])[:12]}, now {str(run['manifest_sha256'])[:12]}). "
-            "Take that artifact, or delete the folder."
+            "Use that artifact, or delete the folder."
         )
     if before != run:
         raise InputError(
             f"{folder}: the interrupted run was of other images ({before['num_images']}, now "
-            f"{run['num_images']}). Give the same paths, or delete the folder."
+            f"{run['num_images']}). Pass the same paths, or delete the folder."
         )
 
 

@@ -133,7 +133,7 @@ def write_table(
         How many rows.
 
     Raises:
-        InputError: the path will not do.
+        InputError: the path is invalid.
     """
     columns = {
         "path": pa.string(),

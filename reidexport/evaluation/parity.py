@@ -27,7 +27,7 @@ from reidruntime.tensorrt_library import first_gpu
 from reidexport.data.records import Dataset
 from reidexport.errors import ArtifactError, GpuError, InputError, NotInstalledError
 from reidexport.evaluation.opening import kind_of
-from reidexport.evaluation.parity_table import NotRun, Parity, Row, WorstQuery
+from reidexport.evaluation.parity_table import NotRun, ParityRow, ParityTable, WorstQuery
 from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.timing import bench_session
 from reidexport.machine import is_busy, machine_info, package_versions
@@ -42,7 +42,7 @@ NUM_WORST = 5
 _LATENCY_SECONDS = 2.0
 _MOMENTARY = ("cpu_mhz", "load_average")  # what changes of a machine that stays the same
 
-AnyRow = TypeVar("AnyRow", Row, NotRun)
+AnyRow = TypeVar("AnyRow", ParityRow, NotRun)
 
 _PLACES: dict[RunningBackend, tuple[BackendName, DeviceName]] = {
     "onnxruntime": ("onnxruntime", "cpu"),
@@ -64,14 +64,14 @@ class Task:
     backend: RunningBackend
     threads: int | None = None
 
-    def is_done_by(self, row: Row) -> bool:
+    def is_done_by(self, row: ParityRow) -> bool:
         """Whether a row is this artifact, unchanged, on this backend."""
         return self.is_place_of(row) and (row.manifest_sha256, row.artifact_sha256) == (
             self.manifest.sha256,
             file_sha256(self.artifact),
         )
 
-    def is_place_of(self, row: Row | NotRun) -> bool:
+    def is_place_of(self, row: ParityRow | NotRun) -> bool:
         """Whether a row is this file, perhaps in an older version, on this backend."""
         return (row.artifact, row.backend) == (str(self.artifact), self.backend)
 
@@ -122,10 +122,10 @@ def measure_parity(
     dataset: Dataset,
     *,
     metric: Metric | None = None,
-    finished: Parity | None = None,
-    keep: Callable[[Parity], None] = lambda _: None,
+    finished: ParityTable | None = None,
+    keep: Callable[[ParityTable], None] = lambda _: None,
     progress_bar: ProgressBar = no_progress_bar,
-) -> Parity:
+) -> ParityTable:
     """Measure a reference, and every task against it.
 
     Args:
@@ -160,7 +160,7 @@ def measure_parity(
     if finished and not pending:
         return finished
     expected = _measured(reference, f"{reference_file.name}, reference", dataset, metric, progress_bar)
-    table = Parity(
+    table = ParityTable(
         dataset=dataset.name,
         metric=metric,
         reference=_row(reference_file, reference.backend, expected, None),
@@ -173,7 +173,7 @@ def measure_parity(
     keep(table)
     for task in pending:
         answer = _run(task, dataset, metric, expected, progress_bar)
-        where = "rows" if isinstance(answer, Row) else "not_run"
+        where = "rows" if isinstance(answer, ParityRow) else "not_run"
         table = table.model_copy(update={where: (*getattr(table, where), answer)})
         keep(table)
     return table
@@ -238,14 +238,14 @@ def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
     for what in before | now:
         if before.get(what) != now.get(what):
             raise InputError(
-                f"The table to go on with has another {what}: {before.get(what)}, now {now.get(what)}. "
-                "Give --json another FILE, or start anew without --resume."
+                f"The table to continue has another {what}: {before.get(what)}, now {now.get(what)}. "
+                "Choose another --json FILE, or start anew without --resume."
             )
 
 
 def _run(
     task: Task, dataset: Dataset, metric: Metric, expected: _Measured, progress_bar: ProgressBar
-) -> Row | NotRun:
+) -> ParityRow | NotRun:
     backend, device = _PLACES[task.backend]
     title = f"{task.artifact.name}, {task.backend}"
     try:
@@ -265,13 +265,13 @@ def _measured(
     return _Measured(evaluation, np.concatenate([evaluation.q_feats, evaluation.g_feats]), latency)
 
 
-def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None) -> Row:
+def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None) -> ParityRow:
     """A row of the table, or the reference's, which is compared with nothing."""
     evaluation = found.evaluation
     cosines = _cosines(found.feats, expected.feats) if expected else np.ones(1)
     scores = evaluation.metrics.as_dict()
     wanted = expected.evaluation.metrics.as_dict() if expected else {}
-    return Row.model_validate(
+    return ParityRow.model_validate(
         {
             "artifact": str(file),
             "artifact_sha256": file_sha256(file),
@@ -294,7 +294,7 @@ def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None)
 
 
 def _cosines(a: Floats, b: Floats) -> npt.NDArray[np.float64]:
-    """Row by row; of a row of zeros 0."""
+    """ParityRow by row; of a row of zeros 0."""
     products = np.einsum("nd,nd->n", a, b, dtype=np.float64)
     cosines: npt.NDArray[np.float64] = products / np.maximum(
         row_lengths(a) * row_lengths(b), np.finfo(np.float64).tiny

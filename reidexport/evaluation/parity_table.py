@@ -32,7 +32,7 @@ class WorstQuery(_ParityRecord):
     ap_drop: float
 
 
-class Row(_ParityRecord):
+class ParityRow(_ParityRecord):
     """One artifact on one backend; accuracies are fractions.
 
     Attributes:
@@ -83,28 +83,28 @@ class NotRun(_ParityRecord):
     reason: str
 
 
-class Parity(_ParityRecord):
+class ParityTable(_ParityRecord):
     """The table; ``is_busy`` says that other programs were running, so that its speeds are doubtful."""
 
     kind: Literal["parity"] = "parity"
     dataset: str
     metric: Metric
-    reference: Row
-    rows: tuple[Row, ...]
+    reference: ParityRow
+    rows: tuple[ParityRow, ...]
     not_run: tuple[NotRun, ...]
     machine: dict[str, Any]
     versions: dict[str, str]
     is_busy: bool
 
 
-def parity_from_json(path: Path) -> Parity:
+def parity_from_json(path: Path) -> ParityTable:
     """Read the table that ``reidexport parity --json`` keeps.
 
     Raises:
         InputError: the file holds something else.
     """
     try:
-        return Parity.model_validate_json(path.read_text())
+        return ParityTable.model_validate_json(path.read_text())
     except (ValidationError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: not a table of this version of reidexport parity. Start anew without --resume."

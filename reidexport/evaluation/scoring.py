@@ -79,7 +79,7 @@ class Evaluation:
         """One object for a JSON file; accuracies are fractions.
 
         Args:
-            artifact: what to call the artifact, as a rule its path.
+            artifact: what to call the artifact, usually its path.
         """
         return {
             "artifact": artifact,

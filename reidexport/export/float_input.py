@@ -17,7 +17,7 @@ _NORMALIZED = "normalized"
 
 
 def with_one_scale(model: onnx.ModelProto, manifest: Manifest) -> tuple[onnx.ModelProto, Manifest]:
-    """Give a network the float32 input that one scale and three offsets can fill.
+    """Rewrite a network for the float32 input that one scale and three offsets can fill.
 
     A uint8 artifact of this project is entered behind the subtraction of its mean; a normalized one whose deviations
     differ gets a multiplication in front. Everything else stays as it is.

@@ -102,6 +102,10 @@ class InferenceGraph(nn.Module):
 def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None = None) -> InferenceGraph:
     """Fold a checkpoint into its inference graph.
 
+    Args:
+        checkpoint: from :func:`reidexport.load_checkpoint`.
+        options: what the graph takes and emits; default: uint8 pixels, and f_i where there is a neck.
+
     Raises:
         InputError: ``feature="f_i"`` is asked of a network without a neck, or the images are too small.
     """

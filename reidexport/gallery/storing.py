@@ -90,7 +90,7 @@ def export_from_milvus(address: str, path: Path, *, progress_bar: ProgressBar = 
         How many.
 
     Raises:
-        InputError: there is no gallery, Milvus refuses, or the path will not do.
+        InputError: the gallery is missing, Milvus refuses, or the path is invalid.
         NotInstalledError: pymilvus or milvus-lite is not installed.
     """
     if path.suffix != TABLE_SUFFIX:
@@ -117,7 +117,7 @@ def forget_persons(gallery: str, pids: Collection[int]) -> tuple[int, int]:
         How many embeddings were removed, and how many are left.
 
     Raises:
-        InputError: there is no such gallery, it is no gallery, or a pid is less than -1.
+        InputError: the gallery is missing or damaged, or a pid is less than -1.
         NotInstalledError: pymilvus or milvus-lite is not installed.
     """
     if is_milvus(gallery):

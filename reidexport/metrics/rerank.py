@@ -15,7 +15,7 @@ import numpy.typing as npt
 from reidexport.errors import InputError
 from reidexport.metrics.distances import Floats, checked_features, refuse_overflow, row_lengths
 from reidexport.metrics.kernels.compiled import OverRows, row_threads
-from reidexport.metrics.kernels.nearest_kernels import Neighbors, take_columns, take_rows
+from reidexport.metrics.kernels.nearest_kernels import NearestNeighbors, take_columns, take_rows
 from reidexport.metrics.kernels.reciprocal_kernels import count_members, encode, mark_reciprocal
 from reidexport.metrics.kernels.sparse_rows import (
     SparseRows,
@@ -73,11 +73,11 @@ def k_reciprocal(
 
 def _neighbors(
     feats: Floats, num_query: int, k1: int, over_rows: OverRows
-) -> tuple[Neighbors, npt.NDArray[np.float32]]:
+) -> tuple[NearestNeighbors, npt.NDArray[np.float32]]:
     """The ``k1 + 1`` nearest of each row, and the distances of query x gallery by each query's largest."""
     num_images = len(feats)
     shape = num_images, min(k1 + 1, num_images)
-    neighbors = Neighbors(
+    neighbors = NearestNeighbors(
         np.zeros(shape, np.int32),
         np.full(shape, np.inf, feats.dtype),
         np.full(num_images, np.finfo(feats.dtype).tiny),
@@ -103,7 +103,7 @@ def _neighbors(
     return neighbors, distmat
 
 
-def _encoding(feats: Floats, neighbors: Neighbors, k1: int, over_rows: OverRows) -> SparseRows:
+def _encoding(feats: Floats, neighbors: NearestNeighbors, k1: int, over_rows: OverRows) -> SparseRows:
     """Each image as weights on its expanded set of reciprocal neighbors."""
     wide = _reciprocal(neighbors.images, over_rows)
     half = _reciprocal(neighbors.images[:, : round(k1 / 2) + 1], over_rows)

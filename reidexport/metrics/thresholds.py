@@ -5,7 +5,7 @@ A pair is a query with a gallery image that an evaluation does not ignore (see :
 when its distance is at most that: 1 - cosine, or the squared Euclidean distance. FPR is the share of impostors
 that pass, TPR that of genuine pairs.
 
-Distances are products in the dtype of the features, as a rule float32. ``reidexport search`` sums the same ones in
+Distances are products in the dtype of the features, usually float32. ``reidexport search`` sums the same ones in
 float64: a pair that is no further from a threshold than float32 rounds can pass there and not here, or here and not
 there.
 """

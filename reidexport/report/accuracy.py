@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from reidexport.report.blocks import (
     NONE,
     Plot,
+    ReportTable,
     Section,
-    Table,
     busy,
     count,
     lines,
@@ -75,7 +75,7 @@ def _trade_off(name: str, result: ParityResult, rows: Sequence[ParityRow], file:
         cells.append(
             (marked(mark, _name(row), str(number)), milliseconds(row.p50_batch1_ms), percent(row.mAP))
         )
-    key = Table("The numbers in the plot", file, ("artifact", "median latency\nms", "mAP\n%"), cells)
+    key = ReportTable("The numbers in the plot", file, ("artifact", "median latency\nms", "mAP\n%"), cells)
     svg = accuracy_against_latency(name, dots)
     return Plot(svg, f"{result.dataset}, {result.metric} distance, one image at a time.", key)
 
@@ -85,7 +85,7 @@ def parity(results: Sequence[Result]) -> Section | None:
     found = _parities(results)
     if not found:
         return None
-    tables: list[Table] = []
+    tables: list[ReportTable] = []
     notes: list[str] = []
     for result in found:
         tables += [_parity_table(result, results), *_worst_queries(result, results)]
@@ -102,7 +102,7 @@ def parity(results: Sequence[Result]) -> Section | None:
     return Section("Parity with the reference", lead, tuple(notes), tables=tuple(tables))
 
 
-def _parity_table(result: ParityResult, results: Sequence[Result]) -> Table:
+def _parity_table(result: ParityResult, results: Sequence[Result]) -> ReportTable:
     rows = [
         (
             _name(row),
@@ -119,10 +119,10 @@ def _parity_table(result: ParityResult, results: Sequence[Result]) -> Table:
         *("lowest cosine", "median latency\nms, batch 1", "images/s"),
     )
     caption = f"Artifacts on {result.dataset}; the first is the reference"
-    return Table(caption, source(result, results), columns, rows)
+    return ReportTable(caption, source(result, results), columns, rows)
 
 
-def _worst_queries(result: ParityResult, results: Sequence[Result]) -> list[Table]:
+def _worst_queries(result: ParityResult, results: Sequence[Result]) -> list[ReportTable]:
     lost = [
         (worst.ap_drop, worst, row)
         for row in result.rows
@@ -145,7 +145,7 @@ def _worst_queries(result: ParityResult, results: Sequence[Result]) -> list[Tabl
     caption = "Queries that lost most: the rank of their first match, and their average precision (AP)"
     if len(lost) > _NUM_WORST:
         caption += f"; {_NUM_WORST} of the {len(lost)} in the file"
-    return [Table(caption, source(result, results), columns, rows, ("artifact",))]
+    return [ReportTable(caption, source(result, results), columns, rows, ("artifact",))]
 
 
 def verification(results: Sequence[Result]) -> Section | None:
@@ -169,7 +169,7 @@ def verification(results: Sequence[Result]) -> Section | None:
         *("artifact", "verdict", "images", "lowest cosine", "largest difference\nrelative L2"),
         *("rank-1 drop\npoints", "mAP drop\npoints", "same nearest image\n% of queries"),
     )
-    table = Table("Each artifact's features beside its checkpoint's", "", columns, rows, ("verdict",))
+    table = ReportTable("Each artifact's features beside its checkpoint's", "", columns, rows, ("verdict",))
     failures = tuple(f"{result.artifact}: {failure}" for result in found for failure in result.failures)
     lead = "The gate of reidexport verify, image by image. Drops in percentage points: positive is a loss."
     return Section("Verified against the checkpoint", lead, failures, tables=(table,))
@@ -193,14 +193,14 @@ def evaluations(results: Sequence[Result]) -> Section | None:
         for result in found
     ]
     columns = ("artifact", "data set", "distance", "rank-1", "rank-5", "rank-10", "mAP", "mINP")
-    table = Table("Scores in per cent", "", columns, rows, ("data set", "distance"))
+    table = ReportTable("Scores in per cent", "", columns, rows, ("data set", "distance"))
     return Section("Accuracy", "Every query against the whole gallery.", tables=(table,))
 
 
 def thresholds(results: Sequence[Result]) -> Section | None:
     """Operating points and the curves they lie on."""
     plots: list[Plot] = []
-    tables: list[Table] = []
+    tables: list[ReportTable] = []
     judged = [result for result in results if isinstance(result, ParityResult | EvalResult)]
     for result in judged:
         rows: Sequence[ParityRow | EvalResult] = (
@@ -239,7 +239,7 @@ def thresholds(results: Sequence[Result]) -> Section | None:
 
 def _operating_points(
     metric: str, rows: Sequence[ParityRow | EvalResult], marks: Sequence[Mark], file: str
-) -> Table:
+) -> ReportTable:
     pairs = {point.fpr: point.num_false for row in reversed(rows) for point in row.operating_points}
     rates = sorted(pairs, reverse=True)
     cells = []
@@ -258,7 +258,7 @@ def _operating_points(
         for rate in rates
     ]
     caption = f"True positives in per cent, and the {metric} distance, at each rate of false positives"
-    return Table(caption, file, ("artifact", *heads), cells)
+    return ReportTable(caption, file, ("artifact", *heads), cells)
 
 
 def precisions(results: Sequence[Result]) -> Section | None:
@@ -274,7 +274,9 @@ def precisions(results: Sequence[Result]) -> Section | None:
         )
         if files:
             caption = "Layers of each artifact"
-            tables.append(Table(caption, source(parity_result, results), columns, tuple(files), ("layers",)))
+            tables.append(
+                ReportTable(caption, source(parity_result, results), columns, tuple(files), ("layers",))
+            )
     for result in results:
         if isinstance(result, PrecisionsResult):
             has_scores = any(each.mAP is not None for each in result.precisions)
@@ -288,7 +290,7 @@ def precisions(results: Sequence[Result]) -> Section | None:
                 for each in result.precisions
             ]
             heads = ("precision", *columns[1:], *(scores if has_scores else ()))
-            tables.append(Table(result.architecture, source(result, results), heads, rows, ("layers",)))
+            tables.append(ReportTable(result.architecture, source(result, results), heads, rows, ("layers",)))
     if not tables:
         return None
     lead = "How many layers compute in which number format, as the file itself says."

@@ -22,7 +22,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """Cells as text or markup; the first of each row is its heading, those of ``text_columns`` are left-aligned.
 
     Of a cell or a column's name with several lines, those after the first are small.
@@ -45,7 +45,7 @@ class Plot:
 
     svg: Markup
     caption: str
-    key: Table | None = None
+    key: ReportTable | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Section:
     lead: str
     notes: tuple[str, ...] = ()
     plots: tuple[Plot, ...] = ()
-    tables: tuple[Table, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
     rankings: tuple[Ranking, ...] = ()
 

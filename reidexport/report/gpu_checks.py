@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from reidexport.report.blocks import Section, Table, count, milliseconds, percent, source, speed
+from reidexport.report.blocks import ReportTable, Section, count, milliseconds, percent, source, speed
 from reidexport.report.results import GpuCheck, GpuCheckResult, Result
 
 
@@ -25,13 +25,13 @@ def gpu_checks(results: Sequence[Result]) -> Section | None:
     return Section("GPU check", lead, (*failures, *failed, *quick), tables=tuple(tables))
 
 
-def _tables(result: GpuCheckResult, results: Sequence[Result]) -> list[Table]:
+def _tables(result: GpuCheckResult, results: Sequence[Result]) -> list[ReportTable]:
     outcomes = ("passed", "failed", "skipped")
     counts = {each.group: Counter[str]() for each in result.checks}
     for each in result.checks:
         counts[each.group][each.outcome] += 1
     rows = [(group, *(count(found[outcome]) for outcome in outcomes)) for group, found in counts.items()]
-    tables = [Table("Checks", source(result, results), ("what", *outcomes), rows)]
+    tables = [ReportTable("Checks", source(result, results), ("what", *outcomes), rows)]
     speeds = [_speed(each) for each in result.checks if "caller_images_per_s" in each.measured]
     if speeds:
         columns = (
@@ -39,7 +39,9 @@ def _tables(result: GpuCheckResult, results: Sequence[Result]) -> list[Table]:
             *("images/s\nfrom files", "images/s\non the GPU", "of the limit, %"),
         )
         tables.append(
-            Table("Speed: arrays in and out, overlapped, from files, and on the GPU", "", columns, speeds)
+            ReportTable(
+                "Speed: arrays in and out, overlapped, from files, and on the GPU", "", columns, speeds
+            )
         )
     return tables
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from reidexport.report.blocks import (
     NONE,
     Plot,
+    ReportTable,
     Section,
-    Table,
     busy,
     duration,
     interval,
@@ -56,7 +56,7 @@ def _sections(results: Sequence[Result]) -> Iterator[tuple[str, Section]]:
     for question in sorted({result.question for result in found}, key=_order):
         of_question = [result for result in found if result.question == question]
         plots: list[Plot] = []
-        tables: list[Table] = []
+        tables: list[ReportTable] = []
         for machine in dict.fromkeys(result.machine for result in of_question):
             rows = [(each, row) for each in of_question if each.machine == machine for row in each.rows]
             if question == "throughput":
@@ -110,7 +110,7 @@ def _sources(rows: Sequence[Row], results: Sequence[Result]) -> str:
     return files if machine is None or len(known) < 2 else f"{files}, machine {known.index(machine) + 1}"
 
 
-def _comparison(rows: Sequence[Row], results: Sequence[Result]) -> Table:
+def _comparison(rows: Sequence[Row], results: Sequence[Result]) -> ReportTable:
     """Our figures, and the ratio to each peer, drawn and written."""
     peers = dict.fromkeys(side for _, row in rows for side in _figures(row) if side != _OURS)
     marks = {peer: _mark(peer, i) for i, peer in enumerate(peers)}
@@ -128,7 +128,7 @@ def _comparison(rows: Sequence[Row], results: Sequence[Result]) -> Table:
         "How many times our memory each peer needs" if is_memory else "How many times as fast as each peer"
     )
     columns = ("what", *heads, *(marked(marks[peer], peer) for peer in peers))
-    return Table(caption, _sources(rows, results), columns, cells)
+    return ReportTable(caption, _sources(rows, results), columns, cells)
 
 
 def _mark(peer: str, i: int) -> Mark:
@@ -203,7 +203,7 @@ def _throughput(name: str, rows: Sequence[Row], results: Sequence[Result]) -> Pl
             drawn.append(Line(mark, limits))
             label = marked(mark, lines(f"limit of {precision}", artifact))
             cells.append((label, *(speed(limits.get(batch)) for batch in batches)))
-    table = Table(
+    table = ReportTable(
         "Images per second, and the share of the limit measured with each",
         _sources(rows, results),
         ("artifact", *(f"batch {batch}\nimages/s" for batch in batches)),

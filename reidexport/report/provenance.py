@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from reidexport.report.blocks import NONE, Section, Table, machines
+from reidexport.report.blocks import NONE, ReportTable, Section, machines
 from reidexport.report.results import (
     BenchmarkResult,
     BenchResult,
@@ -66,7 +66,7 @@ def machines_and_versions(results: Sequence[Result]) -> Section | None:
         for number, machine in enumerate(known, 1)
     ]
     columns = ("machine", "processor", "cores", "memory\nGiB", "GPUs", "system")
-    table = Table("Machines", "", columns, rows, ("processor", "GPUs", "system"))
+    table = ReportTable("Machines", "", columns, rows, ("processor", "GPUs", "system"))
     return Section("Machines and versions", "", tables=(table,), pairs=_versions(results))
 
 
@@ -96,7 +96,7 @@ def how_measured(results: Sequence[Result]) -> Section | None:
         for what in _timed(result):
             timed.setdefault(what, []).append(result.file)
     tables = [
-        Table(
+        ReportTable(
             caption,
             "",
             ("files", column),

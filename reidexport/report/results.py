@@ -49,7 +49,7 @@ class Ranks(_Record):
     mINP: float
 
 
-class OperatingPoint(_Record):
+class OperatingPointRecord(_Record):
     """A threshold on the distance, and the shares that it lets pass of other people's and of one person's pairs."""
 
     fpr: float
@@ -65,7 +65,7 @@ class Roc(_Record):
     tpr: tuple[float, ...]
 
 
-class WorstQuery(_Record):
+class WorstQueryRecord(_Record):
     """A query that lost average precision, in percentage points."""
 
     image: ImageName
@@ -86,10 +86,10 @@ class ParityRow(Ranks):
     drops: dict[str, float] = {}
     min_cosine: float
     mean_cosine: float
-    worst_queries: tuple[WorstQuery, ...] = ()
+    worst_queries: tuple[WorstQueryRecord, ...] = ()
     p50_batch1_ms: float | None = None
     images_per_s: float | None = None
-    operating_points: tuple[OperatingPoint, ...] = ()
+    operating_points: tuple[OperatingPointRecord, ...] = ()
     roc: Roc | None = None
     warnings: tuple[str, ...] = ()
 
@@ -127,7 +127,7 @@ class BenchmarkRow(_Record):
     share_of_limit: float | None = None
 
 
-class BatchTiming(_Record):
+class BatchTimingRecord(_Record):
     """The network alone at one batch size."""
 
     batch_size: int
@@ -137,7 +137,7 @@ class BatchTiming(_Record):
     images_per_s: float
 
 
-class EndToEnd(_Record):
+class EndToEndRecord(_Record):
     """From image files to features, beside the network alone."""
 
     batch_size: int
@@ -176,7 +176,7 @@ class Result(_Record):
     versions: dict[str, str] = {}
 
 
-class NotRun(_Record):
+class NotRunRecord(_Record):
     """An artifact that a backend could not run, and why."""
 
     artifact: FileName
@@ -192,7 +192,7 @@ class ParityResult(Result):
     metric: str
     reference: ParityRow
     rows: tuple[ParityRow, ...]
-    not_run: tuple[NotRun, ...] = ()
+    not_run: tuple[NotRunRecord, ...] = ()
     is_busy: bool = False
 
 
@@ -216,7 +216,7 @@ class EvalResult(Result, Ranks):
     rerank: bool = False
     num_query: int
     num_gallery: int
-    operating_points: tuple[OperatingPoint, ...] = ()
+    operating_points: tuple[OperatingPointRecord, ...] = ()
     roc: Roc | None = None
     warnings: tuple[str, ...] = ()
 
@@ -241,8 +241,8 @@ class BenchResult(Result):
 
     artifact: FileName
     session: str
-    batches: tuple[BatchTiming, ...]
-    end_to_end: EndToEnd | None = None
+    batches: tuple[BatchTimingRecord, ...]
+    end_to_end: EndToEndRecord | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -277,7 +277,7 @@ class Served(_Record):
     images_per_s: Spread
 
 
-class Answers(_Record):
+class AnswersRecord(_Record):
     """How many requests were answered, and how many of the answers were the session's own, to the bit."""
 
     num_requests: int
@@ -295,7 +295,7 @@ class ServingResult(Result):
     batch_size: int
     served: Served
     share_of_direct: Spread
-    answers: Answers
+    answers: AnswersRecord
     disturbed: str | None = None
 
 

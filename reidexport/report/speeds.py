@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from reidexport.report.blocks import (
     NONE,
+    ReportTable,
     Section,
-    Table,
     count,
     interval,
     lines,
@@ -52,7 +52,7 @@ def precision_speeds(results: Sequence[Result]) -> Section | None:
     return Section("Speed of the precisions", lead, notes, tables=tuple(tables))
 
 
-def _precision_speeds(result: PrecisionsResult, results: Sequence[Result]) -> Table:
+def _precision_speeds(result: PrecisionsResult, results: Sequence[Result]) -> ReportTable:
     batches = sorted({each.batch_size for each in result.speed})
     marks = {batch: Mark(i, SHAPES[i % len(SHAPES)]) for i, batch in enumerate(batches)}
     by_name: dict[str, dict[int, PrecisionSpeed]] = {}
@@ -69,7 +69,7 @@ def _precision_speeds(result: PrecisionsResult, results: Sequence[Result]) -> Ta
     ]
     heads = (marked(marks[batch], f"batch {batch}") for batch in batches)
     columns = ("precision", axis_heading(axis), *heads)
-    return Table(result.architecture, source(result, results), columns, rows)
+    return ReportTable(result.architecture, source(result, results), columns, rows)
 
 
 def _ratio(each: PrecisionSpeed) -> Spread:
@@ -107,7 +107,7 @@ def command_speeds(results: Sequence[Result]) -> Section | None:
     return Section("Speed of each artifact", lead, notes, tables=tuple(tables))
 
 
-def _network_alone(benches: Sequence[BenchResult], results: Sequence[Result]) -> Table:
+def _network_alone(benches: Sequence[BenchResult], results: Sequence[Result]) -> ReportTable:
     rows = [
         (
             lines(result.artifact, source(result, results)),
@@ -119,10 +119,10 @@ def _network_alone(benches: Sequence[BenchResult], results: Sequence[Result]) ->
         for batch in result.batches
     ]
     columns = ("artifact", "batch", "p50\nms", "p90\nms", "p99\nms", "images/s")
-    return Table("The network alone", "", columns, rows)
+    return ReportTable("The network alone", "", columns, rows)
 
 
-def _files_to_features(benches: Sequence[BenchResult], results: Sequence[Result]) -> Table:
+def _files_to_features(benches: Sequence[BenchResult], results: Sequence[Result]) -> ReportTable:
     rows = [
         (
             lines(result.artifact, source(result, results)),
@@ -134,10 +134,10 @@ def _files_to_features(benches: Sequence[BenchResult], results: Sequence[Result]
         if (end := result.end_to_end) is not None
     ]
     columns = ("artifact", "batch", "images/s", "of the network alone")
-    return Table("From image files to features", "", columns, rows)
+    return ReportTable("From image files to features", "", columns, rows)
 
 
-def _overheads(overheads: Sequence[OverheadResult], results: Sequence[Result]) -> Table:
+def _overheads(overheads: Sequence[OverheadResult], results: Sequence[Result]) -> ReportTable:
     rows = [
         (
             lines(result.artifact, source(result, results)),
@@ -150,10 +150,12 @@ def _overheads(overheads: Sequence[OverheadResult], results: Sequence[Result]) -
         for result in overheads
     ]
     columns = ("artifact", "batch", "without it\nms", "with it\nms", "overhead", "lowest to highest\n%")
-    return Table("What the C++ runtime adds to the median latency of the bare network", "", columns, rows)
+    return ReportTable(
+        "What the C++ runtime adds to the median latency of the bare network", "", columns, rows
+    )
 
 
-def _servings(servings: Sequence[ServingResult], results: Sequence[Result]) -> Table:
+def _servings(servings: Sequence[ServingResult], results: Sequence[Result]) -> ReportTable:
     rows = [
         (
             lines(result.artifact, source(result, results)),
@@ -171,4 +173,4 @@ def _servings(servings: Sequence[ServingResult], results: Sequence[Result]) -> T
         *("artifact", "clients × batch", "images/s", "of the session", "p50\nms", "p99\nms"),
         *("requests\nanswered", "answers\nequal to the bit"),
     )
-    return Table("A server under load, beside the session without it", "", columns, rows)
+    return ReportTable("A server under load, beside the session without it", "", columns, rows)

@@ -59,7 +59,7 @@ def write_deepstream_bundle(
         The configuration.
 
     Raises:
-        InputError: the tracker cannot use such a network, the batch does not fit, or the folder will not do.
+        InputError: the tracker cannot use such a network, the batch does not fit, or the folder is invalid.
         ArtifactError: the file cannot be loaded, or its input is of another form.
         NotInstalledError: ONNX Runtime, which the check needs, is not installed.
         ParityError: the written network does not answer as the artifact.
@@ -71,7 +71,7 @@ def write_deepstream_bundle(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}). Give another path.") from error
+        raise InputError(f"{folder}: cannot be created ({error.strerror}). Choose another path.") from error
     network = folder / f"{artifact.stem}_deepstream.onnx"
     section = reid_section(
         facts,

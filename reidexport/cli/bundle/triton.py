@@ -13,11 +13,11 @@ from reidexport.data.image_paths import find_images
 @with_option_groups
 def triton(
     artifacts: Annotated[
-        list[Path], typer.Argument(metavar="ARTIFACT...", help="ONNX files and TensorRT plans.")
+        list[Path], typer.Argument(metavar="ARTIFACT...", help="ONNX files and TensorRT engines.")
     ],
     repository: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     device: Annotated[
-        Literal["cpu", "gpu"], typer.Option(help="What runs ONNX files; plans run on GPUs.")
+        Literal["cpu", "gpu"], typer.Option(help="What runs ONNX files; engines run on GPUs.")
     ] = "cpu",
     instances: Annotated[int, typer.Option(min=1, help="Copies of a network, on every GPU.")] = 1,
     *,

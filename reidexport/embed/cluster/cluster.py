@@ -127,7 +127,7 @@ def pool_for(actors: int | None, threads: int | None, backend: BackendName, devi
     if room < 1:
         raise ClusterError(
             f"No node of the cluster has {'a GPU and ' if on_gpus else ''}{threads} CPUs for an actor. "
-            f"Give fewer --threads{' or --device cpu' if on_gpus else ''}."
+            f"Pass fewer --threads{' or --device cpu' if on_gpus else ''}."
         )
     return Pool(min(actors or room, room), threads, int(on_gpus))
 

@@ -40,7 +40,7 @@ def open_binary(path: str, folder: Path = Path()) -> Iterator[IO[bytes]]:
     """Open a file or a URL for reading; ``folder`` is where relative paths start.
 
     Raises:
-        InputError: it is not there.
+        InputError: it is missing.
     """
     try:
         if is_url(path):
@@ -50,8 +50,8 @@ def open_binary(path: str, folder: Path = Path()) -> Iterator[IO[bytes]]:
             opened = (folder / path).open("rb")
     except FileNotFoundError as error:
         raise InputError(
-            f"{folder / path}: {os.uname().nodename} finds no such file. It must lie where every node of the cluster "
-            "sees it."
+            f"{folder / path}: {os.uname().nodename} finds no such file. Put it where every node of the cluster "
+            "can read it."
         ) from error
     with opened as stream:
         yield stream
@@ -62,7 +62,7 @@ def open_parquet(path: str, folder: Path = Path()) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file or URL, to be read in small pieces.
 
     Raises:
-        InputError: it is not there, not a Parquet file, or damaged.
+        InputError: it is missing, not a Parquet file, or damaged.
     """
     with open_binary(path, folder) as stream:
         try:

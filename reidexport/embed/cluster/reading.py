@@ -34,7 +34,7 @@ def read_shard(shard: Shard, folder: Path, columns: Columns) -> Iterator[NamedIm
         columns: of a Parquet file.
 
     Raises:
-        InputError: a tar or a Parquet file is not there.
+        InputError: a tar or a Parquet file is missing.
         OSError: reading fails, and may not the next time.
     """
     if shard.kind == "images":

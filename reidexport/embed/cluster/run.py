@@ -15,7 +15,7 @@ from reidruntime.session import artifact_manifest, chosen_batch_size
 from reidexport import errors
 from reidexport.embed.cluster.cluster import LOCAL, Pool, import_ray, pool_for, ray_cluster
 from reidexport.embed.cluster.sources import shards_of
-from reidexport.embed.cluster.worker import Embedder, Job
+from reidexport.embed.cluster.worker import Job, ShardEmbedder
 from reidexport.embed.files import SUFFIXES
 from reidexport.embed.plan import (
     DEFAULT_COLUMNS,
@@ -141,7 +141,7 @@ def embed_on_ray(
 
 
 class _Row(NamedTuple):
-    """What an actor reports of a shard; see :class:`reidexport.embed.cluster.worker.Embedder`."""
+    """What an actor reports of a shard; see :class:`reidexport.embed.cluster.worker.ShardEmbedder`."""
 
     num_embedded: int
     num_bad: int
@@ -171,7 +171,7 @@ def _embedded_shards(job: Job, offsets: list[int], pool: Pool) -> Iterator[_Row]
     ray = import_ray()
     shards = ray.data.from_items([{"offset": offset} for offset in offsets], override_num_blocks=len(offsets))
     done = shards.map_batches(
-        Embedder,
+        ShardEmbedder,
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(pool.num_actors, len(offsets))),
         fn_constructor_args=(job, pool.threads),

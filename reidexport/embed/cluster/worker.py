@@ -63,7 +63,7 @@ class Job:
     batch_size: int | None
 
 
-class Embedder:
+class ShardEmbedder:
     """An actor of the pool: one open session, one shard at a time."""
 
     def __init__(self, job: Job, threads: int) -> None:
@@ -104,13 +104,15 @@ class Embedder:
         plan = job.output / PLAN_NAME
         if not plan.is_file() or file_sha256(plan) != job.plan_sha256:
             raise InputError(
-                f"{job.output}: a node does not see what was planned there. Give a folder that all see."
+                f"{job.output}: a node cannot read the plan there. Use a folder that every node can read."
             )
         session = open_session(
             job.artifact, backend=job.backend, device=job.device, threads=self._threads, manifest=job.manifest
         )
         if session.manifest.sha256 != job.manifest_sha256:
-            raise InputError(f"{job.artifact}: a node sees another file by that name. Give one that all see.")
+            raise InputError(
+                f"{job.artifact}: a node has another file there. Use one that is the same on all nodes."
+            )
         return session, import_ray().util.get_node_ip_address(), time.time()
 
 

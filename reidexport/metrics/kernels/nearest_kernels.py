@@ -10,11 +10,11 @@ from reidexport.metrics.kernels.compiled import compiled
 _CHUNK = 64  # columns that are looked at together: most of the time none of them is near enough
 
 
-class Neighbors(NamedTuple):
+class NearestNeighbors(NamedTuple):
     """What is known of every image once all distances have gone by.
 
     Attributes:
-        images: (num_images, count) int32, the nearest in order, as a rule itself first; equal ones by number.
+        images: (num_images, count) int32, the nearest in order, usually itself first; equal ones by number.
         distances: (num_images, count) squared Euclidean distances to them.
         largest: (num_images,) the distance to the one that is farthest away.
     """

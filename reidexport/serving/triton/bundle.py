@@ -1,4 +1,4 @@
-"""A model repository for a Triton server elsewhere, from ONNX files and TensorRT plans."""
+"""A model repository for a Triton server elsewhere, from ONNX files and TensorRT engines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,9 +26,9 @@ def write_repository(
     """Write the models of every artifact; the folder appears whole or not at all.
 
     Args:
-        artifacts: ONNX files with a manifest, and TensorRT plans with theirs beside them.
-        repository: the folder to write, which is not there yet or empty.
-        device: what runs ONNX files. Plans run on GPUs.
+        artifacts: ONNX files with a manifest, and TensorRT engines with theirs beside them.
+        repository: the folder to write, which does not exist yet or is empty.
+        device: what runs ONNX files. Engines run on GPUs.
         instances: how many copies of a network answer at a time, on every GPU or on the CPU.
         batching: how Triton gathers requests.
         image_paths: images to warm up with; none: people are drawn.
@@ -38,7 +38,7 @@ def write_repository(
 
     Raises:
         ArtifactError: an artifact cannot be read, has no manifest, or is of a kind that Triton does not load.
-        InputError: two artifacts have one name, an artifact does not take such batches, or the folder is there.
+        InputError: two artifacts have one name, an artifact does not take such batches, or the folder exists.
         ImageError: an image to warm up with cannot be read.
     """
     images = warm_up_images(image_paths)

@@ -7,12 +7,12 @@ from typing import Any
 import grpc
 
 from reidexport.errors import ServerError
-from reidexport.serving.triton.traffic import Limits, Traffic
+from reidexport.serving.triton.traffic import Traffic, TrafficLimits
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _INFERENCE = _SERVICE + "ModelInfer"
 _READY = (_SERVICE + "ServerReady", "/grpc.health.v1.Health/Check")
-_LOOKS = frozenset({
+_STATUS_METHODS = frozenset({
     *_READY,
     *(_SERVICE + name for name in ("ServerLive", "ModelReady", "ServerMetadata", "ModelMetadata")),
     *(_SERVICE + name for name in ("ModelConfig", "ModelStatistics")),
@@ -22,7 +22,7 @@ _LINGER_S = 1.0  # for requests that are not complete when the server stops
 
 @asynccontextmanager
 async def grpc_gateway(
-    host: str, port: int, triton: str, limits: Limits, traffic: Traffic
+    host: str, port: int, triton: str, limits: TrafficLimits, traffic: Traffic
 ) -> AsyncIterator[int]:
     """Listen until the end of the block.
 
@@ -57,14 +57,14 @@ async def grpc_gateway(
 class _Relay(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Passes the bytes of a call on, and its answer or error back; other calls are not implemented."""
 
-    def __init__(self, channel: Any, limits: Limits, traffic: Traffic) -> None:
+    def __init__(self, channel: Any, limits: TrafficLimits, traffic: Traffic) -> None:
         self._channel, self._limits, self._traffic = channel, limits, traffic
 
     def service(self, handler_call_details: Any) -> Any:
         method = handler_call_details.method
         if method == _INFERENCE:
             return grpc.unary_unary_rpc_method_handler(self._infer)
-        if method not in _LOOKS:
+        if method not in _STATUS_METHODS:
             return None
 
         async def look(request: bytes, context: Any) -> bytes:

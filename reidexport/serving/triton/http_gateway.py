@@ -14,11 +14,11 @@ from typing import Any
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 
 from reidexport.errors import ServerError
-from reidexport.serving.triton.traffic import STOPPING, Limits, Traffic
+from reidexport.serving.triton.traffic import STOPPING, Traffic, TrafficLimits
 
 _NAME = r"[\w.-]+"
 _MODEL = rf"/v2/models/{_NAME}(/versions/\d+)?"
-_LOOKS = re.compile(rf"/v2/?|/v2/health/(live|ready)|{_MODEL}(/ready|/config|/stats)?")
+_STATUS_PATHS = re.compile(rf"/v2/?|/v2/health/(live|ready)|{_MODEL}(/ready|/config|/stats)?")
 _INFERENCE = re.compile(rf"{_MODEL}/infer")
 _JSON_BYTES = "Inference-Header-Content-Length"  # how much of a body is JSON: the rest is tensors
 _PASSED_ON = ("Content-Type", _JSON_BYTES)
@@ -33,7 +33,7 @@ async def http_gateway(
     metrics_port: int,
     triton: str,
     triton_metrics: str,
-    limits: Limits,
+    limits: TrafficLimits,
     traffic: Traffic,
 ) -> AsyncIterator[tuple[int, int]]:
     """Listen until the end of the block.
@@ -83,11 +83,11 @@ async def _listening(app: web.Application, host: str, port: int) -> AsyncIterato
 
 
 async def _relay(
-    request: web.Request, client: ClientSession, triton: str, limits: Limits, traffic: Traffic
+    request: web.Request, client: ClientSession, triton: str, limits: TrafficLimits, traffic: Traffic
 ) -> web.Response:
     """The answer of Triton to a request that it should see, or the reason why it should not."""
     url = triton + request.path
-    if request.method == "GET" and _LOOKS.fullmatch(request.path):
+    if request.method == "GET" and _STATUS_PATHS.fullmatch(request.path):
         if traffic.stopping and request.path == "/v2/health/ready":
             return _refusal(503, STOPPING)
         return await _forward(client, "GET", url, {}, b"")

@@ -76,19 +76,19 @@ def write_models(
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``path`` to fill; rename it into place when the block succeeds.
+    """Yield a temporary folder beside ``path`` to fill; rename it into place when the block succeeds.
 
     Raises:
-        InputError: ``path`` is there and not an empty folder, or nothing can be written beside it.
+        InputError: ``path`` exists and is not an empty folder, or nothing can be written beside it.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path}: is there already. Give another folder, or remove it first.")
+        raise InputError(f"{path}: exists already. Choose another folder, or remove it first.")
     temporary = path.resolve().with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         temporary.mkdir()
     except OSError as error:
         raise InputError(
-            f"{path}: cannot write there ({error.strerror}). Make the folder above it, or give another path."
+            f"{path}: cannot write there ({error.strerror}). Make the folder above it, or choose another path."
         ) from error
     try:
         yield temporary

@@ -19,7 +19,7 @@ from reidexport.serving.triton.config import Batching, session_network
 from reidexport.serving.triton.grpc_gateway import grpc_gateway
 from reidexport.serving.triton.http_gateway import http_gateway
 from reidexport.serving.triton.repository import warm_up_images, write_models
-from reidexport.serving.triton.traffic import Limits, Traffic
+from reidexport.serving.triton.traffic import Traffic, TrafficLimits
 from reidexport.serving.triton.tritonserver import TritonProcess, installed_server, tritonserver
 
 _POLL_S = 0.1
@@ -57,7 +57,7 @@ def serve(
     Then new requests are refused, those that came before are answered, and the server ends; at a second signal at once.
 
     Args:
-        artifact: an ONNX file, or a TensorRT plan with its manifest beside it.
+        artifact: an ONNX file, or a TensorRT engine with its manifest beside it.
         name: of the model.
         address: where to listen.
         batching: how requests are gathered.
@@ -75,7 +75,7 @@ def serve(
     Raises:
         ServerError: Triton does not start, or ends by itself.
         InputError: a port is taken, or the artifact does not take batches as large as asked for.
-        NotInstalledError: Triton, the backend or the device is not there.
+        NotInstalledError: Triton, the backend or the device is missing.
         ArtifactError: the artifact cannot be opened.
     """
     _check_ports(address)
@@ -98,7 +98,7 @@ def serve(
     )
     with TemporaryDirectory(prefix="reidexport-models-") as folder:
         write_models(Path(folder), network, facts, warm_up_images(), None)
-        return asyncio.run(_serve(server, Path(folder), name, address, Limits(max_request_bytes), log))
+        return asyncio.run(_serve(server, Path(folder), name, address, TrafficLimits(max_request_bytes), log))
 
 
 def _check_ports(address: Address) -> None:
@@ -110,12 +110,18 @@ def _check_ports(address: Address) -> None:
             socket.create_server((address.host, port), family=family).close()
         except OSError as error:
             raise InputError(
-                f"{address.host}:{port}: cannot listen there ({error.strerror}). Give another --{kind}-port or --host."
+                f"{address.host}:{port}: cannot listen there ({error.strerror}). "
+                f"Choose another --{kind}-port or --host."
             ) from error
 
 
 async def _serve(
-    server: Path, repository: Path, name: str, address: Address, limits: Limits, log: Callable[[str], None]
+    server: Path,
+    repository: Path,
+    name: str,
+    address: Address,
+    limits: TrafficLimits,
+    log: Callable[[str], None],
 ) -> int:
     traffic, stop = Traffic(), _Signals()
     async with AsyncExitStack() as stack:

@@ -11,7 +11,7 @@ STOPPING = "The server is stopping and takes no more requests."
 
 
 @dataclass(frozen=True)
-class Limits:
+class TrafficLimits:
     """``max_request_bytes`` of one request; ``answer_timeout_s`` for Triton to answer it."""
 
     max_request_bytes: int

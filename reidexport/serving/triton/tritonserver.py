@@ -51,7 +51,7 @@ def tritonserver(server: Path, repository: Path) -> Iterator[TritonProcess]:
         The process, which may not be ready yet.
 
     Raises:
-        NotInstalledError: this Python's shared library is not there.
+        NotInstalledError: this Python's shared library is missing.
     """
     http_port, grpc_port, metrics_port = _free_ports(3)
     prefix = f"reidexport-{os.getpid()}-{secrets.token_hex(4)}"
@@ -89,7 +89,7 @@ def installed_server() -> Path:
     """The server's folder in nvidia-pytriton, without importing that package.
 
     Raises:
-        NotInstalledError: it is not there, or has nothing for this version of Python.
+        NotInstalledError: it is missing, or has nothing for this version of Python.
     """
     spec = find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from reidexport.cli.doctor import doctor
 from reidexport.doctor import Finding, examine, examine_this_machine
-from reidexport.doctor.hardware import Gpu, NvidiaDriver, cpu_features, nvidia_driver
+from reidexport.doctor.hardware import DetectedGpu, NvidiaDriver, cpu_features, nvidia_driver
 from reidexport.doctor.machine_checks import (
     dataset_findings,
     environment_findings,
@@ -54,7 +54,7 @@ MACHINE = MachineInfo(
     system="Linux 6 x86_64",
     load_average=0.0,
 )
-H200 = NvidiaDriver("580.95.05", "13.0", (Gpu("NVIDIA H200", "9.0", 143771),))
+H200 = NvidiaDriver("580.95.05", "13.0", (DetectedGpu("NVIDIA H200", "9.0", 143771),))
 CPU_PACKAGES = {
     "numpy": "2.4.6",
     "rich": "15.0.0",
@@ -234,7 +234,7 @@ def test_the_driver_is_asked_through_its_c_interface(tmp_path: Path, status: int
     command = ["cc", f"-DSTATUS={status}", "-shared", "-fPIC", "-o", library, str(tmp_path / "driver.c")]
     subprocess.run(command, check=True)
     driver = nvidia_driver(library, library)
-    gpus = (Gpu("First", "9.1", 144384), Gpu("Second", "9.1", 144384))
+    gpus = (DetectedGpu("First", "9.1", 144384), DetectedGpu("Second", "9.1", 144384))
     problem = "CUDA does not start (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)"
     expected = NvidiaDriver("590.48.01", "13.1", gpus)
     assert driver == (NvidiaDriver("590.48.01", "13.1", (), problem) if status else expected)

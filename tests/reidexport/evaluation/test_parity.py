@@ -19,7 +19,7 @@ from reidexport.data import Dataset
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import open_any
 from reidexport.evaluation.parity import Task, measure_parity, tasks_from_artifacts
-from reidexport.evaluation.parity_table import Parity, Row, parity_from_json
+from reidexport.evaluation.parity_table import ParityRow, ParityTable, parity_from_json
 from reidexport.evaluation.scoring import evaluate
 from tests.conftest import Exported, Run
 
@@ -44,7 +44,7 @@ def damaged(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-def measure(exported: Exported, artifacts: list[Path], dataset: Dataset, **options: Any) -> Parity:
+def measure(exported: Exported, artifacts: list[Path], dataset: Dataset, **options: Any) -> ParityTable:
     """``measure_parity`` on ONNX Runtime against the checkpoint."""
     backends = options.pop("backends", ("onnxruntime",))
     with open_any(exported.checkpoint) as reference:
@@ -133,7 +133,7 @@ def test_the_precision_is_the_one_that_is_computed_in(
     monkeypatch.setattr("reidexport.evaluation.parity.open_session", open_here)
     table = measure(exported, [exported.fp16], drawn_dataset, backends=("openvino", "openvino-bf16"))
     assert [row.precision for row in table.rows] == ["fp16", "bf16"]
-    assert Parity.model_validate_json(table.model_dump_json()) == table
+    assert ParityTable.model_validate_json(table.model_dump_json()) == table
 
 
 def test_thresholds_and_warnings_are_printed_whole(
@@ -192,9 +192,9 @@ def test_what_cannot_run_says_why(
 
 def test_a_table_is_gone_on_with(exported: Exported, drawn_dataset: Dataset, tmp_path: Path) -> None:
     """After an interruption finished rows stay, as they are; a changed artifact is measured again."""
-    kept: list[Parity] = []
+    kept: list[ParityTable] = []
 
-    def stop_after_first_row(table: Parity) -> None:
+    def stop_after_first_row(table: ParityTable) -> None:
         kept.append(table)
         if table.rows:
             raise KeyboardInterrupt
@@ -228,7 +228,7 @@ def test_a_row_is_done_where_the_file_is_the_same(exported: Exported, drawn_data
     for changed in ({"manifest_sha256": "0" * 64}, {"artifact_sha256": "0" * 64}, {"artifact_sha256": None}):
         assert not task.is_done_by(row.model_copy(update=changed))
     old = row.model_dump_json(exclude={"artifact_sha256"})
-    assert Row.model_validate_json(old).artifact_sha256 is None
+    assert ParityRow.model_validate_json(old).artifact_sha256 is None
 
 
 def test_reasons_stay_until_they_are_tried_again(exported: Exported, drawn_dataset: Dataset) -> None:
@@ -264,7 +264,7 @@ def test_another_table_is_not_gone_on_with(
         ({"versions": {**table.versions, "faiss-tpu": "2.0"}}, r"another faiss-tpu: 2\.0, now None"),
         ({"versions": {"python": table.versions["python"]}}, r"another \S+: None, now \S+"),
     ):
-        with pytest.raises(InputError, match=f"{message}.*Give --json another FILE, or start anew"):
+        with pytest.raises(InputError, match=f"{message}.*Choose another --json FILE, or start anew"):
             measure(exported, [exported.onnx], drawn_dataset, finished=table.model_copy(update=update))
     file = tmp_path / "other.json"
     file.write_text('{"kind": "benchmark"}')

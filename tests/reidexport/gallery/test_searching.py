@@ -253,7 +253,7 @@ def test_bad_input_is_refused_in_words(
     assert done.stdout == ""
 
 
-def test_a_gallery_in_milvus_is_filled_and_searched(written: Path, tmp_path: Path, run: Run) -> None:
+def test_a_gallery_in_milvus_is_run_steps_and_searched(written: Path, tmp_path: Path, run: Run) -> None:
     """Stored twice, every embedding is there once, and the answers are those of the file."""
     stored = f"milvus:{tmp_path / 'people.db'}"
     for _ in range(2):

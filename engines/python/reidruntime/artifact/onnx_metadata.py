@@ -75,6 +75,9 @@ def metadata_from_onnx(path: Path) -> dict[str, str]:
 def manifest_from_onnx(path: str | Path) -> Manifest | None:
     """The manifest that an ONNX file carries, or None for a file that another program wrote.
 
+    Args:
+        path: the ONNX file.
+
     Raises:
         ArtifactError: the file is not an ONNX model, or its manifest is not valid.
     """

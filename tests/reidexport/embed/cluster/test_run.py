@@ -34,7 +34,7 @@ from reidexport.embed.cluster import cluster
 from reidexport.embed.cluster.cluster import Pool, pool_for
 from reidexport.embed.cluster.reading import read_ahead, read_shard
 from reidexport.embed.cluster.sources import shards_of
-from reidexport.embed.cluster.worker import Embedder, Job, embed_shard
+from reidexport.embed.cluster.worker import Job, ShardEmbedder, embed_shard
 from reidexport.embed.files import read_gallery
 from reidexport.embed.plan import PLAN_NAME, Columns, Shard, make_plan, part_path, read_errors
 from reidexport.errors import ClusterError, ImageError, InputError, NotInstalledError
@@ -162,7 +162,7 @@ def test_a_plan_is_gone_on_with_only_as_it_was(tmp_path: Path) -> None:
     again = plan(shards, resume=True)
     assert (again.sha256, again.offsets, again.unfinished()) == (first.sha256, first.offsets, [1])
     before = (output / PLAN_NAME).read_bytes()
-    with pytest.raises(InputError, match=r"a run lies there\. Go on with --resume, or delete"):
+    with pytest.raises(InputError, match=r"holds a run already\. Continue it with --resume, or delete"):
         plan(shards, resume=False)
     for other in (shards[:1], [*shards, shards[0]], [shards[1], shards[0]]):
         with pytest.raises(InputError, match="was of other images or of another --shard-size"):
@@ -322,12 +322,12 @@ def test_a_node_that_sees_other_files_stops_the_run(artifact: Path, tmp_path: Pa
     job = job_for(artifact, output, plan.sha256)
 
     def told(job: Job) -> str:
-        row = Embedder(job, threads=1)({"offset": np.array(plan.offsets[:1])})
+        row = ShardEmbedder(job, threads=1)({"offset": np.array(plan.offsets[:1])})
         assert row["error"] == ["InputError"]
         return str(row["message"][0])
 
     assert "a node does not see what was planned there" in told(replace(job, plan_sha256="0"))
-    assert "a node sees another file by that name" in told(replace(job, manifest_sha256="0"))
+    assert "a node has another file there" in told(replace(job, manifest_sha256="0"))
     with open_session(artifact, threads=1) as session:
         with pytest.raises(InputError, match=r"x\.tar: .* finds no such file"):
             embed_shard(session, job, 1, shards[1])

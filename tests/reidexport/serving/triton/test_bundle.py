@@ -211,5 +211,5 @@ def test_a_repository_is_whole_or_not_there(tmp_path: Path, run: Run) -> None:
     before = sorted(path.name for path in repository.iterdir())
     done = run("bundle", "triton", second, "-o", repository)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{repository}: is there already. Give another folder, or remove it first." in done.stderr
+    assert f"{repository}: exists already. Choose another folder, or remove it first." in done.stderr
     assert sorted(path.name for path in repository.iterdir()) == before

@@ -366,7 +366,7 @@ def test_a_taken_port_is_named(server: Server, tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 2, done.stderr
         assert f"127.0.0.1:{port}: cannot listen there (Address already in use" in done.stderr
-        assert f"Give another --{kind}-port" in done.stderr
+        assert f"Choose another --{kind}-port" in done.stderr
 
 
 # Does what Triton's ONNX Runtime backend does, which nvidia-pytriton does not carry.
