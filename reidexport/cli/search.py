@@ -1,5 +1,6 @@
 """``reidexport search``: who in the gallery is nearest to these people?"""
 
+import math
 import re
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from reidgallery import Gallery, MilvusGallery
+from reidgallery import Gallery, MilvusGallery, SearchFilter
 
 from reidexport.cli.artifact_options import RunOptions
 from reidexport.cli.json_file import JsonOption, write_json
@@ -52,6 +53,15 @@ class FilterOptions:
             help="Only images at this distance or less: 1 - cosine, or the squared Euclidean distance."
         ),
     ] = None
+
+    def search_filter(self) -> SearchFilter:
+        """The same, parsed; raises InputError for what is not a camera or a time."""
+        return SearchFilter(
+            other_cameras=self.other_cameras,
+            among_camids=None if self.camids is None else _parse_camids(self.camids),
+            since=None if self.since is None else parse_time(self.since, "--since"),
+            until=None if self.until is None else parse_time(self.until, "--until"),
+        )
 
 
 @dataclass(frozen=True)
@@ -131,31 +141,22 @@ def search(
         raise InputError("Pass images to search for, or --web for a page to search with.")
     if output.sheet is not None and output.sheet.suffix.lower() != ".png":
         raise InputError(f"--sheet {output.sheet}: expected a name that ends in .png.")
-    camids = None if among.camids is None else _parse_camids(among.camids)
-    since, until = _parse_time(among.since, "--since"), _parse_time(among.until, "--until")
+    search_filter = among.search_filter()
+    threshold = math.inf if among.threshold is None else among.threshold
     with _open_gallery(gallery) as known:
-        answers = search_gallery(
-            known,
-            _query_gallery(known, queries, artifact, run),
-            k,
-            other_cameras=among.other_cameras,
-            among_camids=camids,
-            since=since,
-            until=until,
-            threshold=among.threshold,
-        )
+        query_gallery = _query_gallery(known, queries, artifact, run)
+        answers = search_gallery(known, query_gallery, k, filter=search_filter, threshold=threshold)
     if output.sheet is not None:
-        drawing = answers_sheet(answers, num_ranks=k)
-        with replaced_when_whole(output.sheet) as temporary:
-            drawing.save(temporary, "PNG")
-    content = {
-        "gallery": gallery,
-        "manifest_sha256": known.manifest_sha256,
-        "metric": known.metric,
-        "queries": answers_as_json(answers),
-    }
-    write_json(output.json_file, content)
+        _write_sheet(output.sheet, answers, k)
+    facts = {"gallery": gallery, "manifest_sha256": known.manifest_sha256, "metric": known.metric}
+    write_json(output.json_file, {**facts, "queries": answers_as_json(answers)})
     _print(answers)
+
+
+def _write_sheet(path: Path, answers: list[Answer], num_ranks: int) -> None:
+    sheet = answers_sheet(answers, num_ranks=num_ranks)
+    with replaced_when_whole(path) as temporary:
+        sheet.save(temporary, "PNG")
 
 
 def _open_gallery(gallery: str) -> AbstractContextManager[Gallery | MilvusGallery]:
@@ -208,10 +209,6 @@ def _parse_camids(text: str) -> set[int]:
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
         raise InputError(f"--camids {text!r}: expected cameras from 1, for example 1,2.")
     return {int(number) - 1 for number in text.split(",")}
-
-
-def _parse_time(text: str | None, option: str) -> int | None:
-    return None if text is None else parse_time(text, option)
 
 
 def _print(answers: list[Answer]) -> None:

@@ -47,20 +47,23 @@ def serve(
     manifest = foreign.manifest(artifact)
 
     from reidexport.serving.triton.config import Batching, model_name
-    from reidexport.serving.triton.serving import Address
+    from reidexport.serving.triton.serving import Address, ServerOptions
     from reidexport.serving.triton.serving import serve as serve_artifact
 
-    num_answered = serve_artifact(
-        artifact,
-        name or model_name(artifact),
+    options = ServerOptions(
         address=Address(address.host, address.http_port, address.grpc_port, address.metrics_port),
         batching=Batching(batching.max_batch, batching.max_queue_delay_us),
         max_request_bytes=max_request_mib << 20,
-        log=lambda line: typer.echo(line, err=True),
-        manifest=manifest,
         backend=run.backend,
         device=run.device,
         threads=run.threads,
         instances=instances,
+    )
+    num_answered = serve_artifact(
+        artifact,
+        name or model_name(artifact),
+        options,
+        log=lambda line: typer.echo(line, err=True),
+        manifest=manifest,
     )
     typer.echo(f"{num_answered} requests answered")

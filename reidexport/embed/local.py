@@ -64,8 +64,7 @@ def embed_to_file(
 
     Raises:
         ImageError: an image is bad and ``on_error`` is ``"stop"``.
-        InputError: the output's name or folder is invalid, it cannot hold the name of an image, or an
-            interrupted run cannot be continued.
+        InputError: the output cannot be written or cannot hold a name, or a run cannot be continued.
         KeyboardInterrupt: passed on after what is finished has been saved.
     """
     check_suffix(output)

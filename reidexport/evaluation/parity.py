@@ -134,15 +134,13 @@ def measure_parity(
         tasks: from :func:`tasks_from_artifacts`.
         dataset: every row embeds its queries and its gallery.
         metric: of ranks and thresholds; default: the reference's.
-        finished: an earlier table of this machine and these versions of the packages to continue. Its rows stay, and
-            tasks among them are not run again unless the artifact has changed. Tasks that it could not run are tried
-            again.
+        finished: an earlier table to continue; of its tasks only those with a changed artifact are run again.
         keep: called with the table so far after the reference and after every task.
         progress_bar: shown for each of them.
 
     Raises:
-        InputError: an artifact's features are not of the reference's kind or length, ``finished`` is of another
-            reference, data set, metric, machine or version, or the reference's own features are not finite.
+        InputError: features of another kind or length than the reference's, or not finite ones; or ``finished`` is of
+            another reference, data set, metric, machine or version.
         ImageError: an image cannot be read.
     """
     metric = metric or reference.manifest.metric

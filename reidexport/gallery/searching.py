@@ -1,6 +1,6 @@
 """Search a gallery and say what was found: per query its nearest images, as objects, JSON or a contact sheet."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from reidgallery import Gallery, MilvusGallery, SearchFilter
 from reidgallery.gallery import UNLABELED
+from reidgallery.input import ALL_ROWS
 
 from reidexport.errors import InputError
 from reidexport.gallery.pictures import (
@@ -56,11 +57,8 @@ def search_gallery(
     queries: Gallery,
     k: int = 10,
     *,
-    other_cameras: bool = False,
-    among_camids: Collection[int] | None = None,
-    since: int | None = None,
-    until: int | None = None,
-    threshold: float | None = None,
+    filter: SearchFilter = ALL_ROWS,
+    threshold: float = np.inf,
 ) -> list[Answer]:
     """Find the nearest gallery images of every row of another gallery.
 
@@ -68,10 +66,7 @@ def search_gallery(
         gallery: where to search.
         queries: what to search for.
         k: how many images to find, at least 1.
-        other_cameras: only images of other cameras than the query's.
-        among_camids: only images of these cameras, which count from 0.
-        since: only images of this time or later.
-        until: only images of this time or earlier.
+        filter: which images may be found.
         threshold: only images at this distance or less.
 
     Raises:
@@ -82,15 +77,14 @@ def search_gallery(
     found = gallery.search(
         np.concatenate(queries.parts),
         k,
-        filter=SearchFilter(other_cameras=other_cameras, among_camids=among_camids, since=since, until=until),
+        filter=filter,
         camids=queries.camids,
         manifest_sha256=queries.manifest_sha256,
     )
-    limit = np.inf if threshold is None else threshold
     asked = seen_images(queries, np.arange(len(queries)))
     answers = []
     for query, rows, distances in zip(asked, found.indices, found.distances, strict=True):
-        is_hit = (rows >= 0) & (distances <= limit)
+        is_hit = (rows >= 0) & (distances <= threshold)
         images = zip(seen_images(gallery, rows[is_hit]), rows[is_hit], distances[is_hit], strict=True)
         hits = tuple(
             Hit(**vars(image), rank=rank, row=int(row), distance=float(distance))

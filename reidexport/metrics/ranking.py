@@ -14,7 +14,7 @@ from reidexport.errors import InputError
 from reidexport.metrics.distances import Floats, center_of, comparable_rows, refuse_overflow, row_lengths
 from reidexport.metrics.kernels.compiled import row_threads
 from reidexport.metrics.kernels.ranking_kernels import Counts, Pairs, count_in_rows
-from reidexport.metrics.kernels.tile_kernels import Features, count_in_tile, measure_pairs, prepare_tile
+from reidexport.metrics.kernels.tile_kernels import Features, Tile, count_in_tile, measure_pairs, prepare_tile
 
 Float64s = npt.NDArray[np.float64]
 
@@ -94,12 +94,15 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
             lowest, highest = (values - slack).astype(left.dtype), (values + slack).astype(left.dtype)
             for row in range(0, len(left), _ROWS):
                 part = left[row : row + _ROWS]
-                tile = products[: len(part) * len(right)].reshape(len(part), len(right))
-                np.matmul(part, right.T, out=tile)
-                count = partial(
-                    count_in_tile, tile, terms, (row, column), lowest, highest, features, pairs, counts
+                tile = Tile(
+                    products[: len(part) * len(right)].reshape(len(part), len(right)),
+                    terms,
+                    (row, column),
+                    lowest,
+                    highest,
                 )
-                over_rows(count, len(part))
+                np.matmul(part, right.T, out=tile.products)
+                over_rows(partial(count_in_tile, tile, features, pairs, counts), len(part))
     return counts
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from reidgallery import Gallery, MilvusGallery
+from reidgallery import Gallery, MilvusGallery, SearchFilter
 from reidgallery.gallery import UNLABELED
 from reidruntime import Session
 
@@ -136,9 +136,10 @@ class Searcher:
             self._gallery,
             query,
             wanted.k,
-            other_cameras=wanted.other_cameras and image.camid is not None,
-            among_camids=wanted.camids,
-            threshold=wanted.threshold,
+            filter=SearchFilter(
+                other_cameras=wanted.other_cameras and image.camid is not None, among_camids=wanted.camids
+            ),
+            threshold=np.inf if wanted.threshold is None else wanted.threshold,
         )
         return answer
 

@@ -20,6 +20,24 @@ class Features(NamedTuple):
     is_cosine: bool
 
 
+class Tile(NamedTuple):
+    """Products of some queries with some images, and between which of them each match may lie.
+
+    Attributes:
+        products: (rows, width) products of features.
+        terms: (width,) of the dtype of ``products``, to be added to each row.
+        corner: the query of the first row, and the position in ``pairs.kept`` of the first column.
+        lowest: (num_pairs,) of the dtype of ``products``: an image that is nearer is before the match.
+        highest: (num_pairs,), likewise: one beyond is not.
+    """
+
+    products: npt.NDArray[np.floating[Any]]
+    terms: npt.NDArray[np.floating[Any]]
+    corner: tuple[int, int]
+    lowest: npt.NDArray[np.floating[Any]]
+    highest: npt.NDArray[np.floating[Any]]
+
+
 @compiled
 def exact_distance(q, g, is_cosine):  # type: ignore[no-untyped-def]
     """The distance by which one query ranks, in float64: equal features get equal bits, wherever they are.
@@ -95,45 +113,41 @@ def prepare_tile(features, images, center, right, lengths, begin, end):  # type:
 
 
 @compiled
-def count_in_tile(tile, terms, corner, lowest, highest, features, pairs, counts, begin, end):  # type: ignore[no-untyped-def]
+def count_in_tile(tile, features, pairs, counts, begin, end):  # type: ignore[no-untyped-def]
     """Rows [begin, end) of a tile: add the images that are before each of their matches to ``counts.before``.
 
     An image nearer than a match's ``lowest`` is before it, and one beyond its ``highest`` is not: those are
     as far from its distance as rounding can take the product. What is between is measured exactly.
 
     Args:
-        tile: (rows, width) products of features.
-        terms: (width,) of the dtype of ``tile``, to be added to each row.
-        corner: the query of the tile's first row, and the position in ``pairs.kept`` of its first column.
-        lowest: (num_pairs,) of the dtype of ``tile``.
-        highest: (num_pairs,), likewise.
+        tile: a :class:`Tile`.
         features: as they were given.
         pairs: of which matches are counted for.
         counts: with the exact distances as values.
         begin: the first row.
         end: one past the last.
     """
-    width = tile.shape[1]
-    row, exact, near = np.empty(width, tile.dtype), np.empty(width), np.empty(width, np.int64)
+    width = tile.terms.size
+    row, exact, near = np.empty(width, tile.terms.dtype), np.empty(width), np.empty(width, np.int64)
     for i in range(begin, end):
-        query = corner[0] + i
+        query = tile.corner[0] + i
         first, last = pairs.starts[query], pairs.starts[query + 1]
-        farthest = _highest_of_matches(pairs.is_match[first:last], highest[first:last])
+        farthest = _highest_of_matches(pairs.is_match[first:last], tile.highest[first:last])
         for j in range(width):
-            row[j] = tile[i, j] + terms[j]
+            row[j] = tile.products[i, j] + tile.terms[j]
         size = _move_near_to_front(row, farthest, near)
         exact[:size] = np.nan
         for pair in range(first, last):
             if not pairs.is_match[pair]:
                 continue
-            low, high, value = lowest[pair], highest[pair], counts.values[pair]
+            low, high, value = tile.lowest[pair], tile.highest[pair], counts.values[pair]
             before = num_below(row[:size], low)
             counts.before[pair] += before
             if num_up_to(row[:size], high) == before:
                 continue
             for j in range(size):
                 if low <= row[j] <= high:
-                    column = corner[1] + near[j]
+                    column = tile.corner[1] + near[j]
                     if np.isnan(exact[j]):
                         image = features.gallery[pairs.kept[column]]
                         exact[j] = exact_distance(features.query[query], image, features.is_cosine)

@@ -38,19 +38,36 @@ class Address:
     metrics_port: int = 8002
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How a server answers.
+
+    Attributes:
+        address: where to listen.
+        batching: how requests are gathered.
+        max_request_bytes: larger requests are refused.
+        backend: as for :func:`reidruntime.open_session`; so are ``device`` and ``threads``.
+        device: see there.
+        threads: see there; of each instance. Default: the CPUs that this process may use, shared by all.
+        instances: how many batches are answered at a time, each in a process with a session of its own.
+    """
+
+    address: Address
+    batching: Batching
+    max_request_bytes: int
+    backend: BackendName = "auto"
+    device: DeviceName = "auto"
+    threads: int | None = None
+    instances: int = 1
+
+
 def serve(
     artifact: Path,
     name: str,
+    options: ServerOptions,
     *,
-    address: Address,
-    batching: Batching,
-    max_request_bytes: int,
     log: Callable[[str], None],
     manifest: Manifest | None = None,
-    backend: BackendName = "auto",
-    device: DeviceName = "auto",
-    threads: int | None = None,
-    instances: int = 1,
 ) -> int:
     """Serve an artifact as the models ``name`` (pixels) and ``name_jpeg`` until SIGTERM or Ctrl-C.
 
@@ -59,15 +76,9 @@ def serve(
     Args:
         artifact: an ONNX file, or a TensorRT engine with its manifest beside it.
         name: of the model.
-        address: where to listen.
-        batching: how requests are gathered.
-        max_request_bytes: larger requests are refused.
-        log: called with lines about what is going on.
+        options: how it answers.
+        log: called with a line for each thing that happens.
         manifest: of a file that carries none.
-        backend: as for :func:`reidruntime.open_session`; so are ``device`` and ``threads``.
-        device: see there.
-        threads: see there; of each instance. Default: the CPUs that this process may use, shared by all.
-        instances: how many batches are answered at a time, each in a process with a session of its own.
 
     Returns:
         How many requests were answered.
@@ -78,27 +89,29 @@ def serve(
         NotInstalledError: Triton, the backend or the device is missing.
         ArtifactError: the artifact cannot be opened.
     """
-    _check_ports(address)
-    server, threads = installed_server(), threads or max(default_threads() // instances, 1)
+    _check_ports(options.address)
+    server = installed_server()
+    threads = options.threads or max(default_threads() // options.instances, 1)
     # Opened here once, as an error in one of Triton's processes is only a line in its log.
     with open_session(
-        artifact, backend=backend, device=device, threads=threads, manifest=manifest
+        artifact, backend=options.backend, device=options.device, threads=threads, manifest=manifest
     ) as session:
         facts = session.manifest
         log(session.description)
     network = session_network(
         name,
         facts,
-        batching,
+        options.batching,
         artifact=artifact,
-        backend=backend,
-        device=device,
+        backend=options.backend,
+        device=options.device,
         threads=threads,
-        instances=instances,
+        instances=options.instances,
     )
     with TemporaryDirectory(prefix="reidexport-models-") as folder:
         write_models(Path(folder), network, facts, warm_up_images(), None)
-        return asyncio.run(_serve(server, Path(folder), name, address, TrafficLimits(max_request_bytes), log))
+        limits = TrafficLimits(options.max_request_bytes)
+        return asyncio.run(_serve(server, Path(folder), name, options.address, limits, log))
 
 
 def _check_ports(address: Address) -> None:

@@ -93,9 +93,9 @@ def test_answers_hold_what_is_near_enough() -> None:
         (2, 1, 1, 2),
         (3, 2, 4, 1),
     ]
-    (answer,) = search_gallery(gallery, query, 10, other_cameras=True)
+    (answer,) = search_gallery(gallery, query, 10, filter=SearchFilter(other_cameras=True))
     assert [hit.row for hit in answer.hits] == [1, 2]
-    (answer,) = search_gallery(gallery, query, 10, among_camids=[0])
+    (answer,) = search_gallery(gallery, query, 10, filter=SearchFilter(among_camids=[0]))
     assert [hit.row for hit in answer.hits] == [3, 0]
     assert search_gallery(gallery, Gallery(2, metric="euclidean")) == []
 
