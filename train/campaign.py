@@ -6,11 +6,11 @@ from pathlib import Path
 
 from reidexport.data import load_dataset
 from reidexport.errors import InputError, StoppedError
-from train.dataset import load_train_split
+from train.dataset import DataSource, load_train_split
 from train.parts import give_back
 from train.recipe import load_recipe
 from train.tables import TABLES, Row, run_name, run_table
-from train.training import RunOptions, train
+from train.training import TrainingOptions, train
 
 _BACKBONE = "model.backbone=resnet18"
 
@@ -23,14 +23,13 @@ def campaign_parts() -> dict[str, Row]:
 
 
 def run_campaign(
-    root: Path,
+    source: DataSource,
     out: Path,
-    options: RunOptions,
+    options: TrainingOptions,
     *,
     results: Path,
     only: str | None = None,
     assignments: Sequence[str] = (),
-    dataset: str | None = None,
     stop: Callable[[], bool] = lambda: False,
     log: Callable[[str], None] = lambda _: None,
 ) -> str:
@@ -39,14 +38,13 @@ def run_campaign(
     What is done is not done again. A part that is stopped gives back how far it came.
 
     Args:
-        root: Market-1501, or a folder that holds it; without ``options.evaluate`` its training split is enough.
+        source: Market-1501; without ``options.evaluate`` its training split is enough.
         out: folder of the runs.
         options: how to run; ``resume`` should be on.
         results: gets a folder a part, of files under 16 MiB, as :func:`train.parts.give_back` writes them; and the
             table, once all parts are done and the test split is there to score them.
         only: the one part to run, of :func:`campaign_parts`.
         assignments: changes to every recipe, as for ``--set``, such as a tiny budget to try it.
-        dataset: which data set, where there are several.
         stop: asked after every step.
         log: called with lines about what is being done.
 
@@ -60,7 +58,7 @@ def run_campaign(
     parts = campaign_parts()
     if only is not None and only not in parts:
         raise InputError(f"there is no part {only!r} in the campaign. Parts: {', '.join(parts)}")
-    images = load_dataset(root, dataset) if options.evaluate else load_train_split(root, dataset)
+    images = load_dataset(*source) if options.evaluate else load_train_split(*source)
     changes, folder = (_BACKBONE, *assignments), out / "table-1"
     chosen = [only] if only else list(parts)
     for name in chosen:
@@ -77,7 +75,7 @@ def run_campaign(
             raise StoppedError(f"stopped after part {name}: run the same command again to continue")
     if only or not options.evaluate:
         return _how_to_score(results, chosen)
-    markdown = run_table(1, root, folder, options, assignments=changes, dataset=dataset, stop=stop, log=log)
+    markdown = run_table(1, source, folder, options, assignments=changes, stop=stop, log=log)
     for name in ("table-1.json", "table-1.md"):
         shutil.copy(folder / name, results / name)
     return markdown

@@ -2,9 +2,11 @@
 
 import difflib
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
+from reidruntime.artifact.manifest import file_sha256
 from torch import Tensor, nn
 
 from reidexport.checkpoint.families import backbone_shapes
@@ -121,6 +123,18 @@ def initialize(model: Baseline, init: str) -> None:
     if problem is not None:
         raise CheckpointError(f"{init}: its weights are not those of {name}: {problem}")
     model.backbone.load_state_dict({key: state_dict[key] for key in found}, strict=False)
+
+
+@cache
+def init_text(init: str) -> str:
+    """First weights as results name them: a file by its name and content, wherever it lies."""
+    if init in ("imagenet", "none"):
+        return init
+    if not Path(init).is_file():
+        raise CheckpointError(
+            f"--init {init}: there is no such file; expected imagenet, none or a checkpoint"
+        )
+    return f"{Path(init).name} (sha256 {file_sha256(Path(init))[:12]})"
 
 
 def _from_file(path: Path, model: Baseline) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from reidexport.errors import CheckpointError
 from reidexport.files import replaced_when_whole
 from train.checkpoints import LAST, read_training_checkpoint
-from train.training import HISTORY, RESULT
+from train.result import HISTORY, RESULT
 
 MANIFEST = "manifest.json"
 MAX_PART_BYTES = 15 << 20

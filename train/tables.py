@@ -16,9 +16,12 @@ from reidexport.files import replaced_when_whole
 from reidexport.machine import machine_info, package_versions
 from reidexport.progress import progress_bar
 from train.checkpoints import LAST
+from train.dataset import DataSource
 from train.evaluation import evaluate_checkpoint, scores
+from train.model import init_text
 from train.recipe import load_recipe
-from train.training import RunOptions, init_text, train
+from train.result import write_json
+from train.training import TrainingOptions, train
 
 _MARKET, _DUKE = "market1501", "dukemtmcreid"
 # rank-1 and mAP of the paper in percent, by data set; table 3: by the data set trained on.
@@ -152,12 +155,11 @@ TABLES = {
 
 def run_table(
     number: int,
-    root: Path,
+    source: DataSource,
     out: Path,
-    options: RunOptions,
+    options: TrainingOptions,
     *,
     assignments: Sequence[str] = (),
-    dataset: str | None = None,
     target: str | None = None,
     stop: Callable[[], bool] = lambda: False,
     log: Callable[[str], None] = lambda _: None,
@@ -168,55 +170,37 @@ def run_table(
 
     Args:
         number: 1 to 6.
-        root: data sets, as for :func:`reidexport.load_dataset`.
+        source: which data set to train on.
         out: folder of runs and tables.
         options: how to run; ``resume`` should be on.
         assignments: changes to every recipe, as for ``--set``.
-        dataset: which data set to train on, where there are several.
-        target: of table 3: which data set to score on.
+        target: of table 3: which data set below ``source.root`` to score on.
         stop: asked after every step.
         log: called with lines about what is being done.
 
     Returns:
-        The table in Markdown.
+        The table in Markdown; empty in all processes but the first.
 
     Raises:
         InputError: table 3 without ``target``, or ``target`` for another one.
         StoppedError: ``stop`` said so; the same call continues.
     """
-    table = TABLES[number]
-    if table.crosses != (target is not None):
+    if TABLES[number].crosses != (target is not None):
         raise InputError(
-            "table 3 is scored on another data set than the one trained on: give --target, such as dukemtmcreid"
-            if table.crosses
+            "table 3 is scored on another data set than the one trained on: pass --target, such as dukemtmcreid"
+            if TABLES[number].crosses
             else f"table {number} is scored on the data set that is trained on: leave --target out"
         )
-    source = load_dataset(root, dataset)
-    scored = load_dataset(root, target) if target else source
-    found = []
-    for place, row in enumerate(table.rows, start=1):
-        log(f"table {number}, row {place} of {len(table.rows)}: {row.label}")
-        folder = out / "runs" / run_name(row)
-        recipe = load_recipe(row.recipe, (*row.changes, *assignments))
-        if stop():
-            raise StoppedError(_unfinished(place, len(table.rows)))
-        try:
-            train(recipe, source, folder, options, stop=stop, log=log)
-        except StoppedError as error:
-            raise StoppedError(_unfinished(place, len(table.rows))) from error
-        if int(os.environ.get("RANK", "0")) == 0:
-            found.append(_scored(folder, scored, row, row.metric or recipe.metric))
-    if not found:
+    trained_on = load_dataset(*source)
+    scored_on = load_dataset(source.root, target) if target else trained_on
+    rows = _scored_rows(number, trained_on, scored_on, out, options, assignments, stop, log)
+    if not rows:
         return ""
-    rows = [
-        {"label": row.label, "run": run_name(row), **each, "paper": _published(row, source.name)}
-        for row, each in zip(table.rows, found, strict=True)
-    ]
     content = {
         "table": number,
-        "title": table.title,
-        "trained_on": source.name,
-        "scored_on": scored.name,
+        "title": TABLES[number].title,
+        "trained_on": trained_on.name,
+        "scored_on": scored_on.name,
         "changes": list(assignments),
         "init": init_text(options.init),
         "rows": rows,
@@ -224,10 +208,40 @@ def run_table(
         "versions": package_versions(),
     }
     markdown = table_markdown(content)
-    for name, text in (("json", json.dumps(content, indent=2) + "\n"), ("md", markdown)):
-        with replaced_when_whole(out / f"table-{number}.{name}") as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_json(out / f"table-{number}.json", content)
+    with replaced_when_whole(out / f"table-{number}.md") as temporary:
+        temporary.write_text(markdown, encoding="utf-8")
     return markdown
+
+
+def _scored_rows(
+    number: int,
+    trained_on: Dataset,
+    scored_on: Dataset,
+    out: Path,
+    options: TrainingOptions,
+    assignments: Sequence[str],
+    stop: Callable[[], bool],
+    log: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """A table's rows as ``table-N.json`` holds them; none where another process scores."""
+    rows = TABLES[number].rows
+    scored = []
+    for place, row in enumerate(rows, start=1):
+        log(f"table {number}, row {place} of {len(rows)}: {row.label}")
+        folder = out / "runs" / run_name(row)
+        recipe = load_recipe(row.recipe, (*row.changes, *assignments))
+        if stop():
+            raise StoppedError(_unfinished(place, len(rows)))
+        try:
+            train(recipe, trained_on, folder, options, stop=stop, log=log)
+        except StoppedError as error:
+            raise StoppedError(_unfinished(place, len(rows))) from error
+        if int(os.environ.get("RANK", "0")) == 0:
+            about = {"label": row.label, "run": run_name(row)}
+            found = _scores_of_run(folder, scored_on, row, row.metric or recipe.metric)
+            scored.append({**about, **found, "paper": _published(row, trained_on.name)})
+    return scored
 
 
 def table_markdown(content: dict[str, Any]) -> str:
@@ -256,7 +270,7 @@ def run_name(row: Row) -> str:
     return "-".join([row.recipe, "x".join(values)]) if values else row.recipe
 
 
-def _scored(folder: Path, dataset: Dataset, row: Row, metric: Metric) -> dict[str, Any]:
+def _scores_of_run(folder: Path, dataset: Dataset, row: Row, metric: Metric) -> dict[str, Any]:
     """The scores of a finished run, from its folder where they were computed before."""
     key = "-".join([dataset.name, row.feature or "feature", metric, *(["rerank"] if row.rerank else [])])
     path = folder / f"scores-{key}.json"
@@ -272,8 +286,7 @@ def _scored(folder: Path, dataset: Dataset, row: Row, metric: Metric) -> dict[st
             rerank=row.rerank,
             progress=show,
         )
-    with replaced_when_whole(path) as temporary:
-        temporary.write_text(json.dumps(scores(evaluation), indent=2) + "\n")
+    write_json(path, scores(evaluation))
     return scores(evaluation)
 
 

@@ -31,7 +31,8 @@ from train.execution import chosen_precision, without_tf32
 from train.images import load_train_images
 from train.learner import METRICS
 from train.recipe import Recipe, load_recipe
-from train.training import HISTORY, RESULT, RunOptions, train
+from train.result import HISTORY, RESULT
+from train.training import TrainingOptions, train
 
 SMALL = [
     *("model.backbone=osnet_x0_25", "tricks.last_stride_1=false"),
@@ -49,7 +50,7 @@ SMALL = [
         "synthetic.num_train_pids=0",
     ),
 ]
-OPTIONS = RunOptions(init="none", workers=2)
+OPTIONS = TrainingOptions(init="none", workers=2)
 
 
 @pytest.fixture(scope="module")
@@ -377,7 +378,7 @@ def test_data_is_asked_for_and_checked(recipe: Recipe, tmp_path: Path, dataset: 
     [
         (["strong-baseline", "--out", "x"], "this recipe needs a data set: --data ROOT"),
         (["smoke", "--out", "x", "--data", "y"], "draws its own data set: leave --data out"),
-        (["table", "3", "--out", "x", "--data", "y"], "give --target"),
+        (["table", "3", "--out", "x", "--data", "y"], "pass --target"),
         (["table", "1", "--out", "x", "--data", "y", "--target", "z"], "leave --target out"),
     ],
 )
