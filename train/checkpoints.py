@@ -73,11 +73,11 @@ def saved_run(
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"{out}: cannot make the folder ({error.strerror}). Give another --out."
+                f"{out}: cannot make the folder ({error.strerror}). Choose another --out."
             ) from error
         return None
     if not resume:
-        raise InputError(f"{out} holds a run already: pass --resume to continue it, or give another --out")
+        raise InputError(f"{out} holds a run already: pass --resume to continue it, or choose another --out")
     saved = read_training_checkpoint(last)
     differences = recipe_differences(recipe_from_dict(saved["recipe"], str(last)), recipe)
     for key, found in (("init", init_text(init)), ("dataset", dataset_name)):
@@ -85,8 +85,7 @@ def saved_run(
             differences.append(f"{key}: {saved['run'][key]} and {found}")
     if differences:
         raise InputError(
-            f"{last} is of another run than the one asked for: {'; '.join(differences)}. Give another --out, or the "
-            "same settings."
+            f"{last} belongs to another run: {'; '.join(differences)}. Choose another --out, or use the same settings."
         )
     return saved
 

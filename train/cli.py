@@ -133,7 +133,7 @@ def run(
     *,
     execution: StepOptions,
 ) -> None:
-    """Train a recipe: checkpoints, history, TensorBoard's scalars and pictures go to --out.
+    """Train a recipe: checkpoints, history, TensorBoard's scalars and plots go to --out.
 
     Interrupt it with Ctrl-C: it saves and stops, and --resume continues.
     """
@@ -155,7 +155,7 @@ def run(
 
 @app.command("list")
 def list_() -> None:
-    """Show every recipe, and every key that --set and recipe files take, with the paper's section."""
+    """Show every recipe, and every key that --set and recipe files accept, with the paper's section."""
     print(_recipes(), _keys(), sep="\n\n")
 
 
@@ -199,7 +199,7 @@ def campaign(
     results: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where to give the results back, a folder a part. [default: OUT/results]"
+            metavar="DIR", help="Where to write the results, a folder for each part. [default: OUT/results]"
         ),
     ] = None,
     only: Annotated[
@@ -212,7 +212,7 @@ def campaign(
 ) -> None:
     """Train the rows of table 1 with a ResNet-18, the strong baseline first: for one large GPU, in parts.
 
-    Every part gives back its weights in half precision, in files under 16 MiB, with history and result; `join` makes a
+    Every part's weights are written in half precision, in files under 16 MiB, with history and result; `join` makes a
     checkpoint of them. Interrupted, or stopped by --minutes, the same command continues.
     """
     with stop_requested(execution.minutes) as stop:
@@ -231,18 +231,20 @@ def campaign(
 
 @app.command("join")
 def join(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What a part of the campaign gave back.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder with the results of a part of the campaign.")
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="The checkpoint to write, such as best.pth.")
     ],
 ) -> None:
-    """Join the parts of a half-precision checkpoint, which `reidexport eval` and `onnx` then take."""
+    """Join the parts of a half-precision checkpoint, which `reidexport eval` and `onnx` then accept."""
     join_parts(folder, out)
     print(out)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the trainer; a first word that is no command is a recipe."""
+    """Run the trainer; a first word that is not a command is a recipe."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and not arguments[0].startswith("-") and arguments[0] not in _COMMANDS:
         arguments = ["run", *arguments]

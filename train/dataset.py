@@ -23,14 +23,14 @@ class DataSource(NamedTuple):
 
 
 def load_train_split(root: Path, name: str | None = None) -> Dataset:
-    """A data set without its test split, which need not be there.
+    """A data set without its test split, which may be missing.
 
     Args:
         root: a folder with ``bounding_box_train``, one that holds such a folder, or any whole data set.
-        name: of the data set; None: as its folder is called.
+        name: of the data set; None: as its folder is named.
 
     Raises:
-        DatasetError: there is neither one ``bounding_box_train`` nor one whole data set, or an image is ill-named.
+        DatasetError: there is neither one ``bounding_box_train`` nor one whole data set, or an image name is invalid.
     """
     folders = [path.parent for path in (*root.glob(_TRAIN), *root.glob(f"*/{_TRAIN}"))]
     if len(folders) != 1:
@@ -64,7 +64,7 @@ def data_of_recipe(
         return load_dataset(root)
     if several:
         raise InputError(
-            "several processes cannot draw a data set: start this recipe with one process first, or give --data and "
+            "several processes cannot draw a data set: start this recipe with one process first, or pass --data and "
             "--set synthetic.num_train_pids=0"
         )
     with progress_bar("drawing", 100) as show:

@@ -43,7 +43,7 @@ from train.execution import (
 from train.images import TrainImages, batches_of_epoch, load_train_images, plan_of_epoch
 from train.learner import METRICS, Learner
 from train.model import build_model, init_text, initialize
-from train.pictures import write_pictures
+from train.plots import write_plots
 from train.recipe import Recipe
 from train.result import HISTORY, RESULT, best_epoch, costs, epoch_line, write_json
 from train.sampler import Indices
@@ -100,7 +100,7 @@ def train(
     """Run a recipe, or continue it, to its end.
 
     ``out`` gets ``last.pth`` every ``save_every_s`` seconds, ``best.pth`` by mAP, ``epoch-NNN.pth``,
-    ``history.json``, TensorBoard's scalars and, at the end, pictures and ``result.json``. All but the last two are
+    ``history.json``, TensorBoard's scalars and, at the end, plots and ``result.json``. All but the last two are
     written in the background. However the run ends, an error included, ``last.pth`` holds the last finished epoch at
     least; after a kill, it lacks about the last ``save_every_s`` seconds. ``history.json`` is never ahead of
     ``last.pth``.
@@ -110,7 +110,7 @@ def train(
         dataset: with train, query and gallery; only train without ``options.evaluate``.
         out: the run's folder.
         options: how to compute it.
-        stop: asked after every step; True saves and stops, and must stay True: several processes on GPUs agree on
+        stop: called after every step; True saves and stops, and must stay True: several processes on GPUs agree on
             stopping after every 20th step.
         log: called with a line for every epoch.
 
@@ -121,8 +121,8 @@ def train(
         InputError: ``out`` holds a run and ``resume`` is off, or a run of another recipe, data set or init.
         DatasetError: there are no training images, or no test split to evaluate on.
         GpuError: the step cannot be recorded in a CUDA graph.
-        StoppedError: ``stop`` said so; everything is saved.
-        TrainingError: a loss or gradient is not finite; the last good checkpoint is there.
+        StoppedError: ``stop`` returned True; everything is saved.
+        TrainingError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
     out, device = Path(out), default_device()
     if options.evaluate and not (dataset.query and dataset.gallery):
@@ -224,7 +224,7 @@ class _Run:
                     self.log(f"steps: {steps_text(self.step)}")
 
     def next_epoch(self) -> dict[str, Any]:
-        """Train one epoch to its end, evaluate when it is due, save, and return what is to be remembered."""
+        """Train one epoch to its end, evaluate when it is due, save, and return its record."""
         recipe, progress = self.recipe, self.progress
         epoch = progress.epoch + 1
         record = self._train_epoch(epoch)
@@ -247,7 +247,7 @@ class _Run:
         return record
 
     def finish(self) -> dict[str, Any]:
-        """Write the pictures and ``result.json``, and return what that holds."""
+        """Draw the plots and write ``result.json``, and return what that holds."""
         history = self.progress.history
         best = best_epoch(history)
         result = {
@@ -263,7 +263,7 @@ class _Run:
             "versions": package_versions(),
         }
         weights = load_checkpoint(self.out / (BEST if best else LAST))
-        write_pictures(self.out, self.recipe, self.dataset, weights, history)
+        write_plots(self.out, self.recipe, self.dataset, weights, history)
         write_json(self.out / RESULT, result)
         return result
 
@@ -284,18 +284,18 @@ class _Run:
                 pending.append(metrics)
                 waits.append(waited_s)
                 progress.step += 1
-                asked = self.stop()
-                # One process stops where it is asked to; several agree on it where they wait for each other anyway.
-                at_once = self.stopping or (asked and self.processes.world_size == 1)
+                stop_here = self.stop()
+                # One process stops at once; several agree on stopping where they wait for each other anyway.
+                at_once = self.stopping or (stop_here and self.processes.world_size == 1)
                 if len(pending) < between_checks and progress.step < num_steps and not at_once:
                     continue
-                self._account(pending, epoch)
+                self._add_metrics(pending, epoch)
                 pending = []
                 if show and self.processes.is_first:
                     show(progress.step)
-                self.stopping = self.processes.any(asked)
+                self.stopping = self.processes.any(stop_here)
                 if self.stopping and progress.step < num_steps:
-                    self._stopped(epoch, num_steps)
+                    self._save_and_stop(epoch, num_steps)
                 if self.processes.is_first and self.saver.is_due and progress.step < num_steps:
                     self.saver.save(self._snapshot())
         seconds = time.perf_counter() - began
@@ -315,7 +315,7 @@ class _Run:
     def _steps(
         self, epoch: int, plan: Sequence[Indices]
     ) -> Iterator[tuple[torch.Tensor, Callable[[], float]]]:
-        """Take the steps of an epoch that are left: the metrics of each, and the seconds that it waited for data."""
+        """Run the steps of an epoch that are left: the metrics of each, and the seconds that it waited for data."""
         recipe, processes, first = self.recipe, self.processes, self.progress.step
         if self.step is not None:
             yield from steps_of_epoch(self.step, recipe, epoch, plan, first, processes)
@@ -334,7 +334,7 @@ class _Run:
             torch.manual_seed(seed_of_step(recipe, epoch, place))
             yield self.learner.step(batch.images, batch.labels), partial(float, batch.waited_s)
 
-    def _account(self, pending: list[torch.Tensor], epoch: int) -> None:
+    def _add_metrics(self, pending: list[torch.Tensor], epoch: int) -> None:
         """Add the metrics of the last steps to the epoch's sums, if all of them are finite."""
         values = torch.stack(pending).double().cpu()
         first_step = self.progress.step - len(pending) + 1
@@ -355,7 +355,7 @@ class _Run:
                 )
             self.progress.sums = [total + value for total, value in zip(self.progress.sums, row, strict=True)]
 
-    def _stopped(self, epoch: int, num_steps: int) -> None:
+    def _save_and_stop(self, epoch: int, num_steps: int) -> None:
         if self.processes.is_first:
             self.saver.save(self._snapshot())
             self.saver.finish()
@@ -407,7 +407,7 @@ class _Run:
         write_json(self.out / HISTORY, state.progress["history"])
 
     def _execution(self) -> dict[str, Any]:
-        """How the numbers were computed, which a resumed run may do otherwise than the part before."""
+        """How the numbers were computed; a resumed run may compute them otherwise than the part before."""
         if not self.options.evaluate:
             evaluation = "none: --no-evaluation"
         elif self.test_images is None:
@@ -429,6 +429,6 @@ class _Run:
 def _check_world(recipe: Recipe, processes: Processes) -> None:
     if recipe.batch.num_pids % processes.world_size:
         raise InputError(
-            f"batch.num_pids {recipe.batch.num_pids} cannot be shared out among {processes.world_size} processes: "
-            "make it a multiple"
+            f"batch.num_pids {recipe.batch.num_pids} cannot be divided among {processes.world_size} processes. Set "
+            "it to a multiple."
         )

@@ -68,12 +68,12 @@ def test_the_graph_learns_as_plain_steps_do(backbone: str, dataset: Dataset, tmp
     changes = ["synthetic.num_train_pids=0", "schedule.num_epochs=2", f"model.backbone={backbone}"]
     recipe = load_recipe("smoke", changes)
     options = TrainingOptions(init="none", precision="fp32")
-    said: list[str] = []
-    graph = train(recipe, dataset, tmp_path / "graph", options, log=said.append)
-    plain = train(recipe, dataset, tmp_path / "plain", replace(options, cuda_graph=False), log=said.append)
+    lines: list[str] = []
+    graph = train(recipe, dataset, tmp_path / "graph", options, log=lines.append)
+    plain = train(recipe, dataset, tmp_path / "plain", replace(options, cuda_graph=False), log=lines.append)
     assert graph["execution"]["steps"] == "one CUDA graph each"
     assert plain["execution"]["steps"] == "plain: --no-cuda-graph"
-    assert [line for line in said if line.startswith("steps")] == [
+    assert [line for line in lines if line.startswith("steps")] == [
         "steps: one CUDA graph each",
         "steps: plain: --no-cuda-graph",
     ]

@@ -17,7 +17,7 @@ from train.dataset import DataSource
 from train.evaluation import evaluate_checkpoint
 from train.parts import MANIFEST
 from train.recipe import load_recipe
-from train.tables import TABLES, Row, Table, run_name, run_table, table_markdown
+from train.tables import TABLES, PaperRow, PaperTable, run_name, run_table, table_markdown
 from train.training import TrainingOptions
 
 TINY = [
@@ -43,8 +43,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_table_2_scores_both_features_with_both_metrics(root: Path, tmp_path: Path) -> None:
     """Five rows from two runs, as JSON and Markdown beside the paper's; a second call trains nothing."""
-    said: list[str] = []
-    markdown = run_table(2, DataSource(root), tmp_path, OPTIONS, assignments=TINY, log=said.append)
+    lines: list[str] = []
+    markdown = run_table(2, DataSource(root), tmp_path, OPTIONS, assignments=TINY, log=lines.append)
     content = json.loads((tmp_path / "table-2.json").read_text())
     assert [row["run"] for row in content["rows"]] == ["+stride1"] + 4 * ["+bnneck"]
     assert [(row["feature"], row["metric"]) for row in content["rows"]] == [
@@ -55,10 +55,10 @@ def test_table_2_scores_both_features_with_both_metrics(root: Path, tmp_path: Pa
     assert (tmp_path / "table-2.md").read_text() == markdown == table_markdown(content)
     rank1, mean_ap = (f"{content['rows'][4][key]:.1%}" for key in ("rank1", "mAP"))
     assert f"| f_i, cosine | {rank1} | {mean_ap} | 94.1% | 85.7% |" in markdown
-    assert sum(line.startswith("epoch") for line in said) == 2
-    said.clear()
-    assert run_table(2, DataSource(root), tmp_path, OPTIONS, assignments=TINY, log=said.append) == markdown
-    assert not any(line.startswith("epoch") for line in said)
+    assert sum(line.startswith("epoch") for line in lines) == 2
+    lines.clear()
+    assert run_table(2, DataSource(root), tmp_path, OPTIONS, assignments=TINY, log=lines.append) == markdown
+    assert not any(line.startswith("epoch") for line in lines)
 
 
 def test_table_4_re_ranks_the_same_run(root: Path, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_table_3_scores_another_domain(
     both.mkdir()
     (both / "market1501").symlink_to(root)
     (both / "dukemtmc-reid").symlink_to(drawn_dataset.query[0].path.parents[1])
-    monkeypatch.setitem(tables.TABLES, 3, Table("cut", TABLES[3].rows[:1], crosses=True))
+    monkeypatch.setitem(tables.TABLES, 3, PaperTable("cut", TABLES[3].rows[:1], crosses=True))
     markdown = run_table(
         3, DataSource(both, "market1501"), tmp_path, OPTIONS, assignments=TINY, target="dukemtmcreid"
     )
@@ -89,7 +89,7 @@ def test_table_3_scores_another_domain(
         run_table(3, DataSource(both, "market1501"), tmp_path, OPTIONS, assignments=TINY)
 
 
-def test_a_stopped_table_goes_on(root: Path, tmp_path: Path) -> None:
+def test_a_stopped_table_continues(root: Path, tmp_path: Path) -> None:
     """It says how far it came; the same call finishes it."""
     with pytest.raises(StoppedError, match=r"stopped in row 1 of 2.*Run the same command again"):
         run_table(4, DataSource(root), tmp_path, OPTIONS, assignments=TINY, stop=lambda: True)
@@ -106,12 +106,14 @@ def test_every_row_is_a_recipe_of_its_own_folder(number: int) -> None:
 @pytest.fixture
 def two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A campaign of two rows."""
-    monkeypatch.setitem(tables.TABLES, 1, Table("cut", (Row("one", "+bnneck", {}), Row("two", "+rea", {}))))
+    monkeypatch.setitem(
+        tables.TABLES, 1, PaperTable("cut", (PaperRow("one", "+bnneck", {}), PaperRow("two", "+rea", {})))
+    )
 
 
 @pytest.mark.usefixtures("two_parts")
-def test_the_campaign_gives_back_the_results_of_its_parts(root: Path, tmp_path: Path) -> None:
-    """A folder for each, the last row's first, and the table beside them; a stopped part gives back how far it came."""
+def test_the_campaign_writes_the_results_of_its_parts(root: Path, tmp_path: Path) -> None:
+    """A folder for each, the last row's first, and the table beside them; of a stopped part, what it has come to."""
     results = tmp_path / "results"
     with pytest.raises(StoppedError, match="stopped in part 1-rea: run the same command again"):
         run_campaign(
