@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.harness.comparison import Compare
+from benchmarks.harness.comparison import Compare, ComparisonOptions
 from benchmarks.harness.fresh_process import fresh_answer
 from benchmarks.harness.subjects import Subject, device
 
@@ -41,6 +41,6 @@ def test_first_feature(
         "file; opening the artifact included; torch eager: its checkpoint instead; the interpreter's own start not",
         starts("reidexport", "pixels.npy"),
         sides,
-        measure=lambda start: start(),
+        ComparisonOptions(measure=lambda start: start()),
     )
     row |= subject.about(batch_size=1)

@@ -19,7 +19,7 @@ from reidgallery import Gallery, load_gallery
 from reidgallery.gallery import Scan
 
 from benchmarks.bench_ranking import data
-from benchmarks.harness.comparison import Compare, Row
+from benchmarks.harness.comparison import Compare, ComparisonOptions, Row
 from benchmarks.harness.fresh_process import peak_mib_of
 from benchmarks.harness.subjects import NO_GPU, device
 from benchmarks.harness.turns import Side, rounded
@@ -223,7 +223,7 @@ def _compare_exact(
         timed,
         search,
         sides | ({"limit": limit} if limit else {}),
-        rounds=rounds,
+        ComparisonOptions(rounds=rounds),
     )
     row["recalls"] = recalls
     return row

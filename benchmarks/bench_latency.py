@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from benchmarks.harness.comparison import Compare
+from benchmarks.harness.comparison import Compare, ComparisonOptions
 from benchmarks.harness.subjects import Ready, Subject
 from benchmarks.harness.turns import calls_in_a_row
 
@@ -22,8 +22,8 @@ def test_single_stream(compare: Compare, subject: Subject, quick: bool) -> None:
         "calls in a row for 0.3 s",
         lambda: subject.session.run(pixels),
         sides,
-        rounds=10,
-        measure=partial(calls_in_a_row, at_least_s=0.02 if quick else 0.3),
-        percentiles=True,
+        ComparisonOptions(
+            rounds=10, measure=partial(calls_in_a_row, at_least_s=0.02 if quick else 0.3), percentiles=True
+        ),
     )
     row |= subject.about(batch_size=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.harness.comparison import Compare
+from benchmarks.harness.comparison import Compare, ComparisonOptions
 from benchmarks.harness.fresh_process import fresh_answer
 from benchmarks.harness.subjects import Subject, device
 
@@ -35,8 +35,6 @@ def test_peak(compare: Compare, subject: Subject, tmp_path: Path, quick: bool) -
         "same batch three times, interpreter, libraries and pixels included; ratio: a peer's peak over ours",
         peaks("reidexport", "pixels.npy"),
         {name: peaks(name, "own.npy") for name in subject.bare_peers()},
-        rounds=3,
-        measure=lambda peak: peak(),
-        unit="peak_mib",
+        ComparisonOptions(rounds=3, measure=lambda peak: peak(), unit="peak_mib"),
     )
     row |= subject.about(batch_size=batch_size)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from reidruntime.threads import default_threads
 
-from benchmarks.harness.comparison import Compare
+from benchmarks.harness.comparison import Compare, ComparisonOptions
 from benchmarks.harness.fresh_process import peak_mib_of
 from benchmarks.peers.peers import num_threads
 from benchmarks.peers.ranking_peers import original_re_ranking, plain_evaluator
@@ -78,7 +78,7 @@ def test_scores_from_a_distance_matrix(compare: Compare, market: Data) -> None:
         "labels and distances in, scores out",
         lambda: evaluate_rank(distmat, *labels),
         {"plain evaluator": lambda: plain_evaluator(distmat, *labels)},
-        rounds=3,
+        ComparisonOptions(rounds=3),
     )
     row["scores"] = found.as_dict()
 
@@ -134,7 +134,7 @@ def test_re_ranking(compare: Compare, market: Data) -> None:
         "features in, distance matrix out; limit: numpy.matmul of one triangle of all features with themselves",
         lambda: k_reciprocal(q_feats, g_feats),
         {"original": lambda: original_re_ranking(q_feats, g_feats), "limit": lambda: _triangle(feats)},
-        rounds=2,
+        ComparisonOptions(rounds=2),
     )
     row["scores"] = found.as_dict()
     row["mAP_of_original"] = expected.mAP

@@ -6,12 +6,12 @@ pytest benchmarks/bench_throughput.py -k "on_the_gpu and fp16" --compile-mode de
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
-from benchmarks.harness.comparison import Compare, Row
+from benchmarks.harness.comparison import Compare, ComparisonOptions, Row
 from benchmarks.harness.gpu_limit import Rates, layers_of, limit_images_per_s, measured_rates
 from benchmarks.harness.gpu_peaks import device_seconds
 from benchmarks.harness.operations import operations_per_image, peak
@@ -47,7 +47,7 @@ def test_offline(
         f"uint8 pixels in memory to float32 features; {_PEERS}; each turn is calls in a row for {_turn_s(quick)} s",
         lambda: subject.session.run(pixels),
         sides,
-        measure=partial(calls_in_a_row, at_least_s=_turn_s(quick)),
+        ComparisonOptions(measure=partial(calls_in_a_row, at_least_s=_turn_s(quick))),
     )
     images_per_s = batch_size / row["seconds"]["reidexport"]["median"]
     row |= subject.about(batch_size=batch_size, images_per_s=rounded(images_per_s))
@@ -106,6 +106,48 @@ def compare_on_device(
     Raises:
         ExceptionGroup: peers fail; the others were measured, and the row names those that failed.
     """
+    sides = _sides_on_device(subject, batch_size, where, compile_mode)
+    row = compare(
+        f"throughput of {subject}, batch {batch_size}, in the memory of {where}",
+        f"a tensor of uint8 pixels to a tensor of features, both in the memory of {where}; {_PEERS}; each turn is "
+        f"calls in a row for {turn_s} s, timed on the device",
+        sides.ours,
+        sides.peers,
+        ComparisonOptions(measure=partial(device_seconds, at_least_s=turn_s, device=where)),
+    )
+    images_per_s = {side: batch_size / figures["median"] for side, figures in row["seconds"].items()}
+    row |= subject.about(
+        batch_size=batch_size,
+        in_memory_of=where,
+        images_per_s=rounded(images_per_s.pop("reidexport")),
+        peers_images_per_s={side: rounded(figure) for side, figure in images_per_s.items()},
+        not_installed=sides.not_installed,
+        failed_peers={name: f"{type(error).__name__}: {error}" for name, error in sides.failed.items()},
+    )
+    if rates:
+        row |= _limit(subject, batch_size, rates, row)
+    if sides.failed:
+        raise ExceptionGroup(
+            f"{subject}: peers that are installed and fail: {', '.join(sides.failed)}",
+            [*sides.failed.values()],
+        )
+    return row
+
+
+class _Sides(NamedTuple):
+    """What is compared on a device, and which peers are not: ``failed`` by name, with their errors."""
+
+    ours: Answer
+    peers: dict[str, Answer]
+    failed: dict[str, Exception]
+    not_installed: list[str]
+    inputs: tuple[torch.Tensor, torch.Tensor]  # kept because CUDA graphs and bindings read them by address
+
+
+def _sides_on_device(
+    subject: Subject, batch_size: int, where: str, compile_mode: CompileMode | None
+) -> _Sides:
+    """Our session and its peers, whose answers are checked, on one batch in a device's memory."""
     pixels = subject.pixels(batch_size)
     images, own = (torch.from_numpy(array).to(where) for array in (pixels, subject.own_input(pixels)))
     openers = subject.torch_peers(images, compile_mode=compile_mode)
@@ -120,38 +162,13 @@ def compare_on_device(
         subject.check(answer().float().reshape(batch_size, -1).cpu().numpy(), expected)
         return answer
 
-    ours = checked(lambda: subject.session.run_tensor(own))
-    peers: dict[str, Answer] = {}
-    failed: dict[str, Exception] = {}
+    sides = _Sides(checked(lambda: subject.session.run_tensor(own)), {}, {}, not_installed, (images, own))
     for name, open_peer in openers.items():
         try:
-            peers[name] = checked(open_peer())
-        except Exception as error:  # noqa: BLE001 - raised below, once all others are measured
-            failed[name] = error
-    row = compare(
-        f"throughput of {subject}, batch {batch_size}, in the memory of {where}",
-        f"a tensor of uint8 pixels to a tensor of features, both in the memory of {where}; {_PEERS}; each turn is "
-        f"calls in a row for {turn_s} s, timed on the device",
-        ours,
-        peers,
-        measure=partial(device_seconds, at_least_s=turn_s, device=where),
-    )
-    images_per_s = {side: batch_size / figures["median"] for side, figures in row["seconds"].items()}
-    row |= subject.about(
-        batch_size=batch_size,
-        in_memory_of=where,
-        images_per_s=rounded(images_per_s.pop("reidexport")),
-        peers_images_per_s={side: rounded(figure) for side, figure in images_per_s.items()},
-        not_installed=not_installed,
-        failed_peers={name: f"{type(error).__name__}: {error}" for name, error in failed.items()},
-    )
-    if rates:
-        row |= _limit(subject, batch_size, rates, row)
-    if failed:
-        raise ExceptionGroup(
-            f"{subject}: peers that are installed and fail: {', '.join(failed)}", [*failed.values()]
-        )
-    return row
+            sides.peers[name] = checked(open_peer())
+        except Exception as error:  # noqa: BLE001 - the caller raises it, once all others are measured
+            sides.failed[name] = error
+    return sides
 
 
 def _limit(subject: Subject, batch_size: int, rates: Rates, row: Row) -> dict[str, Any]:

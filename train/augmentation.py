@@ -82,7 +82,7 @@ def draw_boxes(
 
 
 def augment(store: Tensor, indices: Tensor, draws: Draws, pad_px: int, erasing: Erasing | None) -> Tensor:
-    """Take images from the store and do to each what was drawn.
+    """Images of the store as they were drawn to be trained on.
 
     Mirror, pad with black, crop, normalize, erase: the authors' order. Mirroring before or after the crop, as the
     paper has it, is the same in distribution.
@@ -92,7 +92,7 @@ def augment(store: Tensor, indices: Tensor, draws: Draws, pad_px: int, erasing: 
         indices: int64 (B,), on the store's device.
         draws: for B images.
         pad_px: width of the black border.
-        erasing: what to fill rectangles with; None: none are there.
+        erasing: what to fill rectangles with; None: there are none.
 
     Returns:
         float32 (B, 3, H, W), normalized with ImageNet's mean and std, in channels-last memory.

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from reidexport.checkpoint.loading import imagenet_preprocess, save_weights
 from reidexport.checkpoint.weights import FORMAT
-from reidexport.errors import CheckpointError
+from reidexport.errors import CheckpointError, InputError
 from reidexport.models import BaselineArchitecture
-from train.recipe import Recipe
+from train.model import init_text
+from train.recipe import Recipe, recipe_differences, recipe_from_dict
 
 LAST, BEST = "last.pth", "best.pth"
 
@@ -55,6 +56,38 @@ def read_training_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT or "recipe" not in content:
         raise CheckpointError(f"{path}: not a checkpoint of the trainer: it holds no recipe")
     return content
+
+
+def saved_run(
+    out: Path, recipe: Recipe, init: str, dataset_name: str, *, resume: bool
+) -> dict[str, Any] | None:
+    """The run that a folder holds, to continue it; None, and the folder is made, where it holds none.
+
+    Raises:
+        InputError: the folder holds a run and ``resume`` is off, or a run of another recipe, data set or init; or the
+            folder cannot be made.
+    """
+    last = out / LAST
+    if not last.exists():
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{out}: cannot make the folder ({error.strerror}). Choose another --out."
+            ) from error
+        return None
+    if not resume:
+        raise InputError(f"{out} holds a run already: pass --resume to continue it, or choose another --out")
+    saved = read_training_checkpoint(last)
+    differences = recipe_differences(recipe_from_dict(saved["recipe"], str(last)), recipe)
+    for key, found in (("init", init_text(init)), ("dataset", dataset_name)):
+        if saved["run"][key] != found:
+            differences.append(f"{key}: {saved['run'][key]} and {found}")
+    if differences:
+        raise InputError(
+            f"{last} belongs to another run: {'; '.join(differences)}. Choose another --out, or use the same settings."
+        )
+    return saved
 
 
 def remove_leftovers(folder: Path) -> None:

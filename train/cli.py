@@ -1,28 +1,25 @@
 """The trainer's command line: ``python -m train RECIPE …``, ``list``, ``table``, ``campaign`` and ``join``."""
 
-import os
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from reidruntime.threads import default_threads
 
-from reidexport.data import Dataset, load_dataset
-from reidexport.data.synthetic import draw_dataset
-from reidexport.errors import InputError, ReidExportError
-from reidexport.progress import progress_bar
+from reidexport.cli.option_groups import with_option_groups
+from reidexport.errors import ReidExportError
 from train.campaign import campaign_parts, run_campaign
 from train.checkpoints import LAST
-from train.dataset import load_train_split
+from train.dataset import DataSource, data_of_recipe
 from train.execution import Precision
 from train.interruption import stop_requested
 from train.memory import keep_freed_memory
 from train.parts import join_parts
-from train.recipe import Recipe, keys, load_recipe, recipe_description, recipe_names
+from train.recipe import keys, load_recipe, recipe_description, recipe_names
 from train.tables import TABLES, run_table
-from train.training import RunOptions, train
+from train.training import TrainingOptions, train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,58 +37,84 @@ _DATA = typer.Option(
 )
 Data = Annotated[Path | None, _DATA]
 DataNeeded = Annotated[Path, _DATA]
+DatasetName = Annotated[
+    str | None, typer.Option("--dataset", help="Which data set, where --data holds several.")
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Change a key of the recipe; repeatable. `list` shows all keys."
     ),
 ]
-Init = Annotated[
-    str,
-    typer.Option(
-        metavar="imagenet|none|FILE", help="First weights: downloaded, random, or a checkpoint's backbone."
-    ),
-]
-PrecisionOption = Annotated[
-    Precision,
-    typer.Option(
-        help="Of the backbone; auto: bf16 autocast on a GPU, fp32 on a CPU. fp32 is float32 itself, never TF32."
-    ),
-]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the backbone with torch.compile.")]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Threads that read images and make batches. [default: cores]")
-]
-Minutes = Annotated[
-    float | None,
-    typer.Option(min=0, help="Save and stop after this time, with exit status 130, to be resumed."),
-]
-SaveEvery = Annotated[
-    float,
-    typer.Option(
-        "--save-every", min=0, metavar="SECONDS", help="At least this long between writes of last.pth."
-    ),
-]
-CudaGraph = Annotated[
-    bool,
-    typer.Option(
-        "--cuda-graph/--no-cuda-graph",
-        help="On a GPU, record the step in a CUDA graph where that is possible.",
-    ),
-]
-NoEvaluation = Annotated[
-    bool,
-    typer.Option(
-        "--no-evaluation",
-        help="Never score the test split: bounding_box_train alone is data enough, no best.pth.",
-    ),
-]
-DatasetName = Annotated[
-    str | None, typer.Option("--dataset", help="Which data set, where --data holds several.")
-]
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """How runs are computed, and for how long."""
+
+    init: Annotated[
+        str,
+        typer.Option(
+            metavar="imagenet|none|FILE",
+            help="First weights: downloaded, random, or a checkpoint's backbone.",
+        ),
+    ] = "imagenet"
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="Of the backbone; auto: bf16 autocast on a GPU, fp32 on a CPU. fp32 is float32 itself, never TF32."
+        ),
+    ] = "auto"
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the backbone with torch.compile.")] = (
+        False
+    )
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read images and make batches. [default: cores]")
+    ] = None
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="Save and stop after this time, with exit status 130, to be resumed."),
+    ] = None
+
+    def training_options(self) -> TrainingOptions:
+        """Options of a run that continues what its folder holds."""
+        return TrainingOptions(
+            init=self.init,
+            resume=True,
+            precision=self.precision,
+            compiled=self.compiled,
+            workers=self.workers or default_threads(),
+        )
+
+
+@dataclass(frozen=True)
+class StepOptions(ExecutionOptions):
+    """Also, which steps and evaluations a run is made of."""
+
+    cuda_graph: Annotated[
+        bool,
+        typer.Option(
+            "--cuda-graph/--no-cuda-graph",
+            help="On a GPU, record the step in a CUDA graph where that is possible.",
+        ),
+    ] = True
+    no_evaluation: Annotated[
+        bool,
+        typer.Option(
+            "--no-evaluation",
+            help="Never score the test split: bounding_box_train alone is data enough, no best.pth.",
+        ),
+    ] = False
+
+    def training_options(self) -> TrainingOptions:
+        """Options of a run that continues what its folder holds."""
+        return replace(
+            super().training_options(), cuda_graph=self.cuda_graph, evaluate=not self.no_evaluation
+        )
 
 
 @app.command("run", hidden=True)
+@with_option_groups
 def run(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a path to a .toml file.")
@@ -100,49 +123,44 @@ def run(
     data: Data = None,
     dataset: DatasetName = None,
     assignments: Assignments = None,
-    init: Init = "imagenet",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that --out holds.")] = False,
-    precision: PrecisionOption = "auto",
-    compiled: Compile = False,
-    workers: Workers = None,
-    minutes: Minutes = None,
-    save_every: SaveEvery = 60.0,
-    cuda_graph: CudaGraph = True,
-    no_evaluation: NoEvaluation = False,
+    save_every: Annotated[
+        float,
+        typer.Option(
+            "--save-every", min=0, metavar="SECONDS", help="At least this long between writes of last.pth."
+        ),
+    ] = 60.0,
+    *,
+    execution: StepOptions,
 ) -> None:
-    """Train a recipe: checkpoints, history, TensorBoard's scalars and pictures go to --out.
+    """Train a recipe: checkpoints, history, TensorBoard's scalars and plots go to --out.
 
     Interrupt it with Ctrl-C: it saves and stops, and --resume continues.
     """
     resolved = load_recipe(recipe, assignments or ())
-    images = data_of_recipe(resolved, data, dataset, out, resume=resume, evaluate=not no_evaluation)
-    options = RunOptions(
-        init="none" if resolved.synthetic.num_train_pids and init == "imagenet" else init,
-        resume=resume,
-        precision=precision,
-        compiled=compiled,
-        workers=workers or default_threads(),
-        save_every_s=save_every,
-        cuda_graph=cuda_graph,
-        evaluate=not no_evaluation,
-    )
-    with stop_requested(minutes) as stop:
+    source = None if data is None else DataSource(data, dataset)
+    options = replace(execution.training_options(), resume=resume, save_every_s=save_every)
+    if resolved.synthetic.num_train_pids and options.init == "imagenet":
+        options = replace(options, init="none")
+    images = data_of_recipe(resolved, source, out, resume=resume, evaluate=options.evaluate)
+    with stop_requested(execution.minutes) as stop:
         result = train(resolved, images, out, options, stop=stop, log=_log)
     if not result:
         return  # another process prints
-    if no_evaluation:
-        print(f"not evaluated: `reidexport eval {out / LAST} --data ROOT` scores it")
-    else:
+    if options.evaluate:
         print(f"rank-1 {result['rank1']:.2%}  mAP {result['mAP']:.2%}  {out / LAST}")
+    else:
+        print(f"not evaluated: `reidexport eval {out / LAST} --data ROOT` scores it")
 
 
 @app.command("list")
 def list_() -> None:
-    """Show every recipe, and every key that --set and recipe files take, with the paper's section."""
+    """Show every recipe, and every key that --set and recipe files accept, with the paper's section."""
     print(_recipes(), _keys(), sep="\n\n")
 
 
 @app.command("table")
+@with_option_groups
 def table(
     number: Annotated[int, typer.Argument(min=1, max=max(TABLES), help="Table of the paper, 1 to 6.")],
     out: Out,
@@ -152,25 +170,20 @@ def table(
         str | None, typer.Option("--target", help="Table 3: the data set to test on, as --dataset names it.")
     ] = None,
     assignments: Assignments = None,
-    init: Init = "imagenet",
-    precision: PrecisionOption = "auto",
-    compiled: Compile = False,
-    workers: Workers = None,
-    minutes: Minutes = None,
+    *,
+    execution: ExecutionOptions,
 ) -> None:
     """Train what a table of the paper compares, or reuse the runs in --out, and print its rows beside the paper's.
 
     Interrupted, the same command continues. Tables share runs where the paper's rows are the same network.
     """
-    options = _resumed(init, precision, compiled, workers)
-    with stop_requested(minutes) as stop:
+    with stop_requested(execution.minutes) as stop:
         markdown = run_table(
             number,
-            data,
+            DataSource(data, dataset),
             out,
-            options,
+            execution.training_options(),
             assignments=assignments or (),
-            dataset=dataset,
             target=target,
             stop=stop,
             log=_log,
@@ -179,13 +192,14 @@ def table(
 
 
 @app.command("campaign")
+@with_option_groups
 def campaign(
     out: Out,
     data: DataNeeded,
     results: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where to give the results back, a folder a part. [default: OUT/results]"
+            metavar="DIR", help="Where to write the results, a folder for each part. [default: OUT/results]"
         ),
     ] = None,
     only: Annotated[
@@ -193,31 +207,22 @@ def campaign(
     ] = None,
     dataset: DatasetName = None,
     assignments: Assignments = None,
-    init: Init = "imagenet",
-    precision: PrecisionOption = "auto",
-    compiled: Compile = False,
-    workers: Workers = None,
-    minutes: Minutes = None,
-    cuda_graph: CudaGraph = True,
-    no_evaluation: NoEvaluation = False,
+    *,
+    execution: StepOptions,
 ) -> None:
     """Train the rows of table 1 with a ResNet-18, the strong baseline first: for one large GPU, in parts.
 
-    Every part gives back its weights in half precision, in files under 16 MiB, with history and result; `join` makes a
+    Every part's weights are written in half precision, in files under 16 MiB, with history and result; `join` makes a
     checkpoint of them. Interrupted, or stopped by --minutes, the same command continues.
     """
-    options = replace(
-        _resumed(init, precision, compiled, workers), cuda_graph=cuda_graph, evaluate=not no_evaluation
-    )
-    with stop_requested(minutes) as stop:
+    with stop_requested(execution.minutes) as stop:
         text = run_campaign(
-            data,
+            DataSource(data, dataset),
             out,
-            options,
+            execution.training_options(),
             results=results or out / "results",
             only=only,
             assignments=assignments or (),
-            dataset=dataset,
             stop=stop,
             log=_log,
         )
@@ -226,60 +231,20 @@ def campaign(
 
 @app.command("join")
 def join(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What a part of the campaign gave back.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder with the results of a part of the campaign.")
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="The checkpoint to write, such as best.pth.")
     ],
 ) -> None:
-    """Join the parts of a half-precision checkpoint, which `reidexport eval` and `onnx` then take."""
+    """Join the parts of a half-precision checkpoint, which `reidexport eval` and `onnx` then accept."""
     join_parts(folder, out)
     print(out)
 
 
-def _resumed(init: str, precision: Precision, compiled: bool, workers: int | None) -> RunOptions:
-    return RunOptions(
-        init=init, resume=True, precision=precision, compiled=compiled, workers=workers or default_threads()
-    )
-
-
-def data_of_recipe(
-    recipe: Recipe, data: Path | None, name: str | None, out: Path, *, resume: bool, evaluate: bool = True
-) -> Dataset:
-    """The data set at ``data``, which may lack a test split unless ``evaluate``, or the one drawn into ``out/data``.
-
-    Raises:
-        InputError: neither, or both.
-    """
-    drawn = recipe.synthetic.num_train_pids
-    if data is not None:
-        if drawn:
-            raise InputError(
-                "this recipe draws its own data set: leave --data out, or --set synthetic.num_train_pids=0"
-            )
-        return load_dataset(data, name) if evaluate else load_train_split(data, name)
-    if not drawn:
-        raise InputError("this recipe needs a data set: --data ROOT")
-    root = out / "data"
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if (resume or several) and root.is_dir():
-        return load_dataset(root)
-    if several:
-        raise InputError(
-            "several processes cannot draw a data set: start this recipe with one process first, or give --data and "
-            "--set synthetic.num_train_pids=0"
-        )
-    with progress_bar("drawing", 100) as show:
-        return draw_dataset(
-            root,
-            num_train_pids=drawn,
-            num_test_pids=recipe.synthetic.num_test_pids,
-            seed=recipe.seed,
-            progress=show and (lambda done, total: show(100 * done // total)),
-        )
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """Run the trainer; a first word that is no command is a recipe."""
+    """Run the trainer; a first word that is not a command is a recipe."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and not arguments[0].startswith("-") and arguments[0] not in _COMMANDS:
         arguments = ["run", *arguments]

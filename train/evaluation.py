@@ -27,7 +27,7 @@ _BATCH_SIZE = 256
 
 
 def checkpoint_in_memory(model: Baseline, height_px: int, width_px: int) -> Checkpoint:
-    """What :func:`reidexport.load_checkpoint` would give for this network, without a file."""
+    """What :func:`reidexport.load_checkpoint` would return for this network, without a file."""
     state_dict = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
     return Checkpoint(
         name="network in training",
@@ -74,7 +74,7 @@ def load_test_images(
 
 
 def fits_on_gpu(dataset: Dataset, height_px: int, width_px: int, device: torch.device) -> bool:
-    """Whether the test split takes at most half of what is free: the network needs room beside it."""
+    """Whether the test split needs at most half of the free memory: the network needs some too."""
     free, _ = torch.cuda.mem_get_info(device)
     num_images = len(dataset.query) + len(dataset.scored_gallery)
     return num_images * height_px * width_px * 3 <= free / 2

@@ -27,14 +27,14 @@ def without_tf32(precision: Literal["fp32", "bf16"], device: torch.device) -> Ab
 
 
 def steps_between_checks(device: torch.device) -> int:
-    """How many steps are taken before their losses are looked at, which makes the CPU wait for a GPU."""
+    """How many steps run before their losses are checked, which makes the CPU wait for a GPU."""
     return 20 if device.type == "cuda" else 1
 
 
 def whole_step(
     learner: Learner, images: TrainImages, recipe: Recipe, *, cuda_graph: bool = True
 ) -> WholeStep | None:
-    """The step that a GPU takes from its own images, recorded in a CUDA graph unless something speaks against it.
+    """The step of a run on a GPU, which holds all images; recorded in a CUDA graph where that is possible.
 
     Returns:
         None on a CPU, where threads make the batches.
@@ -53,7 +53,7 @@ def whole_step(
 
 
 def steps_text(step: WholeStep | None) -> str:
-    """What steps a run takes, and why not another kind."""
+    """Which kind of steps a run has, and why not another."""
     if step is None:
         return "plain: there is no GPU"
     return f"plain: {step.why_plain}" if step.why_plain else "one CUDA graph each"

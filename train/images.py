@@ -131,14 +131,14 @@ def batches_of_epoch(
 ) -> Iterator[TrainBatch]:
     """Make the batches of an epoch on a CPU, in threads ahead of the network.
 
-    Every batch's random numbers depend on the seed, the epoch and its place alone, so an epoch can be entered anywhere.
+    Every batch's random numbers depend on the seed, the epoch and its place alone, so an epoch can be resumed anywhere.
 
     Args:
         images: from :func:`load_train_images`.
         recipe: batch, augmentation and seed.
         epoch: counted from 1.
         plan: from :func:`plan_of_epoch`.
-        first: batches to leave out, which an interrupted run has done already.
+        first: batches to skip, which an interrupted run has done already.
         rank: of this process.
         world_size: processes that share every batch, by identities.
         workers: threads that make batches.
@@ -149,7 +149,7 @@ def batches_of_epoch(
         pixels = augment(images.pixels, indices, draws, recipe.images.pad_px, erasing_of(recipe))
         return pixels, images.labels[indices]
 
-    # One thread each: their own teams of threads would take the cores from the network's.
+    # One thread each: their own teams of threads would compete with the network's for cores.
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         ahead: deque[Future[tuple[Tensor, Tensor]]] = deque()
         for step in range(first, len(plan)):
@@ -161,7 +161,7 @@ def batches_of_epoch(
 
 
 def plan_of_epoch(images: TrainImages, recipe: Recipe, epoch: int) -> list[Indices]:
-    """Which images each batch of an epoch takes."""
+    """Which images each batch of an epoch holds."""
     rng = np.random.default_rng((recipe.seed, epoch, _BATCHES))
     return epoch_batches(images.labels.tolist(), recipe.batch.num_pids, recipe.batch.num_instances, rng)
 
@@ -169,7 +169,7 @@ def plan_of_epoch(images: TrainImages, recipe: Recipe, epoch: int) -> list[Indic
 def drawn_batch(
     recipe: Recipe, epoch: int, plan: Sequence[Indices], step: int, rank: int, world_size: int
 ) -> tuple[Tensor, Draws]:
-    """Which images one process takes in a step, int64 (B,), and what happens to each, on the CPU."""
+    """Which images one process trains on in a step, int64 (B,), and what happens to each, on the CPU."""
     rng = np.random.default_rng((recipe.seed, epoch, _AUGMENTATION, step))
     draws = draw_augmentation(rng, len(plan[step]), recipe.images, erasing_of(recipe))
     size = len(plan[step]) // world_size
@@ -193,6 +193,6 @@ def _refuse_too_many(count: int, height_px: int, width_px: int) -> None:
     memory_mib = machine_info()["memory_mib"]
     if memory_mib is not None and size_mib > memory_mib:
         raise DatasetError(
-            f"{count} training images of {height_px}x{width_px} px take {size_mib} MiB, and this machine has "
+            f"{count} training images of {height_px}x{width_px} px need {size_mib} MiB, and this machine has "
             f"{memory_mib} MiB of memory: set images.height_px and images.width_px lower"
         )

@@ -9,24 +9,24 @@ from types import FrameType
 
 @contextmanager
 def stop_requested(minutes: float | None = None) -> Iterator[Callable[[], bool]]:
-    """Catch SIGINT and SIGTERM, and give a function that tells whether to stop.
+    """Catch SIGINT and SIGTERM, and yield a function that returns whether to stop.
 
-    A second signal of a kind does what it did before.
+    A second signal of the same kind does what it did before.
 
     Args:
         minutes: stop after this time too.
     """
     deadline = float("inf") if minutes is None else time.monotonic() + 60 * minutes
-    asked = False
+    requested = False
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        nonlocal requested
+        requested = True
         signal.signal(number, earlier[signal.Signals(number)])
 
-    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    earlier = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked or time.monotonic() > deadline
+        yield lambda: requested or time.monotonic() > deadline
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)

@@ -48,7 +48,7 @@ class Learner:
         learned = [each for each in self.baseline.parameters() if each.requires_grad]
         schedule, losses = recipe.schedule, recipe.losses
         # A tensor, so that a CUDA graph reads it anew in every step. Adam's kernels take float32 on a GPU; on a CPU
-        # float64 gives the bits of a Python number.
+        # float64 computes the bits of a Python number.
         dtype = torch.float32 if device.type == "cuda" else torch.float64
         self._rate = torch.tensor(schedule.learning_rate, dtype=dtype, device=device)
         self.optimizer = torch.optim.Adam(learned, self._rate, weight_decay=schedule.weight_decay, fused=True)

@@ -1,4 +1,4 @@
-"""Keeping the memory that every training step frees, instead of giving it back to the system and asking again."""
+"""Keeping the memory that every training step frees, instead of returning it to the system and allocating it again."""
 
 import ctypes
 import sys
@@ -7,9 +7,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc not to return large blocks: on a CPU their page faults take a third of a step's time.
+    """Tell glibc not to return large blocks: on a CPU their page faults cost a third of a step's time.
 
-    Does nothing where there is no glibc.
+    Does nothing without glibc.
     """
     if not sys.platform.startswith("linux"):
         return

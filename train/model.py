@@ -2,9 +2,11 @@
 
 import difflib
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
+from reidruntime.artifact.manifest import file_sha256
 from torch import Tensor, nn
 
 from reidexport.checkpoint.families import backbone_shapes
@@ -28,7 +30,7 @@ _CLASSIFIER_STD = 0.001  # authors' weights_init_classifier
 
 
 class TrainedModel(nn.Module):
-    """A :class:`Baseline` and its classifier: forward gives what the losses need (paper, fig. 5).
+    """A :class:`Baseline` and its classifier: forward returns what the losses need (paper, fig. 5).
 
     Attributes:
         baseline: what a checkpoint holds.
@@ -97,17 +99,17 @@ def architecture_of(recipe: Recipe, num_classes: int) -> BaselineArchitecture:
 
 
 def initialize(model: Baseline, init: str) -> None:
-    """Give the backbone its first weights.
+    """Set the backbone's first weights.
 
     Args:
         model: changed in place.
-        init: "none": leave the random ones; "imagenet": torchvision's or timm's, downloaded; else a path to a
+        init: "none": keep the random ones; "imagenet": torchvision's or timm's, downloaded; else a path to a
             checkpoint of this project, of a known project, or of a bare torchvision or timm network.
 
     Raises:
         CheckpointError: the file is not readable, or its backbone is another one.
         NotInstalledError: the weights cannot be downloaded.
-        InputError: nobody publishes ImageNet weights for this backbone here.
+        InputError: neither torchvision nor timm publishes ImageNet weights for this backbone.
     """
     if init == "none":
         return
@@ -121,6 +123,18 @@ def initialize(model: Baseline, init: str) -> None:
     if problem is not None:
         raise CheckpointError(f"{init}: its weights are not those of {name}: {problem}")
     model.backbone.load_state_dict({key: state_dict[key] for key in found}, strict=False)
+
+
+@cache
+def init_text(init: str) -> str:
+    """First weights as results name them: a file by its name and content, wherever it is."""
+    if init in ("imagenet", "none"):
+        return init
+    if not Path(init).is_file():
+        raise CheckpointError(
+            f"--init {init}: there is no such file; expected imagenet, none or a checkpoint"
+        )
+    return f"{Path(init).name} (sha256 {file_sha256(Path(init))[:12]})"
 
 
 def _from_file(path: Path, model: Baseline) -> dict[str, Tensor]:
@@ -144,7 +158,7 @@ def _download(name: str) -> dict[str, Tensor]:
     is_timm = name in TIMM_NAMES or name.startswith("timm/")
     if not is_timm and name not in list_models():
         raise InputError(
-            f"--init imagenet: torchvision and timm publish no weights for {name}. Give --init a file, or none."
+            f"--init imagenet: torchvision and timm publish no weights for {name}. Pass a file to --init, or none."
         )
     try:
         if not is_timm:
@@ -157,5 +171,5 @@ def _download(name: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError, ValueError) as error:
         raise NotInstalledError(
             f"--init imagenet: the weights of {name} could not be downloaded ({error}). Download them elsewhere and "
-            "give their file to --init, or start from random weights with --init none."
+            "pass their file to --init, or start from random weights with --init none."
         ) from error

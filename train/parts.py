@@ -14,7 +14,7 @@ from torch import Tensor
 from reidexport.errors import CheckpointError
 from reidexport.files import replaced_when_whole
 from train.checkpoints import LAST, read_training_checkpoint
-from train.training import HISTORY, RESULT
+from train.result import HISTORY, RESULT
 
 MANIFEST = "manifest.json"
 MAX_PART_BYTES = 15 << 20
@@ -43,8 +43,8 @@ class PartsManifest(BaseModel):
     parts: tuple[Part, ...]
 
 
-def give_back(run: Path, folder: Path, *, max_part_bytes: int = MAX_PART_BYTES) -> list[Path]:
-    """Write what a run has come to into files of less than 16 MiB each.
+def write_parts(run: Path, folder: Path, *, max_part_bytes: int = MAX_PART_BYTES) -> list[Path]:
+    """Write a run's results so far into files of less than 16 MiB each.
 
     Matrices and convolutions of ``last.pth`` are rounded to float16, unless that overflows; vectors, such as those of
     BatchNorms, stay in float32.
@@ -62,7 +62,7 @@ def give_back(run: Path, folder: Path, *, max_part_bytes: int = MAX_PART_BYTES) 
     """
     saved = read_training_checkpoint(run / LAST)
     del saved["state"]
-    saved["state_dict"] = {name: _half(tensor) for name, tensor in saved["state_dict"].items()}
+    saved["state_dict"] = {name: _to_float16(tensor) for name, tensor in saved["state_dict"].items()}
     stream = io.BytesIO()
     torch.save(saved, stream)
     data = stream.getvalue()
@@ -90,7 +90,7 @@ def give_back(run: Path, folder: Path, *, max_part_bytes: int = MAX_PART_BYTES) 
 
 
 def join_parts(folder: Path, out: Path) -> PartsManifest:
-    """Put a checkpoint that :func:`give_back` cut together again.
+    """Join the parts that :func:`write_parts` wrote into a checkpoint.
 
     Args:
         folder: with the parts and their manifest.
@@ -100,7 +100,7 @@ def join_parts(folder: Path, out: Path) -> PartsManifest:
         The manifest.
 
     Raises:
-        CheckpointError: the manifest or a part is missing, or is not what the manifest says.
+        CheckpointError: the manifest or a part is missing, or differs from what the manifest says.
     """
     manifest = _read_manifest(folder / MANIFEST)
     cuts = []
@@ -131,17 +131,17 @@ def _read_manifest(path: Path) -> PartsManifest:
         return PartsManifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror}). Give the folder that a part of the campaign gave back."
+            f"{path}: cannot be read ({error.strerror}). Pass the folder with the results of a part of the campaign."
         ) from error
     except (ValueError, ValidationError) as error:
         raise CheckpointError(f"{path}: not the manifest of a cut checkpoint: {error}") from error
 
 
-def _half(tensor: Tensor) -> Any:
+def _to_float16(tensor: Tensor) -> Any:
     if not tensor.is_floating_point() or tensor.ndim < 2:
         return tensor
-    half = tensor.half()
-    return half if bool(torch.isfinite(half).all()) else tensor
+    converted = tensor.half()
+    return converted if bool(torch.isfinite(converted).all()) else tensor
 
 
 def _write(path: Path, data: bytes) -> None:

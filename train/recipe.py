@@ -136,7 +136,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class Evaluation:
+class EvaluationSettings:
     """When and how the test split is scored (paper, 4)."""
 
     every_epochs: Positive = _key(40, "epochs between evaluations; the last epoch is always evaluated")
@@ -166,7 +166,7 @@ class Recipe:
     erasing: Erasing = Erasing()
     losses: Losses = Losses()
     schedule: Schedule = Schedule()
-    evaluation: Evaluation = Evaluation()
+    evaluation: EvaluationSettings = EvaluationSettings()
     synthetic: Synthetic = Synthetic()
     seed: Annotated[int, Field(ge=0)] = _key(0, "of weights, batches, augmentation and drawn images")
     checkpoint_every_epochs: Positive = _key(
@@ -192,7 +192,7 @@ class Key:
 
 @cache
 def keys() -> tuple[Key, ...]:
-    """Every key that a recipe file or ``--set`` can give, in order."""
+    """Every key that a recipe file or ``--set`` can set, in order."""
     return tuple(_keys_of(Recipe(), ""))
 
 
@@ -265,7 +265,7 @@ def _recipe_path(name: str) -> Path:
     if name not in recipe_names():
         raise InputError(
             f"there is no recipe {name!r}{_nearest(name, recipe_names())} Recipes: {', '.join(recipe_names())}; "
-            "or give a path that ends in .toml."
+            "or pass a path that ends in .toml."
         )
     return RECIPE_FOLDER / f"{name}.toml"
 

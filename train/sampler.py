@@ -15,8 +15,8 @@ def epoch_batches(
 ) -> list[Indices]:
     """The batches of one epoch, as the authors' sampler draws them.
 
-    Every identity's images are shuffled and cut into groups of K; an identity of fewer than K images gives one group
-    drawn with replacement, and what is left over of the others waits for another epoch. Batches take one group each
+    Every identity's images are shuffled and cut into groups of K; an identity of fewer than K images makes one group
+    drawn with replacement, and what is left over of the others waits for another epoch. Batches hold one group each
     of P random identities, until fewer than P have groups left.
 
     Args:
@@ -36,7 +36,7 @@ def epoch_batches(
     groups = [_groups(indices, num_instances, rng) for indices in np.split(order, firsts[1:])]
     if len(groups) < num_pids:
         raise DatasetError(
-            f"the training split has {len(groups)} identities, a batch takes {num_pids}: set batch.num_pids lower"
+            f"the training split has {len(groups)} identities, a batch needs {num_pids}: set batch.num_pids lower"
         )
     available = list(range(len(groups)))
     batches = []

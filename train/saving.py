@@ -18,9 +18,9 @@ class Snapshot:
 
     Attributes:
         weights: of the network.
-        learner: what :meth:`train.learner.Learner.state` gives.
+        learner: what :meth:`train.learner.Learner.state` returns.
         progress: where the run is, as plain data.
-        copied: on a GPU: when the copies, which lie there, are made.
+        copied: on a GPU: the event after which the copies, which stay there, are complete.
     """
 
     weights: dict[str, Any]
@@ -56,7 +56,7 @@ class Saver:
     """Writes snapshots in a thread, one at a time; the next call raises what the thread raised."""
 
     def __init__(self, write: Callable[[Snapshot, Sequence[str]], None], every_s: float) -> None:
-        """Nothing is due before ``every_s`` seconds have passed; ``write`` takes a snapshot and more files' names."""
+        """Nothing is due before ``every_s`` seconds have passed; ``write`` gets a snapshot and further files' names."""
         self._write, self._every_s = write, every_s
         self._thread = ThreadPoolExecutor(1, "saving")
         self._writing: Future[None] | None = None
@@ -98,7 +98,7 @@ class Saver:
 
 @contextmanager
 def finished_at_the_end(saver: Saver) -> Iterator[Saver]:
-    """Have all written when the block ends, by an error too, whose notes then say whether writing failed."""
+    """Write everything before the block is left, even by an error, whose notes then say if writing failed."""
     try:
         yield saver
         saver.finish()

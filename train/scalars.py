@@ -16,7 +16,7 @@ class Scalars:
             self._writer = SummaryWriter(folder / "tensorboard", purge_step=epochs_done + 1)
 
     def add(self, record: dict[str, Any]) -> None:
-        """Add what :func:`train.training.train` remembers of an epoch."""
+        """Add the record of an epoch, as ``history.json`` holds it."""
         if self._writer is None:
             return
         numbers = {

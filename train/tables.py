@@ -16,9 +16,12 @@ from reidexport.files import replaced_when_whole
 from reidexport.machine import machine_info, package_versions
 from reidexport.progress import progress_bar
 from train.checkpoints import LAST
+from train.dataset import DataSource
 from train.evaluation import evaluate_checkpoint, scores
+from train.model import init_text
 from train.recipe import load_recipe
-from train.training import RunOptions, init_text, train
+from train.result import write_json
+from train.training import TrainingOptions, train
 
 _MARKET, _DUKE = "market1501", "dukemtmcreid"
 # rank-1 and mAP of the paper in percent, by data set; table 3: by the data set trained on.
@@ -26,7 +29,7 @@ Published = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """One row of a table.
 
     Attributes:
@@ -49,11 +52,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """One table of the paper; ``crosses``: it is scored on another data set than the one trained on."""
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[PaperRow, ...]
     crosses: bool = False
 
 
@@ -61,34 +64,34 @@ def _both(market: tuple[float, float], duke: tuple[float, float]) -> Published:
     return {_MARKET: market, _DUKE: duke}
 
 
-def _batch(num_pids: int, num_instances: int, published: Published) -> Row:
+def _batch(num_pids: int, num_instances: int, published: Published) -> PaperRow:
     changes = (f"batch.num_pids={num_pids}", f"batch.num_instances={num_instances}")
     # The row 16 x 4 is table 2's f_i with the Euclidean distance: so are the others, and those of table 6.
-    return Row(f"{num_pids} x {num_instances}", "+bnneck", published, changes, "f_i", "euclidean")
+    return PaperRow(f"{num_pids} x {num_instances}", "+bnneck", published, changes, "f_i", "euclidean")
 
 
-def _size(height_px: int, width_px: int, published: Published) -> Row:
+def _size(height_px: int, width_px: int, published: Published) -> PaperRow:
     changes = (f"images.height_px={height_px}", f"images.width_px={width_px}")
-    return Row(f"{height_px} x {width_px}", "+bnneck", published, changes, "f_i", "euclidean")
+    return PaperRow(f"{height_px} x {width_px}", "+bnneck", published, changes, "f_i", "euclidean")
 
 
 TABLES = {
-    1: Table(
+    1: PaperTable(
         "Each trick added to the standard baseline, same domain",
         (
-            Row("Baseline-S", "standard-baseline", _both((87.7, 74.0), (79.7, 63.7))),
-            Row("+warmup", "+warmup", _both((88.7, 75.2), (80.6, 65.1))),
-            Row("+REA", "+rea", _both((91.3, 79.3), (81.5, 68.3))),
-            Row("+LS", "+ls", _both((91.4, 80.3), (82.4, 69.3))),
-            Row("+stride=1", "+stride1", _both((92.0, 81.7), (82.6, 70.6))),
-            Row("+BNNeck", "+bnneck", _both((94.1, 85.7), (86.2, 75.9))),
-            Row("+center loss", "strong-baseline", _both((94.5, 85.9), (86.4, 76.4))),
+            PaperRow("Baseline-S", "standard-baseline", _both((87.7, 74.0), (79.7, 63.7))),
+            PaperRow("+warmup", "+warmup", _both((88.7, 75.2), (80.6, 65.1))),
+            PaperRow("+REA", "+rea", _both((91.3, 79.3), (81.5, 68.3))),
+            PaperRow("+LS", "+ls", _both((91.4, 80.3), (82.4, 69.3))),
+            PaperRow("+stride=1", "+stride1", _both((92.0, 81.7), (82.6, 70.6))),
+            PaperRow("+BNNeck", "+bnneck", _both((94.1, 85.7), (86.2, 75.9))),
+            PaperRow("+center loss", "strong-baseline", _both((94.5, 85.9), (86.4, 76.4))),
         ),
     ),
-    2: Table(
+    2: PaperTable(
         "Features and metrics of BNNeck, without center loss",
         (
-            Row(
+            PaperRow(
                 "f (w/o BNNeck), Euclidean",
                 "+stride1",
                 _both((92.0, 81.7), (82.6, 70.6)),
@@ -96,34 +99,34 @@ TABLES = {
                 "f_t",
                 "euclidean",
             ),
-            Row("f_t, Euclidean", "+bnneck", _both((94.2, 85.5), (85.7, 74.4)), (), "f_t", "euclidean"),
-            Row("f_t, cosine", "+bnneck", _both((94.2, 85.7), (85.5, 74.6)), (), "f_t", "cosine"),
-            Row("f_i, Euclidean", "+bnneck", _both((93.8, 83.7), (86.6, 73.0)), (), "f_i", "euclidean"),
-            Row("f_i, cosine", "+bnneck", _both((94.1, 85.7), (86.2, 75.9)), (), "f_i", "cosine"),
+            PaperRow("f_t, Euclidean", "+bnneck", _both((94.2, 85.5), (85.7, 74.4)), (), "f_t", "euclidean"),
+            PaperRow("f_t, cosine", "+bnneck", _both((94.2, 85.7), (85.5, 74.6)), (), "f_t", "cosine"),
+            PaperRow("f_i, Euclidean", "+bnneck", _both((93.8, 83.7), (86.6, 73.0)), (), "f_i", "euclidean"),
+            PaperRow("f_i, cosine", "+bnneck", _both((94.1, 85.7), (86.2, 75.9)), (), "f_i", "cosine"),
         ),
     ),
-    3: Table(
+    3: PaperTable(
         "Each trick, scored in another domain",
         (
-            Row("Baseline", "standard-baseline", _both((24.4, 12.9), (34.2, 14.5))),
-            Row("+warmup", "+warmup", _both((26.3, 14.1), (39.7, 17.4))),
-            Row("+REA", "+rea", _both((21.5, 10.2), (32.5, 13.5))),
-            Row("+LS", "+ls", _both((23.2, 11.3), (36.5, 14.9))),
-            Row("+stride=1", "+stride1", _both((23.1, 11.8), (37.1, 15.4))),
-            Row("+BNNeck", "+bnneck", _both((26.7, 15.2), (47.7, 21.6))),
-            Row("+center loss", "strong-baseline", _both((27.5, 15.0), (47.4, 21.4))),
-            Row("-REA", "strong-baseline-no-rea", _both((41.4, 25.7), (54.3, 25.5))),
+            PaperRow("Baseline", "standard-baseline", _both((24.4, 12.9), (34.2, 14.5))),
+            PaperRow("+warmup", "+warmup", _both((26.3, 14.1), (39.7, 17.4))),
+            PaperRow("+REA", "+rea", _both((21.5, 10.2), (32.5, 13.5))),
+            PaperRow("+LS", "+ls", _both((23.2, 11.3), (36.5, 14.9))),
+            PaperRow("+stride=1", "+stride1", _both((23.1, 11.8), (37.1, 15.4))),
+            PaperRow("+BNNeck", "+bnneck", _both((26.7, 15.2), (47.7, 21.6))),
+            PaperRow("+center loss", "strong-baseline", _both((27.5, 15.0), (47.4, 21.4))),
+            PaperRow("-REA", "strong-baseline-no-rea", _both((41.4, 25.7), (54.3, 25.5))),
         ),
         crosses=True,
     ),
-    4: Table(
+    4: PaperTable(
         "The strong baseline, and with k-reciprocal re-ranking (RK)",
         (
-            Row("Ours", "strong-baseline", _both((94.5, 85.9), (86.4, 76.4))),
-            Row("Ours (RK)", "strong-baseline", _both((95.4, 94.2), (90.3, 89.1)), rerank=True),
+            PaperRow("Ours", "strong-baseline", _both((94.5, 85.9), (86.4, 76.4))),
+            PaperRow("Ours (RK)", "strong-baseline", _both((95.4, 94.2), (90.3, 89.1)), rerank=True),
         ),
     ),
-    5: Table(
+    5: PaperTable(
         "Batches of P identities x K images, without center loss",
         (
             _batch(8, 3, _both((92.6, 79.2), (84.4, 68.1))),
@@ -138,7 +141,7 @@ TABLES = {
             _batch(32, 4, _both((93.2, 82.8), (86.5, 73.1))),
         ),
     ),
-    6: Table(
+    6: PaperTable(
         "Image sizes, without center loss",
         (
             _size(256, 128, _both((93.8, 83.7), (86.6, 73.0))),
@@ -152,12 +155,11 @@ TABLES = {
 
 def run_table(
     number: int,
-    root: Path,
+    source: DataSource,
     out: Path,
-    options: RunOptions,
+    options: TrainingOptions,
     *,
     assignments: Sequence[str] = (),
-    dataset: str | None = None,
     target: str | None = None,
     stop: Callable[[], bool] = lambda: False,
     log: Callable[[str], None] = lambda _: None,
@@ -168,55 +170,37 @@ def run_table(
 
     Args:
         number: 1 to 6.
-        root: data sets, as for :func:`reidexport.load_dataset`.
+        source: which data set to train on.
         out: folder of runs and tables.
         options: how to run; ``resume`` should be on.
         assignments: changes to every recipe, as for ``--set``.
-        dataset: which data set to train on, where there are several.
-        target: of table 3: which data set to score on.
-        stop: asked after every step.
+        target: of table 3: which data set below ``source.root`` to score on.
+        stop: called after every step.
         log: called with lines about what is being done.
 
     Returns:
-        The table in Markdown.
+        The table in Markdown; empty in all processes but the first.
 
     Raises:
         InputError: table 3 without ``target``, or ``target`` for another one.
-        StoppedError: ``stop`` said so; the same call continues.
+        StoppedError: ``stop`` returned True; the same call continues.
     """
-    table = TABLES[number]
-    if table.crosses != (target is not None):
+    if TABLES[number].crosses != (target is not None):
         raise InputError(
-            "table 3 is scored on another data set than the one trained on: give --target, such as dukemtmcreid"
-            if table.crosses
+            "table 3 is scored on another data set than the one trained on: pass --target, such as dukemtmcreid"
+            if TABLES[number].crosses
             else f"table {number} is scored on the data set that is trained on: leave --target out"
         )
-    source = load_dataset(root, dataset)
-    scored = load_dataset(root, target) if target else source
-    found = []
-    for place, row in enumerate(table.rows, start=1):
-        log(f"table {number}, row {place} of {len(table.rows)}: {row.label}")
-        folder = out / "runs" / run_name(row)
-        recipe = load_recipe(row.recipe, (*row.changes, *assignments))
-        if stop():
-            raise StoppedError(_unfinished(place, len(table.rows)))
-        try:
-            train(recipe, source, folder, options, stop=stop, log=log)
-        except StoppedError as error:
-            raise StoppedError(_unfinished(place, len(table.rows))) from error
-        if int(os.environ.get("RANK", "0")) == 0:
-            found.append(_scored(folder, scored, row, row.metric or recipe.metric))
-    if not found:
+    trained_on = load_dataset(*source)
+    scored_on = load_dataset(source.root, target) if target else trained_on
+    rows = _scored_rows(number, trained_on, scored_on, out, options, assignments, stop, log)
+    if not rows:
         return ""
-    rows = [
-        {"label": row.label, "run": run_name(row), **each, "paper": _published(row, source.name)}
-        for row, each in zip(table.rows, found, strict=True)
-    ]
     content = {
         "table": number,
-        "title": table.title,
-        "trained_on": source.name,
-        "scored_on": scored.name,
+        "title": TABLES[number].title,
+        "trained_on": trained_on.name,
+        "scored_on": scored_on.name,
         "changes": list(assignments),
         "init": init_text(options.init),
         "rows": rows,
@@ -224,10 +208,40 @@ def run_table(
         "versions": package_versions(),
     }
     markdown = table_markdown(content)
-    for name, text in (("json", json.dumps(content, indent=2) + "\n"), ("md", markdown)):
-        with replaced_when_whole(out / f"table-{number}.{name}") as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_json(out / f"table-{number}.json", content)
+    with replaced_when_whole(out / f"table-{number}.md") as temporary:
+        temporary.write_text(markdown, encoding="utf-8")
     return markdown
+
+
+def _scored_rows(
+    number: int,
+    trained_on: Dataset,
+    scored_on: Dataset,
+    out: Path,
+    options: TrainingOptions,
+    assignments: Sequence[str],
+    stop: Callable[[], bool],
+    log: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """A table's rows as ``table-N.json`` holds them; none where another process scores."""
+    rows = TABLES[number].rows
+    scored = []
+    for place, row in enumerate(rows, start=1):
+        log(f"table {number}, row {place} of {len(rows)}: {row.label}")
+        folder = out / "runs" / run_name(row)
+        recipe = load_recipe(row.recipe, (*row.changes, *assignments))
+        if stop():
+            raise StoppedError(_unfinished(place, len(rows)))
+        try:
+            train(recipe, trained_on, folder, options, stop=stop, log=log)
+        except StoppedError as error:
+            raise StoppedError(_unfinished(place, len(rows))) from error
+        if int(os.environ.get("RANK", "0")) == 0:
+            about = {"label": row.label, "run": run_name(row)}
+            found = _scores_of_run(folder, scored_on, row, row.metric or recipe.metric)
+            scored.append({**about, **found, "paper": _published(row, trained_on.name)})
+    return scored
 
 
 def table_markdown(content: dict[str, Any]) -> str:
@@ -250,13 +264,13 @@ def table_markdown(content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_name(row: Row) -> str:
+def run_name(row: PaperRow) -> str:
     """The folder of a row's run: its recipe and what is changed of it."""
     values = [change.partition("=")[2] for change in row.changes]
     return "-".join([row.recipe, "x".join(values)]) if values else row.recipe
 
 
-def _scored(folder: Path, dataset: Dataset, row: Row, metric: Metric) -> dict[str, Any]:
+def _scores_of_run(folder: Path, dataset: Dataset, row: PaperRow, metric: Metric) -> dict[str, Any]:
     """The scores of a finished run, from its folder where they were computed before."""
     key = "-".join([dataset.name, row.feature or "feature", metric, *(["rerank"] if row.rerank else [])])
     path = folder / f"scores-{key}.json"
@@ -272,12 +286,11 @@ def _scored(folder: Path, dataset: Dataset, row: Row, metric: Metric) -> dict[st
             rerank=row.rerank,
             progress=show,
         )
-    with replaced_when_whole(path) as temporary:
-        temporary.write_text(json.dumps(scores(evaluation), indent=2) + "\n")
+    write_json(path, scores(evaluation))
     return scores(evaluation)
 
 
-def _published(row: Row, trained_on: str) -> dict[str, float] | None:
+def _published(row: PaperRow, trained_on: str) -> dict[str, float] | None:
     if trained_on not in row.published:
         return None
     rank1, mean_ap = row.published[trained_on]

@@ -5,27 +5,24 @@ On a GPU batches are made within the step: steps_of_epoch ─▶ WholeStep.
 """
 
 import json
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from reidruntime.artifact.manifest import file_sha256
 from reidruntime.torch_settings import fastest_convolutions
 
 from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.data import Dataset
-from reidexport.errors import CheckpointError, DatasetError, InputError, StoppedError, TrainingError
+from reidexport.errors import DatasetError, InputError, StoppedError, TrainingError
 from reidexport.export.graph import graph_from_checkpoint
-from reidexport.files import replaced_when_whole
 from reidexport.machine import machine_info, package_versions
 from reidexport.progress import progress_bar
-from train.checkpoints import BEST, LAST, read_training_checkpoint, remove_leftovers, write_checkpoint
+from train.checkpoints import BEST, LAST, remove_leftovers, saved_run, write_checkpoint
 from train.distributed import Processes, default_device, joined_processes
 from train.evaluation import (
     TestImages,
@@ -45,20 +42,19 @@ from train.execution import (
 )
 from train.images import TrainImages, batches_of_epoch, load_train_images, plan_of_epoch
 from train.learner import METRICS, Learner
-from train.model import build_model, initialize
-from train.pictures import write_pictures
-from train.recipe import Recipe, recipe_differences, recipe_from_dict
+from train.model import build_model, init_text, initialize
+from train.plots import write_plots
+from train.recipe import Recipe
+from train.result import HISTORY, RESULT, best_epoch, costs, epoch_line, write_json
 from train.sampler import Indices
 from train.saving import Saver, Snapshot, finished_at_the_end, snapshot
 from train.scalars import open_scalars
 from train.schedule import learning_rate
-from train.whole_step import WholeStep, seed_of_step, steps_of_epoch
-
-RESULT, HISTORY = "result.json", "history.json"
+from train.whole_step import seed_of_step, steps_of_epoch
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class TrainingOptions:
     """How a recipe is run, which does not change what it computes.
 
     Attributes:
@@ -96,7 +92,7 @@ def train(
     recipe: Recipe,
     dataset: Dataset,
     out: str | Path,
-    options: RunOptions,
+    options: TrainingOptions,
     *,
     stop: Callable[[], bool] = lambda: False,
     log: Callable[[str], None] = lambda _: None,
@@ -104,7 +100,7 @@ def train(
     """Run a recipe, or continue it, to its end.
 
     ``out`` gets ``last.pth`` every ``save_every_s`` seconds, ``best.pth`` by mAP, ``epoch-NNN.pth``,
-    ``history.json``, TensorBoard's scalars and, at the end, pictures and ``result.json``. All but the last two are
+    ``history.json``, TensorBoard's scalars and, at the end, plots and ``result.json``. All but the last two are
     written in the background. However the run ends, an error included, ``last.pth`` holds the last finished epoch at
     least; after a kill, it lacks about the last ``save_every_s`` seconds. ``history.json`` is never ahead of
     ``last.pth``.
@@ -114,7 +110,7 @@ def train(
         dataset: with train, query and gallery; only train without ``options.evaluate``.
         out: the run's folder.
         options: how to compute it.
-        stop: asked after every step; True saves and stops, and must stay True: several processes on GPUs agree on
+        stop: called after every step; True saves and stops, and must stay True: several processes on GPUs agree on
             stopping after every 20th step.
         log: called with a line for every epoch.
 
@@ -125,11 +121,10 @@ def train(
         InputError: ``out`` holds a run and ``resume`` is off, or a run of another recipe, data set or init.
         DatasetError: there are no training images, or no test split to evaluate on.
         GpuError: the step cannot be recorded in a CUDA graph.
-        StoppedError: ``stop`` said so; everything is saved.
-        TrainingError: a loss or gradient is not finite; the last good checkpoint is there.
+        StoppedError: ``stop`` returned True; everything is saved.
+        TrainingError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
     out, device = Path(out), default_device()
-    images_settings = recipe.images
     if options.evaluate and not (dataset.query and dataset.gallery):
         raise DatasetError(
             "the data set has no test split to evaluate on: expected query and gallery images. Train without: "
@@ -139,52 +134,60 @@ def train(
     kernels = fastest_convolutions() if device.type == "cuda" else nullcontext()
     with joined_processes(device) as processes, kernels:
         _check_world(recipe, processes)
-        saved = _saved_run(out, recipe, dataset, options)
+        saved = saved_run(out, recipe, options.init, dataset.name, resume=options.resume)
         if processes.is_first:
             remove_leftovers(out)
         finished = saved is not None and saved["run"]["epoch"] == recipe.schedule.num_epochs
         if finished and (out / RESULT).is_file():
             result: dict[str, Any] = json.loads((out / RESULT).read_text())
             return result if processes.is_first else {}
-        with progress_bar("decoding", len(dataset.train)) as show:
-            images = load_train_images(
-                dataset.train,
-                images_settings.height_px,
-                images_settings.width_px,
-                device,
-                workers=options.workers,
-                progress=show if processes.is_first else None,
-            )
-        baseline = build_model(recipe, images.num_classes)
-        # What cannot be exported is not worth a night of training.
-        graph_from_checkpoint(
-            checkpoint_in_memory(baseline, images_settings.height_px, images_settings.width_px)
-        )
-        if saved is None:
-            initialize(baseline, options.init)
-        learner = Learner(
-            baseline,
-            recipe,
-            device,
-            processes=processes,
-            autocast=torch.bfloat16 if chosen_precision(options.precision, device) == "bf16" else None,
-            compiled=options.compiled,
-        )
-        progress = Progress(0, 0, [0.0] * len(METRICS), [])
-        if saved is not None:
-            learner.load(saved["state_dict"], saved["state"]["learner"])
-            progress = Progress(**saved["state"]["progress"])
-        step = whole_step(learner, images, recipe, cuda_graph=options.cuda_graph)
-        run = _Run(recipe, dataset, out, options, learner, step, images, processes, progress, stop, log)
-        scalars = open_scalars(out if processes.is_first else None, progress.epoch)
-        with closing(scalars), finished_at_the_end(run.saver):
-            first_epoch = progress.epoch + 1
-            while progress.epoch < recipe.schedule.num_epochs:
-                record = run.next_epoch()
-                scalars.add(record)
-                if step is not None and processes.is_first and record["epoch"] == first_epoch:
-                    log(f"steps: {steps_text(step)}")
+        images = _load_images(recipe, dataset, options, device, processes)
+        learner, progress = _start(recipe, images.num_classes, options, device, processes, saved)
+        run = _Run(recipe, dataset, out, options, learner, images, processes, progress, stop, log)
+        run.train_remaining_epochs()
         return run.finish() if processes.is_first else {}
+
+
+def _load_images(
+    recipe: Recipe, dataset: Dataset, options: TrainingOptions, device: torch.device, processes: Processes
+) -> TrainImages:
+    with progress_bar("decoding", len(dataset.train)) as show:
+        return load_train_images(
+            dataset.train,
+            recipe.images.height_px,
+            recipe.images.width_px,
+            device,
+            workers=options.workers,
+            progress=show if processes.is_first else None,
+        )
+
+
+def _start(
+    recipe: Recipe,
+    num_classes: int,
+    options: TrainingOptions,
+    device: torch.device,
+    processes: Processes,
+    saved: dict[str, Any] | None,
+) -> tuple[Learner, Progress]:
+    """A learner with its first weights, or with those that a run saved; and where the run is."""
+    baseline = build_model(recipe, num_classes)
+    # What cannot be exported is not worth a night of training.
+    graph_from_checkpoint(checkpoint_in_memory(baseline, recipe.images.height_px, recipe.images.width_px))
+    if saved is None:
+        initialize(baseline, options.init)
+    learner = Learner(
+        baseline,
+        recipe,
+        device,
+        processes=processes,
+        autocast=torch.bfloat16 if chosen_precision(options.precision, device) == "bf16" else None,
+        compiled=options.compiled,
+    )
+    if saved is None:
+        return learner, Progress(0, 0, [0.0] * len(METRICS), [])
+    learner.load(saved["state_dict"], saved["state"]["learner"])
+    return learner, Progress(**saved["state"]["progress"])
 
 
 @dataclass
@@ -194,9 +197,8 @@ class _Run:
     recipe: Recipe
     dataset: Dataset
     out: Path
-    options: RunOptions
+    options: TrainingOptions
     learner: Learner
-    step: WholeStep | None
     images: TrainImages
     processes: Processes
     progress: Progress
@@ -207,22 +209,36 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.saver = Saver(self._write, self.options.save_every_s)
+        self.step = whole_step(self.learner, self.images, self.recipe, cuda_graph=self.options.cuda_graph)
+
+    def train_remaining_epochs(self) -> None:
+        """Train until the last epoch is done and saved."""
+        progress, is_first = self.progress, self.processes.is_first
+        scalars = open_scalars(self.out if is_first else None, progress.epoch)
+        with closing(scalars), finished_at_the_end(self.saver):
+            first_epoch = progress.epoch + 1
+            while progress.epoch < self.recipe.schedule.num_epochs:
+                record = self.next_epoch()
+                scalars.add(record)
+                if self.step is not None and is_first and record["epoch"] == first_epoch:
+                    self.log(f"steps: {steps_text(self.step)}")
 
     def next_epoch(self) -> dict[str, Any]:
-        """Train one epoch to its end, evaluate when it is due, save, and return what is to be remembered."""
+        """Train one epoch to its end, evaluate when it is due, save, and return its record."""
         recipe, progress = self.recipe, self.progress
         epoch = progress.epoch + 1
         record = self._train_epoch(epoch)
         due = epoch % recipe.evaluation.every_epochs == 0 or epoch == recipe.schedule.num_epochs
         if due and self.options.evaluate and self.processes.is_first:
             record["evaluation"] = self._evaluate()
-        best = max(
-            (each["evaluation"]["mAP"] for each in progress.history if "evaluation" in each), default=-1.0
-        )
+        best = best_epoch(progress.history)
         progress.history.append(record)
         progress.epoch, progress.step, progress.sums = epoch, 0, [0.0] * len(METRICS)
         if self.processes.is_first:
-            names = [BEST] if "evaluation" in record and record["evaluation"]["mAP"] > best else []
+            is_best = "evaluation" in record and (
+                best is None or record["evaluation"]["mAP"] > best["evaluation"]["mAP"]
+            )
+            names = [BEST] if is_best else []
             if epoch % recipe.checkpoint_every_epochs == 0:
                 names.append(f"epoch-{epoch:03d}.pth")
             self._save_epoch(record, names)
@@ -231,10 +247,9 @@ class _Run:
         return record
 
     def finish(self) -> dict[str, Any]:
-        """Write the pictures and ``result.json``, and return what that holds."""
+        """Draw the plots and write ``result.json``, and return what that holds."""
         history = self.progress.history
-        evaluated = [each for each in history if "evaluation" in each]
-        best = max(evaluated, key=lambda each: float(each["evaluation"]["mAP"]), default=None)
+        best = best_epoch(history)
         result = {
             **history[-1].get("evaluation", {}),
             "best": best and {"epoch": best["epoch"], **best["evaluation"]},
@@ -242,17 +257,14 @@ class _Run:
             **self._facts(),
             "num_train": len(self.dataset.train),
             "num_train_pids": self.images.num_classes,
-            "seconds": sum(each["seconds"] for each in history),
-            "images_per_s": _mean(history, "images_per_s"),
-            "data_wait_share": _mean(history, "data_wait_share"),
-            "peak_memory_mib": _peak_memory_mib(),
+            **costs(history),
             "execution": self._execution(),
             "machine": machine_info(),
             "versions": package_versions(),
         }
         weights = load_checkpoint(self.out / (BEST if best else LAST))
-        write_pictures(self.out, self.recipe, self.dataset, weights, history)
-        _write_json(self.out / RESULT, result)
+        write_plots(self.out, self.recipe, self.dataset, weights, history)
+        write_json(self.out / RESULT, result)
         return result
 
     def _train_epoch(self, epoch: int) -> dict[str, Any]:
@@ -272,18 +284,18 @@ class _Run:
                 pending.append(metrics)
                 waits.append(waited_s)
                 progress.step += 1
-                asked = self.stop()
-                # One process stops where it is asked to; several agree on it where they wait for each other anyway.
-                at_once = self.stopping or (asked and self.processes.world_size == 1)
+                stop_here = self.stop()
+                # One process stops at once; several agree on stopping where they wait for each other anyway.
+                at_once = self.stopping or (stop_here and self.processes.world_size == 1)
                 if len(pending) < between_checks and progress.step < num_steps and not at_once:
                     continue
-                self._account(pending, epoch)
+                self._add_metrics(pending, epoch)
                 pending = []
                 if show and self.processes.is_first:
                     show(progress.step)
-                self.stopping = self.processes.any(asked)
+                self.stopping = self.processes.any(stop_here)
                 if self.stopping and progress.step < num_steps:
-                    self._stopped(epoch, num_steps)
+                    self._save_and_stop(epoch, num_steps)
                 if self.processes.is_first and self.saver.is_due and progress.step < num_steps:
                     self.saver.save(self._snapshot())
         seconds = time.perf_counter() - began
@@ -303,7 +315,7 @@ class _Run:
     def _steps(
         self, epoch: int, plan: Sequence[Indices]
     ) -> Iterator[tuple[torch.Tensor, Callable[[], float]]]:
-        """Take the steps of an epoch that are left: the metrics of each, and the seconds that it waited for data."""
+        """Run the steps of an epoch that are left: the metrics of each, and the seconds that it waited for data."""
         recipe, processes, first = self.recipe, self.processes, self.progress.step
         if self.step is not None:
             yield from steps_of_epoch(self.step, recipe, epoch, plan, first, processes)
@@ -322,7 +334,7 @@ class _Run:
             torch.manual_seed(seed_of_step(recipe, epoch, place))
             yield self.learner.step(batch.images, batch.labels), partial(float, batch.waited_s)
 
-    def _account(self, pending: list[torch.Tensor], epoch: int) -> None:
+    def _add_metrics(self, pending: list[torch.Tensor], epoch: int) -> None:
         """Add the metrics of the last steps to the epoch's sums, if all of them are finite."""
         values = torch.stack(pending).double().cpu()
         first_step = self.progress.step - len(pending) + 1
@@ -343,7 +355,7 @@ class _Run:
                 )
             self.progress.sums = [total + value for total, value in zip(self.progress.sums, row, strict=True)]
 
-    def _stopped(self, epoch: int, num_steps: int) -> None:
+    def _save_and_stop(self, epoch: int, num_steps: int) -> None:
         if self.processes.is_first:
             self.saver.save(self._snapshot())
             self.saver.finish()
@@ -392,10 +404,10 @@ class _Run:
         for name in (*names, LAST):
             more = resumable if name == LAST else None
             write_checkpoint(self.out / name, architecture, state.weights, self.recipe, run, more)
-        _write_json(self.out / HISTORY, state.progress["history"])
+        write_json(self.out / HISTORY, state.progress["history"])
 
     def _execution(self) -> dict[str, Any]:
-        """How the numbers were computed, which a resumed run may do otherwise than the part before."""
+        """How the numbers were computed; a resumed run may compute them otherwise than the part before."""
         if not self.options.evaluate:
             evaluation = "none: --no-evaluation"
         elif self.test_images is None:
@@ -414,77 +426,9 @@ class _Run:
         return {"init": init_text(self.options.init), "dataset": self.dataset.name}
 
 
-@cache
-def init_text(init: str) -> str:
-    """First weights as results name them: a file by its name and content, wherever it lies."""
-    if init in ("imagenet", "none"):
-        return init
-    if not Path(init).is_file():
-        raise CheckpointError(
-            f"--init {init}: there is no such file; expected imagenet, none or a checkpoint"
-        )
-    return f"{Path(init).name} (sha256 {file_sha256(Path(init))[:12]})"
-
-
-def epoch_line(record: dict[str, Any], num_epochs: int) -> str:
-    """One line about an epoch."""
-    scored = record.get("evaluation")
-    return (
-        f"epoch {record['epoch']}/{num_epochs}  rate {record['learning_rate']:.2e}  id {record['id_loss']:.3f}  "
-        f"triplet {record['triplet_loss']:.3f}  center {record['center_loss']:.1f}  "
-        f"accuracy {record['accuracy']:.1%}  {record['images_per_s']:.0f} images/s  "
-        f"waiting {record['data_wait_share']:.1%}"
-        + (f"  rank-1 {scored['rank1']:.2%}  mAP {scored['mAP']:.2%}" if scored else "")
-    )
-
-
-def _saved_run(out: Path, recipe: Recipe, dataset: Dataset, options: RunOptions) -> dict[str, Any] | None:
-    """The run that ``out`` holds, if it is to continue and is the same run."""
-    last = out / LAST
-    if not last.exists():
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{out}: cannot make the folder ({error.strerror}). Give another --out."
-            ) from error
-        return None
-    if not options.resume:
-        raise InputError(f"{out} holds a run already: pass --resume to continue it, or give another --out")
-    saved = read_training_checkpoint(last)
-    differences = recipe_differences(recipe_from_dict(saved["recipe"], str(last)), recipe)
-    for key, found in (("init", init_text(options.init)), ("dataset", dataset.name)):
-        if saved["run"][key] != found:
-            differences.append(f"{key}: {saved['run'][key]} and {found}")
-    if differences:
-        raise InputError(
-            f"{last} is of another run than the one asked for: {'; '.join(differences)}. Give another --out, or the "
-            "same settings."
-        )
-    return saved
-
-
 def _check_world(recipe: Recipe, processes: Processes) -> None:
     if recipe.batch.num_pids % processes.world_size:
         raise InputError(
-            f"batch.num_pids {recipe.batch.num_pids} cannot be shared out among {processes.world_size} processes: "
-            "make it a multiple"
+            f"batch.num_pids {recipe.batch.num_pids} cannot be divided among {processes.world_size} processes. Set "
+            "it to a multiple."
         )
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with replaced_when_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _mean(history: list[dict[str, Any]], name: str) -> float:
-    """Over the epochs, by the time that they took."""
-    total = sum(each["seconds"] for each in history)
-    return float(sum(each[name] * each["seconds"] for each in history) / total)
-
-
-def _peak_memory_mib() -> float:
-    """Of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

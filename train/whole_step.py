@@ -17,7 +17,7 @@ from train.learner import Learner
 from train.recipe import Recipe
 from train.sampler import Indices
 
-_PLAIN_STEPS = 3  # before recording: cuDNN chooses kernels, cuBLAS takes workspace, Adam makes its state
+_PLAIN_STEPS = 3  # before recording: cuDNN chooses kernels, cuBLAS allocates workspace, Adam its state
 
 
 class Recorder(Protocol):
@@ -28,7 +28,7 @@ class Recorder(Protocol):
         ...
 
     def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """Record the work without running it, and give what runs it again on the same memory."""
+        """Record the work without running it, and return what runs it again on the same memory."""
         ...
 
 
@@ -75,7 +75,7 @@ class CudaGraphRecorder:
 
 
 class WholeStep:
-    """The step of a run: plain at first, then recorded and replayed, if nothing speaks against it.
+    """The step of a run: plain at first, then recorded and replayed where that is possible.
 
     Attributes:
         why_plain: why no step is recorded; None: steps are.
@@ -114,14 +114,14 @@ class WholeStep:
         self._replay: Callable[[], Tensor] | None = None
 
     def fill(self, indices: Tensor, draws: Draws) -> None:
-        """Put what the next step takes into the buffers, from the CPU."""
+        """Copy the next step's input from the CPU into the buffers."""
         buffers = (self._indices, self._draws.mirrored, self._draws.corners, self._draws.boxes)
         for buffer, value in zip(buffers, (indices, draws.mirrored, draws.corners, draws.boxes), strict=True):
             pinned = value.pin_memory() if buffer.is_cuda else value
             buffer.copy_(pinned, non_blocking=True)
 
     def run(self) -> Tensor:
-        """Take the step: float32 (6,), the ``METRICS``, still on the device.
+        """Run the step: float32 (6,), the ``METRICS``, still on the device.
 
         Raises:
             GpuError: the step cannot be recorded.
@@ -151,11 +151,11 @@ class WholeStep:
 def steps_of_epoch(
     step: WholeStep, recipe: Recipe, epoch: int, plan: Sequence[Indices], first: int, processes: Processes
 ) -> Iterator[tuple[Tensor, Callable[[], float]]]:
-    """Take the steps of an epoch on a GPU, which runs behind the CPU.
+    """Run the steps of an epoch on a GPU, which runs behind the CPU.
 
     Yields:
-        The step's metrics, and a function that gives the seconds that the GPU waited for the step: ask it when the
-        GPU is done.
+        The step's metrics, and a function that returns the seconds that the GPU waited for the step: call it when
+        the GPU is done.
     """
     done: torch.cuda.Event | None = None
     for place in range(first, len(plan)):

@@ -1,9 +1,10 @@
-"""Sides that take turns, and the row that tells of them."""
+"""Sides that take turns, and the row with their figures."""
 
 import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,13 +17,29 @@ from reidexport.cpu_share import cpu_use, disturbance, others_share
 from reidexport.machine import MachineInfo, machine_info
 
 Row = dict[str, Any]
-Compare = Callable[
-    ..., Row
-]  # what is left of ``compare`` for a measurement to say: name, timed, ours, peers, options
+# ``compare`` as measurements call it: with name, timed, ours, peers and options.
+Compare = Callable[..., Row]
 
 _PAUSE_S = 0.02  # in which the threads of the side before stop to spin
 _OF_THE_MOMENT = ("cpu_mhz", "governor", "load_average")
 _THREADING = ("MKL_", "OMP_", "OPENBLAS_")
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """How sides take turns, and what their row holds.
+
+    Attributes:
+        rounds: turns of each side.
+        measure: runs a side and returns its figures of one turn.
+        unit: of the figures.
+        percentiles: add those of all of our calls, in milliseconds.
+    """
+
+    rounds: int = 5
+    measure: Measure = one_call
+    unit: str = "seconds"
+    percentiles: bool = False
 
 
 def compare(
@@ -31,13 +48,10 @@ def compare(
     timed: str,
     ours: Side,
     peers: dict[str, Side],
+    options: ComparisonOptions = ComparisonOptions(),
     *,
     machine: MachineInfo,
     quick: bool,
-    rounds: int = 5,
-    measure: Measure = one_call,
-    unit: str = "seconds",
-    percentiles: bool = False,
 ) -> Row:
     """Measure sides in turns, A B A B.
 
@@ -47,31 +61,18 @@ def compare(
         timed: what is inside the timed region.
         ours: a call of our side; before each of its turns, every peer has one.
         peers: calls of the others, by name.
+        options: how.
         machine: before the first measurement.
         quick: two rounds at most.
-        rounds: turns of each side.
-        measure: takes a side and returns its figures of one turn.
-        unit: of the figures.
-        percentiles: add those of all of our calls, in milliseconds.
 
     Returns:
         The row, to be added to. A ratio is a peer's figure over ours of the same round: above 1, ours is faster. Where
         other processes disturbed the measurement, a text stands in the place of the ratios.
     """
     ours()  # compiles what is not compiled yet
-    turns: dict[str, list[list[float]]] = {side: [] for side in ("reidexport", *peers)}
-
-    def peers_turn() -> None:
-        for peer, run in peers.items():
-            time.sleep(_PAUSE_S)
-            turns[peer].append(measure(run))
-        time.sleep(_PAUSE_S)
-
     now, before = machine_info(), cpu_use()
-    benchmark.pedantic(  # type: ignore[no-untyped-call]
-        lambda: turns["reidexport"].append(measure(ours)),
-        setup=peers_turn,
-        rounds=min(rounds, 2) if quick else rounds,
+    turns = _turns(
+        benchmark, ours, peers, options.measure, min(options.rounds, 2) if quick else options.rounds
     )
     share = others_share(before, cpu_use())
     disturbed = disturbance(share, machine)
@@ -82,7 +83,7 @@ def compare(
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "threads": num_threads(),
         "rounds": len(turns["reidexport"]),
-        unit: {side: spread(all_of(figures)) for side, figures in turns.items()},
+        options.unit: {side: spread(all_of(figures)) for side, figures in turns.items()},
         "ratios": f"not given: {disturbed}"
         if disturbed
         else {peer: _ratio(turns[peer], turns["reidexport"]) for peer in peers},
@@ -90,10 +91,28 @@ def compare(
         **{key: value for key, value in now.items() if key in _OF_THE_MOMENT},
         "environment": {key: value for key, value in os.environ.items() if key.startswith(_THREADING)},
     }
-    if percentiles:
+    if options.percentiles:
         for percent in (50, 90, 99):
             row[f"p{percent}_ms"] = rounded(1000 * np.percentile(all_of(turns["reidexport"]), percent))
     return row
+
+
+def _turns(
+    benchmark: BenchmarkFixture, ours: Side, peers: dict[str, Side], measure: Measure, rounds: int
+) -> dict[str, list[list[float]]]:
+    """The figures of every turn, by side."""
+    turns: dict[str, list[list[float]]] = {side: [] for side in ("reidexport", *peers)}
+
+    def peers_turn() -> None:
+        for peer, run in peers.items():
+            time.sleep(_PAUSE_S)
+            turns[peer].append(measure(run))
+        time.sleep(_PAUSE_S)
+
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
+        lambda: turns["reidexport"].append(measure(ours)), setup=peers_turn, rounds=rounds
+    )
+    return turns
 
 
 def _ratio(theirs: list[list[float]], ours: list[list[float]]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from reidexport.data.synthetic import draw_dataset
 from tests.gpu.conftest import Judge, Setup
 from train.execution import Precision
 from train.recipe import load_recipe
-from train.training import HISTORY, RunOptions, train
+from train.training import TrainingOptions, train
 
 
 @pytest.mark.parametrize(("precision", "compiled"), [("fp32", False), ("bf16", False), ("bf16", True)])
@@ -21,10 +21,10 @@ def test_learns(precision: Precision, compiled: bool, setup: Setup, tmp_path: Pa
         *(f"model.backbone={setup.backbone}", f"model.stem_relu={str(setup.backbone == 'resnet18').lower()}"),
         *(f"images.height_px={setup.size_px[0]}", f"images.width_px={setup.size_px[1]}"),
     )
-    options = RunOptions(init="none", precision=precision, compiled=compiled, workers=8)
+    options = TrainingOptions(init="none", precision=precision, compiled=compiled, workers=8)
     said: list[str] = []
     train(load_recipe("smoke", changes), dataset, tmp_path / "run", options, log=said.append)
-    epochs = json.loads((tmp_path / "run" / HISTORY).read_text())
+    epochs = json.loads((tmp_path / "run" / "history.json").read_text())
     losses, first = [epoch["loss"] for epoch in epochs], setup.folder / "first_loss.txt"
     for name, value in {"said": said, "losses": losses, "images_per_s": epochs[-1]["images_per_s"]}.items():
         judge.record(name, value)

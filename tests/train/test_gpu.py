@@ -16,7 +16,8 @@ from train.images import drawn_batch, load_train_images, plan_of_epoch
 from train.learner import METRICS, Learner
 from train.model import build_model
 from train.recipe import Erasing, Images, Recipe, load_recipe
-from train.training import HISTORY, RunOptions, train
+from train.result import HISTORY
+from train.training import TrainingOptions, train
 from train.whole_step import CudaGraphRecorder, WholeStep
 
 pytestmark = pytest.mark.gpu
@@ -43,7 +44,7 @@ def test_augmentation_is_the_cpu_s() -> None:
 def test_a_run_learns_in_bf16(compiled: bool, dataset: Dataset, tmp_path: Path) -> None:
     """The loss falls, images come from GPU memory, and the result says what that took."""
     recipe = load_recipe("smoke", ["synthetic.num_train_pids=0", "schedule.num_epochs=4"])
-    options = RunOptions(init="none", compiled=compiled)
+    options = TrainingOptions(init="none", compiled=compiled)
     result = train(recipe, dataset, tmp_path, options)
     assert result["rank1"] > 0.3
     assert result["peak_memory_mib"] > 0
@@ -66,13 +67,13 @@ def test_the_graph_learns_as_plain_steps_do(backbone: str, dataset: Dataset, tmp
     """In float32: the losses of two epochs with different rates agree, and the result says which steps were taken."""
     changes = ["synthetic.num_train_pids=0", "schedule.num_epochs=2", f"model.backbone={backbone}"]
     recipe = load_recipe("smoke", changes)
-    options = RunOptions(init="none", precision="fp32")
-    said: list[str] = []
-    graph = train(recipe, dataset, tmp_path / "graph", options, log=said.append)
-    plain = train(recipe, dataset, tmp_path / "plain", replace(options, cuda_graph=False), log=said.append)
+    options = TrainingOptions(init="none", precision="fp32")
+    lines: list[str] = []
+    graph = train(recipe, dataset, tmp_path / "graph", options, log=lines.append)
+    plain = train(recipe, dataset, tmp_path / "plain", replace(options, cuda_graph=False), log=lines.append)
     assert graph["execution"]["steps"] == "one CUDA graph each"
     assert plain["execution"]["steps"] == "plain: --no-cuda-graph"
-    assert [line for line in said if line.startswith("steps")] == [
+    assert [line for line in lines if line.startswith("steps")] == [
         "steps: one CUDA graph each",
         "steps: plain: --no-cuda-graph",
     ]
@@ -139,7 +140,7 @@ def test_fp32_trains_without_tf32(dataset: Dataset, tmp_path: Path) -> None:
         seen.add(torch.backends.cudnn.conv.fp32_precision)
         return False
 
-    result = train(recipe, dataset, tmp_path, RunOptions(init="none", precision="fp32"), stop=stop)
+    result = train(recipe, dataset, tmp_path, TrainingOptions(init="none", precision="fp32"), stop=stop)
     assert seen == {"ieee"}
     assert torch.backends.cudnn.conv.fp32_precision == before
     assert result["execution"]["precision"] == "fp32"

@@ -10,7 +10,7 @@ from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.errors import CheckpointError
 from train.checkpoints import LAST, write_checkpoint
 from train.model import build_model
-from train.parts import MANIFEST, give_back, join_parts
+from train.parts import MANIFEST, join_parts, write_parts
 from train.recipe import load_recipe
 
 RECIPE = load_recipe("smoke", ["model.backbone=osnet_x0_25", "tricks.last_stride_1=false"])
@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_parts_join_to_the_weights_in_half_precision(run: Path, tmp_path: Path) -> None:
     """Matrices rounded to float16 where that holds them, vectors as they were; every file small, all facts there."""
-    paths = give_back(run, tmp_path / "given", max_part_bytes=100_000)
+    paths = write_parts(run, tmp_path / "given", max_part_bytes=100_000)
     assert sorted(paths) == sorted((tmp_path / "given").iterdir())
     assert max(path.stat().st_size for path in paths) <= 100_000
     assert len([path for path in paths if path.suffix == ".part"]) > 3
@@ -50,7 +50,7 @@ def test_parts_join_to_the_weights_in_half_precision(run: Path, tmp_path: Path) 
 def test_damage_is_found(run: Path, tmp_path: Path) -> None:
     """A changed, a missing and an exchanged part, and a manifest that is none: each message names file and cause."""
     folder, out = tmp_path / "given", tmp_path / "joined.pth"
-    give_back(run, folder, max_part_bytes=200_000)
+    write_parts(run, folder, max_part_bytes=200_000)
     first, manifest = folder / "weights-1.part", folder / MANIFEST
     whole, text = first.read_bytes(), manifest.read_text()
     first.write_bytes(whole[:-1] + b"x")
@@ -71,6 +71,6 @@ def test_damage_is_found(run: Path, tmp_path: Path) -> None:
     manifest.write_text("{}")
     with pytest.raises(CheckpointError, match=r"manifest\.json: not the manifest of a cut checkpoint"):
         join_parts(folder, out)
-    with pytest.raises(CheckpointError, match=r"Give the folder that a part of the campaign gave back"):
+    with pytest.raises(CheckpointError, match=r"Pass the folder with the results of a part"):
         join_parts(tmp_path, out)
     assert not out.exists()

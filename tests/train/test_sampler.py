@@ -54,7 +54,7 @@ def test_an_identity_of_fewer_than_k_images_is_drawn_with_replacement() -> None:
 
 def test_too_few_identities_are_refused() -> None:
     """The message says how many there are and what to set."""
-    with pytest.raises(DatasetError, match=r"has 6 identities, a batch takes 7: set batch\.num_pids lower"):
+    with pytest.raises(DatasetError, match=r"has 6 identities, a batch needs 7: set batch\.num_pids lower"):
         epoch_batches(LABELS.tolist(), 7, 2, np.random.default_rng(0))
 
 

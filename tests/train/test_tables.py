@@ -13,11 +13,12 @@ from reidexport.errors import InputError, StoppedError
 from train import tables
 from train.campaign import run_campaign
 from train.cli import main
+from train.dataset import DataSource
 from train.evaluation import evaluate_checkpoint
 from train.parts import MANIFEST
 from train.recipe import load_recipe
-from train.tables import TABLES, Row, Table, run_name, run_table, table_markdown
-from train.training import RunOptions
+from train.tables import TABLES, PaperRow, PaperTable, run_name, run_table, table_markdown
+from train.training import TrainingOptions
 
 TINY = [
     *(
@@ -29,7 +30,7 @@ TINY = [
     ),
     *("model.backbone=resnet18", "schedule.num_epochs=1", "schedule.warmup_epochs=1"),
 ]
-OPTIONS = RunOptions(init="none", resume=True, workers=2)
+OPTIONS = TrainingOptions(init="none", resume=True, workers=2)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_table_2_scores_both_features_with_both_metrics(root: Path, tmp_path: Path) -> None:
     """Five rows from two runs, as JSON and Markdown beside the paper's; a second call trains nothing."""
-    said: list[str] = []
-    markdown = run_table(2, root, tmp_path, OPTIONS, assignments=TINY, log=said.append)
+    lines: list[str] = []
+    markdown = run_table(2, DataSource(root), tmp_path, OPTIONS, assignments=TINY, log=lines.append)
     content = json.loads((tmp_path / "table-2.json").read_text())
     assert [row["run"] for row in content["rows"]] == ["+stride1"] + 4 * ["+bnneck"]
     assert [(row["feature"], row["metric"]) for row in content["rows"]] == [
@@ -54,15 +55,15 @@ def test_table_2_scores_both_features_with_both_metrics(root: Path, tmp_path: Pa
     assert (tmp_path / "table-2.md").read_text() == markdown == table_markdown(content)
     rank1, mean_ap = (f"{content['rows'][4][key]:.1%}" for key in ("rank1", "mAP"))
     assert f"| f_i, cosine | {rank1} | {mean_ap} | 94.1% | 85.7% |" in markdown
-    assert sum(line.startswith("epoch") for line in said) == 2
-    said.clear()
-    assert run_table(2, root, tmp_path, OPTIONS, assignments=TINY, log=said.append) == markdown
-    assert not any(line.startswith("epoch") for line in said)
+    assert sum(line.startswith("epoch") for line in lines) == 2
+    lines.clear()
+    assert run_table(2, DataSource(root), tmp_path, OPTIONS, assignments=TINY, log=lines.append) == markdown
+    assert not any(line.startswith("epoch") for line in lines)
 
 
 def test_table_4_re_ranks_the_same_run(root: Path, tmp_path: Path) -> None:
     """One run, scored plainly and re-ranked."""
-    run_table(4, root, tmp_path, OPTIONS, assignments=TINY)
+    run_table(4, DataSource(root), tmp_path, OPTIONS, assignments=TINY)
     plain, reranked = json.loads((tmp_path / "table-4.json").read_text())["rows"]
     assert (plain["rerank"], reranked["rerank"]) == (False, True)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["strong-baseline"]
@@ -76,23 +77,23 @@ def test_table_3_scores_another_domain(
     both.mkdir()
     (both / "market1501").symlink_to(root)
     (both / "dukemtmc-reid").symlink_to(drawn_dataset.query[0].path.parents[1])
-    monkeypatch.setitem(tables.TABLES, 3, Table("cut", TABLES[3].rows[:1], crosses=True))
+    monkeypatch.setitem(tables.TABLES, 3, PaperTable("cut", TABLES[3].rows[:1], crosses=True))
     markdown = run_table(
-        3, both, tmp_path, OPTIONS, assignments=TINY, dataset="market1501", target="dukemtmcreid"
+        3, DataSource(both, "market1501"), tmp_path, OPTIONS, assignments=TINY, target="dukemtmcreid"
     )
     content = json.loads((tmp_path / "table-3.json").read_text())
     assert (content["trained_on"], content["scored_on"]) == ("market1501", "dukemtmcreid")
     assert "trained on market1501, scored on dukemtmcreid" in markdown
     assert "24.4%" in markdown
-    with pytest.raises(InputError, match="give --target"):
-        run_table(3, both, tmp_path, OPTIONS, assignments=TINY, dataset="market1501")
+    with pytest.raises(InputError, match="pass --target"):
+        run_table(3, DataSource(both, "market1501"), tmp_path, OPTIONS, assignments=TINY)
 
 
-def test_a_stopped_table_goes_on(root: Path, tmp_path: Path) -> None:
+def test_a_stopped_table_continues(root: Path, tmp_path: Path) -> None:
     """It says how far it came; the same call finishes it."""
     with pytest.raises(StoppedError, match=r"stopped in row 1 of 2.*Run the same command again"):
-        run_table(4, root, tmp_path, OPTIONS, assignments=TINY, stop=lambda: True)
-    assert "Ours (RK)" in run_table(4, root, tmp_path, OPTIONS, assignments=TINY)
+        run_table(4, DataSource(root), tmp_path, OPTIONS, assignments=TINY, stop=lambda: True)
+    assert "Ours (RK)" in run_table(4, DataSource(root), tmp_path, OPTIONS, assignments=TINY)
 
 
 @pytest.mark.parametrize("number", sorted(TABLES))
@@ -105,17 +106,21 @@ def test_every_row_is_a_recipe_of_its_own_folder(number: int) -> None:
 @pytest.fixture
 def two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A campaign of two rows."""
-    monkeypatch.setitem(tables.TABLES, 1, Table("cut", (Row("one", "+bnneck", {}), Row("two", "+rea", {}))))
+    monkeypatch.setitem(
+        tables.TABLES, 1, PaperTable("cut", (PaperRow("one", "+bnneck", {}), PaperRow("two", "+rea", {})))
+    )
 
 
 @pytest.mark.usefixtures("two_parts")
-def test_the_campaign_gives_back_the_results_of_its_parts(root: Path, tmp_path: Path) -> None:
-    """A folder for each, the last row's first, and the table beside them; a stopped part gives back how far it came."""
+def test_the_campaign_writes_the_results_of_its_parts(root: Path, tmp_path: Path) -> None:
+    """A folder for each, the last row's first, and the table beside them; of a stopped part, what it has come to."""
     results = tmp_path / "results"
     with pytest.raises(StoppedError, match="stopped in part 1-rea: run the same command again"):
-        run_campaign(root, tmp_path, OPTIONS, results=results, assignments=TINY, stop=lambda: True)
+        run_campaign(
+            DataSource(root), tmp_path, OPTIONS, results=results, assignments=TINY, stop=lambda: True
+        )
     assert json.loads((results / "1-rea" / MANIFEST).read_text())["epoch"] == 0
-    markdown = run_campaign(root, tmp_path, OPTIONS, results=results, assignments=TINY)
+    markdown = run_campaign(DataSource(root), tmp_path, OPTIONS, results=results, assignments=TINY)
     assert "| one |" in markdown
     assert {path.name for path in results.iterdir()} == {"1-rea", "2-bnneck", "table-1.json", "table-1.md"}
     for name in ("1-rea", "2-bnneck"):
@@ -135,9 +140,14 @@ def test_a_part_of_the_campaign_trains_where_there_is_no_test_split(root: Path, 
     options = replace(OPTIONS, evaluate=False)
     changes = [*TINY, "model.backbone=osnet_x0_25", "tricks.last_stride_1=false"]
     with pytest.raises(InputError, match=r"no part \'3-x\' in the campaign\. Parts: 1-rea, 2-bnneck"):
-        run_campaign(tmp_path, tmp_path, options, results=tmp_path / "results", only="3-x")
+        run_campaign(DataSource(tmp_path), tmp_path, options, results=tmp_path / "results", only="3-x")
     text = run_campaign(
-        tmp_path, tmp_path, options, results=tmp_path / "results", only="2-bnneck", assignments=changes
+        DataSource(tmp_path),
+        tmp_path,
+        options,
+        results=tmp_path / "results",
+        only="2-bnneck",
+        assignments=changes,
     )
     folder, joined = tmp_path / "results" / "2-bnneck", tmp_path / "joined.pth"
     assert f"python -m train join {folder} -o 2-bnneck.pth; reidexport eval 2-bnneck.pth --data ROOT" in text

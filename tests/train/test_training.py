@@ -31,7 +31,8 @@ from train.execution import chosen_precision, without_tf32
 from train.images import load_train_images
 from train.learner import METRICS
 from train.recipe import Recipe, load_recipe
-from train.training import HISTORY, RESULT, RunOptions, train
+from train.result import HISTORY, RESULT
+from train.training import TrainingOptions, train
 
 SMALL = [
     *("model.backbone=osnet_x0_25", "tricks.last_stride_1=false"),
@@ -49,7 +50,7 @@ SMALL = [
         "synthetic.num_train_pids=0",
     ),
 ]
-OPTIONS = RunOptions(init="none", workers=2)
+OPTIONS = TrainingOptions(init="none", workers=2)
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +120,9 @@ def test_resuming_gives_the_losses_of_an_uninterrupted_run(
 ) -> None:
     """Stopped twice in the middle of epochs: every loss and every weight is bit for bit the same."""
     for steps in (3, 9):
-        asked = iter(range(1000))
+        calls = iter(range(1000))
         with pytest.raises(StoppedError, match=r"stopped in epoch \d after step \d of \d.*--resume"):
-            train(recipe, dataset, tmp_path, replace(OPTIONS, resume=True), stop=lambda: next(asked) == steps)  # noqa: B023
+            train(recipe, dataset, tmp_path, replace(OPTIONS, resume=True), stop=lambda: next(calls) == steps)  # noqa: B023
     train(recipe, dataset, tmp_path, replace(OPTIONS, resume=True))
     assert losses(tmp_path) == losses(whole[0])
     assert same_weights(tmp_path, whole[0])
@@ -228,16 +229,16 @@ def test_losses_and_stops_are_looked_at_every_few_steps(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As on a GPU, which every look makes the CPU wait for: the other processes are not asked in between."""
-    asked = []
+    """As on a GPU, which every look makes the CPU wait for: the other processes are not waited for in between."""
+    calls = []
     any_of = training.Processes.any
-    monkeypatch.setattr(training.Processes, "any", lambda self, flag: asked.append(1) or any_of(self, flag))
+    monkeypatch.setattr(training.Processes, "any", lambda self, flag: calls.append(1) or any_of(self, flag))
     monkeypatch.setattr(training, "steps_between_checks", lambda device: 3)
     train(recipe, dataset, tmp_path, OPTIONS)
     assert losses(tmp_path) == losses(whole[0])
     images = load_train_images(dataset.train, 64, 32, torch.device("cpu"), workers=1)
     num_steps = [len(training.plan_of_epoch(images, recipe, epoch)) for epoch in (1, 2, 3)]
-    assert len(asked) == sum(-(-count // 3) for count in num_steps) < sum(num_steps)
+    assert len(calls) == sum(-(-count // 3) for count in num_steps) < sum(num_steps)
     with pytest.raises(
         StoppedError, match="stopped in epoch 1 after step 2 of"
     ):  # no later than it is asked to
@@ -291,9 +292,9 @@ def test_a_finished_run_is_not_trained_again(
     whole: tuple[Path, dict[str, Any]], dataset: Dataset, recipe: Recipe
 ) -> None:
     """Resuming it gives its result, with what was measured then, and says nothing."""
-    said: list[str] = []
-    result = train(recipe, dataset, whole[0], replace(OPTIONS, resume=True), log=said.append)
-    assert said == []
+    lines: list[str] = []
+    result = train(recipe, dataset, whole[0], replace(OPTIONS, resume=True), log=lines.append)
+    assert lines == []
     assert result == json.loads(json.dumps(whole[1]))
 
 
@@ -305,7 +306,7 @@ def test_another_run_s_folder_is_refused(
     with pytest.raises(InputError, match="holds a run already: pass --resume"):
         train(recipe, dataset, out, OPTIONS)
     other = load_recipe("smoke", [*SMALL, "schedule.num_epochs=4"])
-    with pytest.raises(InputError, match=r"of another run.*schedule\.num_epochs: 3 and 4"):
+    with pytest.raises(InputError, match=r"belongs to another run.*schedule\.num_epochs: 3 and 4"):
         train(other, dataset, out, replace(OPTIONS, resume=True))
     with pytest.raises(CheckpointError, match=r"--init no\.pth: there is no such file"):
         train(recipe, dataset, out, replace(OPTIONS, resume=True, init="no.pth"))
@@ -353,11 +354,13 @@ def test_first_weights_come_from_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_first_weights_that_nobody_publishes_are_refused(recipe: Recipe) -> None:
-    """OSNet has none at torchvision or timm: the message says what to give instead."""
+    """OSNet has none at torchvision or timm: the message says what to pass instead."""
     from train.model import build_model, initialize
 
     model = build_model(load_recipe("smoke", ["model.backbone=osnet_x0_25", "tricks.last_stride_1=false"]), 5)
-    with pytest.raises(InputError, match=r"publish no weights for osnet_x0_25\. Give --init a file, or none"):
+    with pytest.raises(
+        InputError, match=r"publish no weights for osnet_x0_25\. Pass a file to --init, or none"
+    ):
         initialize(model, "imagenet")
     with pytest.raises(InputError, match=r"has no last stride: set tricks\.last_stride_1=false"):
         build_model(load_recipe("smoke", ["model.backbone=osnet_x0_25"]), 5)
@@ -368,7 +371,7 @@ def test_data_is_asked_for_and_checked(recipe: Recipe, tmp_path: Path, dataset: 
     with pytest.raises(DatasetError, match="has no training images"):
         train(recipe, replace(dataset, train=()), tmp_path, OPTIONS)
     few = replace(dataset, train=tuple(record for record in dataset.train if record.pid < 3))
-    with pytest.raises(DatasetError, match="has 2 identities, a batch takes 4"):
+    with pytest.raises(DatasetError, match="has 2 identities, a batch needs 4"):
         train(recipe, few, tmp_path / "few", OPTIONS)
 
 
@@ -377,7 +380,7 @@ def test_data_is_asked_for_and_checked(recipe: Recipe, tmp_path: Path, dataset: 
     [
         (["strong-baseline", "--out", "x"], "this recipe needs a data set: --data ROOT"),
         (["smoke", "--out", "x", "--data", "y"], "draws its own data set: leave --data out"),
-        (["table", "3", "--out", "x", "--data", "y"], "give --target"),
+        (["table", "3", "--out", "x", "--data", "y"], "pass --target"),
         (["table", "1", "--out", "x", "--data", "y", "--target", "z"], "leave --target out"),
     ],
 )

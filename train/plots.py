@@ -1,4 +1,4 @@
-"""What people expect to see of a run: its schedule, erased samples, its curves, and its features in two dimensions."""
+"""Plots of a run: its schedule, erased samples, its curves, and its features in two dimensions."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +33,7 @@ _NUM_PIDS, _IMAGES_PER_PID = 10, 12
 _DPI = 130
 
 
-def write_pictures(
+def write_plots(
     out: Path, recipe: Recipe, dataset: Dataset, checkpoint: Checkpoint, history: Sequence[dict[str, Any]]
 ) -> list[Path]:
     """Draw everything into ``out/pictures``, each file atomically.
@@ -48,13 +48,13 @@ def write_pictures(
     Returns:
         The files: erased samples only with random erasing, features only with a neck and a test split.
     """
-    figures = {"learning-rate": learning_rate_picture(recipe), "curves": curves_picture(history)}
+    figures = {"learning-rate": learning_rate_plot(recipe), "curves": curves_plot(history)}
     if recipe.tricks.random_erasing:
-        figures["random-erasing"] = erasing_picture(_samples(dataset, recipe), recipe)
+        figures["random-erasing"] = erasing_sheet(_samples(dataset, recipe), recipe)
     if checkpoint.architecture.neck != "none" and dataset.query:
         records = _records_of_some(dataset)
         f_t, f_i = _features(checkpoint, records, "f_t"), _features(checkpoint, records, "f_i")
-        figures["features"] = features_picture(f_t, f_i, [record.pid for record in records])
+        figures["features"] = features_plot(f_t, f_i, [record.pid for record in records])
     folder = out / "pictures"
     folder.mkdir(exist_ok=True)
     paths = []
@@ -65,7 +65,7 @@ def write_pictures(
     return paths
 
 
-def learning_rate_picture(recipe: Recipe) -> Figure:
+def learning_rate_plot(recipe: Recipe) -> Figure:
     """The learning rate over the epochs, with and without warm-up (paper, fig. 3)."""
     figure, (axes,) = _figure(6.4, 3.8)
     epochs = range(1, recipe.schedule.num_epochs + 1)
@@ -79,7 +79,7 @@ def learning_rate_picture(recipe: Recipe) -> Figure:
     return figure
 
 
-def erasing_picture(images: NDArray[np.uint8], recipe: Recipe) -> Figure:
+def erasing_sheet(images: NDArray[np.uint8], recipe: Recipe) -> Figure:
     """Samples of random erasing: images, and below each the same image erased (paper, fig. 4).
 
     Args:
@@ -117,7 +117,7 @@ def erased_images(images: NDArray[np.uint8], recipe: Recipe, seed: int) -> NDArr
     return erased
 
 
-def curves_picture(history: Sequence[dict[str, Any]]) -> Figure:
+def curves_plot(history: Sequence[dict[str, Any]]) -> Figure:
     """Losses, training accuracy, and rank-1 and mAP on the test split, over the epochs."""
     figure, (losses, accuracy) = _figure(9.6, 3.8, columns=2)
     epochs = [record["epoch"] for record in history]
@@ -140,10 +140,10 @@ def curves_picture(history: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def features_picture(f_t: Floats, f_i: Floats, pids: Sequence[int]) -> Figure:
+def features_plot(f_t: Floats, f_i: Floats, pids: Sequence[int]) -> Figure:
     """f_t and f_i in two dimensions, colored by identity (paper, fig. 6).
 
-    The projection is the principal components': linear, so that what lies together in the picture varies little in
+    The projection is the principal components': linear, so that points close together in the plot differ little in
     those directions, and nothing is pulled apart that was not.
 
     Args:
@@ -198,7 +198,7 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list
 
 
 def _samples(dataset: Dataset, recipe: Recipe) -> NDArray[np.uint8]:
-    """Training images of different people, evenly taken."""
+    """Training images of different people, spaced evenly over the pids."""
     first_of = {record.pid: record for record in reversed(dataset.train)}
     people = sorted(first_of)
     chosen = [people[place * len(people) // _NUM_SAMPLES] for place in range(_NUM_SAMPLES)]

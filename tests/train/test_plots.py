@@ -1,4 +1,4 @@
-"""The trainer's pictures show what they say."""
+"""The trainer's plots show what they say."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from PIL import Image
 from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.data import Dataset
 from tests.conftest import Exported
-from train.pictures import (
-    curves_picture,
+from train.plots import (
+    curves_plot,
     erased_images,
-    erasing_picture,
-    learning_rate_picture,
+    erasing_sheet,
+    learning_rate_plot,
     principal_components,
-    write_pictures,
+    write_plots,
 )
 from train.recipe import load_recipe
 from train.schedule import learning_rate
@@ -37,7 +37,7 @@ HISTORY = [
 def test_the_schedule_s_line_is_the_schedule() -> None:
     """One value per epoch, with and without warm-up, the run's own named."""
     recipe = load_recipe("strong-baseline")
-    without, with_warmup = learning_rate_picture(recipe).axes[0].lines
+    without, with_warmup = learning_rate_plot(recipe).axes[0].lines
     for line, warmup in ((without, False), (with_warmup, True)):
         expected = [learning_rate(epoch, recipe.schedule, warmup=warmup) for epoch in range(1, 121)]
         np.testing.assert_array_equal(line.get_ydata(), expected)
@@ -58,15 +58,15 @@ def test_erased_samples_differ_in_one_rectangle() -> None:
 def test_the_sheet_s_first_row_is_the_images() -> None:
     """Unchanged, side by side."""
     images = np.random.default_rng(1).integers(0, 256, (4, 64, 32, 3), np.uint8)
-    (picture,) = erasing_picture(images, load_recipe("strong-baseline")).axes[0].images
-    sheet = np.asarray(picture.get_array())
+    (drawn,) = erasing_sheet(images, load_recipe("strong-baseline")).axes[0].images
+    sheet = np.asarray(drawn.get_array())
     np.testing.assert_array_equal(sheet[:64, :32], images[0])
     np.testing.assert_array_equal(sheet[:64, 34:66], images[1])
 
 
 def test_curves_show_every_epoch_and_evaluation() -> None:
     """Losses that are zero throughout are left out; percentages for accuracies."""
-    losses, accuracy = curves_picture(HISTORY).axes
+    losses, accuracy = curves_plot(HISTORY).axes
     assert [line.get_label() for line in losses.lines] == ["ID loss", "triplet loss"]
     assert np.asarray(losses.lines[0].get_ydata()).tolist() == [4.0, 3.0]
     shown = {str(line.get_label()): np.asarray(line.get_ydata()).tolist() for line in accuracy.lines}
@@ -95,7 +95,7 @@ def test_every_picture_is_written(drawn_dataset: Dataset, exported: Exported, tm
     ):
         out = tmp_path / recipe
         out.mkdir()
-        paths = write_pictures(out, load_recipe(recipe, SETTINGS), drawn_dataset, checkpoint, HISTORY)
+        paths = write_plots(out, load_recipe(recipe, SETTINGS), drawn_dataset, checkpoint, HISTORY)
         assert (
             {path.name for path in paths} == {path.name for path in (out / "pictures").iterdir()} == expected
         )
