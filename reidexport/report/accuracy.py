@@ -22,7 +22,7 @@ from reidexport.report.plots import Dot, accuracy_against_latency, roc_curves
 from reidexport.report.results import (
     EvalResult,
     ParityResult,
-    ParityRow,
+    ParityRowRecord,
     Precision,
     PrecisionsResult,
     Result,
@@ -33,17 +33,17 @@ _NUM_WORST = 10
 _LEAST_DROP_POINTS = 0.005  # less is written as 0.00
 
 
-def row_label(row: ParityRow) -> str:
+def row_label(row: ParityRowRecord) -> str:
     """What an artifact computes in and what runs it."""
     return f"{row.precision} · {row.backend}"
 
 
-def all_rows(result: ParityResult) -> tuple[ParityRow, ...]:
+def all_rows(result: ParityResult) -> tuple[ParityRowRecord, ...]:
     """The reference, then the artifacts."""
     return (result.reference, *result.rows)
 
 
-def _name(row: ParityRow) -> str:
+def _name(row: ParityRowRecord) -> str:
     return lines(row.artifact, row_label(row))
 
 
@@ -65,7 +65,7 @@ def trade_off(results: Sequence[Result]) -> Section | None:
     return Section("Accuracy against latency", lead, tuple(notes), tuple(plots))
 
 
-def _trade_off(name: str, result: ParityResult, rows: Sequence[ParityRow], file: str) -> Plot:
+def _trade_off(name: str, result: ParityResult, rows: Sequence[ParityRowRecord], file: str) -> Plot:
     precisions = list(dict.fromkeys(row.precision for row in rows))
     dots, cells = [], []
     for number, row in enumerate(rows, 1):
@@ -203,7 +203,7 @@ def thresholds(results: Sequence[Result]) -> Section | None:
     tables: list[ReportTable] = []
     judged = [result for result in results if isinstance(result, ParityResult | EvalResult)]
     for result in judged:
-        rows: Sequence[ParityRow | EvalResult] = (
+        rows: Sequence[ParityRowRecord | EvalResult] = (
             (result,) if isinstance(result, EvalResult) else all_rows(result)
         )
         marks = [
@@ -238,7 +238,7 @@ def thresholds(results: Sequence[Result]) -> Section | None:
 
 
 def _operating_points(
-    metric: str, rows: Sequence[ParityRow | EvalResult], marks: Sequence[Mark], file: str
+    metric: str, rows: Sequence[ParityRowRecord | EvalResult], marks: Sequence[Mark], file: str
 ) -> ReportTable:
     pairs = {point.fpr: point.num_false for row in reversed(rows) for point in row.operating_points}
     rates = sorted(pairs, reverse=True)

@@ -74,7 +74,7 @@ class WorstQueryRecord(_Record):
     ap_drop: float | None
 
 
-class ParityRow(Ranks):
+class ParityRowRecord(Ranks):
     """One artifact on one backend, and what it lost against the reference, in percentage points."""
 
     artifact: FileName
@@ -190,8 +190,8 @@ class ParityResult(Result):
     kind: Literal["parity"]
     dataset: str
     metric: str
-    reference: ParityRow
-    rows: tuple[ParityRow, ...]
+    reference: ParityRowRecord
+    rows: tuple[ParityRowRecord, ...]
     not_run: tuple[NotRunRecord, ...] = ()
     is_busy: bool = False
 
