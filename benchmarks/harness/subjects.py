@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from reidruntime import Session, open_session
 from reidruntime.artifact.manifest import Precision, file_sha256
+from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.backends import BackendName, DeviceName
 from reidruntime.images.preprocess import image_pixels, network_input, normalize
 from reidruntime.images.resize import Image8
-from reidruntime.session import artifact_manifest
 from torch import nn
 
 from benchmarks.peers.gpu_peers import Answer, CompileMode, Opener, torch_peers

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision, file_sha256, manifest_from_json
-from reidruntime.artifact.onnx_metadata import read_onnx
+from reidruntime.artifact.manifest import Manifest, Precision, file_sha256
+from reidruntime.artifact.own_manifest import artifact_manifest
 
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import CheckpointChoices, kind_of, load_chosen
@@ -90,7 +90,7 @@ def prepared_source(
             raise InputError(
                 f"{path} is an ONNX file: what is chosen for a checkpoint is built in, leave it out"
             )
-        own = manifest or own_manifest(path)
+        own = manifest or artifact_manifest(path)
         if own.quantization and own.quantization.target != "tensorrt":
             raise InputError(
                 f"{path} is INT8 in the form for CPUs, which TensorRT refuses. {_WAY_TO['int8']}"
@@ -132,17 +132,6 @@ def _from_checkpoint(
         log(f"  assumed: {fact}")
     manifest = onnx_from_graph(graph_from_checkpoint(checkpoint), target, precision=precision)
     return EngineSource(target, manifest, path.with_suffix(".onnx").name, file_sha256(target), kept=False)
-
-
-def own_manifest(path: Path) -> Manifest:
-    """The manifest that an ONNX file carries; raises ArtifactError where it carries none."""
-    text = read_onnx(path).metadata.get(METADATA_KEY)
-    if text is None:
-        raise ArtifactError(
-            f"{path}: the file carries no manifest, so a runtime could not know its image size, mean and std. Pass "
-            "--size HxW --mean R,G,B --std R,G,B, or make it from its checkpoint: reidexport onnx CHECKPOINT"
-        )
-    return manifest_from_json(text, str(path))
 
 
 def _converted_to_fp16(path: Path, manifest: Manifest, target: Path) -> EngineSource:

@@ -1,22 +1,18 @@
 """A session: an artifact opened on this machine, from images to embeddings."""
 
-import os
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reidruntime.artifact.checks import check_manifest
-from reidruntime.artifact.manifest import METADATA_KEY, Manifest, engine_manifest_path, manifest_from_json
-from reidruntime.artifact.onnx_metadata import OnnxFile, read_onnx
+from reidruntime.artifact.manifest import Manifest
+from reidruntime.artifact.onnx_metadata import read_onnx
+from reidruntime.artifact.own_manifest import ENGINE_SUFFIXES, artifact_manifest
 from reidruntime.backends import (
     Backend,
     BackendName,
@@ -31,14 +27,12 @@ from reidruntime.device_memory import MemoryName
 from reidruntime.errors import ArtifactError, ImageError, InputError
 from reidruntime.images.batch_reader import open_batch_reader
 from reidruntime.images.preprocess import Image, network_input
+from reidruntime.images.read_ahead import read_ahead
 from reidruntime.images.resize import Image8
 from reidruntime.tensorrt_library import DEFAULT_BATCH
 from reidruntime.threads import default_threads
 
 Features = NDArray[np.float32]
-_ENGINE_SUFFIXES = (".engine", ".plan")
-READING_NICENESS = 10
-_Prepared = tuple[list[int], Image8, list[tuple[int, ImageError]]]
 
 
 def open_session(
@@ -80,7 +74,7 @@ def open_session(
     threads = default_threads() if threads is None else threads
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}.")
-    if path.suffix in _ENGINE_SUFFIXES:
+    if path.suffix in ENGINE_SUFFIXES:
         return _open_engine(
             path, backend, device, threads, manifest, memory or "cuda-python", allow_host_code
         )
@@ -88,9 +82,8 @@ def open_session(
         raise InputError(
             f"{path}: memory and allow_host_code are for TensorRT engines, this is an ONNX file."
         )
-    file = read_onnx(path)
-    manifest = manifest or _own_manifest(file, path)
-    check_manifest(manifest, file, path)
+    manifest = manifest or artifact_manifest(path)
+    check_manifest(manifest, read_onnx(path), path)
     network = Network(
         path,
         manifest.input,
@@ -123,22 +116,6 @@ def _open_engine(
     manifest = manifest or artifact_manifest(path)
     loaded = TensorRtBackend(path, manifest, memory=memory, allow_host_code=allow_host_code)
     return Session(manifest, "tensorrt", loaded, threads)
-
-
-def artifact_manifest(path: Path) -> Manifest:
-    """The manifest that an artifact carries, or has beside it, without opening the artifact.
-
-    Raises:
-        ArtifactError: the manifest or the artifact is missing, or the manifest is not valid.
-    """
-    if path.suffix not in _ENGINE_SUFFIXES:
-        return _own_manifest(read_onnx(path), path)
-    beside = engine_manifest_path(path)
-    if not beside.is_file():
-        raise ArtifactError(
-            f"{path}: its manifest {beside.name} is not beside it. Copy both files, or build with reidexport trt."
-        )
-    return manifest_from_json(beside.read_text(), str(beside))
 
 
 def chosen_batch_size(manifest: Manifest, wanted: int | None, default: int = DEFAULT_BATCH) -> int:
@@ -232,20 +209,12 @@ class Session:
         network = self._network
         default = network.preferred_batch if isinstance(network, BatchPreferringBackend) else DEFAULT_BATCH
         size = chosen_batch_size(self.manifest, batch_size, default)
-        numbered = iter(enumerate(images))
-        pending: deque[Future[_Prepared]] = deque()
+        in_flight = network.in_flight if isinstance(network, PipelinedBackend) else 1
         started: deque[tuple[list[int], Callable[[], Features]]] = deque()
-        in_flight = self._network.in_flight if isinstance(self._network, PipelinedBackend) else 1
-        at_once = self._reader.num_at_once(size)
-        with ThreadPoolExecutor(at_once, "reidruntime", _lower_priority) as workers:
+        with closing(read_ahead(images, size, self._reader, self._batch_memory)) as batches:
             try:
-                while True:
-                    while len(pending) <= at_once and (batch := list(islice(numbered, size))):
-                        pending.append(workers.submit(self._prepare, batch))
-                    if not pending:
-                        break
-                    indices, pixels, bad = pending.popleft().result()
-                    for index, error in bad:
+                for indices, pixels, errors in batches:
+                    for index, error in errors.items():
                         if on_bad_image is None:
                             raise error
                         on_bad_image(index, error)
@@ -258,8 +227,6 @@ class Session:
                     indices, answer = started.popleft()
                     yield indices, answer()
             finally:
-                for future in pending:
-                    future.cancel()
                 for _, answer in started:
                     answer()  # a batch under way holds buffers until its answer is fetched
 
@@ -285,7 +252,8 @@ class Session:
             )
         limit = self.manifest.batch_profile.maximum or max(len(batch), 1)
         parts = [self._start(batch[start : start + limit])() for start in range(0, len(batch), limit)]
-        return np.concatenate(parts) if parts else self._no_features()
+        no_features = np.empty((0, self.manifest.architecture.feature_dim), np.float32)
+        return np.concatenate(parts) if parts else no_features
 
     def run_tensor(self, images: Any) -> Any:
         """Answer a torch tensor that is on the GPU, which it does not leave; TensorRT engines and torch-cuda only.
@@ -328,19 +296,8 @@ class Session:
     def __enter__(self) -> "Session":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _prepare(self, batch: list[tuple[int, Image]]) -> _Prepared:
-        """Read one batch, in a worker thread."""
-        pixels = self._batch_memory(len(batch))
-        bad = self._reader.read(batch, pixels)
-        good = [row for row, (index, _) in enumerate(batch) if index not in bad]
-        if bad:
-            pixels[: len(good)] = pixels[good]
-        return [batch[row][0] for row in good], pixels[: len(good)], list(bad.items())
 
     def _batch_memory(self, num_images: int) -> Image8:
         """Where a batch is read to: page-locked, where a GPU takes the pixels as they are."""
@@ -358,28 +315,3 @@ class Session:
         padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
         answer = submit(self._network, network_input(padded, self.manifest))
         return lambda: answer().reshape(len(padded), -1)[: len(batch)].astype(np.float32, copy=False)
-
-    def _no_features(self) -> Features:
-        return np.empty((0, self.manifest.architecture.feature_dim), np.float32)
-
-
-def _lower_priority() -> None:
-    """Lower the calling thread's priority, where threads have one.
-
-    A network's threads wait for each other at every layer: one that a reading thread keeps from its core keeps all of
-    them waiting.
-    """
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), READING_NICENESS)
-
-
-def _own_manifest(file: OnnxFile, path: Path) -> Manifest:
-    text = file.metadata.get(METADATA_KEY)
-    if text is None:
-        raise ArtifactError(
-            f"{path}: the file carries no manifest, so its image size, mean, std, channel order and layout "
-            "are not known. Pass them to embed, bench or eval as --size HxW --mean R,G,B "
-            "--std R,G,B --channel-order RGB|BGR --layout NCHW|NHWC, or in Python "
-            "open_session(path, manifest=manifest_for_foreign_onnx(path, ...))."
-        )
-    return manifest_from_json(text, str(path))

@@ -37,12 +37,13 @@ def deepstream(
     The tracker subtracts a mean per channel and multiplies by one number. A deviation per channel moves into the
     network, which is compared with the artifact before it appears.
     """
+    from reidruntime.artifact.own_manifest import artifact_manifest
+
     from reidexport.serving.deepstream import write_deepstream_bundle
-    from reidexport.tensorrt.source import own_manifest
 
     config = write_deepstream_bundle(
         artifact,
-        foreign.manifest(artifact) or own_manifest(artifact),
+        foreign.manifest(artifact) or artifact_manifest(artifact),
         output,
         tracker=tracker,
         batch_size=batch_size,

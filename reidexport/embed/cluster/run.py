@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reidruntime import Manifest
+from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.backends import BackendName, DeviceName
-from reidruntime.session import artifact_manifest, chosen_batch_size
+from reidruntime.session import chosen_batch_size
 
 from reidexport import errors
 from reidexport.embed.cluster.cluster import LOCAL, Pool, import_ray, pool_for, ray_cluster

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from reidruntime.artifact.onnx_metadata import manifest_from_onnx, metadata_from_onnx, read_onnx, shape_text
+from reidruntime.artifact.onnx_metadata import manifest_from_onnx, read_onnx, shape_text
 from reidruntime.errors import ArtifactError
 
 from tests.standins.runtime_models import DIM, HEIGHT, WIDTH, small_manifest, write_artifact, write_foreign
@@ -13,7 +13,7 @@ def test_manifest_comes_back(tmp_path: Path) -> None:
     """What was written into metadata_props is read back whole."""
     path = write_artifact(tmp_path / "a.onnx")
     assert manifest_from_onnx(path) == manifest_from_onnx(str(path)) == small_manifest()
-    assert list(metadata_from_onnx(path)) == ["reidexport.manifest"]
+    assert list(read_onnx(path).metadata) == ["reidexport.manifest"]
 
 
 def test_inputs_and_outputs_without_the_weights(tmp_path: Path) -> None:

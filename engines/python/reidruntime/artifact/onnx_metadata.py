@@ -67,11 +67,6 @@ def shape_text(shape: Shape | None) -> str:
     return "[" + ", ".join(["batch", *sizes[1:]] if shape[:1] == (None,) else sizes) + "]"
 
 
-def metadata_from_onnx(path: Path) -> dict[str, str]:
-    """The ``metadata_props`` of an ONNX file; raises ArtifactError as :func:`read_onnx` does."""
-    return read_onnx(path).metadata
-
-
 def manifest_from_onnx(path: str | Path) -> Manifest | None:
     """The manifest that an ONNX file carries, or None for a file that another program wrote.
 
@@ -81,7 +76,7 @@ def manifest_from_onnx(path: str | Path) -> Manifest | None:
     Raises:
         ArtifactError: the file is not an ONNX model, or its manifest is not valid.
     """
-    text = metadata_from_onnx(Path(path)).get(METADATA_KEY)
+    text = read_onnx(Path(path)).metadata.get(METADATA_KEY)
     return None if text is None else manifest_from_json(text, str(path))
 
 
@@ -90,7 +85,11 @@ def _model(data: mmap.mmap) -> OnnxFile:
     graphs = [span_of(value) for number, value in model if number == 7]
     if len(graphs) != 1:
         raise MalformedError("it has no graph")
-    entries = [_strings(data, span_of(value)) for number, value in model if number == 14]
+    entries = [
+        {key: text_of(data, text) for key, text in fields(data, span_of(value))}
+        for number, value in model
+        if number == 14
+    ]
     producer = {number: text_of(data, value) for number, value in model if number in (2, 3)}
     graph = list(fields(data, graphs[0]))
     stored = dict(_initializer(data, span_of(value)) for number, value in graph if number == 5)
@@ -135,7 +134,3 @@ def _dimension(data: mmap.mmap, span: range) -> int | None:
     """A fixed size; None for a named, absent or negative one."""
     sizes = [value for number, value in fields(data, span) if number == 1 and isinstance(value, int)]
     return sizes[0] if sizes and 0 < sizes[0] < 1 << 63 else None
-
-
-def _strings(data: mmap.mmap, span: range) -> dict[int, str]:
-    return {number: text_of(data, value) for number, value in fields(data, span)}

@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from reidruntime import EncodedImage, open_session
+from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.backends import DeviceName
-from reidruntime.session import artifact_manifest
 
 from reidexport.cli.embed import with_address
 from reidexport.embed.cluster import cluster
