@@ -11,7 +11,6 @@ from functools import partial
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 from reidruntime.compiled import kernel_module
 
 from reidgallery.rows import CodedGallery, Features, Question
@@ -95,21 +94,24 @@ def _ranked(question: Question, candidates: Candidates, threads: int) -> Neighbo
     shares = [slice(*pair) for pair in pairwise(bounds) if pair[0] < pair[1]]
 
     def rank(queries: slice) -> Neighbors:
-        return _sorted(*_measured(question.of(queries), candidates.of(queries)), question.k)
+        return _nearest(question.of(queries), candidates.of(queries))
 
     with ThreadPoolExecutor(threads, "topk") as workers:
         return Neighbors(*map(np.concatenate, zip(*workers.map(rank, shares), strict=True)))
 
 
-def _measured(question: Question, candidates: Candidates) -> tuple[Candidates, Features]:
-    """The candidates, and the distance of every query to them; infinite to those that cannot be among its nearest.
+def _nearest(question: Question, candidates: Candidates) -> Neighbors:
+    """The k nearest candidates of each query.
 
-    Measured are the k most promising candidates, then those that can be as near as the farthest of these.
+    Measured are the k that can score most, or a few more, then those that can be as near as the farthest of these.
     """
-    distances = np.full(len(candidates.rows), np.inf, np.float32)
-    is_promising = _is_promising(candidates, question.k)
+    from reidgallery.scan import topk_kernels
+
+    is_promising = np.empty(len(candidates.rows), np.bool_)
+    topk_kernels.mark_highest(candidates.ends, candidates.highest, question.k, is_promising)
     promising = candidates.only(is_promising)
     measured = _exact_distances(question, promising)
+    distances = np.full(len(candidates.rows), np.inf, np.float32)
     distances[is_promising] = measured
     has_any = np.flatnonzero(np.diff(promising.ends))
     farthest = np.full(len(question.queries), -np.inf)
@@ -117,16 +119,9 @@ def _measured(question: Question, candidates: Candidates) -> tuple[Candidates, F
         farthest[has_any] = np.maximum.reduceat(measured, promising.ends[has_any])
     others = ~is_promising & (candidates.highest >= lowest_scores(question, farthest)[candidates.queries()])
     distances[others] = _exact_distances(question, candidates.only(others))
-    return candidates, distances
-
-
-def _is_promising(candidates: Candidates, k: int) -> NDArray[np.bool_]:
-    """Which candidates are the k of each query that can score most, or a few more."""
-    from reidgallery.scan import topk_kernels
-
-    marks = np.empty(len(candidates.rows), np.bool_)
-    topk_kernels.mark_highest(candidates.ends, candidates.highest, k, marks)
-    return marks
+    found = no_neighbors(len(question.queries), question.k)
+    topk_kernels.sort_nearest(candidates.ends, candidates.rows, distances, found.indices, found.distances)
+    return found
 
 
 def _exact_distances(question: Question, candidates: Candidates) -> Features:
@@ -138,12 +133,3 @@ def _exact_distances(question: Question, candidates: Candidates) -> Features:
     for part, (first, _) in zip(question.gallery.parts, question.gallery.part_bounds(), strict=True):
         topk_kernels.measure(question.queries, part, first, starts, stops, candidates.rows, is_squared, sums)
     return distances_from_sums(question, candidates.queries(), candidates.rows, sums)
-
-
-def _sorted(candidates: Candidates, distances: Features, k: int) -> Neighbors:
-    """The k nearest candidates of each query."""
-    from reidgallery.scan import topk_kernels
-
-    found = no_neighbors(len(candidates.is_whole), k)
-    topk_kernels.sort_nearest(candidates.ends, candidates.rows, distances, found.indices, found.distances)
-    return found

@@ -54,17 +54,11 @@ def select(products, first, scoring, k, lists):  # type: ignore[no-untyped-def]
 @_compiled
 def _improve_best(i, row, scoring, k, best):  # type: ignore[no-untyped-def]
     """Let a query's products improve the best scores of its groups; return what a candidate must be able to score."""
-    g_scales, g_offsets, g_bounds, g_keys = (
-        scoring.g_scales,
-        scoring.g_offsets,
-        scoring.g_bounds,
-        scoring.g_keys,
-    )
     q_scale, q_bound, q_key, own = scoring.q_scales[i], scoring.q_bounds[i], scoring.q_keys[i], best[i]
     for start in range(0, row.size, own.size):
         some = slice(start, min(start + own.size, row.size))
-        columns = g_scales[some], g_offsets[some], g_bounds[some]
-        _keep_best(row[some], q_scale, q_bound, columns, q_key, g_keys[some], own)
+        columns = scoring.g_scales[some], scoring.g_offsets[some], scoring.g_bounds[some]
+        _keep_best(row[some], q_scale, q_bound, columns, q_key, scoring.g_keys[some], own)
     return _kth_best(own, k) - scoring.margins[i]
 
 

@@ -88,9 +88,8 @@ def _candidates(question: Question, rows: DeviceRows, width: int, *, in_bfloat16
             queries, residuals = rows.rounded(uploaded.queries.clone())
             best = _best(rows, blocks, uploaded, queries, width)
             errors = _bfloat16_errors(uploaded, residuals.double(), max(block.residual for block in blocks))
-            return _candidates_among(
-                question, uploaded, best, _rescored(rows, blocks, uploaded, best), errors
-            )
+            rescored = _rescored(rows, blocks, uploaded, best)
+            return _candidates_among(question, uploaded, best, rescored, errors)
     except rows.torch.OutOfMemoryError as error:
         raise GpuError(
             f"The search does not fit into the memory of {rows.device}: {error}. Ask fewer queries at once."
@@ -116,10 +115,8 @@ def _upload(question: Question, rows: DeviceRows) -> _Uploaded:
 
 def _bfloat16_errors(uploaded: _Uploaded, q_residuals: Any, g_residual: float) -> Any:
     """How far the scores of a bfloat16 scan can be from the truth; float64, (num_query,)."""
-    q_norms, largest = (
-        uploaded.q_norms + q_residuals,
-        uploaded.largest + g_residual,
-    )  # of the rounded ones, at most
+    # Of the rounded ones, at most.
+    q_norms, largest = uploaded.q_norms + q_residuals, uploaded.largest + g_residual
     summing = 2.0**-22 * uploaded.queries.shape[1] * q_norms * largest
     return q_residuals * uploaded.largest + q_norms * g_residual + summing + uploaded.errors
 

@@ -1,6 +1,7 @@
 """ONNX's operators, all but convolutions, as functions of torch tensors."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,10 +34,14 @@ def operator_of(node: OnnxNode, constants: dict[str, Array]) -> tuple[Operator, 
     """
     if node.op in _ELEMENTWISE:
         return _ELEMENTWISE[node.op], node.inputs
-    if node.op not in _BUILDERS:
+    if node.op not in {**_WITH_ATTRIBUTES, **_BUILDERS}:
         raise UnknownOperatorError("this operator is not supported")
     if len(node.outputs) != 1:
         raise UnknownOperatorError(f"it has {len(node.outputs)} outputs, expected one")
+    if node.op in _WITH_ATTRIBUTES:
+        compute, defaults = _WITH_ATTRIBUTES[node.op]
+        attributes = {name: node.attributes.get(name, default) for name, default in defaults.items()}
+        return partial(compute, **attributes), tuple(name for name in node.inputs if name)
     return _BUILDERS[node.op](Form(node, constants))
 
 
@@ -54,6 +59,19 @@ _ELEMENTWISE: dict[str, Operator] = {
     "Pow": torch.pow,
     "MatMul": torch.matmul,
     "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),
+}
+# With the attributes that they take, and what the absence of one means in ONNX.
+_WITH_ATTRIBUTES: dict[str, tuple[Operator, dict[str, Any]]] = {
+    "Concat": (lambda *parts, axis: torch.cat(parts, axis), {"axis": None}),
+    "Gelu": (functional.gelu, {"approximate": "none"}),
+    "HardSigmoid": (lambda x, alpha, beta: (x * alpha + beta).clamp_(0, 1), {"alpha": 0.2, "beta": 0.5}),
+    "InstanceNormalization": (
+        lambda x, scale, bias, epsilon: functional.instance_norm(x, weight=scale, bias=bias, eps=epsilon),
+        {"epsilon": 1e-5},
+    ),
+    "LeakyRelu": (lambda x, alpha: functional.leaky_relu(x, alpha), {"alpha": 0.01}),
+    "Softmax": (lambda x, axis: x.softmax(axis), {"axis": -1}),
+    "Transpose": (lambda x, perm: x.permute(perm), {"perm": None}),
 }
 
 
@@ -124,11 +142,6 @@ def _clip(form: Form) -> _Built:
     return lambda x: x.clamp(low, high), form.inputs[:1]
 
 
-def _concat(form: Form) -> _Built:
-    axis = form.attribute("axis")
-    return lambda *parts: torch.cat(parts, axis), form.tensors
-
-
 def _flatten(form: Form) -> _Built:
     form.require("axis", 1)
     return lambda x: x.flatten(1), form.tensors
@@ -146,25 +159,6 @@ def _gemm(form: Form) -> _Built:
     return gemm, form.tensors
 
 
-def _gelu(form: Form) -> _Built:
-    approximate = form.attribute("approximate", "none")
-    return lambda x: functional.gelu(x, approximate=approximate), form.tensors
-
-
-def _hard_sigmoid(form: Form) -> _Built:
-    slope, offset = form.attribute("alpha", 0.2), form.attribute("beta", 0.5)
-    return lambda x: (x * slope + offset).clamp_(0, 1), form.tensors
-
-
-def _instance_norm(form: Form) -> _Built:
-    epsilon = form.attribute("epsilon", 1e-5)
-
-    def instance_norm(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        return functional.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
-
-    return instance_norm, form.tensors
-
-
 def _layer_norm(form: Form) -> _Built:
     form.require("axis", -1)
     epsilon = form.attribute("epsilon", 1e-5)
@@ -173,11 +167,6 @@ def _layer_norm(form: Form) -> _Built:
         return functional.layer_norm(x, scale.shape, scale, bias, epsilon)
 
     return layer_norm, form.tensors
-
-
-def _leaky_relu(form: Form) -> _Built:
-    slope = form.attribute("alpha", 0.01)
-    return lambda x: functional.leaky_relu(x, slope), form.tensors
 
 
 def _pool(form: Form, pool: Callable[..., Tensor], **more: Any) -> _Built:
@@ -235,19 +224,9 @@ def _cut(x: Tensor, axis: int, part: slice) -> Tensor:
     return x[(slice(None),) * (axis % x.ndim) + (part,)]
 
 
-def _softmax(form: Form) -> _Built:
-    axis = form.attribute("axis", -1)
-    return lambda x: x.softmax(axis), form.tensors
-
-
 def _squeeze(form: Form) -> _Built:
     axes = form.numbers(1)
     return lambda x: x.squeeze(axes), form.inputs[:1]
-
-
-def _transpose(form: Form) -> _Built:
-    perm = form.attribute("perm")
-    return lambda x: x.permute(perm), form.tensors
 
 
 def _unsqueeze(form: Form) -> _Built:
@@ -259,22 +238,15 @@ _BUILDERS: dict[str, Callable[[Form], _Built]] = {
     "AveragePool": _average_pool,
     "Cast": _cast,
     "Clip": _clip,
-    "Concat": _concat,
     "Flatten": _flatten,
-    "Gelu": _gelu,
     "Gemm": _gemm,
-    "HardSigmoid": _hard_sigmoid,
-    "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm,
-    "LeakyRelu": _leaky_relu,
     "MaxPool": lambda form: _pool(form, functional.max_pool2d),
     "Normalize": _normalize,
     "ReduceMean": lambda form: _reduce(form, torch.mean),
     "ReduceSum": lambda form: _reduce(form, torch.sum),
     "Reshape": _reshape,
     "Slice": _slice,
-    "Softmax": _softmax,
     "Squeeze": _squeeze,
-    "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }
