@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from reidruntime.errors import InputError
 
-from reidgallery.input import UNLABELED
-from reidgallery.rows import Features, Floats64, Ints, Metric
+from reidgallery.input import UNLABELED, RowLabels
+from reidgallery.rows import Features, Floats64, Metric
 
 MAGIC = b"REIDGAL1"
 SUFFIX = ".gallery"
@@ -93,20 +93,14 @@ class GalleryContent(NamedTuple):
         manifest_sha256: of the artifact that made the embeddings; None where that is not known.
         parts: float32 arrays of shape (n, dim), N rows in all, one part at least.
         norms: float64, (N,): Euclidean norms of the rows.
-        pids: int64, (N,).
-        camids: int64, (N,).
-        times: int64, (N,).
-        paths: N texts.
+        labels: of the rows.
     """
 
     metric: Metric
     manifest_sha256: str | None
     parts: Sequence[Features]
     norms: Floats64
-    pids: Ints
-    camids: Ints
-    times: Ints
-    paths: Sequence[str]
+    labels: RowLabels
 
 
 def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> str:
@@ -193,19 +187,14 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
         if name in sections
     }
     text = sections["paths"].tobytes()
-    content = GalleryContent(
-        metric=header.metric,
-        manifest_sha256=header.manifest_sha256,
-        parts=[embeddings],
-        norms=np.array(sections["lengths"].view("<f8")),
-        pids=integers["pids"],
-        camids=integers["camids"],
-        times=integers.get("times", np.full(header.num_rows, UNLABELED)),
-        paths=[
-            os.fsdecode(text[start:stop]) for start, stop in pairwise([0, *integers["path_ends"].tolist()])
-        ],
+    labels = RowLabels(
+        integers["pids"],
+        integers["camids"],
+        integers.get("times", np.full(header.num_rows, UNLABELED)),
+        [os.fsdecode(text[start:stop]) for start, stop in pairwise([0, *integers["path_ends"].tolist()])],
     )
-    return content, identity
+    norms = np.array(sections["lengths"].view("<f8"))
+    return GalleryContent(header.metric, header.manifest_sha256, [embeddings], norms, labels), identity
 
 
 def _header(path: Path, mapped: NDArray[np.uint8]) -> tuple[Header, int, str]:
@@ -237,9 +226,9 @@ def _identity(path: Path) -> str | None:
 
 
 def _write(path: Path, content: GalleryContent) -> str:
-    texts = [os.fsencode(text) for text in content.paths]
+    labels, texts = content.labels, [os.fsencode(text) for text in content.labels.paths]
     header = Header(
-        num_rows=len(content.pids),
+        num_rows=len(labels.pids),
         dim=content.parts[0].shape[1],
         metric=content.metric,
         manifest_sha256=content.manifest_sha256,
@@ -249,10 +238,10 @@ def _write(path: Path, content: GalleryContent) -> str:
     sections: dict[str, Iterable[bytes | memoryview]] = {
         "embeddings": _little_endian(content.parts, "<f4"),
         "lengths": _little_endian([content.norms], "<f8"),
-        "pids": _little_endian([content.pids], "<i8"),
-        "camids": _little_endian([content.camids], "<i8"),
+        "pids": _little_endian([labels.pids], "<i8"),
+        "camids": _little_endian([labels.camids], "<i8"),
         "path_ends": _little_endian([np.cumsum([len(text) for text in texts], dtype=np.int64)], "<i8"),
-        "times": _little_endian([content.times], "<i8"),
+        "times": _little_endian([labels.times], "<i8"),
         "paths": texts,
     }
     with path.open("xb") as file:

@@ -6,7 +6,6 @@
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import compress
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -21,6 +20,7 @@ from reidgallery.input import (
     JUNK_PID,
     UNLABELED,
     Queries,
+    RowLabels,
     SearchFilter,
     check_artifact,
     check_dim_and_metric,
@@ -71,15 +71,6 @@ class LabeledRows(NamedTuple):
     paths: Sequence[str]
 
 
-class RowLabels(NamedTuple):
-    """What is known of some rows beside their embeddings."""
-
-    pids: Ints
-    camids: Ints
-    times: Ints
-    paths: list[str]
-
-
 class Gallery:
     """Embeddings of one artifact, with the person, the camera, the time and the path of each image.
 
@@ -124,10 +115,7 @@ class Gallery:
             raise InputError(f"threads must be at least 1, got {threads}.")
         self._parts: list[Features] = []
         self._norms = np.empty(0, np.float64)
-        self._pids = np.empty(0, np.int64)
-        self._camids = np.empty(0, np.int64)
-        self._times = np.empty(0, np.int64)
-        self._paths: list[str] = []
+        self._labels = checked_labels(0, None, None, None, None)
         self._coded: CodedGallery | None = None
         self._on_device = None if device is None else DeviceRows(device, metric)
         self._projected: ProjectedRows | None = None
@@ -135,7 +123,7 @@ class Gallery:
         self._read_from: tuple[Path, str] | None = None
 
     def __len__(self) -> int:
-        return len(self._pids)
+        return len(self._norms)
 
     @property
     def parts(self) -> Sequence[Features]:
@@ -145,22 +133,22 @@ class Gallery:
     @property
     def pids(self) -> Ints:
         """The person of each row, int64; -1 for junk, 0 for a distractor, ``UNLABELED`` where not known."""
-        return self._pids
+        return self._labels.pids
 
     @property
     def camids(self) -> Ints:
         """The camera of each row, int64, from 0; ``UNLABELED`` where not known."""
-        return self._camids
+        return self._labels.camids
 
     @property
     def times(self) -> Ints:
         """When each row was seen, int64, from 0, by the clock of whoever added it; ``UNLABELED`` where not known."""
-        return self._times
+        return self._labels.times
 
     @property
     def paths(self) -> Sequence[str]:
         """The path of each row; empty where not known."""
-        return self._paths
+        return self._labels.paths
 
     def add(
         self,
@@ -189,11 +177,15 @@ class Gallery:
         rows = checked_features(embeddings, self.dim, "embeddings")
         self.check_artifact(manifest_sha256, "embeddings")
         norms = row_norms(rows, "embeddings")
-        new_pids, new_camids, new_times, new_paths = checked_labels(len(rows), pids, camids, times, paths)
+        known, new = self._labels, checked_labels(len(rows), pids, camids, times, paths)
         self._append(rows, norms)
-        self._pids, self._camids = np.append(self._pids, new_pids), np.append(self._camids, new_camids)
-        self._times = np.append(self._times, new_times)
-        self._paths += new_paths
+        known.paths.extend(new.paths)
+        self._labels = RowLabels(
+            np.append(known.pids, new.pids),
+            np.append(known.camids, new.camids),
+            np.append(known.times, new.times),
+            known.paths,
+        )
 
     def check_artifact(self, manifest_sha256: str | None, name: str = "queries") -> None:
         """Raise InputError if both artifacts are known and differ; ``name`` is what the other one made."""
@@ -212,18 +204,16 @@ class Gallery:
 
     def labeled_parts(self) -> Iterator[LabeledRows]:
         """All rows, in order, a part of ``parts`` at a time; one part of no rows where the gallery is empty."""
-        first = 0
+        first, (pids, camids, times, paths) = 0, self._labels
         for part in list(self._parts) or [np.empty((0, self.dim), np.float32)]:
             rows = slice(first, first + len(part))
-            yield LabeledRows(
-                part, self._pids[rows], self._camids[rows], self._times[rows], self._paths[rows]
-            )
+            yield LabeledRows(part, pids[rows], camids[rows], times[rows], paths[rows])
             first = rows.stop
 
     def labels(self, rows: Ints) -> RowLabels:
         """The pids, camids, times and paths of some rows."""
-        paths = [self._paths[row] for row in rows]
-        return RowLabels(self._pids[rows], self._camids[rows], self._times[rows], paths)
+        paths = [self.paths[row] for row in rows.tolist()]
+        return RowLabels(self.pids[rows], self.camids[rows], self.times[rows], paths)
 
     def row_numbers(self) -> Ints:
         """The numbers of all rows, ascending: what :meth:`labels` and :meth:`embeddings` take."""
@@ -261,13 +251,11 @@ class Gallery:
         Raises:
             InputError: a pid is less than -1.
         """
-        kept = ~np.isin(self._pids, check_removed_pids(pids))
+        kept = ~np.isin(self.pids, check_removed_pids(pids))
         shares = [kept[start:stop] for start, stop in self._rows().part_bounds()]
         shared = [(part, share) for part, share in zip(self._parts, shares, strict=True) if share.any()]
         parts = [part if share.all() else part[share] for part, share in shared]
-        self._norms, self._pids, self._camids = self._norms[kept], self._pids[kept], self._camids[kept]
-        self._times = self._times[kept]
-        self._paths = list(compress(self._paths, kept))
+        self._norms, self._labels = self._norms[kept], self.labels(np.flatnonzero(kept))
         self._parts = parts
         self._coded = self._projected = None
         self._is_projected = False
@@ -340,16 +328,7 @@ class Gallery:
         """
         target = Path(path)
         parts = self._parts or [np.empty((0, self.dim), np.float32)]
-        content = GalleryContent(
-            self.metric,
-            self.manifest_sha256,
-            parts,
-            self._norms,
-            self._pids,
-            self._camids,
-            self._times,
-            self._paths,
-        )
+        content = GalleryContent(self.metric, self.manifest_sha256, parts, self._norms, self._labels)
         place = target.resolve()
         expected = self._read_from[1] if self._read_from and self._read_from[0] == place else None
         self._read_from = place, write_gallery(target, content, expected)
@@ -404,30 +383,30 @@ class Gallery:
         """The rows that any query may find."""
         allowed = np.ones(len(self), np.bool_)
         if filter.exclude_junk:
-            allowed &= self._pids != JUNK_PID
+            allowed &= self.pids != JUNK_PID
         if filter.among_camids is not None:
-            allowed &= np.isin(self._camids, list(filter.among_camids))
+            allowed &= np.isin(self.camids, list(filter.among_camids))
         if filter.since is not None:
-            allowed &= self._times >= filter.since
+            allowed &= self.times >= filter.since
         if filter.until is not None:
-            allowed &= self._times <= filter.until
+            allowed &= self.times <= filter.until
         return allowed
 
     def _keys(self, queries: Queries, filter: SearchFilter) -> tuple[Ints, Ints]:
         """Numbers that are equal where a query may not find a row; without a filter no two are."""
         if filter.other_cameras:
-            return queries.camids, self._camids
+            return queries.camids, self.camids
         if filter.exclude_junk:
-            return _pair_keys(queries.pids, queries.camids, self._pids, self._camids)
+            return _pair_keys(queries.pids, queries.camids, self.pids, self.camids)
         return np.full(len(queries.rows), -1, np.int64), np.zeros(len(self), np.int64)
 
     def _check_needed_labels(self, filter: SearchFilter) -> None:
-        columns = {"pid": self._pids, "camid": self._camids, "time": self._times}
+        columns = {"pid": self.pids, "camid": self.camids, "time": self.times}
         for needed in filter.needed_labels():
             is_missing = columns[needed.name] == UNLABELED
-            rows = np.flatnonzero(is_missing & (self._pids > 0) if needed.of_persons else is_missing)
+            rows = np.flatnonzero(is_missing & (self.pids > 0) if needed.of_persons else is_missing)
             if len(rows):
-                raise missing_labels(needed, len(rows), len(self), int(rows[0]), self._paths[rows[0]])
+                raise missing_labels(needed, len(rows), len(self), int(rows[0]), self.paths[rows[0]])
 
 
 def load_gallery(
@@ -456,8 +435,7 @@ def load_gallery(
     )
     if len(embeddings):
         gallery._parts = [embeddings]
-    gallery._norms, gallery._paths = content.norms, list(content.paths)
-    gallery._pids, gallery._camids, gallery._times = content.pids, content.camids, content.times
+    gallery._norms, gallery._labels = content.norms, content.labels
     gallery._read_from = Path(path).resolve(), identity
     return gallery
 

@@ -53,6 +53,15 @@ class SearchFilter:
 ALL_ROWS = SearchFilter()
 
 
+class RowLabels(NamedTuple):
+    """What is known of some rows beside their embeddings: pids, camids and times, int64, and paths."""
+
+    pids: Ints
+    camids: Ints
+    times: Ints
+    paths: list[str]
+
+
 class NeededLabel(NamedTuple):
     """A label (``pid``, ``camid`` or ``time``) that an option of a filter compares.
 
@@ -139,9 +148,9 @@ def checked_labels(
     camids: npt.ArrayLike | None,
     times: npt.ArrayLike | None,
     paths: Sequence[str] | None,
-) -> tuple[Ints, Ints, Ints, list[str]]:
-    """What is known of that many rows beside their embeddings."""
-    return (
+) -> RowLabels:
+    """Labels of that many rows, not known where none are given."""
+    return RowLabels(
         checked_ids(pids, "pids", length),
         checked_ids(camids, "camids", length),
         checked_ids(times, "times", length),

@@ -9,7 +9,6 @@ A ``.gallery`` is copied with ``gallery.extend(load_gallery("people.gallery"))``
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -42,7 +41,7 @@ from reidgallery.milvus.collection import (
     search_params,
 )
 from reidgallery.milvus.filters import queries_by_condition
-from reidgallery.milvus.rows import Records, check_paths, labels_of, numbers_of, records_of
+from reidgallery.milvus.rows import Records, check_paths, embeddings_of, labels_of, numbers_of, records_of
 from reidgallery.rows import Features, Ints, Metric, row_norms
 from reidgallery.scan.candidates import Neighbors, no_neighbors
 
@@ -125,9 +124,7 @@ class MilvusGallery:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -228,8 +225,7 @@ class MilvusGallery:
         for some in _slices(self._next_row(), self._rows_in_message()):
             found = self._records(range(some.start, some.stop), [*LABEL_FIELDS, "embedding"])
             if found:
-                embeddings = np.array([record["embedding"] for record in found], np.float32)
-                yield numbers_of(found), LabeledRows(embeddings, *labels_of(found))
+                yield numbers_of(found), LabeledRows(embeddings_of(found, self.dim), *labels_of(found))
 
     def labeled_parts(self) -> Iterator[LabeledRows]:
         """All rows, in order, a few MiB at a time; raises InputError where Milvus fails on the way."""
@@ -244,14 +240,12 @@ class MilvusGallery:
         """
         num_rows = self._next_row()
         drawn = np.random.default_rng(seed).permutation(num_rows)
-        found: Records = []
+        found = Records()
         for some in _slices(num_rows, max(1, min(count, self._rows_in_message()))):
             if len(found) >= count:
                 break
             found += self._records(drawn[some].tolist(), ["row", "embedding"])
-        found = found[:count]
-        embeddings = np.array([record["embedding"] for record in found], np.float32)
-        return numbers_of(found), embeddings.reshape(-1, self.dim)
+        return numbers_of(found[:count]), embeddings_of(found[:count], self.dim)
 
     def labels(self, rows: Ints) -> RowLabels:
         """The pids, camids, times and paths of some rows.
@@ -259,19 +253,14 @@ class MilvusGallery:
         Raises:
             InputError: a row does not exist.
         """
-        wanted = np.unique(rows)
-        found: Records = []
-        for some in _slices(len(wanted), _ROWS_AT_ONCE):
-            found += self._records(wanted[some].tolist(), LABEL_FIELDS)
-        return labels_of([found[i] for i in self._places(rows, numbers_of(found))])
+        return labels_of(self._existing_records(rows, LABEL_FIELDS, _ROWS_AT_ONCE))
 
     def row_numbers(self) -> Ints:
         """The numbers of all rows, ascending; where persons were removed, some are missing."""
         numbers = [np.empty(0, np.int64)]
         for some in _slices(self._next_row(), _ROWS_AT_ONCE):
-            numbers.append(
-                np.sort(numbers_of(self._query(f"row >= {some.start} and row < {some.stop}", ["row"])))
-            )
+            found = self._query(f"row >= {some.start} and row < {some.stop}", ["row"])
+            numbers.append(np.sort(numbers_of(found)))
         return np.concatenate(numbers)
 
     def embeddings(self, rows: Ints) -> Features:
@@ -283,12 +272,8 @@ class MilvusGallery:
         Raises:
             InputError: a row does not exist, or Milvus refuses.
         """
-        wanted = np.unique(rows)
-        found: Records = []
-        for some in _slices(len(wanted), self._rows_in_message()):
-            found += self._records(wanted[some].tolist(), ["row", "embedding"])
-        places = self._places(rows, numbers_of(found))
-        return np.array([found[i]["embedding"] for i in places], np.float32).reshape(-1, self.dim)
+        found = self._existing_records(rows, ["row", "embedding"], self._rows_in_message())
+        return embeddings_of(found, self.dim)
 
     def remove(self, pids: Collection[int]) -> int:
         """Forget persons: from now on no search and no count finds them. The other rows keep their numbers.
@@ -403,11 +388,15 @@ class MilvusGallery:
     def _rows_in_message(self) -> int:
         return min(_ROWS_AT_ONCE, max(1, _MESSAGE_BYTES // (4 * self.dim)))
 
-    def _places(self, rows: Ints, numbers: Ints) -> Ints:
-        """Where rows are among ascending numbers; raises InputError for one that is missing."""
+    def _existing_records(self, rows: Ints, fields: list[str], at_once: int) -> Records:
+        """The records of rows, in their order; raises InputError for one that is missing."""
+        wanted, found = np.unique(rows), Records()
+        for some in _slices(len(wanted), at_once):
+            found += self._records(wanted[some].tolist(), fields)
+        numbers = numbers_of(found)
         if missing := sorted(set(rows.tolist()) - set(numbers.tolist())):
             raise InputError(f"{self._address}: has no row {missing[0]}.")
-        return np.searchsorted(numbers, rows)
+        return [found[i] for i in np.searchsorted(numbers, rows)]
 
     def _check_needed_label(self, needed: NeededLabel) -> None:
         condition = f"{needed.name} == {UNLABELED}" + " and pid > 0" * needed.of_persons

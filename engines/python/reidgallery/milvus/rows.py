@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from reidruntime.errors import InputError
 
-from reidgallery.gallery import LabeledRows, RowLabels
+from reidgallery.gallery import LabeledRows
+from reidgallery.input import RowLabels
 from reidgallery.milvus.collection import MAX_PATH_BYTES
-from reidgallery.rows import Ints
+from reidgallery.rows import Features, Ints
 
 Records = list[dict[str, Any]]
 
@@ -33,6 +34,11 @@ def check_paths(paths: Iterable[str]) -> None:
 def numbers_of(records: Records) -> Ints:
     """The numbers of the rows, int64."""
     return np.array([record["row"] for record in records], np.int64)
+
+
+def embeddings_of(records: Records, dim: int) -> Features:
+    """Their embeddings: float32, shape (len(records), dim)."""
+    return np.array([record["embedding"] for record in records], np.float32).reshape(-1, dim)
 
 
 def labels_of(records: Records) -> RowLabels:
