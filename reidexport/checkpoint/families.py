@@ -6,7 +6,7 @@ from functools import cache
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reidexport.models.baseline import (
     IBN_RESNETS,
@@ -143,9 +143,11 @@ def candidate(family: Family, backbone: str) -> BaselineArchitecture:
 def backbone_shapes(architecture: BaselineArchitecture) -> Shapes:
     """Name and shape of every tensor of a backbone, without allocating it."""
     with torch.device("meta"):
-        state_dict = build_backbone(architecture).state_dict()
-    return {
-        f"backbone.{key}": tuple(tensor.shape)
-        for key, tensor in state_dict.items()
-        if not key.endswith("num_batches_tracked")
-    }
+        backbone = build_backbone(architecture)
+    return {f"backbone.{key}": shape for key, shape in shapes_of(backbone).items()}
+
+
+def shapes_of(module: nn.Module) -> Shapes:
+    """Name and shape of every tensor of a network that inference uses: not the counters of its batch norms."""
+    tensors = module.state_dict().items()
+    return {key: tuple(tensor.shape) for key, tensor in tensors if not key.endswith("num_batches_tracked")}

@@ -16,7 +16,15 @@ from pydantic import TypeAdapter, ValidationError
 from reidruntime.artifact.manifest import Channels3, Preprocess, file_sha256
 from torch import Tensor
 
-from reidexport.checkpoint.families import FAST_REID, REIDEXPORT, TORCHREID, Family, family_of, rename_keys
+from reidexport.checkpoint.families import (
+    FAST_REID,
+    REIDEXPORT,
+    TORCHREID,
+    Family,
+    family_of,
+    rename_keys,
+    shapes_of,
+)
 from reidexport.checkpoint.identify import describe, first_difference, identify
 from reidexport.checkpoint.weights import FORMAT, Weights, read_weights
 from reidexport.errors import CheckpointError, InputError
@@ -126,11 +134,8 @@ def model_from_checkpoint(checkpoint: Checkpoint) -> Baseline:
     with torch.device("meta"):  # no weights are drawn only to be replaced
         model = Baseline(replace(checkpoint.architecture, num_classes=0))
     counters = {key: torch.tensor(0) for key in model.state_dict() if key.endswith("num_batches_tracked")}
-    used = {
-        key: tensor.clone()
-        for key, tensor in checkpoint.state_dict.items()
-        if not key.startswith("classifier.")
-    }
+    tensors = checkpoint.state_dict.items()
+    used = {key: tensor.clone() for key, tensor in tensors if not key.startswith("classifier.")}
     model.load_state_dict({**counters, **used}, assign=True)
     return model.eval()
 
@@ -308,10 +313,7 @@ def _pixel_statistics(state_dict: dict[str, Tensor]) -> tuple[Channels3, Channel
     mean, std = (state_dict[key].double().flatten() / 255 for key in ("pixel_mean", "pixel_std"))
     if len(mean) != 3 or len(std) != 3 or not bool((std > 0).all()):
         raise CheckpointError("pixel_mean and pixel_std must be three numbers each, the second positive")
-    return (
-        (float(mean[0]), float(mean[1]), float(mean[2])),
-        (float(std[0]), float(std[1]), float(std[2])),
-    )
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def _with_given(
@@ -324,9 +326,9 @@ def _with_given(
         raise InputError(f"{backbone} has no last stride to set: leave --last-stride out")
     if stem_relu not in (None, architecture.stem_relu) and backbone not in (*RESNETS, *IBN_RESNETS):
         raise InputError(f"the stem of {backbone} always has its ReLU: leave --stem-relu out")
-    if pooling not in (None, architecture.pooling) and not contents.pooling_is_open:
-        raise InputError("the weights hold the power of a learned GeM pooling: leave --pooling out")
     if pooling not in (None, architecture.pooling):
+        if not contents.pooling_is_open:
+            raise InputError("the weights hold the power of a learned GeM pooling: leave --pooling out")
         contents = _with_pooling(contents, pooling or architecture.pooling)
     architecture = replace(
         contents.architecture,
@@ -355,14 +357,8 @@ def _check_names(state_dict: dict[str, Tensor], architecture: BaselineArchitectu
             f"{architecture.neck} gives {backbone_dim}"
         )
     # A classifier's bias is no part of the paper's model; it would be dropped with the classifier.
-    problem = first_difference(
-        {key: tuple(value.shape) for key, value in state_dict.items() if key != "classifier.bias"},
-        {
-            key: tuple(value.shape)
-            for key, value in model.state_dict().items()
-            if not key.endswith("num_batches_tracked")
-        },
-    )
+    found = {key: tuple(value.shape) for key, value in state_dict.items() if key != "classifier.bias"}
+    problem = first_difference(found, shapes_of(model))
     if problem is not None:
         raise CheckpointError(f"its weights are not those of {describe(architecture)}: {problem}")
 

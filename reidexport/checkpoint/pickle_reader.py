@@ -84,13 +84,9 @@ class StandIn:
         pass
 
     def append(self, item: object) -> None:
-        """Accept and drop an element: the object may have been a list."""
+        """Accept and drop an element or several: the object may have been a list or a set."""
 
-    def extend(self, items: object) -> None:
-        """Accept and drop elements: the object may have been a list."""
-
-    def add(self, item: object) -> None:
-        """Accept and drop an element: the object may have been a set."""
+    extend = add = append
 
 
 class _Storage:
@@ -125,12 +121,13 @@ _TENSOR_BUILDERS = {
 
 
 class _InertUnpickler(pickle.Unpickler):
-    """Resolves globals to tensor builders, storage dtypes or stand-ins, and storages through ``read_storage``."""
+    """Resolves globals to tensor builders, storage dtypes or stand-ins; each storage is made once."""
 
     def __init__(self, stream: BinaryIO) -> None:
         _check_opcodes(stream)
         super().__init__(stream, encoding="latin1")
         self.code_names: list[str] = []
+        self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """A tensor builder, a dtype, or a class of stand-ins; never the thing that was named."""
@@ -164,7 +161,6 @@ class _ZipUnpickler(_InertUnpickler):
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(io.BytesIO(archive.read(f"{folder}/data.pkl")))
         self.archive, self.folder = archive, folder
-        self.storages: dict[str, _Storage] = {}
 
     def persistent_load(self, pid: Any) -> _Storage:
         """The storage of a tensor, read from its record."""
@@ -182,7 +178,6 @@ class _LegacyUnpickler(_InertUnpickler):
     def __init__(self, stream: BinaryIO, file_size: int) -> None:
         super().__init__(stream)
         self.file_size = file_size
-        self.storages: dict[str, _Storage] = {}
 
     def persistent_load(self, pid: Any) -> Any:
         """The storage of a tensor, still empty."""
@@ -227,9 +222,7 @@ def read_torch_file(path: Path) -> object:
         CheckpointError: the file is cut, damaged, not from ``torch.save``, or names code to run.
     """
     try:
-        if zipfile.is_zipfile(path):
-            return _read_zip(path)
-        return _read_legacy(path)
+        return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except STREAM_ERRORS as error:

@@ -125,19 +125,13 @@ def build_backbone(
     if name == "mobilenet_v2":
         return MobileNetV2(last_stride)
     if name in OSNETS:
-        _, *variant, width = name.replace("x0_", "x0-").replace("x1_", "x1-").split("_")
-        return OSNet(width.replace("-", "_"), _osnet_variant(variant))
+        variant: Variant = "ain" if "_ain_" in name else "ibn" if "_ibn_" in name else "plain"
+        return OSNet(name[name.rindex("x") :], variant)
     ibn = name in IBN_RESNETS
     depth = int(name.removesuffix("_ibn_a").removeprefix("resnet"))
     return ResNet(
         depth, last_stride, architecture.stem_relu, architecture.stem_pool, ibn, architecture.non_local
     )
-
-
-def _osnet_variant(words: list[str]) -> Variant:
-    if words == ["ibn"]:
-        return "ibn"
-    return "ain" if words == ["ain"] else "plain"
 
 
 def _build_neck(neck: Neck, in_features: int, feature_dim: int) -> nn.Module:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from reidruntime.artifact.manifest import BatchProfile, Flavor
@@ -55,7 +54,7 @@ def import_tensorrt(flavor: Flavor) -> Any:
     """
     try:
         module = _import_native() if flavor == "tensorrt" else _import_rtx()
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         what = "TensorRT" if flavor == "tensorrt" else "TensorRT for RTX"
         raise NotInstalledError(
             f"{what} is not installed, or cannot load ({error}): {INSTALL[flavor]}"
@@ -119,16 +118,9 @@ def first_gpu() -> Gpu | None:
         return None
     name = ctypes.create_string_buffer(256)
     driver.cuDeviceGetName(name, len(name), 0)
-    major, minor = (
-        _attribute(driver, _COMPUTE_CAPABILITY_MAJOR),
-        _attribute(driver, _COMPUTE_CAPABILITY_MINOR),
-    )
-    return Gpu(
-        name.value.decode(),
-        f"{major}.{minor}",
-        _driver_version(),
-        num_multiprocessors=_attribute(driver, _MULTIPROCESSOR_COUNT),
-    )
+    attributes = (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR, _MULTIPROCESSOR_COUNT)
+    major, minor, num_multiprocessors = (_attribute(driver, which) for which in attributes)
+    return Gpu(name.value.decode(), f"{major}.{minor}", _driver_version(), num_multiprocessors)
 
 
 def default_batch_profile(gpu: Gpu | None) -> BatchProfile:
@@ -169,7 +161,7 @@ def _driver_version() -> str:
         return "unknown"
 
 
-def _import_native() -> ModuleType:
+def _import_native() -> Any:
     try:
         import tensorrt
     except ModuleNotFoundError as error:
@@ -177,30 +169,20 @@ def _import_native() -> ModuleType:
             raise
         import tensorrt_bindings as tensorrt  # alone, with libraries that the loader finds elsewhere
 
-    module: ModuleType = tensorrt
-    return module
+    return tensorrt
 
 
-def _import_rtx() -> ModuleType:
+def _import_rtx() -> Any:
     if find_spec("tensorrt_rtx") is not None:  # NVIDIA's own package, which finds its libraries by itself
         import tensorrt_rtx
 
-        whole: ModuleType = tensorrt_rtx
-        return whole
+        return tensorrt_rtx
     provider = find_spec(_RTX_LIBRARIES)
     if provider is not None and provider.origin is not None:
         folder = Path(provider.origin).parent
         for pattern in _RTX_LOAD_ORDER:
             for library in sorted(folder.glob(pattern))[:1]:
-                _load_globally(library)
+                ctypes.CDLL(str(library), os.RTLD_GLOBAL)
     import tensorrt_rtx_bindings
 
-    bindings: ModuleType = tensorrt_rtx_bindings
-    return bindings
-
-
-def _load_globally(library: Path) -> None:
-    try:
-        ctypes.CDLL(str(library), os.RTLD_GLOBAL)
-    except OSError as error:
-        raise ImportError(str(error)) from error
+    return tensorrt_rtx_bindings

@@ -89,7 +89,14 @@ def manifest_for_foreign_onnx(
     return Manifest(
         producer=Producer(name=file.producer[0] or "unknown", version=file.producer[1] or "unknown"),
         source=Source(name=path.name, sha256=file_sha256(path)),
-        architecture=_unknown_architecture(feature_dim),
+        architecture=Architecture(
+            backbone="unknown",
+            family="foreign",
+            stem_relu=None,
+            pooling="unknown",
+            neck="unknown",
+            feature_dim=feature_dim,
+        ),
         input=taken,
         output=output,
         preprocess=Preprocess(**asdict(images), in_graph=tensor.dtype == "uint8"),
@@ -144,17 +151,6 @@ def _shape_by_running(image: TensorSpec, output: OnnxTensor, file: OnnxFile, pat
     network = Network(path, image, unknown, file.precision)
     _, backend = open_backend(network, "auto", "cpu", threads=1)
     return backend.run(np.zeros([size or 1 for size in image.shape], image.dtype)).shape
-
-
-def _unknown_architecture(feature_dim: int) -> Architecture:
-    return Architecture(
-        backbone="unknown",
-        family="foreign",
-        stem_relu=None,
-        pooling="unknown",
-        neck="unknown",
-        feature_dim=feature_dim,
-    )
 
 
 def _listed(tensors: tuple[OnnxTensor, ...]) -> str:

@@ -135,17 +135,15 @@ class Lanes:
             What waits for the answer; it must be called once.
         """
         lane = self._free_lane()
-        started = False
         try:
             lane.memory.copy_in(self._page_locked(batch, lane), lane.device_in)
             self._compute(lane, (padded or len(batch), *batch.shape[1:]))
             shape = (len(batch), *row_shape(self._output))
             answered = lane.pinned_out[: _num_bytes(shape, self._output.dtype)]
             lane.memory.copy_out(lane.device_out, answered)
-            started = True
-        finally:
-            if not started:
-                self._idle.put(lane)
+        except BaseException:
+            self._idle.put(lane)
+            raise
         held = [batch]  # what the GPU copies from, until it has
 
         def answer() -> NDArray[Any]:
@@ -297,7 +295,6 @@ class Lanes:
             _num_bytes((self._largest_batch, *row_shape(spec)), spec.dtype)
             for spec in (self._input, self._output)
         )
-        opened = False
         try:
             lane = Lane(
                 memory,
@@ -307,10 +304,9 @@ class Lanes:
                 pinned_out=memory.pinned_buffer(size_out),
             )
             lane.state = self._network.new_state(lane)
-            opened = True
-        finally:
-            if not opened:
-                memory.close()
+        except BaseException:
+            memory.close()
+            raise
         self._lanes.append(lane)
         return lane
 

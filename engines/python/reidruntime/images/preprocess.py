@@ -5,7 +5,6 @@ import struct
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,10 +137,6 @@ def _pixels(image: Image, name: str) -> Image8:
         return decode_image(Path(image))
     if isinstance(image, EncodedImage):
         return decode_bytes(image.data, image.name)
-    return _checked(image, name)
-
-
-def _checked(image: Image8, name: str) -> Image8:
     if not isinstance(image, np.ndarray):
         raise ImageError(f"{name}: expected a path or a uint8 array, got {type(image).__name__}.")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
@@ -153,13 +148,13 @@ def _checked(image: Image8, name: str) -> Image8:
 
 
 @cache
-def _simplejpeg() -> ModuleType | None:
+def _simplejpeg() -> Any:
+    """The package, or None where it is not installed."""
     try:
         import simplejpeg
     except ModuleNotFoundError:
         return None
-    module: ModuleType = simplejpeg
-    return module
+    return simplejpeg
 
 
 def _fast_jpeg(data: bytes, max_pixels: int) -> Image8 | None:
