@@ -44,26 +44,17 @@ class Dataset:
         return tuple(record for record in self.gallery if record.pid != JUNK_PID)
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The JPEG and PNG files of a folder, sorted by name; hidden files and ``Thumbs.db`` are not images.
+def records_from_folder(folder: Path) -> tuple[ImageRecord, ...]:
+    """Records of a folder's JPEG and PNG images in order of name: ``<pid>_c<camera>…``, with cameras counted from 1.
 
     Raises:
-        DatasetError: it holds none.
+        DatasetError: the folder holds no image (hidden files are none), or one that is named otherwise.
     """
     paths = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
     images = sorted(path for path in paths if not path.name.startswith("."))
     if not images:
         raise DatasetError(f"{folder} holds no *.jpg, *.jpeg or *.png image.")
-    return images
-
-
-def records_from_folder(folder: Path) -> tuple[ImageRecord, ...]:
-    """Records of images that are named ``<pid>_c<camera>…``, with cameras counted from 1.
-
-    Raises:
-        DatasetError: the folder holds no image, or one that is named otherwise.
-    """
-    return tuple(_record_from_name(path) for path in images_in(folder))
+    return tuple(_record_from_name(path) for path in images)
 
 
 def pid_and_camid(name: str) -> tuple[int, int] | None:

@@ -1,6 +1,6 @@
 """Precision is a property of the graph, never a flag of a builder: FP32 ONNX → FP16 ONNX."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import numpy as np
 import onnx
@@ -38,11 +38,17 @@ def fp16_model(model: onnx.ModelProto) -> onnx.ModelProto:
     converted.CopyFrom(model)
     graph = converted.graph
     weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
-    chosen = _fp16_nodes(model, weights)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    types = {
+        value.name: value.type.tensor_type
+        for value in (*inferred.input, *inferred.value_info, *inferred.output)
+    }
+    is_float = {name for name, each in types.items() if each.elem_type == TensorProto.FLOAT}
+    is_map = {name for name, each in types.items() if len(each.shape.dim) > 2}
+    chosen = _fp16_nodes(model, weights, is_map)
     if not chosen:
         raise InputError("the network has no float32 convolution to convert")
     in_fp16 = {output for node in graph.node if node.name in chosen for output in node.output}
-    is_float = _float_tensors(model)
     nodes: list[onnx.NodeProto] = []
     made: set[str] = set()
     for node in graph.node:
@@ -64,33 +70,18 @@ def fp16_model(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(converted, check_type=True, strict_mode=True)
 
 
-def _fp16_nodes(model: onnx.ModelProto, weights: Iterable[str]) -> set[str]:
+def _fp16_nodes(model: onnx.ModelProto, weights: Collection[str], is_map: Collection[str]) -> set[str]:
     """Names of the nodes that compute in FP16."""
-    ranks = _ranks(model)
     fp16_tensors: set[str] = set()
     chosen: set[str] = set()
     for node in model.graph.node:
-        over_map = node.op_type == "MatMul" and node.input[1] in weights and ranks.get(node.input[0], 0) > 2
+        over_map = node.op_type == "MatMul" and node.input[1] in weights and node.input[0] in is_map
         is_convolution = node.op_type in _CONVOLUTIONS and node.input[1] in weights
         follows = node.op_type in _FOLLOWS and not fp16_tensors.isdisjoint(node.input)
         if over_map or is_convolution or follows:
             chosen.add(node.name)
             fp16_tensors.update(node.output)
     return chosen
-
-
-def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    return {value.name: len(value.type.tensor_type.shape.dim) for value in _values(model)}
-
-
-def _float_tensors(model: onnx.ModelProto) -> set[str]:
-    """Tensors between nodes, and inputs, that are float32."""
-    return {value.name for value in _values(model) if value.type.tensor_type.elem_type == TensorProto.FLOAT}
-
-
-def _values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    return [*graph.input, *graph.value_info, *graph.output]
 
 
 def _fp16_weight(weight: TensorProto, graph: onnx.GraphProto, made: set[str]) -> str:

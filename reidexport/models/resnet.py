@@ -78,33 +78,23 @@ class ResNet(nn.Module):
         self.layer1, self.layer2 = trunk.layer1, trunk.layer2
         self.layer3, self.layer4 = trunk.layer3, trunk.layer4
         set_last_stride(self.layer4, last_stride)
-        if ibn:
-            self._replace_first_norms_by_ibn()
+        for layer in (self.layer1, self.layer2, self.layer3) if ibn else ():
+            for first in layer:
+                first.bn1 = IBN(first.bn1.num_features)
         counts = NON_LOCAL_BLOCKS[depth] if non_local else (0, 0, 0, 0)
         for stage, count in enumerate(counts, start=1):
             channels = 64 * 2 ** (stage - 1) * block.expansion
             setattr(self, f"NL_{stage}", nn.ModuleList(NonLocal(channels) for _ in range(count)))
 
-    def _replace_first_norms_by_ibn(self) -> None:
-        for layer in (self.layer1, self.layer2, self.layer3):
-            for block in layer:
-                block.bn1 = IBN(block.bn1.num_features)
-
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, out_channels, h, w)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for stage in (1, 2, 3, 4):
-            x = self._run_stage(x, self.get_submodule(f"layer{stage}"), self.get_submodule(f"NL_{stage}"))
-        return x
-
-    def _run_stage(self, x: Tensor, layer: nn.Module, non_local: nn.Module) -> Tensor:
-        """The blocks of a stage, the last ones each followed by a non-local block."""
-        blocks, attentions = list(layer.children()), list(non_local.children())
-        num_plain = len(blocks) - len(attentions)
-        for block in blocks[:num_plain]:
-            x = block(x)
-        for block, attention in zip(blocks[num_plain:], attentions, strict=True):
-            x = attention(block(x))
+            blocks = list(self.get_submodule(f"layer{stage}").children())
+            attentions = list(self.get_submodule(f"NL_{stage}").children())
+            # The last blocks of a stage are each followed by a non-local block.
+            for place, block in enumerate(blocks, start=len(attentions) - len(blocks)):
+                x = attentions[place](block(x)) if place >= 0 else block(x)
         return x
 
 

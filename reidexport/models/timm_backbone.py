@@ -1,6 +1,7 @@
 """Any convolutional network of timm, by its name there."""
 
 import difflib
+from functools import partial
 from typing import Any
 
 import timm
@@ -62,17 +63,14 @@ def _run_once(name: str) -> tuple[dict[str, int], set[str], Tensor]:
     heights: dict[str, int] = {}
     parts: set[str] = set()
 
-    def watch(layer: str, strided: bool) -> Any:
-        def note(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            parts.add(layer.partition(".")[0])
-            if strided:
-                heights[layer] = int(inputs[0].shape[2])
-
-        return note
+    def note(layer: str, strided: bool, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        parts.add(layer.partition(".")[0])
+        if strided:
+            heights[layer] = int(inputs[0].shape[2])
 
     for layer, module in trunk.named_modules():
         strided = isinstance(module, _Strided) and module.stride in (2, (2, 2))
-        module.register_forward_pre_hook(watch(layer, strided))
+        module.register_forward_pre_hook(partial(note, layer, strided))
     try:
         features: Tensor = trunk.eval().forward_features(torch.empty(1, 3, *_TRIAL_PX, device="meta"))
     except (AssertionError, RuntimeError, AttributeError) as error:

@@ -6,7 +6,6 @@ The engine is as TensorRT wrote it, so that trtexec and Triton load it; the mani
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,25 +33,12 @@ from reidexport.tensorrt.source import EngineSource
 from reidexport.tensorrt.timing_cache import default_timing_cache, load_timing_cache, save_timing_cache
 
 
-@dataclass
-class _Messages:
-    """What TensorRT reported; every message is passed on at once, errors are kept for the exception."""
-
-    log: Callable[[str], None]
-    errors: list[str] = field(default_factory=list)
-
-    def __call__(self, message: str, is_error: bool) -> None:
-        if is_error:
-            self.errors.append(message)
-        self.log(f"TensorRT {'error' if is_error else 'warning'}: {message}")
-
-
 class _TensorRt(NamedTuple):
-    """TensorRT's Python module, the logger of all its objects, and what it reported."""
+    """TensorRT's Python module, the logger of all its objects, and the errors that it reported."""
 
     module: Any
     logger: Any
-    messages: _Messages
+    errors: list[str]
 
 
 def engine_from_onnx(
@@ -91,11 +77,17 @@ def engine_from_onnx(
             "TensorRT builds on the GPU that will run the engine, and finds none here (nvidia-smi). Build on a machine "
             "with that GPU, or with --flavor rtx for RTX GPUs."
         )
-    messages = _Messages(log)
+    errors: list[str] = []
+
+    def report(message: str, is_error: bool) -> None:
+        if is_error:
+            errors.append(message)
+        log(f"TensorRT {'error' if is_error else 'warning'}: {message}")
+
     # The builder's objects must not outlive the logger.
-    tensorrt = _TensorRt(trt, make_logger(trt, messages), messages)
+    tensorrt = _TensorRt(trt, make_logger(trt, report), errors)
     with replaced_when_whole(path) as temporary:
-        engine, layers = _build(tensorrt, source, profile, options, gpu, path)
+        engine, layers = _build(tensorrt, source, profile, options, gpu, path, log)
         temporary.write_bytes(engine)
         del engine
         facts = _engine_facts(trt.__version__, source, options, gpu, layers, file_sha256(temporary))
@@ -112,15 +104,16 @@ def _build(
     options: BuildOptions,
     gpu: Gpu | None,
     path: Path,
+    log: Callable[[str], None],
 ) -> tuple[Any, LayerCounts]:
     """The engine's bytes, and the precisions of its layers, proved."""
-    trt, logger, messages = tensorrt
+    trt, logger, errors = tensorrt
     builder = trt.Builder(logger)
     # Needed on 10.x, where it is not the default, and ignored on 11.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(source.path)):
-        raise EngineError(_parser_failure(parser, messages, source))
+        raise EngineError(_parser_failure(parser, errors, source))
     precision, quantization = source.manifest.precision, source.manifest.quantization
     num_float = len(quantization.float_layers) if quantization else 0
     parsed = layers_of_network(network, trt)
@@ -130,12 +123,12 @@ def _build(
     cache = None
     if gpu is not None:
         cache = options.timing_cache or default_timing_cache(trt.__version__, gpu)
-        load_timing_cache(cache, config, messages.log)
+        load_timing_cache(cache, config, log)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise EngineError(
             f"{source.name}: TensorRT {trt.__version__} could not build it:\n  "
-            + ("\n  ".join(messages.errors) or "it gave no reason")
+            + ("\n  ".join(errors) or "it gave no reason")
         )
     if cache is not None:
         save_timing_cache(cache, config)
@@ -148,7 +141,7 @@ def _build(
             num_float * len(profiles),
             allow_unproved=options.allow_unproved_precision,
             described_in=path.with_name(path.name + ".layers.json"),
-            log=messages.log,
+            log=log,
         )
     counts = None if finished is None else count_precisions(finished)
     return engine, LayerCounts(network=count_precisions(parsed), plan=counts)
@@ -189,13 +182,13 @@ def _builder_config(
 
 def _inspection(tensorrt: _TensorRt, engine: Any) -> str:
     """TensorRT's description of a finished engine, as JSON."""
-    trt, logger, messages = tensorrt
+    trt, logger, errors = tensorrt
     runtime = trt.Runtime(logger)
     # A version-compatible engine carries code of its own; this one was made a moment ago, here.
     runtime.engine_host_code_allowed = True
     loaded = runtime.deserialize_cuda_engine(engine)
     if loaded is None:
-        raise EngineError("TensorRT cannot load the engine it built:\n  " + "\n  ".join(messages.errors))
+        raise EngineError("TensorRT cannot load the engine it built:\n  " + "\n  ".join(errors))
     inspector = loaded.create_engine_inspector()
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
@@ -225,11 +218,11 @@ def _engine_facts(
     )
 
 
-def _parser_failure(parser: Any, messages: _Messages, source: EngineSource) -> str:
+def _parser_failure(parser: Any, errors: list[str], source: EngineSource) -> str:
     reasons = []
     for index in range(parser.num_errors):
         error = parser.get_error(index)
         place = f" (node {error.node_name()!r}, {error.node_operator()})" if error.node() >= 0 else ""
         reasons.append(error.desc() + place)
-    reasons += [text for text in messages.errors if not any(reason in text for reason in reasons)]
+    reasons += [text for text in errors if not any(reason in text for reason in reasons)]
     return f"{source.name}: TensorRT's parser refuses it:\n  " + ("\n  ".join(reasons) or "it gave no reason")

@@ -100,7 +100,7 @@ def _layers_of_profile(
         elif _kind_has(entry, _COMPILED_KINDS) and hidden & names:
             num_found, found = num_found + 1, found | names
             yield WeightedLayer(name, True, _only_precision(entry))
-        elif _is_matrix_product(entry):
+        elif _kind_has(entry, ("gemm", "matrix")):
             yield WeightedLayer(name, False, _precision_of_entry(entry))
     if num_found < len(convolutions):
         for name in sorted(hidden - found):
@@ -187,10 +187,6 @@ def proved_layers(
 def _is_convolution(entry: dict[str, Any]) -> bool:
     kinds = f"{entry.get('LayerType', '')} {entry.get('ParameterType', '')}".lower()
     return "conv" in kinds or ("correlation" in kinds and "conv" in str(entry.get("Metadata", "")).lower())
-
-
-def _is_matrix_product(entry: dict[str, Any]) -> bool:
-    return _kind_has(entry, ("gemm", "matrix"))
 
 
 def _kind_has(entry: dict[str, Any], words: Iterable[str]) -> bool:

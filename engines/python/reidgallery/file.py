@@ -72,15 +72,10 @@ class Header(BaseModel):
 
     def section_bytes(self) -> dict[str, int]:
         """The size of each section, in the order of the file."""
-        numbers = 8 * self.num_rows
-        times = {} if self.format_version == 1 else {"times": numbers}
+        columns = ["lengths", "pids", "camids", "path_ends", *(["times"] if self.format_version > 1 else [])]
         return {
             "embeddings": 4 * self.num_rows * self.dim,
-            "lengths": numbers,
-            "pids": numbers,
-            "camids": numbers,
-            "path_ends": numbers,
-            **times,
+            **dict.fromkeys(columns, 8 * self.num_rows),
             "paths": self.path_bytes,
         }
 

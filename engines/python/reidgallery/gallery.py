@@ -401,9 +401,8 @@ class Gallery:
         return np.full(len(queries.rows), -1, np.int64), np.zeros(len(self), np.int64)
 
     def _check_needed_labels(self, filter: SearchFilter) -> None:
-        columns = {"pid": self.pids, "camid": self.camids, "time": self.times}
         for needed in filter.needed_labels():
-            is_missing = columns[needed.name] == UNLABELED
+            is_missing = getattr(self._labels, f"{needed.name}s") == UNLABELED
             rows = np.flatnonzero(is_missing & (self.pids > 0) if needed.of_persons else is_missing)
             if len(rows):
                 raise missing_labels(needed, len(rows), len(self), int(rows[0]), self.paths[rows[0]])

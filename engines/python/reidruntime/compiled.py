@@ -1,8 +1,20 @@
 """Compiled kernels, where numba is installed."""
 
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from types import ModuleType
+from typing import Any
+
+
+def compiled(function: Callable[..., Any], *, fastmath: set[str] | bool = False) -> Any:
+    """A function as machine code that releases the interpreter lock; ``fastmath`` as numba takes it."""
+    import numba
+
+    try:
+        return numba.njit(nogil=True, cache=True, fastmath=fastmath)(function)
+    except RuntimeError:  # no folder is writable: neither the install folder nor the user's cache
+        return numba.njit(nogil=True, fastmath=fastmath)(function)
 
 
 @cache

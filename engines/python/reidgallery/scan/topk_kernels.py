@@ -4,26 +4,18 @@ All kernels release the interpreter lock. Inner loops over whole arrays are func
 only such are vectorized.
 """
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
-import numba
 import numpy as np
+from reidruntime.compiled import compiled
 
 # Sums may be reordered to vectorize: their error bounds hold for every order. Nothing is NaN: features are finite.
-_ANY_ORDER = {"reassoc", "contract", "nnan", "nsz"}
+_compiled = partial(compiled, fastmath={"reassoc", "contract", "nnan", "nsz"})
 
 _SLACK = np.float32(1e-5)  # far more than rounding in float32 can matter
 _LARGEST = np.finfo(np.float32).max
 _BISECTIONS = 10  # of the range in which the k-th best score lies
 _ROWS_AT_ONCE = 512  # that all queries are compared with before the next ones are read from memory
-
-
-def _compiled(function: Callable[..., None]) -> Any:
-    try:
-        return numba.njit(nogil=True, cache=True, fastmath=_ANY_ORDER)(function)
-    except RuntimeError:  # no folder is writable: neither the install folder nor the user's cache
-        return numba.njit(nogil=True, fastmath=_ANY_ORDER)(function)
 
 
 @_compiled

@@ -3,24 +3,15 @@
 All kernels release the interpreter lock, so that worker threads resize while the network runs.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
+
+from reidruntime.compiled import compiled
 
 PRECISION_BITS = 22  # Pillow's: 32 - 8 bits of pixel - 2 bits of head room
 _HALF = 1 << (PRECISION_BITS - 1)
 
 
-def _compiled(function: Callable[..., None]) -> Any:
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder is writable: neither the install folder nor the user's cache
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def resample_rows(image, starts, counts, weights, out):  # type: ignore[no-untyped-def]
     """Horizontal pass: (H, W, 3) -> (H, len(starts), 3), uint8."""
     for y in range(image.shape[0]):
@@ -37,7 +28,7 @@ def resample_rows(image, starts, counts, weights, out):  # type: ignore[no-untyp
             out[y, x, 2] = min(max(blue >> PRECISION_BITS, 0), 255)
 
 
-@_compiled
+@compiled
 def resample_columns(image, starts, counts, weights, out):  # type: ignore[no-untyped-def]
     """Vertical pass over rows of flattened pixels: (H, W * 3) -> (len(starts), W * 3), uint8."""
     total = np.empty(image.shape[1], np.int32)
@@ -52,7 +43,7 @@ def resample_columns(image, starts, counts, weights, out):  # type: ignore[no-un
             out[y, i] = min(max(total[i] >> PRECISION_BITS, 0), 255)
 
 
-@_compiled
+@compiled
 def double_bilinear(image, out):  # type: ignore[no-untyped-def]
     """Both passes of the exact 2x bilinear upscale, (H, W, 3) -> (2H, 2W, 3): every weight is 1/4 or 3/4.
 
