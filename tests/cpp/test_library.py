@@ -274,7 +274,7 @@ def test_wrong_artifacts_are_refused(photos: list[Path], exported: Exported, tmp
         ("deviation.onnx", 2, "std must be positive"),
         ("version.onnx", 2, "format version 99, this reidruntime reads 1"),
         ("precision.onnx", 2, "the manifest is not valid"),
-        ("plan.engine", 2, "A plan's manifest lies beside it"),
+        ("plan.engine", 2, "An engine's manifest is the file beside it"),
     ]:
         done = call("reid_embed", tmp_path / name, photos[0], "-o", tmp_path / "f.npy")
         assert (done.returncode, message in done.stderr) == (status, True), (name, done.stderr)
