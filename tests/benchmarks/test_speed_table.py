@@ -9,7 +9,7 @@ from benchmarks.speed_table import README, machine_tables, readme_with_tables
 
 
 def test_the_readme_says_what_was_measured() -> None:
-    """Its tables are what the committed results give now."""
+    """Its tables are what the committed results make now."""
     readme = README.read_text()
     assert readme_with_tables(readme) == readme
 

@@ -1,4 +1,4 @@
-"""TensorRT plans of both precisions, built here, in the memory of every library that is installed."""
+"""TensorRT engines of both precisions, built here, in the memory of every library that is installed."""
 
 from collections.abc import Iterator
 

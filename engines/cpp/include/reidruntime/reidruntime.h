@@ -31,7 +31,7 @@ typedef enum reid_status {
     REID_ERROR_INPUT = 1,         /* an argument is not what the call needs */
     REID_ERROR_ARTIFACT = 2,      /* the artifact or its manifest is unreadable, wrong, or not for this machine */
     REID_ERROR_IMAGE = 3,         /* an image cannot be read */
-    REID_ERROR_NOT_INSTALLED = 4, /* a library or a GPU is not there */
+    REID_ERROR_NOT_INSTALLED = 4, /* a library or a GPU is missing */
     REID_ERROR_RUN = 5            /* the network or the machine failed, usually for lack of memory */
 } reid_status;
 
