@@ -23,10 +23,7 @@ Rows = list[list[str]]
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Write ``summary.json`` and ``.md`` into ``folder``."""
-    contents = {
-        "summary.json": json.dumps(summary, indent=2) + "\n",
-        "summary.md": markdown(summary),
-    }
+    contents = {"summary.json": json.dumps(summary, indent=2) + "\n", "summary.md": markdown(summary)}
     for name, text in contents.items():
         with replaced_when_whole(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -36,11 +36,7 @@ class StoreRun:
 
 
 def store_in_milvus(
-    source: Path,
-    address: str,
-    *,
-    index: IndexKind | None = None,
-    progress_bar: ProgressBar = no_progress_bar,
+    source: Path, address: str, *, index: IndexKind | None = None, progress_bar: ProgressBar = no_progress_bar
 ) -> StoreRun:
     """Add embeddings to a gallery in Milvus, which is made where there is none.
 

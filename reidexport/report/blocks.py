@@ -1,4 +1,4 @@
-"""What a page is made of: sections of tables, plots and rows of pictures; and how its numbers are written."""
+"""What a page is made of: sections of tables, plots and ranked lists; and how its numbers are written."""
 
 import re
 from collections.abc import Sequence
@@ -80,6 +80,11 @@ class Section:
     pairs: tuple[tuple[str, str], ...] = ()
     rankings: tuple[Ranking, ...] = ()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the results have nothing for it; ``pairs`` alone are no section."""
+        return not (self.notes or self.plots or self.rankings or any(table.rows for table in self.tables))
+
 
 def lines(*parts: str | None) -> str:
     """A cell of several lines, of the parts that there are."""
@@ -158,17 +163,27 @@ def _digits(value: float) -> str:
     return f"{value:,.{decimals}f}".replace(",", "\N{THIN SPACE}")
 
 
-def source(result: Result, results: Sequence[Result]) -> str:
-    """The file of a result, with its machine where the report has several."""
-    known = machines(results)
-    if result.machine is None or len(known) < 2:
-        return result.file
-    return f"{result.file}, machine {known.index(result.machine) + 1}"
+def source(*results: Result) -> str:
+    """The files of results of one machine, and that machine's number where the report has several."""
+    files = ", ".join(dict.fromkeys(result.file for result in results))
+    number = results[0].machine_number
+    return files if number is None else f"{files}, machine {number}"
 
 
 def machines(results: Sequence[Result]) -> list[Machine]:
     """The different machines, in the order in which the results name them."""
     return list(dict.fromkeys(result.machine for result in results if result.machine is not None))
+
+
+def with_machine_numbers(results: Sequence[Result]) -> list[Result]:
+    """The results, each with the number of its machine if there are several machines."""
+    numbers = {machine: number for number, machine in enumerate(machines(results), 1)}
+    if len(numbers) < 2:
+        return list(results)
+    return [
+        result.model_copy(update={"machine_number": result.machine and numbers[result.machine]})
+        for result in results
+    ]
 
 
 def busy(result: ParityResult | BenchmarkResult) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Sections about pictures, from an evaluation: ranked lists, and the features in two dimensions."""
+"""Sections about images, from an evaluation: ranked lists, and the features in two dimensions."""
 
 import base64
 import io

@@ -81,7 +81,7 @@ def draw_accuracy_against_latency(dots: Sequence[Dot]) -> Figure:
     """The figure of :func:`accuracy_against_latency`."""
     figure, axes = _figure()
     for dot in dots:
-        axes.plot(dot.p50_ms, 100 * dot.mAP, markersize=7, **_look(dot.mark))
+        axes.plot(dot.p50_ms, 100 * dot.mAP, markersize=7, **_line_style(dot.mark))
     axes.set(xlabel="median latency at batch 1, ms", ylabel="mAP, %", xscale="log")
     axes.margins(0.12, 0.15)
     low, high = axes.get_ylim()
@@ -102,7 +102,7 @@ def throughput_against_batch(name: str, series: Sequence[Line]) -> Markup:
     with rc_context(_STYLE):
         figure, axes = _figure()
         for line in series:
-            axes.plot(*zip(*sorted(line.images_per_s.items()), strict=True), **_look(line.mark))
+            axes.plot(*zip(*sorted(line.images_per_s.items()), strict=True), **_line_style(line.mark))
         batches = sorted({batch for line in series for batch in line.images_per_s})
         axes.set(xlabel="batch size", ylabel="images/s", xscale="log")
         axes.set_ylim(bottom=0)
@@ -129,10 +129,12 @@ def roc_curves(name: str, curves: Sequence[tuple[Mark, Roc]]) -> Markup:
         drawn = [(mark, *_on_log_axis(roc)) for mark, roc in curves]
         _, first_fpr, first_tpr = drawn[0]
         for i, (mark, fpr, tpr) in enumerate(drawn):
-            look = _look(mark) | ({"linewidth": 1.5} if i or is_one else {"linewidth": 6, "alpha": 0.35})
-            upper.plot(fpr, tpr, **look)
+            style = _line_style(mark) | (
+                {"linewidth": 1.5} if i or is_one else {"linewidth": 6, "alpha": 0.35}
+            )
+            upper.plot(fpr, tpr, **style)
             if not is_one:
-                lower.plot(fpr, tpr - np.interp(np.log(fpr), np.log(first_fpr), first_tpr), **look)
+                lower.plot(fpr, tpr - np.interp(np.log(fpr), np.log(first_fpr), first_tpr), **style)
         rates = np.concatenate([fpr for _, fpr, _ in drawn])
         low = max(float(rates.min()), 1e-6)
         lower.set(ylabel="difference from the first,\npoints", xlabel="false positive rate")
@@ -208,8 +210,8 @@ def _figure(width: float = _WIDTH_INCHES, height: float = _HEIGHT_INCHES) -> tup
     return figure, figure.add_subplot()
 
 
-def _look(mark: Mark) -> dict[str, Any]:
-    """A mark in matplotlib's words."""
+def _line_style(mark: Mark) -> dict[str, Any]:
+    """A mark as keyword arguments of ``Axes.plot``."""
     color = _SERIES[mark.color % NUM_SERIES]
     return {
         "color": color,
