@@ -101,10 +101,10 @@ from reidgallery.milvus import gallery as milvus_gallery
 from reidexport.cli import main
 milvus_gallery._MESSAGE_BYTES = 4 * 8 * 10  # ten rows in one call
 calls, count = itertools.count(1), int(sys.argv.pop(1))
-connected = milvus_gallery.connected
+connect = milvus_gallery.connect
 
-def connected_until_killed(*arguments, **options):
-    client = connected(*arguments, **options)
+def connect_until_killed(*arguments, **options):
+    client = connect(*arguments, **options)
     upsert = client.upsert
 
     def upsert_until_killed(*arguments):
@@ -115,7 +115,7 @@ def connected_until_killed(*arguments, **options):
     client.upsert = upsert_until_killed
     return client
 
-milvus_gallery.connected = connected_until_killed
+milvus_gallery.connect = connect_until_killed
 main()
 """
 
