@@ -1,4 +1,4 @@
-"""Are the right packages there, in versions that work, and do they get along?"""
+"""Whether the right packages are installed, in versions that work, and get along with each other."""
 
 from collections.abc import Iterable, Mapping
 
@@ -86,7 +86,7 @@ def _onnxruntime_conflicts(packages: Mapping[str, str], num_gpus: int) -> Iterab
         yield Finding(
             "note",
             topic,
-            "onnxruntime-gpu is installed and there is no GPU to use: it runs on the CPU, without OpenVINO's help",
+            "onnxruntime-gpu is installed but there is no GPU to use: it runs on the CPU, without OpenVINO's help",
             'pip uninstall -y onnxruntime-gpu && pip install "reidexport[cpu]"',
         )
     tensorrt = next(
@@ -102,24 +102,16 @@ def _onnxruntime_conflicts(packages: Mapping[str, str], num_gpus: int) -> Iterab
 
 
 def _torch_conflicts(packages: Mapping[str, str]) -> Iterable[Finding]:
-    advice = 'pip install --force-reinstall "reidexport[export]"'
-    if "torch" in packages and "torchvision" not in packages:
-        yield Finding(
-            "problem", "torch", "torch is installed without torchvision", 'pip install "reidexport[export]"'
-        )
-    elif "torch" in packages and not _same_build(packages["torch"], packages["torchvision"]):
-        yield Finding(
-            "problem",
-            "torch",
-            f"torch {packages['torch']} and torchvision {packages['torchvision']} are builds for different devices: "
-            "torchvision cannot be imported",
-            advice,
-        )
-
-
-def _same_build(torch: str, torchvision: str) -> bool:
-    """Whether both are CPU builds or neither; PyPI's CUDA builds carry no suffix, so those compare as equal."""
-    return torch.endswith("+cpu") == torchvision.endswith("+cpu")
+    if "torch" not in packages:
+        return
+    torch, torchvision = packages["torch"], packages.get("torchvision")
+    if torchvision is None:
+        text = "torch is installed without torchvision"
+        yield Finding("problem", "torch", text, 'pip install "reidexport[export]"')
+    elif torch.endswith("+cpu") != torchvision.endswith("+cpu"):  # PyPI's CUDA builds carry no suffix
+        text = f"torch {torch} and torchvision {torchvision} are builds for different devices: "
+        text += "torchvision cannot be imported"
+        yield Finding("problem", "torch", text, 'pip install --force-reinstall "reidexport[export]"')
 
 
 def _what_torch_sees(torch_cuda: str | None, num_gpus: int) -> str:

@@ -13,7 +13,7 @@ from reidgallery.gallery import UNLABELED
 from reidgallery.input import ALL_ROWS
 
 from reidexport.errors import InputError
-from reidexport.gallery.pictures import (
+from reidexport.gallery.contact_sheets import (
     QUERY_COLOR,
     RIGHT_COLOR,
     WRONG_COLOR,

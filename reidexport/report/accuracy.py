@@ -2,21 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from reidexport.report.blocks import (
-    NONE,
-    Plot,
-    ReportTable,
-    Section,
-    busy,
-    count,
-    lines,
-    marked,
-    milliseconds,
-    percent,
-    points,
-    source,
-    speed,
-)
+from reidexport.report.blocks import Plot, ReportTable, Section, busy, lines, marked, source
 from reidexport.report.marks import DASHES, NUM_SERIES, SHAPES, Mark
 from reidexport.report.plots import Dot, accuracy_against_latency, roc_curves
 from reidexport.report.results import (
@@ -28,6 +14,7 @@ from reidexport.report.results import (
     VerifyResult,
     of_type,
 )
+from reidexport.report.units import NONE, count, milliseconds, percent, points, speed
 
 _DROP_HEADS = ("rank-1 drop\npoints", "mAP drop\npoints")
 _LAYER_HEADS = ("size\nMiB", "layers")

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from reidexport.report.blocks import ReportTable, Section, count, milliseconds, percent, source, speed
+from reidexport.report.blocks import ReportTable, Section, source
 from reidexport.report.results import GpuCheck, GpuCheckResult, Result, of_type
+from reidexport.report.units import count, milliseconds, percent, speed
 
 
 def gpu_checks(results: Sequence[Result]) -> Section:

@@ -8,16 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from reidexport.evaluation.scoring import Evaluation
 from reidexport.files import replaced_when_whole
 from reidexport.report import accuracy, gpu_checks, peers, people, provenance, speeds
-from reidexport.report.blocks import (
-    Fact,
-    breakable,
-    milliseconds,
-    percent,
-    points,
-    share,
-    speed,
-    with_machine_numbers,
-)
+from reidexport.report.blocks import Fact, breakable, with_machine_numbers
 from reidexport.report.results import (
     BenchmarkResult,
     BenchResult,
@@ -29,6 +20,7 @@ from reidexport.report.results import (
     VerifyResult,
     of_type,
 )
+from reidexport.report.units import milliseconds, percent, points, share, speed
 from reidexport.version import __version__
 
 

@@ -3,26 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from reidexport.report.blocks import (
-    NONE,
-    Plot,
-    ReportTable,
-    Section,
-    busy,
-    duration,
-    interval,
-    lines,
-    marked,
-    mib,
-    share,
-    source,
-    speed,
-    times,
-)
+from reidexport.report.blocks import Plot, ReportTable, Section, busy, lines, marked, source
 from reidexport.report.marks import NUM_SERIES, SHAPES, Mark
 from reidexport.report.plots import Line, throughput_against_batch
 from reidexport.report.results import BenchmarkResult, BenchmarkRow, Result, Spread, of_type
 from reidexport.report.strips import axis_heading, axis_of, strip
+from reidexport.report.units import NONE, duration, interval, mib, share, speed, times
 
 _TITLES = {
     "throughput": "Throughput",

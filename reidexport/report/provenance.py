@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from reidexport.report.blocks import NONE, ReportTable, Section, machines
+from reidexport.report.blocks import ReportTable, Section, machines
 from reidexport.report.results import (
     BenchmarkResult,
     BenchResult,
@@ -16,6 +16,7 @@ from reidexport.report.results import (
     ServingResult,
     VerifyResult,
 )
+from reidexport.report.units import NONE
 
 _COMMANDS: dict[type[Result], str] = {
     ParityResult: "reidexport parity REFERENCE ARTIFACT… --data ROOT --json FILE",

@@ -2,21 +2,7 @@
 
 from collections.abc import Sequence
 
-from reidexport.report.blocks import (
-    NONE,
-    ReportTable,
-    Section,
-    count,
-    interval,
-    lines,
-    marked,
-    milliseconds,
-    points,
-    share,
-    source,
-    speed,
-    times,
-)
+from reidexport.report.blocks import ReportTable, Section, lines, marked, source
 from reidexport.report.marks import SHAPES, Mark
 from reidexport.report.results import (
     BenchResult,
@@ -29,6 +15,7 @@ from reidexport.report.results import (
     of_type,
 )
 from reidexport.report.strips import axis_heading, axis_of, strip
+from reidexport.report.units import NONE, count, interval, milliseconds, points, share, speed, times
 
 
 def precision_speeds(results: Sequence[Result]) -> Section:

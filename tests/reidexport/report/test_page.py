@@ -14,15 +14,15 @@ from matplotlib.transforms import Bbox
 from reidexport.data import Dataset
 from reidexport.errors import InputError
 from reidexport.evaluation.scoring import Evaluation, evaluate
-from reidexport.gallery.pictures import nearest_scored
+from reidexport.gallery.contact_sheets import nearest_scored
 from reidexport.report import read_results, write_report
-from reidexport.report.blocks import duration, points
 from reidexport.report.marks import Mark
 from reidexport.report.page import headline
 from reidexport.report.people import principal_components
 from reidexport.report.plots import Dot, draw_accuracy_against_latency
 from reidexport.report.results import Spread
 from reidexport.report.strips import axis_heading, axis_of, log_ticks, strip
+from reidexport.report.units import duration, points
 from tests import ROOT
 from tests.conftest import Exported, Run
 from tests.reidexport.evaluation.test_scoring import Thumbnails
