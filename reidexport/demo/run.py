@@ -44,7 +44,7 @@ def run_demo(
 
 
 def _run_steps(folder: Path, settings: DemoSettings, log: Callable[[str], None]) -> dict[str, Any]:
-    """Every file but the summary; returns what the summary is to say."""
+    """Every file but the summary; returns what the summary is to hold."""
     began = time.perf_counter()
     log("drawing people, and training a ResNet-18 with BNNeck on them")
     dataset, training = steps.train(folder, settings)

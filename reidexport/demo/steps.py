@@ -43,7 +43,7 @@ class DemoSettings:
 
 
 def train(folder: Path, settings: DemoSettings) -> tuple[Dataset, dict[str, Any]]:
-    """Draw people into ``data``, train on them into ``checkpoint.pth``, and tell how."""
+    """Draw people into ``data``, train on them into ``checkpoint.pth``, and return how."""
     result = train_smoke(folder / "training", settings.changes)
     (folder / "training" / "data").rename(folder / "data")
     (folder / "training" / "best.pth").rename(folder / "checkpoint.pth")
@@ -102,7 +102,7 @@ def keep_results(folder: Path, artifact: dict[str, Any], evaluation: Evaluation)
 def _verified(session: Session, reference: Session, dataset: Dataset) -> dict[str, Any]:
     with progress_bar("verifying", 2 * (len(dataset.query) + len(dataset.gallery))) as show:
         result = verify(session, reference, dataset=dataset, progress=show)
-    # The folder is made under another name: its files go by their own.
+    # The folder is made under another name, so images are named without it.
     worst = [{"image": Path(each.image).name, "cosine": each.cosine} for each in result.worst]
     return {**asdict(result), "worst": worst, "passed": result.passed, "drops": result.drops}
 
@@ -135,7 +135,7 @@ def _pixels(records: tuple[ImageRecord, ...]) -> NDArray[np.float32]:
 
 
 def counts(dataset: Dataset) -> dict[str, int]:
-    """How many images and people there are."""
+    """The numbers of images and people."""
     return {
         "num_train": len(dataset.train),
         "num_train_pids": len({record.pid for record in dataset.train}),

@@ -107,7 +107,7 @@ def person_and_camera(pid: int, camid: int) -> str:
 
 
 def _left(rank: int, width: int) -> int:
-    """The left edge of a column; the query's stands a little apart."""
+    """The left edge of a column; the query's is a little apart."""
     return _MARGIN_PX + rank * (width + 2 * _FRAME_PX + _GAP_PX) + (_QUERY_GAP_PX if rank else 0)
 
 

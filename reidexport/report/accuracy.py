@@ -14,7 +14,7 @@ from reidexport.report.results import (
     VerifyResult,
     of_type,
 )
-from reidexport.report.units import NONE, count, milliseconds, percent, points, speed
+from reidexport.report.units import NONE, count, digits, percent, points
 
 _DROP_HEADS = ("rank-1 drop\npoints", "mAP drop\npoints")
 _LAYER_HEADS = ("size\nMiB", "layers")
@@ -45,9 +45,7 @@ def _trade_off_plot(name: str, result: ParityResult, rows: Sequence[ParityRowRec
         i = precisions.index(row.precision)
         mark = Mark(i, SHAPES[i % len(SHAPES)], is_hollow=row is result.reference)
         dots.append(Dot(str(number), row.p50_batch1_ms or 0.0, row.mAP, mark))
-        cells.append(
-            (marked(mark, _name(row), str(number)), milliseconds(row.p50_batch1_ms), percent(row.mAP))
-        )
+        cells.append((marked(mark, _name(row), str(number)), digits(row.p50_batch1_ms), percent(row.mAP)))
     key = ReportTable(
         "The numbers in the plot", source(result), ("artifact", "median latency\nms", "mAP\n%"), cells
     )
@@ -85,8 +83,8 @@ def _parity_table(result: ParityResult) -> ReportTable:
             *(percent(value) for value in (row.rank1, row.mAP, row.mINP)),
             *_drops(row.drops),
             f"{row.min_cosine:.6f}",
-            milliseconds(row.p50_batch1_ms),
-            speed(row.images_per_s),
+            digits(row.p50_batch1_ms),
+            digits(row.images_per_s),
         )
         for row in result.all_rows
     ]

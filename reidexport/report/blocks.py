@@ -39,7 +39,7 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot with its caption; ``key`` says what its marks stand for, and the figures."""
+    """A plot with its caption; ``key`` is a table of what its marks mean, and of the figures."""
 
     svg: Markup
     caption: str

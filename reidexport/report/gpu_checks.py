@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from reidexport.report.blocks import ReportTable, Section, source
 from reidexport.report.results import GpuCheck, GpuCheckResult, Result, of_type
-from reidexport.report.units import count, milliseconds, percent, speed
+from reidexport.report.units import count, digits, percent
 
 
 def gpu_checks(results: Sequence[Result]) -> Section:
@@ -45,7 +45,7 @@ def _speed(check: GpuCheck) -> tuple[str, ...]:
     return (
         f"{check.group} {found.get('precision', '')}",
         str(found.get("batch_size", "")),
-        milliseconds(found.get("caller_p50_ms")),
-        *(speed(found.get(f"{name}_images_per_s")) for name in ("caller", "streamed", "files", "device")),
+        digits(found.get("caller_p50_ms")),
+        *(digits(found.get(f"{name}_images_per_s")) for name in ("caller", "streamed", "files", "device")),
         percent(found.get("device_share_of_limit")),
     )

@@ -20,7 +20,7 @@ from reidexport.report.results import (
     VerifyResult,
     of_type,
 )
-from reidexport.report.units import milliseconds, percent, points, share, speed
+from reidexport.report.units import digits, percent, points, share
 from reidexport.version import __version__
 
 
@@ -148,7 +148,7 @@ def _latency(results: Sequence[Result]) -> Fact | None:
     if not timings:
         return None
     p50_ms, note = min(timings)
-    return Fact(f"{milliseconds(p50_ms)} ms", "lowest median latency, one image", note)
+    return Fact(f"{digits(p50_ms)} ms", "lowest median latency, one image", note)
 
 
 def _throughput(results: Sequence[Result]) -> Fact | None:
@@ -170,4 +170,4 @@ def _throughput(results: Sequence[Result]) -> Fact | None:
     images_per_s, note, share_of_limit = max(found, key=lambda each: each[:2])
     if share_of_limit is not None:
         note += f", {share(share_of_limit)} of the limit"
-    return Fact(f"{speed(images_per_s)} images/s", "highest throughput, network alone", note)
+    return Fact(f"{digits(images_per_s)} images/s", "highest throughput, network alone", note)

@@ -8,7 +8,7 @@ from reidexport.report.marks import NUM_SERIES, SHAPES, Mark
 from reidexport.report.plots import Line, throughput_against_batch
 from reidexport.report.results import BenchmarkResult, BenchmarkRow, Result, Spread, of_type
 from reidexport.report.strips import axis_heading, axis_of, strip
-from reidexport.report.units import NONE, duration, interval, mib, share, speed, times
+from reidexport.report.units import NONE, digits, duration, interval, mib, share, times
 
 _TITLES = {
     "throughput": "Throughput",
@@ -172,7 +172,7 @@ def _throughput_plot(name: str, rows: Sequence[Row]) -> Plot | None:
             mark = Mark(colors[precision, artifact], line="--")
             drawn.append(Line(mark, of_group))
             heading = marked(mark, lines(f"limit of {precision}", artifact))
-            cells.append((heading, *(speed(of_group.get(batch)) for batch in batches)))
+            cells.append((heading, *(digits(of_group.get(batch)) for batch in batches)))
     table = ReportTable(
         "Images per second, and the share of the limit measured with each",
         source(*(result for result, _ in rows)),
@@ -186,4 +186,4 @@ def _throughput_plot(name: str, rows: Sequence[Row]) -> Plot | None:
 def _throughput_cell(row: BenchmarkRow | None) -> str:
     if row is None:
         return NONE
-    return lines(speed(row.images_per_s), None if row.share_of_limit is None else share(row.share_of_limit))
+    return lines(digits(row.images_per_s), None if row.share_of_limit is None else share(row.share_of_limit))

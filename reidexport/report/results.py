@@ -306,7 +306,7 @@ class ServingResult(Result):
 
 
 class GpuCheck(_Record):
-    """One check: what was asked of which group, what became of it, and what it found."""
+    """One check of a group: its outcome, and what it measured."""
 
     group: str
     check: str
@@ -359,7 +359,7 @@ def of_type(results: Sequence[Result], model: type[ResultT]) -> list[ResultT]:
 
 
 def _named_files(path: Path) -> list[tuple[Path, str]]:
-    """Files, each with the name that the report gives it: below the folder that was asked for, if one was."""
+    """Files, each with the name that the report gives it: relative to the folder, if ``path`` is one."""
     if not path.is_dir():
         return [(path, path.name)]
     found = sorted(path.rglob("*.json"))

@@ -15,7 +15,7 @@ from reidexport.report.results import (
     of_type,
 )
 from reidexport.report.strips import axis_heading, axis_of, strip
-from reidexport.report.units import NONE, count, interval, milliseconds, points, share, speed, times
+from reidexport.report.units import NONE, count, digits, interval, points, share, times
 
 
 def precision_speeds(results: Sequence[Result]) -> Section:
@@ -62,7 +62,7 @@ def _ratio(each: PrecisionSpeed) -> Spread:
 def _speed_cell(each: PrecisionSpeed | None) -> str:
     if each is None:
         return NONE
-    figures = (f"{milliseconds(each.p50_ms)} ms", f"{speed(each.images_per_s)} images/s")
+    figures = (f"{digits(each.p50_ms)} ms", f"{digits(each.images_per_s)} images/s")
     return lines(times(each.times_torch), interval(*each.times_torch_range), *figures)
 
 
@@ -87,8 +87,8 @@ def _network_alone(benches: Sequence[BenchResult]) -> ReportTable:
         (
             lines(result.artifact, source(result)),
             str(batch.batch_size),
-            *(milliseconds(value) for value in (batch.p50_ms, batch.p90_ms, batch.p99_ms)),
-            speed(batch.images_per_s),
+            *(digits(value) for value in (batch.p50_ms, batch.p90_ms, batch.p99_ms)),
+            digits(batch.images_per_s),
         )
         for result in benches
         for batch in result.batches
@@ -102,7 +102,7 @@ def _files_to_features(benches: Sequence[BenchResult]) -> ReportTable:
         (
             lines(result.artifact, source(result)),
             str(end.batch_size),
-            speed(end.images_per_s),
+            digits(end.images_per_s),
             share(end.share_of_net),
         )
         for result in benches
@@ -117,8 +117,8 @@ def _overheads(overheads: Sequence[OverheadResult]) -> ReportTable:
         (
             lines(result.artifact, source(result)),
             str(result.batch_size),
-            milliseconds(result.bare_p50_ms),
-            milliseconds(result.reid_embed_p50_ms),
+            digits(result.bare_p50_ms),
+            digits(result.reid_embed_p50_ms),
             f"{points(100 * result.overhead)} %",
             " to ".join(points(100 * pick(result.overhead_of_rounds)) for pick in (min, max)),
         )
@@ -135,10 +135,10 @@ def _servings(servings: Sequence[ServingResult]) -> ReportTable:
         (
             lines(result.artifact, source(result)),
             f"{result.num_clients} × {result.batch_size}",
-            speed(result.served.images_per_s.median),
+            digits(result.served.images_per_s.median),
             share(result.share_of_direct.median),
-            milliseconds(result.served.p50_ms),
-            milliseconds(result.served.p99_ms),
+            digits(result.served.p50_ms),
+            digits(result.served.p99_ms),
             f"{count(result.answers.num_answered)} of {count(result.answers.num_requests)}",
             count(result.answers.num_bit_equal),
         )

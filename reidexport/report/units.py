@@ -10,7 +10,7 @@ def percent(fraction: float | None) -> str:
 
 def share(fraction: float | None) -> str:
     """A fraction as a percentage with three digits that count: 0.708 -> 70.8 %."""
-    return NONE if fraction is None else f"{_digits(100 * fraction)} %"
+    return NONE if fraction is None else f"{digits(100 * fraction)} %"
 
 
 def points(drop: float | None) -> str:
@@ -23,17 +23,12 @@ def mib(value: float) -> str:
     return f"{count(round(value))} MiB"
 
 
-def milliseconds(value: float | None) -> str:
-    """Milliseconds with three digits that count."""
-    return NONE if value is None else _digits(value)
-
-
 def duration(seconds: float) -> str:
     """Seconds in the unit that suits them."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
-            return f"{_digits(seconds / size)} {unit}"
-    return f"{_digits(seconds * 1e9)} ns"
+            return f"{digits(seconds / size)} {unit}"
+    return f"{digits(seconds * 1e9)} ns"
 
 
 def count(number: int | None) -> str:
@@ -41,21 +36,19 @@ def count(number: int | None) -> str:
     return NONE if number is None else f"{number:,}".replace(",", "\N{THIN SPACE}")
 
 
-def speed(images_per_s: float | None) -> str:
-    """Images per second."""
-    return NONE if images_per_s is None else _digits(images_per_s)
-
-
 def times(ratio: float) -> str:
     """A ratio: 2.41 ×."""
-    return f"{_digits(ratio)} ×"
+    return f"{digits(ratio)} ×"
 
 
 def interval(lowest: float, highest: float) -> str:
     """From the lowest to the highest ratio."""
-    return f"{_digits(lowest)} to {_digits(highest)}"
+    return f"{digits(lowest)} to {digits(highest)}"
 
 
-def _digits(value: float) -> str:
+def digits(value: float | None) -> str:
+    """At least three digits, not more than two of them decimals: latencies, images per second."""
+    if value is None:
+        return NONE
     decimals = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{decimals}f}".replace(",", "\N{THIN SPACE}")

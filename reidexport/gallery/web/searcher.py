@@ -42,7 +42,7 @@ class Wanted(BaseModel, frozen=True):
 
 
 class Searcher:
-    """An open gallery and, where there is one, the artifact that made it, for many threads: one searches at a time.
+    """An open gallery and, where one is given, the artifact that made it, for many threads: one searches at a time.
 
     Attributes:
         catalogue: the labels of the gallery.

@@ -8,7 +8,7 @@ from reidexport.data import ImageRecord
 from reidexport.errors import ImageError, InputError
 from reidexport.gallery.contact_sheets import ranked_list_sheet
 
-GREEN, RED, GREY = (26, 152, 80), (215, 48, 39), (107, 114, 128)
+GREEN, RED, GRAY = (26, 152, 80), (215, 48, 39), (107, 114, 128)
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def records(tmp_path: Path) -> list[ImageRecord]:
     return images
 
 
-def frames(picture: Image.Image, height: int) -> list[tuple[int, ...]]:
+def frames(sheet: Image.Image, height: int) -> list[tuple[int, ...]]:
     """The colors met along the upper edge of the frames, white and repetitions left out."""
     row = 20 + 19 + 1
-    pixels = [picture.getpixel((x, row)) for x in range(picture.width)]
+    pixels = [sheet.getpixel((x, row)) for x in range(sheet.width)]
     colors = [p for i, p in enumerate(pixels) if p != (255, 255, 255) and (i == 0 or pixels[i - 1] != p)]
     return [tuple(color) for color in colors if isinstance(color, tuple)]
 
@@ -34,9 +34,9 @@ def frames(picture: Image.Image, height: int) -> list[tuple[int, ...]]:
 def test_right_is_green_wrong_is_red_and_junk_is_not_shown(records: list[ImageRecord]) -> None:
     """The nearest images come in order with the color of their answer; what the metrics ignore is left out."""
     query, gallery = records[:1], records[1:]
-    picture = ranked_list_sheet(query, gallery, [[0.0, 0.1, 0.4, 0.3, 0.2]], height_px=64)
-    assert frames(picture, 64) == [GREY, RED, RED, GREEN]
-    assert picture.mode == "RGB"
+    sheet = ranked_list_sheet(query, gallery, [[0.0, 0.1, 0.4, 0.3, 0.2]], height_px=64)
+    assert frames(sheet, 64) == [GRAY, RED, RED, GREEN]
+    assert sheet.mode == "RGB"
 
 
 def test_size_follows_rows_and_ranks(records: list[ImageRecord]) -> None:

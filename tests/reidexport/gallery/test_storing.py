@@ -168,7 +168,7 @@ def test_forgotten_persons_are_in_no_answer(kind: str, parts: Path, tmp_path: Pa
 
 
 def test_what_cannot_be_forgotten_is_refused(parts: Path, tmp_path: Path, run: Run) -> None:
-    """Other files, galleries that are not there and malformed persons end with status 2 and a line that says why."""
+    """Other files, missing galleries and malformed persons end with status 2 and a line that says why."""
     part = parts / "part-00000000.parquet"
     for arguments, words in (
         ((part, "--pids", "7"), "persons are removed from .gallery files and from galleries in Milvus"),

@@ -28,7 +28,7 @@ _BADLY_PLACED = """[...document.querySelectorAll('.plot > svg')].flatMap(svg => 
 def test_a_browser_shows_the_page(
     browser: Any, folder: Path, tmp_path: Path, evaluation: Evaluation, width_px: int, theme: str
 ) -> None:
-    """No message, no request, all pictures there, nothing wider than the window, no text cut off or on another."""
+    """No message, no request, all images shown, nothing wider than the window, no text cut off or on another."""
     out = tmp_path / "report.html"
     page_of([folder, COMMITTED], out, evaluation)
     context = browser.new_context(viewport={"width": width_px, "height": 800}, color_scheme=theme)

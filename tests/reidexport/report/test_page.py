@@ -28,7 +28,7 @@ SECTION_OF = {
 def test_every_section_is_there_and_the_page_is_whole(
     folder: Path, tmp_path: Path, evaluation: Evaluation
 ) -> None:
-    """All tags close, ids are unique, nothing is loaded, and all figures stand in the page."""
+    """All tags close, ids are unique, nothing is loaded, and all figures are in the page."""
     page = page_of([folder, COMMITTED], tmp_path / "report.html", evaluation)
     outline = Outline(page)
     assert outline.open == []
@@ -63,7 +63,7 @@ def test_every_section_is_there_and_the_page_is_whole(
 
 
 def test_a_section_without_data_is_left_out(folder: Path, tmp_path: Path) -> None:
-    """Of one file, only its own sections; of no evaluation, no pictures."""
+    """Of one file, only its own sections; without an evaluation, no images."""
     for file in sorted(folder.iterdir()):
         headings = Outline(page_of([file], tmp_path / "report.html")).headings
         own = {title for title, name in SECTION_OF.items() if name == file.name}
@@ -117,7 +117,7 @@ def test_everything_from_files_is_escaped(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_page(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk: the earlier page is as it was, and nothing lies beside it."""
+    """A full disk: the earlier page is as it was, and nothing is left beside it."""
     out = tmp_path / "report.html"
     out.write_text("earlier")
     before = sorted(tmp_path.iterdir())
@@ -135,7 +135,7 @@ def test_a_failed_write_leaves_the_old_page(
 def test_the_command_embeds_and_writes(
     run: Run, exported: Exported, drawn_dataset: Dataset, folder: Path, tmp_path: Path
 ) -> None:
-    """With --artifact and --data the page has pictures; it prints where it wrote."""
+    """With --artifact and --data the page has images; it prints where it wrote."""
     out, data = tmp_path / "report.html", drawn_dataset.query[0].path.parents[1]
     done = run("report", folder, "-o", out, "--artifact", exported.onnx, "--data", data)
     assert done.returncode == 0, done.stderr

@@ -49,7 +49,7 @@ def test_what_is_no_result_is_named(tmp_path: Path, run: Run, text: str, message
 
 
 def test_missing_and_empty_inputs_are_named(tmp_path: Path, run: Run) -> None:
-    """A file that is not there, a folder without results, and an artifact without data."""
+    """A missing file, a folder without results, and an artifact without data."""
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
         read_results([tmp_path / "none.json"])
     with pytest.raises(InputError, match=r"the folder holds no \*\.json"):

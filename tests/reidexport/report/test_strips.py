@@ -22,7 +22,7 @@ def test_ticks_of_logarithmic_axes_are_few_and_inside() -> None:
 
 
 def test_strips_are_on_the_axis_of_their_heading() -> None:
-    """The line at 1 stands where a ratio of 1 does; medians and ends are where the logarithm says."""
+    """The line at 1 is where a ratio of 1 is; medians and ends are where the logarithm puts them."""
     axis = axis_of([Spread(median=2, lowest=0.5, highest=8)])
     drawn = strip(axis, [("torch <eager>", Mark(0, "o"), Spread(median=2, lowest=1, highest=8))])
     one = re.findall(r'class="one" x1="([\d.]+)%"', drawn)
