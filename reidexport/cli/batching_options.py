@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-import typer
+from typer import Option
 
 
 @dataclass(frozen=True)
@@ -11,11 +11,8 @@ class BatchingOptions:
     """Which requests a server answers in one run of the network."""
 
     max_batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Images per run; the artifact's maximum or 32 if left out.", show_default=False
-        ),
+        int | None, Option(min=1, help="Images per run; the artifact's maximum or 32 if left out.")
     ] = None
     max_queue_delay_us: Annotated[
-        int, typer.Option(min=0, help="How long a batch that is not full waits for more.")
+        int, Option(min=0, help="How long a batch that is not full waits for more.")
     ] = 500

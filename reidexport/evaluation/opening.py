@@ -1,7 +1,7 @@
 """Open whatever a command was given: a checkpoint answers through torch, an artifact through its runtime."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -122,14 +122,7 @@ def load_chosen(path: Path, choices: CheckpointChoices) -> "Checkpoint":
     """``load_checkpoint`` with a user's choices."""
     from reidexport.checkpoint.loading import load_checkpoint
 
-    return load_checkpoint(
-        path,
-        arch=choices.arch,
-        last_stride=choices.last_stride,
-        stem_relu=choices.stem_relu,
-        pooling=choices.pooling,
-        size=choices.size,
-    )
+    return load_checkpoint(path, **asdict(choices))
 
 
 def _reads_as_onnx(path: Path) -> bool:
