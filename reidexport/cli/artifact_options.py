@@ -92,6 +92,18 @@ class ForeignOptions:
         return manifest_for_foreign_onnx(artifact, images)
 
 
+@dataclass(frozen=True)
+class BatchingOptions:
+    """Which requests a server answers in one run of the network."""
+
+    max_batch: Annotated[
+        int | None, Option(min=1, help="Images per run; the artifact's maximum or 32 if left out.")
+    ] = None
+    max_queue_delay_us: Annotated[
+        int, Option(min=0, help="How long a batch that is not full waits for more.")
+    ] = 500
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """``"256x128"`` -> (256, 128), height first; raises InputError for anything else."""
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)

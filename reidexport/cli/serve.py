@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions, RunOptions
-from reidexport.cli.batching_options import BatchingOptions
+from reidexport.cli.artifact_options import ArtifactArgument, BatchingOptions, ForeignOptions, RunOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import log
 

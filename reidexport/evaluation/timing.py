@@ -86,11 +86,7 @@ def bench_session(
         speed = f"{whole.images_per_s:.1f} images/s from {whole.num_images} files"
         warnings, whole = (*warnings, f"Not compared with the network alone: {speed}."), None
     return BenchReport(
-        session=session.description,
-        batches=timings,
-        end_to_end=whole,
-        machine=machine,
-        warnings=warnings,
+        session=session.description, batches=timings, end_to_end=whole, machine=machine, warnings=warnings
     )
 
 

@@ -56,13 +56,7 @@ class RankMetrics:
 
     def as_dict(self) -> dict[str, float]:
         """The scores under the keys that every JSON file of this project uses."""
-        return {
-            "rank1": self.rank1,
-            "rank5": self.rank5,
-            "rank10": self.rank10,
-            "mAP": self.mAP,
-            "mINP": self.mINP,
-        }
+        return {name: getattr(self, name) for name in ("rank1", "rank5", "rank10", "mAP", "mINP")}
 
 
 def evaluate_rank(

@@ -35,7 +35,7 @@ def _checked(feats: npt.ArrayLike, name: str) -> Floats:
     array = np.asarray(feats)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
         raise InputError(
-            f"{name} must be a (number of images, dimension) array of floats, got {_described(array)}."
+            f"{name} must be a (number of images, dimension) array of floats, got {array.dtype} of shape {array.shape}."
         )
     for start in range(0, len(array), _CHECKED_ROWS):
         is_finite = np.isfinite(array[start : start + _CHECKED_ROWS]).all(axis=1)
@@ -43,10 +43,6 @@ def _checked(feats: npt.ArrayLike, name: str) -> Floats:
             row = start + int(np.argmin(is_finite))
             raise InputError(f"{name} hold NaN or infinity, first in row {row}: embed that image again.")
     return array
-
-
-def _described(array: npt.NDArray[Any]) -> str:
-    return f"{array.dtype} of shape {array.shape}"
 
 
 def distance_blocks(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from reidexport.cli.batching_options import BatchingOptions
+from reidexport.cli.artifact_options import BatchingOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.data.image_paths import find_images
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,21 @@ class Job:
     batch_size: int | None
 
 
+class ShardRow(NamedTuple):
+    """What an actor reports of a shard: numbers, the node, what runs the network and since when; or an error.
+
+    ``error`` is the name of a class of :mod:`reidexport.errors`, empty where the shard is finished.
+    """
+
+    num_embedded: int = 0
+    num_bad: int = 0
+    node: str = ""
+    session: str = ""
+    ready: float = 0.0
+    error: str = ""
+    message: str = ""
+
+
 class ShardEmbedder:
     """An actor of the pool: one open session, one shard at a time."""
 
@@ -71,31 +86,17 @@ class ShardEmbedder:
         self._threads = threads
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:
-        """Embed the shard whose line begins at ``batch["offset"]``.
-
-        Returns:
-            One row: the numbers of embeddings and of bad images, the node, what runs the network and since when;
-            where the shard could not be finished, the name of an error and its message.
-        """
+        """Embed the shard whose line begins at ``batch["offset"]``; returns the fields of one :class:`ShardRow`."""
         (offset,) = batch["offset"]
-        row = {
-            "num_embedded": 0,
-            "num_bad": 0,
-            "node": "",
-            "session": "",
-            "ready": 0.0,
-            "error": "",
-            "message": "",
-        }
         try:
-            session, row["node"], row["ready"] = self._opened
-            row["session"] = session.description
-            row["num_embedded"], row["num_bad"] = _embed_patiently(session, self._job, int(offset))
+            session, node, ready = self._opened
+            counts = _embed_patiently(session, self._job, int(offset))
+            row = ShardRow(*counts, node, session.description, ready)
         except ReidExportError as error:
-            row |= {"error": type(error).__name__, "message": str(error)}
+            row = ShardRow(error=type(error).__name__, message=str(error))
         except OSError as error:
-            row |= {"error": InputError.__name__, "message": f"{error}."}
-        return {name: [value] for name, value in row.items()}
+            row = ShardRow(error=InputError.__name__, message=f"{error}.")
+        return {name: [value] for name, value in row._asdict().items()}
 
     @cached_property
     def _opened(self) -> tuple[Session, str, float]:

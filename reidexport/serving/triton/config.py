@@ -59,8 +59,8 @@ def file_network(
         name=name,
         backend="tensorrt" if manifest.engine else "onnxruntime",
         max_batch_size=0 if static else _max_batch(name, manifest, batching),
-        input=[_input(manifest.input, static)],
-        output=[_output(manifest.output, static)],
+        input=[_tensor(schema.ModelInput, manifest.input, static)],
+        output=[_tensor(schema.ModelOutput, manifest.output, static)],
         instance_group=[_instances(place, instances)],
         parameters=_parameters({METADATA_KEY: manifest.to_json()}),
     )
@@ -99,7 +99,7 @@ def session_network(
         backend="python",
         max_batch_size=max_batch,
         input=[schema.ModelInput(name="images", data_type=schema.TYPE_UINT8, dims=pixels)],
-        output=[_output(manifest.output, static=False)],
+        output=[_tensor(schema.ModelOutput, manifest.output, static=False)],
         instance_group=[_instances("cpu", instances)],  # processes; their sessions choose the device
         dynamic_batching=_dynamic_batching(manifest, max_batch, batching),
         parameters=_parameters({
@@ -176,17 +176,11 @@ def _dynamic_batching(manifest: Manifest, max_batch: int, batching: Batching) ->
     )
 
 
-def _input(spec: TensorSpec, static: bool) -> Any:
-    return schema.ModelInput(name=spec.name, data_type=_TYPES[spec.dtype], dims=_dims(spec, static))
-
-
-def _output(spec: TensorSpec, static: bool) -> Any:
-    return schema.ModelOutput(name=spec.name, data_type=_TYPES[spec.dtype], dims=_dims(spec, static))
-
-
-def _dims(spec: TensorSpec, static: bool) -> tuple[int | None, ...]:
+def _tensor(message: Any, spec: TensorSpec, static: bool) -> Any:
     """Triton adds the batch to the dimensions of a model that has a ``max_batch_size``."""
-    return spec.shape if static else spec.shape[1:]
+    return message(
+        name=spec.name, data_type=_TYPES[spec.dtype], dims=spec.shape if static else spec.shape[1:]
+    )
 
 
 def _jpeg_input(network: ModelConfig) -> Any:

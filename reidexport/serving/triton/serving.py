@@ -19,7 +19,7 @@ from reidexport.serving.triton.config import Batching, session_network
 from reidexport.serving.triton.grpc_gateway import grpc_gateway
 from reidexport.serving.triton.http_gateway import http_gateway
 from reidexport.serving.triton.repository import warm_up_images, write_models
-from reidexport.serving.triton.traffic import Traffic, TrafficLimits
+from reidexport.serving.triton.traffic import Traffic
 from reidexport.serving.triton.tritonserver import TritonProcess, installed_server, tritonserver
 
 _POLL_S = 0.1
@@ -110,8 +110,7 @@ def serve(
     )
     with TemporaryDirectory(prefix="reidexport-models-") as folder:
         write_models(Path(folder), network, facts, warm_up_images(), None)
-        limits = TrafficLimits(options.max_request_bytes)
-        return asyncio.run(_serve(server, Path(folder), name, options.address, limits, log))
+        return asyncio.run(_serve(server, Path(folder), name, options, log))
 
 
 def _check_ports(address: Address) -> None:
@@ -132,11 +131,11 @@ async def _serve(
     server: Path,
     repository: Path,
     name: str,
-    address: Address,
-    limits: TrafficLimits,
+    options: ServerOptions,
     log: Callable[[str], None],
 ) -> int:
     traffic, stop = Traffic(), _Signals()
+    address, max_request_bytes = options.address, options.max_request_bytes
     async with AsyncExitStack() as stack:
         triton = stack.enter_context(tritonserver(server, repository))
         if not await _until_ready(triton, stop):
@@ -145,10 +144,12 @@ async def _serve(
         metrics = f"http://127.0.0.1:{triton.metrics_port}/metrics"
         host = address.host
         ports = await stack.enter_async_context(
-            http_gateway(host, address.http_port, address.metrics_port, http, metrics, limits, traffic)
+            http_gateway(
+                host, address.http_port, address.metrics_port, http, metrics, max_request_bytes, traffic
+            )
         )
         grpc_port = await stack.enter_async_context(
-            grpc_gateway(host, address.grpc_port, grpc, limits, traffic)
+            grpc_gateway(host, address.grpc_port, grpc, max_request_bytes, traffic)
         )
         log(f"serving {name} and {name}_jpeg: http://{host}:{ports[0]}, gRPC {host}:{grpc_port}, "
             f"metrics http://{host}:{ports[1]}/metrics")  # fmt: skip
