@@ -38,7 +38,7 @@ class RunOptions:
     threads: ThreadsOption = None
 
     def open(self, artifact: Path, manifest: Manifest | None = None) -> Session:
-        """A session as :func:`reidruntime.open_session` gives it, with its errors."""
+        """A session from :func:`reidruntime.open_session`, with its errors."""
         return open_session(
             artifact, backend=self.backend, device=self.device, threads=self.threads, manifest=manifest
         )

@@ -162,7 +162,7 @@ def _embed_here(session: Session, paths: list[str], output: Path, options: Embed
 
 @contextmanager
 def _interruptible(kept: Path) -> Iterator[None]:
-    """Ctrl-C ends with status 130, and says where the finished part is."""
+    """Ctrl-C ends with status 130, and a message that names where the finished part is."""
     try:
         yield
     except KeyboardInterrupt:

@@ -50,7 +50,7 @@ class OnnxPrecision:
     ] = None
 
     def chosen(self) -> Precision:
-        """The precision that was asked for; raises InputError where the options exclude each other."""
+        """The chosen precision; raises InputError where the options exclude each other."""
         if self.fp16 and self.int8:
             raise InputError("--fp16 and --int8 exclude each other")
         if self.int8 and self.calibration is None:

@@ -40,7 +40,7 @@ def report(
     from reidexport.report import read_results, write_report
 
     if (artifact is None) != (data is None):
-        raise InputError("--artifact and --data go together: give both, or neither.")
+        raise InputError("--artifact and --data go together: pass both or neither.")
     found = read_results(results)
     evaluation = None
     if artifact is not None and data is not None:

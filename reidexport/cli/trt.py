@@ -29,10 +29,10 @@ class EnginePrecision:
     ] = False
 
     def chosen(self) -> Precision | None:
-        """The one that was asked for, or None: that of the source.
+        """The chosen one, or None for that of the source.
 
         Raises:
-            InputError: more than one was asked for.
+            InputError: more than one was chosen.
         """
         known: tuple[Precision, ...] = ("fp16", "fp32", "int8")
         given = [name for name in known if getattr(self, name)]

@@ -30,7 +30,7 @@ def gallery_from_manifest(manifest: Manifest) -> Gallery:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise InputError for a file name that tells no known format."""
+    """Raise InputError for a file name with an unknown suffix."""
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
 
@@ -54,7 +54,7 @@ def write_embeddings(path: Path, paths: list[str], blocks: Blocks, manifest: Man
     ``manifest`` (JSON text). Its ``paths`` are made in memory and padded to the longest, 4 bytes a character:
     use Parquet for millions of images. Parquet holds the columns ``path``, ``embedding`` (fixed-size list of D float32)
     and ``manifest_sha256``, and the manifest in the file's metadata under ``reidexport.manifest``. A ``.gallery`` is
-    that of :class:`reidgallery.Gallery`, with the persons and cameras that the names tell.
+    that of :class:`reidgallery.Gallery`, with the persons and cameras that the names encode.
 
     Args:
         path: the file, replaced if it exists.
@@ -114,7 +114,7 @@ def _gallery_of(table: EmbeddingTable) -> Gallery:
 
 
 def add_embeddings(gallery: Gallery, embeddings: NDArray[np.float32], paths: Sequence[str]) -> None:
-    """Add rows (N, D) with the persons, cameras and times that the names of their N files tell."""
+    """Add rows (N, D) with the persons, cameras and times that the names of their N files encode."""
     pids, camids, times = labels_from_names(paths)
     gallery.add(embeddings, pids=pids, camids=camids, times=times, paths=paths)
 

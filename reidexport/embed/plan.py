@@ -53,7 +53,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan that lies in an output folder.
+    """The plan in an output folder.
 
     Attributes:
         output: the folder.
@@ -105,12 +105,12 @@ def read_shard_line(plan: Path, offset: int) -> tuple[int, Shard]:
 
 
 def part_path(output: Path, number: int) -> Path:
-    """Where the embeddings of a shard lie."""
+    """The file of a shard's embeddings."""
     return output / f"part-{number:08d}.parquet"
 
 
 def errors_path(output: Path, number: int) -> Path:
-    """Where the bad images of a shard are told, if it has any."""
+    """The file that lists the bad images of a shard, if it has any."""
     return output / ERRORS_NAME / f"part-{number:08d}.parquet"
 
 

@@ -1,7 +1,7 @@
 """The finished part of a long embedding run, kept on disk until the whole is written.
 
 ``NAME.partial/`` holds ``run.json`` (what is being embedded, with what) and one ``.npz`` a shard, each whole or
-not there: a run that dies loses at most the shard that it was filling.
+missing: a run that dies loses at most the shard that it was filling.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class FinishedShard(NamedTuple):
 
 
 def partial_folder(output: Path) -> Path:
-    """Where the shards of an output file lie: ``NAME.partial`` beside it."""
+    """The folder of an output file's shards: ``NAME.partial`` beside it."""
     return output.with_name(output.name + ".partial")
 
 
@@ -46,7 +46,7 @@ def start_run(output: Path, paths: Sequence[str], manifest_sha256: str, resume: 
         How many of ``paths`` are finished.
 
     Raises:
-        InputError: an interrupted run is there and ``resume`` is false, or it was of other images or of
+        InputError: an interrupted run exists and ``resume`` is false, or it was of other images or of
             another artifact; or the folder cannot be made.
     """
     folder = partial_folder(output)

@@ -69,12 +69,12 @@ class EmbeddingTable:
 
 
 def open_table(path: Path) -> EmbeddingTable:
-    """Look into what ``reidexport embed`` or ``reidexport store`` wrote, and into every part of a folder of such files.
+    """Inspect what ``reidexport embed`` or ``reidexport store`` wrote: a file, or every part of a folder of such files.
 
     Other Parquet files of a folder, which have no embeddings, are left out.
 
     Raises:
-        InputError: nothing is there, a file is damaged, they are not of one artifact, dimension and metric, or the
+        InputError: the path is missing, a file is damaged, they are not of one artifact, dimension and metric, or the
             folder is that of an unfinished run of ``embed --ray``.
         ArtifactError: a manifest is of another version.
     """

@@ -21,7 +21,7 @@ Kind = Literal["checkpoint", "onnx", "engine"]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointChoices:
-    """What a user says of a checkpoint because its weights cannot; see ``load_checkpoint``."""
+    """What a user states about a checkpoint because its weights do not show it; see ``load_checkpoint``."""
 
     arch: str | None = None
     last_stride: Literal[1, 2] | None = None

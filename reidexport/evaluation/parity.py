@@ -1,7 +1,7 @@
 """Every artifact on every backend in one table: what each loses against a reference, and how fast it is.
 
 :mod:`reidexport.evaluation.verification` judges one artifact; this only measures, and leaves nothing out: what
-cannot run stands in the table with the reason.
+cannot run is listed in the table with the reason.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from reidexport.evaluation.parity_table import NotRun, ParityRow, ParityTable, W
 from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.timing import bench_session
 from reidexport.machine import is_busy, machine_info, package_versions
-from reidexport.metrics.distances import Floats, row_lengths
+from reidexport.metrics.distances import Floats, row_norms
 from reidexport.progress import ProgressBar, no_progress_bar
 
 RunningBackend = Literal[
@@ -133,8 +133,8 @@ def measure_parity(
         progress_bar: shown for each of them.
 
     Raises:
-        InputError: features of another kind or length than the reference's, or not finite ones; or ``finished`` is of
-            another reference, data set, metric, machine or version.
+        InputError: features of another kind or number of values than the reference's, or not finite ones; or
+            ``finished`` is of another reference, data set, metric, machine or version.
         ImageError: an image cannot be read.
     """
     metric = metric or reference.manifest.metric
@@ -269,7 +269,7 @@ def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None)
 def _cosines(a: Floats, b: Floats) -> npt.NDArray[np.float64]:
     """ParityRow by row; of a row of zeros 0."""
     products = np.einsum("nd,nd->n", a, b, dtype=np.float64)
-    norms = np.maximum(row_lengths(a) * row_lengths(b), np.finfo(np.float64).tiny)
+    norms = np.maximum(row_norms(a) * row_norms(b), np.finfo(np.float64).tiny)
     return np.asarray(products / norms)
 
 

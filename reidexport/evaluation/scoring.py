@@ -34,7 +34,7 @@ class Embedder(Protocol):
         batch_size: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Features:
-        """One float32 row of features per image; ``progress`` hears how many are done."""
+        """One float32 row of features per image; ``progress`` is called with the number of images done."""
         ...
 
 

@@ -43,9 +43,9 @@ class EndToEnd:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """What was measured, with what, where; ``warnings`` says what makes the figures doubtful.
+    """What was measured, with what, where; ``warnings`` names what makes the figures doubtful.
 
-    ``end_to_end`` is None without files, and on a busy machine, where a warning tells what was measured.
+    ``end_to_end`` is None without files, and on a busy machine, where a warning reports what was measured.
     """
 
     session: str

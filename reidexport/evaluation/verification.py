@@ -125,7 +125,7 @@ def verify(
         progress: called with the number of images done, over both sessions.
 
     Raises:
-        InputError: the two give features of different length or kind, or there are fewer than two images.
+        InputError: their features differ in kind or number of values, or there are fewer than two images.
     """
     check_comparable("The candidate", candidate.manifest, reference.manifest)
     limits = limits or Limits()

@@ -1,7 +1,7 @@
 """CMC, mAP and mINP: how well a query's own images are ranked among the gallery. Arrays in, numbers out.
 
 For each query the gallery images that are ignored are *junk*: those of pid -1, and those of the query's own
-person taken by the query's own camera. A *distractor* (pid 0) counts as a wrong answer like anybody else.
+person taken by the query's own camera. A *distractor* (pid 0) counts as a wrong answer like any other person.
 A query that has no match in what is left is left out, and shows in ``num_valid_query``.
 Equal distances rank in gallery order, as ``numpy.argsort(kind="stable")`` ranks them.
 """

@@ -51,7 +51,7 @@ def distance_blocks(
     """The rows of the distance matrix, a block at a time, in the dtype of the features.
 
     Args:
-        q_feats: (num_query, dim), as :func:`checked_features` gives them.
+        q_feats: (num_query, dim), from :func:`checked_features`.
         g_feats: (num_gallery, dim), likewise.
         metric: ``cosine`` for 1 - cosine similarity, in [0, 2]; ``euclidean`` for the squared Euclidean
             distance, which ranks as the distance itself does. Rounding can take a value just below 0.
@@ -100,25 +100,25 @@ def comparable_rows(feats: Floats, center: Floats | None) -> Floats:
     return unit_rows(feats) if center is None else feats - center
 
 
-def row_lengths(feats: Floats) -> npt.NDArray[np.float64]:
-    """The Euclidean length of each row, in float64, whose squares do not overflow where float32's do."""
-    lengths: npt.NDArray[np.float64] = np.sqrt(np.einsum("nd,nd->n", feats, feats, dtype=np.float64))
-    return lengths
+def row_norms(feats: Floats) -> npt.NDArray[np.float64]:
+    """The Euclidean norm of each row, in float64, whose squares do not overflow where float32's do."""
+    norms: npt.NDArray[np.float64] = np.sqrt(np.einsum("nd,nd->n", feats, feats, dtype=np.float64))
+    return norms
 
 
 def unit_rows(feats: Floats) -> Floats:
     """Rows scaled to unit length; a row of zeros stays zero, and is at cosine distance 1 from everything."""
-    lengths = row_lengths(feats)
-    return feats / np.where(lengths > 0, lengths, 1).astype(feats.dtype)[:, None]
+    norms = row_norms(feats)
+    return feats / np.where(norms > 0, norms, 1).astype(feats.dtype)[:, None]
 
 
-def refuse_overflow(lengths: npt.NDArray[np.float64], other: float, dtype: Any, name: str) -> None:
-    """Raise if squared distances of features of these lengths to one of length ``other`` leave the dtype.
+def refuse_overflow(norms: npt.NDArray[np.float64], other: float, dtype: Any, name: str) -> None:
+    """Raise if squared distances of features of these norms to one of norm ``other`` leave the dtype.
 
     Raises:
         InputError: they do; ``name`` is what the features are called.
     """
-    is_small = (lengths + other) ** 2 < np.finfo(dtype).max
+    is_small = (norms + other) ** 2 < np.finfo(dtype).max
     if not is_small.all():
         raise InputError(
             f"Distances overflow {np.dtype(dtype)}, first for row {int(np.argmin(is_small))} of {name}: "

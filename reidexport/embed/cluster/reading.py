@@ -108,7 +108,7 @@ def _tar_members(path: str, folder: Path) -> Iterator[NamedImage]:
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose header must be right: tarfile takes a damaged or a missing one for the end."""
+    """A member whose header must be right: tarfile mistakes a damaged or a missing one for the end."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> "_Member":

@@ -154,7 +154,7 @@ def _embed_shards(
 
 
 def _embedded_shards(job: Job, offsets: list[int], pool: Pool) -> Iterator[ShardRow]:
-    """Let Ray Data hand one shard after the other to the actors; it starts again those that die."""
+    """Let Ray Data hand one shard after the other to the actors; it restarts those that die."""
     ray = import_ray()
     shards = ray.data.from_items([{"offset": offset} for offset in offsets], override_num_blocks=len(offsets))
     done = shards.map_batches(

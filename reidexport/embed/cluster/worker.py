@@ -138,7 +138,7 @@ def embed_shard(session: Session, job: Job, number: int, shard: Shard) -> tuple[
         InputError: the sources are not where this node looks for them.
         OSError: reading or writing fails.
     """
-    if not part_path(job.output, number).exists():  # a worker may die between writing it and telling so
+    if not part_path(job.output, number).exists():  # a worker may die between writing and reporting it
         good: list[str] = []
         blocks = _embedded(session, job, number, shard, good)
         write_embeddings(part_path(job.output, number), good, blocks, session.manifest)
@@ -148,7 +148,7 @@ def embed_shard(session: Session, job: Job, number: int, shard: Shard) -> tuple[
 def _embedded(session: Session, job: Job, number: int, shard: Shard, good: list[str]) -> Iterator[Features]:
     """The embeddings in large blocks, whose images are added to ``good``; then the bad images are written.
 
-    That is before the part gets its name: a shard is finished as soon as its part is there.
+    That is before the part gets its name: a shard is finished as soon as its part exists.
     """
     names: list[str] = []
     errors: list[tuple[str, str]] = []
@@ -181,7 +181,7 @@ def _embedded(session: Session, job: Job, number: int, shard: Shard, good: list[
 
 
 def _check_readable(path: Path, error: ImageError) -> None:
-    """Raise unless the image itself is bad: a disk that fails or is missing on a node says nothing of images."""
+    """Raise unless the image itself is bad: a disk that fails or is missing on a node is no fault of the images."""
     cause = error.__cause__
     if not isinstance(cause, OSError) or cause.errno is None:  # Pillow's have no number
         return
@@ -189,6 +189,6 @@ def _check_readable(path: Path, error: ImageError) -> None:
         raise OSError(cause.errno, str(error)) from error
     if not path.parent.is_dir():
         raise InputError(
-            f"{path.parent}: {os.uname().nodename} sees no such folder. Give sources that every node of the cluster "
-            "sees."
+            f"{path.parent}: {os.uname().nodename} finds no such folder. Pass sources that every node of the cluster "
+            "can read."
         ) from error

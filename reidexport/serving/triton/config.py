@@ -15,7 +15,7 @@ from reidexport.errors import InputError
 
 DEFAULT_MAX_BATCH = 32
 JPEG_INPUT = "jpeg"
-_MAX_WAITING = 256  # requests; more are refused at once, which tells a client to slow down
+_MAX_WAITING = 256  # requests; more are refused at once, so that clients slow down
 _TYPES = {"uint8": schema.TYPE_UINT8, "float32": schema.TYPE_FP32, "float16": schema.TYPE_FP16}
 
 ModelConfig = Any  # schema.ModelConfig, which has no types
@@ -46,7 +46,7 @@ def file_network(
     A static batch is served as it is: Triton cannot fill it up from several requests.
 
     Raises:
-        InputError: the artifact does not take batches from 1 up, or not as many as asked for.
+        InputError: the artifact does not take batches from 1 up, or not as many as ``batching`` wants.
     """
     profile = manifest.batch_profile
     if profile.minimum > 1 and profile.static is None:
@@ -90,7 +90,7 @@ def session_network(
     Its input is ``images``: uint8 pixels, (N, height, width, 3).
 
     Raises:
-        InputError: the artifact does not answer as many images as asked for.
+        InputError: the artifact does not answer as many images as ``batching`` wants.
     """
     pixels = (manifest.preprocess.height_px, manifest.preprocess.width_px, 3)
     max_batch = _max_batch(name, manifest, batching)
@@ -128,7 +128,7 @@ def decoder(name: str, manifest: Manifest, network: ModelConfig) -> ModelConfig:
         }),
     )  # fmt: skip
     if network.max_batch_size:
-        # Those that wait are decoded together, in threads; nobody waits for more of them.
+        # Those that wait are decoded together, in threads; none waits for more.
         config.dynamic_batching.default_queue_policy.max_queue_size = _MAX_WAITING
     return config
 
@@ -161,9 +161,7 @@ def batch_sizes(config: ModelConfig) -> Sequence[int]:
 def _max_batch(name: str, manifest: Manifest, batching: Batching) -> int:
     limit = manifest.batch_profile.maximum
     if batching.max_batch and limit and batching.max_batch > limit:
-        raise InputError(
-            f"{name}: batches of {batching.max_batch} are asked for, it answers at most {limit}."
-        )
+        raise InputError(f"{name}: batches of {batching.max_batch} do not fit, it answers at most {limit}.")
     return batching.max_batch or limit or DEFAULT_MAX_BATCH
 
 

@@ -155,7 +155,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuses what Triton may read otherwise than Python does."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name is there twice in one object")
+        raise ValueError("an object has a name twice")
     return found
 
 

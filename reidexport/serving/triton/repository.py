@@ -106,7 +106,7 @@ def _write_config(folder: Path, config: ModelConfig) -> None:
 
 
 def _write_python(folder: Path, model: str) -> None:
-    """Triton takes a file, which takes the class from the installed runtime."""
+    """Triton wants a file, which imports the class from the installed runtime."""
     (folder / VERSION).mkdir()
     line = f"from reidruntime.triton.{model} import TritonPythonModel  # noqa: F401\n"
     (folder / VERSION / "model.py").write_text(line)

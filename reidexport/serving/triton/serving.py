@@ -24,8 +24,8 @@ from reidexport.serving.triton.tritonserver import TritonProcess, installed_serv
 
 _POLL_S = 0.1
 _START_TIMEOUT_S = 300.0
-_LINGER_S = 0.5  # so that clients which ask again at once are told why they are refused
-_FINISH_TIMEOUT_S = 60.0  # for the requests under way when the server is asked to stop
+_LINGER_S = 0.5  # so that clients which retry at once learn why they are refused
+_FINISH_TIMEOUT_S = 60.0  # for the requests under way when the server is to stop
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def serve(
 
     Raises:
         ServerError: Triton does not start, or ends by itself.
-        InputError: a port is taken, or the artifact does not take batches as large as asked for.
+        InputError: a port is taken, or the artifact does not take such large batches.
         NotInstalledError: Triton, the backend or the device is missing.
         ArtifactError: the artifact cannot be opened.
     """
@@ -179,7 +179,7 @@ class _Signals:
 
 
 async def _until_ready(triton: TritonProcess, stop: _Signals) -> bool:
-    """Wait for the models to be loaded and warmed up; False when asked to stop before that."""
+    """Wait for the models to be loaded and warmed up; False when a signal comes before that."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _START_TIMEOUT_S
     async with ClientSession() as client:

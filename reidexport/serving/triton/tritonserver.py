@@ -128,7 +128,7 @@ def _environment(server: Path) -> dict[str, str]:
 
 
 def _libpython_folder() -> Path:
-    """Where this Python's shared library lies."""
+    """The folder of this Python's shared library."""
     name = f"libpython{_PYTHON}.so.1.0"
     folder = Path(sysconfig.get_config_var("LIBDIR"))
     places = (folder, folder / (sysconfig.get_config_var("MULTIARCH") or ""))  # the second: Debian's Python
@@ -142,7 +142,7 @@ def _libpython_folder() -> Path:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on now."""
+    """Free ports of this machine."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server((_LOCAL, 0))) for _ in range(count)]
         return [int(opened.getsockname()[1]) for opened in sockets]

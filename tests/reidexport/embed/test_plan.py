@@ -29,7 +29,7 @@ def test_a_plan_is_gone_on_with_only_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="used another artifact or other columns"):
         make_plan(output, shards, manifest_sha256="2", columns=COLUMNS, resume=True)
     assert (output / PLAN_NAME).read_bytes() == before
-    with pytest.raises(InputError, match="is there, and no folder of embeddings"):
+    with pytest.raises(InputError, match="exists and is not a folder of embeddings"):
         make_plan(tmp_path, shards, manifest_sha256="1", columns=COLUMNS, resume=True)
 
 

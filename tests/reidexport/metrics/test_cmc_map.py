@@ -8,7 +8,7 @@ import pytest
 
 from reidexport.errors import InputError
 from reidexport.metrics.cmc_map import RankMetrics, evaluate_rank, rank_features
-from reidexport.metrics.distances import distance_blocks, distmat_from_features, row_lengths
+from reidexport.metrics.distances import distance_blocks, distmat_from_features, row_norms
 from reidexport.metrics.ranking import _slack
 
 Array = npt.NDArray[Any]
@@ -174,7 +174,7 @@ def test_rounding_stays_within_its_bound(dim: int, kind: str) -> None:
     feats = {"normal": feats, "positive": np.abs(feats), "equal": np.full_like(feats, 0.1)}[kind]
     left, right = feats[:200], feats[200:]
     error = np.abs(left @ right.T - left.astype(np.float64) @ right.astype(np.float64).T)
-    assert (error.max(axis=1) < _slack(left, row_lengths(left), float(row_lengths(right).max()))).all()
+    assert (error.max(axis=1) < _slack(left, row_norms(left), float(row_norms(right).max()))).all()
 
 
 @pytest.mark.parametrize("score", ["distances", "features"])

@@ -64,12 +64,12 @@ def test_a_node_that_sees_other_files_stops_the_run(artifact: Path, tmp_path: Pa
         assert row["error"] == ["InputError"]
         return str(row["message"][0])
 
-    assert "a node does not see what was planned there" in told(replace(job, plan_sha256="0"))
+    assert "a node cannot read the plan there" in told(replace(job, plan_sha256="0"))
     assert "a node has another file there" in told(replace(job, manifest_sha256="0"))
     with open_session(artifact, threads=1) as session:
         with pytest.raises(InputError, match=r"x\.tar: .* finds no such file"):
             embed_shard(session, job, 1, shards[1])
         shutil.rmtree(tmp_path / "in")
-        with pytest.raises(InputError, match=r"in: .* sees no such folder"):
+        with pytest.raises(InputError, match=r"in: .* finds no such folder"):
             embed_shard(session, job, 0, shards[0])
     assert plan.unfinished() == [0, 1]

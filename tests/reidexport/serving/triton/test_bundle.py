@@ -191,7 +191,7 @@ def test_what_triton_cannot_run_is_refused(tmp_path: Path) -> None:
     for artifact, words in cases:
         with pytest.raises(InputError, match=words):
             write_repository([artifact], tmp_path / "models")
-    with pytest.raises(InputError, match="batches of 64 are asked for, it answers at most 16"):
+    with pytest.raises(InputError, match="batches of 64 do not fit, it answers at most 16"):
         write_repository([write_plan(tmp_path / "a.plan")], tmp_path / "models", batching=Batching(64))
     checkpoint = tmp_path / "model.pth"
     checkpoint.write_bytes(b"weights")
