@@ -170,7 +170,7 @@ def test_a_resumed_run_must_be_the_same(folder: Path, session: Session, tmp_path
 
 
 def test_only_new_embeddings_count_as_new(folder: Path, session: Session, tmp_path: Path) -> None:
-    """A resumed run tells its own embeddings from those taken over, whichever images were skipped."""
+    """A resumed run counts its own embeddings apart from those taken over, whichever images were skipped."""
     paths, output = find_images([folder]), tmp_path / "o.npz"
     for index in (1, 8):
         Path(paths[index]).write_bytes(b"")

@@ -157,7 +157,7 @@ def test_copies_in_the_gallery_tie_in_every_tile(
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_features_that_differ_by_less_than_a_product_rounds(metric: Any) -> None:
-    """A gallery closer together than float32 products can tell ranks as float64 tells it."""
+    """A gallery closer together than float32 products can resolve ranks as in float64."""
     rng = np.random.default_rng(0)
     labels = random_labels(rng, 10, 300)
     q_feats = rng.normal(size=(10, 512)).astype(np.float32)

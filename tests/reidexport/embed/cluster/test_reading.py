@@ -31,7 +31,7 @@ def test_tars_are_read_from_end_to_end(tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_a_damaged_tar_loses_no_image_silently(tmp_path: Path, mode: str) -> None:
-    """What is before the damage is read; the rest is told, wherever the cut or the wrong byte is."""
+    """What is before the damage is read; the rest is reported, wherever the cut or the wrong byte is."""
     members = {f"{index}.jpg": jpeg(index) for index in range(4)}
     whole = write_tar(tmp_path / "x.tar", members, mode).read_bytes()
     end = (
@@ -54,7 +54,7 @@ def test_a_damaged_tar_loses_no_image_silently(tmp_path: Path, mode: str) -> Non
 
 
 def test_parquet_rows_of_structs_and_of_nothing(tmp_path: Path) -> None:
-    """Dots lead into structs, as Hugging Face writes them; rows without bytes or a name are told."""
+    """Dots lead into structs, as Hugging Face writes them; rows without bytes or a name are reported."""
     path = str(tmp_path / "x.parquet")
     rows = [
         {"bytes": jpeg(0), "path": "0.jpg"},
@@ -95,7 +95,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def test_urls_are_listed_and_read(server: tuple[str, Path]) -> None:
-    """Folders, files, tars and Parquet files behind HTTP; a file that has gone is told, a server's error is raised."""
+    """Folders, files, tars and Parquet files behind HTTP; a file that is gone is reported, a server's error raised."""
     url, folder = server
     write_images(folder / "crops", 70)
     write_tar(folder / "crops" / "x.tar", {"a.jpg": jpeg(0)})

@@ -71,17 +71,17 @@ def test_ray_stands_with_and_without_an_address(words: str, expected: list[str])
 
 
 def test_unfit_options_are_refused(run: Run, artifact: Path, tmp_path: Path) -> None:
-    """Before Ray is started: a file for a folder, a rule that does not hold, columns that are no two names."""
+    """Before Ray is started: a file for a folder, a rule that does not apply, columns that are not two names."""
     write_images(tmp_path / "in", 1)
     start = ("embed", artifact, tmp_path / "in", "--ray", "-o")
-    for more, told in (
+    for more, message in (
         ([tmp_path / "o.parquet"], "a run on Ray writes a folder"),
         ([tmp_path / "o", "--on-error", "stop"], "leave out --on-error stop"),
         ([tmp_path / "o", "--columns", "image"], "expected two names, for example image,path"),
     ):
         done = run(*start, *more)
         assert done.returncode == 2
-        assert told in done.stderr
+        assert message in done.stderr
     done = run("embed", artifact, tmp_path / "in", "-o", tmp_path / "o", "--ray", "ray://a:1")
     assert done.returncode == 2
     assert "run the command on a machine of the cluster" in done.stderr
@@ -113,7 +113,7 @@ def start_run(prefix: Prefix, artifact: Path, folder: Path, *more: str) -> subpr
 
 
 def wait_for_parts(output: Path, num_parts: int, driver: subprocess.Popen[str]) -> None:
-    """Until so many parts are there."""
+    """Wait until so many parts exist."""
     deadline = time.monotonic() + 120
     while len(list(output.glob("part-*.parquet"))) < num_parts:
         assert driver.poll() is None, driver.communicate()
@@ -146,7 +146,7 @@ def descendants(pid: int) -> list[int]:
 def check_kills(
     prefix: Prefix, ray: list[str], artifact: Path, folder: Path, pids: Callable[[int], list[int]]
 ) -> str:
-    """Kill a worker, then the driver, then go on; returns what the last run told on stderr.
+    """Kill a worker, then the driver, then continue; returns the last run's stderr.
 
     Nothing may be lost, done twice or left over, and every bit must be that of a single process.
     """
@@ -183,10 +183,10 @@ def check_kills(
 
 
 def test_kills_lose_nothing(artifact: Path, tmp_path: Path) -> None:
-    """A killed worker is replaced, a killed driver is gone on with, and Ray says nothing on the terminal."""
-    told = check_kills([], ["--ray", "--actors", "1"], artifact, tmp_path, descendants)
-    assert re.fullmatch(r"[\d.]+: ONNX Runtime [^\n]+\n\d+ of 300 shards were finished before\.\n", told), (
-        told
+    """A killed worker is replaced, a killed driver's run is continued, and Ray says nothing on the terminal."""
+    stderr = check_kills([], ["--ray", "--actors", "1"], artifact, tmp_path, descendants)
+    assert re.fullmatch(r"[\d.]+: ONNX Runtime [^\n]+\n\d+ of 300 shards were finished before\.\n", stderr), (
+        stderr
     )
 
 
@@ -257,6 +257,6 @@ def kill_all(namespace: str) -> None:
 def test_two_nodes_do_it_too(two_nodes: tuple[Prefix, str], artifact: Path, tmp_path: Path) -> None:
     """Two machines, as far as the network goes, share the work; kills on the second and of the driver lose nothing."""
     prefix, second = two_nodes
-    told = check_kills(prefix, ["--ray", "10.77.0.1:6399"], artifact, tmp_path, lambda _: pids_in(second))
-    assert "10.77.0.1: ONNX Runtime" in told
-    assert "10.77.0.2: ONNX Runtime" in told
+    stderr = check_kills(prefix, ["--ray", "10.77.0.1:6399"], artifact, tmp_path, lambda _: pids_in(second))
+    assert "10.77.0.1: ONNX Runtime" in stderr
+    assert "10.77.0.2: ONNX Runtime" in stderr

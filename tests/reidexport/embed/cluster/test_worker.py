@@ -52,20 +52,20 @@ def test_a_shard_is_embedded_as_by_a_session(artifact: Path, tmp_path: Path) -> 
 
 
 def test_a_node_that_sees_other_files_stops_the_run(artifact: Path, tmp_path: Path) -> None:
-    """A folder, a plan or an artifact that is not there, or another, is told, and no part is written."""
+    """A folder, a plan or an artifact that is missing or another is reported, and no part is written."""
     paths = write_images(tmp_path / "in", 2)
     output, sha256 = tmp_path / "out", artifact_manifest(artifact).sha256
     shards = [Shard("images", paths), Shard("tar", [f"{tmp_path}/x.tar"])]
     plan = make_plan(output, shards, manifest_sha256=sha256, columns=COLUMNS, resume=False)
     job = job_for(artifact, output, plan.sha256)
 
-    def told(job: Job) -> str:
+    def message_of(job: Job) -> str:
         row = ShardEmbedder(job, threads=1)({"offset": np.array(plan.offsets[:1])})
         assert row["error"] == ["InputError"]
         return str(row["message"][0])
 
-    assert "a node cannot read the plan there" in told(replace(job, plan_sha256="0"))
-    assert "a node has another file there" in told(replace(job, manifest_sha256="0"))
+    assert "a node cannot read the plan there" in message_of(replace(job, plan_sha256="0"))
+    assert "a node has another file there" in message_of(replace(job, manifest_sha256="0"))
     with open_session(artifact, threads=1) as session:
         with pytest.raises(InputError, match=r"x\.tar: .* finds no such file"):
             embed_shard(session, job, 1, shards[1])

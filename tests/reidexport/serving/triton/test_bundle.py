@@ -200,7 +200,7 @@ def test_what_triton_cannot_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_repository_is_whole_or_not_there(tmp_path: Path, run: Run) -> None:
-    """A failure leaves nothing behind, and what is there is not written over."""
+    """A failure leaves nothing behind, and existing files are not written over."""
     first, repository = write_artifact(tmp_path / "a.onnx"), tmp_path / "models"
     second = write_artifact(tmp_path / "a.b.onnx").rename(tmp_path / "a b.onnx")
     third = write_artifact(tmp_path / "a_b.onnx")
