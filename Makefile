@@ -56,12 +56,12 @@ cpp-test: install
 # The report in a real browser, light and dark, wide and narrow.
 report-test: install
 	engines/cpp/debian_packages.sh chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reidexport/report/test_page.py -k browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reidexport/report/test_browser.py
 
 # The page to search with, in the same browser.
 web-test: install
 	engines/cpp/debian_packages.sh chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/web
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reidexport/gallery/web
 
 # The server, real and under load, in an environment of its own: nvidia-pytriton needs numpy < 2.
 serve-test: .venv-serve/installed

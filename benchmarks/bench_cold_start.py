@@ -24,11 +24,11 @@ def test_first_feature(
 
     def starts(side: str, pixels_name: str) -> Callable[[], list[float]]:
         def start() -> list[float]:
-            told = fresh_answer(
+            report = fresh_answer(
                 side, subject.path, subject.session.backend, tmp_path / pixels_name, checkpoint_file
             )
-            subject.check(np.array(told.features), ours)
-            return [told.first_answer_s]
+            subject.check(np.array(report.features), ours)
+            return [report.first_answer_s]
 
         return start
 

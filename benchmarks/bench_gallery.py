@@ -1,6 +1,6 @@
 """How long does an exact top-50 search take, against faiss, usearch, cuVS and the matrix product alone?
 
-The features are those of :mod:`benchmarks.bench_ranking`: seeded, of unit length, most of it along few dimensions.
+The features are those of :mod:`benchmarks.bench_ranking`: seeded, of unit norm, most of it along few dimensions.
 
 pytest benchmarks/bench_gallery.py --results benchmarks/results/MACHINE    (-k "not large": without the 8 GB gallery;
 -k on_a_gpu: the GPU alone)
@@ -56,10 +56,10 @@ class Searched(NamedTuple):
 @pytest.fixture(scope="module")
 def market(quick: bool) -> Searched:
     """The size of Market-1501 with its distractors and junk."""
-    given = data(*_QUICK) if quick else data(_NUM_GALLERY)
+    features = data(*_QUICK) if quick else data(_NUM_GALLERY)
     gallery = Gallery(_DIM, threads=num_threads())
-    gallery.add(given.g_feats)
-    return Searched(given.q_feats, gallery, given.g_feats)
+    gallery.add(features.g_feats)
+    return Searched(features.q_feats, gallery, features.g_feats)
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,9 @@ def test_peak(compare: Compare, subject: Subject, tmp_path: Path, quick: bool) -
 
     def peaks(side: str, pixels_name: str) -> Callable[[], list[float]]:
         def peak() -> list[float]:
-            told = fresh_answer(side, subject.path, subject.session.backend, tmp_path / pixels_name)
-            subject.check(np.array(told.features), ours)
-            return [told.peak_mib]
+            report = fresh_answer(side, subject.path, subject.session.backend, tmp_path / pixels_name)
+            subject.check(np.array(report.features), ours)
+            return [report.peak_mib]
 
         return peak
 

@@ -26,7 +26,7 @@ _QUICK = 100, 500
 
 
 class Data(NamedTuple):
-    """Features of unit length, and labels in the order that the metrics take them."""
+    """Features of unit norm, and labels in the order in which the metrics expect them."""
 
     q_feats: npt.NDArray[np.float32]
     g_feats: npt.NDArray[np.float32]
@@ -108,10 +108,10 @@ def _gflop_per_s(num_products: int, seconds: float) -> float:
     return round(2e-9 * num_products * _DIM / seconds, 1)
 
 
-def _peak_mib(given: Data, metric: Any) -> int:
-    """What numpy allocates beside what was given."""
+def _peak_mib(features: Data, metric: Any) -> int:
+    """What numpy allocates beside the features."""
     tracemalloc.start()
-    rank_features(given.q_feats, given.g_feats, *given.labels, metric=metric)
+    rank_features(features.q_feats, features.g_feats, *features.labels, metric=metric)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak >> 20

@@ -99,9 +99,9 @@ def compare_on_device(
         subject: an artifact whose session has ``run_tensor``.
         batch_size: within the artifact's profile.
         where: "cuda", or "cpu" to try the program out.
-        compile_mode: of ``torch.compile``; None: it is no peer.
+        compile_mode: of ``torch.compile``; None: it is not a peer.
         rates: of the device, in the precision of the artifact; None: the row has no limit.
-        turn_s: how long a turn takes at least.
+        turn_s: the least time of a turn.
 
     Raises:
         ExceptionGroup: peers fail; the others were measured, and the row names those that failed.

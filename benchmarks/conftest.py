@@ -34,7 +34,7 @@ from reidexport.progress import progress_bar
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What to measure, with which images, and where results go."""
-    parser.addoption("--artifact", type=Path, action="append", help="ONNX file or plan; may be repeated")
+    parser.addoption("--artifact", type=Path, action="append", help="ONNX file or engine; may be repeated")
     parser.addoption("--checkpoint", type=Path, help="what the artifacts were exported from: torch is a peer")
     parser.addoption("--data", type=Path, help="data set to take images from; default: a drawn one")
     parser.addoption(
@@ -47,14 +47,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--compile-mode",
         choices=get_args(CompileMode),
         default="max-autotune",
-        help="of torch.compile on a GPU; max-autotune takes minutes for each batch size",
+        help="of torch.compile on a GPU; max-autotune needs minutes for each batch size",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse what would give wrong figures."""
     if config.getoption("--quick") and config.getoption("--results"):
-        raise pytest.UsageError("The figures of --quick are no results: leave out --quick or --results.")
+        raise pytest.UsageError("The figures of --quick are not results: leave out --quick or --results.")
     if "OPENBLAS_CORETYPE" in os.environ:
         raise pytest.UsageError("Unset OPENBLAS_CORETYPE: its kernels slow NumPy and faiss down.")
 
@@ -71,7 +71,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def quick(request: pytest.FixtureRequest) -> bool:
-    """Whether small sizes are asked for."""
+    """Whether small sizes are requested."""
     return bool(request.config.getoption("--quick"))
 
 
@@ -85,8 +85,8 @@ def compile_mode(request: pytest.FixtureRequest) -> CompileMode:
 @pytest.fixture(scope="session")
 def data_root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, quick: bool) -> Path:
     """The user's data set, or a drawn one of the same layout and image size."""
-    if given := request.config.getoption("--data"):
-        return Path(given)
+    if root := request.config.getoption("--data"):
+        return Path(root)
     root = tmp_path_factory.mktemp("data") / "drawn"
     num_pids = 2 if quick else 20
     draw_dataset(root, num_train_pids=num_pids, num_test_pids=num_pids)
@@ -103,10 +103,10 @@ def dataset(data_root: Path) -> Dataset:
 def checkpoint_file(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, quick: bool
 ) -> Path | None:
-    """What the artifacts were made from: a seeded strong baseline where no artifact is given."""
+    """What the artifacts were made from: a seeded strong baseline without an artifact."""
     if request.config.getoption("--checkpoint") or request.config.getoption("--artifact"):
-        given: Path | None = request.config.getoption("--checkpoint")
-        return given
+        file: Path | None = request.config.getoption("--checkpoint")
+        return file
     path = tmp_path_factory.mktemp("seeded") / "seeded.pth"
     write_seeded_checkpoint(path, "osnet_x0_25" if quick else "resnet50")
     return path
@@ -128,7 +128,7 @@ def artifact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def subject(
     request: pytest.FixtureRequest, checkpoint: Checkpoint | None, data_root: Path, artifact_folder: Path
 ) -> Iterator[Subject]:
-    """One artifact on one backend; skipped with the reason where that backend does not take it."""
+    """One artifact on one backend; skipped with the reason where that backend does not run it."""
     path, backend = request.param
     if not request.config.getoption("--artifact"):
         precision = seeded_artifacts()[path]

@@ -42,7 +42,7 @@ BACKENDS: tuple[BackendName, ...] = ("onnxruntime", "openvino")
 
 
 def main() -> None:
-    """Measure and print one table; write it as JSON where asked for."""
+    """Measure and print one table; write it as JSON if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

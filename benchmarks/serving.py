@@ -43,8 +43,8 @@ Features = NDArray[np.float32]
 
 
 @dataclass
-class Answers:
-    """What one side got in all its turns; times in seconds."""
+class SideAnswers:
+    """What one side answered in all its turns; times in seconds."""
 
     num_images: int = 0
     latencies: list[float] = field(default_factory=list)
@@ -96,7 +96,7 @@ def main() -> None:
     )
     print(json.dumps({key: report[key] for key in ("direct", "served", "answers")}, indent=2))
     if disturbed := report["disturbed"]:
-        sys.exit(f"No share of the session's speed is given, and nothing is written: {disturbed}.")
+        sys.exit(f"No share of the session's speed is reported, and nothing is written: {disturbed}.")
     print(json.dumps({"share_of_direct": report["share_of_direct"]}))
     if options.json:
         with replaced_when_whole(options.json) as temporary:
@@ -116,9 +116,9 @@ def measure(
         requests = _requests(session, batch_size)
         expected = [session.run(pixels) for pixels in requests]
         largest = np.concatenate(requests)[:max_batch]
-        direct, together, served = Answers(), Answers(), Answers()
+        direct, together, served = SideAnswers(), SideAnswers(), SideAnswers()
         with _clients(port, num_clients) as clients:
-            _clients_turn(clients, requests, expected, Answers(), session, 2.0)  # warms up
+            _clients_turn(clients, requests, expected, SideAnswers(), session, 2.0)  # warms up
             before = cpu_use()
             for _ in range(NUM_TURNS):
                 _direct_turn(session, requests, direct, seconds * _DIRECT_SHARE)
@@ -161,20 +161,20 @@ def measure(
 
 @contextmanager
 def _serving(artifact: Path, max_batch: int, instances: int) -> Iterator[int]:
-    """``reidexport serve`` on free ports; gives that of gRPC."""
+    """``reidexport serve`` on free ports; yields that of gRPC."""
     command = [sys.executable, "-c", "from reidexport.cli import main; main()", "serve", str(artifact)]
     ports = [part for kind in ("http", "grpc", "metrics") for part in (f"--{kind}-port", "0")]
     choices = ["--name", _MODEL, "--max-batch", str(max_batch), "--instances", str(instances)]
     process = subprocess.Popen([*command, *ports, *choices], stderr=subprocess.PIPE, text=True)  # noqa: S603
     try:
         assert process.stderr is not None  # noqa: S101 - for the type checker
-        said = []
+        lines = []
         for line in process.stderr:
-            said.append(line)
+            lines.append(line)
             if found := re.search(r"gRPC \S+:(\d+)", line):
                 yield int(found.group(1))
                 return
-        raise RuntimeError("reidexport serve did not start:\n" + "".join(said))
+        raise RuntimeError("reidexport serve did not start:\n" + "".join(lines))
     finally:
         process.terminate()
         process.communicate()
@@ -198,7 +198,7 @@ def _requests(session: Session, batch_size: int) -> list[Image8]:
     return [np.stack([people[number] for number in row]) for row in chosen]
 
 
-def _direct_turn(session: Session, requests: Sequence[Image8], answers: Answers, seconds: float) -> None:
+def _direct_turn(session: Session, requests: Sequence[Image8], answers: SideAnswers, seconds: float) -> None:
     began, images = time.perf_counter(), 0
     while (start := time.perf_counter()) - began < seconds:
         images += len(session.run(requests[len(answers.latencies) % len(requests)]))
@@ -210,7 +210,7 @@ def _clients_turn(
     clients: Sequence[Any],
     requests: Sequence[Image8],
     expected: Sequence[Features],
-    answers: Answers,
+    answers: SideAnswers,
     session: Session,
     seconds: float,
 ) -> None:
@@ -218,8 +218,8 @@ def _clients_turn(
     output = session.manifest.output.name
     began = time.perf_counter()
 
-    def ask(first: int) -> Answers:
-        own, number = Answers(), first
+    def ask(first: int) -> SideAnswers:
+        own, number = SideAnswers(), first
         while (start := time.perf_counter()) - began < seconds:
             number = (number + 1) % len(requests)
             own.num_sent += 1

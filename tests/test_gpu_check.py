@@ -18,7 +18,7 @@ PASSES = "def test_parity(): pass\n"
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs files of checks with those contents on the device "cpu"; gives the exit status and the JSON."""
+    """Runs files of checks with those contents on the device "cpu"; returns the exit status and the JSON."""
 
     def call(files: dict[str, str], *arguments: str) -> tuple[int, dict[str, Any]]:
         monkeypatch.setattr(runner, "CHECKS", tmp_path)
@@ -64,7 +64,7 @@ def test_a_file_that_does_not_end_well_fails_alone(run: Any) -> None:
 
 
 def test_skipping_does_not_pass(run: Any) -> None:
-    """The reference and a GPU path must pass, something of each file asked for, and nothing be left out for time."""
+    """The reference and a GPU path must pass, something of each chosen file, and nothing be left out for time."""
     skips = "def test_parity(): pytest.skip('not here')\n"
     assert run({"reference": skips, "torch": PASSES})[1]["failures"] == ["the float32 reference did not pass"]
     files = {"reference": PASSES, "torch": skips, "gallery": PASSES}

@@ -1,4 +1,4 @@
-"""One answer by a process that has just started: how long it waits for it, and how much memory it takes.
+"""One answer by a process that has just started: how long that takes, and how much memory it needs.
 
 python -m benchmarks.harness.fresh_process SIDE ARTIFACT BACKEND PIXELS.npy [CHECKPOINT]
 
@@ -18,7 +18,7 @@ _REPEATS = 3  # memory for the answers in later runs is part of what a side need
 
 
 class FreshAnswer(NamedTuple):
-    """What one process tells; ``features`` are its answers to all pixels."""
+    """What one process reports; ``features`` are its answers to all pixels."""
 
     first_answer_s: float
     peak_mib: float
@@ -35,19 +35,19 @@ def fresh_answer(
 
 def peak_mib_of(code: str) -> float:
     """The most memory that a process which only runs this Python code holds at a time, its imports included."""
-    told = "from benchmarks.harness.fresh_process import peak_mib_of_this_process as peak; print(peak())"
-    return float(_last_line_of("-c", f"{code}\n{told}"))
+    report = "from benchmarks.harness.fresh_process import peak_mib_of_this_process as peak; print(peak())"
+    return float(_last_line_of("-c", f"{code}\n{report}"))
 
 
 def _last_line_of(*arguments: object) -> str:
-    """What a fresh Python prints last; what it says on stderr goes to where ours does."""
+    """What a fresh Python prints last; its stderr goes where ours does."""
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=_ROOT)  # noqa: S603
     return done.stdout.splitlines()[-1]
 
 
 def main() -> None:
-    """Answer, and print what it took."""
+    """Answer, and print time and memory."""
     began = time.perf_counter()
     side, artifact, backend, pixels_file, *checkpoint = sys.argv[1:]
     import numpy as np

@@ -1,7 +1,7 @@
-"""The most images a second that a GPU can answer: every layer takes the longer of its arithmetic and its bytes.
+"""The most images a second that a GPU can answer: every layer costs the longer of its arithmetic and its bytes.
 
 A layer is what one kernel can do at best: a convolution, product or pooling, with all that is done to its output value
-by value. It reads and writes each tensor once. What it needs is counted from an ONNX file, and what the GPU gives is
+by value. It reads and writes each tensor once. What it needs is counted from an ONNX file, and what the GPU achieves is
 measured (:mod:`benchmarks.harness.gpu_peaks`).
 """
 
@@ -42,7 +42,7 @@ class Layer(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """What a device gives: products of large matrices, and copies within its memory, read and written."""
+    """What a device achieves: products of large matrices, and copies within its memory, read and written."""
 
     tflop_per_s: float
     gb_per_s: float
@@ -75,7 +75,7 @@ def layers_of(path: Path) -> list[Layer]:
 
 
 def limit_images_per_s(layers: Sequence[Layer], rates: Rates, batch_size: int) -> float:
-    """Images a second, where every layer takes the longer of its arithmetic and its bytes."""
+    """Images a second, where every layer costs the longer of its arithmetic and its bytes."""
     seconds = (
         max(
             layer.operations / (1e12 * rates.tflop_per_s),
@@ -88,7 +88,7 @@ def limit_images_per_s(layers: Sequence[Layer], rates: Rates, batch_size: int) -
 
 @cache
 def measured_rates(precision: MatrixPrecision, device: str, matrix_size: int, copy_mib: int) -> Rates:
-    """What this device gives, measured once in a process for each precision."""
+    """What this device achieves, measured once in a process for each precision."""
     return Rates(
         matrix_product_tflop_per_s(precision, matrix_size, device),
         copy_gb_per_s(device, size_mib=copy_mib),

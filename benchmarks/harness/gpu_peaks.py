@@ -1,4 +1,4 @@
-"""What a GPU gives at most, measured on it: square matrix products, and copies.
+"""What a GPU achieves at most, measured on it: square matrix products, and copies.
 
 Every function also runs on the CPU, so that programs which measure a GPU can be tried out without one.
 """
@@ -55,7 +55,7 @@ def copy_gb_per_s(device: str = "cuda", *, size_mib: int = 512, at_least_s: floa
 
 
 def device_seconds(work: Callable[[], object], at_least_s: float, device: str = "cuda") -> list[float]:
-    """How long the GPU takes for each call's work, by CUDA's events; the CPU waits after every tenth call only.
+    """How long the GPU needs for each call's work, by CUDA's events; the CPU waits after every tenth call only.
 
     Where the CPU enqueues more slowly than the GPU works, that is part of the time: a caller would see it too.
 

@@ -1,7 +1,7 @@
 """The arithmetic peak of CPUs: loops of nothing but multiply-adds and a counter, in registers alone.
 
-They are written in assembly, so that no compiler has a say. Sources: the "Intel Intrinsics Guide" for the instructions,
-the "System V ABI" for AMD64 for the registers of arguments.
+They are written in assembly, so that no compiler changes them. Sources: the "Intel Intrinsics Guide" for the
+instructions, the "System V ABI" for AMD64 for the registers of arguments.
 """
 
 import ctypes
@@ -91,7 +91,7 @@ _NUMBERS = {
 
 
 class Kernel(NamedTuple):
-    """A loop of multiply-adds: ``run(rounds, left, right)`` gives the sums, and lets go of the interpreter lock."""
+    """A loop of multiply-adds: ``run(rounds, left, right)`` returns the sums, and releases the interpreter lock."""
 
     name: str
     operations_per_round: int  # two for each multiply-add
@@ -101,7 +101,7 @@ class Kernel(NamedTuple):
 
 @cache
 def kernels(precision: str) -> tuple[Kernel, ...]:
-    """This CPU's multiply-adds of fp32, bf16 or int8; none where its limit is another one, or not known here.
+    """This CPU's multiply-adds of fp32, bf16 or int8; none where its limit is another one, or unknown here.
 
     The widest need not be the fastest: some CPUs have one unit of 512 bits and two of 256, or slow down for 512.
     """
@@ -177,5 +177,5 @@ def _assembled(assembly: str) -> Callable[..., None]:
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(lines), target)
     engine.finalize_object()
     _engines.append(engine)
-    kind = ctypes.CFUNCTYPE(None, ctypes.c_int64, *[ctypes.c_void_p] * 4)  # lets go of the interpreter lock
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_int64, *[ctypes.c_void_p] * 4)  # releases the interpreter lock
     return kind(engine.get_function_address("multiply_adds"))

@@ -1,4 +1,4 @@
-"""What is measured: an artifact on a backend, and a seeded network where no artifact is given."""
+"""What is measured: an artifact on a backend, and a seeded network without an artifact."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,15 +40,15 @@ _SEEDED: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("
 TAKE_TENSORS = ("torch-cuda", "tensorrt")  # backends whose sessions have run_tensor
 _NUM_STATISTICS = 16
 _BRANCH_GAIN = 0.2
-_TOLERANCE = {**TOLERANCE, "bf16": 5e-2}  # bfloat16 rounds to 8 bits, half floats to 11
+_TOLERANCE = {**TOLERANCE, "bf16": 5e-2}  # bfloat16 rounds to 8 bits, float16 to 11
 
 Features = npt.NDArray[np.float32]
-Ready = Callable[[], Features]  # the answer to pixels that were given before
+Ready = Callable[[], Features]  # the answer to pixels that were passed before
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An artifact opened on one backend; ``checkpoint``, where given, is what it was made from."""
+    """An artifact opened on one backend; ``checkpoint``: what it was made from, if known."""
 
     path: Path
     session: Session
@@ -59,12 +59,12 @@ class Subject:
 
     @property
     def precision(self) -> str:
-        """What it computes in: the file's precision, or bf16 where the backend is told so."""
+        """What it computes in: the file's precision, or bf16 where the backend is set so."""
         is_bf16 = self.session.backend == "openvino-bf16"
         return "bf16" if is_bf16 else self.session.manifest.precision
 
     def about(self, **more: Any) -> dict[str, Any]:
-        """What a row says about its subject."""
+        """What a row holds about its subject."""
         manifest = self.session.manifest
         return {
             "artifact": self.path.name,
@@ -77,7 +77,7 @@ class Subject:
         }
 
     def pixels(self, batch_size: int) -> Image8:
-        """Drawn people, uint8 (batch_size, height, width, 3), as ``Session.run`` takes them."""
+        """Drawn people, uint8 (batch_size, height, width, 3), as ``Session.run`` accepts them."""
         people = draw_people(min(batch_size, 8))
         wanted = self.session.manifest.preprocess
         sized = [image_pixels(image, "drawn", wanted) for image in people]
@@ -88,7 +88,7 @@ class Subject:
         return network_input(pixels, self.session.manifest)
 
     def bare_peers(self) -> dict[str, Embed]:
-        """The vendors' own calls on the same file, by name; none for plans. They take ``own_input``."""
+        """The vendors' own calls on the same file, by name; none for engines. They are called with ``own_input``."""
         if self.path.suffix != ".onnx":
             return {}
         peers = {}
@@ -151,7 +151,7 @@ def with_copies(answer: Answer, images: torch.Tensor, pixels: Image8) -> Ready:
 
 
 def seeded_artifacts() -> dict[Path, Precision]:
-    """The names of the artifacts that are made where none is given, and their precisions."""
+    """The names of the artifacts that are made where none is passed, and their precisions."""
     return {Path(f"seeded-{precision}.onnx"): precision for precision in _SEEDED[device()]}
 
 

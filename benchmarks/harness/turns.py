@@ -1,4 +1,4 @@
-"""One turn of a side in a comparison, and what is told of all its turns."""
+"""One turn of a side in a comparison, and what is reported of all its turns."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ def one_call(run: Side) -> list[float]:
 
 
 def calls_in_a_row(run: Side, at_least_s: float = 0.3) -> list[float]:
-    """Seconds of each of several calls, one after the other, as a side is used in earnest."""
+    """Seconds of each of several calls, one after the other, as a side is really used."""
     run()  # brings its own weights back into the caches
     seconds: list[float] = []
     while sum(seconds) < at_least_s:

@@ -1,1 +1,1 @@
-"""What the benchmarks compare with, called as its own documentation says."""
+"""What the benchmarks compare with, called as its own documentation shows."""

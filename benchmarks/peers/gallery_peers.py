@@ -1,4 +1,4 @@
-"""What a search is compared with: each opener gives a function from queries to the numbers of their nearest rows.
+"""What a search is compared with: each opener returns a function from queries to the numbers of their nearest rows.
 
 All compute inner products in float32, and answer in the memory of the CPU. Without its peer, a test is skipped.
 """
@@ -39,7 +39,7 @@ def usearch_exact(rows: Features, k: int) -> Search:
 
 
 def gpu_peers_missing() -> list[str]:
-    """Which of the peers on a GPU are not installed, and why they are no peers."""
+    """Which of the peers on a GPU are not installed, and why they are not peers."""
     missing = []
     if not find_spec("faiss"):
         missing.append("faiss-gpu")

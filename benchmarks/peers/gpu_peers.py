@@ -1,8 +1,8 @@
 """What a network is compared with on a GPU: torch and ONNX Runtime in the artifact's own precision, each at its best.
 
-Every side answers one batch that lies in the GPU's memory, and leaves its answer there. Torch's are channels-last, with
-convolutions that cuDNN has tried out, in CUDA graphs; names say all of that. On the CPU the same code runs without
-graphs, so that it can be tried out.
+Every side answers one batch in the GPU's memory, and leaves its answer there. Torch's are channels-last, with
+convolutions that cuDNN has tried out, in CUDA graphs; their names include all of that. On the CPU the same code runs
+without graphs, so that it can be tried out.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,8 +30,8 @@ _networks: dict[Any, nn.Module] = {}  # by all that makes one
 _compiled_networks: dict[Any, Any] = {}  # by network and mode
 
 
-class HalfBackbone(nn.Module):
-    """A backbone that computes in half floats, as those of FP16 artifacts do; float32 maps in and out."""
+class Float16Backbone(nn.Module):
+    """A backbone that computes in float16, as those of FP16 artifacts do; float32 maps in and out."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -56,9 +56,9 @@ def torch_peers(
     Args:
         checkpoint: what the artifact was made from.
         options: how it was exported.
-        precision: of the artifact; "fp16" adds torch in half floats, and what is compiled is in it.
+        precision: of the artifact; "fp16" adds torch in float16, and what is compiled is in it.
         images: uint8 (B, H, W, 3), on the device that answers.
-        compile_mode: of ``torch.compile``; None: it is no peer.
+        compile_mode: of ``torch.compile``; None: it is not a peer.
     """
     device = images.device.type
     how = "channels-last" + (", CUDA graph" if device == "cuda" else "")
@@ -69,8 +69,8 @@ def torch_peers(
     }
     own: Literal["fp32", "fp16"] = "fp16" if precision == "fp16" else "fp32"
     if own == "fp16":
-        half = _network(checkpoint, options, "fp16", device)
-        found[f"torch eager, fp16, {how}"] = partial(_ready, half, images, tf32=False)
+        float16 = _network(checkpoint, options, "fp16", device)
+        found[f"torch eager, fp16, {how}"] = partial(_ready, float16, images, tf32=False)
     if compile_mode is not None:
         compiled = _compiled(_network(checkpoint, options, own, device), compile_mode)
         name = f"torch.compile {compile_mode}, {own}{' without TF32' * (own == 'fp32')}, {how}"
@@ -154,7 +154,7 @@ def _network(
     if key not in _networks:
         graph = graph_from_checkpoint(checkpoint, options)
         if precision == "fp16":
-            graph.backbone = HalfBackbone(graph.backbone)
+            graph.backbone = Float16Backbone(graph.backbone)
         _networks[key] = graph.eval().to(device).to(memory_format=torch.channels_last)
     return _networks[key]
 
@@ -162,8 +162,8 @@ def _network(
 def _compiled(network: nn.Module, mode: CompileMode) -> Callable[[Tensor], Tensor]:
     if (network, mode) not in _compiled_networks:
         # As for every side, the CUDA graph is captured here.
-        taken = "max-autotune-no-cudagraphs" if mode == "max-autotune" else mode
-        _compiled_networks[network, mode] = torch.compile(network, dynamic=False, mode=taken)
+        chosen = "max-autotune-no-cudagraphs" if mode == "max-autotune" else mode
+        _compiled_networks[network, mode] = torch.compile(network, dynamic=False, mode=chosen)
     compiled = _compiled_networks[network, mode]
 
     def answer(images: Tensor) -> Tensor:
@@ -185,14 +185,14 @@ def _bound(path: Path, images: Tensor, provider: str, provider_options: dict[str
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=[(provider, provider_options)])
-    if (taken := session.get_providers()[0]) != provider:
-        raise RuntimeError(f"ONNX Runtime runs {path} on {taken}, not on {provider}.")
-    (given,), (wanted,) = session.get_inputs(), session.get_outputs()
+    if (chosen := session.get_providers()[0]) != provider:
+        raise RuntimeError(f"ONNX Runtime runs {path} on {chosen}, not on {provider}.")
+    (source,), (wanted,) = session.get_inputs(), session.get_outputs()
     shape = (len(images), *wanted.shape[1:])
     features = torch.empty(shape, dtype=_FLOATS[wanted.type], device=images.device)
     binding = session.io_binding()
     place = images.device.type, images.device.index or 0
-    bound = (binding.bind_input, given.name, images), (binding.bind_output, wanted.name, features)
+    bound = (binding.bind_input, source.name, images), (binding.bind_output, wanted.name, features)
     for bind, name, tensor in bound:
         element = np.dtype(str(tensor.dtype).removeprefix("torch."))
         bind(name, *place, element, tuple(tensor.shape), tensor.data_ptr())

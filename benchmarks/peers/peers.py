@@ -1,4 +1,4 @@
-"""Other ways to answer the same pixels: each opener gives a function from a batch to features.
+"""Other ways to answer the same pixels: each opener returns a function from a batch to features.
 
 Vendors are imported late: a fresh process that measures one of them must not wait for another.
 """
@@ -48,8 +48,8 @@ def bare_onnxruntime(path: Path, device: str) -> Embed:
         ("CUDAExecutionProvider", {"use_tf32": "0"}) if device == "cuda" else ("CPUExecutionProvider", {})
     )
     session = onnxruntime.InferenceSession(path, options, providers=[provider])
-    if (taken := session.get_providers()[0]) != provider[0]:
-        raise RuntimeError(f"ONNX Runtime runs {path} on {taken}, not on {provider[0]}.")
+    if (chosen := session.get_providers()[0]) != provider[0]:
+        raise RuntimeError(f"ONNX Runtime runs {path} on {chosen}, not on {provider[0]}.")
     name = session.get_inputs()[0].name
     return lambda batch: session.run(None, {name: batch})[0]
 

@@ -11,7 +11,7 @@ Array = npt.NDArray[Any]
 def plain_evaluator(
     distmat: Array, q_pids: Array, g_pids: Array, q_camids: Array, g_camids: Array
 ) -> tuple[Array, float]:
-    """CMC of 50 ranks and mAP as reid-strong-baseline takes them: the gallery sorted, the AP a Python list."""
+    """CMC of 50 ranks and mAP as reid-strong-baseline computes them: the gallery sorted, the AP a Python list."""
     order = np.argsort(distmat, axis=1, kind="stable")
     matches = (g_pids[order] == q_pids[:, None]).astype(np.int32)
     curves, precisions = [], []

@@ -48,10 +48,8 @@ def main() -> None:
         )
         sys.exit(2)
     except ModuleNotFoundError as error:
-        print(f"reidexport: {error.name} is not installed: {_advice(error.name or '')}", file=sys.stderr)
+        extra = _EXTRAS.get((error.name or "").partition(".")[0], "export")
+        print(
+            f'reidexport: {error.name} is not installed: pip install "reidexport[{extra}]"', file=sys.stderr
+        )
         sys.exit(3)
-
-
-def _advice(module: str) -> str:
-    extra = _EXTRAS.get(module.partition(".")[0], "export")
-    return f'pip install "reidexport[{extra}]"'

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from reidexport.cli.bench import bench
 from reidexport.cli.bundle import bundle
@@ -28,24 +29,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command, name in (
-    (onnx, "onnx"),
-    (trt, "trt"),
-    (verify, "verify"),
-    (parity, "parity"),
-    (eval_, "eval"),
-    (embed, "embed"),
-    (store, "store"),
-    (search, "search"),
-    (forget, "forget"),
-    (serve, "serve"),
-    (bench, "bench"),
-    (report, "report"),
-    (inspect, "inspect"),
-    (doctor, "doctor"),
-    (demo, "demo"),
-):
-    app.command(name, cls=EmbedCommand if command is embed else None)(command)
+_COMMANDS = (onnx, trt, verify, parity, eval_, embed, store, search, forget, serve, bench, report, inspect,
+             doctor, demo)  # fmt: skip
+for command in _COMMANDS:
+    app.command(command.__name__.strip("_"), cls=EmbedCommand if command is embed else None)(command)
 app.add_typer(bundle, name="bundle")
 
 
@@ -60,8 +47,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _common(
     version: Annotated[
-        bool,
-        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and stop."),
+        bool, Option("--version", is_eager=True, callback=_print_version, help="Print the version and stop.")
     ] = False,
 ) -> None:
     """Options before any command."""

@@ -3,10 +3,10 @@
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Annotated, cast
 
-import typer
 from reidruntime import (
     ImageInput,
     Manifest,
@@ -17,32 +17,28 @@ from reidruntime import (
 )
 from reidruntime.artifact.manifest import ChannelOrder, Channels3, Layout, ResizeKernel
 from reidruntime.backends import BackendName, DeviceName
+from typer import Argument, Option
 
 from reidexport.errors import InputError
 
-_PANEL = "Facts about an ONNX file that carries no manifest"
+_fact = partial(Option, rich_help_panel="Facts about an ONNX file that carries no manifest")
 
-ArtifactArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An ONNX file.")]
-ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="Threads of the network; all CPUs if left out.", show_default=False)
-]
-SizeOption = Annotated[str | None, typer.Option(metavar="HxW", help="Height and width in pixels.")]
+ArtifactArgument = Annotated[Path, Argument(metavar="ARTIFACT", help="An ONNX file.")]
+ThreadsOption = Annotated[int | None, Option(min=1, help="Threads of the network; all CPUs if left out.")]
+BatchOption = Annotated[int | None, Option(min=1, help="Images per run of the network.")]
+SizeOption = Annotated[str | None, Option(metavar="HxW", help="Height and width in pixels.")]
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """What runs the network, and where."""
 
-    backend: Annotated[BackendName, typer.Option(help="What runs the network; auto: the fastest one.")] = (
-        "auto"
-    )
-    device: Annotated[DeviceName, typer.Option(help="Where it runs; auto: CUDA where it can be used.")] = (
-        "auto"
-    )
+    backend: Annotated[BackendName, Option(help="What runs the network; auto: the fastest one.")] = "auto"
+    device: Annotated[DeviceName, Option(help="Where it runs; auto: CUDA where it can be used.")] = "auto"
     threads: ThreadsOption = None
 
     def open(self, artifact: Path, manifest: Manifest | None = None) -> Session:
-        """A session as :func:`reidruntime.open_session` gives it, with its errors."""
+        """A session from :func:`reidruntime.open_session`, with its errors."""
         return open_session(
             artifact, backend=self.backend, device=self.device, threads=self.threads, manifest=manifest
         )
@@ -53,29 +49,17 @@ class ForeignOptions:
     """Facts about an ONNX file that carries no manifest."""
 
     size: SizeOption = None
-    mean: Annotated[
-        str | None, typer.Option(metavar="C,C,C", help="Mean of pixels in [0, 1].", rich_help_panel=_PANEL)
-    ] = None
+    mean: Annotated[str | None, _fact(metavar="C,C,C", help="Mean of pixels in [0, 1].")] = None
     std: Annotated[
         str | None,
-        typer.Option(
-            metavar="C,C,C",
-            help="Deviation of pixels in [0, 1]; 1/255 for a network that takes 0-255.",
-            rich_help_panel=_PANEL,
-        ),
+        _fact(metavar="C,C,C", help="Deviation of pixels in [0, 1]; 1/255 for a network that takes 0-255."),
     ] = None
-    channel_order: Annotated[
-        ChannelOrder | None,
-        typer.Option(help="Order of the channels; RGB if left out.", rich_help_panel=_PANEL),
-    ] = None
-    layout: Annotated[
-        Layout | None, typer.Option(help="Layout of the input; NCHW if left out.", rich_help_panel=_PANEL)
-    ] = None
+    channel_order: Annotated[ChannelOrder | None, _fact(help="Order of the channels; RGB if left out.")] = (
+        None
+    )
+    layout: Annotated[Layout | None, _fact(help="Layout of the input; NCHW if left out.")] = None
     resize: Annotated[
-        ResizeKernel | None,
-        typer.Option(
-            help="Resize kernel of the training code; bilinear if left out.", rich_help_panel=_PANEL
-        ),
+        ResizeKernel | None, _fact(help="Resize kernel of the training code; bilinear if left out.")
     ] = None
 
     def manifest(self, artifact: Path) -> Manifest | None:
@@ -106,6 +90,18 @@ class ForeignOptions:
             resize=self.resize or "bilinear",
         )
         return manifest_for_foreign_onnx(artifact, images)
+
+
+@dataclass(frozen=True)
+class BatchingOptions:
+    """Which requests a server answers in one run of the network."""
+
+    max_batch: Annotated[
+        int | None, Option(min=1, help="Images per run; the artifact's maximum or 32 if left out.")
+    ] = None
+    max_queue_delay_us: Annotated[
+        int, Option(min=0, help="How long a batch that is not full waits for more.")
+    ] = 500
 
 
 def parse_size(text: str) -> tuple[int, int]:

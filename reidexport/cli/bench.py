@@ -4,10 +4,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions, RunOptions
-from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.output import JsonOption, log, write_json
 from reidexport.data.image_paths import find_images
 from reidexport.errors import InputError
 from reidexport.evaluation.timing import BenchReport, bench_session
@@ -16,11 +17,11 @@ from reidexport.evaluation.timing import BenchReport, bench_session
 @with_option_groups
 def bench(
     artifact: ArtifactArgument,
-    batch: Annotated[str, typer.Option(metavar="N,N,...", help="Batch sizes to measure.")] = "1,8,32",
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure each batch size.")] = 3.0,
+    batch: Annotated[str, Option(metavar="N,N,...", help="Batch sizes to measure.")] = "1,8,32",
+    seconds: Annotated[float, Option(min=0.1, help="How long to measure each batch size.")] = 3.0,
     images: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Also measure from these files or folders, reading included."),
+        Option(metavar="PATH", help="Also measure from these files or folders, reading included."),
     ] = None,
     *,
     run: RunOptions,
@@ -48,7 +49,7 @@ def _parse_batches(text: str) -> list[int]:
 
 def _print(report: BenchReport) -> None:
     for warning in report.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        log(f"warning: {warning}")
     typer.echo(report.session)
     typer.echo(f"{'batch':>6} {'p50 ms':>9} {'p90 ms':>9} {'p99 ms':>9} {'images/s':>9}")
     for row in report.batches:

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 if TYPE_CHECKING:
     from reidexport.data import Dataset
 
 DatasetOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Which data set, where the folder holds several.")
+    str | None, Option(metavar="NAME", help="Which data set, where the folder holds several.")
 ]
 
 
@@ -18,7 +18,7 @@ DatasetOption = Annotated[
 class DataOptions:
     """The data set to score on."""
 
-    data: Annotated[Path, typer.Option(metavar="ROOT", help="Data set folder, or the folder that holds it.")]
+    data: Annotated[Path, Option(metavar="ROOT", help="Data set folder, or the folder that holds it.")]
     dataset: DatasetOption = None
 
     def load(self) -> "Dataset":

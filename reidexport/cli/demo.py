@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
+
+from reidexport.cli.output import log
 
 
 def demo(
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder to make; an earlier demo there is replaced.")
+        Path, Option(metavar="DIR", help="Folder to make; an earlier demo there is replaced.")
     ] = Path("demo"),
 ) -> None:
     """Draw people, train a small network on them, export it, verify, evaluate and measure it.
@@ -19,7 +22,7 @@ def demo(
     from reidexport.demo import run_demo
     from reidexport.demo.summary import FILES, accuracy_table, parity_table, speed_table, text_table
 
-    summary = run_demo(out, log=lambda line: typer.echo(line, err=True))
+    summary = run_demo(out, log=log)
     for table in (accuracy_table, parity_table, speed_table):
         print(text_table(table(summary)), end="\n\n")
     for name in FILES:
@@ -27,5 +30,5 @@ def demo(
     if not summary["passed"]:
         for artifact in summary["artifacts"]:
             for failure in artifact["verify"]["failures"]:
-                typer.echo(f"FAILED: {artifact['artifact']}: {failure}", err=True)
+                log(f"FAILED: {artifact['artifact']}: {failure}")
         raise typer.Exit(1)

@@ -4,7 +4,7 @@ import os
 
 import typer
 
-from reidexport.cli.json_file import JsonOption, write_json
+from reidexport.cli.output import JsonOption, write_json
 
 
 def doctor(json_file: JsonOption = None) -> None:

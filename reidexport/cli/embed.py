@@ -4,17 +4,19 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from reidruntime import Session
+from typer import Argument, Option
 from typer.core import TyperCommand
 
-from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions, RunOptions
-from reidexport.cli.json_file import JsonOption, write_json
+from reidexport.cli.artifact_options import ArtifactArgument, BatchOption, ForeignOptions, RunOptions
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.output import JsonOption, log, write_json
 from reidexport.data.image_paths import find_images
 from reidexport.embed.cluster.run import ClusterRun, ClusterRunOptions, embed_on_ray
 from reidexport.embed.local import EmbeddingRun, embed_to_file
@@ -22,7 +24,7 @@ from reidexport.embed.plan import ERRORS_NAME, Columns, read_errors
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
 
-_RAY = "On a Ray cluster"
+_on_ray = partial(Option, rich_help_panel="On a Ray cluster")
 _ADDRESS = re.compile(r"local|auto|ray://.+|[\w.-]+:\d+|\[[\da-fA-F:]+\]:\d+")
 _MAX_LISTED = 20
 
@@ -49,13 +51,13 @@ class EmbeddingOptions:
 
     on_error: Annotated[
         Literal["stop", "skip"] | None,
-        typer.Option(
+        Option(
             help="At an image that cannot be read: stop (the default), or skip it, name it, and exit with status 1 "
             "(always so with --ray)."
         ),
     ] = None
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run of OUTPUT.")] = False
-    batch: Annotated[int | None, typer.Option(min=1, help="Images per run of the network.")] = None
+    resume: Annotated[bool, Option("--resume", help="Continue the interrupted run of OUTPUT.")] = False
+    batch: BatchOption = None
 
 
 @dataclass(frozen=True)
@@ -64,29 +66,24 @@ class ClusterOptions:
 
     ray: Annotated[
         str | None,
-        typer.Option(
+        _on_ray(
             metavar="[ADDRESS]",
             help="Embed on a Ray cluster: HOST:PORT or auto; without an address, one on this machine.",
-            rich_help_panel=_RAY,
         ),
     ] = None
     actors: Annotated[
         int | None,
-        typer.Option(
+        _on_ray(
             min=1,
             help="Sessions of --threads each; as many as there are GPUs, or room for on CPUs, if left out.",
-            rich_help_panel=_RAY,
         ),
     ] = None
-    shard_size: Annotated[
-        int, typer.Option(min=1, help="Images per file of the output.", rich_help_panel=_RAY)
-    ] = 1024
+    shard_size: Annotated[int, _on_ray(min=1, help="Images per file of the output.")] = 1024
     columns: Annotated[
         str,
-        typer.Option(
+        _on_ray(
             metavar="IMAGE,NAME",
             help="Columns of Parquet files: the images' bytes, and their names; dots lead into structs.",
-            rich_help_panel=_RAY,
         ),
     ] = "image,path"
 
@@ -96,14 +93,14 @@ def embed(
     artifact: ArtifactArgument,
     images: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="PATH...",
             help="Files, folders (searched deeply) and patterns; with --ray also *.tar, *.parquet and URLs.",
         ),
     ],
     output: Annotated[
         Path,
-        typer.Option(
+        Option(
             "--output", "-o", help="The file to write: *.npz, *.parquet or *.gallery; with --ray a folder."
         ),
     ],
@@ -123,22 +120,18 @@ def embed(
     if cluster.ray is None:
         paths = find_images(images)
         with run.open(artifact, foreign.manifest(artifact)) as session:
-            typer.echo(session.description, err=True)
             embedded = _embed_here(session, paths, output, embedding)
-        _report(embedded, json_file, artifact)
+        _report(embedded, artifact, json_file)
         return
     if embedding.on_error == "stop":
         raise InputError("--ray lists bad images in a table and continues: leave out --on-error stop.")
-    manifest = foreign.manifest(artifact)
     options = ClusterRunOptions(
         address=cluster.ray,
         actors=cluster.actors,
-        threads=run.threads,
-        backend=run.backend,
-        device=run.device,
         batch_size=embedding.batch,
         shard_size=cluster.shard_size,
         columns=_parse_columns(cluster.columns),
+        **asdict(run),
     )
     with _interruptible(output):
         done = embed_on_ray(
@@ -146,14 +139,15 @@ def embed(
             images,
             output,
             options,
-            manifest=manifest,
+            manifest=foreign.manifest(artifact),
             resume=embedding.resume,
             progress_bar=progress_bar,
         )
-    _report_cluster_run(done, json_file, artifact)
+    _report_cluster_run(done, artifact, json_file)
 
 
 def _embed_here(session: Session, paths: list[str], output: Path, options: EmbeddingOptions) -> EmbeddingRun:
+    log(session.description)
     with _interruptible(Path(f"{output}.partial")), progress_bar("embedding", len(paths)) as progress:
         return embed_to_file(
             session,
@@ -168,14 +162,11 @@ def _embed_here(session: Session, paths: list[str], output: Path, options: Embed
 
 @contextmanager
 def _interruptible(kept: Path) -> Iterator[None]:
-    """Ctrl-C ends with status 130, and says where the finished part is."""
+    """Ctrl-C ends with status 130, and a message that names where the finished part is."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(
-            f"Interrupted. What is finished is in {kept}: continue with --resume.",
-            err=True,
-        )
+        log(f"Interrupted. What is finished is in {kept}: continue with --resume.")
         raise typer.Exit(130) from None
 
 
@@ -186,29 +177,31 @@ def _parse_columns(text: str) -> Columns:
     return Columns(*names)
 
 
-def _report(run: EmbeddingRun, json_file: Path | None, artifact: Path) -> None:
+def _report(run: EmbeddingRun, artifact: Path, json_file: Path | None) -> None:
     if run.num_resumed:
-        typer.echo(f"{run.num_resumed} images were finished by the interrupted run.", err=True)
+        log(f"{run.num_resumed} images were finished by the interrupted run.")
     for _, reason in run.skipped:
-        typer.echo(f"skipped {reason}", err=True)
-    write_json(json_file, {"artifact": str(artifact), **asdict(run), "output": str(run.output)})
-    _conclude(run, f"{run.num_embedded} embeddings", len(run.skipped))
+        log(f"skipped {reason}")
+    _conclude(run, f"{run.num_embedded} embeddings", len(run.skipped), artifact, json_file)
 
 
-def _report_cluster_run(run: ClusterRun, json_file: Path | None, artifact: Path) -> None:
+def _report_cluster_run(run: ClusterRun, artifact: Path, json_file: Path | None) -> None:
     for description in run.sessions:
-        typer.echo(description, err=True)
+        log(description)
     if run.num_resumed_shards:
-        typer.echo(f"{run.num_resumed_shards} of {run.num_shards} shards were finished before.", err=True)
+        log(f"{run.num_resumed_shards} of {run.num_shards} shards were finished before.")
     for _, reason in islice(read_errors(run.output), _MAX_LISTED):
-        typer.echo(f"skipped {reason}", err=True)
+        log(f"skipped {reason}")
     if run.num_bad > _MAX_LISTED:
-        typer.echo(f"... and {run.num_bad - _MAX_LISTED} more: {run.output / ERRORS_NAME}", err=True)
+        log(f"... and {run.num_bad - _MAX_LISTED} more: {run.output / ERRORS_NAME}")
+    embedded = f"{run.num_embedded} embeddings in {run.num_shards} parts"
+    _conclude(run, embedded, run.num_bad, artifact, json_file)
+
+
+def _conclude(
+    run: EmbeddingRun | ClusterRun, embedded: str, num_skipped: int, artifact: Path, json_file: Path | None
+) -> None:
     write_json(json_file, {"artifact": str(artifact), **asdict(run), "output": str(run.output)})
-    _conclude(run, f"{run.num_embedded} embeddings in {run.num_shards} parts", run.num_bad)
-
-
-def _conclude(run: EmbeddingRun | ClusterRun, embedded: str, num_skipped: int) -> None:
     speed = run.num_new / max(run.seconds, 1e-9)
     typer.echo(f"{run.output}: {embedded}, {num_skipped} skipped, {speed:.0f} images/s")
     if num_skipped:

@@ -4,15 +4,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from reidruntime import Session
 from reidruntime.artifact.manifest import Feature, Metric
+from typer import Argument, Option
 
-from reidexport.cli.artifact_options import ForeignOptions, RunOptions
+from reidexport.cli.artifact_options import BatchOption, ForeignOptions, RunOptions
 from reidexport.cli.checkpoint_options import CheckpointOptions
 from reidexport.cli.data_options import DataOptions
-from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.output import JsonOption, log, write_json
 from reidexport.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,24 +24,22 @@ if TYPE_CHECKING:
 class ScoringOptions:
     """How features are compared."""
 
-    metric: Annotated[Metric | None, typer.Option(help="Distance; the artifact's own if left out.")] = None
-    rerank: Annotated[bool, typer.Option("--rerank", help="Re-rank by k-reciprocal neighbors.")] = False
+    metric: Annotated[Metric | None, Option(help="Distance; the artifact's own if left out.")] = None
+    rerank: Annotated[bool, Option("--rerank", help="Re-rank by k-reciprocal neighbors.")] = False
     thresholds: Annotated[
-        bool, typer.Option("--thresholds", help="Also which distance says 'the same person', at fixed FPRs.")
+        bool, Option("--thresholds", help="Also which distance says 'the same person', at fixed FPRs.")
     ] = False
-    batch: Annotated[int | None, typer.Option(min=1, help="Images per run of the network.")] = None
+    batch: BatchOption = None
 
 
 @with_option_groups
 def eval_(
-    artifact: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT|ARTIFACT", help="A checkpoint or an ONNX file.")
-    ],
+    artifact: Annotated[Path, Argument(metavar="CHECKPOINT|ARTIFACT", help="A checkpoint or an ONNX file.")],
     *,
     data: DataOptions,
     scoring: ScoringOptions,
     feature: Annotated[
-        Feature | None, typer.Option(help="Of a checkpoint: after (f_i) or before (f_t) the BNNeck.")
+        Feature | None, Option(help="Of a checkpoint: after (f_i) or before (f_t) the BNNeck.")
     ] = None,
     checkpoint: CheckpointOptions,
     json_file: JsonOption = None,
@@ -96,7 +94,7 @@ def _open_session(
             threads=run.threads,
             feature=feature,
             choices=checkpoint.choices(foreign.size),
-            log=lambda line: typer.echo(line, err=True),
+            log=log,
         )
     if feature is not None or checkpoint != CheckpointOptions():
         raise InputError("--feature and --last-stride are for checkpoints, --mean and --std for ONNX files.")
@@ -125,4 +123,4 @@ def _print_thresholds(roc: "VerificationRoc") -> None:
     distance = "1 - cosine" if roc.metric == "cosine" else "the squared Euclidean distance"
     print(f"The same person: {distance} is at most the threshold, as in `reidexport search --threshold`.")
     for warning in roc.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        log(f"warning: {warning}")

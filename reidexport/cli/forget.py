@@ -4,17 +4,17 @@ import re
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from reidexport.errors import InputError
 
 
 def forget(
     gallery: Annotated[
-        str, typer.Argument(metavar="GALLERY", help="*.gallery, milvus:FILE.db, or http(s)://HOST:PORT.")
+        str, Argument(metavar="GALLERY", help="*.gallery, milvus:FILE.db, or http(s)://HOST:PORT.")
     ],
     pids: Annotated[
-        str,
-        typer.Option(metavar="P,P,...", help="The persons, as in names: 2 for 0002_c1s1_….jpg; -1 for junk."),
+        str, Option(metavar="P,P,...", help="The persons, as in names: 2 for 0002_c1s1_….jpg; -1 for junk.")
     ],
 ) -> None:
     """Remove persons from a gallery: from now on no search, count or export finds them.

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 _MOST_SHOWN = 10
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A checkpoint, an ONNX file or an engine.")],
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    file: Annotated[Path, Argument(help="A checkpoint, an ONNX file or an engine.")],
+    json_: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what a file is: checkpoint, ONNX or engine, and what it holds. Nothing in it is run."""
     import json

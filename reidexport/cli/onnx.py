@@ -1,17 +1,17 @@
 """``reidexport onnx``: checkpoint → ONNX."""
 
 import json
-import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
 from reidruntime.artifact.manifest import Feature, Manifest, Precision, QuantizationTarget
+from typer import Argument, Option
 
 from reidexport.cli.artifact_options import SizeOption
 from reidexport.cli.checkpoint_options import CheckpointOptions
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.output import log
 from reidexport.errors import InputError
 
 
@@ -20,16 +20,13 @@ class GraphChoices:
     """What the exported network takes and emits."""
 
     feature: Annotated[
-        Feature | None,
-        typer.Option(help="Feature behind (f_i) or before (f_t) the neck; default: f_i."),
+        Feature | None, Option(help="Feature behind (f_i) or before (f_t) the neck; default: f_i.")
     ] = None
-    normalize: Annotated[bool, typer.Option("--normalize", help="Make every feature unit length.")] = False
-    flip: Annotated[
-        bool, typer.Option("--flip", help="Average the features of the image and its mirror.")
-    ] = False
-    input_: Annotated[
+    normalize: Annotated[bool, Option("--normalize", help="Make every feature unit length.")] = False
+    flip: Annotated[bool, Option("--flip", help="Average the features of the image and its mirror.")] = False
+    input: Annotated[
         Literal["uint8", "float32"],
-        typer.Option("--input", help="uint8: raw RGB pixels, NHWC. float32: normalized images, NCHW."),
+        Option(help="uint8: raw RGB pixels, NHWC. float32: normalized images, NCHW."),
     ] = "uint8"
 
 
@@ -38,26 +35,22 @@ class OnnxPrecision:
     """What the exported network computes in."""
 
     fp16: Annotated[
-        bool, typer.Option("--fp16/--fp32", help="Convert the convolutions to FP16, or keep all in FP32.")
+        bool, Option("--fp16/--fp32", help="Convert the convolutions to FP16, or keep all in FP32.")
     ] = False
-    int8: Annotated[bool, typer.Option("--int8", help="Quantize the convolutions; needs --calibration.")] = (
-        False
-    )
+    int8: Annotated[bool, Option("--int8", help="Quantize the convolutions; needs --calibration.")] = False
     calibration: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="DIR",
             help="For --int8: a folder of real images, or a data set, whose train split is used.",
-            show_default=False,
         ),
     ] = None
     target: Annotated[
-        QuantizationTarget | None,
-        typer.Option(help="For --int8: what will run the file; cpu if left out.", show_default=False),
+        QuantizationTarget | None, Option(help="For --int8: what will run the file; cpu if left out.")
     ] = None
 
     def chosen(self) -> Precision:
-        """The precision that was asked for; raises InputError where the options exclude each other."""
+        """The chosen precision; raises InputError where the options exclude each other."""
         if self.fp16 and self.int8:
             raise InputError("--fp16 and --int8 exclude each other")
         if self.int8 and self.calibration is None:
@@ -71,16 +64,14 @@ class OnnxPrecision:
 
 @with_option_groups
 def onnx(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of any known project.")],
+    checkpoint: Annotated[Path, Argument(help="Checkpoint of any known project.")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Where to write; default: the checkpoint's name with .onnx."),
+        Option("-o", "--output", help="Where to write; default: the checkpoint's name with .onnx."),
     ] = None,
     *,
     graph: GraphChoices,
-    batch: Annotated[
-        str, typer.Option(help="'dynamic', or the one batch size that the file takes.")
-    ] = "dynamic",
+    batch: Annotated[str, Option(help="'dynamic', or the one batch size that the file takes.")] = "dynamic",
     precision: OnnxPrecision,
     size: SizeOption = None,
     stated: CheckpointOptions,
@@ -93,28 +84,21 @@ def onnx(
 
     chosen = precision.chosen()
     loaded = load_chosen(checkpoint, stated.choices(size))
-    _log(f"{checkpoint}: {loaded.summary}")
+    log(f"{checkpoint}: {loaded.summary}")
     for fact in loaded.assumed:
-        _log(f"  assumed: {fact}")
-    options = GraphOptions(
-        feature=graph.feature, normalize=graph.normalize, flip=graph.flip, input=graph.input_
-    )
+        log(f"  assumed: {fact}")
     path = output or _default_output(checkpoint)
     manifest = onnx_from_graph(
-        graph_from_checkpoint(loaded, options),
+        graph_from_checkpoint(loaded, GraphOptions(**asdict(graph))),
         path,
         batch=_parse_batch(batch),
         precision=chosen,
         calibration=precision.calibration,
         target=precision.target or "cpu",
-        log=_log,
+        log=log,
         progress_bar=progress_bar,
     )
     _print(path, manifest)
-
-
-def _log(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _print(path: Path, manifest: Manifest) -> None:

@@ -12,7 +12,7 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
 
     Args:
         command: takes ``name: Group`` where ``Group`` is a dataclass with fields ``field: Annotated[type,
-            typer.Option(...)] = default``; a field without a default is an option that must be given.
+            Option(...)] = default``; a field without a default is an option that must be given.
     """
     hints = get_type_hints(command, include_extras=True)
     hints.pop("return", None)

@@ -4,13 +4,13 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
-import typer
 from reidruntime.artifact.manifest import Metric
+from typer import Argument, Option
 
 from reidexport.cli.artifact_options import ThreadsOption
 from reidexport.cli.data_options import DataOptions
-from reidexport.cli.json_file import write_json
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.output import log, write_json
 from reidexport.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,30 +24,27 @@ _WIDTH = 110
 @with_option_groups
 def parity(
     reference: Annotated[
-        Path, typer.Argument(metavar="REFERENCE", help="The checkpoint or artifact to answer like.")
+        Path, Argument(metavar="REFERENCE", help="The checkpoint or artifact to answer like.")
     ],
-    artifacts: Annotated[
-        list[Path], typer.Argument(metavar="ARTIFACT", help="ONNX files and TensorRT engines.")
-    ],
+    artifacts: Annotated[list[Path], Argument(metavar="ARTIFACT", help="ONNX files and TensorRT engines.")],
     *,
     data: DataOptions,
     backend: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="What runs the artifacts: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, torch-cuda, "
             "tensorrt or tensorrt-rtx; may be repeated. If left out, tensorrt for an engine, and for an ONNX file "
             "onnxruntime and openvino, with a GPU also onnxruntime-cuda, torch-cuda and tensorrt-rtx.",
         ),
     ] = None,
-    metric: Annotated[Metric | None, typer.Option(help="Distance; the reference's if left out.")] = None,
+    metric: Annotated[Metric | None, Option(help="Distance; the reference's if left out.")] = None,
     threads: ThreadsOption = None,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Keep the table in FILE, row by row as it grows."),
+        Path | None, Option("--json", metavar="FILE", help="Keep the table in FILE, row by row as it grows.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the table in --json FILE, if it exists.")
+        bool, Option("--resume", help="Continue the table in --json FILE, if it exists.")
     ] = False,
 ) -> None:
     """Compare artifacts with their reference on a data set, on every backend that can run them."""
@@ -108,9 +105,9 @@ def _print(table: "ParityTable") -> None:
         line = f"not run: {_short(Path(item.artifact).name)}, {item.backend}: {item.reason}"
         print(textwrap.fill(line, _WIDTH, subsequent_indent="  ", break_on_hyphens=False))
     for warning in dict.fromkeys(warning for row in rows for warning in row.warnings):
-        typer.echo(f"warning: {warning}", err=True)
+        log(f"warning: {warning}")
     if table.is_busy:
-        typer.echo("warning: The machine was busy before the measurement: speeds are doubtful.", err=True)
+        log("warning: The machine was busy before the measurement: speeds are doubtful.")
 
 
 def _print_grid(names: list[str], rows: list[tuple["ParityRow", list[str]]]) -> None:

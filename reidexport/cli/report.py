@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from reidexport.cli.artifact_options import RunOptions
+from reidexport.cli.data_options import DatasetOption
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.errors import InputError
 
@@ -14,20 +15,17 @@ from reidexport.errors import InputError
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULTS...", help="JSON files of the other commands, or folders of them."),
+        Argument(metavar="RESULTS...", help="JSON files of the other commands, or folders of them."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.html", help="The page to write.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE.html", help="The page to write.")],
     artifact: Annotated[
         Path | None,
-        typer.Option(metavar="CHECKPOINT|ARTIFACT", help="Also show ranked lists and features by this one."),
+        Option(metavar="CHECKPOINT|ARTIFACT", help="Also show ranked lists and features by this one."),
     ] = None,
     data: Annotated[
-        Path | None,
-        typer.Option(metavar="ROOT", help="Data set folder for --artifact, or the one that holds it."),
+        Path | None, Option(metavar="ROOT", help="Data set folder for --artifact, or the one that holds it.")
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which data set, where the folder holds several.")
-    ] = None,
+    dataset: DatasetOption = None,
     *,
     run: RunOptions,
 ) -> None:
@@ -42,7 +40,7 @@ def report(
     from reidexport.report import read_results, write_report
 
     if (artifact is None) != (data is None):
-        raise InputError("--artifact and --data go together: give both, or neither.")
+        raise InputError("--artifact and --data go together: pass both or neither.")
     found = read_results(results)
     evaluation = None
     if artifact is not None and data is not None:

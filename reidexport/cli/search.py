@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from reidgallery import Gallery, MilvusGallery, SearchFilter
+from typer import Argument, Option
 
 from reidexport.cli.artifact_options import RunOptions
-from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.output import JsonOption, log, write_json
 from reidexport.data.image_paths import find_images
 from reidexport.data.times import parse_time, time_text
 from reidexport.embed.files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery
@@ -28,30 +28,24 @@ class FilterOptions:
     """Which gallery images may be found."""
 
     other_cameras: Annotated[
-        bool, typer.Option("--other-cameras", help="Only images of other cameras than the query's.")
+        bool, Option("--other-cameras", help="Only images of other cameras than the query's.")
     ] = False
     camids: Annotated[
         str | None,
-        typer.Option(
-            metavar="C,C,...", help="Only images of these cameras, as in names: 1 for 0002_c1s1_….jpg."
-        ),
+        Option(metavar="C,C,...", help="Only images of these cameras, as in names: 1 for 0002_c1s1_….jpg."),
     ] = None
     since: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="TIME",
             help="Only images of this time or later: a number as in names (2000451 for frame 451 of sequence 2, "
             "…_c1s2_000451_….jpg), or a date for names such as …_c1_t1764086400000.jpg.",
         ),
     ] = None
-    until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only images of this time or earlier.")
-    ] = None
+    until: Annotated[str | None, Option(metavar="TIME", help="Only images of this time or earlier.")] = None
     threshold: Annotated[
         float | None,
-        typer.Option(
-            help="Only images at this distance or less: 1 - cosine, or the squared Euclidean distance."
-        ),
+        Option(help="Only images at this distance or less: 1 - cosine, or the squared Euclidean distance."),
     ] = None
 
     def search_filter(self) -> SearchFilter:
@@ -70,9 +64,7 @@ class OutputOptions:
 
     sheet: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.png", help="Draw a contact sheet: queries on the left, what was found beside."
-        ),
+        Option(metavar="FILE.png", help="Draw a contact sheet: queries on the left, what was found beside."),
     ] = None
     json_file: JsonOption = None
 
@@ -82,17 +74,14 @@ class PageOptions:
     """A page to search with, in place of queries."""
 
     web: Annotated[
-        bool, typer.Option("--web", help="Serve a page to search with, on this machine, until Ctrl-C.")
+        bool, Option("--web", help="Serve a page to search with, on this machine, until Ctrl-C.")
     ] = False
     host: Annotated[
         str | None,
-        typer.Option(
-            help="With --web: where to listen; 127.0.0.1 if left out, which no other machine reaches."
-        ),
+        Option(help="With --web: where to listen; 127.0.0.1 if left out, which no other machine reaches."),
     ] = None
     port: Annotated[
-        int | None,
-        typer.Option(min=0, max=65535, help="With --web: 8000 if left out, 0 for any that is free."),
+        int | None, Option(min=0, max=65535, help="With --web: 8000 if left out, 0 for any that is free.")
     ] = None
 
 
@@ -100,7 +89,7 @@ class PageOptions:
 def search(
     gallery: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="GALLERY",
             help="What reidexport embed wrote: *.gallery, *.npz, *.parquet, a folder of *.parquet; or what reidexport "
             "store filled: milvus:FILE.db, http(s)://HOST:PORT.",
@@ -108,16 +97,15 @@ def search(
     ],
     queries: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="QUERY...",
             help="Images, folders and patterns; or one file or folder of embeddings. Not with --web.",
         ),
     ] = None,
     artifact: Annotated[
-        Path | None,
-        typer.Option(metavar="ARTIFACT", help="What embedded the gallery, to embed query images."),
+        Path | None, Option(metavar="ARTIFACT", help="What embedded the gallery, to embed query images.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Gallery images to find for each query.")] = 10,
+    k: Annotated[int, Option("-k", min=1, help="Gallery images to find for each query.")] = 10,
     *,
     among: FilterOptions,
     output: OutputOptions,
@@ -147,16 +135,11 @@ def search(
         query_gallery = _query_gallery(known, queries, artifact, run)
         answers = search_gallery(known, query_gallery, k, filter=search_filter, threshold=threshold)
     if output.sheet is not None:
-        _write_sheet(output.sheet, answers, k)
+        with replaced_when_whole(output.sheet) as temporary:
+            answers_sheet(answers, num_ranks=k).save(temporary, "PNG")
     facts = {"gallery": gallery, "manifest_sha256": known.manifest_sha256, "metric": known.metric}
     write_json(output.json_file, {**facts, "queries": answers_as_json(answers)})
     _print(answers)
-
-
-def _write_sheet(path: Path, answers: list[Answer], num_ranks: int) -> None:
-    sheet = answers_sheet(answers, num_ranks=num_ranks)
-    with replaced_when_whole(path) as temporary:
-        sheet.save(temporary, "PNG")
 
 
 def _open_gallery(gallery: str) -> AbstractContextManager[Gallery | MilvusGallery]:
@@ -169,18 +152,14 @@ def _serve_page(
     from reidexport.gallery.web import Searcher, page_server
 
     host, port = page.host or "127.0.0.1", 8000 if page.port is None else page.port
-
     with _open_gallery(gallery) as known, run.open(artifact) if artifact else nullcontext() as session:
         searcher = Searcher(known, session)
         searcher.warm_up()
         server = page_server(searcher, Path(gallery).name, host=host, port=port, num_matches=num_matches)
         if not server.is_local:
-            typer.echo(
-                "Other machines can reach this page, unencrypted: whoever has its address sees the images.",
-                err=True,
-            )
+            log("Other machines can reach this page, unencrypted: whoever has its address sees the images.")
         print(server.url, flush=True)
-        typer.echo("Open this address in a browser; Ctrl-C ends it.", err=True)
+        log("Open this address in a browser; Ctrl-C ends it.")
         with suppress(KeyboardInterrupt):
             server.run()
 

@@ -1,40 +1,37 @@
 """``reidexport serve``: an artifact behind HTTP and gRPC, on a Triton server of this machine."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions, RunOptions
-from reidexport.cli.batching_options import BatchingOptions
+from reidexport.cli.artifact_options import ArtifactArgument, BatchingOptions, ForeignOptions, RunOptions
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.output import log
 
 
 @dataclass(frozen=True)
 class AddressOptions:
     """Where the server listens."""
 
-    host: Annotated[
-        str, typer.Option(help="Address to listen on. Anyone who reaches it may use the server.")
-    ] = "127.0.0.1"
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8001
-    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8002
+    host: Annotated[str, Option(help="Address to listen on. Anyone who reaches it may use the server.")] = (
+        "127.0.0.1"
+    )
+    http_port: Annotated[int, Option(min=0, max=65535, help="0: any free one.")] = 8000
+    grpc_port: Annotated[int, Option(min=0, max=65535, help="0: any free one.")] = 8001
+    metrics_port: Annotated[int, Option(min=0, max=65535, help="0: any free one.")] = 8002
 
 
 @with_option_groups
 def serve(
     artifact: ArtifactArgument,
-    name: Annotated[
-        str | None, typer.Option(help="Of the model; the file's if left out.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, Option(help="Of the model; the file's if left out.")] = None,
     *,
     address: AddressOptions,
     batching: BatchingOptions,
-    instances: Annotated[
-        int, typer.Option(min=1, help="Batches answered at a time; they share the threads.")
-    ] = 1,
-    max_request_mib: Annotated[int, typer.Option(min=1, max=1024, help="Larger requests are refused.")] = 32,
+    instances: Annotated[int, Option(min=1, help="Batches answered at a time; they share the threads.")] = 1,
+    max_request_mib: Annotated[int, Option(min=1, max=1024, help="Larger requests are refused.")] = 32,
     run: RunOptions,
     foreign: ForeignOptions,
 ) -> None:
@@ -51,19 +48,11 @@ def serve(
     from reidexport.serving.triton.serving import serve as serve_artifact
 
     options = ServerOptions(
-        address=Address(address.host, address.http_port, address.grpc_port, address.metrics_port),
-        batching=Batching(batching.max_batch, batching.max_queue_delay_us),
+        address=Address(**asdict(address)),
+        batching=Batching(**asdict(batching)),
         max_request_bytes=max_request_mib << 20,
-        backend=run.backend,
-        device=run.device,
-        threads=run.threads,
         instances=instances,
+        **asdict(run),
     )
-    num_answered = serve_artifact(
-        artifact,
-        name or model_name(artifact),
-        options,
-        log=lambda line: typer.echo(line, err=True),
-        manifest=manifest,
-    )
+    num_answered = serve_artifact(artifact, name or model_name(artifact), options, log=log, manifest=manifest)
     typer.echo(f"{num_answered} requests answered")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from reidgallery.milvus.collection import IndexKind
+from typer import Argument, Option
 
 from reidexport.errors import InputError
 from reidexport.gallery.milvus_address import is_milvus
@@ -14,7 +15,7 @@ from reidexport.progress import progress_bar
 def store(
     source: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="FROM",
             help="What reidexport embed wrote: *.gallery, *.npz, *.parquet, a folder of *.parquet; or a gallery in "
             "Milvus, to write to a file.",
@@ -22,17 +23,14 @@ def store(
     ],
     destination: Annotated[
         str,
-        typer.Argument(
-            metavar="TO", help="milvus:FILE.db, or http(s)://HOST:PORT of a server; or FILE.parquet."
-        ),
+        Argument(metavar="TO", help="milvus:FILE.db, or http(s)://HOST:PORT of a server; or FILE.parquet."),
     ],
     index: Annotated[
         IndexKind | None,
-        typer.Option(
+        Option(
             help="What searches the gallery from now on. exact: every row; a new gallery's. approximate: HNSW, faster "
             "in large galleries, misses some. gpu-exact, gpu-approximate: the same on a server's GPU. Its recall is "
-            "measured and printed.",
-            show_default=False,
+            "measured and printed."
         ),
     ] = None,
 ) -> None:

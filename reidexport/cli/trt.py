@@ -1,38 +1,38 @@
 """``reidexport trt``: checkpoint or ONNX → TensorRT engine."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from reidruntime.artifact.manifest import BatchProfile, Flavor, Manifest, Precision
+from typer import Argument, Option
 
 from reidexport.cli.artifact_options import ForeignOptions
 from reidexport.cli.checkpoint_options import CheckpointOptions
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.output import log
 from reidexport.errors import InputError
 
-_PANEL = "Native TensorRT only"
+_native = partial(Option, rich_help_panel="Native TensorRT only")
 
 
 @dataclass(frozen=True)
 class EnginePrecision:
     """What the engine computes in, at most one of them."""
 
-    fp16: Annotated[bool, typer.Option("--fp16", help="An FP16 engine; converts an FP32 source to FP16.")] = (
-        False
-    )
-    fp32: Annotated[bool, typer.Option("--fp32", help="An FP32 engine, without TF32.")] = False
+    fp16: Annotated[bool, Option("--fp16", help="An FP16 engine; converts an FP32 source to FP16.")] = False
+    fp32: Annotated[bool, Option("--fp32", help="An FP32 engine, without TF32.")] = False
     int8: Annotated[
-        bool, typer.Option("--int8", help="An INT8 engine, from a file of onnx --int8 --target tensorrt.")
+        bool, Option("--int8", help="An INT8 engine, from a file of onnx --int8 --target tensorrt.")
     ] = False
 
     def chosen(self) -> Precision | None:
-        """The one that was asked for, or None: that of the source.
+        """The chosen one, or None for that of the source.
 
         Raises:
-            InputError: more than one was asked for.
+            InputError: more than one was chosen.
         """
         known: tuple[Precision, ...] = ("fp16", "fp32", "int8")
         given = [name for name in known if getattr(self, name)]
@@ -47,50 +47,36 @@ class EngineOptions:
 
     batch_profile: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="MIN:OPT:MAX",
             help="Batch sizes; default: the file's own, or what suits the GPU (1:8:32 to 1:64:256).",
-            show_default=False,
         ),
     ] = None
     flavor: Annotated[
-        Flavor,
-        typer.Option(help="tensorrt: for this GPU. rtx: TensorRT for RTX, for RTX GPUs, built anywhere."),
+        Flavor, Option(help="tensorrt: for this GPU. rtx: TensorRT for RTX, for RTX GPUs, built anywhere.")
     ] = "tensorrt"
     workspace_mib: Annotated[
-        int | None, typer.Option("--workspace", metavar="MIB", help="Limit of device memory for scratch.")
+        int | None, Option("--workspace", metavar="MIB", help="Limit of device memory for scratch.")
     ] = None
-    optimization_level: Annotated[
-        int | None, typer.Option(metavar="0-5", help="Builder optimization level.")
-    ] = None
+    optimization_level: Annotated[int | None, Option(metavar="0-5", help="Builder optimization level.")] = (
+        None
+    )
     strip_weights: Annotated[
-        bool,
-        typer.Option("--strip-weights", help="An engine without weights; the ONNX file must stay beside it."),
+        bool, Option("--strip-weights", help="An engine without weights; the ONNX file must stay beside it.")
     ] = False
     timing_cache: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of the timing cache; default: one per GPU and version.", rich_help_panel=_PANEL
-        ),
+        Path | None, _native(help="File of the timing cache; default: one per GPU and version.")
     ] = None
     version_compatible: Annotated[
-        bool,
-        typer.Option(
-            "--version-compatible", help="Later versions of TensorRT may load it.", rich_help_panel=_PANEL
-        ),
+        bool, _native("--version-compatible", help="Later versions of TensorRT may load it.")
     ] = False
     hardware_compatible: Annotated[
-        bool,
-        typer.Option(
-            "--hardware-compatible", help="Other GPUs from Ampere on may load it.", rich_help_panel=_PANEL
-        ),
+        bool, _native("--hardware-compatible", help="Other GPUs from Ampere on may load it.")
     ] = False
     allow_unproved_precision: Annotated[
         bool,
-        typer.Option(
-            "--allow-unproved-precision",
-            help="Accept convolutions whose precision TensorRT does not report.",
-            rich_help_panel=_PANEL,
+        _native(
+            "--allow-unproved-precision", help="Accept convolutions whose precision TensorRT does not report."
         ),
     ] = False
 
@@ -98,12 +84,10 @@ class EngineOptions:
 @with_option_groups
 def trt(
     source: Annotated[
-        Path | None,
-        typer.Argument(help="A checkpoint or an ONNX file; default: the one ONNX file of this folder."),
+        Path | None, Argument(help="A checkpoint or an ONNX file; default: the one ONNX file of this folder.")
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Where to write; default: the source's name with .engine."),
+        Path | None, Option("-o", "--output", help="Where to write; default: the source's name with .engine.")
     ] = None,
     *,
     precision: EnginePrecision,
@@ -120,26 +104,15 @@ def trt(
     from reidexport.tensorrt.source import find_source, prepared_source
 
     chosen = precision.chosen()
-    profile = None if engine.batch_profile is None else _parse_profile(engine.batch_profile)
-    options = BuildOptions(
-        flavor=engine.flavor,
-        batch_profile=profile,
-        workspace_mib=engine.workspace_mib,
-        optimization_level=engine.optimization_level,
-        timing_cache=engine.timing_cache,
-        version_compatible=engine.version_compatible,
-        hardware_compatible=engine.hardware_compatible,
-        strip_weights=engine.strip_weights,
-        allow_unproved_precision=engine.allow_unproved_precision,
-    )
+    options = BuildOptions(**asdict(engine) | {"batch_profile": _parse_profile(engine.batch_profile)})
     import_tensorrt(engine.flavor)  # before the seconds that an export takes
     source = source or find_source(Path())
     is_checkpoint = kind_of(source) == "checkpoint"
     manifest = None if is_checkpoint else foreign.manifest(source)
     choices = checkpoint.choices(foreign.size if is_checkpoint else None)
     target = output or source.with_name(source.name.removesuffix(source.suffix) + ".engine")
-    with prepared_source(source, chosen, choices=choices, manifest=manifest, log=_log) as prepared:
-        built = engine_from_onnx(prepared, target, options=options, log=_log)
+    with prepared_source(source, chosen, choices=choices, manifest=manifest, log=log) as prepared:
+        built = engine_from_onnx(prepared, target, options=options, log=log)
     _print(target, built)
 
 
@@ -164,11 +137,9 @@ def _counts(layers: dict[str, int]) -> str:
     return ", ".join(f"{number} {precision}" for precision, number in layers.items())
 
 
-def _log(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-def _parse_profile(text: str) -> BatchProfile:
+def _parse_profile(text: str | None) -> BatchProfile | None:
+    if text is None:
+        return None
     if not re.fullmatch(r"[1-9]\d*:[1-9]\d*:[1-9]\d*", text):
         raise InputError(f"--batch-profile {text!r}: expected MIN:OPT:MAX, each at least 1, as in 1:8:32")
     smallest, best, largest = map(int, text.split(":"))

@@ -1,15 +1,16 @@
 """``reidexport verify``: the gate."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from reidexport.cli.artifact_options import RunOptions
-from reidexport.cli.json_file import JsonOption, write_json
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.output import JsonOption, write_json
 from reidexport.errors import InputError
 
 NUM_DRAWN = 64
@@ -19,23 +20,21 @@ NUM_DRAWN = 64
 class LimitOptions:
     """What the candidate may lose."""
 
-    min_cosine: Annotated[float, typer.Option(help="Lowest cosine that any image may have.")] = 0.999
-    max_rank1_drop: Annotated[float, typer.Option(help="Allowed loss of rank-1, percentage points.")] = 0.1
-    max_map_drop: Annotated[float, typer.Option(help="Allowed loss of mAP, percentage points.")] = 0.1
+    min_cosine: Annotated[float, Option(help="Lowest cosine that any image may have.")] = 0.999
+    max_rank1_drop: Annotated[float, Option(help="Allowed loss of rank-1, percentage points.")] = 0.1
+    max_map_drop: Annotated[float, Option(help="Allowed loss of mAP, percentage points.")] = 0.1
 
 
 @with_option_groups
 def verify(
-    candidate: Annotated[Path, typer.Argument(help="The artifact under test.")],
-    reference: Annotated[Path, typer.Option(help="The checkpoint or artifact that it must answer like.")],
+    candidate: Annotated[Path, Argument(help="The artifact under test.")],
+    reference: Annotated[Path, Option(help="The checkpoint or artifact that it must answer like.")],
     data: Annotated[
-        Path | None, typer.Option(help="Data set folder: also compare rank-1 and mAP. Default: drawn people.")
+        Path | None, Option(help="Data set folder: also compare rank-1 and mAP. Default: drawn people.")
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Which data set, where the folder holds several.")
-    ] = None,
+    dataset: Annotated[str | None, Option(help="Which data set, where the folder holds several.")] = None,
     metric: Annotated[
-        Literal["cosine", "euclidean"] | None, typer.Option(help="Distance; default: the candidate's.")
+        Literal["cosine", "euclidean"] | None, Option(help="Distance; default: the candidate's.")
     ] = None,
     *,
     allowed: LimitOptions,
@@ -52,11 +51,6 @@ def verify(
 
     if dataset and not data:
         raise InputError("--dataset chooses among the data sets of a folder: pass --data too")
-    limits = Limits(
-        min_cosine=allowed.min_cosine,
-        max_rank1_drop=allowed.max_rank1_drop,
-        max_map_drop=allowed.max_map_drop,
-    )
     records = load_dataset(data, dataset) if data else None
     images = [] if records else draw_people(NUM_DRAWN)
     total = 2 * (len(records.query) + len(records.scored_gallery) if records else len(images))
@@ -70,7 +64,7 @@ def verify(
             original,
             images=images,
             dataset=records,
-            limits=limits,
+            limits=Limits(**asdict(allowed)),
             metric=metric,
             progress=progress,
         )

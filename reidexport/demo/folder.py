@@ -13,13 +13,13 @@ MARKER = ".reidexport-demo"
 
 @contextmanager
 def replaced_folder(out: Path, contents: tuple[str, ...]) -> Iterator[Path]:
-    """Give an empty folder beside ``out`` to fill; it takes the place of ``out`` when the block succeeds.
+    """Yield an empty folder beside ``out`` to fill; it takes the place of ``out`` when the block succeeds.
 
     When the block fails, what it wrote is removed, and an earlier ``out`` stays as it was.
 
     Args:
         out: where to; it may be missing, empty, or an earlier result.
-        contents: the names that the demo writes: anything else in ``out`` is somebody's, and is not touched.
+        contents: the names that the demo writes: anything else in ``out`` is the user's, and is not touched.
 
     Raises:
         InputError: ``out`` holds something else, or cannot be made.

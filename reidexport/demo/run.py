@@ -1,5 +1,6 @@
 """``run_demo``: the whole way, step after step, into one folder."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.demo import steps
 from reidexport.demo.folder import replaced_folder
 from reidexport.demo.steps import DemoSettings
-from reidexport.demo.summary import FILES, write_summary
+from reidexport.demo.summary import FILES, markdown
 from reidexport.machine import machine_info, package_versions
 from reidexport.report import read_results, write_report
 
@@ -37,12 +38,13 @@ def run_demo(
     settings = settings or DemoSettings()
     with replaced_folder(Path(out), FILES) as folder:
         summary = _run_steps(folder, settings, log or (lambda _: None))
-        write_summary(folder, summary)
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        (folder / "summary.md").write_text(markdown(summary), encoding="utf-8")
     return summary
 
 
 def _run_steps(folder: Path, settings: DemoSettings, log: Callable[[str], None]) -> dict[str, Any]:
-    """Every file but the summary; returns what the summary is to say."""
+    """Every file but the summary; returns what the summary is to hold."""
     began = time.perf_counter()
     log("drawing people, and training a ResNet-18 with BNNeck on them")
     dataset, training = steps.train(folder, settings)
@@ -55,7 +57,7 @@ def _run_steps(folder: Path, settings: DemoSettings, log: Callable[[str], None])
         artifact, evaluation = steps.export(checkpoint, dataset, path, precision, settings)
         steps.keep_results(folder / "results", artifact, evaluation)
         artifacts.append(artifact)
-    steps.picture(evaluation, folder / "ranked-lists.png")
+    steps.draw_ranked_lists(evaluation, folder / "ranked-lists.png")
     results = read_results([folder / "results"])
     write_report(folder / "report.html", results, evaluation, path.name, title="reidexport demo")
     return {

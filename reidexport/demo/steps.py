@@ -19,12 +19,12 @@ from reidexport.evaluation.torch_session import session_from_checkpoint
 from reidexport.evaluation.verification import verify
 from reidexport.export.graph import graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
-from reidexport.gallery.pictures import ranked_list_picture
+from reidexport.gallery.contact_sheets import ranked_list_sheet
 from reidexport.metrics.distances import distmat_from_features
 from reidexport.progress import progress_bar
 
 _RAW_WIDTH_HEIGHT = (32, 64)
-_NUM_PICTURED, _NUM_RANKS = 6, 8
+_NUM_DRAWN, _NUM_RANKS = 6, 8
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class DemoSettings:
 
 
 def train(folder: Path, settings: DemoSettings) -> tuple[Dataset, dict[str, Any]]:
-    """Draw people into ``data``, train on them into ``checkpoint.pth``, and tell how."""
+    """Draw people into ``data``, train on them into ``checkpoint.pth``, and return how."""
     result = train_smoke(folder / "training", settings.changes)
     (folder / "training" / "data").rename(folder / "data")
     (folder / "training" / "best.pth").rename(folder / "checkpoint.pth")
-    (folder / "training" / "last.pth").unlink()  # only for going on with the training
+    (folder / "training" / "last.pth").unlink()  # only to continue the training
     recipe = result["recipe"]
     training = {
         "backbone": recipe["model"]["backbone"],
@@ -92,16 +92,8 @@ def keep_results(folder: Path, artifact: dict[str, Any], evaluation: Evaluation)
     name = artifact["artifact"]
     scores = evaluation.as_json(name)
     common = {"artifact": name, "machine": scores["machine"], "versions": scores["versions"]}
-    contents = {
-        "eval": scores,
-        "verify": {**artifact["verify"], **common},
-        "bench": {
-            "session": artifact["runtime"],
-            "batches": artifact["bench"],
-            "warnings": artifact["warnings"],
-            **common,
-        },
-    }
+    bench = {"session": artifact["runtime"], "batches": artifact["bench"], "warnings": artifact["warnings"]}
+    contents = {"eval": scores, "verify": artifact["verify"] | common, "bench": bench | common}
     for command, content in contents.items():
         path = folder / f"{command}-{artifact['precision']}.json"
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -110,18 +102,18 @@ def keep_results(folder: Path, artifact: dict[str, Any], evaluation: Evaluation)
 def _verified(session: Session, reference: Session, dataset: Dataset) -> dict[str, Any]:
     with progress_bar("verifying", 2 * (len(dataset.query) + len(dataset.gallery))) as show:
         result = verify(session, reference, dataset=dataset, progress=show)
-    # The folder is made under another name: its files go by their own.
+    # The folder is made under another name, so images are named without it.
     worst = [{"image": Path(each.image).name, "cosine": each.cosine} for each in result.worst]
     return {**asdict(result), "worst": worst, "passed": result.passed, "drops": result.drops}
 
 
-def picture(evaluation: Evaluation, path: Path) -> None:
+def draw_ranked_lists(evaluation: Evaluation, path: Path) -> None:
     """Draw the ranked lists of a few queries, evenly taken from all of them."""
     last = len(evaluation.query) - 1
-    chosen = np.unique(np.linspace(0, last, _NUM_PICTURED).round().astype(int))
+    chosen = np.unique(np.linspace(0, last, _NUM_DRAWN).round().astype(int))
     distmat = distmat_from_features(evaluation.q_feats[chosen], evaluation.g_feats, metric=evaluation.metric)
     query = [evaluation.query[index] for index in chosen]
-    ranked_list_picture(query, evaluation.gallery, distmat, num_ranks=_NUM_RANKS).save(path)
+    ranked_list_sheet(query, evaluation.gallery, distmat, num_ranks=_NUM_RANKS).save(path)
 
 
 def raw_pixel_ranks(dataset: Dataset) -> dict[str, Any]:
@@ -132,7 +124,7 @@ def raw_pixel_ranks(dataset: Dataset) -> dict[str, Any]:
 
 
 def _pixels(records: tuple[ImageRecord, ...]) -> NDArray[np.float32]:
-    """Small pictures as rows, each less its mean, so that brightness does not decide."""
+    """Small images as rows, each less its mean, so that brightness does not decide."""
     rows = [
         np.asarray(Image.open(record.path).convert("RGB").resize(_RAW_WIDTH_HEIGHT), np.float32).ravel()
         for record in records
@@ -143,7 +135,7 @@ def _pixels(records: tuple[ImageRecord, ...]) -> NDArray[np.float32]:
 
 
 def counts(dataset: Dataset) -> dict[str, int]:
-    """How many images and people there are."""
+    """The numbers of images and people."""
     return {
         "num_train": len(dataset.train),
         "num_train_pids": len({record.pid for record in dataset.train}),

@@ -1,10 +1,6 @@
-"""What the demo found, as JSON and as Markdown."""
+"""What the demo found, as tables and as Markdown."""
 
-import json
-from pathlib import Path
 from typing import Any
-
-from reidexport.files import replaced_when_whole
 
 FILES = (
     "data",
@@ -19,17 +15,6 @@ FILES = (
     "summary.md",
 )
 Rows = list[list[str]]
-
-
-def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Write ``summary.json`` and ``.md`` into ``folder``."""
-    contents = {
-        "summary.json": json.dumps(summary, indent=2) + "\n",
-        "summary.md": markdown(summary),
-    }
-    for name, text in contents.items():
-        with replaced_when_whole(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
 
 
 def accuracy_table(summary: dict[str, Any]) -> Rows:
@@ -66,45 +51,29 @@ def speed_table(summary: dict[str, Any]) -> Rows:
     return rows
 
 
-def sentences(summary: dict[str, Any]) -> dict[str, str]:
-    """The prose of the page: what was done, on what, and what it does not mean."""
-    data, training, machine = summary["dataset"], summary["training"], summary["machine"]
-    return {
-        "lead": (
-            f"A {training['backbone']} with BNNeck, trained for {training['seconds']:.0f} s on "
-            f"{data['num_train']} drawn pictures of {data['num_train_pids']} people, looks for "
-            f"{data['num_query_pids']} people it has never seen: {data['num_query']} queries in a gallery of "
-            f"{data['num_gallery']} pictures."
-        ),
-        "caveat": (
-            "The people are drawn and the training is short: the figures show that every step works, and say "
-            "nothing about real cameras."
-        ),
-        "runtime": "; ".join(f"{each['artifact']}: {each['runtime']}" for each in summary["artifacts"]),
-        "machine": (
-            f"{machine['cpu']}, {machine['cores']} cores; reidexport {summary['versions'].get('reidexport', '')}, "
-            f"torch {summary['versions'].get('torch', '')}; {summary['seconds']:.0f} s in all."
-        ),
-    }
-
-
 def markdown(summary: dict[str, Any]) -> str:
-    """The page as Markdown; the picture lies beside it."""
-    text = sentences(summary)
+    """The page as Markdown, with ``ranked-lists.png`` beside it: what was done, on what, and what it does not mean."""
+    data, training, machine = summary["dataset"], summary["training"], summary["machine"]
+    versions = summary["versions"]
     return "\n\n".join(
         [
             "# reidexport demo",
-            text["lead"] + " " + text["caveat"],
+            f"A {training['backbone']} with BNNeck, trained for {training['seconds']:.0f} s on "
+            f"{data['num_train']} drawn images of {data['num_train_pids']} people, looks for "
+            f"{data['num_query_pids']} people it has never seen: {data['num_query']} queries in a gallery of "
+            f"{data['num_gallery']} images. The people are drawn and the training is short: the figures show that "
+            "every step works, and say nothing about real cameras.",
             "## Accuracy",
             _markdown_table(accuracy_table(summary)),
             "## The files answer as the checkpoint does",
             _markdown_table(parity_table(summary)),
             "## Speed",
             _markdown_table(speed_table(summary)),
-            text["runtime"],
+            "; ".join(f"{each['artifact']}: {each['runtime']}" for each in summary["artifacts"]),
             "## Ranked lists",
-            "![Queries and their nearest gallery pictures](ranked-lists.png)",
-            text["machine"] + "\n",
+            "![Queries and their nearest gallery images](ranked-lists.png)",
+            f"{machine['cpu']}, {machine['cores']} cores; reidexport {versions.get('reidexport', '')}, "
+            f"torch {versions.get('torch', '')}; {summary['seconds']:.0f} s in all.\n",
         ]
     )
 

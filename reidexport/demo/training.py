@@ -24,22 +24,15 @@ def train_smoke(out: Path, changes: tuple[str, ...]) -> dict[str, Any]:
 
     Raises:
         NotInstalledError: the trainer is missing: it comes with the repository, not with the package.
-        InputError: it fails; what it says is on stderr.
+        InputError: it fails; its message is on stderr.
     """
     if not (CHECKOUT / "train" / "__main__.py").is_file():
         raise NotInstalledError(
             "the demo trains its network with the repository's trainer, which is not part of the installed package: "
             "run it in a checkout of reidexport, after pip install --editable '.[export,cpu,train]'"
         )
-    command = [
-        sys.executable,
-        "-m",
-        "train",
-        "smoke",
-        "--out",
-        str(out),
-        *(f"--set={each}" for each in changes),
-    ]
+    options = [f"--out={out}", *(f"--set={change}" for change in changes)]
+    command = [sys.executable, "-m", "train", "smoke", *options]
     done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
     if done.returncode == 3:
         raise NotInstalledError("the trainer lacks a package: pip install 'reidexport[train]'")

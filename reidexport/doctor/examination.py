@@ -62,7 +62,7 @@ def examine_this_machine(env: Mapping[str, str]) -> Examination:
     """Examine the machine and the Python that this runs on.
 
     Args:
-        env: environment variables, usually ``os.environ``; ``REIDEXPORT_DATA`` tells where data sets are.
+        env: environment variables, usually ``os.environ``; ``REIDEXPORT_DATA`` is the folder of data sets.
     """
     return examine(
         machine_info(),
@@ -86,7 +86,7 @@ def examine(
     requirements: tuple[Requirement, ...],
     env: Mapping[str, str],
 ) -> Examination:
-    """Judge the facts about a machine; the backend alone is asked of the machine itself."""
+    """Judge the facts about a machine; only the backend is looked up on this one."""
     num_gpus = len(driver.gpus) if driver else 0
     findings = (
         *system_findings(machine, features, python),
@@ -101,9 +101,9 @@ def examine(
 
 
 def backend_finding() -> Finding:
-    """What ``open_session`` takes here when it is not told."""
+    """What ``open_session`` uses here by default."""
     try:
         backend, device = choose("auto", "auto")
     except NotInstalledError as error:
         return Finding("problem", "backend", str(error))
-    return Finding("ok", "backend", f"open_session takes {backend} on {device}")
+    return Finding("ok", "backend", f"open_session uses {backend} on {device}")

@@ -1,11 +1,11 @@
-"""What the processor and NVIDIA's driver offer to this process, asked without any framework."""
+"""What the processor and NVIDIA's driver offer to this process, found without any framework."""
 
 import ctypes
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# What networks profit from, and the flags by which Linux tells it on x86-64 and ARM.
+# What networks profit from, and the flags that Linux has for it on x86-64 and ARM.
 _FEATURES = {
     "AVX2": ("avx2",),
     "AVX-512": ("avx512f",),
@@ -33,7 +33,7 @@ class NvidiaDriver:
     """NVIDIA's driver.
 
     Attributes:
-        version: such as "580.95.05"; None where it is not told.
+        version: such as "580.95.05"; None where it is not known.
         cuda: the newest CUDA that it runs, such as "13.0".
         gpus: those that this process may use.
         problem: why CUDA does not start, or None.
@@ -46,7 +46,7 @@ class NvidiaDriver:
 
 
 def cpu_features(cpuinfo: str) -> tuple[str, ...]:
-    """The instruction sets that matter to networks, from the text of ``/proc/cpuinfo``; empty if it is not told."""
+    """The instruction sets that matter to networks, from the text of ``/proc/cpuinfo``; empty if it names none."""
     found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
     flags = set(found.group(1).split()) if found else set()
     return tuple(name for name, any_of in _FEATURES.items() if flags & set(any_of))
@@ -100,7 +100,7 @@ def _error_name(cuda: ctypes.CDLL, status: int) -> str:
 
 
 def _driver_version(nvml_library: str) -> str | None:
-    """CUDA tells only the CUDA version; the driver's own is NVML's to tell."""
+    """The driver's own version is known to NVML; CUDA knows only that of CUDA."""
     try:
         nvml = ctypes.CDLL(nvml_library)
     except OSError:

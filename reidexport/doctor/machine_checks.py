@@ -22,11 +22,10 @@ def system_findings(machine: MachineInfo, features: tuple[str, ...], python: str
     """
     memory = machine["memory_mib"]
     extensions = ", ".join(features) or "its instruction sets are not known"
+    processor = f"{machine['cpu']}, {machine['cores']} cores for this process; {extensions}"
     findings = [
         Finding("ok", "system", f"{machine['system']}, Python {python}"),
-        Finding(
-            "ok", "processor", f"{machine['cpu']}, {machine['cores']} cores for this process; {extensions}"
-        ),
+        Finding("ok", "processor", processor),
         Finding("ok", "memory", f"{memory / 1024:.1f} GiB" if memory else "not known"),
     ]
     if features and not {"AVX2", "NEON"} & set(features):
@@ -40,11 +39,8 @@ def gpu_findings(driver: NvidiaDriver | None) -> list[Finding]:
         return [Finding("ok", "GPU", "no NVIDIA driver, so no GPU: everything runs on the CPU")]
     about = f"NVIDIA driver {driver.version or 'of unknown version'}, CUDA up to {driver.cuda}"
     if driver.problem:
-        return [
-            Finding(
-                "problem", "GPU", f"{about}: {driver.problem}", "check with nvidia-smi; reinstall the driver"
-            )
-        ]
+        text = f"{about}: {driver.problem}"
+        return [Finding("problem", "GPU", text, "check with nvidia-smi; reinstall the driver")]
     if not driver.gpus:
         return [Finding("note", "GPU", f"{about}, but no GPU for this process", "check CUDA_VISIBLE_DEVICES")]
     return [Finding("ok", "GPU", about)] + [
@@ -71,10 +67,8 @@ def dataset_findings(root: str | None) -> list[Finding]:
     """The data sets in a folder, down to two levels below it; ``root`` None is an unset REIDEXPORT_DATA."""
     topic = "data sets"
     if root is None:
-        advice = "export REIDEXPORT_DATA=FOLDER, the one that holds them"
-        return [
-            Finding("ok", topic, "REIDEXPORT_DATA is not set: tests that need a real one are skipped", advice)
-        ]
+        text = "REIDEXPORT_DATA is not set: tests that need a real one are skipped"
+        return [Finding("ok", topic, text, "export REIDEXPORT_DATA=FOLDER, the one that holds them")]
     folder = Path(root)
     if not folder.is_dir():
         return [Finding("problem", topic, f"REIDEXPORT_DATA={root} is not a folder", "correct or unset it")]

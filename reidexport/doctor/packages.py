@@ -1,4 +1,4 @@
-"""Are the right packages there, in versions that work, and do they get along?"""
+"""Whether the right packages are installed, in versions that work, and get along with each other."""
 
 from collections.abc import Iterable, Mapping
 
@@ -76,50 +76,34 @@ def conflicts(packages: Mapping[str, str], num_gpus: int) -> list[Finding]:
 def _onnxruntime_conflicts(packages: Mapping[str, str], num_gpus: int) -> Iterable[Finding]:
     topic, extra = "onnxruntime", "gpu" if num_gpus else "cpu"
     if "onnxruntime" in packages and "onnxruntime-gpu" in packages:
-        yield Finding(
-            "problem",
-            topic,
-            "onnxruntime and onnxruntime-gpu are both installed: they overwrite each other's files",
-            f'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "reidexport[{extra}]"',
-        )
+        text = "onnxruntime and onnxruntime-gpu are both installed: they overwrite each other's files"
+        advice = f'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "reidexport[{extra}]"'
+        yield Finding("problem", topic, text, advice)
     elif "onnxruntime-gpu" in packages and not num_gpus:
-        yield Finding(
-            "note",
-            topic,
-            "onnxruntime-gpu is installed and there is no GPU to use: it runs on the CPU, without OpenVINO's help",
-            'pip uninstall -y onnxruntime-gpu && pip install "reidexport[cpu]"',
-        )
-    tensorrt = next(
-        (packages[n] for n in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12") if n in packages), "0"
-    )
+        text = "onnxruntime-gpu is installed but there is no GPU to use: it runs on the CPU, without OpenVINO's help"
+        advice = 'pip uninstall -y onnxruntime-gpu && pip install "reidexport[cpu]"'
+        yield Finding("note", topic, text, advice)
+    names = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+    tensorrt = next((packages[name] for name in names if name in packages), "0")
     if "onnxruntime-gpu" in packages and not within(tensorrt, "<11"):
-        yield Finding(
-            "note",
-            topic,
+        text = (
             f"ONNX Runtime's TensorRT provider needs libnvinfer.so.10 and cannot load beside TensorRT {tensorrt}; "
-            "its CUDA provider, which reidexport uses, can",
+            "its CUDA provider, which reidexport uses, can"
         )
+        yield Finding("note", topic, text)
 
 
 def _torch_conflicts(packages: Mapping[str, str]) -> Iterable[Finding]:
-    advice = 'pip install --force-reinstall "reidexport[export]"'
-    if "torch" in packages and "torchvision" not in packages:
-        yield Finding(
-            "problem", "torch", "torch is installed without torchvision", 'pip install "reidexport[export]"'
-        )
-    elif "torch" in packages and not _same_build(packages["torch"], packages["torchvision"]):
-        yield Finding(
-            "problem",
-            "torch",
-            f"torch {packages['torch']} and torchvision {packages['torchvision']} are builds for different devices: "
-            "torchvision cannot be imported",
-            advice,
-        )
-
-
-def _same_build(torch: str, torchvision: str) -> bool:
-    """Whether both are CPU builds or neither; PyPI's CUDA builds carry no suffix, so those compare as equal."""
-    return torch.endswith("+cpu") == torchvision.endswith("+cpu")
+    if "torch" not in packages:
+        return
+    torch, torchvision = packages["torch"], packages.get("torchvision")
+    if torchvision is None:
+        text = "torch is installed without torchvision"
+        yield Finding("problem", "torch", text, 'pip install "reidexport[export]"')
+    elif torch.endswith("+cpu") != torchvision.endswith("+cpu"):  # PyPI's CUDA builds carry no suffix
+        builds = f"torch {torch} and torchvision {torchvision}"
+        text = f"{builds} are builds for different devices: torchvision cannot be imported"
+        yield Finding("problem", "torch", text, 'pip install --force-reinstall "reidexport[export]"')
 
 
 def _what_torch_sees(torch_cuda: str | None, num_gpus: int) -> str:
@@ -134,18 +118,13 @@ def _version_finding(name: str, version: str, requirements: tuple[Requirement, .
         return Finding("ok", name, f"{version}{more}")
     extra = extra_of(name, requirements)
     what = f"reidexport[{extra}]" if extra else "reidexport"
-    return Finding(
-        "problem", name, f"{version} is not supported, expected {bounds}{more}", f'pip install "{what}"'
-    )
+    text = f"{version} is not supported, expected {bounds}{more}"
+    return Finding("problem", name, text, f'pip install "{what}"')
 
 
 def _missing_finding(extra: str, missing: tuple[str, ...], packages: Mapping[str, str]) -> Finding:
     # Installing onnxruntime-gpu over onnxruntime is the conflict that this command warns of.
     replaces = extra == "gpu" and "onnxruntime-gpu" in missing and "onnxruntime" in packages
     uninstall = "pip uninstall -y onnxruntime && " if replaces else ""
-    return Finding(
-        "note",
-        f"for {extra}",
-        f"not installed: {', '.join(missing)} ({_USES[extra]})",
-        f'{uninstall}pip install "reidexport[{extra}]"',
-    )
+    text = f"not installed: {', '.join(missing)} ({_USES[extra]})"
+    return Finding("note", f"for {extra}", text, f'{uninstall}pip install "reidexport[{extra}]"')

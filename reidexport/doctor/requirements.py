@@ -1,6 +1,7 @@
 """What reidexport's extras ask for, and what is installed: read from package metadata, nothing is imported."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -60,9 +61,7 @@ def within(installed: str, bounds: str) -> bool:
 def extra_of(package: str, requirements: Iterable[Requirement]) -> str | None:
     """The smallest extra that brings a package, or None."""
     requirements = tuple(requirements)
-    sizes = {
-        each.extra: sum(r.extra == each.extra for r in requirements) for each in requirements if each.extra
-    }
+    sizes = Counter(each.extra for each in requirements)
     extras = [each.extra for each in requirements if each.package == package and each.extra]
     return min(extras, key=lambda extra: sizes[extra], default=None)
 
@@ -82,12 +81,9 @@ def torch_cuda_version() -> str | None:
     if spec is None or spec.origin is None:
         return None
     path = Path(spec.origin).with_name("version.py")
-    found = (
-        re.search(r"^cuda\b[^=\n]*=\s*['\"]([\d.]+)['\"]", path.read_text(), re.MULTILINE)
-        if path.is_file()
-        else None
-    )
-    return found.group(1) if found else None
+    text = path.read_text() if path.is_file() else ""
+    found = re.search(r"^cuda\b[^=\n]*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE)
+    return found[1] if found else None
 
 
 def _numbers(text: str) -> tuple[int, ...]:

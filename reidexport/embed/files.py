@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from reidgallery import Gallery, load_gallery
 from reidgallery.file import SUFFIX as GALLERY_SUFFIX
@@ -18,7 +16,7 @@ from reidruntime.artifact.manifest import METADATA_KEY, Manifest, manifest_from_
 
 from reidexport.data.name_labels import labels_from_names
 from reidexport.embed.table import SUFFIX as TABLE_SUFFIX
-from reidexport.embed.table import EmbeddingTable, open_table
+from reidexport.embed.table import EmbeddingTable, embeddings_writer, open_table
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 
@@ -32,7 +30,7 @@ def gallery_from_manifest(manifest: Manifest) -> Gallery:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise InputError for a file name that tells no known format."""
+    """Raise InputError for a file name with an unknown suffix."""
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
 
@@ -56,7 +54,7 @@ def write_embeddings(path: Path, paths: list[str], blocks: Blocks, manifest: Man
     ``manifest`` (JSON text). Its ``paths`` are made in memory and padded to the longest, 4 bytes a character:
     use Parquet for millions of images. Parquet holds the columns ``path``, ``embedding`` (fixed-size list of D float32)
     and ``manifest_sha256``, and the manifest in the file's metadata under ``reidexport.manifest``. A ``.gallery`` is
-    that of :class:`reidgallery.Gallery`, with the persons and cameras that the names tell.
+    that of :class:`reidgallery.Gallery`, with the persons and cameras that the names encode.
 
     Args:
         path: the file, replaced if it exists.
@@ -116,7 +114,7 @@ def _gallery_of(table: EmbeddingTable) -> Gallery:
 
 
 def add_embeddings(gallery: Gallery, embeddings: NDArray[np.float32], paths: Sequence[str]) -> None:
-    """Add rows (N, D) with the persons, cameras and times that the names of their N files tell."""
+    """Add rows (N, D) with the persons, cameras and times that the names of their N files encode."""
     pids, camids, times = labels_from_names(paths)
     gallery.add(embeddings, pids=pids, camids=camids, times=times, paths=paths)
 
@@ -136,27 +134,14 @@ def _write_npz(path: Path, paths: list[str], blocks: Blocks, manifest: Manifest)
 
 
 def _write_parquet(path: Path, paths: list[str], blocks: Blocks, manifest: Manifest) -> None:
-    dim = manifest.architecture.feature_dim
-    columns = {
-        "path": pa.string(),
-        "embedding": pa.list_(pa.float32(), dim),
-        "manifest_sha256": pa.dictionary(pa.int32(), pa.string()),
-    }
-    schema = pa.schema(columns, metadata={METADATA_KEY: manifest.to_json()})
-    start = 0
-    with pq.ParquetWriter(path, schema) as writer:
+    dim, metadata, start = manifest.architecture.feature_dim, {METADATA_KEY: manifest.to_json()}, 0
+    with embeddings_writer(path, dim, manifest.sha256, metadata) as write:
         for block in blocks:
-            stop = start + len(block)
-            embeddings = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel(), pa.float32()), dim)
-            sha256 = pa.array([manifest.sha256] * len(block)).dictionary_encode()
-            writer.write_table(pa.table([pa.array(paths[start:stop]), embeddings, sha256], schema=schema))
-            start = stop
+            write(paths[start : start + len(block)], block)
+            start += len(block)
 
 
-_Content = tuple[list[str], NDArray[np.float32], str, str]
-
-
-def _read_npz(path: Path) -> _Content:
+def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32], str, str]:
     """Paths, embeddings, the manifest's sha256 and the manifest."""
     try:
         with np.load(path, allow_pickle=False) as arrays:

@@ -1,4 +1,4 @@
-"""Bulk embedding: many images into one file, in flat memory, and able to go on after an interruption."""
+"""Bulk embedding: many images into one file, in flat memory, and continued after an interruption."""
 
 import time
 from collections.abc import Callable, Sequence

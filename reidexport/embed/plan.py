@@ -53,7 +53,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan that lies in an output folder.
+    """The plan in an output folder.
 
     Attributes:
         output: the folder.
@@ -82,7 +82,7 @@ def make_plan(
     path = output / PLAN_NAME
     if path.exists() and not resume:
         raise InputError(f"{output}: holds a run already. Continue it with --resume, or delete the folder.")
-    if output.exists() and not path.exists() and not (output.is_dir() and _is_empty(output)):
+    if output.exists() and not path.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise InputError(f"{output}: exists and is not a folder of embeddings. Choose another path.")
     (output / ERRORS_NAME).mkdir(parents=True, exist_ok=True)
     header = {"format": _FORMAT, "manifest_sha256": manifest_sha256, "columns": columns}
@@ -105,12 +105,12 @@ def read_shard_line(plan: Path, offset: int) -> tuple[int, Shard]:
 
 
 def part_path(output: Path, number: int) -> Path:
-    """Where the embeddings of a shard lie."""
+    """The file of a shard's embeddings."""
     return output / f"part-{number:08d}.parquet"
 
 
 def errors_path(output: Path, number: int) -> Path:
-    """Where the bad images of a shard are told, if it has any."""
+    """The file that lists the bad images of a shard, if it has any."""
     return output / ERRORS_NAME / f"part-{number:08d}.parquet"
 
 
@@ -177,7 +177,3 @@ def _check_same(plan: Path, replanned: Path) -> None:
                 f"{plan.parent}: the run there was of other images or of another --shard-size. Pass the same, or "
                 "delete the folder."
             )
-
-
-def _is_empty(folder: Path) -> bool:
-    return next(folder.iterdir(), None) is None

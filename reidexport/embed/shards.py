@@ -1,7 +1,7 @@
 """The finished part of a long embedding run, kept on disk until the whole is written.
 
 ``NAME.partial/`` holds ``run.json`` (what is being embedded, with what) and one ``.npz`` a shard, each whole or
-not there: a run that dies loses at most the shard that it was filling.
+missing: a run that dies loses at most the shard that it was filling.
 """
 
 import hashlib
@@ -9,8 +9,8 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,7 @@ from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 
 
-@dataclass(frozen=True)
-class FinishedShard:
+class FinishedShard(NamedTuple):
     """Answers for the images from ``start`` to ``stop`` of a run's list.
 
     ``positions`` (n,) and ``embeddings`` (n, D) are of the good images; ``bad_positions`` and ``reasons`` of
@@ -36,7 +35,7 @@ class FinishedShard:
 
 
 def partial_folder(output: Path) -> Path:
-    """Where the shards of an output file lie: ``NAME.partial`` beside it."""
+    """The folder of an output file's shards: ``NAME.partial`` beside it."""
     return output.with_name(output.name + ".partial")
 
 
@@ -47,7 +46,7 @@ def start_run(output: Path, paths: Sequence[str], manifest_sha256: str, resume: 
         How many of ``paths`` are finished.
 
     Raises:
-        InputError: an interrupted run is there and ``resume`` is false, or it was of other images or of
+        InputError: an interrupted run exists and ``resume`` is false, or it was of other images or of
             another artifact; or the folder cannot be made.
     """
     folder = partial_folder(output)
@@ -71,23 +70,15 @@ def start_run(output: Path, paths: Sequence[str], manifest_sha256: str, resume: 
             f"{folder}: holds an interrupted run. Continue it with --resume, or delete the folder."
         )
     _check_same_run(folder, run)
-    stop = 0
-    for path in _shard_files(folder):
-        stop = int(path.stem.split("-")[2])
-    return stop
+    return max((int(path.stem.split("-")[2]) for path in _shard_files(folder)), default=0)
 
 
 def write_shard(output: Path, shard: FinishedShard) -> None:
     """Put a finished shard on the disk."""
-    name = f"shard-{shard.start:09d}-{shard.stop:09d}.npz"
+    arrays = shard._asdict()
+    name = f"shard-{arrays.pop('start'):09d}-{arrays.pop('stop'):09d}.npz"
     with replaced_when_whole(partial_folder(output) / name) as temporary:
-        np.savez(
-            temporary,
-            positions=shard.positions,
-            embeddings=shard.embeddings,
-            bad_positions=shard.bad_positions,
-            reasons=shard.reasons,
-        )
+        np.savez(temporary, **arrays)
 
 
 def read_shards(output: Path) -> Iterator[FinishedShard]:

@@ -1,13 +1,15 @@
 """Embeddings in Parquet: one file, or a folder of parts, read and written a few thousand rows at a time."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from reidgallery.gallery import UNLABELED, LabeledRows
 from reidruntime.artifact.manifest import METADATA_KEY, Metric, manifest_from_json
 
@@ -49,18 +51,14 @@ class EmbeddingTable:
         """
         for path in self.files:
             with _opened(path) as file:
-                columns = [
-                    "path",
-                    "embedding",
-                    *(name for name in _LABELS if name in file.schema_arrow.names),
-                ]
-                for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+                stored = [name for name in _LABELS if name in file.schema_arrow.names]
+                for batch in file.iter_batches(_BATCH_ROWS, columns=["path", "embedding", *stored]):
                     paths = batch.column("path").to_pylist()
                     embeddings = batch.column("embedding").flatten().to_numpy().reshape(-1, self.dim)
-                    told = dict(zip(_LABELS, labels_from_names(paths), strict=True))
-                    for name in columns[2:]:
-                        told[name] = batch.column(name).fill_null(UNLABELED).cast(pa.int64()).to_numpy()
-                    yield LabeledRows(embeddings, told["pid"], told["camid"], told["time"], paths)
+                    labels = dict(zip(_LABELS, labels_from_names(paths), strict=True))
+                    for name in stored:
+                        labels[name] = batch.column(name).fill_null(UNLABELED).cast(pa.int64()).to_numpy()
+                    yield LabeledRows(embeddings, labels["pid"], labels["camid"], labels["time"], paths)
 
     def paths(self) -> Iterator[str]:
         """The path of every row, in order; raises InputError where a file is damaged."""
@@ -71,12 +69,12 @@ class EmbeddingTable:
 
 
 def open_table(path: Path) -> EmbeddingTable:
-    """Look into what ``reidexport embed`` or ``reidexport store`` wrote, and into every part of a folder of such files.
+    """Inspect what ``reidexport embed`` or ``reidexport store`` wrote: a file, or every part of a folder of such files.
 
     Other Parquet files of a folder, which have no embeddings, are left out.
 
     Raises:
-        InputError: nothing is there, a file is damaged, they are not of one artifact, dimension and metric, or the
+        InputError: the path is missing, a file is damaged, they are not of one artifact, dimension and metric, or the
             folder is that of an unfinished run of ``embed --ray``.
         ArtifactError: a manifest is of another version.
     """
@@ -135,24 +133,39 @@ def write_table(
     Raises:
         InputError: the path is invalid.
     """
-    columns = {
-        "path": pa.string(),
-        "embedding": pa.list_(pa.float32(), dim),
-        "manifest_sha256": pa.dictionary(pa.int32(), pa.string()),
-        **dict.fromkeys(_LABELS, pa.int64()),
-    }
-    schema = pa.schema(columns, metadata={_METRIC_KEY: metric})
     num_rows = 0
-    with replaced_when_whole(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with (
+        replaced_when_whole(path) as temporary,
+        embeddings_writer(temporary, dim, manifest_sha256, {_METRIC_KEY: metric}, _LABELS) as write,
+    ):
         for part in parts:
-            embeddings = pa.FixedSizeListArray.from_arrays(pa.array(part.embeddings.ravel()), dim)
-            sha256 = pa.array([manifest_sha256] * len(part.paths), pa.string()).dictionary_encode()
-            labels = (part.pids, part.camids, part.times)
-            writer.write_table(pa.table([pa.array(part.paths), embeddings, sha256, *labels], schema=schema))
+            write(part.paths, part.embeddings, part.pids, part.camids, part.times)
             num_rows += len(part.paths)
             if progress:
                 progress(num_rows)
     return num_rows
+
+
+@contextmanager
+def embeddings_writer(
+    path: Path, dim: int, manifest_sha256: str | None, metadata: dict[str, str], labels: Sequence[str] = ()
+) -> Iterator[Callable[..., None]]:
+    """Yield what writes rows into a new Parquet file: their paths, embeddings (n, dim) and ``labels``."""
+    columns = {
+        "path": pa.string(),
+        "embedding": pa.list_(pa.float32(), dim),
+        "manifest_sha256": pa.dictionary(pa.int32(), pa.string()),
+        **dict.fromkeys(labels, pa.int64()),
+    }
+    schema = pa.schema(columns, metadata=metadata)
+    with pq.ParquetWriter(path, schema) as writer:
+
+        def write(paths: Sequence[str], embeddings: NDArray[np.float32], *labels: NDArray[np.int64]) -> None:
+            rows = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel(), pa.float32()), dim)
+            hashes = pa.array([manifest_sha256] * len(paths), pa.string()).dictionary_encode()
+            writer.write_table(pa.table([pa.array(paths), rows, hashes, *labels], schema=schema))
+
+        yield write
 
 
 def _table_of(path: Path) -> EmbeddingTable:

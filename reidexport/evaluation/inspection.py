@@ -1,11 +1,13 @@
 """What is this file? A checkpoint, an ONNX file or an engine, described as plain data."""
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reidruntime.artifact.manifest import engine_manifest_path, file_sha256, manifest_from_json
+from reidruntime.artifact.manifest import engine_manifest_path, file_sha256
 from reidruntime.artifact.onnx_metadata import manifest_from_onnx
+from reidruntime.artifact.own_manifest import artifact_manifest
 
 from reidexport.errors import ArtifactError
 from reidexport.evaluation.opening import kind_of
@@ -35,8 +37,6 @@ def inspect_file(path: str | Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from reidexport.checkpoint.loading import load_checkpoint
 
     checkpoint = load_checkpoint(path)
@@ -71,10 +71,8 @@ def _onnx(path: Path) -> dict[str, Any]:
 
 
 def _engine(path: Path) -> dict[str, Any]:
-    beside = engine_manifest_path(path)
-    if not beside.is_file():
-        return {"manifest": None}
-    return {"manifest": manifest_from_json(beside.read_text(), str(beside)).model_dump(mode="json")}
+    has_manifest = engine_manifest_path(path).is_file()
+    return {"manifest": artifact_manifest(path).model_dump(mode="json") if has_manifest else None}
 
 
 def _tensor(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Open whatever a command was given: a checkpoint answers through torch, an artifact through its runtime."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +21,7 @@ Kind = Literal["checkpoint", "onnx", "engine"]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointChoices:
-    """What a user says of a checkpoint because its weights cannot; see ``load_checkpoint``."""
+    """What a user states about a checkpoint because its weights do not show it; see ``load_checkpoint``."""
 
     arch: str | None = None
     last_stride: Literal[1, 2] | None = None
@@ -118,18 +118,28 @@ def open_reference(path: Path, candidate: Manifest, *, threads: int | None = Non
     return session_from_checkpoint(load_chosen(path, choices), options, threads=threads)
 
 
+def check_comparable(name: str, manifest: Manifest, reference: Manifest) -> None:
+    """Check that an artifact emits what its reference does.
+
+    Raises:
+        InputError: its features are of another kind or have another number of values; ``name`` is in the message.
+    """
+    for what in ("feature", "normalized", "flip"):
+        found, expected = getattr(manifest, what), getattr(reference, what)
+        if found != expected:
+            raise InputError(f"{name} is not comparable: its {what} is {found}, the reference's {expected}.")
+    found, expected = manifest.output.shape[-1], reference.output.shape[-1]
+    if found != expected:
+        raise InputError(
+            f"{name} is not comparable: its features have {found} values, the reference's {expected}."
+        )
+
+
 def load_chosen(path: Path, choices: CheckpointChoices) -> "Checkpoint":
     """``load_checkpoint`` with a user's choices."""
     from reidexport.checkpoint.loading import load_checkpoint
 
-    return load_checkpoint(
-        path,
-        arch=choices.arch,
-        last_stride=choices.last_stride,
-        stem_relu=choices.stem_relu,
-        pooling=choices.pooling,
-        size=choices.size,
-    )
+    return load_checkpoint(path, **asdict(choices))
 
 
 def _reads_as_onnx(path: Path) -> bool:

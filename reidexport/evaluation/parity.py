@@ -1,7 +1,7 @@
 """Every artifact on every backend in one table: what each loses against a reference, and how fast it is.
 
 :mod:`reidexport.evaluation.verification` judges one artifact; this only measures, and leaves nothing out: what
-cannot run stands in the table with the reason.
+cannot run is listed in the table with the reason.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,25 +13,19 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 from reidruntime import manifest_from_onnx
-from reidruntime.artifact.manifest import (
-    Manifest,
-    Metric,
-    engine_manifest_path,
-    file_sha256,
-    manifest_from_json,
-)
+from reidruntime.artifact.manifest import Manifest, Metric, file_sha256
 from reidruntime.backends import BackendName, DeviceName
-from reidruntime.session import Session, open_session
+from reidruntime.session import Session, artifact_manifest, open_session
 from reidruntime.tensorrt_library import first_gpu
 
 from reidexport.data.records import Dataset
 from reidexport.errors import ArtifactError, GpuError, InputError, NotInstalledError
-from reidexport.evaluation.opening import kind_of
+from reidexport.evaluation.opening import check_comparable, kind_of
 from reidexport.evaluation.parity_table import NotRun, ParityRow, ParityTable, WorstQuery
 from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.timing import bench_session
 from reidexport.machine import is_busy, machine_info, package_versions
-from reidexport.metrics.distances import Floats, row_lengths
+from reidexport.metrics.distances import Floats, row_norms
 from reidexport.progress import ProgressBar, no_progress_bar
 
 RunningBackend = Literal[
@@ -139,13 +133,13 @@ def measure_parity(
         progress_bar: shown for each of them.
 
     Raises:
-        InputError: features of another kind or length than the reference's, or not finite ones; or ``finished`` is of
-            another reference, data set, metric, machine or version.
+        InputError: features of another kind or number of values than the reference's, or not finite ones; or
+            ``finished`` is of another reference, data set, metric, machine or version.
         ImageError: an image cannot be read.
     """
     metric = metric or reference.manifest.metric
     for task in tasks:
-        _check_comparable(task, reference.manifest)
+        check_comparable(str(task.artifact), task.manifest, reference.manifest)
     machine, versions = machine_info(), package_versions()
     if finished:
         before = finished.reference.manifest_sha256, finished.reference.artifact_sha256
@@ -188,29 +182,10 @@ def _manifest_of(artifact: Path) -> Manifest:
         raise ArtifactError(
             f"{artifact}: neither ONNX nor a TensorRT engine. Export it: reidexport onnx {artifact}"
         )
-    if kind == "onnx":
-        manifest = manifest_from_onnx(artifact)
-        if manifest is None:
-            raise ArtifactError(f"{artifact}: carries no manifest. Measure it with reidexport eval.")
-        return manifest
-    beside = engine_manifest_path(artifact)
-    if not beside.is_file():
-        raise ArtifactError(f"{artifact}: its manifest {beside.name} is not beside it. Copy both files.")
-    return manifest_from_json(beside.read_text(), str(beside))
-
-
-def _check_comparable(task: Task, reference: Manifest) -> None:
-    for what in ("feature", "normalized", "flip"):
-        found, expected = getattr(task.manifest, what), getattr(reference, what)
-        if found != expected:
-            raise InputError(
-                f"{task.artifact} is not comparable: its {what} is {found}, the reference's {expected}."
-            )
-    length, wanted = task.manifest.output.shape[-1], reference.output.shape[-1]
-    if length != wanted:
-        raise InputError(
-            f"{task.artifact} is not comparable: its features have {length} values, the reference's {wanted}."
-        )
+    manifest = artifact_manifest(artifact) if kind == "engine" else manifest_from_onnx(artifact)
+    if manifest is None:
+        raise ArtifactError(f"{artifact}: carries no manifest. Measure it with reidexport eval.")
+    return manifest
 
 
 def _facts(
@@ -294,10 +269,8 @@ def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None)
 def _cosines(a: Floats, b: Floats) -> npt.NDArray[np.float64]:
     """ParityRow by row; of a row of zeros 0."""
     products = np.einsum("nd,nd->n", a, b, dtype=np.float64)
-    cosines: npt.NDArray[np.float64] = products / np.maximum(
-        row_lengths(a) * row_lengths(b), np.finfo(np.float64).tiny
-    )
-    return cosines
+    norms = np.maximum(row_norms(a) * row_norms(b), np.finfo(np.float64).tiny)
+    return np.asarray(products / norms)
 
 
 def _worst_queries(found: Evaluation, expected: Evaluation) -> tuple[WorstQuery, ...]:

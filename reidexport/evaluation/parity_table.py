@@ -84,7 +84,7 @@ class NotRun(_ParityRecord):
 
 
 class ParityTable(_ParityRecord):
-    """The table; ``is_busy`` says that other programs were running, so that its speeds are doubtful."""
+    """The table; ``is_busy``: other programs were running, so its speeds are doubtful."""
 
     kind: Literal["parity"] = "parity"
     dataset: str

@@ -34,7 +34,7 @@ class Embedder(Protocol):
         batch_size: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Features:
-        """One float32 row of features per image; ``progress`` hears how many are done."""
+        """One float32 row of features per image; ``progress`` is called with the number of images done."""
         ...
 
 
@@ -161,7 +161,10 @@ def score_features(
     labels = _labels(query, gallery)
     if not rerank:
         return rank_features(q_feats, g_feats, *labels, metric=metric)
-    return evaluate_rank(_reranked(np.asarray(q_feats), np.asarray(g_feats), metric), *labels)
+    feats = [np.asarray(q_feats), np.asarray(g_feats)]
+    if metric == "cosine":
+        feats = [unit_rows(rows) for rows in feats]
+    return evaluate_rank(k_reciprocal(*feats), *labels)
 
 
 def _labels(
@@ -174,12 +177,6 @@ def _labels(
         [record.camid for record in query],
         [record.camid for record in gallery],
     )
-
-
-def _reranked(q_feats: Features, g_feats: Features, metric: Metric) -> npt.NDArray[np.float32]:
-    if metric == "cosine":
-        return k_reciprocal(unit_rows(q_feats), unit_rows(g_feats))
-    return k_reciprocal(q_feats, g_feats)
 
 
 def _refuse_broken(feats: Features, records: Sequence[ImageRecord]) -> None:

@@ -43,9 +43,9 @@ class EndToEnd:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """What was measured, with what, where; ``warnings`` says what makes the figures doubtful.
+    """What was measured, with what, where; ``warnings`` names what makes the figures doubtful.
 
-    ``end_to_end`` is None without files, and on a busy machine, where a warning tells what was measured.
+    ``end_to_end`` is None without files, and on a busy machine, where a warning reports what was measured.
     """
 
     session: str
@@ -86,11 +86,7 @@ def bench_session(
         speed = f"{whole.images_per_s:.1f} images/s from {whole.num_images} files"
         warnings, whole = (*warnings, f"Not compared with the network alone: {speed}."), None
     return BenchReport(
-        session=session.description,
-        batches=timings,
-        end_to_end=whole,
-        machine=machine,
-        warnings=warnings,
+        session=session.description, batches=timings, end_to_end=whole, machine=machine, warnings=warnings
     )
 
 

@@ -65,7 +65,7 @@ def session_from_checkpoint(
         threads: of torch on a CPU; default: the CPUs this process may use.
 
     Raises:
-        InputError: ``feature="f_i"`` is asked of a network without a neck.
+        InputError: ``feature="f_i"`` for a network without a neck.
     """
     options = options or GraphOptions()
     graph = graph_from_checkpoint(checkpoint, replace(options, input="uint8"))

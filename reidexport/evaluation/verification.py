@@ -18,6 +18,7 @@ from reidruntime.session import Features, Session
 
 from reidexport.data import Dataset
 from reidexport.errors import InputError
+from reidexport.evaluation.opening import check_comparable
 from reidexport.evaluation.scoring import score_features
 from reidexport.machine import machine_info, package_versions
 from reidexport.metrics.distances import unit_rows
@@ -124,9 +125,9 @@ def verify(
         progress: called with the number of images done, over both sessions.
 
     Raises:
-        InputError: the two give features of different length or kind, or there are fewer than two images.
+        InputError: their features differ in kind or number of values, or there are fewer than two images.
     """
-    _check_comparable(candidate, reference)
+    check_comparable("The candidate", candidate.manifest, reference.manifest)
     limits = limits or Limits()
     metric = metric or candidate.manifest.metric
     queries, gallery = _images(images, dataset)
@@ -177,18 +178,6 @@ def batch_consistency(session: Session, images: Sequence[Image]) -> dict[str, fl
         "permuted": float(_differences(permuted, alone)[2].max()),
         "duplicated": float(_differences(duplicated, np.repeat(alone, 3, axis=0))[2].max()),
     }
-
-
-def _check_comparable(candidate: Session, reference: Session) -> None:
-    for what in ("feature", "normalized", "flip"):
-        found, expected = getattr(candidate.manifest, what), getattr(reference.manifest, what)
-        if found != expected:
-            raise InputError(f"not comparable: the candidate's {what} is {found}, the reference's {expected}")
-    found, expected = candidate.manifest.output.shape[-1], reference.manifest.output.shape[-1]
-    if found != expected:
-        raise InputError(
-            f"not comparable: the candidate's features have {found} values, the reference's {expected}"
-        )
 
 
 def _images(images: Sequence[Image], dataset: Dataset | None) -> tuple[list[Image], list[Image]]:

@@ -16,14 +16,10 @@ def is_milvus(address: str) -> bool:
 
 
 def open_milvus(
-    address: str,
-    dim: int | None = None,
-    *,
-    metric: Metric | None = None,
-    manifest_sha256: str | None = None,
+    address: str, dim: int | None = None, *, metric: Metric | None = None, manifest_sha256: str | None = None
 ) -> MilvusGallery:
-    """Open the gallery there; with ``dim``, make it where there is none. Errors are those of MilvusGallery."""
-    for name in ("pymilvus", "milvus_lite"):  # they log with a traceback what the error says
+    """Open the gallery there; with ``dim``, make it if it does not exist. Errors are those of MilvusGallery."""
+    for name in ("pymilvus", "milvus_lite"):  # they also log each error, with a traceback
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return MilvusGallery(
         address.removeprefix(_FILE_PREFIX),

@@ -1,4 +1,4 @@
-"""Search a gallery and say what was found: per query its nearest images, as objects, JSON or a contact sheet."""
+"""Search a gallery and show what was found: per query its nearest images, as objects, JSON or a contact sheet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from reidgallery.gallery import UNLABELED
 from reidgallery.input import ALL_ROWS
 
 from reidexport.errors import InputError
-from reidexport.gallery.pictures import (
+from reidexport.gallery.contact_sheets import (
     QUERY_COLOR,
     RIGHT_COLOR,
     WRONG_COLOR,
@@ -81,9 +81,9 @@ def search_gallery(
         camids=queries.camids,
         manifest_sha256=queries.manifest_sha256,
     )
-    asked = seen_images(queries, np.arange(len(queries)))
+    query_images = seen_images(queries, np.arange(len(queries)))
     answers = []
-    for query, rows, distances in zip(asked, found.indices, found.distances, strict=True):
+    for query, rows, distances in zip(query_images, found.indices, found.distances, strict=True):
         is_hit = (rows >= 0) & (distances <= threshold)
         images = zip(seen_images(gallery, rows[is_hit]), rows[is_hit], distances[is_hit], strict=True)
         hits = tuple(

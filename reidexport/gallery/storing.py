@@ -36,21 +36,17 @@ class StoreRun:
 
 
 def store_in_milvus(
-    source: Path,
-    address: str,
-    *,
-    index: IndexKind | None = None,
-    progress_bar: ProgressBar = no_progress_bar,
+    source: Path, address: str, *, index: IndexKind | None = None, progress_bar: ProgressBar = no_progress_bar
 ) -> StoreRun:
-    """Add embeddings to a gallery in Milvus, which is made where there is none.
+    """Add embeddings to a gallery in Milvus, which is made if it does not exist.
 
-    A path that is there already is replaced, so that an import that was killed is repaired by doing it again. Parquet
+    A path that the gallery already has is replaced, so that running a killed import again completes it. Parquet
     is read a few thousand rows at a time.
 
     Args:
         source: what ``write_embeddings`` wrote, or a folder of Parquet files.
         address: ``milvus:FILE.db`` or ``http(s)://HOST:PORT``.
-        index: what is to search the gallery from now on; it is built when all rows are there, and its recall measured.
+        index: what is to search the gallery from now on; it is built when all rows are stored, and its recall measured.
         progress_bar: shows how far it is.
 
     Raises:

@@ -1,7 +1,7 @@
 """CMC, mAP and mINP: how well a query's own images are ranked among the gallery. Arrays in, numbers out.
 
 For each query the gallery images that are ignored are *junk*: those of pid -1, and those of the query's own
-person taken by the query's own camera. A *distractor* (pid 0) counts as a wrong answer like anybody else.
+person taken by the query's own camera. A *distractor* (pid 0) counts as a wrong answer like any other person.
 A query that has no match in what is left is left out, and shows in ``num_valid_query``.
 Equal distances rank in gallery order, as ``numpy.argsort(kind="stable")`` ranks them.
 """
@@ -56,13 +56,7 @@ class RankMetrics:
 
     def as_dict(self) -> dict[str, float]:
         """The scores under the keys that every JSON file of this project uses."""
-        return {
-            "rank1": self.rank1,
-            "rank5": self.rank5,
-            "rank10": self.rank10,
-            "mAP": self.mAP,
-            "mINP": self.mINP,
-        }
+        return {name: getattr(self, name) for name in ("rank1", "rank5", "rank10", "mAP", "mINP")}
 
 
 def evaluate_rank(

@@ -35,7 +35,7 @@ def _checked(feats: npt.ArrayLike, name: str) -> Floats:
     array = np.asarray(feats)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
         raise InputError(
-            f"{name} must be a (number of images, dimension) array of floats, got {_described(array)}."
+            f"{name} must be a (number of images, dimension) array of floats, got {array.dtype} of shape {array.shape}."
         )
     for start in range(0, len(array), _CHECKED_ROWS):
         is_finite = np.isfinite(array[start : start + _CHECKED_ROWS]).all(axis=1)
@@ -45,17 +45,13 @@ def _checked(feats: npt.ArrayLike, name: str) -> Floats:
     return array
 
 
-def _described(array: npt.NDArray[Any]) -> str:
-    return f"{array.dtype} of shape {array.shape}"
-
-
 def distance_blocks(
     q_feats: Floats, g_feats: Floats, *, metric: Metric, block_bytes: int = _BLOCK_BYTES
 ) -> Iterator[tuple[slice, Floats]]:
     """The rows of the distance matrix, a block at a time, in the dtype of the features.
 
     Args:
-        q_feats: (num_query, dim), as :func:`checked_features` gives them.
+        q_feats: (num_query, dim), from :func:`checked_features`.
         g_feats: (num_gallery, dim), likewise.
         metric: ``cosine`` for 1 - cosine similarity, in [0, 2]; ``euclidean`` for the squared Euclidean
             distance, which ranks as the distance itself does. Rounding can take a value just below 0.
@@ -104,25 +100,25 @@ def comparable_rows(feats: Floats, center: Floats | None) -> Floats:
     return unit_rows(feats) if center is None else feats - center
 
 
-def row_lengths(feats: Floats) -> npt.NDArray[np.float64]:
-    """The Euclidean length of each row, in float64, whose squares do not overflow where float32's do."""
-    lengths: npt.NDArray[np.float64] = np.sqrt(np.einsum("nd,nd->n", feats, feats, dtype=np.float64))
-    return lengths
+def row_norms(feats: Floats) -> npt.NDArray[np.float64]:
+    """The Euclidean norm of each row, in float64, whose squares do not overflow where float32's do."""
+    norms: npt.NDArray[np.float64] = np.sqrt(np.einsum("nd,nd->n", feats, feats, dtype=np.float64))
+    return norms
 
 
 def unit_rows(feats: Floats) -> Floats:
     """Rows scaled to unit length; a row of zeros stays zero, and is at cosine distance 1 from everything."""
-    lengths = row_lengths(feats)
-    return feats / np.where(lengths > 0, lengths, 1).astype(feats.dtype)[:, None]
+    norms = row_norms(feats)
+    return feats / np.where(norms > 0, norms, 1).astype(feats.dtype)[:, None]
 
 
-def refuse_overflow(lengths: npt.NDArray[np.float64], other: float, dtype: Any, name: str) -> None:
-    """Raise if squared distances of features of these lengths to one of length ``other`` leave the dtype.
+def refuse_overflow(norms: npt.NDArray[np.float64], other: float, dtype: Any, name: str) -> None:
+    """Raise if squared distances of features of these norms to one of norm ``other`` leave the dtype.
 
     Raises:
         InputError: they do; ``name`` is what the features are called.
     """
-    is_small = (lengths + other) ** 2 < np.finfo(dtype).max
+    is_small = (norms + other) ** 2 < np.finfo(dtype).max
     if not is_small.all():
         raise InputError(
             f"Distances overflow {np.dtype(dtype)}, first for row {int(np.argmin(is_small))} of {name}: "

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from reidruntime.artifact.manifest import Metric
 
 from reidexport.errors import InputError
-from reidexport.metrics.distances import Floats, center_of, comparable_rows, refuse_overflow, row_lengths
+from reidexport.metrics.distances import Floats, center_of, comparable_rows, refuse_overflow, row_norms
 from reidexport.metrics.kernels.compiled import row_threads
 from reidexport.metrics.kernels.ranking_kernels import Counts, Pairs, count_in_rows
 from reidexport.metrics.kernels.tile_kernels import Features, Tile, count_in_tile, measure_pairs, prepare_tile
@@ -59,7 +59,7 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
     pair by pair in float64. So ranks depend on the features alone, and copies of a feature tie.
 
     Args:
-        q_feats: (num_query, dim), as :func:`reidexport.metrics.distances.checked_features` gives them.
+        q_feats: (num_query, dim), from :func:`reidexport.metrics.distances.checked_features`.
         g_feats: (num_gallery, dim), likewise.
         pairs: those of their labels.
         metric: ``cosine`` or ``euclidean``.
@@ -71,26 +71,26 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
     features = Features(np.ascontiguousarray(q_feats), np.ascontiguousarray(g_feats), center is None)
     left = comparable_rows(features.query, center)
     left *= -1 if center is None else -2
-    q_lengths = row_lengths(left)
+    q_norms = row_norms(left)
     counts = _no_counts(pairs, np.float64)
     subtracted = np.zeros(left.shape[1], left.dtype) if center is None else center
     products = np.empty(_ROWS * _COLUMNS, left.dtype)
-    right, g_lengths = np.empty((_COLUMNS, left.shape[1]), left.dtype), np.empty(_COLUMNS)
+    right, g_norms = np.empty((_COLUMNS, left.shape[1]), left.dtype), np.empty(_COLUMNS)
     with row_threads() as over_rows:
         over_rows(partial(measure_pairs, features, pairs, counts.values), len(left))
         owner = np.repeat(np.arange(len(left)), np.diff(pairs.starts))
         if center is None:
-            lengths = row_lengths(features.query)
-            values = counts.values / np.where(lengths > 0, lengths, 1)[owner]
+            norms = row_norms(features.query)
+            values = counts.values / np.where(norms > 0, norms, 1)[owner]
         else:
-            values = counts.values - (q_lengths**2 / 4)[owner]
+            values = counts.values - (q_norms**2 / 4)[owner]
         for column in range(0, len(pairs.kept), _COLUMNS):
             images = pairs.kept[column : column + _COLUMNS]
-            right, g_lengths = right[: len(images)], g_lengths[: len(images)]
-            over_rows(partial(prepare_tile, features, images, subtracted, right, g_lengths), len(images))
-            refuse_overflow(q_lengths, g_lengths.max(), left.dtype, "q_feats")
-            terms = (np.zeros(len(right)) if center is None else g_lengths**2).astype(left.dtype)
-            slack = _slack(left, q_lengths, g_lengths.max())[owner]
+            right, g_norms = right[: len(images)], g_norms[: len(images)]
+            over_rows(partial(prepare_tile, features, images, subtracted, right, g_norms), len(images))
+            refuse_overflow(q_norms, g_norms.max(), left.dtype, "q_feats")
+            terms = (np.zeros(len(right)) if center is None else g_norms**2).astype(left.dtype)
+            slack = _slack(left, q_norms, g_norms.max())[owner]
             lowest, highest = (values - slack).astype(left.dtype), (values + slack).astype(left.dtype)
             for row in range(0, len(left), _ROWS):
                 part = left[row : row + _ROWS]
@@ -106,20 +106,20 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
     return counts
 
 
-def _slack(left: Floats, q_lengths: Float64s, g_length: float) -> Float64s:
+def _slack(left: Floats, q_norms: Float64s, g_norm: float) -> Float64s:
     """For each row of ``left``, how far rounding takes a product from the exact distance.
 
     Up to 64 dimensions that is a bound; beyond, it holds for a product with a probability of 1 - 1e-10.
 
     Args:
         left: (num_query, dim), the left factors.
-        q_lengths: (num_query,), the lengths of its rows.
-        g_length: the length of the longest right factor.
+        q_norms: (num_query,), the norms of its rows.
+        g_norm: the largest norm of a right factor.
     """
     limits, dim = np.finfo(left.dtype), left.shape[1]
     unit = (limits.eps + np.finfo(np.float64).eps) / 2
     # A sum of n products errs by at most n units of |q||g| in whatever order it is taken, and by 8 √n with a
     # probability of 1 - 1e-10 (Higham and Mary, SIAM J. Sci. Comput. 2019).
-    of_sum = min(dim, 8 * np.sqrt(dim)) * q_lengths * g_length
-    bound: Float64s = unit * (of_sum + 16 * (q_lengths + g_length) ** 2) + limits.tiny
+    of_sum = min(dim, 8 * np.sqrt(dim)) * q_norms * g_norm
+    bound: Float64s = unit * (of_sum + 16 * (q_norms + g_norm) ** 2) + limits.tiny
     return bound

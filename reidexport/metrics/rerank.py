@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reidexport.errors import InputError
-from reidexport.metrics.distances import Floats, checked_features, refuse_overflow, row_lengths
+from reidexport.metrics.distances import Floats, checked_features, refuse_overflow, row_norms
 from reidexport.metrics.kernels.compiled import OverRows, row_threads
 from reidexport.metrics.kernels.nearest_kernels import NearestNeighbors, take_columns, take_rows
 from reidexport.metrics.kernels.reciprocal_kernels import count_members, encode, mark_reciprocal
@@ -57,9 +57,9 @@ def k_reciprocal(
         )
     feats = np.concatenate([query, gallery])
     feats -= feats.mean(axis=0, dtype=np.float64).astype(feats.dtype)  # see distances.comparable_rows
-    lengths = row_lengths(feats)
-    refuse_overflow(lengths[: len(query)], lengths.max(), feats.dtype, "q_feats")
-    refuse_overflow(lengths[len(query) :], lengths.max(), feats.dtype, "g_feats")
+    norms = row_norms(feats)
+    refuse_overflow(norms[: len(query)], norms.max(), feats.dtype, "q_feats")
+    refuse_overflow(norms[len(query) :], norms.max(), feats.dtype, "g_feats")
     with row_threads() as over_rows:
         neighbors, distmat = _neighbors(feats, len(query), k1, over_rows)
         encoding = _encoding(feats, neighbors, k1, over_rows)
@@ -82,7 +82,7 @@ def _neighbors(
         np.full(shape, np.inf, feats.dtype),
         np.full(num_images, np.finfo(feats.dtype).tiny),
     )
-    squares = (row_lengths(feats) ** 2).astype(feats.dtype)
+    squares = (row_norms(feats) ** 2).astype(feats.dtype)
     distmat = np.empty((num_query, num_images - num_query), np.float32)
     buffer = np.empty(_ROWS * _COLUMNS, feats.dtype)
     for row in range(0, num_images, _ROWS):

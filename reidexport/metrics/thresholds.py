@@ -24,7 +24,7 @@ from reidexport.metrics.distances import (
     checked_features,
     distance_blocks,
     refuse_overflow,
-    row_lengths,
+    row_norms,
 )
 from reidexport.metrics.kernels.ranking_kernels import Pairs
 from reidexport.metrics.labels import checked_labels, pairs_from_labels
@@ -58,7 +58,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True, eq=False)
 class VerificationRoc:
-    """How well a threshold tells genuine pairs from impostors.
+    """How well a threshold separates genuine pairs from impostors.
 
     Attributes:
         metric: what the thresholds are distances of.
@@ -126,7 +126,7 @@ def verification_roc(
             f"{num_impostor}. Check that pids and camids are those of these images, in this order."
         )
     if metric == "euclidean":
-        refuse_overflow(row_lengths(query), float(row_lengths(gallery).max()), query.dtype, "q_feats")
+        refuse_overflow(row_norms(query), float(row_norms(gallery).max()), query.dtype, "q_feats")
     num_kept = _num_allowed(max(FPRS), num_impostor) + 1
     genuine, impostors = _near_pairs(query, gallery[pairs.kept], pairs, metric, num_kept)
     points = tuple(
@@ -188,13 +188,13 @@ def _curve_counts(largest: int) -> list[int]:
 def _warnings(num_impostor: int, num_persons: int) -> tuple[str, ...]:
     warnings = [
         f"FPR {fpr:g} is only {num} of {num_impostor} impostor pairs: its threshold is a guess. "
-        f"Take {math.ceil(_MIN_FALSE / fpr)} or more."
+        f"Use {math.ceil(_MIN_FALSE / fpr)} or more."
         for fpr in FPRS
         if (num := _num_allowed(fpr, num_impostor)) < _MIN_FALSE
     ]
     if num_persons < _MIN_PERSONS:
         warnings.append(
             f"The genuine pairs are of {num_persons} persons: another {num_persons} would give other "
-            f"thresholds. Take {_MIN_PERSONS} or more."
+            f"thresholds. Use {_MIN_PERSONS} or more."
         )
     return tuple(warnings)

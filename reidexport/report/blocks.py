@@ -1,4 +1,4 @@
-"""What a page is made of: sections of tables, plots and rows of pictures; and how its numbers are written."""
+"""What a page is made of: sections of tables, plots and ranked lists."""
 
 import re
 from collections.abc import Sequence
@@ -8,8 +8,6 @@ from markupsafe import Markup, escape
 
 from reidexport.report.marks import Mark, swatch
 from reidexport.report.results import BenchmarkResult, Machine, ParityResult, Result
-
-NONE = "–"
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot with its caption; ``key`` says what its marks stand for, and the figures."""
+    """A plot with its caption; ``key`` is a table of what its marks mean, and of the figures."""
 
     svg: Markup
     caption: str
@@ -80,6 +78,11 @@ class Section:
     pairs: tuple[tuple[str, str], ...] = ()
     rankings: tuple[Ranking, ...] = ()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the results have nothing for it; ``pairs`` alone are no section."""
+        return not (self.notes or self.plots or self.rankings or any(table.rows for table in self.tables))
+
 
 def lines(*parts: str | None) -> str:
     """A cell of several lines, of the parts that there are."""
@@ -100,75 +103,27 @@ def breakable(text: str) -> Markup:
     return Markup(re.sub(r"([_/])(?=\w\w)", r"\1<wbr>", str(escape(text))))  # noqa: S704 - escaped
 
 
-def percent(fraction: float | None) -> str:
-    """A fraction as a percentage, without the sign: 0.9148 -> 91.48."""
-    return NONE if fraction is None else f"{100 * fraction:.2f}"
-
-
-def share(fraction: float | None) -> str:
-    """A fraction as a percentage with three digits that count: 0.708 -> 70.8 %."""
-    return NONE if fraction is None else f"{_digits(100 * fraction)} %"
-
-
-def points(drop: float | None) -> str:
-    """A drop in percentage points, its sign always there; one that rounds to nothing has none."""
-    return NONE if drop is None else f"{drop:+z.2f}".replace("+0.00", "0.00").replace("-", "−")
-
-
-def mib(value: float) -> str:
-    """Memory: 310 MiB."""
-    return f"{count(round(value))} MiB"
-
-
-def milliseconds(value: float | None) -> str:
-    """Milliseconds with three digits that count."""
-    return NONE if value is None else _digits(value)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            return f"{_digits(seconds / size)} {unit}"
-    return f"{_digits(seconds * 1e9)} ns"
-
-
-def count(number: int | None) -> str:
-    """A whole number, in groups of three digits."""
-    return NONE if number is None else f"{number:,}".replace(",", "\N{THIN SPACE}")
-
-
-def speed(images_per_s: float | None) -> str:
-    """Images per second."""
-    return NONE if images_per_s is None else _digits(images_per_s)
-
-
-def times(ratio: float) -> str:
-    """A ratio: 2.41 ×."""
-    return f"{_digits(ratio)} ×"
-
-
-def interval(lowest: float, highest: float) -> str:
-    """From the lowest to the highest ratio."""
-    return f"{_digits(lowest)} to {_digits(highest)}"
-
-
-def _digits(value: float) -> str:
-    decimals = 0 if value >= 100 else 1 if value >= 10 else 2
-    return f"{value:,.{decimals}f}".replace(",", "\N{THIN SPACE}")
-
-
-def source(result: Result, results: Sequence[Result]) -> str:
-    """The file of a result, with its machine where the report has several."""
-    known = machines(results)
-    if result.machine is None or len(known) < 2:
-        return result.file
-    return f"{result.file}, machine {known.index(result.machine) + 1}"
+def source(*results: Result) -> str:
+    """The files of results of one machine, and that machine's number where the report has several."""
+    files = ", ".join(dict.fromkeys(result.file for result in results))
+    number = results[0].machine_number
+    return files if number is None else f"{files}, machine {number}"
 
 
 def machines(results: Sequence[Result]) -> list[Machine]:
     """The different machines, in the order in which the results name them."""
     return list(dict.fromkeys(result.machine for result in results if result.machine is not None))
+
+
+def with_machine_numbers(results: Sequence[Result]) -> list[Result]:
+    """The results, each with the number of its machine if there are several machines."""
+    numbers = {machine: number for number, machine in enumerate(machines(results), 1)}
+    if len(numbers) < 2:
+        return list(results)
+    return [
+        result.model_copy(update={"machine_number": result.machine and numbers[result.machine]})
+        for result in results
+    ]
 
 
 def busy(result: ParityResult | BenchmarkResult) -> tuple[str, ...]:

@@ -3,15 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from reidexport.report.blocks import ReportTable, Section, count, milliseconds, percent, source, speed
-from reidexport.report.results import GpuCheck, GpuCheckResult, Result
+from reidexport.report.blocks import ReportTable, Section, source
+from reidexport.report.results import GpuCheck, GpuCheckResult, Result, of_type
+from reidexport.report.units import count, digits, percent
 
 
-def gpu_checks(results: Sequence[Result]) -> Section | None:
+def gpu_checks(results: Sequence[Result]) -> Section:
     """The outcomes of ``make gpu-check``."""
-    found = [result for result in results if isinstance(result, GpuCheckResult)]
-    if not found:
-        return None
+    found = of_type(results, GpuCheckResult)
     failures = tuple(f"{result.file}: {why}" for result in found for why in result.failures)
     failed = tuple(
         f"{result.file}: {each.group}: {each.check} failed: {each.reason}"
@@ -20,30 +19,25 @@ def gpu_checks(results: Sequence[Result]) -> Section | None:
         if each.outcome == "failed"
     )
     quick = tuple(f"{result.file}: of --quick: its speeds say nothing." for result in found if result.quick)
-    tables = [table for result in found for table in _tables(result, results)]
+    tables = [table for result in found for table in _tables(result)]
     lead = "Every path on a GPU, checked and measured. What is not installed there is skipped."
     return Section("GPU check", lead, (*failures, *failed, *quick), tables=tuple(tables))
 
 
-def _tables(result: GpuCheckResult, results: Sequence[Result]) -> list[ReportTable]:
+def _tables(result: GpuCheckResult) -> list[ReportTable]:
     outcomes = ("passed", "failed", "skipped")
     counts = {each.group: Counter[str]() for each in result.checks}
     for each in result.checks:
         counts[each.group][each.outcome] += 1
     rows = [(group, *(count(found[outcome]) for outcome in outcomes)) for group, found in counts.items()]
-    tables = [ReportTable("Checks", source(result, results), ("what", *outcomes), rows)]
+    checks = ReportTable("Checks", source(result), ("what", *outcomes), rows)
     speeds = [_speed(each) for each in result.checks if "caller_images_per_s" in each.measured]
-    if speeds:
-        columns = (
-            *("what", "batch", "p50\nms", "images/s\nof a caller", "images/s\nstreamed"),
-            *("images/s\nfrom files", "images/s\non the GPU", "of the limit, %"),
-        )
-        tables.append(
-            ReportTable(
-                "Speed: arrays in and out, overlapped, from files, and on the GPU", "", columns, speeds
-            )
-        )
-    return tables
+    columns = (
+        *("what", "batch", "p50\nms", "images/s\nof a caller", "images/s\nstreamed"),
+        *("images/s\nfrom files", "images/s\non the GPU", "of the limit, %"),
+    )
+    caption = "Speed: arrays in and out, overlapped, from files, and on the GPU"
+    return [checks, ReportTable(caption, "", columns, speeds)]
 
 
 def _speed(check: GpuCheck) -> tuple[str, ...]:
@@ -51,7 +45,7 @@ def _speed(check: GpuCheck) -> tuple[str, ...]:
     return (
         f"{check.group} {found.get('precision', '')}",
         str(found.get("batch_size", "")),
-        milliseconds(found.get("caller_p50_ms")),
-        *(speed(found.get(f"{name}_images_per_s")) for name in ("caller", "streamed", "files", "device")),
+        digits(found.get("caller_p50_ms")),
+        *(digits(found.get(f"{name}_images_per_s")) for name in ("caller", "streamed", "files", "device")),
         percent(found.get("device_share_of_limit")),
     )

@@ -28,7 +28,7 @@ def css_color(mark: Mark) -> str:
 
 
 def swatch(mark: Mark) -> Markup:
-    """A mark as a small picture, for the cell of a table."""
+    """A mark as a small drawing, for the cell of a table."""
     width_px = 24 if mark.line else 12
     line = Markup('<path d="M-12 0H12" style="{}"/>').format(_stroke(mark)) if mark.line else ""
     return Markup(
@@ -45,8 +45,8 @@ def shape(mark: Mark) -> Markup:
     path = style.get_path().transformed(style.get_transform() + Affine2D().scale(80, -80))
     polygons = [np.asarray(polygon) / 10 for polygon in path.to_polygons()]
     outline = "".join(f"M{' '.join(f'{x:.1f},{y:.1f}' for x, y in polygon)}Z" for polygon in polygons)
-    look = f"fill: none; {_stroke(mark)}" if mark.is_hollow else f"fill: {css_color(mark)}"
-    return Markup('<path d="{}" style="{}"/>').format(outline, look)
+    paint = f"fill: none; {_stroke(mark)}" if mark.is_hollow else f"fill: {css_color(mark)}"
+    return Markup('<path d="{}" style="{}"/>').format(outline, paint)
 
 
 def _stroke(mark: Mark) -> str:

@@ -8,16 +8,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from reidexport.evaluation.scoring import Evaluation
 from reidexport.files import replaced_when_whole
 from reidexport.report import accuracy, gpu_checks, peers, people, provenance, speeds
-from reidexport.report.blocks import Fact, breakable, milliseconds, percent, points, share, speed
+from reidexport.report.blocks import Fact, breakable, with_machine_numbers
 from reidexport.report.results import (
     BenchmarkResult,
     BenchResult,
     EvalResult,
     ParityResult,
     PrecisionsResult,
+    Ranks,
     Result,
     VerifyResult,
+    of_type,
 )
+from reidexport.report.units import digits, percent, points, share
 from reidexport.version import __version__
 
 
@@ -48,7 +51,8 @@ def write_report(
 
 def report_page(results: Sequence[Result], evaluation: Evaluation | None, artifact: str, title: str) -> str:
     """The page's HTML; see :func:`write_report`."""
-    found = [
+    results = with_machine_numbers(results)
+    sections = [
         accuracy.trade_off(results),
         peers.throughput(results),
         accuracy.parity(results),
@@ -62,8 +66,8 @@ def report_page(results: Sequence[Result], evaluation: Evaluation | None, artifa
         gpu_checks.gpu_checks(results),
     ]
     if evaluation is not None:
-        found += [people.ranked_lists(evaluation, artifact), people.features_of_some(evaluation, artifact)]
-    found += [provenance.machines_and_versions(results), provenance.how_measured(results)]
+        sections += [people.ranked_lists(evaluation, artifact), people.features_of_some(evaluation, artifact)]
+    sections += [provenance.machines_and_versions(results), provenance.how_measured(results)]
     environment = Environment(
         loader=PackageLoader("reidexport.report", ""),
         autoescape=True,
@@ -77,7 +81,7 @@ def report_page(results: Sequence[Result], evaluation: Evaluation | None, artifa
         machines=provenance.machine_line(results),
         num_files=len(results),
         facts=headline(results),
-        sections=[section for section in found if section is not None],
+        sections=[section for section in sections if not section.is_empty],
         version=__version__,
     )
 
@@ -89,37 +93,31 @@ def headline(results: Sequence[Result]) -> list[Fact]:
 
 
 def _accuracy(results: Sequence[Result]) -> Fact | None:
-    for result in results:
-        if isinstance(result, ParityResult):
-            ranks, note = result.reference, f"{result.dataset}, reference {result.reference.artifact}"
-            return Fact(f"{percent(ranks.rank1)} / {percent(ranks.mAP)}", "rank-1 / mAP, %", note)
-    for result in results:
-        if isinstance(result, EvalResult):
-            note = f"{result.dataset}, {result.artifact}"
-            return Fact(f"{percent(result.rank1)} / {percent(result.mAP)}", "rank-1 / mAP, %", note)
-    return None
+    """Of the first reference, or of the first evaluation."""
+    found: list[tuple[Ranks, str]] = [
+        (result.reference, f"{result.dataset}, reference {result.reference.artifact}")
+        for result in of_type(results, ParityResult)
+    ]
+    found += [(result, f"{result.dataset}, {result.artifact}") for result in of_type(results, EvalResult)]
+    if not found:
+        return None
+    ranks, note = found[0]
+    return Fact(f"{percent(ranks.rank1)} / {percent(ranks.mAP)}", "rank-1 / mAP, %", note)
 
 
 def _loss(results: Sequence[Result]) -> Fact | None:
-    losses = [
-        (row.drops["mAP"], f"{row.artifact}, {accuracy.row_label(row)}")
-        for result in results
-        if isinstance(result, ParityResult)
+    drops = [
+        (row.drops, f"{row.artifact}, {row.runs_in}")
+        for result in of_type(results, ParityResult)
         for row in result.rows
-        if "mAP" in row.drops
     ]
-    losses += [
-        (result.drops["mAP"], result.artifact)
-        for result in results
-        if isinstance(result, VerifyResult) and result.drops and "mAP" in result.drops
-    ]
-    losses += [
-        (precision.drops["mAP"], f"{result.checkpoint}, {precision.name}")
-        for result in results
-        if isinstance(result, PrecisionsResult)
+    drops += [(result.drops or {}, result.artifact) for result in of_type(results, VerifyResult)]
+    drops += [
+        (precision.drops, f"{result.checkpoint}, {precision.name}")
+        for result in of_type(results, PrecisionsResult)
         for precision in result.precisions
-        if "mAP" in precision.drops
     ]
+    losses = [(of_artifact["mAP"], note) for of_artifact, note in drops if "mAP" in of_artifact]
     if not losses:
         return None
     drop, note = max(losses)
@@ -127,7 +125,7 @@ def _loss(results: Sequence[Result]) -> Fact | None:
 
 
 def _verdicts(results: Sequence[Result]) -> Fact | None:
-    verdicts = [result.passed for result in results if isinstance(result, VerifyResult)]
+    verdicts = [result.passed for result in of_type(results, VerifyResult)]
     if not verdicts:
         return None
     sign = "✓" if all(verdicts) else "✗"
@@ -136,44 +134,40 @@ def _verdicts(results: Sequence[Result]) -> Fact | None:
 
 def _latency(results: Sequence[Result]) -> Fact | None:
     timings = [
-        (row.p50_batch1_ms, f"{row.artifact}, {accuracy.row_label(row)}")
-        for result in results
-        if isinstance(result, ParityResult) and not result.is_busy
+        (row.p50_batch1_ms, f"{row.artifact}, {row.runs_in}")
+        for result in of_type(results, ParityResult)
         for row in result.rows
-        if row.p50_batch1_ms is not None
+        if row.p50_batch1_ms is not None and not result.is_busy
     ]
     timings += [
         (batch.p50_ms, result.artifact)
-        for result in results
-        if isinstance(result, BenchResult)
+        for result in of_type(results, BenchResult)
         for batch in result.batches
         if batch.batch_size == 1
     ]
     if not timings:
         return None
     p50_ms, note = min(timings)
-    return Fact(f"{milliseconds(p50_ms)} ms", "lowest median latency, one image", note)
+    return Fact(f"{digits(p50_ms)} ms", "lowest median latency, one image", note)
 
 
 def _throughput(results: Sequence[Result]) -> Fact | None:
-    speeds_found = [
-        (
-            row.images_per_s,
-            row.name.removeprefix("throughput of ")
-            + ("" if row.share_of_limit is None else f", {share(row.share_of_limit)} of the limit"),
-        )
-        for result in results
-        if isinstance(result, BenchmarkResult) and result.question == "throughput"
+    found = [
+        (row.images_per_s, row.name.removeprefix("throughput of "), row.share_of_limit)
+        for result in of_type(results, BenchmarkResult)
         for row in result.rows
-        if row.images_per_s is not None and not isinstance(row.ratios, str)
+        if result.question == "throughput"
+        and row.images_per_s is not None
+        and not isinstance(row.ratios, str)
     ]
-    speeds_found += [
-        (batch.images_per_s, f"{result.artifact}, batch {batch.batch_size}")
-        for result in results
-        if isinstance(result, BenchResult)
+    found += [
+        (batch.images_per_s, f"{result.artifact}, batch {batch.batch_size}", None)
+        for result in of_type(results, BenchResult)
         for batch in result.batches
     ]
-    if not speeds_found:
+    if not found:
         return None
-    images_per_s, note = max(speeds_found)
-    return Fact(f"{speed(images_per_s)} images/s", "highest throughput, network alone", note)
+    images_per_s, note, share_of_limit = max(found, key=lambda each: each[:2])
+    if share_of_limit is not None:
+        note += f", {share(share_of_limit)} of the limit"
+    return Fact(f"{digits(images_per_s)} images/s", "highest throughput, network alone", note)

@@ -1,4 +1,4 @@
-"""Sections about pictures, from an evaluation: ranked lists, and the features in two dimensions."""
+"""Sections about images, from an evaluation: ranked lists, and the features in two dimensions."""
 
 import base64
 import io
@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from reidexport.data import ImageRecord
-from reidexport.errors import ImageError
 from reidexport.evaluation.scoring import Evaluation
-from reidexport.gallery.pictures import nearest_scored, person_and_camera
+from reidexport.gallery.contact_sheets import nearest_scored, person_and_camera, rgb_image
 from reidexport.metrics.distances import distmat_from_features, unit_rows
 from reidexport.report.blocks import Plot, Ranking, Section, Thumbnail
 from reidexport.report.plots import NUM_PEOPLE, projection
@@ -67,11 +66,7 @@ def _thumbnail(record: ImageRecord, sign: str, distance: str, description: str) 
 
 
 def _jpeg_uri(path: Path) -> str:
-    try:
-        with Image.open(path) as image:
-            small = image.convert("RGB").resize(_WIDTH_HEIGHT, Image.Resampling.LANCZOS)
-    except (OSError, UnidentifiedImageError) as error:
-        raise ImageError(f"{path}: cannot be read as an image ({error}).") from error
+    small = rgb_image(path).resize(_WIDTH_HEIGHT, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -95,11 +90,8 @@ def features_of_some(evaluation: Evaluation, artifact: str) -> Section:
         "their first two principal components: linear, so nothing is pulled apart that was not. Colors and numbers "
         "are people, shapes are cameras."
     )
-    return Section(
-        "Features in two dimensions",
-        lead,
-        plots=(Plot(svg, f"{len(chosen)} images of {len(people)} people."),),
-    )
+    plot = Plot(svg, f"{len(chosen)} images of {len(people)} people.")
+    return Section("Features in two dimensions", lead, plots=(plot,))
 
 
 def principal_components(

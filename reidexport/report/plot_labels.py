@@ -12,7 +12,7 @@ _DISTANCES_PT = (10, 11, 13, 18, 24, 31, 39, 48, 58, 70, 85, 105, 130, 160, 200)
 _NUM_DIRECTIONS = 16
 _WITHOUT_LEADER_PT = 14  # a label so near needs no line to its point
 _FONT_PT, _LINE_PT = 9, 11
-_LOOK: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": _FONT_PT, "fontweight": "bold"}
+_TEXT_STYLE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": _FONT_PT, "fontweight": "bold"}
 
 
 class Label(NamedTuple):
@@ -26,13 +26,13 @@ class Label(NamedTuple):
 def spread_labels(
     figure: Figure, axes: Axes, labels: Sequence[Label], *, mark_pt: float, leader_color: str
 ) -> None:
-    """Write each label at the free place nearest to its point, with a line to the point where that is far away.
+    """Write each label at the free place nearest to its point, with a line to a point that is far away.
 
     Args:
         figure: of 72 dots per inch, everything else on it: nothing may move afterwards.
         axes: of the points.
         labels: at most a few dozen.
-        mark_pt: the size of the marks that no label may cover; 0 lets labels lie on their points.
+        mark_pt: the size of the marks that no label may cover; 0 lets labels cover their points.
         leader_color: of the lines.
     """
     figure.draw_without_rendering()
@@ -43,7 +43,7 @@ def spread_labels(
     leader = {"arrowstyle": "-", "color": leader_color, "linewidth": 0.8, "shrinkA": 5, "shrinkB": 4}
     for label, (x, y) in zip(labels, points, strict=True):
         point = (label.x, label.y)
-        written = axes.annotate(label.text, point, (0, 0), textcoords="offset points", **_LOOK)
+        written = axes.annotate(label.text, point, (0, 0), textcoords="offset points", **_TEXT_STYLE)
         width_pt = written.get_window_extent().width + 2
         places = [(at, _box(x + at[0], y + at[1], width_pt, _LINE_PT)) for at in _offsets_pt()]
         free = (

@@ -81,7 +81,7 @@ def draw_accuracy_against_latency(dots: Sequence[Dot]) -> Figure:
     """The figure of :func:`accuracy_against_latency`."""
     figure, axes = _figure()
     for dot in dots:
-        axes.plot(dot.p50_ms, 100 * dot.mAP, markersize=7, **_look(dot.mark))
+        axes.plot(dot.p50_ms, 100 * dot.mAP, markersize=7, **_line_style(dot.mark))
     axes.set(xlabel="median latency at batch 1, ms", ylabel="mAP, %", xscale="log")
     axes.margins(0.12, 0.15)
     low, high = axes.get_ylim()
@@ -91,7 +91,7 @@ def draw_accuracy_against_latency(dots: Sequence[Dot]) -> Figure:
     middle, half = (low * high) ** 0.5, max(high / low, _LEAST_SPAN_TIMES) ** 0.5
     axes.set_xlim(middle / half, middle * half)
     axes.ticklabel_format(axis="y", useOffset=False)
-    _plain_log_ticks(axes)
+    _set_x_ticks(axes, log_ticks(*axes.get_xlim()))
     labels = [Label(dot.p50_ms, 100 * dot.mAP, dot.label) for dot in dots]
     spread_labels(figure, axes, labels, mark_pt=10, leader_color=_SOFT)
     return figure
@@ -102,13 +102,11 @@ def throughput_against_batch(name: str, series: Sequence[Line]) -> Markup:
     with rc_context(_STYLE):
         figure, axes = _figure()
         for line in series:
-            axes.plot(*zip(*sorted(line.images_per_s.items()), strict=True), **_look(line.mark))
+            axes.plot(*zip(*sorted(line.images_per_s.items()), strict=True), **_line_style(line.mark))
         batches = sorted({batch for line in series for batch in line.images_per_s})
         axes.set(xlabel="batch size", ylabel="images/s", xscale="log")
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(FixedLocator(batches))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
+        _set_x_ticks(axes, batches)
         return _svg(figure, name, "throughput against batch size, with the measured limits")
 
 
@@ -122,32 +120,28 @@ def roc_curves(name: str, curves: Sequence[tuple[Mark, Roc]]) -> Markup:
     with rc_context(_STYLE):
         is_one = len(curves) == 1
         figure = Figure(figsize=(_WIDTH_INCHES, 3.6 if is_one else 5.6), dpi=72, layout="constrained")
-        panels = figure.subplots(
-            len(curves[:2]), sharex=True, squeeze=False, height_ratios=(3, 2)[: len(curves)]
-        )
+        heights = (3, 2)[: len(curves)]
+        panels = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)
         upper, lower = panels[0, 0], panels[-1, 0]
-        drawn = [(mark, *_on_log_axis(roc)) for mark, roc in curves]
+        rates = [(mark, np.asarray(roc.fpr), 100 * np.asarray(roc.tpr)) for mark, roc in curves]
+        # Zero has no place on a logarithmic axis.
+        drawn = [(mark, fpr[fpr > 0], tpr[fpr > 0]) for mark, fpr, tpr in rates]
         _, first_fpr, first_tpr = drawn[0]
         for i, (mark, fpr, tpr) in enumerate(drawn):
-            look = _look(mark) | ({"linewidth": 1.5} if i or is_one else {"linewidth": 6, "alpha": 0.35})
-            upper.plot(fpr, tpr, **look)
+            is_broad = i == 0 and not is_one
+            style = _line_style(mark) | ({"linewidth": 6, "alpha": 0.35} if is_broad else {"linewidth": 1.5})
+            upper.plot(fpr, tpr, **style)
             if not is_one:
-                lower.plot(fpr, tpr - np.interp(np.log(fpr), np.log(first_fpr), first_tpr), **look)
-        rates = np.concatenate([fpr for _, fpr, _ in drawn])
-        low = max(float(rates.min()), 1e-6)
+                lower.plot(fpr, tpr - np.interp(np.log(fpr), np.log(first_fpr), first_tpr), **style)
+        low = max(min(float(fpr.min()) for _, fpr, _ in drawn), 1e-6)
+        high = max(float(fpr.max()) for _, fpr, _ in drawn)
         lower.set(ylabel="difference from the first,\npoints", xlabel="false positive rate")
         upper.set(ylabel="true positive rate, %", ylim=(0, 101), xscale="log")
-        lower.set_xlim(low, max(1.05 * float(rates.max()), 10 * low))
+        lower.set_xlim(low, max(1.05 * high, 10 * low))
         lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
         lower.xaxis.set_minor_formatter(NullFormatter())
         figure.align_ylabels()
         return _svg(figure, name, "receiver operating characteristic of each artifact, and the differences")
-
-
-def _on_log_axis(roc: Roc) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Rates of false positives, and of true positives in per cent; zero has no place on a logarithmic axis."""
-    fpr, tpr = np.asarray(roc.fpr), np.asarray(roc.tpr)
-    return fpr[fpr > 0], 100 * tpr[fpr > 0]
 
 
 def projection(
@@ -173,22 +167,12 @@ def projection(
             for camid in np.unique(cameras):
                 chosen = points[(people == pid) & (cameras == camid)]
                 marker = SHAPES[camid % len(SHAPES)]
-                axes.plot(
-                    chosen[:, 0],
-                    chosen[:, 1],
-                    marker,
-                    color=color,
-                    markersize=5,
-                    markeredgewidth=0,
-                    alpha=0.8,
-                )
+                axes.plot(*chosen.T, marker, color=color, markersize=5, markeredgewidth=0, alpha=0.8)
         for camid in np.unique(cameras):
             marker = SHAPES[camid % len(SHAPES)]
             axes.plot([], [], marker, color=_SOFT, markeredgewidth=0, label=f"camera {camid + 1}")
-        axes.set(
-            xlabel=f"first component, {shares[0]:.0%} of the variance",
-            ylabel=f"second component, {shares[1]:.0%}",
-        )
+        axes.set_xlabel(f"first component, {shares[0]:.0%} of the variance")
+        axes.set_ylabel(f"second component, {shares[1]:.0%}")
         axes.tick_params(labelbottom=False, labelleft=False, length=0)
         axes.set_aspect("equal", "datalim")
         figure.legend(loc="outside lower center", ncols=3)
@@ -202,14 +186,13 @@ def projection(
 
 
 def _figure(width: float = _WIDTH_INCHES, height: float = _HEIGHT_INCHES) -> tuple[Figure, Axes]:
-    figure = Figure(
-        figsize=(width, height), dpi=72, layout="constrained"
-    )  # 72: as in SVG, a pixel is a point
+    # Of 72 dots per inch, as in SVG: a pixel is a point.
+    figure = Figure(figsize=(width, height), dpi=72, layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _look(mark: Mark) -> dict[str, Any]:
-    """A mark in matplotlib's words."""
+def _line_style(mark: Mark) -> dict[str, Any]:
+    """A mark as keyword arguments of ``Axes.plot``."""
     color = _SERIES[mark.color % NUM_SERIES]
     return {
         "color": color,
@@ -220,9 +203,9 @@ def _look(mark: Mark) -> dict[str, Any]:
     }
 
 
-def _plain_log_ticks(axes: Axes) -> None:
+def _set_x_ticks(axes: Axes, ticks: Sequence[float]) -> None:
     """Numbers instead of powers of ten along the horizontal axis."""
-    axes.xaxis.set_major_locator(FixedLocator(log_ticks(*axes.get_xlim())))
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from reidexport.report.blocks import NONE, ReportTable, Section, machines
+from reidexport.report.blocks import ReportTable, Section, machines
 from reidexport.report.results import (
     BenchmarkResult,
     BenchResult,
@@ -16,6 +16,7 @@ from reidexport.report.results import (
     ServingResult,
     VerifyResult,
 )
+from reidexport.report.units import NONE
 
 _COMMANDS: dict[type[Result], str] = {
     ParityResult: "reidexport parity REFERENCE ARTIFACT… --data ROOT --json FILE",
@@ -49,11 +50,8 @@ def machine_line(results: Sequence[Result]) -> str:
     )
 
 
-def machines_and_versions(results: Sequence[Result]) -> Section | None:
+def machines_and_versions(results: Sequence[Result]) -> Section:
     """Every machine, and the versions of what ran on it."""
-    known = machines(results)
-    if not known:
-        return None
     rows = [
         (
             str(number),
@@ -63,7 +61,7 @@ def machines_and_versions(results: Sequence[Result]) -> Section | None:
             ", ".join(machine.gpus) or "none",
             machine.system,
         )
-        for number, machine in enumerate(known, 1)
+        for number, machine in enumerate(machines(results), 1)
     ]
     columns = ("machine", "processor", "cores", "memory\nGiB", "GPUs", "system")
     table = ReportTable("Machines", "", columns, rows, ("processor", "GPUs", "system"))
@@ -76,39 +74,33 @@ def _versions(results: Sequence[Result]) -> tuple[tuple[str, str], ...]:
     for result in results:
         for package, version in result.versions.items():
             found.setdefault(package, Counter())[version] += 1
-    return tuple((package, _by_frequency(versions)) for package, versions in found.items())
+    return tuple(
+        (
+            package,
+            ", ".join(v if len(versions) == 1 else f"{v} ({n} files)" for v, n in versions.most_common()),
+        )
+        for package, versions in found.items()
+    )
 
 
-def _by_frequency(versions: Counter[str]) -> str:
-    if len(versions) == 1:
-        return next(iter(versions))
-    return ", ".join(f"{version} ({number} files)" for version, number in versions.most_common())
-
-
-def how_measured(results: Sequence[Result]) -> Section | None:
-    """What wrote each file, and what lay inside the timed region."""
-    if not results:
-        return None
+def how_measured(results: Sequence[Result]) -> Section:
+    """What wrote each file, and what was inside the timed region."""
     commands: dict[str, list[str]] = {}
     timed: dict[str, list[str]] = {}
     for result in results:
         commands.setdefault(_COMMANDS[type(result)], []).append(result.file)
         for what in _timed(result):
             timed.setdefault(what, []).append(result.file)
-    tables = [
-        ReportTable(
-            caption,
-            "",
-            ("files", column),
-            [(", ".join(files), what) for what, files in found.items()],
-            (column,),
-        )
-        for caption, column, found in (
-            ("What wrote the files", "command", commands),
-            ("What lies inside the timed region", "timed", timed),
-        )
-    ]
-    return Section("How each number was measured", "", tables=tuple(tables))
+    tables = (
+        _files_of("What wrote the files", "command", commands),
+        _files_of("What is inside the timed region", "timed", timed),
+    )
+    return Section("How each number was measured", "", tables=tables)
+
+
+def _files_of(caption: str, column: str, found: dict[str, list[str]]) -> ReportTable:
+    rows = [(", ".join(files), what) for what, files in found.items()]
+    return ReportTable(caption, "", ("files", column), rows, (column,))
 
 
 def _timed(result: Result) -> list[str]:

@@ -2,27 +2,24 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, ValidationError
 
 from reidexport.errors import InputError
 
-# Where a file lies on the machine that wrote it is nobody's business.
+# The folders of the machine that wrote a file are nobody's business.
 FileName = Annotated[str, AfterValidator(lambda path: PurePath(path).name)]
 # Files inside a data set keep the folders below it.
-ImageName = Annotated[str, AfterValidator(lambda path: path if _is_relative(path) else PurePath(path).name)]
-
+ImageName = Annotated[
+    str, AfterValidator(lambda path: PurePath(path).name if PurePath(path).is_absolute() else path)
+]
 # A kernel is updated, and the machine stays the same: "Linux 6.1.0 x86_64" -> "Linux x86_64".
 System = Annotated[
     str, AfterValidator(lambda text: " ".join(dict.fromkeys((*text.split()[:1], *text.split()[-1:]))))
 ]
-
-
-def _is_relative(path: str) -> bool:
-    return not PurePath(path).is_absolute()
 
 
 class _Record(BaseModel):
@@ -80,18 +77,21 @@ class ParityRowRecord(Ranks):
     artifact: FileName
     backend: str
     precision: str
-    runtime: str
     size_mib: float | None = None
     layer_precisions: dict[str, int] = {}
     drops: dict[str, float] = {}
     min_cosine: float
-    mean_cosine: float
     worst_queries: tuple[WorstQueryRecord, ...] = ()
     p50_batch1_ms: float | None = None
     images_per_s: float | None = None
     operating_points: tuple[OperatingPointRecord, ...] = ()
     roc: Roc | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def runs_in(self) -> str:
+        """What it computes in and what runs it."""
+        return f"{self.precision} · {self.backend}"
 
 
 class Spread(_Record):
@@ -146,7 +146,7 @@ class EndToEndRecord(_Record):
 
 
 class Precision(_Record):
-    """One precision of a checkpoint; accuracies are there where a data set was given."""
+    """One precision of a checkpoint; with accuracies where a data set was given."""
 
     name: str
     size_mib: float
@@ -169,11 +169,20 @@ class PrecisionSpeed(_Record):
 
 
 class Result(_Record):
-    """What every file says; ``file`` is its name, as the report shows it."""
+    """What every file says.
+
+    Attributes:
+        file: its name, as the report shows it.
+        machine_number: of its machine, from 1, where a report has several.
+    """
 
     file: str = ""
     machine: Machine | None = None
+    machine_number: int | None = None
     versions: dict[str, str] = {}
+
+
+ResultT = TypeVar("ResultT", bound=Result)
 
 
 class NotRunRecord(_Record):
@@ -195,6 +204,11 @@ class ParityResult(Result):
     not_run: tuple[NotRunRecord, ...] = ()
     is_busy: bool = False
 
+    @property
+    def all_rows(self) -> tuple[ParityRowRecord, ...]:
+        """The reference, then the artifacts."""
+        return (self.reference, *self.rows)
+
 
 class BenchmarkResult(Result):
     """Of ``pytest benchmarks``: the rows of one question."""
@@ -209,13 +223,9 @@ class EvalResult(Result, Ranks):
     """Of ``reidexport eval``."""
 
     artifact: FileName
-    precision: str
-    runtime: str
     dataset: str
     metric: str
     rerank: bool = False
-    num_query: int
-    num_gallery: int
     operating_points: tuple[OperatingPointRecord, ...] = ()
     roc: Roc | None = None
     warnings: tuple[str, ...] = ()
@@ -225,8 +235,6 @@ class VerifyResult(Result):
     """Of ``reidexport verify``."""
 
     artifact: FileName
-    candidate: str
-    reference: str
     num_images: int
     min_cosine: float
     max_relative_l2: float
@@ -240,7 +248,6 @@ class BenchResult(Result):
     """Of ``reidexport bench``."""
 
     artifact: FileName
-    session: str
     batches: tuple[BatchTimingRecord, ...]
     end_to_end: EndToEndRecord | None = None
     warnings: tuple[str, ...] = ()
@@ -261,7 +268,6 @@ class OverheadResult(Result):
     """Of ``reid_overhead``: the C++ runtime beside the bare network."""
 
     artifact: FileName
-    session: str
     batch_size: int
     bare_p50_ms: float
     reid_embed_p50_ms: float
@@ -300,7 +306,7 @@ class ServingResult(Result):
 
 
 class GpuCheck(_Record):
-    """One check: what was asked of which group, what became of it, and what it found."""
+    """One check of a group: its outcome, and what it measured."""
 
     group: str
     check: str
@@ -318,6 +324,12 @@ class GpuCheckResult(Result):
     checks: tuple[GpuCheck, ...]
 
 
+_MODELS_BY_KIND: dict[str, type[Result]] = {
+    "parity": ParityResult,
+    "benchmark": BenchmarkResult,
+    "serving": ServingResult,
+    "gpu-check": GpuCheckResult,
+}
 # Files without a "kind" are told apart by keys that no other has.
 _MODELS_BY_KEYS: dict[tuple[str, ...], type[Result]] = {
     ("candidate", "reference", "failures"): VerifyResult,
@@ -327,8 +339,8 @@ _MODELS_BY_KEYS: dict[tuple[str, ...], type[Result]] = {
     ("bare_p50_ms", "reid_embed_p50_ms"): OverheadResult,
 }
 _EXPECTED = (
-    "what --json of reidexport parity, eval, verify or bench, of a program of benchmarks or of reid_overhead wrote, "
-    "or --results of pytest benchmarks"
+    "Expected what --json of reidexport parity, eval, verify or bench, of a program of benchmarks or of reid_overhead "
+    "wrote, or --results of pytest benchmarks."
 )
 
 
@@ -336,66 +348,55 @@ def read_results(paths: Sequence[Path]) -> list[Result]:
     """Read result files; of a folder, every ``*.json`` in it and below it.
 
     Raises:
-        InputError: a file cannot be read or is no result, or a folder holds none.
+        InputError: a file cannot be read, is of no known kind or lacks something, or a folder holds none.
     """
-    return [read_result(path, file) for path in paths for path, file in _files(path)]
+    return [_read_result(file, name) for path in paths for file, name in _named_files(path)]
 
 
-def _files(path: Path) -> Iterator[tuple[Path, str]]:
-    """Paths, each with the name that the report gives it: below the folder that was asked for, if one was."""
+def of_type(results: Sequence[Result], model: type[ResultT]) -> list[ResultT]:
+    """Those of the results that are of one kind."""
+    return [result for result in results if isinstance(result, model)]
+
+
+def _named_files(path: Path) -> list[tuple[Path, str]]:
+    """Files, each with the name that the report gives it: relative to the folder, if ``path`` is one."""
     if not path.is_dir():
-        yield path, path.name
-        return
+        return [(path, path.name)]
     found = sorted(path.rglob("*.json"))
     if not found:
-        raise InputError(f"{path}: the folder holds no *.json. Expected {_EXPECTED}.")
-    for file in found:
-        yield file, file.relative_to(path).as_posix()
+        raise InputError(f"{path}: the folder holds no *.json. {_EXPECTED}")
+    return [(file, file.relative_to(path).as_posix()) for file in found]
 
 
-def read_result(path: Path, file: str) -> Result:
-    """Read one result file.
-
-    Args:
-        path: where it lies.
-        file: what the report calls it.
-
-    Raises:
-        InputError: it cannot be read, is of no known kind, or lacks something.
-    """
+def _read_result(path: Path, name: str) -> Result:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Expected {_EXPECTED}.") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}). {_EXPECTED}") from error
     except ValueError as error:
-        raise InputError(f"{path}: is not JSON ({error}). Expected {_EXPECTED}.") from error
+        raise InputError(f"{path}: is not JSON ({error}). {_EXPECTED}") from error
     model = _model_of(path, content)
     try:
-        return model.model_validate({**content, "file": file})
+        return model.model_validate({**content, "file": name})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        name = " ".join(re.findall("[A-Z][a-z]+", model.__name__)).lower()
+        kind = " ".join(re.findall("[A-Z][a-z]+", model.__name__)).lower()
         raise InputError(
-            f"{path}: not a whole {name}: {place}: {first['msg'][0].lower()}{first['msg'][1:]}. "
+            f"{path}: not a whole {kind}: {place}: {first['msg'][0].lower()}{first['msg'][1:]}. "
             "Write it again with this version of reidexport."
         ) from error
 
 
 def _model_of(path: Path, content: Any) -> type[Result]:
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not an object. Expected {_EXPECTED}.")
+        raise InputError(f"{path}: holds a {type(content).__name__}, not an object. {_EXPECTED}")
     if "kind" in content:
-        models: dict[str, type[Result]] = {
-            "parity": ParityResult,
-            "benchmark": BenchmarkResult,
-            "serving": ServingResult,
-            "gpu-check": GpuCheckResult,
-        }
-        if str(content["kind"]) in models:
-            return models[content["kind"]]
-        raise InputError(f"{path}: unknown kind {content['kind']!r}. Expected one of {', '.join(models)}.")
+        if model := _MODELS_BY_KIND.get(str(content["kind"])):
+            return model
+        known = ", ".join(_MODELS_BY_KIND)
+        raise InputError(f"{path}: unknown kind {content['kind']!r}. Expected one of {known}.")
     for keys, model in _MODELS_BY_KEYS.items():
         if content.keys() >= set(keys):
             return model
-    raise InputError(f"{path}: is not a result. Expected {_EXPECTED}.")
+    raise InputError(f"{path}: is not a result. {_EXPECTED}")

@@ -2,21 +2,7 @@
 
 from collections.abc import Sequence
 
-from reidexport.report.blocks import (
-    NONE,
-    ReportTable,
-    Section,
-    count,
-    interval,
-    lines,
-    marked,
-    milliseconds,
-    points,
-    share,
-    source,
-    speed,
-    times,
-)
+from reidexport.report.blocks import ReportTable, Section, lines, marked, source
 from reidexport.report.marks import SHAPES, Mark
 from reidexport.report.results import (
     BenchResult,
@@ -26,33 +12,29 @@ from reidexport.report.results import (
     Result,
     ServingResult,
     Spread,
+    of_type,
 )
 from reidexport.report.strips import axis_heading, axis_of, strip
+from reidexport.report.units import NONE, count, digits, interval, points, share, times
 
 
-def precision_speeds(results: Sequence[Result]) -> Section | None:
+def precision_speeds(results: Sequence[Result]) -> Section:
     """Precisions and runtimes beside torch eager."""
-    tables = [
-        _precision_speeds(result, results)
-        for result in results
-        if isinstance(result, PrecisionsResult) and result.speed
-    ]
+    found = of_type(results, PrecisionsResult)
     notes = tuple(
         f"{result.file}: batch {batch_size} is left out: {reason}"
-        for result in results
-        if isinstance(result, PrecisionsResult)
+        for result in found
         for batch_size, reason in result.disturbed.items()
     )
-    if not tables and not notes:
-        return None
     lead = (
         "How many times as fast as torch eager, which takes turns with the others in one run; below it the lowest and "
         "highest ratio, the median latency of a batch, and images/s."
     )
-    return Section("Speed of the precisions", lead, notes, tables=tuple(tables))
+    tables = tuple(_precision_speeds(result) for result in found)
+    return Section("Speed of the precisions", lead, notes, tables=tables)
 
 
-def _precision_speeds(result: PrecisionsResult, results: Sequence[Result]) -> ReportTable:
+def _precision_speeds(result: PrecisionsResult) -> ReportTable:
     batches = sorted({each.batch_size for each in result.speed})
     marks = {batch: Mark(i, SHAPES[i % len(SHAPES)]) for i, batch in enumerate(batches)}
     by_name: dict[str, dict[int, PrecisionSpeed]] = {}
@@ -69,7 +51,7 @@ def _precision_speeds(result: PrecisionsResult, results: Sequence[Result]) -> Re
     ]
     heads = (marked(marks[batch], f"batch {batch}") for batch in batches)
     columns = ("precision", axis_heading(axis), *heads)
-    return ReportTable(result.architecture, source(result, results), columns, rows)
+    return ReportTable(result.architecture, source(result), columns, rows)
 
 
 def _ratio(each: PrecisionSpeed) -> Spread:
@@ -80,40 +62,33 @@ def _ratio(each: PrecisionSpeed) -> Spread:
 def _speed_cell(each: PrecisionSpeed | None) -> str:
     if each is None:
         return NONE
-    figures = (f"{milliseconds(each.p50_ms)} ms", f"{speed(each.images_per_s)} images/s")
+    figures = (f"{digits(each.p50_ms)} ms", f"{digits(each.images_per_s)} images/s")
     return lines(times(each.times_torch), interval(*each.times_torch_range), *figures)
 
 
-def command_speeds(results: Sequence[Result]) -> Section | None:
+def command_speeds(results: Sequence[Result]) -> Section:
     """What ``reidexport bench``, ``reid_overhead`` and ``benchmarks.serving`` measured."""
-    benches = [result for result in results if isinstance(result, BenchResult)]
-    overheads = [result for result in results if isinstance(result, OverheadResult)]
-    servings = [result for result in results if isinstance(result, ServingResult)]
-    tables = [
-        table
-        for table in (
-            _network_alone(benches, results),
-            _files_to_features(benches, results),
-            _overheads(overheads, results),
-            _servings(servings, results),
-        )
-        if table.rows
-    ]
-    if not tables:
-        return None
+    benches = of_type(results, BenchResult)
+    servings = of_type(results, ServingResult)
+    tables = (
+        _network_alone(benches),
+        _files_to_features(benches),
+        _overheads(of_type(results, OverheadResult)),
+        _servings(servings),
+    )
     notes = tuple(f"{result.file}: {warning}" for result in benches for warning in result.warnings)
     notes += tuple(f"{result.file}: {result.disturbed}" for result in servings if result.disturbed)
     lead = "p50, p90 and p99: so many of 100 runs took at most this long."
-    return Section("Speed of each artifact", lead, notes, tables=tuple(tables))
+    return Section("Speed of each artifact", lead, notes, tables=tables)
 
 
-def _network_alone(benches: Sequence[BenchResult], results: Sequence[Result]) -> ReportTable:
+def _network_alone(benches: Sequence[BenchResult]) -> ReportTable:
     rows = [
         (
-            lines(result.artifact, source(result, results)),
+            lines(result.artifact, source(result)),
             str(batch.batch_size),
-            *(milliseconds(value) for value in (batch.p50_ms, batch.p90_ms, batch.p99_ms)),
-            speed(batch.images_per_s),
+            *(digits(value) for value in (batch.p50_ms, batch.p90_ms, batch.p99_ms)),
+            digits(batch.images_per_s),
         )
         for result in benches
         for batch in result.batches
@@ -122,12 +97,12 @@ def _network_alone(benches: Sequence[BenchResult], results: Sequence[Result]) ->
     return ReportTable("The network alone", "", columns, rows)
 
 
-def _files_to_features(benches: Sequence[BenchResult], results: Sequence[Result]) -> ReportTable:
+def _files_to_features(benches: Sequence[BenchResult]) -> ReportTable:
     rows = [
         (
-            lines(result.artifact, source(result, results)),
+            lines(result.artifact, source(result)),
             str(end.batch_size),
-            speed(end.images_per_s),
+            digits(end.images_per_s),
             share(end.share_of_net),
         )
         for result in benches
@@ -137,13 +112,13 @@ def _files_to_features(benches: Sequence[BenchResult], results: Sequence[Result]
     return ReportTable("From image files to features", "", columns, rows)
 
 
-def _overheads(overheads: Sequence[OverheadResult], results: Sequence[Result]) -> ReportTable:
+def _overheads(overheads: Sequence[OverheadResult]) -> ReportTable:
     rows = [
         (
-            lines(result.artifact, source(result, results)),
+            lines(result.artifact, source(result)),
             str(result.batch_size),
-            milliseconds(result.bare_p50_ms),
-            milliseconds(result.reid_embed_p50_ms),
+            digits(result.bare_p50_ms),
+            digits(result.reid_embed_p50_ms),
             f"{points(100 * result.overhead)} %",
             " to ".join(points(100 * pick(result.overhead_of_rounds)) for pick in (min, max)),
         )
@@ -155,15 +130,15 @@ def _overheads(overheads: Sequence[OverheadResult], results: Sequence[Result]) -
     )
 
 
-def _servings(servings: Sequence[ServingResult], results: Sequence[Result]) -> ReportTable:
+def _servings(servings: Sequence[ServingResult]) -> ReportTable:
     rows = [
         (
-            lines(result.artifact, source(result, results)),
+            lines(result.artifact, source(result)),
             f"{result.num_clients} × {result.batch_size}",
-            speed(result.served.images_per_s.median),
+            digits(result.served.images_per_s.median),
             share(result.share_of_direct.median),
-            milliseconds(result.served.p50_ms),
-            milliseconds(result.served.p99_ms),
+            digits(result.served.p50_ms),
+            digits(result.served.p99_ms),
             f"{count(result.answers.num_answered)} of {count(result.answers.num_requests)}",
             count(result.answers.num_bit_equal),
         )

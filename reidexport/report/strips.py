@@ -1,4 +1,4 @@
-"""Ratios as marks in the rows of a table, on one logarithmic axis that stands in its heading."""
+"""Ratios as marks in the rows of a table, on one logarithmic axis, drawn in its heading."""
 
 from collections.abc import Iterable, Sequence
 from math import ceil, floor, log, log10
@@ -15,7 +15,7 @@ _DIGITS = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 2, 5), (1,))  # of each dec
 
 
 class Axis(NamedTuple):
-    """A logarithmic axis; 1 lies on it."""
+    """A logarithmic axis; 1 is on it."""
 
     low: float
     high: float

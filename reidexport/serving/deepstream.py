@@ -1,6 +1,6 @@
 """What DeepStream's tracker (Gst-nvtracker) needs to compare people by an artifact: the network and a ``ReID`` section.
 
-The tracker gives the network ``netScaleFactor · (pixel - offsets[channel])`` of crops that it has scaled itself.
+The tracker feeds the network ``netScaleFactor · (pixel - offsets[channel])`` of crops that it has scaled itself.
 """
 
 from pathlib import Path, PurePosixPath
@@ -24,7 +24,7 @@ CONFIG_NAME = "tracker_reid.yml"
 _REID_TYPES: dict[Tracker, int] = {"NvDeepSORT": 1, "NvDCF": 2}
 _NETWORK_MODES = {"fp32": 0, "fp16": 1}
 _HEADER = """\
-# The ReID section for the configuration of {tracker}: put it in place of the one that is there.
+# The ReID section for the configuration of {tracker}: put it in place of the existing one.
 #
 # {name} is {source} with a float32 input. The tracker computes
 # netScaleFactor * (pixel - offsets[channel]); what the network needs beyond that is inside the file.
@@ -143,7 +143,7 @@ def tracker_input(section: dict[str, Any], images: NDArray[np.uint8]) -> NDArray
 def _check_usable(artifact: Path, manifest: Manifest) -> None:
     if manifest.precision not in _NETWORK_MODES:
         raise InputError(
-            f"{artifact} is {manifest.precision}: DeepStream makes INT8 from a calibration table of its own. Give an "
+            f"{artifact} is {manifest.precision}: DeepStream makes INT8 from a calibration table of its own. Pass an "
             "FP32 or FP16 artifact."
         )
     if manifest.metric != "cosine":
@@ -152,9 +152,9 @@ def _check_usable(artifact: Path, manifest: Manifest) -> None:
         )
 
 
-def _batch_size(manifest: Manifest, asked: int | None) -> int:
+def _batch_size(manifest: Manifest, wanted: int | None) -> int:
     profile = manifest.batch_profile
-    batch = asked or profile.static or min(100, profile.maximum or 100)
+    batch = wanted or profile.static or min(100, profile.maximum or 100)
     if batch < profile.minimum or batch > (profile.maximum or batch):
         raise InputError(
             f"a batch of {batch} does not fit: the artifact takes {profile.minimum} to {profile.maximum}."

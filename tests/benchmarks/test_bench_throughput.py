@@ -60,7 +60,9 @@ def test_what_is_measured_on_a_gpu(
     subject = SimpleNamespace(path=Path("a.onnx"), session=session, precision=precision)
     monkeypatch.setattr(bench_throughput, "_ON_GPU", True)
     monkeypatch.setattr(bench_throughput, "measured_rates", lambda *_: Rates(2.0, 3.0))
-    monkeypatch.setattr(bench_throughput, "compare_on_device", lambda *given, turn_s: seen.append(given[5]))
+    monkeypatch.setattr(
+        bench_throughput, "compare_on_device", lambda *arguments, turn_s: seen.append(arguments[5])
+    )
     skips = isinstance(outcome, str)
     with pytest.raises(pytest.skip.Exception, match=outcome) if skips else nullcontext():
         bench_throughput.test_on_the_gpu(None, subject, batch_size, False, "default")  # type: ignore[arg-type]

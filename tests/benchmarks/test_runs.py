@@ -100,7 +100,7 @@ def test_an_artifact_that_is_not_there_fails_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
-        (["--quick", "--results", "folder"], {}, "The figures of --quick are no results"),
+        (["--quick", "--results", "folder"], {}, "The figures of --quick are not results"),
         (["--quick"], {"OPENBLAS_CORETYPE": "Haswell"}, "Unset OPENBLAS_CORETYPE"),
     ],
 )

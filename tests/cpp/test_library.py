@@ -1,4 +1,4 @@
-"""The C++ runtime answers as the Python runtime does, survives what it is given, and can be built upon.
+"""The C++ runtime answers as the Python runtime does, survives any input, and can be built upon.
 
 Needs a build: ``make cpp-test`` makes one with sanitizers and names it in REIDEXPORT_CPP_BUILD.
 """
@@ -74,7 +74,7 @@ def photos(drawn_dataset: Dataset) -> list[Path]:
 def test_embeddings_are_those_of_the_python_runtime(
     kind: str, batch_size: int, photos: list[Path], exported: Exported, tmp_path: Path
 ) -> None:
-    """The same files give the same embeddings to 1e-6, alone and in batches, from a small network and a real export."""
+    """The same files have the same embeddings to 1e-6, alone and in batches, from a small network and a real export."""
     artifact = exported.onnx if kind == "exported" else write_artifact(tmp_path / "small.onnx")
     with open_session(artifact, backend="onnxruntime", device="cpu", threads=1) as session:
         expected = session.embed(photos, batch_size=batch_size)
@@ -162,7 +162,7 @@ def write_kinds_of_jpeg(photo: Path, folder: Path) -> list[Path]:
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
 def test_pixels_are_bit_equal(changes: dict[str, Any], photos: list[Path], tmp_path: Path) -> None:
-    """Every kind of JPEG, decoded, resized, normalized and laid out, gives the same bits in both languages."""
+    """Every kind of JPEG, decoded, resized, normalized and laid out, has the same bits in both languages."""
     preprocess = Preprocess(
         height_px=32, width_px=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), **changes
     )
@@ -274,7 +274,7 @@ def test_wrong_artifacts_are_refused(photos: list[Path], exported: Exported, tmp
         ("deviation.onnx", 2, "std must be positive"),
         ("version.onnx", 2, "format version 99, this reidruntime reads 1"),
         ("precision.onnx", 2, "the manifest is not valid"),
-        ("plan.engine", 2, "A plan's manifest lies beside it"),
+        ("plan.engine", 2, "An engine's manifest is the file beside it"),
     ]:
         done = call("reid_embed", tmp_path / name, photos[0], "-o", tmp_path / "f.npy")
         assert (done.returncode, message in done.stderr) == (status, True), (name, done.stderr)
@@ -285,7 +285,7 @@ def test_wrong_artifacts_are_refused(photos: list[Path], exported: Exported, tmp
 
 
 def test_usage_is_answered_with_status_2(photos: list[Path], tmp_path: Path) -> None:
-    """Missing and wrong arguments, and a folder that is not there, are named before anything runs."""
+    """Missing and wrong arguments, and a folder that is missing, are named before anything runs."""
     artifact = write_artifact(tmp_path / "small.onnx")
     out = tmp_path / "f.npy"
     for program, *arguments, message in [

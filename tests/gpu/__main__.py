@@ -25,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS, RUNTIME = Path(__file__).parent, str(ROOT / "engines" / "python")
-# Files of checks in the order in which time is given to them, and the seconds after which each is ended.
+# Files of checks in the order in which they get time, and the seconds after which each is ended.
 LIMITS_S = {
     "reference": 150.0, "device_memory": 60.0, "torch": 270.0, "onnxruntime": 100.0, "tensorrt": 240.0,
     "gallery": 60.0, "training": 270.0, "cpp": 60.0,
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_file(group: str, limit_s: float, options: Namespace, folder: Path) -> tuple[list[Check], str]:
-    """Run one file of checks, and end it with all that it started after ``limit_s``; gives the checks and its output.
+    """Run one file of checks, and end it with all that it started after ``limit_s``; returns the checks and its output.
 
     Unless the file comes to its end, one of the checks is "the file", which failed.
     """
@@ -90,7 +90,7 @@ def run_file(group: str, limit_s: float, options: Namespace, folder: Path) -> tu
     paths = (str(ROOT), RUNTIME, os.environ.get("PYTHONPATH", ""))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # the checks need none
-    environment["TEARDOWN_CUPTI"] = "0"  # a profiler that is taken down between CUDA graphs can crash
+    environment["TEARDOWN_CUPTI"] = "0"  # a profiler that is closed between CUDA graphs can crash
     if options.device == "cpu" or group == REFERENCE:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     how = ""
@@ -122,7 +122,7 @@ def run_file(group: str, limit_s: float, options: Namespace, folder: Path) -> tu
 def failures_of(checks: Sequence[Check], not_run: Sequence[str], only: Sequence[str]) -> list[str]:
     """Why the whole has not passed; nothing when it has.
 
-    Of all files, the parity of at least one GPU path must pass; of files that were asked for, something of each.
+    Of all files, the parity of at least one GPU path must pass; of the files that were chosen, something of each.
     """
     passed = {(each["group"], each["check"].split("[")[0]) for each in checks if each["outcome"] == "passed"}
     num_failed = sum(each["outcome"] == "failed" for each in checks)

@@ -135,7 +135,7 @@ def gpu_only(setup: Setup) -> None:
 
 
 def skip_unless_installed(package: str, *modules: str) -> None:
-    """Skip what needs a package that is not there; one that is there and does not work is a failure."""
+    """Skip what needs a package that is missing; one that is installed and does not work is a failure."""
     if not any(find_spec(module.partition(".")[0]) and find_spec(module) for module in modules):
         pytest.skip(f"{package} is not installed")
 

@@ -1,4 +1,4 @@
-"""What is asked of every path from an artifact to features; a file of checks has a fixture ``session`` for it."""
+"""What is checked of every path from an artifact to features; a file of checks has a fixture ``session`` for it."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -91,7 +91,7 @@ class LaneChecks(PathChecks):
             assert len(captured) >= len(plain), f"CUDA graphs of batches {captured} only"
 
     def test_tensors(self, session: Session, setup: Setup, judge: Judge) -> None:
-        """The bits of arrays, also where another stream writes the images late; the host takes no part."""
+        """The bits of arrays, also where another stream writes the images late; the host is not involved."""
         images = setup.load("images")[:8]
         expected, tensor = session.run(images), torch.from_numpy(images).to(setup.device)
         for turn in range(3):

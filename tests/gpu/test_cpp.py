@@ -17,7 +17,7 @@ _PROGRAM = Path(os.environ.get("REIDEXPORT_CPP_BUILD", _RELEASE)) / "reid_embed"
 
 @pytest.mark.parametrize("name", ["fp32.onnx", "fp16.engine"])
 def test_parity(name: str, setup: Setup, judge: Judge, tmp_path: Path) -> None:
-    """``reid_embed`` gives the answers of float32 on the CPU, in the order of the files."""
+    """``reid_embed`` answers as float32 on the CPU does, in the order of the files."""
     if not _PROGRAM.is_file():
         pytest.skip("the C++ library is not built: make cpp, or set REIDEXPORT_CPP_BUILD")
     if not (setup.folder / name).is_file():

@@ -1,4 +1,4 @@
-"""Device memory of every library: copies, threads, CUDA graphs, and whether all of it is given back."""
+"""Device memory of every library: copies, threads, CUDA graphs, and whether all of it is freed."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""A gallery that is searched on the GPU gives the bits of one that is searched without torch."""
+"""A gallery that is searched on the GPU answers with the bits of one that is searched without torch."""
 
 from collections.abc import Callable
 

@@ -22,14 +22,14 @@ def test_learns(precision: Precision, compiled: bool, setup: Setup, tmp_path: Pa
         *(f"images.height_px={setup.size_px[0]}", f"images.width_px={setup.size_px[1]}"),
     )
     options = TrainingOptions(init="none", precision=precision, compiled=compiled, workers=8)
-    said: list[str] = []
-    train(load_recipe("smoke", changes), dataset, tmp_path / "run", options, log=said.append)
+    lines: list[str] = []
+    train(load_recipe("smoke", changes), dataset, tmp_path / "run", options, log=lines.append)
     epochs = json.loads((tmp_path / "run" / "history.json").read_text())
     losses, first = [epoch["loss"] for epoch in epochs], setup.folder / "first_loss.txt"
-    for name, value in {"said": said, "losses": losses, "images_per_s": epochs[-1]["images_per_s"]}.items():
+    for name, value in {"said": lines, "losses": losses, "images_per_s": epochs[-1]["images_per_s"]}.items():
         judge.record(name, value)
     if precision == "fp32":
         first.write_text(str(losses[0]))
     judge.within(0.2, first_loss_distance=abs(losses[0] / float(first.read_text()) - 1))
     judge.within(1.0, last_loss_by_first=losses[-1] / losses[0])
-    assert setup.device == "cpu" or "steps: one CUDA graph each" in said, said
+    assert setup.device == "cpu" or "steps: one CUDA graph each" in lines, lines

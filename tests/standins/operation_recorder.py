@@ -27,7 +27,7 @@ class OperationRecorder:
         with _Recording() as recording:
             answer = work()
         with torch.no_grad():
-            for tensor, before in recording.given.values():
+            for tensor, before in recording.inputs.values():
                 tensor.copy_(before)
         self.num_recorded = len(recording.calls)
 
@@ -46,7 +46,7 @@ class _Recording(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Callable[[], Any], list[Tensor]]] = []
-        self.given: dict[int, tuple[Tensor, Tensor]] = {}
+        self.inputs: dict[int, tuple[Tensor, Tensor]] = {}
         self._made: set[int] = set()
 
     def __torch_dispatch__(
@@ -58,8 +58,8 @@ class _Recording(TorchDispatchMode):
         for (
             tensor
         ) in arguments:  # of outside, seen for the first time: it may be changed, whatever the schema says
-            if tensor.untyped_storage().data_ptr() not in self._made and id(tensor) not in self.given:
-                self.given[id(tensor)] = (tensor, tensor.detach().clone())
+            if tensor.untyped_storage().data_ptr() not in self._made and id(tensor) not in self.inputs:
+                self.inputs[id(tensor)] = (tensor, tensor.detach().clone())
         result = func(*args, **kwargs)
         results = [tensor.detach() for tensor in _tensors(result)]
         before = {tensor.untyped_storage().data_ptr() for tensor in arguments}

@@ -30,7 +30,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def test_augmentation_is_the_cpu_s() -> None:
-    """The same draws give the same images, to float32's rounding."""
+    """The same draws make the same images, to float32's rounding."""
     store = torch.randint(0, 256, (16, 64, 32, 3), dtype=torch.uint8)
     draws = draw_augmentation(np.random.default_rng(0), 16, Images(height_px=64, width_px=32), Erasing())
     indices = torch.arange(16)
@@ -64,7 +64,7 @@ def losses(folder: Path) -> list[list[float]]:
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
 def test_the_graph_learns_as_plain_steps_do(backbone: str, dataset: Dataset, tmp_path: Path) -> None:
-    """In float32: the losses of two epochs with different rates agree, and the result says which steps were taken."""
+    """In float32: the losses of two epochs with different rates agree, and the result says which kind of steps ran."""
     changes = ["synthetic.num_train_pids=0", "schedule.num_epochs=2", f"model.backbone={backbone}"]
     recipe = load_recipe("smoke", changes)
     options = TrainingOptions(init="none", precision="fp32")
@@ -130,7 +130,7 @@ def test_the_rate_of_a_recorded_step_can_change(dataset: Dataset) -> None:
 
 
 def test_fp32_trains_without_tf32(dataset: Dataset, tmp_path: Path) -> None:
-    """While steps are taken, convolutions are set to IEEE float32; afterwards the setting is what it was."""
+    """While steps run, convolutions are set to IEEE float32; afterwards the setting is what it was."""
     before, seen = torch.backends.cudnn.conv.fp32_precision, set()
     recipe = load_recipe(
         "smoke", ["synthetic.num_train_pids=0", "schedule.num_epochs=1", "schedule.warmup_epochs=1"]

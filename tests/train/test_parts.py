@@ -33,11 +33,11 @@ def run(tmp_path: Path) -> Path:
 
 def test_parts_join_to_the_weights_in_half_precision(run: Path, tmp_path: Path) -> None:
     """Matrices rounded to float16 where that holds them, vectors as they were; every file small, all facts there."""
-    paths = write_parts(run, tmp_path / "given", max_part_bytes=100_000)
-    assert sorted(paths) == sorted((tmp_path / "given").iterdir())
+    paths = write_parts(run, tmp_path / "parts", max_part_bytes=100_000)
+    assert sorted(paths) == sorted((tmp_path / "parts").iterdir())
     assert max(path.stat().st_size for path in paths) <= 100_000
     assert len([path for path in paths if path.suffix == ".part"]) > 3
-    manifest = join_parts(tmp_path / "given", tmp_path / "joined.pth")
+    manifest = join_parts(tmp_path / "parts", tmp_path / "joined.pth")
     assert (manifest.epoch, manifest.num_epochs, manifest.init, manifest.dataset) == (3, 6, "none", "drawn")
     before, after = load_checkpoint(run / LAST), load_checkpoint(tmp_path / "joined.pth")
     assert (before.architecture, before.preprocess) == (after.architecture, after.preprocess)
@@ -49,7 +49,7 @@ def test_parts_join_to_the_weights_in_half_precision(run: Path, tmp_path: Path) 
 
 def test_damage_is_found(run: Path, tmp_path: Path) -> None:
     """A changed, a missing and an exchanged part, and a manifest that is none: each message names file and cause."""
-    folder, out = tmp_path / "given", tmp_path / "joined.pth"
+    folder, out = tmp_path / "parts", tmp_path / "joined.pth"
     write_parts(run, folder, max_part_bytes=200_000)
     first, manifest = folder / "weights-1.part", folder / MANIFEST
     whole, text = first.read_bytes(), manifest.read_text()

@@ -1,4 +1,4 @@
-"""The trainer's plots show what they say."""
+"""The trainer's plots show what their titles promise."""
 
 from pathlib import Path
 

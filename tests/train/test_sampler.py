@@ -59,7 +59,7 @@ def test_too_few_identities_are_refused() -> None:
 
 
 def test_the_seed_decides() -> None:
-    """The same generator gives the same batches, another one others."""
+    """The same generator draws the same batches, another one others."""
     first, again, other = (epoch_batches(LABELS.tolist(), 3, 2, np.random.default_rng(s)) for s in (5, 5, 6))
     assert [b.tolist() for b in first] == [b.tolist() for b in again]
     assert [b.tolist() for b in first] != [b.tolist() for b in other]

@@ -37,7 +37,7 @@ class Disk:
 
 
 def test_writes_are_one_after_the_other() -> None:
-    """Whatever is asked for is written, in order, and never two at once."""
+    """Whatever is requested is written, in order, and never two at once."""
     disk = Disk()
     with finished_at_the_end(Saver(disk.write, NOW)) as saver:
         for epoch in range(5):
@@ -104,10 +104,10 @@ def test_a_snapshot_is_a_copy() -> None:
     weight = torch.ones(1, 3, 4, 4).to(memory_format=torch.channels_last)
     moment, step = torch.ones(3), torch.tensor(1.0)
     learner = {"optimizer": {"state": {0: {"m": moment, "step": step}}, "param_groups": [{"params": [0]}]}}
-    taken = snapshot({"weight": weight}, learner, {"epoch": 1}, torch.device("cpu"))
+    moment_copy = snapshot({"weight": weight}, learner, {"epoch": 1}, torch.device("cpu"))
     for each in (weight, moment, step):
         each.zero_()
-    copied = taken.on_cpu()
+    copied = moment_copy.on_cpu()
     assert bool((copied.weights["weight"] == 1).all())
     assert copied.weights["weight"].is_contiguous(memory_format=torch.channels_last)
     assert copied.learner["optimizer"]["state"][0]["m"].tolist() == [1, 1, 1]

@@ -239,9 +239,7 @@ def test_losses_and_stops_are_looked_at_every_few_steps(
     images = load_train_images(dataset.train, 64, 32, torch.device("cpu"), workers=1)
     num_steps = [len(training.plan_of_epoch(images, recipe, epoch)) for epoch in (1, 2, 3)]
     assert len(calls) == sum(-(-count // 3) for count in num_steps) < sum(num_steps)
-    with pytest.raises(
-        StoppedError, match="stopped in epoch 1 after step 2 of"
-    ):  # no later than it is asked to
+    with pytest.raises(StoppedError, match="stopped in epoch 1 after step 2 of"):  # at once
         train(recipe, dataset, tmp_path / "stopped", OPTIONS, stop=partial(next, iter([False, True]), True))
 
 
@@ -264,7 +262,7 @@ def test_a_run_without_a_test_split_says_so(dataset: Dataset, tmp_path: Path) ->
 
 
 def test_the_training_split_alone_is_a_data_set(dataset: Dataset, tmp_path: Path) -> None:
-    """bounding_box_train in a folder of a known name; without it a whole data set is asked for."""
+    """bounding_box_train in a folder of a known name; without it a whole data set is needed."""
     source = dataset.train[0].path.parents[1]
     folder = tmp_path / "some" / "Market-1501-v15.09.15"
     folder.mkdir(parents=True)
@@ -291,7 +289,7 @@ def test_fp32_on_a_gpu_is_not_tf32() -> None:
 def test_a_finished_run_is_not_trained_again(
     whole: tuple[Path, dict[str, Any]], dataset: Dataset, recipe: Recipe
 ) -> None:
-    """Resuming it gives its result, with what was measured then, and says nothing."""
+    """Resuming it gives its result, with what was measured then, and logs nothing."""
     lines: list[str] = []
     result = train(recipe, dataset, whole[0], replace(OPTIONS, resume=True), log=lines.append)
     assert lines == []
@@ -329,7 +327,7 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(
 
 
 def test_first_weights_come_from_a_checkpoint(tmp_path: Path) -> None:
-    """A file's backbone is taken; another backbone's is refused with the first tensor that differs."""
+    """A file's backbone is used; another backbone's is refused with the first tensor that differs."""
     from train.model import build_model, initialize
 
     other_seed = build_model(load_recipe("smoke", ["seed=1"]), 5)
@@ -367,7 +365,7 @@ def test_first_weights_that_nobody_publishes_are_refused(recipe: Recipe) -> None
 
 
 def test_data_is_asked_for_and_checked(recipe: Recipe, tmp_path: Path, dataset: Dataset) -> None:
-    """No training images, and fewer identities than a batch takes."""
+    """No training images, and fewer identities than a batch needs."""
     with pytest.raises(DatasetError, match="has no training images"):
         train(recipe, replace(dataset, train=()), tmp_path, OPTIONS)
     few = replace(dataset, train=tuple(record for record in dataset.train if record.pid < 3))

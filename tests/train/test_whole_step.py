@@ -64,7 +64,7 @@ def test_a_recorded_step_is_the_plain_one(recipe: Recipe, images: TrainImages) -
 
 
 def test_a_network_that_draws_random_numbers_is_not_recorded(recipe: Recipe, images: TrainImages) -> None:
-    """Dropout anywhere: every step is plain, and the reason is given."""
+    """Dropout anywhere: every step is plain, and the reason is reported."""
     recorder = OperationRecorder()
     step, learner = make_step(recipe, images, recorder)
     learner.baseline.neck = nn.Sequential(nn.Dropout(0.5), learner.baseline.neck)
@@ -77,7 +77,7 @@ def test_a_network_that_draws_random_numbers_is_not_recorded(recipe: Recipe, ima
 
 
 class Clock:
-    """A stand-in for CUDA's events: every record takes place a second after the one before."""
+    """A stand-in for CUDA's events: every record is made a second after the one before."""
 
     now_s = 0
 
@@ -103,6 +103,6 @@ def test_an_epoch_s_steps_tell_how_long_they_waited(
         alone.fill(*drawn_batch(recipe, 1, plan, place, 0, 1))
         expected.append(alone.run().tolist())
     step, _ = make_step(recipe, images, OperationRecorder())
-    taken = list(steps_of_epoch(step, recipe, 1, plan, 1, Processes()))
-    assert [metrics.tolist() for metrics, _ in taken] == expected
-    assert [waited_s() for _, waited_s in taken] == [0.0, *[1.0] * (len(plan) - 2)]
+    steps = list(steps_of_epoch(step, recipe, 1, plan, 1, Processes()))
+    assert [metrics.tolist() for metrics, _ in steps] == expected
+    assert [waited_s() for _, waited_s in steps] == [0.0, *[1.0] * (len(plan) - 2)]

@@ -101,7 +101,7 @@ void check_writable(const std::string& path) {
     if (fs::exists(target) && !fs::is_regular_file(target)) throw UsageError(path + ": is not a regular file.");
     const fs::path folder = target.has_parent_path() ? target.parent_path() : ".";
     if (::access(folder.c_str(), W_OK | X_OK) != 0 || !fs::is_directory(folder)) {
-        throw UsageError(path + ": cannot write there. Make the folder, or give another path.");
+        throw UsageError(path + ": cannot write there. Make the folder, or choose another path.");
     }
 }
 

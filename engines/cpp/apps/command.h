@@ -14,7 +14,7 @@ class UsageError : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-/// One command-line option: its name without dashes, its one letter or 0, and what takes its value.
+/// One command-line option: its name without dashes, its one letter or 0, and what is called with its value.
 struct Option {
     std::string name;
     char letter;
@@ -23,7 +23,7 @@ struct Option {
 
 /// Read the command line; --help prints `help` and leaves with status 0.
 ///
-/// @return the arguments that are no options, in order.
+/// @return the arguments that are not options, in order.
 /// @throws UsageError: an option is unknown or lacks its value.
 std::vector<std::string> read_arguments(int argc, char** argv, const std::vector<Option>& options, const char* help);
 
@@ -39,7 +39,7 @@ std::vector<std::string> find_images(const std::vector<std::string>& sources);
 
 /// Whether write_whole() could put a file there, asked before long work.
 ///
-/// @throws UsageError: the folder is missing or cannot be written to, or the path is no regular file.
+/// @throws UsageError: the folder is missing or cannot be written to, or the path is not a regular file.
 void check_writable(const std::string& path);
 
 /// Write a file that appears whole or not at all; an old one is replaced only by a whole new one.

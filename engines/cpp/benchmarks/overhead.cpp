@@ -23,7 +23,7 @@ constexpr std::size_t kWarmUpPairs = 10;
 const char* const kHelp =
     "Usage: reid_overhead ARTIFACT --onnxruntime LIB [--batch N] [--pairs N] [--rounds N] [--threads N] [--json FILE]\n"
     "\n"
-    "Time reid_embed against the bare ONNX Runtime call, in turn, on an artifact that takes uint8 NHWC pixels.\n";
+    "Time reid_embed against the bare ONNX Runtime call, in turn, on an artifact whose input is uint8 NHWC pixels.\n";
 
 double ms_of(const std::function<void()>& work) {
     const auto began = std::chrono::steady_clock::now();

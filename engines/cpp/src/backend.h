@@ -45,14 +45,14 @@ struct Opened {
     std::unique_ptr<Backend> backend;
 };
 
-/// Load an ONNX file; its manifest lies inside.
+/// Load an ONNX file, which holds its manifest.
 ///
 /// @throws Error (not installed): no ONNX Runtime; (artifact): the file, its manifest, or that they disagree.
 Opened open_onnx(const std::string& path, const OpenOptions& options);
 
-/// Load a TensorRT plan; its manifest lies beside it, and is compared with this machine before the plan is read.
+/// Load a TensorRT engine; the manifest beside it is compared with this machine before the engine is read.
 ///
-/// @throws Error (not installed): no TensorRT or no GPU; (artifact): the plan does not fit this machine or its manifest.
+/// @throws Error (not installed): no TensorRT or no GPU; (artifact): the engine does not fit this machine or its manifest.
 Opened open_plan(const std::string& path, const OpenOptions& options);
 
 }  // namespace reid

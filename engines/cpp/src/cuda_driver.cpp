@@ -27,7 +27,7 @@ void CudaDriver::check(CUresult result, const std::string& what) const {
 CudaDevice::CudaDevice(const std::string& path) {
     int count = 0;
     if (driver_.init(0) != CUDA_SUCCESS || driver_.device_count(&count) != CUDA_SUCCESS || count == 0) {
-        fail_not_installed(path + ": a TensorRT plan needs an NVIDIA GPU, none is here (nvidia-smi).");
+        fail_not_installed(path + ": a TensorRT engine needs an NVIDIA GPU, and there is none (nvidia-smi).");
     }
     const std::string what = path + ": the GPU does not answer";
     driver_.check(driver_.device_get(&device_, 0), what);

@@ -1,4 +1,4 @@
-// The part of NVIDIA's driver that running a plan takes, opened at run time.
+// The part of NVIDIA's driver that running an engine needs, opened at run time.
 #pragma once
 
 #include <cuda.h>
@@ -16,7 +16,7 @@
 namespace reid {
 
 struct CudaDriver {
-    Library library{"NVIDIA's driver", {"libcuda.so.1"}, "A TensorRT plan needs an NVIDIA GPU and its driver."};
+    Library library{"NVIDIA's driver", {"libcuda.so.1"}, "A TensorRT engine needs an NVIDIA GPU and its driver."};
     REID_CUDA(init, cuInit);
     REID_CUDA(device_count, cuDeviceGetCount);
     REID_CUDA(device_get, cuDeviceGet);

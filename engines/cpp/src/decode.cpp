@@ -54,7 +54,7 @@ bool is_cut(Bytes data) {
     return scan == std::string_view::npos || end == std::string_view::npos || end < scan;
 }
 
-/// Like Pillow, take files that libjpeg only calls odd, but none that ends too early; where only ordinary ones are wanted,
+/// Like Pillow, accept files that libjpeg only warns of, but none that ends too early; where only ordinary ones are wanted,
 /// neither.
 void check(int result, tjhandle decoder, Bytes data, const std::string& name, Jpegs wanted) {
     if (result == 0) return;

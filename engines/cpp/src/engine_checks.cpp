@@ -46,7 +46,7 @@ void check_version(const Engine& engine, const std::string& path, const std::str
                       rebuild(engine, path));
     }
     if (engine.version_compatible && !allow_host_code) {
-        fail_artifact(path + ": a version-compatible plan, which carries code that runs when it is loaded. Set " +
+        fail_artifact(path + ": a version-compatible engine, which carries code that runs when it is loaded. Set " +
                       "allow_host_code if you trust the file.");
     }
 }
@@ -77,15 +77,15 @@ void check_engine(const Manifest& manifest, const std::string& path, const std::
     }
     const Engine& engine = *manifest.engine;
     if (engine.flavor != "tensorrt") {
-        fail_artifact(path + ": a plan of TensorRT for RTX, this library opens those of TensorRT. Open it in Python, or " +
+        fail_artifact(path + ": an engine of TensorRT for RTX; this library opens those of TensorRT. Open it in Python, or " +
                       "build it with --flavor tensorrt.");
     }
     if (engine.weights_stripped) {
-        fail_artifact(path + ": a plan without its weights, which this library does not put back. Open it in Python, or " +
+        fail_artifact(path + ": an engine without its weights, which this library does not put back. Open it in Python, or " +
                       "build it without --strip-weights.");
     }
     if (!manifest.batch_profile.maximum) {
-        fail_artifact(path + ": the manifest's batch profile has no maximum, as every plan has." + rebuild(engine, path));
+        fail_artifact(path + ": the manifest's batch profile has no maximum, as every engine has." + rebuild(engine, path));
     }
     check_version(engine, path, tensorrt_version, allow_host_code);
     check_gpu(engine, path, gpu);
@@ -94,7 +94,7 @@ void check_engine(const Manifest& manifest, const std::string& path, const std::
 void check_plan_bytes(const Engine& engine, const std::string& path, std::span<const std::uint8_t> plan) {
     const std::string found = sha256(plan);
     if (found != engine.plan_sha256) {
-        fail_artifact(path + ": not the plan that its manifest describes (sha256 expected " +
+        fail_artifact(path + ": not the engine that its manifest describes (sha256 expected " +
                       engine.plan_sha256.substr(0, 12) + "…, found " + found.substr(0, 12) +
                       "…). Copy both files together." + rebuild(engine, path));
     }

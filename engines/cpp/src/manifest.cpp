@@ -21,7 +21,7 @@ constexpr int kFormatVersion = 1;
 // One image of this many bytes is a mistake, and the product of sizes below it cannot overflow.
 constexpr std::int64_t kMaxSide = 1 << 14;
 constexpr std::int64_t kMaxCount = 1 << 24;
-// A manifest has five levels; copying and printing JSON takes stack for every one.
+// A manifest has five levels; copying and printing JSON needs stack for every one.
 constexpr int kMaxDepth = 16;
 
 json parse(const std::string& text, const std::string& origin) {

@@ -11,7 +11,7 @@
 namespace reid {
 
 constexpr const char* kMetadataKey = "reidexport.manifest";
-constexpr std::int64_t kDynamic = -1;  ///< the batch dimension of a file that takes any batch
+constexpr std::int64_t kDynamic = -1;  ///< the batch dimension of a file for any batch
 
 struct TensorSpec {
     std::string name;
@@ -36,7 +36,7 @@ struct BatchProfile {
     std::optional<std::size_t> maximum;  ///< none: no upper limit
 };
 
-/// What a TensorRT plan is tied to; gpu_name and the like are empty for TensorRT for RTX.
+/// What a TensorRT engine is tied to; gpu_name and the like are empty for TensorRT for RTX.
 struct Engine {
     std::string flavor;
     std::string tensorrt_version;
@@ -71,7 +71,7 @@ Manifest manifest_from_json(const std::string& text, const std::string& origin);
 
 /// Compare the manifest with what the file itself says of its input and output, and its preprocessing with its input.
 ///
-/// @throws Error (artifact): they disagree; the message says expected, found, and what to do.
+/// @throws Error (artifact): they disagree; the message says what was expected and found, and what to do.
 void check_manifest(const Manifest& manifest, const std::vector<TensorSpec>& inputs,
                     const std::vector<TensorSpec>& outputs, const std::string& path);
 

@@ -15,7 +15,7 @@ template <typename T>
 using Owned = std::unique_ptr<T, void (*)(T*)>;
 
 const char* const kInstall =
-    "Install it (pip install onnxruntime, or Debian's libonnxruntime), and give its path as onnxruntime_library or in "
+    "Install it (pip install onnxruntime, or Debian's libonnxruntime), and set its path as onnxruntime_library or in "
     "REIDRUNTIME_ONNXRUNTIME.";
 
 /// The functions of a loaded ONNX Runtime.
@@ -34,7 +34,7 @@ public:
         }
     }
 
-    /// ONNX Runtime's own words about a failure, whose status is given back.
+    /// ONNX Runtime's own words about a failure, whose status is released.
     std::string reason(OrtStatus* status) const {
         const Owned<OrtStatus> owned(status, api->ReleaseStatus);
         return api->GetErrorMessage(status);

@@ -20,7 +20,7 @@ ImageView checked(const reid_image& image, std::size_t index) {
     return {image.height_px, image.width_px, image.pixels, row_bytes};
 }
 
-/// Call put(from, to, channel) for every value: where it lies in N x H x W x 3, and where it goes.
+/// Call put(from, to, channel) for every value: where it is in N x H x W x 3, and where it goes.
 template <typename Put>
 void for_each_value(std::size_t size, const Preprocess& preprocess, Put put) {
     const std::size_t image = image_bytes(preprocess), plane = image / 3;

@@ -7,7 +7,7 @@
 namespace reid {
 namespace {
 
-// One being given to the network, one ready, one being read.
+// One that the network computes, one ready, one being read.
 constexpr std::size_t kNumSlots = 3;
 constexpr int kNiceness = 10;
 

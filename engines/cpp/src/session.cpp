@@ -25,7 +25,7 @@ Opened open(const std::string& artifact, const OpenOptions& options) {
     const std::filesystem::path path(artifact);
     std::error_code problem;
     if (!std::filesystem::is_regular_file(path, problem)) {
-        fail_artifact(artifact + ": no such file, or not a regular one. Expected an ONNX file or a TensorRT plan.");
+        fail_artifact(artifact + ": no such file, or not a regular one. Expected an ONNX file or a TensorRT engine.");
     }
     const bool is_plan = path.extension() == ".engine" || path.extension() == ".plan";
     return is_plan ? open_plan(artifact, options) : open_onnx(artifact, options);

@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4): the manifest beside a plan names the plan's.
+// SHA-256 (FIPS 180-4): the manifest beside an engine holds the engine's.
 #pragma once
 
 #include <cstdint>

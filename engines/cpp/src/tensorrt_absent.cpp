@@ -1,4 +1,4 @@
-// Takes the place of tensorrt_backend.cpp where TensorRT's headers were not found.
+// Replaces tensorrt_backend.cpp where TensorRT's headers were not found.
 #include "backend.h"
 #include "error.h"
 

@@ -1,6 +1,6 @@
-// TensorRT 10.x and 11.x: a plan, and lanes in which batches run beside each other.
+// TensorRT 10.x and 11.x: an engine, and lanes in which batches run beside each other.
 //
-// Compiled where the headers are found, and opened at run time: a binary takes the libnvinfer of its headers' major version.
+// Compiled where the headers are found, and opened at run time: a binary opens the libnvinfer of its headers' major version.
 // It keeps to calls that 10.14 to 11.4 all have; tests/cpp/test_library.py compares them with both releases' own lists.
 #include <NvInferRuntime.h>
 
@@ -29,7 +29,7 @@ constexpr std::size_t kNumLanes = 2;
 std::string read_text(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     if (!file) {
-        fail_artifact(path + ": cannot be read. A plan's manifest lies beside it: copy both files together.");
+        fail_artifact(path + ": cannot be read. An engine's manifest is the file beside it: copy both files together.");
     }
     return {std::istreambuf_iterator<char>(file), {}};
 }
@@ -72,12 +72,12 @@ public:
         : library_("TensorRT",
                    library_names(library, "REIDRUNTIME_TENSORRT", {"libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR)}),
                    "Install TensorRT " + std::to_string(NV_TENSORRT_MAJOR) +
-                       ", or give the path of its libnvinfer.so in REIDRUNTIME_TENSORRT.") {
+                       ", or set REIDRUNTIME_TENSORRT to the path of its libnvinfer.so.") {
         const int number = library_.function<decltype(getInferLibVersion)>("getInferLibVersion")();
         const int major = number / 10000, minor = number / 100 % 100, patch = number % 100;
         version = std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(patch);
         if (major != NV_TENSORRT_MAJOR) {
-            fail_not_installed("TensorRT " + version + " was given, this libreidruntime was compiled for " +
+            fail_not_installed("TensorRT " + version + " was found, this libreidruntime was compiled for " +
                                std::to_string(NV_TENSORRT_MAJOR) + ".x.");
         }
     }
@@ -163,7 +163,7 @@ public:
         return true;
     }
 
-    /// Wait for the batch, and take its answer.
+    /// Wait for the batch, and copy its answer.
     void finish(std::size_t batch, float* output, const std::string& what) {
         is_sound_ = false;
         driver_.check(driver_.stream_wait(stream_), what);
@@ -297,7 +297,7 @@ private:
         const BatchProfile& profile = manifest_.batch_profile;
         if (smallest != static_cast<std::int64_t>(profile.minimum) ||
             largest != static_cast<std::int64_t>(*profile.maximum)) {
-            fail_artifact(path_ + ": the plan takes batches of " + std::to_string(smallest) + " to " +
+            fail_artifact(path_ + ": the engine takes batches of " + std::to_string(smallest) + " to " +
                           std::to_string(largest) + ", the manifest says " + std::to_string(profile.minimum) + " to " +
                           std::to_string(*profile.maximum) + ". Build it again.");
         }

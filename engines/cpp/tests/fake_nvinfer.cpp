@@ -1,5 +1,5 @@
 // Stands in for libnvinfer x.16.1. Its "network" takes 4x2 pixels and answers each as a float. A batch whose first value is
-// 13 fails while it runs, and a batch of three pictures is refused. A plan is any text that starts with "plan".
+// 13 fails while it runs, and a batch of three images is refused. An engine is any text that starts with "plan".
 //
 // The headers' classes forward every call to a table of virtual functions in the library. The real ones have a hundred entries:
 // this fills in those that the runtime may call, at the places that the headers give them, and aborts in all others.

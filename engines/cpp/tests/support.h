@@ -61,7 +61,7 @@ inline nlohmann::json small_manifest() {
     })");
 }
 
-/// The same for a plan built with TensorRT 10.16.1.11 on the tests' GPU.
+/// The same for an engine built with TensorRT 10.16.1.11 on the tests' GPU.
 inline nlohmann::json small_engine_manifest() {
     nlohmann::json manifest = small_manifest();
     manifest["engine"] = {{"flavor", "tensorrt"},

@@ -12,7 +12,7 @@ const reid::Gpu kGpu = {"Test GPU", "8.9", "580.65"};
 
 using Changes = std::map<std::string, nlohmann::json>;
 
-/// The complaint about the tests' plan with some engine facts changed, on a machine.
+/// The complaint about the tests' engine with some engine facts changed, on a machine.
 std::string about(const Changes& changes, const std::string& version = "10.16.1", const reid::Gpu& gpu = kGpu,
                   bool allow_host_code = false) {
     nlohmann::json manifest = small_engine_manifest();
@@ -24,7 +24,7 @@ std::string about(const Changes& changes, const std::string& version = "10.16.1"
 
 }  // namespace
 
-TEST_CASE("a plan opens with the TensorRT, on the GPU and the driver it was built with") {
+TEST_CASE("an engine opens with the TensorRT, on the GPU and the driver it was built with") {
     CHECK(about({}).empty());
     CHECK(about({{"driver_version", "580.9"}}).empty());
     CHECK(about({{"driver_version", "600.1"}}, "10.16.1", {"Test GPU", "8.9", ""}).empty());
@@ -39,20 +39,20 @@ TEST_CASE("another TensorRT, GPU or driver is refused with expected, found and w
     CHECK(contains(about({{"driver_version", "580.100"}}), "older 580.65"));
 }
 
-TEST_CASE("a version-compatible plan needs consent, and never goes to an older TensorRT") {
+TEST_CASE("a version-compatible engine needs consent, and never goes to an older TensorRT") {
     const Changes compatible = {{"version_compatible", true}};
     CHECK(contains(about(compatible, "11.4.0"), "carries code that runs"));
     CHECK(about(compatible, "11.4.0", kGpu, true).empty());
     CHECK(contains(about(compatible, "10.9.0", kGpu, true), "installed is 10.9.0"));
 }
 
-TEST_CASE("a hardware-compatible plan goes to every GPU from Ampere on") {
+TEST_CASE("a hardware-compatible engine goes to every GPU from Ampere on") {
     const Changes compatible = {{"hardware_compatible", true}};
     CHECK(about(compatible, "10.16.1", {"Other", "12.0", ""}).empty());
     CHECK(contains(about(compatible, "10.16.1", {"Old", "7.5", ""}), "compute capability 8.0 and up"));
 }
 
-TEST_CASE("plans of TensorRT for RTX and plans without weights are left to Python") {
+TEST_CASE("engines of TensorRT for RTX and engines without weights are left to Python") {
     CHECK(contains(about({{"flavor", "rtx"}}), "TensorRT for RTX"));
     CHECK(contains(about({{"weights_stripped", true}}), "without its weights"));
 }

@@ -23,7 +23,7 @@ nlohmann::json manifest_of(const std::string& plan) {
     return manifest;
 }
 
-/// Write a plan with its manifest; returns the plan's path.
+/// Write an engine with its manifest; returns the engine's path.
 std::string write(const TemporaryFolder& folder, const std::string& plan, const nlohmann::json& manifest) {
     folder.write("x.engine.json", manifest.dump());
     return folder.write("x.engine", plan);
@@ -45,7 +45,7 @@ std::vector<std::uint8_t> pictures(std::size_t count) {
 
 }  // namespace
 
-TEST_CASE("a plan answers every image in its place, in batches within its profile") {
+TEST_CASE("an engine answers every image in its place, in batches within its profile") {
     const TemporaryFolder folder;
     const reidruntime::Session session(write(folder, "plan", manifest_of("plan")));
     CHECK(contains(session.description(), "Test GPU, fp32"));
@@ -133,7 +133,7 @@ TEST_CASE("a bad image beside a batch under way is an error, and the session sta
     CHECK(session.run(pixels).values == std::vector<float>(pixels.begin(), pixels.end()));
 }
 
-TEST_CASE("memory of the GPU and of the computer is given back, also where there is too little") {
+TEST_CASE("memory of the GPU and of the computer is freed, also where there is too little") {
     const TemporaryFolder folder;
     const std::string path = write(folder, "plan", manifest_of("plan"));
     const int before = fake_allocations();
@@ -153,10 +153,10 @@ TEST_CASE("memory of the GPU and of the computer is given back, also where there
     CHECK(fake_allocations() == before);
 }
 
-TEST_CASE("a plan without its manifest, with another one, or that TensorRT refuses does not open") {
+TEST_CASE("an engine without its manifest, with another one, or that TensorRT refuses does not open") {
     const TemporaryFolder folder;
     CHECK(contains(opening(folder.write("y.engine", "plan")).second, "y.engine.json: cannot be read"));
-    CHECK(contains(opening(write(folder, "another plan", manifest_of("plan"))).second, "not the plan"));
+    CHECK(contains(opening(write(folder, "another plan", manifest_of("plan"))).second, "not the engine"));
     CHECK(contains(opening(write(folder, "junk", manifest_of("junk"))).second, "magic tag does not match"));
     nlohmann::json wrong = manifest_of("plan");
     wrong["engine"]["tensorrt_version"] = "9.1.0.4";

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Option
 
 from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions
 from reidexport.cli.option_groups import with_option_groups
@@ -12,21 +13,19 @@ from reidexport.cli.option_groups import with_option_groups
 @with_option_groups
 def deepstream(
     artifact: ArtifactArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")],
+    output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="Where to write.")],
     tracker: Annotated[
         Literal["NvDeepSORT", "NvDCF"],
-        typer.Option(help="Whose configuration; NvDCF finds lost targets again by their embeddings."),
+        Option(help="Whose configuration; NvDCF finds lost targets again by their embeddings."),
     ] = "NvDeepSORT",
     batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Crops per run of the network; the file's own, or 100.", show_default=False),
+        int | None, Option(min=1, help="Crops per run of the network; the file's own, or 100.")
     ] = None,
     installed_at: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="FOLDER",
             help="Absolute path of the folder on the machine that runs DeepStream; where it is written if left out.",
-            show_default=False,
         ),
     ] = None,
     *,

@@ -1,11 +1,13 @@
 """``reidexport bundle triton``: a model repository for Triton Inference Server."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
-from reidexport.cli.batching_options import BatchingOptions
+from reidexport.cli.artifact_options import BatchingOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.data.image_paths import find_images
 
@@ -13,18 +15,17 @@ from reidexport.data.image_paths import find_images
 @with_option_groups
 def triton(
     artifacts: Annotated[
-        list[Path], typer.Argument(metavar="ARTIFACT...", help="ONNX files and TensorRT engines.")
+        list[Path], Argument(metavar="ARTIFACT...", help="ONNX files and TensorRT engines.")
     ],
-    repository: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    repository: Annotated[Path, Option("--output", "-o", help="The folder to write.")],
     device: Annotated[
-        Literal["cpu", "gpu"], typer.Option(help="What runs ONNX files; engines run on GPUs.")
+        Literal["cpu", "gpu"], Option(help="What runs ONNX files; engines run on GPUs.")
     ] = "cpu",
-    instances: Annotated[int, typer.Option(min=1, help="Copies of a network, on every GPU.")] = 1,
+    instances: Annotated[int, Option(min=1, help="Copies of a network, on every GPU.")] = 1,
     *,
     batching: BatchingOptions,
     images: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATH", help="Images to warm up with; people are drawn if left out."),
+        list[str] | None, Option(metavar="PATH", help="Images to warm up with; people are drawn if left out.")
     ] = None,
 ) -> None:
     """Write a model repository: for each artifact the network, a decoder of image files, and both together.
@@ -40,7 +41,7 @@ def triton(
         repository,
         device=device,
         instances=instances,
-        batching=Batching(batching.max_batch, batching.max_queue_delay_us),
+        batching=Batching(**asdict(batching)),
         image_paths=find_images(images or []),
     )
     for network, ensemble in written.items():

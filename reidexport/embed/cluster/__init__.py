@@ -2,6 +2,6 @@
 
 The work is planned once, as numbered shards (``sources``, ``plan``). Ray Data hands shard numbers to a pool of actors
 (``cluster``, ``run``); each reads its shard's images (``reading``), embeds them, and writes one Parquet file
-(``worker``). A file appears whole, under its shard's number: what is there is done, and nothing else needs to be
+(``worker``). A file appears whole, under its shard's number: what exists is done, and nothing else needs to be
 remembered.
 """

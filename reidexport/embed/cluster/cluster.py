@@ -1,4 +1,4 @@
-"""A Ray cluster, quiet: the one of this machine for this run only, or one that is there."""
+"""A quiet Ray cluster: one started on this machine for this run only, or an existing one."""
 
 import logging
 import math
@@ -35,7 +35,7 @@ def ray_cluster(address: str) -> Iterator[None]:
         address: ``"local"`` to start one; ``"auto"`` or ``HOST:PORT`` for the one that this machine belongs to.
 
     Raises:
-        ClusterError: there is none, or this machine does not belong to it.
+        ClusterError: no cluster is running, or this machine does not belong to it.
     """
     if address.startswith("ray://"):
         raise InputError(f"--ray {address}: run the command on a machine of the cluster, with --ray auto.")
@@ -50,13 +50,13 @@ def ray_cluster(address: str) -> Iterator[None]:
 
 
 def import_ray() -> ModuleType:
-    """Ray, told to say nothing to anybody outside.
+    """Ray, with its usage reports switched off.
 
     Raises:
         ModuleNotFoundError: it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns of its own future
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns of a future version
     import ray
 
     module: ModuleType = ray

@@ -1,4 +1,4 @@
-"""Open what lies on a disk or behind a URL."""
+"""Open files on disks and behind URLs."""
 
 import os
 from collections.abc import Iterator

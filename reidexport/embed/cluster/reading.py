@@ -76,9 +76,8 @@ def _downloads(urls: Sequence[str]) -> Iterator[NamedImage]:
             urls_of.setdefault(system, {})[path] = url
         contents: dict[str, bytes | Exception] = {}
         for system, url_of in urls_of.items():
-            answers = system.cat_ranges(
-                list(url_of), None, None, on_error="return"
-            )  # cat() takes [ for a pattern
+            # Not cat(), which takes [ for a pattern.
+            answers = system.cat_ranges(list(url_of), None, None, on_error="return")
             contents |= zip(url_of.values(), answers, strict=True)
         for url in chunk:
             yield url, _downloaded(url, contents[url])
@@ -101,14 +100,15 @@ def _tar_members(path: str, folder: Path) -> Iterator[NamedImage]:
                     if not member.isfile() or not has_suffix(member.name, IMAGE_SUFFIXES):
                         continue
                     content = tar.extractfile(member)
-                    name = _readable(f"{path}/{member.name.removeprefix('./')}")
+                    name = f"{path}/{member.name.removeprefix('./')}"
+                    name = name.encode("utf-8", "backslashreplace").decode()
                     yield name, EncodedImage(name, b"" if content is None else content.read())
         except (tarfile.TarError, EOFError) as error:
             yield path, ImageError(f"{path}: the tar is damaged ({error}); what follows in it is missing.")
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose header must be right: tarfile takes a damaged or a missing one for the end."""
+    """A member whose header must be right: tarfile mistakes a damaged or a missing one for the end."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> "_Member":
@@ -152,8 +152,3 @@ def _row(path: str, name: object, content: object) -> NamedImage:
             f"{name}: in {path}, expected the bytes of an image, got {type(content).__name__}."
         )
     return name, EncodedImage(name, content)
-
-
-def _readable(name: str) -> str:
-    """A name as UTF-8 can hold it."""
-    return name.encode("utf-8", "backslashreplace").decode()

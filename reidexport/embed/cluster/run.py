@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 from reidruntime import Manifest
 from reidruntime.artifact.own_manifest import artifact_manifest
@@ -16,7 +15,7 @@ from reidruntime.session import chosen_batch_size
 from reidexport import errors
 from reidexport.embed.cluster.cluster import LOCAL, Pool, import_ray, pool_for, ray_cluster
 from reidexport.embed.cluster.sources import shards_of
-from reidexport.embed.cluster.worker import Job, ShardEmbedder
+from reidexport.embed.cluster.worker import Job, ShardEmbedder, ShardRow
 from reidexport.embed.files import SUFFIXES
 from reidexport.embed.plan import (
     DEFAULT_COLUMNS,
@@ -141,23 +140,11 @@ def embed_on_ray(
     return _summary(plan, unfinished, rows, began)
 
 
-class _Row(NamedTuple):
-    """What an actor reports of a shard; see :class:`reidexport.embed.cluster.worker.ShardEmbedder`."""
-
-    num_embedded: int
-    num_bad: int
-    node: str
-    session: str
-    ready: float
-    error: str
-    message: str
-
-
 def _embed_shards(
     job: Job, plan: Plan, unfinished: list[int], options: ClusterRunOptions, progress_bar: ProgressBar
-) -> list[_Row]:
+) -> list[ShardRow]:
     """Let the cluster embed the unfinished shards of a plan."""
-    rows: list[_Row] = []
+    rows: list[ShardRow] = []
     with ray_cluster(options.address), progress_bar("embedding shards", len(plan.offsets)) as progress:
         pool = pool_for(options.actors, options.threads, options.backend, options.device)
         for row in _embedded_shards(job, [plan.offsets[number] for number in unfinished], pool):
@@ -167,8 +154,8 @@ def _embed_shards(
     return rows
 
 
-def _embedded_shards(job: Job, offsets: list[int], pool: Pool) -> Iterator[_Row]:
-    """Let Ray Data hand one shard after the other to the actors; it starts again those that die."""
+def _embedded_shards(job: Job, offsets: list[int], pool: Pool) -> Iterator[ShardRow]:
+    """Let Ray Data hand one shard after the other to the actors; it restarts those that die."""
     ray = import_ray()
     shards = ray.data.from_items([{"offset": offset} for offset in offsets], override_num_blocks=len(offsets))
     done = shards.map_batches(
@@ -181,8 +168,8 @@ def _embedded_shards(job: Job, offsets: list[int], pool: Pool) -> Iterator[_Row]
     )
     try:
         for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
-            for values in zip(*(batch[field].tolist() for field in _Row._fields), strict=True):
-                row = _Row(*values)
+            for values in zip(*(batch[field].tolist() for field in ShardRow._fields), strict=True):
+                row = ShardRow(*values)
                 if row.error:
                     kind: type[ReidExportError] = getattr(errors, row.error)
                     raise kind(f"{row.message} What is finished is kept: continue with --resume.")
@@ -193,7 +180,7 @@ def _embedded_shards(job: Job, offsets: list[int], pool: Pool) -> Iterator[_Row]
         ) from error
 
 
-def _summary(plan: Plan, unfinished: list[int], rows: list[_Row], began: float) -> ClusterRun:
+def _summary(plan: Plan, unfinished: list[int], rows: list[ShardRow], began: float) -> ClusterRun:
     now = time.time()
     resumed = set(range(len(plan.offsets))).difference(unfinished)
     counts = [finished_counts(plan.output, number) for number in resumed]

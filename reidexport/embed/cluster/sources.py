@@ -75,8 +75,8 @@ def _divided(path: str, shard_size: int, columns: Columns) -> Iterator[list[int]
         for column in columns:
             if column not in leaves:
                 raise InputError(
-                    f"{path}: there is no column {column!r}, only {', '.join(leaves)}. Say which column holds the "
-                    "bytes of the images and which their names: --columns IMAGE,NAME."
+                    f"{path}: there is no column {column!r}, only {', '.join(leaves)}. Name the columns that hold the "
+                    "bytes of the images and their names: --columns IMAGE,NAME."
                 )
         sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
     gathered: list[int] = []

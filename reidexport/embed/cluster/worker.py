@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,21 @@ class Job:
     batch_size: int | None
 
 
+class ShardRow(NamedTuple):
+    """What an actor reports of a shard: numbers, the node, what runs the network and since when; or an error.
+
+    ``error`` is the name of a class of :mod:`reidexport.errors`, empty where the shard is finished.
+    """
+
+    num_embedded: int = 0
+    num_bad: int = 0
+    node: str = ""
+    session: str = ""
+    ready: float = 0.0
+    error: str = ""
+    message: str = ""
+
+
 class ShardEmbedder:
     """An actor of the pool: one open session, one shard at a time."""
 
@@ -71,31 +86,17 @@ class ShardEmbedder:
         self._threads = threads
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:
-        """Embed the shard whose line begins at ``batch["offset"]``.
-
-        Returns:
-            One row: the numbers of embeddings and of bad images, the node, what runs the network and since when;
-            where the shard could not be finished, the name of an error and its message.
-        """
+        """Embed the shard whose line begins at ``batch["offset"]``; returns the fields of one :class:`ShardRow`."""
         (offset,) = batch["offset"]
-        row = {
-            "num_embedded": 0,
-            "num_bad": 0,
-            "node": "",
-            "session": "",
-            "ready": 0.0,
-            "error": "",
-            "message": "",
-        }
         try:
-            session, row["node"], row["ready"] = self._opened
-            row["session"] = session.description
-            row["num_embedded"], row["num_bad"] = _embed_patiently(session, self._job, int(offset))
+            session, node, ready = self._opened
+            counts = _embed_patiently(session, self._job, int(offset))
+            row = ShardRow(*counts, node, session.description, ready)
         except ReidExportError as error:
-            row |= {"error": type(error).__name__, "message": str(error)}
+            row = ShardRow(error=type(error).__name__, message=str(error))
         except OSError as error:
-            row |= {"error": InputError.__name__, "message": f"{error}."}
-        return {name: [value] for name, value in row.items()}
+            row = ShardRow(error=InputError.__name__, message=f"{error}.")
+        return {name: [value] for name, value in row._asdict().items()}
 
     @cached_property
     def _opened(self) -> tuple[Session, str, float]:
@@ -137,7 +138,7 @@ def embed_shard(session: Session, job: Job, number: int, shard: Shard) -> tuple[
         InputError: the sources are not where this node looks for them.
         OSError: reading or writing fails.
     """
-    if not part_path(job.output, number).exists():  # a worker may die between writing it and telling so
+    if not part_path(job.output, number).exists():  # a worker may die between writing and reporting it
         good: list[str] = []
         blocks = _embedded(session, job, number, shard, good)
         write_embeddings(part_path(job.output, number), good, blocks, session.manifest)
@@ -147,7 +148,7 @@ def embed_shard(session: Session, job: Job, number: int, shard: Shard) -> tuple[
 def _embedded(session: Session, job: Job, number: int, shard: Shard, good: list[str]) -> Iterator[Features]:
     """The embeddings in large blocks, whose images are added to ``good``; then the bad images are written.
 
-    That is before the part gets its name: a shard is finished as soon as its part is there.
+    That is before the part gets its name: a shard is finished as soon as its part exists.
     """
     names: list[str] = []
     errors: list[tuple[str, str]] = []
@@ -180,7 +181,7 @@ def _embedded(session: Session, job: Job, number: int, shard: Shard, good: list[
 
 
 def _check_readable(path: Path, error: ImageError) -> None:
-    """Raise unless the image itself is bad: a disk that fails or is missing on a node says nothing of images."""
+    """Raise unless the image itself is bad: a disk that fails or is missing on a node is no fault of the images."""
     cause = error.__cause__
     if not isinstance(cause, OSError) or cause.errno is None:  # Pillow's have no number
         return
@@ -188,6 +189,6 @@ def _check_readable(path: Path, error: ImageError) -> None:
         raise OSError(cause.errno, str(error)) from error
     if not path.parent.is_dir():
         raise InputError(
-            f"{path.parent}: {os.uname().nodename} sees no such folder. Give sources that every node of the cluster "
-            "sees."
+            f"{path.parent}: {os.uname().nodename} finds no such folder. Pass sources that every node of the cluster "
+            "can read."
         ) from error

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, 
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import ClientDisconnect
 
 from reidexport.data.records import DISTRACTOR_PID, JUNK_PID
@@ -19,28 +19,24 @@ from reidexport.data.times import time_text
 from reidexport.errors import InputError, ReidExportError
 from reidexport.gallery.searching import Answer, SeenImage
 from reidexport.gallery.web.images import MAX_UPLOAD_MIB, Pixels, decode_upload
-from reidexport.gallery.web.searcher import MAX_SHEET_MATCHES, Searcher, Wanted, contact_sheet_of
+from reidexport.gallery.web.searcher import (
+    MAX_MATCHES,
+    MAX_NUMBER,
+    MAX_SHEET_MATCHES,
+    Searcher,
+    Wanted,
+    contact_sheet_of,
+)
 
-MAX_MATCHES = 200
 _MAX_COUNT = 100  # images on one page
-_MAX_NUMBER = 2**63 - 1
 _FOLDER = Path(__file__).parent
 
 
-class SearchRequest(BaseModel):
+class SearchRequest(Wanted, frozen=True):
     """A search's query string: ``row``, or the ``name`` of the image that is the body, and what may be found."""
 
-    row: int | None = Field(None, ge=0, le=_MAX_NUMBER)
+    row: int | None = Field(None, ge=0, le=MAX_NUMBER)
     name: str = Field("the image", max_length=255)
-    k: int = Field(10, ge=1, le=MAX_MATCHES)
-    camids: list[Annotated[int, Field(ge=0, le=_MAX_NUMBER)]] | None = None
-    other_cameras: bool = False
-    threshold: float | None = None
-
-    def wanted(self) -> Wanted:
-        """What may be found."""
-        camids = None if self.camids is None else frozenset(self.camids)
-        return Wanted(self.k, camids, self.other_cameras, self.threshold)
 
 
 def page_app(searcher: Searcher, name: str, num_matches: int) -> FastAPI:
@@ -56,8 +52,8 @@ def page_app(searcher: Searcher, name: str, num_matches: int) -> FastAPI:
     app.state.facts = _gallery_facts(searcher, name, num_matches)
     app.mount("/static", StaticFiles(directory=_FOLDER / "static"))
     app.include_router(_routes)
-    app.exception_handler(ReidExportError)(_refuse)
-    app.exception_handler(HTTPException)(_refuse_with_status)
+    app.add_exception_handler(ReidExportError, _refuse)
+    app.add_exception_handler(HTTPException, _refuse)
     return app
 
 
@@ -78,12 +74,10 @@ def _gallery_facts(searcher: Searcher, name: str, num_matches: int) -> dict[str,
     }
 
 
-def _refuse(_: Request, error: ReidExportError) -> JSONResponse:
-    return JSONResponse({"error": str(error)}, status_code=400)
-
-
-def _refuse_with_status(_: Request, error: HTTPException) -> JSONResponse:
-    return JSONResponse({"error": error.detail}, status_code=error.status_code)
+def _refuse(_: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, error.status_code)
+    return JSONResponse({"error": str(error)}, 400)
 
 
 async def _app_searcher(request: Request) -> Searcher:
@@ -94,7 +88,7 @@ async def _app_searcher(request: Request) -> Searcher:
 _routes = APIRouter()
 _Searcher = Annotated[Searcher, Depends(_app_searcher)]
 _SearchRequest = Annotated[SearchRequest, Query()]
-_Start = Annotated[int, Query(ge=0, le=_MAX_NUMBER)]
+_Start = Annotated[int, Query(ge=0, le=MAX_NUMBER)]
 _Count = Annotated[int, Query(ge=1, le=_MAX_COUNT)]
 
 
@@ -185,11 +179,11 @@ async def _bounded_body(request: Request) -> bytes:
 def _search(searcher: Searcher, search: SearchRequest, body: bytes) -> tuple[Answer, Pixels | None]:
     """What was found, and the uploaded image that was searched for."""
     if search.row is not None:
-        return searcher.by_row(search.row, search.wanted()), None
+        return searcher.by_row(search.row, search), None
     if not body:
         raise InputError("There is nothing to search for. Choose an image of the gallery, or upload one.")
     upload = decode_upload(body, search.name)
-    return searcher.by_upload(upload, search.name, search.wanted()), upload
+    return searcher.by_upload(upload, search.name, search), upload
 
 
 def _answer_as_json(searcher: Searcher, search: SearchRequest, body: bytes) -> dict[str, Any]:

@@ -58,14 +58,12 @@ class Guard:
                     )
             await send(message)
 
+        answering = self._app
         if not self._is_own(headers):
-            refusal = _refusal("This address is not the page's own. Open the one that reidexport printed.")
-            await refusal(scope, receive, send_guarded)
+            answering = _refusal("This address is not the page's own. Open the one that reidexport printed.")
         elif not (brings_token or self._is_token(self._token_in_cookie(headers))):
-            refusal = _refusal("Open the address that reidexport printed: it ends in ?token=…")
-            await refusal(scope, receive, send_guarded)
-        else:
-            await self._app(scope, receive, send_guarded)
+            answering = _refusal("Open the address that reidexport printed: it ends in ?token=…")
+        await answering(scope, receive, send_guarded)
 
     def _is_own(self, headers: Headers) -> bool:
         """Whether the browser asked for an address of ours, from our page or from none.

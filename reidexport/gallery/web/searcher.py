@@ -2,12 +2,14 @@
 
 import tempfile
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel, Field
 from reidgallery import Gallery, MilvusGallery, SearchFilter
 from reidgallery.gallery import UNLABELED
 from reidruntime import Session
@@ -19,28 +21,28 @@ from reidexport.gallery.searching import Answer, SeenImage, answers_sheet, searc
 from reidexport.gallery.web.catalogue import Catalogue, catalogue_of
 from reidexport.gallery.web.images import Pixels, shown_jpeg
 
-MAX_SHEET_MATCHES = 20
+MAX_MATCHES, MAX_SHEET_MATCHES = 200, 20
+MAX_NUMBER = 2**63 - 1  # of a row or camera
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(BaseModel, frozen=True):
     """What a search may find.
 
     Attributes:
-        k: how many images, at least 1.
+        k: how many images.
         camids: only those of these cameras, from 0; None for all.
         other_cameras: only those of other cameras than the query's, where that is known.
         threshold: only those at this distance or less; None for any.
     """
 
-    k: int
-    camids: frozenset[int] | None = None
+    k: int = Field(10, ge=1, le=MAX_MATCHES)
+    camids: frozenset[Annotated[int, Field(ge=0, le=MAX_NUMBER)]] | None = None
     other_cameras: bool = False
     threshold: float | None = None
 
 
 class Searcher:
-    """An open gallery and, where there is one, the artifact that made it, for many threads: one searches at a time.
+    """An open gallery and, where one is given, the artifact that made it, for many threads: one searches at a time.
 
     Attributes:
         catalogue: the labels of the gallery.
@@ -72,9 +74,9 @@ class Searcher:
     def warm_up(self) -> None:
         """Search once, so that the first visitor does not wait for compiling and loading."""
         if len(self.catalogue.row_numbers):
-            self.by_row(int(self.catalogue.row_numbers[0]), Wanted(1))
+            self.by_row(int(self.catalogue.row_numbers[0]), Wanted(k=1))
             if self._session is not None:
-                self.by_upload(np.zeros((2, 1, 3), np.uint8), "", Wanted(1))
+                self.by_upload(np.zeros((2, 1, 3), np.uint8), "", Wanted(k=1))
 
     def images(self, rows: NDArray[np.int64]) -> list[SeenImage]:
         """Some rows, as they are labeled.
@@ -108,7 +110,7 @@ class Searcher:
         (image,) = self.images(rows)
         with self._lock:
             features = self._gallery.embeddings(rows)
-            answer = self._search(features, image, replace(wanted, k=wanted.k + 1))
+            answer = self._search(features, image, wanted, wanted.k + 1)
         others = [hit for hit in answer.hits if hit.row != row][: wanted.k]
         return replace(answer, hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(others, 1)))
 
@@ -125,22 +127,17 @@ class Searcher:
         pid, camid = pid_and_camid(name) or (None, None)
         with self._lock:
             features = self._session.embed([pixels])
-            return self._search(features, SeenImage(name, pid, camid, time_from_name(name)), wanted)
+            return self._search(features, SeenImage(name, pid, camid, time_from_name(name)), wanted, wanted.k)
 
-    def _search(self, features: NDArray[np.float32], image: SeenImage, wanted: Wanted) -> Answer:
+    def _search(self, features: NDArray[np.float32], image: SeenImage, wanted: Wanted, k: int) -> Answer:
         known = (image.pid, image.camid, image.time)
         pid, camid, time = (UNLABELED if label is None else label for label in known)
         query = Gallery(self._gallery.dim, metric=self._gallery.metric)
         query.add(features, pids=[pid], camids=[camid], times=[time], paths=[image.path])
-        (answer,) = search_gallery(
-            self._gallery,
-            query,
-            wanted.k,
-            filter=SearchFilter(
-                other_cameras=wanted.other_cameras and image.camid is not None, among_camids=wanted.camids
-            ),
-            threshold=np.inf if wanted.threshold is None else wanted.threshold,
-        )
+        other_cameras = wanted.other_cameras and image.camid is not None
+        filter = SearchFilter(other_cameras=other_cameras, among_camids=wanted.camids)
+        threshold = np.inf if wanted.threshold is None else wanted.threshold
+        (answer,) = search_gallery(self._gallery, query, k, filter=filter, threshold=threshold)
         return answer
 
 
@@ -161,6 +158,5 @@ def contact_sheet_of(answer: Answer, upload: Pixels | None) -> Image.Image:
     with tempfile.TemporaryDirectory(prefix="reidexport-") as folder:
         file = Path(folder, "upload.png")
         Image.fromarray(upload).save(file)
-        return answers_sheet(
-            [replace(answer, query=replace(answer.query, path=str(file)))], num_ranks=num_ranks
-        )
+        answer = replace(answer, query=replace(answer.query, path=str(file)))
+        return answers_sheet([answer], num_ranks=num_ranks)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import uvicorn
 
 from reidexport.errors import InputError
-from reidexport.gallery.web.app import MAX_MATCHES, page_app
+from reidexport.gallery.web.app import page_app
 from reidexport.gallery.web.guard import Guard
-from reidexport.gallery.web.searcher import Searcher
+from reidexport.gallery.web.searcher import MAX_MATCHES, Searcher
 
 _STOPPING_S = 5  # for requests under way
 

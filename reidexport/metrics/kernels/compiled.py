@@ -12,7 +12,7 @@ from typing import Any
 import numba
 from reidruntime.threads import default_threads
 
-_CHUNKS_PER_THREAD = 4  # so that a thread that got the cheap rows goes on with others
+_CHUNKS_PER_THREAD = 4  # so that a thread that got the cheap rows continues with others
 
 OverRows = Callable[[Callable[[int, int], None], int], None]
 

@@ -26,11 +26,11 @@ class NearestNeighbors(NamedTuple):
 
 @compiled
 def take_rows(tile, squares, corner, neighbors, begin, end):  # type: ignore[no-untyped-def]
-    """Rows [begin, end): turn products of features into distances, and let the rows' images know of them.
+    """Rows [begin, end): turn products of features into distances, and update the rows' images with them.
 
     Args:
         tile: (rows, width) products, replaced by squared Euclidean distances.
-        squares: (num_images,) squared lengths of the features.
+        squares: (num_images,) squared norms of the features.
         corner: the images of the tile's first row and first column.
         neighbors: updated; what it has so far are images before ``corner[1]``.
         begin: the first row.
@@ -75,7 +75,7 @@ def _any_below(distances, limit):  # type: ignore[no-untyped-def]
 
 @compiled
 def take_columns(tile, corner, neighbors, begin, end):  # type: ignore[no-untyped-def]
-    """Columns [begin, end): let the columns' images know of the rows, all of them after those known so far."""
+    """Columns [begin, end): update the columns' images with the rows, which come after those known so far."""
     images = slice(corner[1] + begin, corner[1] + end)
     largest = neighbors.largest[images]
     limits = neighbors.distances[images, -1].copy()

@@ -43,7 +43,7 @@ def exact_distance(q, g, is_cosine):  # type: ignore[no-untyped-def]
     """The distance by which one query ranks, in float64: equal features get equal bits, wherever they are.
 
     Returns:
-        The squared Euclidean distance; for cosine the similarity times the query's length, negated.
+        The squared Euclidean distance; for cosine the similarity times the query's norm, negated.
     """
     if not is_cosine:
         return squared_distance(q, g)
@@ -86,30 +86,30 @@ def measure_pairs(features, pairs, values, begin, end):  # type: ignore[no-untyp
 
 
 @compiled
-def prepare_tile(features, images, center, right, lengths, begin, end):  # type: ignore[no-untyped-def]
-    """Rows [begin, end): write what the products are taken of, and its lengths.
+def prepare_tile(features, images, center, right, norms, begin, end):  # type: ignore[no-untyped-def]
+    """Rows [begin, end): write what the products are taken of, and its norms.
 
     Args:
         features: as they were given.
         images: the gallery images that the rows are to be made of.
         center: (dim,), is subtracted; for cosine rows are scaled to unit length instead.
         right: (len(images), dim), written.
-        lengths: (len(images),) float64, written.
+        norms: (len(images),) float64, written.
         begin: the first row.
         end: one past the last.
     """
     for i in range(begin, end):
         image, row = features.gallery[images[i]], right[i]
         if features.is_cosine:
-            lengths[i] = np.sqrt(_product(image, image))
-            scale = right.dtype.type(lengths[i] if lengths[i] > 0 else 1)
+            norms[i] = np.sqrt(_product(image, image))
+            scale = right.dtype.type(norms[i] if norms[i] > 0 else 1)
             for k in range(row.size):
                 row[k] = image[k] / scale
-            lengths[i] = 1
+            norms[i] = 1
         else:
             for k in range(row.size):
                 row[k] = image[k] - center[k]
-            lengths[i] = np.sqrt(_product(row, row))
+            norms[i] = np.sqrt(_product(row, row))
 
 
 @compiled

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from reidruntime import Manifest, manifest_from_onnx
 from reidruntime.artifact.checks import check_manifest
-from reidruntime.artifact.manifest import engine_manifest_path, file_sha256, manifest_from_json
+from reidruntime.artifact.manifest import engine_manifest_path, file_sha256
 from reidruntime.artifact.onnx_metadata import read_onnx
+from reidruntime.artifact.own_manifest import artifact_manifest
 
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import kind_of
@@ -66,36 +67,33 @@ def _manifest(artifact: Path) -> Manifest:
         raise ArtifactError(
             f"{artifact}: Triton runs artifacts, this is a checkpoint. Export it: reidexport onnx"
         )
-    return _plan_manifest(artifact) if kind == "engine" else _onnx_manifest(artifact)
-
-
-def _onnx_manifest(artifact: Path) -> Manifest:
+    if kind == "engine":
+        return _engine_manifest(artifact)
     manifest = manifest_from_onnx(artifact)
     if manifest is None:
         raise ArtifactError(f"{artifact}: the file carries no manifest. Export it with reidexport onnx.")
     check_manifest(manifest, read_onnx(artifact), artifact)
     if manifest.quantization and manifest.quantization.target == "tensorrt":
         raise ArtifactError(
-            f"{artifact}: INT8 in TensorRT's form. Bundle the plan that reidexport trt builds from it, or export with "
-            "--target cpu."
+            f"{artifact}: INT8 in TensorRT's form. Bundle the engine that reidexport trt builds from it, or export "
+            "with --target cpu."
         )
     return manifest
 
 
-def _plan_manifest(artifact: Path) -> Manifest:
-    beside = engine_manifest_path(artifact)
-    if not beside.is_file():
-        raise ArtifactError(f"{artifact}: its manifest {beside.name} is not beside it. Copy both files.")
-    manifest = manifest_from_json(beside.read_text(), str(beside))
+def _engine_manifest(artifact: Path) -> Manifest:
+    beside, manifest = engine_manifest_path(artifact), artifact_manifest(artifact)
     engine = manifest.engine
     if engine is None:
         raise ArtifactError(f"{beside}: not the manifest of an engine. Build it with reidexport trt.")
     if engine.flavor != "tensorrt" or engine.weights_stripped:
         form = "without weights" if engine.weights_stripped else "for TensorRT for RTX"
         raise ArtifactError(
-            f"{artifact}: a plan {form}, which Triton does not load. Build it again without --flavor rtx and "
+            f"{artifact}: an engine {form}, which Triton does not load. Build it again without --flavor rtx and "
             "--strip-weights."
         )
     if file_sha256(artifact) != engine.plan_sha256:
-        raise ArtifactError(f"{artifact}: not the plan that {beside.name} describes. Copy both files again.")
+        raise ArtifactError(
+            f"{artifact}: not the engine that {beside.name} describes. Copy both files again."
+        )
     return manifest

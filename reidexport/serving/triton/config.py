@@ -15,7 +15,7 @@ from reidexport.errors import InputError
 
 DEFAULT_MAX_BATCH = 32
 JPEG_INPUT = "jpeg"
-_MAX_WAITING = 256  # requests; more are refused at once, which tells a client to slow down
+_MAX_WAITING = 256  # requests; more are refused at once, so that clients slow down
 _TYPES = {"uint8": schema.TYPE_UINT8, "float32": schema.TYPE_FP32, "float16": schema.TYPE_FP16}
 
 ModelConfig = Any  # schema.ModelConfig, which has no types
@@ -46,7 +46,7 @@ def file_network(
     A static batch is served as it is: Triton cannot fill it up from several requests.
 
     Raises:
-        InputError: the artifact does not take batches from 1 up, or not as many as asked for.
+        InputError: the artifact does not take batches from 1 up, or not as many as ``batching`` wants.
     """
     profile = manifest.batch_profile
     if profile.minimum > 1 and profile.static is None:
@@ -59,8 +59,8 @@ def file_network(
         name=name,
         backend="tensorrt" if manifest.engine else "onnxruntime",
         max_batch_size=0 if static else _max_batch(name, manifest, batching),
-        input=[_input(manifest.input, static)],
-        output=[_output(manifest.output, static)],
+        input=[_tensor(schema.ModelInput, manifest.input, static)],
+        output=[_tensor(schema.ModelOutput, manifest.output, static)],
         instance_group=[_instances(place, instances)],
         parameters=_parameters({METADATA_KEY: manifest.to_json()}),
     )
@@ -90,7 +90,7 @@ def session_network(
     Its input is ``images``: uint8 pixels, (N, height, width, 3).
 
     Raises:
-        InputError: the artifact does not answer as many images as asked for.
+        InputError: the artifact does not answer as many images as ``batching`` wants.
     """
     pixels = (manifest.preprocess.height_px, manifest.preprocess.width_px, 3)
     max_batch = _max_batch(name, manifest, batching)
@@ -99,7 +99,7 @@ def session_network(
         backend="python",
         max_batch_size=max_batch,
         input=[schema.ModelInput(name="images", data_type=schema.TYPE_UINT8, dims=pixels)],
-        output=[_output(manifest.output, static=False)],
+        output=[_tensor(schema.ModelOutput, manifest.output, static=False)],
         instance_group=[_instances("cpu", instances)],  # processes; their sessions choose the device
         dynamic_batching=_dynamic_batching(manifest, max_batch, batching),
         parameters=_parameters({
@@ -128,7 +128,7 @@ def decoder(name: str, manifest: Manifest, network: ModelConfig) -> ModelConfig:
         }),
     )  # fmt: skip
     if network.max_batch_size:
-        # Those that wait are decoded together, in threads; nobody waits for more of them.
+        # Those that wait are decoded together, in threads; none waits for more.
         config.dynamic_batching.default_queue_policy.max_queue_size = _MAX_WAITING
     return config
 
@@ -161,9 +161,7 @@ def batch_sizes(config: ModelConfig) -> Sequence[int]:
 def _max_batch(name: str, manifest: Manifest, batching: Batching) -> int:
     limit = manifest.batch_profile.maximum
     if batching.max_batch and limit and batching.max_batch > limit:
-        raise InputError(
-            f"{name}: batches of {batching.max_batch} are asked for, it answers at most {limit}."
-        )
+        raise InputError(f"{name}: batches of {batching.max_batch} do not fit, it answers at most {limit}.")
     return batching.max_batch or limit or DEFAULT_MAX_BATCH
 
 
@@ -176,17 +174,11 @@ def _dynamic_batching(manifest: Manifest, max_batch: int, batching: Batching) ->
     )
 
 
-def _input(spec: TensorSpec, static: bool) -> Any:
-    return schema.ModelInput(name=spec.name, data_type=_TYPES[spec.dtype], dims=_dims(spec, static))
-
-
-def _output(spec: TensorSpec, static: bool) -> Any:
-    return schema.ModelOutput(name=spec.name, data_type=_TYPES[spec.dtype], dims=_dims(spec, static))
-
-
-def _dims(spec: TensorSpec, static: bool) -> tuple[int | None, ...]:
+def _tensor(message: Any, spec: TensorSpec, static: bool) -> Any:
     """Triton adds the batch to the dimensions of a model that has a ``max_batch_size``."""
-    return spec.shape if static else spec.shape[1:]
+    return message(
+        name=spec.name, data_type=_TYPES[spec.dtype], dims=spec.shape if static else spec.shape[1:]
+    )
 
 
 def _jpeg_input(network: ModelConfig) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from reidexport.errors import ServerError
-from reidexport.serving.triton.traffic import Traffic, TrafficLimits
+from reidexport.serving.triton.traffic import ANSWER_TIMEOUT_S, Traffic
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _INFERENCE = _SERVICE + "ModelInfer"
@@ -22,7 +22,7 @@ _LINGER_S = 1.0  # for requests that are not complete when the server stops
 
 @asynccontextmanager
 async def grpc_gateway(
-    host: str, port: int, triton: str, limits: TrafficLimits, traffic: Traffic
+    host: str, port: int, triton: str, max_request_bytes: int, traffic: Traffic
 ) -> AsyncIterator[int]:
     """Listen until the end of the block.
 
@@ -30,7 +30,7 @@ async def grpc_gateway(
         host: address to listen on.
         port: 0 for any free one.
         triton: host and port of Triton's gRPC service.
-        limits: of every request.
+        max_request_bytes: larger requests are refused.
         traffic: what is under way.
 
     Yields:
@@ -38,13 +38,13 @@ async def grpc_gateway(
     """
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     options = [
-        ("grpc.max_receive_message_length", limits.max_request_bytes),
+        ("grpc.max_receive_message_length", max_request_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # else two servers share a port without a word
     ]
     async with grpc.aio.insecure_channel(triton, options=unlimited) as channel:
         server = grpc.aio.server(options=options)
-        server.add_generic_rpc_handlers([_Relay(channel, limits, traffic)])
+        server.add_generic_rpc_handlers([_Relay(channel, traffic)])
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         bound = server.add_insecure_port(address)
         await server.start()
@@ -57,8 +57,8 @@ async def grpc_gateway(
 class _Relay(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Passes the bytes of a call on, and its answer or error back; other calls are not implemented."""
 
-    def __init__(self, channel: Any, limits: TrafficLimits, traffic: Traffic) -> None:
-        self._channel, self._limits, self._traffic = channel, limits, traffic
+    def __init__(self, channel: Any, traffic: Traffic) -> None:
+        self._channel, self._traffic = channel, traffic
 
     def service(self, handler_call_details: Any) -> Any:
         method = handler_call_details.method
@@ -82,11 +82,9 @@ class _Relay(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _forward(self, method: str, request: bytes, context: Any) -> bytes:
         remaining = context.time_remaining()
-        limit = self._limits.answer_timeout_s
+        timeout = ANSWER_TIMEOUT_S if remaining is None else min(ANSWER_TIMEOUT_S, remaining)
         try:
-            answer: bytes = await self._channel.unary_unary(method)(
-                request, timeout=limit if remaining is None else min(limit, remaining)
-            )
+            answer: bytes = await self._channel.unary_unary(method)(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             await context.abort(error.code(), error.details() or "")
             raise

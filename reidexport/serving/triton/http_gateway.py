@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 
 from reidexport.errors import ServerError
-from reidexport.serving.triton.traffic import STOPPING, Traffic, TrafficLimits
+from reidexport.serving.triton.traffic import ANSWER_TIMEOUT_S, STOPPING, Traffic
 
 _NAME = r"[\w.-]+"
 _MODEL = rf"/v2/models/{_NAME}(/versions/\d+)?"
@@ -33,7 +33,7 @@ async def http_gateway(
     metrics_port: int,
     triton: str,
     triton_metrics: str,
-    limits: TrafficLimits,
+    max_request_bytes: int,
     traffic: Traffic,
 ) -> AsyncIterator[tuple[int, int]]:
     """Listen until the end of the block.
@@ -44,24 +44,24 @@ async def http_gateway(
         metrics_port: for ``/metrics``; 0 for any free one.
         triton: URL of Triton's HTTP service.
         triton_metrics: URL of its metrics.
-        limits: of every request.
+        max_request_bytes: larger requests are refused.
         traffic: what is under way.
 
     Yields:
         The two ports.
     """
     connections = TCPConnector(limit=0)
-    timeout = ClientTimeout(total=limits.answer_timeout_s)
+    timeout = ClientTimeout(total=ANSWER_TIMEOUT_S)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(ClientSession(connector=connections, timeout=timeout))
 
         async def answer(request: web.Request) -> web.Response:
-            return await _relay(request, client, triton, limits, traffic)
+            return await _relay(request, client, triton, max_request_bytes, traffic)
 
         async def metrics(request: web.Request) -> web.Response:
             return await _forward(client, "GET", triton_metrics, {}, b"")
 
-        requests = web.Application(client_max_size=limits.max_request_bytes)
+        requests = web.Application(client_max_size=max_request_bytes)
         requests.router.add_route("*", "/{path:.*}", answer)
         figures = web.Application()
         figures.router.add_get("/metrics", metrics)
@@ -83,7 +83,7 @@ async def _listening(app: web.Application, host: str, port: int) -> AsyncIterato
 
 
 async def _relay(
-    request: web.Request, client: ClientSession, triton: str, limits: TrafficLimits, traffic: Traffic
+    request: web.Request, client: ClientSession, triton: str, max_request_bytes: int, traffic: Traffic
 ) -> web.Response:
     """The answer of Triton to a request that it should see, or the reason why it should not."""
     url = triton + request.path
@@ -95,15 +95,15 @@ async def _relay(
         return _refusal(
             404, f"There is no {request.method} {request.path}; see KServe's protocol, version 2."
         )
-    too_large = f"The request is larger than the {limits.max_request_bytes >> 20} MiB that this server takes."
-    if (request.content_length or 0) > limits.max_request_bytes:
+    too_large = f"The request is larger than the {max_request_bytes >> 20} MiB that this server takes."
+    if (request.content_length or 0) > max_request_bytes:
         return _refusal(413, too_large)
     try:
         body = await request.read()  # decompressed, where it was compressed
     except web.HTTPRequestEntityTooLarge:
         return _refusal(413, too_large)
     headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
-    if problem := _malformed(body, headers.get(_JSON_BYTES), limits.max_request_bytes):
+    if problem := _malformed(body, headers.get(_JSON_BYTES), max_request_bytes):
         return _refusal(400, problem)
     try:
         with traffic.accepted():
@@ -155,7 +155,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuses what Triton may read otherwise than Python does."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name is there twice in one object")
+        raise ValueError("an object has a name twice")
     return found
 
 

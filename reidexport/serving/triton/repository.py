@@ -58,7 +58,8 @@ def write_models(
     _write_config(folder / ensemble.name, ensemble)
     (folder / ensemble.name / VERSION).mkdir()  # stays empty, but Triton looks for it
 
-    _warm_up(folder / decoding.name, decoding, [_serialized(data) for data in images])
+    # An element of a tensor of strings, in Triton's protocol: length, then bytes.
+    _warm_up(folder / decoding.name, decoding, [struct.pack("<I", len(data)) + data for data in images])
     _write_config(folder / decoding.name, decoding)
     _write_python(folder / decoding.name, "decode")
 
@@ -70,7 +71,9 @@ def write_models(
     if artifact is None:
         _write_python(folder / network.name, "network")
     else:
-        _copy(artifact, folder / network.name / VERSION)
+        (folder / network.name / VERSION).mkdir()
+        file = "model.onnx" if artifact.suffix == ".onnx" else "model.plan"
+        shutil.copyfile(artifact, folder / network.name / VERSION / file)
     return str(ensemble.name)
 
 
@@ -103,15 +106,10 @@ def _write_config(folder: Path, config: ModelConfig) -> None:
 
 
 def _write_python(folder: Path, model: str) -> None:
-    """Triton takes a file, which takes the class from the installed runtime."""
+    """Triton wants a file, which imports the class from the installed runtime."""
     (folder / VERSION).mkdir()
     line = f"from reidruntime.triton.{model} import TritonPythonModel  # noqa: F401\n"
     (folder / VERSION / "model.py").write_text(line)
-
-
-def _copy(artifact: Path, folder: Path) -> None:
-    folder.mkdir()
-    shutil.copyfile(artifact, folder / ("model.onnx" if artifact.suffix == ".onnx" else "model.plan"))
 
 
 def _warm_up(folder: Path, config: ModelConfig, rows: Sequence[bytes]) -> None:
@@ -131,8 +129,3 @@ def _warm_up(folder: Path, config: ModelConfig, rows: Sequence[bytes]) -> None:
         sample.inputs[fed.name].data_type = fed.data_type
         sample.inputs[fed.name].dims.extend(fed.dims)
         sample.inputs[fed.name].input_data_file = file
-
-
-def _serialized(data: bytes) -> bytes:
-    """An element of a tensor of strings, as Triton's protocol has it: length, then bytes."""
-    return struct.pack("<I", len(data)) + data

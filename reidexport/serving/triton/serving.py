@@ -19,13 +19,13 @@ from reidexport.serving.triton.config import Batching, session_network
 from reidexport.serving.triton.grpc_gateway import grpc_gateway
 from reidexport.serving.triton.http_gateway import http_gateway
 from reidexport.serving.triton.repository import warm_up_images, write_models
-from reidexport.serving.triton.traffic import Traffic, TrafficLimits
+from reidexport.serving.triton.traffic import Traffic
 from reidexport.serving.triton.tritonserver import TritonProcess, installed_server, tritonserver
 
 _POLL_S = 0.1
 _START_TIMEOUT_S = 300.0
-_LINGER_S = 0.5  # so that clients which ask again at once are told why they are refused
-_FINISH_TIMEOUT_S = 60.0  # for the requests under way when the server is asked to stop
+_LINGER_S = 0.5  # so that clients which retry at once learn why they are refused
+_FINISH_TIMEOUT_S = 60.0  # for the requests under way when the server is to stop
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def serve(
 
     Raises:
         ServerError: Triton does not start, or ends by itself.
-        InputError: a port is taken, or the artifact does not take batches as large as asked for.
+        InputError: a port is taken, or the artifact does not take such large batches.
         NotInstalledError: Triton, the backend or the device is missing.
         ArtifactError: the artifact cannot be opened.
     """
@@ -110,8 +110,7 @@ def serve(
     )
     with TemporaryDirectory(prefix="reidexport-models-") as folder:
         write_models(Path(folder), network, facts, warm_up_images(), None)
-        limits = TrafficLimits(options.max_request_bytes)
-        return asyncio.run(_serve(server, Path(folder), name, options.address, limits, log))
+        return asyncio.run(_serve(server, Path(folder), name, options, log))
 
 
 def _check_ports(address: Address) -> None:
@@ -132,11 +131,11 @@ async def _serve(
     server: Path,
     repository: Path,
     name: str,
-    address: Address,
-    limits: TrafficLimits,
+    options: ServerOptions,
     log: Callable[[str], None],
 ) -> int:
     traffic, stop = Traffic(), _Signals()
+    address, max_request_bytes = options.address, options.max_request_bytes
     async with AsyncExitStack() as stack:
         triton = stack.enter_context(tritonserver(server, repository))
         if not await _until_ready(triton, stop):
@@ -145,10 +144,12 @@ async def _serve(
         metrics = f"http://127.0.0.1:{triton.metrics_port}/metrics"
         host = address.host
         ports = await stack.enter_async_context(
-            http_gateway(host, address.http_port, address.metrics_port, http, metrics, limits, traffic)
+            http_gateway(
+                host, address.http_port, address.metrics_port, http, metrics, max_request_bytes, traffic
+            )
         )
         grpc_port = await stack.enter_async_context(
-            grpc_gateway(host, address.grpc_port, grpc, limits, traffic)
+            grpc_gateway(host, address.grpc_port, grpc, max_request_bytes, traffic)
         )
         log(f"serving {name} and {name}_jpeg: http://{host}:{ports[0]}, gRPC {host}:{grpc_port}, "
             f"metrics http://{host}:{ports[1]}/metrics")  # fmt: skip
@@ -178,7 +179,7 @@ class _Signals:
 
 
 async def _until_ready(triton: TritonProcess, stop: _Signals) -> bool:
-    """Wait for the models to be loaded and warmed up; False when asked to stop before that."""
+    """Wait for the models to be loaded and warmed up; False when a signal comes before that."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _START_TIMEOUT_S
     async with ClientSession() as client:

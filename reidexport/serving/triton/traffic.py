@@ -1,21 +1,13 @@
-"""The requests that are under way, and the limits that hold for all of them."""
+"""The requests that are under way, and how long each may take."""
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from reidexport.errors import ServerError
 
 STOPPING = "The server is stopping and takes no more requests."
-
-
-@dataclass(frozen=True)
-class TrafficLimits:
-    """``max_request_bytes`` of one request; ``answer_timeout_s`` for Triton to answer it."""
-
-    max_request_bytes: int
-    answer_timeout_s: float = 300.0
+ANSWER_TIMEOUT_S = 300.0  # for Triton, of one request
 
 
 class Traffic:

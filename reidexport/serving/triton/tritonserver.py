@@ -9,7 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ INSTALL = 'pip install "reidexport[serve,cpu]"'
 _LOCAL = "127.0.0.1"
 _EXIT_TIMEOUT_S = 30  # Triton's own, for what it is working on
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Triton and its Python processes exchange tensors
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 
 
@@ -97,7 +98,7 @@ def installed_server() -> Path:
     server = Path(spec.submodule_search_locations[0]) / "tritonserver"
     if not _stub(server).is_file():
         raise NotInstalledError(
-            f"nvidia-pytriton has no Triton server for Python {_python_version()} here ({_stub(server)} is missing). "
+            f"nvidia-pytriton has no Triton server for Python {_PYTHON} here ({_stub(server)} is missing). "
             f"Install it again with a Python of 3.11 to 3.13: {INSTALL}"
         )
     return server
@@ -105,11 +106,7 @@ def installed_server() -> Path:
 
 def _stub(server: Path) -> Path:
     """The program that runs Python models."""
-    return server / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
-
-
-def _python_version() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
+    return server / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub"
 
 
 def _gather_python_backend(server: Path, folder: Path) -> None:
@@ -131,29 +128,24 @@ def _environment(server: Path) -> dict[str, str]:
 
 
 def _libpython_folder() -> Path:
-    """Where this Python's shared library lies."""
-    name = f"libpython{_python_version()}.so.1.0"
+    """The folder of this Python's shared library."""
+    name = f"libpython{_PYTHON}.so.1.0"
     folder = Path(sysconfig.get_config_var("LIBDIR"))
-    places = (
-        folder,
-        folder / (sysconfig.get_config_var("MULTIARCH") or ""),
-    )  # the second: Debian's own Python
+    places = (folder, folder / (sysconfig.get_config_var("MULTIARCH") or ""))  # the second: Debian's Python
     found = next((place for place in places if (place / name).is_file()), None)
     if found is None:
         raise NotInstalledError(
             f"Triton runs Python models with {name}, which is not in {folder}. Install it (Debian: apt install "
-            f"libpython{_python_version()}), or use a Python that was built with --enable-shared."
+            f"libpython{_PYTHON}), or use a Python that was built with --enable-shared."
         )
     return found
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on now."""
-    sockets = [socket.create_server((_LOCAL, 0)) for _ in range(count)]
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+    """Free ports of this machine."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server((_LOCAL, 0))) for _ in range(count)]
+        return [int(opened.getsockname()[1]) for opened in sockets]
 
 
 def _die_with_parent() -> None:

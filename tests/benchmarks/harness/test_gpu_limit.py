@@ -52,7 +52,7 @@ class Network:
 
 @pytest.fixture(scope="module")
 def resnet50(tmp_path_factory: pytest.TempPathFactory) -> list[Layer]:
-    """A ResNet-50 in half floats, last stride 1, for images of 256 x 128, up to its pooled features."""
+    """A ResNet-50 in float16, last stride 1, for images of 256 x 128, up to its pooled features."""
     net = Network(np.float16)
     x = net.node("MaxPool", net.conv("x", (3, 64), 7, 2), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     channels = 64
@@ -87,7 +87,7 @@ def test_a_resnet50_needs_what_is_known_of_it(resnet50: list[Layer]) -> None:
 def test_limits_that_were_worked_out_by_hand(
     resnet50: list[Layer], rates: Rates, scale: int, expected: float
 ) -> None:
-    """H100 and H200, half floats and 8-bit floats of half the bytes: within four percent."""
+    """H100 and H200, float16 and 8-bit floats of half the bytes: within four percent."""
     layers = [layer._replace(image_bytes=layer.image_bytes // scale) for layer in resnet50]
     assert limit_images_per_s(layers, rates, 10**9) == pytest.approx(expected, rel=0.04)
 

@@ -65,7 +65,7 @@ def test_float32_is_not_rounded(monkeypatch: pytest.MonkeyPatch, precision_of_ap
 
 
 def test_times_are_of_every_call() -> None:
-    """Each call has a time, and they fill the seconds asked for; the warm-up has none."""
+    """Each call has a time, and they fill the seconds requested; the warm-up has none."""
     calls: list[None] = []
     times = device_seconds(lambda: calls.append(None), 0.01, "cpu")
     assert 0 < len(times) < len(calls)

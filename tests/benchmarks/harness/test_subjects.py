@@ -18,7 +18,7 @@ from tests.conftest import Exported
 
 
 def test_peers_answer_as_the_artifact_does(exported: Exported) -> None:
-    """Bare runtimes, torch eager and the network of the DataLoader pipeline give the artifact's features."""
+    """Bare runtimes, torch eager and the network of the DataLoader pipeline compute the artifact's features."""
     with open_session(exported.onnx, backend="onnxruntime") as session:
         subject = Subject(exported.onnx, session, load_checkpoint(exported.checkpoint))
         pixels = subject.pixels(3)

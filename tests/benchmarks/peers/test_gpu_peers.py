@@ -10,10 +10,10 @@ from benchmarks.peers import gpu_peers
 
 def test_peers_of_a_gpu_are_compiled_without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA graphs are captured as for every side; a batch size that would not be compiled any more is an error."""
-    asked: list[dict[str, Any]] = []
+    options_of_calls: list[dict[str, Any]] = []
 
     def compile_(network: Any, **options: Any) -> Any:
-        asked.append(options)
+        options_of_calls.append(options)
 
         def run(images: torch.Tensor) -> torch.Tensor:
             config = torch._dynamo.config
@@ -26,7 +26,7 @@ def test_peers_of_a_gpu_are_compiled_without_graphs(monkeypatch: pytest.MonkeyPa
     network, images = torch.nn.Identity(), torch.zeros(2)
     for mode in ("max-autotune", "default"):
         assert gpu_peers._compiled(network, mode)(images) is images
-    assert asked == [
+    assert options_of_calls == [
         {"dynamic": False, "mode": "max-autotune-no-cudagraphs"},
         {"dynamic": False, "mode": "default"},
     ]

@@ -1,4 +1,4 @@
-"""Peers run on the threads and the device that were asked for."""
+"""Peers run on the threads and the device that were chosen."""
 
 import onnxruntime
 import pytest

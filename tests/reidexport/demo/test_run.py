@@ -1,4 +1,4 @@
-"""The demo at a small size: every step runs, and its folder is whole or not there."""
+"""The demo at a small size: every step runs, and its folder is whole or missing."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_the_summary_says_what_was_measured(made: tuple[Path, dict[str, Any], li
 
 
 def test_the_pages_hold_every_table(made: tuple[Path, dict[str, Any], list[str]]) -> None:
-    """Markdown beside the picture; the report, with pictures inside, of the files in ``results``."""
+    """Markdown beside the contact sheet; the report, with images inside, of the files in ``results``."""
     out, summary, _ = made
     text = (out / "summary.md").read_text()
     for row in (row for table in (accuracy_table, parity_table) for row in table(summary)):
@@ -91,7 +91,7 @@ def test_text_columns_are_aligned() -> None:
 
 
 def test_an_interrupted_run_leaves_the_earlier_one(tmp_path: Path) -> None:
-    """Ctrl-C after the training: the old folder is as it was, and nothing lies beside it."""
+    """Ctrl-C after the training: the old folder is as it was, and nothing is left beside it."""
     out = tmp_path / "out"
     with replaced_folder(out, FILES) as folder:
         (folder / "summary.md").write_text("earlier")

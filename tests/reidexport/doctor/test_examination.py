@@ -253,7 +253,7 @@ def test_variables_that_slow_things_down_are_noted() -> None:
 
 
 def test_data_sets_are_listed_with_their_sizes(tmp_path: Path) -> None:
-    """Also two levels down; one that cannot be read is a problem, and so is a folder that is not there."""
+    """Also two levels down; one that cannot be read is a problem, and so is a missing folder."""
     for name in ("bounding_box_train", "query", "bounding_box_test"):
         folder = tmp_path / "all" / "market1501" / name
         folder.mkdir(parents=True)

@@ -120,7 +120,7 @@ def test_a_bad_image_stops_and_the_rest_is_resumed(folder: Path, session: Sessio
     with pytest.raises(ImageError, match=r"7\.png: the file is empty\..*--resume.*6 of 10 images are done"):
         embed_to_file(session, paths, output, batch_size=2, shard_size=4)
     assert output.read_bytes() == b"old"
-    with pytest.raises(InputError, match=r"an interrupted run lies there\. Go on with --resume"):
+    with pytest.raises(InputError, match=r"holds an interrupted run\. Continue it with --resume"):
         embed_to_file(session, paths, output)
     Path(paths[7]).write_bytes(good)
     run = embed_to_file(session, paths, output, resume=True, batch_size=2)
@@ -170,7 +170,7 @@ def test_a_resumed_run_must_be_the_same(folder: Path, session: Session, tmp_path
 
 
 def test_only_new_embeddings_count_as_new(folder: Path, session: Session, tmp_path: Path) -> None:
-    """A resumed run tells its own embeddings from those taken over, whichever images were skipped."""
+    """A resumed run counts its own embeddings apart from those taken over, whichever images were skipped."""
     paths, output = find_images([folder]), tmp_path / "o.npz"
     for index in (1, 8):
         Path(paths[index]).write_bytes(b"")
@@ -213,7 +213,7 @@ def test_unfit_outputs_are_refused_at_once(session: Session, tmp_path: Path) -> 
     """An unknown suffix, a missing folder and an unknown policy are found before any work."""
     with pytest.raises(InputError, match=r"ends in \.npz or \.parquet"):
         embed_to_file(session, ["a.jpg"], tmp_path / "o.csv")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be created"):
         embed_to_file(session, ["a.jpg"], tmp_path / "none" / "o.npz")
     with pytest.raises(InputError, match="on_error must be"):
         embed_to_file(session, ["a.jpg"], tmp_path / "o.npz", on_error="log")  # type: ignore[arg-type]

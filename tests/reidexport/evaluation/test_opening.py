@@ -64,7 +64,7 @@ def test_inspect_describes_an_onnx_file(exported: Exported) -> None:
 
 
 def test_inspect_describes_an_engine_by_its_manifest(exported: Exported, tmp_path: Path) -> None:
-    """A plan is described by the manifest that lies beside it, and without one says so."""
+    """An engine is described by the manifest beside it, and without one by none."""
     engine = tmp_path / "small.engine"
     engine.write_bytes(b"ptrt" + bytes(100))
     assert inspect_file(engine)["manifest"] is None

@@ -139,7 +139,7 @@ def test_the_precision_is_the_one_that_is_computed_in(
 def test_thresholds_and_warnings_are_printed_whole(
     exported: Exported, drawn_dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A printed threshold lets no more impostors pass than the table says, and every warning is there once."""
+    """A printed threshold lets no more impostors pass than the table says, and every warning is printed once."""
     table = measure(exported, [exported.onnx], drawn_dataset)
     (row,) = table.rows
     thresholds = [float(value) for value in np.float32([0.4999996, 0.04999996, 1e-9])]
@@ -160,7 +160,7 @@ def test_thresholds_and_warnings_are_printed_whole(
 def test_what_cannot_run_says_why(
     exported: Exported, drawn_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A backend that refuses an artifact, and one that answers NaN, become reasons; the others go on."""
+    """A backend that refuses an artifact, and one that answers NaN, become reasons; the others are measured."""
 
     class NanBackend:
         def __init__(self, backend: Any) -> None:
@@ -296,14 +296,14 @@ def test_artifacts_are_checked_before_anything_runs(exported: Exported, tmp_path
 def test_backends_are_those_that_suit_the_artifact(
     exported: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An ONNX file runs on both CPU backends, with a GPU also there; backends that are asked for are all tried."""
+    """An ONNX file runs on both CPU backends, with a GPU also there; backends that are named are all tried."""
     monkeypatch.setattr("reidexport.evaluation.parity.first_gpu", lambda: None)
     assert [task.backend for task in tasks_from_artifacts([exported.onnx])] == ["onnxruntime", "openvino"]
     monkeypatch.setattr("reidexport.evaluation.parity.first_gpu", lambda: "a GPU")
     found = [task.backend for task in tasks_from_artifacts([exported.onnx])]
     assert found == ["onnxruntime", "openvino", "onnxruntime-cuda", "torch-cuda", "tensorrt-rtx"]
-    asked = tasks_from_artifacts([exported.onnx], ["tensorrt", "openvino", "tensorrt"])
-    assert [task.backend for task in asked] == ["tensorrt", "openvino"]
+    named = tasks_from_artifacts([exported.onnx], ["tensorrt", "openvino", "tensorrt"])
+    assert [task.backend for task in named] == ["tensorrt", "openvino"]
 
 
 def test_features_of_another_kind_are_not_compared(exported: Exported, drawn_dataset: Dataset) -> None:

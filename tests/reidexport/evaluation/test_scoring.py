@@ -44,7 +44,7 @@ MANIFEST = Manifest.model_validate(
 
 
 class Thumbnails:
-    """A session whose features are tiny thumbnails; it keeps what it was asked."""
+    """A session whose features are tiny thumbnails; it records its calls."""
 
     manifest = MANIFEST
     description = "thumbnails on a test"
@@ -168,7 +168,7 @@ def test_command_prints_and_writes_the_scores(
 
 
 def test_command_refuses_a_feature_of_a_foreign_file(command: typer.Typer, drawn_dataset: Dataset) -> None:
-    """A file that needs its facts told has one output: --feature cannot choose."""
+    """A file without a manifest has one output: --feature cannot choose."""
     root = drawn_dataset.query[0].path.parents[1]
     result = CliRunner().invoke(
         command, ["model.onnx", "--data", str(root), "--feature", "f_t", "--mean", "0.5", "--std", "0.5"]

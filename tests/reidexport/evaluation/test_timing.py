@@ -23,7 +23,7 @@ CLI.command()(bench)
 
 
 def test_every_batch_size_is_measured(tmp_path: Path) -> None:
-    """Percentiles are ordered, at least five runs each, in the order asked for."""
+    """Percentiles are ordered, at least five runs each, in the given order."""
     with open_session(write_artifact(tmp_path / "a.onnx")) as session:
         report = bench_session(session, (4, 1), seconds_per_batch=0.02)
     assert [row.batch_size for row in report.batches] == [4, 1]
@@ -76,7 +76,7 @@ def test_silly_numbers_are_refused(tmp_path: Path, sizes: tuple[int, ...], secon
 
 
 def test_machine_and_versions_are_stated() -> None:
-    """CPU, clock, cores and the versions that decide a result are there, and go into JSON."""
+    """CPU, clock, cores and the versions that decide a result are recorded, in JSON, too."""
     machine, versions = machine_info(), package_versions()
     assert machine["cpu"]
     assert machine["cpu_mhz"] is None or machine["cpu_mhz"] > 100

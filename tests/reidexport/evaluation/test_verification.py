@@ -133,7 +133,9 @@ def test_features_that_are_not_comparable_are_refused(
     """f_i against f_t, other lengths, and too few images are input errors, not low cosines."""
     with open_session(exported.onnx) as candidate:
         with open_any(exported.checkpoint, feature="f_t") as reference:
-            with pytest.raises(InputError, match="candidate's feature is f_i, the reference's f_t"):
+            with pytest.raises(
+                InputError, match="candidate is not comparable: its feature is f_i, the reference's f_t"
+            ):
                 verify(candidate, reference, images=people)
         with open_any(exported.checkpoint) as reference:
             with pytest.raises(InputError, match="at least two images"):

@@ -44,7 +44,7 @@ def test_every_format_gives_the_same_gallery(written: Path) -> None:
 
 
 def test_a_damaged_file_is_refused(written: Path) -> None:
-    """A file that is cut off, of other content or not there is named, whatever its format."""
+    """A file that is cut off, of other content or missing is named, whatever its format."""
     whole = written.read_bytes()
     for content in (whole[:-40], b"", b"no embeddings " * 20):
         written.write_bytes(content)
@@ -101,7 +101,7 @@ def test_answers_hold_what_is_near_enough() -> None:
 
 
 def test_every_hit_has_its_own_distance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that is left out takes its distance with it, wherever it stands among what was found."""
+    """A row that is left out takes its distance with it, wherever it is among what was found."""
     gallery = labeled([[1, 0], [2, 0], [3, 0]], [1, 2, 3], [0, 1, 2])
     found = Neighbors(np.array([[0, -1, 2]]), np.array([[1, 5, 9]], np.float32))
     monkeypatch.setattr(gallery, "search", lambda *_, **__: found)
@@ -192,8 +192,8 @@ def test_images_are_searched_in_a_gallery(
         str(first["time"]),
         first["path"],
     ]
-    with Image.open(sheet) as picture:
-        assert picture.format == "PNG"
+    with Image.open(sheet) as image:
+        assert image.format == "PNG"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".people.gallery.lock",
         "found.json",
@@ -254,7 +254,7 @@ def test_bad_input_is_refused_in_words(
 
 
 def test_a_gallery_in_milvus_is_run_steps_and_searched(written: Path, tmp_path: Path, run: Run) -> None:
-    """Stored twice, every embedding is there once, and the answers are those of the file."""
+    """Imported twice, every embedding is stored once, and the answers are those of the file."""
     stored = f"milvus:{tmp_path / 'people.db'}"
     for _ in range(2):
         done = run("store", written, stored)

@@ -101,10 +101,10 @@ from reidgallery.milvus import gallery as milvus_gallery
 from reidexport.cli import main
 milvus_gallery._MESSAGE_BYTES = 4 * 8 * 10  # ten rows in one call
 calls, count = itertools.count(1), int(sys.argv.pop(1))
-connected = milvus_gallery.connected
+connect = milvus_gallery.connect
 
-def connected_until_killed(*arguments, **options):
-    client = connected(*arguments, **options)
+def connect_until_killed(*arguments, **options):
+    client = connect(*arguments, **options)
     upsert = client.upsert
 
     def upsert_until_killed(*arguments):
@@ -115,7 +115,7 @@ def connected_until_killed(*arguments, **options):
     client.upsert = upsert_until_killed
     return client
 
-milvus_gallery.connected = connected_until_killed
+milvus_gallery.connect = connect_until_killed
 main()
 """
 
@@ -168,7 +168,7 @@ def test_forgotten_persons_are_in_no_answer(kind: str, parts: Path, tmp_path: Pa
 
 
 def test_what_cannot_be_forgotten_is_refused(parts: Path, tmp_path: Path, run: Run) -> None:
-    """Other files, galleries that are not there and malformed persons end with status 2 and a line that says why."""
+    """Other files, missing galleries and malformed persons end with status 2 and a line that says why."""
     part = parts / "part-00000000.parquet"
     for arguments, words in (
         ((part, "--pids", "7"), "persons are removed from .gallery files and from galleries in Milvus"),

@@ -8,7 +8,7 @@ import pytest
 
 from reidexport.errors import InputError
 from reidexport.metrics.cmc_map import RankMetrics, evaluate_rank, rank_features
-from reidexport.metrics.distances import distance_blocks, distmat_from_features, row_lengths
+from reidexport.metrics.distances import distance_blocks, distmat_from_features, row_norms
 from reidexport.metrics.ranking import _slack
 
 Array = npt.NDArray[Any]
@@ -157,7 +157,7 @@ def test_copies_in_the_gallery_tie_in_every_tile(
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_features_that_differ_by_less_than_a_product_rounds(metric: Any) -> None:
-    """A gallery closer together than float32 products can tell ranks as float64 tells it."""
+    """A gallery closer together than float32 products can resolve ranks as in float64."""
     rng = np.random.default_rng(0)
     labels = random_labels(rng, 10, 300)
     q_feats = rng.normal(size=(10, 512)).astype(np.float32)
@@ -174,7 +174,7 @@ def test_rounding_stays_within_its_bound(dim: int, kind: str) -> None:
     feats = {"normal": feats, "positive": np.abs(feats), "equal": np.full_like(feats, 0.1)}[kind]
     left, right = feats[:200], feats[200:]
     error = np.abs(left @ right.T - left.astype(np.float64) @ right.astype(np.float64).T)
-    assert (error.max(axis=1) < _slack(left, row_lengths(left), float(row_lengths(right).max()))).all()
+    assert (error.max(axis=1) < _slack(left, row_norms(left), float(row_norms(right).max()))).all()
 
 
 @pytest.mark.parametrize("score", ["distances", "features"])

@@ -122,9 +122,9 @@ def test_too_few_data_are_said_to_be() -> None:
     num = roc.num_impostor
     assert 2000 < num < 3000
     assert roc.warnings == (
-        f"FPR 0.001 is only 2 of {num} impostor pairs: its threshold is a guess. Take 10000 or more.",
-        f"FPR 0.0001 is only 0 of {num} impostor pairs: its threshold is a guess. Take 100000 or more.",
-        "The genuine pairs are of 5 persons: another 5 would give other thresholds. Take 30 or more.",
+        f"FPR 0.001 is only 2 of {num} impostor pairs: its threshold is a guess. Use 10000 or more.",
+        f"FPR 0.0001 is only 0 of {num} impostor pairs: its threshold is a guess. Use 100000 or more.",
+        "The genuine pairs are of 5 persons: another 5 would give other thresholds. Use 30 or more.",
     )
     assert roc.operating_points[-1].num_false == 0
 

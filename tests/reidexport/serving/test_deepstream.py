@@ -89,7 +89,7 @@ def test_the_tracker_computes_what_the_manifest_says(
 def test_the_network_answers_as_the_artifact(
     kind: str, exported: Exported, normalized: Path, tmp_path: Path
 ) -> None:
-    """Fed by the tracker's arithmetic it gives the artifact's embeddings; so it does as an artifact of its own."""
+    """Fed by the tracker's arithmetic it emits the artifact's embeddings; so it does as an artifact itself."""
     artifact = {"uint8": exported.onnx, "fp16": exported.fp16, "float32": normalized}[kind]
     write_deepstream_bundle(artifact, manifest_of(artifact), tmp_path)
     section = section_of(tmp_path)

@@ -1,6 +1,6 @@
 /* reidruntime: person images in, embeddings out.
  *
- * An artifact is an ONNX file or a TensorRT plan that `reidexport` wrote, with its manifest. Opening it checks the
+ * An artifact is an ONNX file or a TensorRT engine that `reidexport` wrote, with its manifest. Opening it checks the
  * manifest against the file and this machine; embedding decodes, resizes and normalizes as the manifest says, bit-equal to
  * the Python runtime.
  *
@@ -31,8 +31,8 @@ typedef enum reid_status {
     REID_ERROR_INPUT = 1,         /* an argument is not what the call needs */
     REID_ERROR_ARTIFACT = 2,      /* the artifact or its manifest is unreadable, wrong, or not for this machine */
     REID_ERROR_IMAGE = 3,         /* an image cannot be read */
-    REID_ERROR_NOT_INSTALLED = 4, /* a library or a GPU is not there */
-    REID_ERROR_RUN = 5            /* the network or the machine failed, as a rule for lack of memory */
+    REID_ERROR_NOT_INSTALLED = 4, /* a library or a GPU is missing */
+    REID_ERROR_RUN = 5            /* the network or the machine failed, usually for lack of memory */
 } reid_status;
 
 /* An opened artifact. */
@@ -50,7 +50,7 @@ typedef struct reid_options {
     /* Path of libnvinfer.so of the major version that the library was compiled for. NULL: the environment's
      * REIDRUNTIME_TENSORRT, then the loader's search. */
     const char* tensorrt_library;
-    /* 1 opens version-compatible plans too: they hold host code, which runs when the plan is loaded. */
+    /* 1 opens version-compatible engines too: they hold host code, which runs when the engine is loaded. */
     int allow_host_code;
 } reid_options;
 
@@ -82,10 +82,10 @@ typedef struct reid_reader_options {
 /* Open an artifact.
  *
  * artifact  path of a .onnx file, or of a .engine or .plan file with its manifest beside it (NAME.engine.json).
- * options   NULL takes the defaults.
+ * options   NULL: the defaults.
  * session   receives the session, or NULL when the call fails.
  *
- * REID_ERROR_ARTIFACT, REID_ERROR_NOT_INSTALLED or REID_ERROR_INPUT. Nothing else is taken in place of what is missing.
+ * REID_ERROR_ARTIFACT, REID_ERROR_NOT_INSTALLED or REID_ERROR_INPUT. Nothing else is used in place of what is missing.
  */
 REID_API reid_status reid_open(const char* artifact, const reid_options* options, reid_session** session);
 
@@ -110,7 +110,7 @@ REID_API reid_status reid_embed(reid_session* session, const reid_image* images,
  */
 REID_API reid_status reid_run(reid_session* session, const uint8_t* pixels, size_t num_images, float* features);
 
-/* Give everything back. NULL is allowed. */
+/* Free everything. NULL is allowed. */
 REID_API void reid_close(reid_session* session);
 
 /* Make a reader.
@@ -123,7 +123,7 @@ REID_API reid_status reid_open_reader(const reid_reader_options* options, reid_r
 
 /* Read a batch: files, their bytes and pixels of any size, in any mixture, bit-equal to the Python runtime.
  *
- * Of JPEG files the reader takes ordinary ones: color or gray, without a flaw, at most 2^25 pixels. The caller may have
+ * Of JPEG files the reader accepts ordinary ones: color or gray, without a flaw, at most 2^25 pixels. The caller may have
  * other ways to read the rest.
  *
  * images    num_images of them; may be NULL if num_images is 0.
@@ -140,7 +140,7 @@ REID_API reid_status reid_open_reader(const reid_reader_options* options, reid_r
 REID_API reid_status reid_read(reid_reader* reader, const reid_image* images, size_t num_images, uint8_t* pixels,
                                reid_status* statuses);
 
-/* Give everything back. NULL is allowed. */
+/* Free everything. NULL is allowed. */
 REID_API void reid_close_reader(reid_reader* reader);
 
 /* What the last failed call of this thread complained about; "" if none failed. Valid until the thread's next failure. */

@@ -71,7 +71,7 @@ struct Features {
 /// An opened artifact. Any number of threads may use it at once. Every member throws Error where the C API fails.
 class Session {
 public:
-    /// Open an ONNX file or a TensorRT plan; see reid_open().
+    /// Open an ONNX file or a TensorRT engine; see reid_open().
     explicit Session(const std::string& artifact, const reid_options& options = default_options()) {
         reid_session* opened = nullptr;
         detail::check(reid_open(artifact.c_str(), &options, &opened));

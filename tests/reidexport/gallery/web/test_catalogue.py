@@ -27,7 +27,7 @@ def test_people_come_first_and_hold_their_rows(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_person_is_found_or_the_next_one() -> None:
-    """A pid that is not there leads to the one behind it, one beyond all to the beginning."""
+    """A missing pid leads to the one behind it, one beyond all to the beginning."""
     gallery = Gallery(2)
     gallery.add(np.ones((4, 2), np.float32), pids=[3, 7, -1, 0])
     found = catalogue_of(gallery)

@@ -89,7 +89,7 @@ def test_shown_images_are_small_jpegs(tmp_path: Path, size: tuple[int, int]) -> 
 
 
 def test_only_images_are_shown(tmp_path: Path) -> None:
-    """A file that is not there, a folder and a text are refused by name."""
+    """A missing file, a folder and a text are refused by name."""
     (tmp_path / "notes.jpg").write_text("secret")
     with pytest.raises(ImageError, match=r"gone\.jpg: file not found"):
         shown_jpeg(tmp_path / "gone.jpg")

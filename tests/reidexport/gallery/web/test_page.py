@@ -44,7 +44,7 @@ def opened(browser: Any, site: Site, allowed: str = "", **options: Any) -> Itera
 
 
 def hits(page: Any) -> list[str]:
-    """What the cards of the answer say, once it is there."""
+    """What the cards of the answer say, once it is shown."""
     page.wait_for_selector("#hits button")
     page.wait_for_selector("#hits[aria-busy]", state="detached")
     labels: list[str] = page.eval_on_selector_all(
@@ -324,7 +324,7 @@ def test_what_only_the_server_can_refuse_is_refused_in_the_page(
 
 
 def test_missing_images_and_labels_are_shown_politely(browser: Any, broken_site: Site) -> None:
-    """Words stand where an image is not there; what cannot be done is not offered, and the page says why."""
+    """Words are shown in place of a missing image; what cannot be done is not offered, and the page says why."""
     no_image = "Failed to load resource: the server responded with a status of 400 (Bad Request)"
     with opened(browser, broken_site, allowed=no_image) as page:
         assert "start the page with --artifact ARTIFACT" in page.inner_text("#no-artifact")

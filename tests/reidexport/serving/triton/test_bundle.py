@@ -182,8 +182,8 @@ def test_what_triton_cannot_run_is_refused(tmp_path: Path) -> None:
             write_plan(tmp_path / "rtx.engine", flavor="rtx"),
             "for TensorRT for RTX, which Triton does not load",
         ),
-        (write_plan(tmp_path / "stripped.engine", weights_stripped=True), "a plan without weights"),
-        (changed, "not the plan that changed.engine.json describes"),
+        (write_plan(tmp_path / "stripped.engine", weights_stripped=True), "an engine without weights"),
+        (changed, "not the engine that changed.engine.json describes"),
         (alone, "its manifest alone.engine.json is not beside it"),
         (narrow, "takes 4 to 16 images, and Triton forms batches from 1 up"),
         (tmp_path / "none.onnx", "there is no such file"),
@@ -191,7 +191,7 @@ def test_what_triton_cannot_run_is_refused(tmp_path: Path) -> None:
     for artifact, words in cases:
         with pytest.raises(InputError, match=words):
             write_repository([artifact], tmp_path / "models")
-    with pytest.raises(InputError, match="batches of 64 are asked for, it answers at most 16"):
+    with pytest.raises(InputError, match="batches of 64 do not fit, it answers at most 16"):
         write_repository([write_plan(tmp_path / "a.plan")], tmp_path / "models", batching=Batching(64))
     checkpoint = tmp_path / "model.pth"
     checkpoint.write_bytes(b"weights")
@@ -200,7 +200,7 @@ def test_what_triton_cannot_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_repository_is_whole_or_not_there(tmp_path: Path, run: Run) -> None:
-    """A failure leaves nothing behind, and what is there is not written over."""
+    """A failure leaves nothing behind, and existing files are not written over."""
     first, repository = write_artifact(tmp_path / "a.onnx"), tmp_path / "models"
     second = write_artifact(tmp_path / "a.b.onnx").rename(tmp_path / "a b.onnx")
     third = write_artifact(tmp_path / "a_b.onnx")

@@ -227,7 +227,7 @@ def with_input(dtype: str, shape: str) -> bytes:
         (with_input("UINT8", "[9223372036854775807, 32, 16, 3]"), {}, 400, "no more than 1048576 values"),
         (with_input("UINT8", "[-1, 32, 16, 3]"), {}, 400, "expected numbers from 0 up"),
         (with_input("UINT8", '"wide"'), {}, 400, "no shape of 1 to 8 numbers"),
-        (with_input("UINT8", "[1], \"shape\": [9223372036854775807]"), {}, 400, "a name is there twice"),
+        (with_input("UINT8", "[1], \"shape\": [9223372036854775807]"), {}, 400, "an object has a name twice"),
         (b"{}", {"Inference_Header_Content_Length": "-1"}, 400, "Inference-Header-Content-Length is '-1'"),
         (b"{}", {"Inference_Header_Content_Length": "3"}, 400, "the length of the body, 2"),
         (b"\0" * 2_000_000, {}, 413, "larger than the 1 MiB that this server takes"),

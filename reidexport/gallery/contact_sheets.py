@@ -1,4 +1,4 @@
-"""Ranked lists as a picture: each row a query and the gallery images that come nearest to it."""
+"""Contact sheets of ranked lists: each row a query and the gallery images that come nearest to it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from reidexport.data.records import JUNK_PID, ImageRecord
 from reidexport.errors import ImageError, InputError
@@ -26,7 +26,7 @@ class Cell(NamedTuple):
     note: str
 
 
-def ranked_list_picture(
+def ranked_list_sheet(
     query: Sequence[ImageRecord],
     gallery: Sequence[ImageRecord],
     distmat: npt.ArrayLike,
@@ -37,7 +37,7 @@ def ranked_list_picture(
     """Draw queries, a row each, with their nearest gallery images: green frames are right, red ones wrong.
 
     What the metrics ignore (pid -1; the query's person seen by the query's camera) is left out here too.
-    Under each image stand its person, its camera (from 1) and its distance.
+    Under each image are its person, its camera (from 1) and its distance.
 
     Args:
         query: the queries to show.
@@ -59,11 +59,11 @@ def ranked_list_picture(
             f"distmat must be of shape ({len(query)}, {len(gallery)}) with at least one query, got {distances.shape}."
         )
     rows = []
-    for i, record in enumerate(query):
+    for record, distances_of_query in zip(query, distances, strict=True):
         row = [_cell(record, QUERY_COLOR, "")]
-        for index in nearest_scored(record, gallery, distances[i], num_ranks):
+        for index in nearest_scored(record, gallery, distances_of_query, num_ranks):
             color = RIGHT_COLOR if gallery[index].pid == record.pid else WRONG_COLOR
-            row.append(_cell(gallery[index], color, f"{distances[i, index]:.3f}"))
+            row.append(_cell(gallery[index], color, f"{distances_of_query[index]:.3f}"))
         rows.append(row)
     return contact_sheet(rows, num_ranks=num_ranks, height_px=height_px)
 
@@ -102,12 +102,12 @@ def _cell(record: ImageRecord, color: str, note: str) -> Cell:
 
 
 def person_and_camera(pid: int, camid: int) -> str:
-    """What stands under a labeled image; cameras count from 1 there."""
+    """The text under a labeled image; cameras count from 1 there."""
     return f"{pid:04d}  cam {camid + 1}"
 
 
 def _left(rank: int, width: int) -> int:
-    """The left edge of a column; the query's stands a little apart."""
+    """The left edge of a column; the query's is a little apart."""
     return _MARGIN_PX + rank * (width + 2 * _FRAME_PX + _GAP_PX) + (_QUERY_GAP_PX if rank else 0)
 
 
@@ -115,7 +115,7 @@ def nearest_scored(
     query: ImageRecord, gallery: Sequence[ImageRecord], distances: npt.NDArray[Any], count: int
 ) -> list[int]:
     """Indices of the nearest gallery images that are not junk for this query."""
-    order = (int(index) for index in np.argsort(distances, kind="stable"))
+    order = np.argsort(distances, kind="stable").tolist()
     return [index for index in order if not _is_junk(query, gallery[index])][:count]
 
 
@@ -135,15 +135,20 @@ def _draw_cell(sheet: Image.Image, corner: tuple[int, int], cell: Cell, thumbnai
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_PX)
     right, bottom = left + width + 2 * _FRAME_PX - 1, top + height + 2 * _FRAME_PX - 1
     draw.rectangle((left, top, right, bottom), fill=cell.color)
-    sheet.paste(
-        _opened(cell.path).resize(thumbnail, Image.Resampling.LANCZOS), (left + _FRAME_PX, top + _FRAME_PX)
-    )
+    small = rgb_image(cell.path).resize(thumbnail, Image.Resampling.LANCZOS)
+    sheet.paste(small, (left + _FRAME_PX, top + _FRAME_PX))
     draw.text((left + _FRAME_PX, bottom + 3), cell.label, _INK, font)
     draw.text((left + _FRAME_PX, bottom + 3 + _FONT_PX), cell.note, _SOFT_INK, font)
 
 
-def _opened(path: Path) -> Image.Image:
+def rgb_image(path: Path) -> Image.Image:
+    """Open and decode an image.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
     try:
-        return Image.open(path).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
         raise ImageError(f"{path}: cannot be read as an image ({error}).") from error

@@ -6,9 +6,9 @@ from PIL import Image
 
 from reidexport.data import ImageRecord
 from reidexport.errors import ImageError, InputError
-from reidexport.gallery.pictures import ranked_list_picture
+from reidexport.gallery.contact_sheets import ranked_list_sheet
 
-GREEN, RED, GREY = (26, 152, 80), (215, 48, 39), (107, 114, 128)
+GREEN, RED, GRAY = (26, 152, 80), (215, 48, 39), (107, 114, 128)
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def records(tmp_path: Path) -> list[ImageRecord]:
     return images
 
 
-def frames(picture: Image.Image, height: int) -> list[tuple[int, ...]]:
+def frames(sheet: Image.Image, height: int) -> list[tuple[int, ...]]:
     """The colors met along the upper edge of the frames, white and repetitions left out."""
     row = 20 + 19 + 1
-    pixels = [picture.getpixel((x, row)) for x in range(picture.width)]
+    pixels = [sheet.getpixel((x, row)) for x in range(sheet.width)]
     colors = [p for i, p in enumerate(pixels) if p != (255, 255, 255) and (i == 0 or pixels[i - 1] != p)]
     return [tuple(color) for color in colors if isinstance(color, tuple)]
 
@@ -34,16 +34,16 @@ def frames(picture: Image.Image, height: int) -> list[tuple[int, ...]]:
 def test_right_is_green_wrong_is_red_and_junk_is_not_shown(records: list[ImageRecord]) -> None:
     """The nearest images come in order with the color of their answer; what the metrics ignore is left out."""
     query, gallery = records[:1], records[1:]
-    picture = ranked_list_picture(query, gallery, [[0.0, 0.1, 0.4, 0.3, 0.2]], height_px=64)
-    assert frames(picture, 64) == [GREY, RED, RED, GREEN]
-    assert picture.mode == "RGB"
+    sheet = ranked_list_sheet(query, gallery, [[0.0, 0.1, 0.4, 0.3, 0.2]], height_px=64)
+    assert frames(sheet, 64) == [GRAY, RED, RED, GREEN]
+    assert sheet.mode == "RGB"
 
 
 def test_size_follows_rows_and_ranks(records: list[ImageRecord]) -> None:
     """One row per query and one column per rank, however few images the gallery holds."""
     gallery = records[1:]
-    one = ranked_list_picture(records[:1], gallery, np.zeros((1, 5)), num_ranks=3, height_px=64)
-    two = ranked_list_picture(records[:1] * 2, gallery, np.zeros((2, 5)), num_ranks=4, height_px=64)
+    one = ranked_list_sheet(records[:1], gallery, np.zeros((1, 5)), num_ranks=3, height_px=64)
+    two = ranked_list_sheet(records[:1] * 2, gallery, np.zeros((2, 5)), num_ranks=4, height_px=64)
     assert two.height - one.height == 64 + 2 * 4 + 38 + 8
     assert two.width - one.width == 32 + 2 * 4 + 8
 
@@ -51,13 +51,13 @@ def test_size_follows_rows_and_ranks(records: list[ImageRecord]) -> None:
 def test_distances_must_fit(records: list[ImageRecord]) -> None:
     """A distmat of another shape, or no query at all, is refused."""
     with pytest.raises(InputError, match=r"of shape \(1, 5\) with at least one query, got \(5, 1\)"):
-        ranked_list_picture(records[:1], records[1:], np.zeros((5, 1)))
+        ranked_list_sheet(records[:1], records[1:], np.zeros((5, 1)))
     with pytest.raises(InputError, match=r"at least one query"):
-        ranked_list_picture([], records, np.zeros((0, 6)))
+        ranked_list_sheet([], records, np.zeros((0, 6)))
 
 
 def test_a_bad_image_is_named(records: list[ImageRecord]) -> None:
     """A file that is no image is named."""
     records[3].path.write_text("no image")
     with pytest.raises(ImageError, match=r"3\.png: cannot be read as an image"):
-        ranked_list_picture(records[:1], records[1:], np.zeros((1, 5)))
+        ranked_list_sheet(records[:1], records[1:], np.zeros((1, 5)))

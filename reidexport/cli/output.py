@@ -1,17 +1,19 @@
-"""The ``--json FILE`` option."""
+"""What a command writes: messages, and the result where ``--json FILE`` asks for it."""
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from reidexport.files import replaced_when_whole
 
+log = partial(typer.echo, err=True)  # results go to stdout
 JsonOption = Annotated[
-    Path | None,
-    typer.Option("--json", metavar="FILE", help="Also write the result to FILE, as one JSON object."),
+    Path | None, Option("--json", metavar="FILE", help="Also write the result to FILE, as one JSON object.")
 ]
 
 

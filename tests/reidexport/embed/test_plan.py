@@ -1,0 +1,42 @@
+"""The plan of a run: written once, and continued only as it was."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from reidexport.embed.files import read_gallery
+from reidexport.embed.plan import PLAN_NAME, Shard, make_plan, part_path
+from reidexport.errors import InputError
+from tests.standins.cluster_sources import COLUMNS
+
+
+def test_a_plan_is_gone_on_with_only_as_it_was(tmp_path: Path) -> None:
+    """A second run needs --resume, the same artifact and the same shards; a folder of other things stays."""
+    output, shards = tmp_path / "out", [Shard("images", ["a.jpg", "b.jpg"]), Shard("images", ["c.jpg"])]
+    plan = partial(make_plan, output, manifest_sha256="1", columns=COLUMNS)
+    first = plan(shards, resume=False)
+    assert first.unfinished() == [0, 1]
+    part_path(output, 0).touch()
+    again = plan(shards, resume=True)
+    assert (again.sha256, again.offsets, again.unfinished()) == (first.sha256, first.offsets, [1])
+    before = (output / PLAN_NAME).read_bytes()
+    with pytest.raises(InputError, match=r"holds a run already\. Continue it with --resume, or delete"):
+        plan(shards, resume=False)
+    for other in (shards[:1], [*shards, shards[0]], [shards[1], shards[0]]):
+        with pytest.raises(InputError, match="was of other images or of another --shard-size"):
+            plan(other, resume=True)
+    with pytest.raises(InputError, match="used another artifact or other columns"):
+        make_plan(output, shards, manifest_sha256="2", columns=COLUMNS, resume=True)
+    assert (output / PLAN_NAME).read_bytes() == before
+    with pytest.raises(InputError, match="exists and is not a folder of embeddings"):
+        make_plan(tmp_path, shards, manifest_sha256="1", columns=COLUMNS, resume=True)
+
+
+def test_an_unfinished_folder_is_no_gallery(tmp_path: Path) -> None:
+    """Searching half of the images would be silently wrong."""
+    make_plan(tmp_path / "o", [Shard("images", ["a"])], manifest_sha256="", columns=COLUMNS, resume=False)
+    with pytest.raises(
+        InputError, match=r"1 of 1 shards are not embedded yet\. Finish the run with --resume"
+    ):
+        read_gallery(tmp_path / "o")
