@@ -197,11 +197,6 @@ class _Contents(NamedTuple):
     state_dict: dict[str, Tensor]
     assumed: dict[str, str]
 
-    @property
-    def pooling_is_open(self) -> bool:
-        """Whether the weights leave the pooling open: no learned power is among them."""
-        return self.architecture.pooling == "avg" or "pooling" in self.assumed
-
 
 def _contents_by_header(weights: Weights, arch: str | None) -> _Contents:
     """Of a checkpoint of this project: its header says everything."""
@@ -327,7 +322,7 @@ def _with_given(
     if stem_relu not in (None, architecture.stem_relu) and backbone not in (*RESNETS, *IBN_RESNETS):
         raise InputError(f"the stem of {backbone} always has its ReLU: leave --stem-relu out")
     if pooling not in (None, architecture.pooling):
-        if not contents.pooling_is_open:
+        if architecture.pooling != "avg" and "pooling" not in contents.assumed:
             raise InputError("the weights hold the power of a learned GeM pooling: leave --pooling out")
         contents = _with_pooling(contents, pooling or architecture.pooling)
     architecture = replace(

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from reidruntime import manifest_from_onnx
 from reidruntime.artifact.manifest import Manifest, Metric, file_sha256
+from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.backends import BackendName, DeviceName
-from reidruntime.session import Session, artifact_manifest, open_session
+from reidruntime.session import Session, open_session
 from reidruntime.tensorrt_library import first_gpu
 
 from reidexport.data.records import Dataset

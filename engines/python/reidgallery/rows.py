@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from reidruntime.errors import InputError
 
-from reidgallery.scan.int8_scan import GALLERY_LIMIT, code_rows
+from reidgallery.scan.int8_scan import GALLERY_LIMIT, CodedRows, code_rows
 from reidgallery.scan.projection_scan import NUM_SAMPLED, ProjectedRows, principal_basis, project
 
 Metric = Literal["cosine", "euclidean"]
@@ -21,29 +21,15 @@ _ROWS_AT_ONCE = 256  # in float64, in memory that stays in the caches
 _NORMS = (1e-12, 1e12)  # products of such rows neither overflow nor vanish in float32
 
 
-class CodedBlock(NamedTuple):
-    """A block of gallery rows for the int8 scan.
-
-    Attributes:
-        columns: int8, (D, n): the codes, transposed.
-        scales: float64, (n,): what a code of 1 stands for.
-        residuals: float64, (n,): the norm of what the codes leave out.
-    """
-
-    columns: NDArray[np.int8]
-    scales: Floats64
-    residuals: Floats64
-
-
 class CodedGallery(NamedTuple):
     """A gallery for the int8 scan.
 
     Attributes:
-        blocks: codes of its rows, in order.
+        blocks: its rows in order, some at a time, their codes transposed: (D, n).
         projected: the rows of which they are the codes; None where they are those of the gallery's own.
     """
 
-    blocks: list[CodedBlock]
+    blocks: list[CodedRows]
     projected: ProjectedRows | None
 
 
@@ -74,7 +60,7 @@ class GalleryRows(NamedTuple):
         blocks = []
         for block in rows.blocks():
             coded = code_rows(block, GALLERY_LIMIT)
-            blocks.append(CodedBlock(np.ascontiguousarray(coded.codes.T), coded.scales, coded.residuals))
+            blocks.append(coded._replace(codes=np.ascontiguousarray(coded.codes.T)))
         return CodedGallery(blocks, projected)
 
     def projected(self, threads: int) -> ProjectedRows | None:

@@ -68,7 +68,8 @@ def draw_dataset(
     """
     _check_numbers(num_train_pids, num_test_pids, num_cameras, images_per_camera, seed, size)
     root = Path(root)
-    _refuse_used(root)
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        raise DatasetError(f"{root} exists already and is not an empty folder. Remove it, or choose another.")
     tasks = list(_tasks(num_train_pids, num_test_pids, num_cameras, images_per_camera, seed))
     cameras = [install_camera(_rng(seed, _CAMERAS, camid), *size) for camid in range(num_cameras)]
     temporary = _temporary_beside(root)
@@ -169,11 +170,6 @@ def _check_numbers(
     for name, (number, minimum) in least.items():
         if number < minimum:
             raise InputError(f"A drawn data set needs {name} to be at least {minimum}, got {number}.")
-
-
-def _refuse_used(root: Path) -> None:
-    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        raise DatasetError(f"{root} exists already and is not an empty folder. Remove it, or choose another.")
 
 
 def _temporary_beside(root: Path) -> Path:

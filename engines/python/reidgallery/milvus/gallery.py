@@ -328,7 +328,15 @@ class MilvusGallery:
         for condition, numbers in queries_by_condition(checked, filter).items():
             for some in _slices(len(numbers), _QUERIES_AT_ONCE):
                 own = numbers[some]
-                for i, hits in zip(own, self._hits(checked.rows[own], k, condition), strict=True):
+                with refusals_as_errors(self._address):
+                    answers = self._client.search(
+                        self._collection,
+                        data=list(checked.rows[own]),
+                        limit=k,
+                        filter=condition,
+                        search_params=search_params(self.index, k),
+                    )
+                for i, hits in zip(own, answers, strict=True):
                     distances = np.array([hit["distance"] for hit in hits], np.float32)
                     if self.metric == "cosine":
                         distances = np.float32(1) - distances
@@ -337,19 +345,6 @@ class MilvusGallery:
                     found.indices[i, : len(hits)] = rows[order]
                     found.distances[i, : len(hits)] = distances[order]
         return found
-
-    def _hits(self, queries: Features, k: int, condition: str) -> list[Records]:
-        """The rows that Milvus finds for each query, with its own scores as their distances."""
-        with refusals_as_errors(self._address):
-            return list(
-                self._client.search(
-                    self._collection,
-                    data=list(queries),
-                    limit=k,
-                    filter=condition,
-                    search_params=search_params(self.index, k),
-                )
-            )
 
     def _checked(
         self,

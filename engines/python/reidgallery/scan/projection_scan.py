@@ -40,6 +40,7 @@ class ProjectedRows(NamedTuple):
     residuals: Floats64
 
 
+@single_threaded_blas()  # more threads take 30 times as long for these factorizations
 def principal_basis(sample: Features) -> Floats64 | None:
     """The directions in which rows extend most, by randomized subspace iteration (Halko et al., 2011, algorithm 4.4).
 
@@ -52,11 +53,6 @@ def principal_basis(sample: Features) -> Floats64 | None:
     largest = min(sample.shape[1] // 2, _MAX_RANK, len(sample)) // _STEP * _STEP
     if not largest:
         return None
-    with single_threaded_blas():  # more threads take 30 times as long for these factorizations
-        return _principal_basis(sample, largest)
-
-
-def _principal_basis(sample: Features, largest: int) -> Floats64 | None:
     rng = np.random.default_rng(0)
     basis = rng.standard_normal((sample.shape[1], largest), np.float32)
     for _ in range(1 + _NUM_POWERS):

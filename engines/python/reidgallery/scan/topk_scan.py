@@ -115,7 +115,7 @@ def int8_candidates(question: Question, coded: CodedGallery, threads: int) -> Ca
     products = _Products(
         coded.blocks,
         [len(block.scales) for block in coded.blocks],
-        lambda some, block, _: multiply(codes.codes[some], block.columns, 1),
+        lambda some, block, _: multiply(codes.codes[some], block.codes, 1),
     )
     if rescoring:
         scoring = with_both_bounds(scoring, rescoring.scoring)
