@@ -1,6 +1,7 @@
 """How a drawn person stands: a walking phase and a facing, turned into joints."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -51,12 +52,12 @@ def body_width(pose: Pose) -> float:
 
 def legs(person: DrawnPerson, pose: Pose) -> list[Limb]:
     """Both legs from hip to ankle, the farther one first."""
-    return _sorted([_leg(person, pose, side) for side in (-1, 1)])
+    return sorted((_leg(person, pose, side) for side in (-1, 1)), key=attrgetter("depth"))
 
 
 def arms(person: DrawnPerson, pose: Pose) -> list[Limb]:
     """Both arms from shoulder to hand, the farther one first."""
-    return _sorted([_arm(person, pose, side) for side in (-1, 1)])
+    return sorted((_arm(person, pose, side) for side in (-1, 1)), key=attrgetter("depth"))
 
 
 def _leg(person: DrawnPerson, pose: Pose, side: int) -> Limb:
@@ -75,7 +76,3 @@ def _arm(person: DrawnPerson, pose: Pose, side: int) -> Limb:
     elbow = shoulder + point(0.45 * swing * pose.side + side * 0.022 * pose.front, -0.155)
     hand = elbow + point((0.7 * swing + 0.025) * pose.side + side * 0.004 * pose.front, -0.145)
     return Limb(shoulder, elbow, hand, side * pose.side)
-
-
-def _sorted(limbs: list[Limb]) -> list[Limb]:
-    return sorted(limbs, key=lambda limb: limb.depth)

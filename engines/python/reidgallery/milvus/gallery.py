@@ -367,7 +367,9 @@ class MilvusGallery:
             The number of the next new row.
         """
         for some in _slices(len(part.paths), self._rows_in_message()):
-            known = self._rows_of(path for path in part.paths[some] if path)
+            texts = json.dumps([path for path in part.paths[some] if path], ensure_ascii=False)
+            records = self._query(f"path in {texts}", ["row", "path"]) if any(part.paths[some]) else []
+            known = {record["path"]: record["row"] for record in records}
             numbers = []
             for path in part.paths[some]:
                 numbers.append(known.get(path, next_row))
@@ -406,13 +408,6 @@ class MilvusGallery:
         while later := self._query(f"row >= {row}", ["row"], limit=_ROWS_AT_ONCE):
             row = 1 + max(record["row"] for record in later)
         return row
-
-    def _rows_of(self, paths: Iterable[str]) -> dict[str, int]:
-        """The numbers of the rows that have one of these paths."""
-        if not (texts := list(paths)):
-            return {}
-        records = self._query(f"path in {json.dumps(texts, ensure_ascii=False)}", ["row", "path"])
-        return {record["path"]: record["row"] for record in records}
 
     def _records(self, rows: Iterable[int], fields: list[str]) -> Records:
         """The records of those of some rows that exist, in order."""

@@ -85,18 +85,12 @@ class DeviceRows:
     def blocks(self, gallery: GalleryRows) -> list[DeviceBlock]:
         """Those of all rows, in order; new parts are uploaded, those of the past are dropped."""
         with self._lock, self.torch.inference_mode():
-            self._parts = {
-                id(part): self._parts[id(part)] for part in gallery.parts if id(part) in self._parts
-            }
-            first, blocks = 0, []
-            for part in gallery.parts:
+            ids, blocks = set(map(id, gallery.parts)), []
+            self._parts = {key: value for key, value in self._parts.items() if key in ids}
+            for part, (start, stop) in zip(gallery.parts, gallery.part_bounds(), strict=True):
                 if id(part) not in self._parts:
-                    self._parts[id(part)] = (
-                        part,
-                        self._uploaded(part, gallery.norms[first : first + len(part)]),
-                    )
+                    self._parts[id(part)] = part, self._uploaded(part, gallery.norms[start:stop])
                 blocks += self._parts[id(part)][1]
-                first += len(part)
             return blocks
 
     def pack(self, part: Features, kept: NDArray[np.bool_], packed: Features) -> None:
@@ -156,14 +150,10 @@ class DeviceRows:
                 continue
             is_all = len(places) == len(block.rows)
             index = None if is_all else self.torch.tensor(places, device=self.device)
+            own_rows = block.rows if block.rows.is_cuda else None
             rows, rounded, scales, offsets = (
                 values if index is None or values is None else values.index_select(0, index)
-                for values in (
-                    block.rows if block.rows.is_cuda else None,
-                    block.rounded,
-                    block.scales,
-                    block.offsets,
-                )
+                for values in (own_rows, block.rounded, block.scales, block.offsets)
             )
             if rows is None:
                 rows = own[first : first + len(places)]

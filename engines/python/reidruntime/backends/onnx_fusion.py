@@ -30,11 +30,6 @@ def fuse(graph: OnnxGraph, outputs: tuple[str, ...]) -> OnnxGraph:
     return replace(graph, nodes=tuple(nodes), constants=constants)
 
 
-def count_operators(graph: OnnxGraph) -> Counter[str]:
-    """How many nodes there are of each operator."""
-    return Counter(node.op for node in graph.nodes)
-
-
 class _Links:
     """Who writes and who reads each tensor, and what a pass changes."""
 

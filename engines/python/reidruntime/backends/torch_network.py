@@ -4,6 +4,7 @@ On a GPU ``max(conv(x) + bias + z, 0)`` is one call where cuDNN has it for the s
 the same is computed in separate steps. On a CPU FP16 convolutions compute in float32 and round once, as cuDNN's do.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from math import prod
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from reidruntime.artifact.onnx_graph import Array, OnnxGraph, OnnxNode
-from reidruntime.backends.onnx_fusion import count_operators, fuse
+from reidruntime.backends.onnx_fusion import fuse
 from reidruntime.backends.torch_operators import Form, Operator, UnknownOperatorError, operator_of
 from reidruntime.errors import ArtifactError
 
@@ -57,7 +58,7 @@ class TorchNetwork:
                 f"{graph.opset}: its operators mean something else. Export it again, or use backend onnxruntime."
             )
         fused = fuse(graph, (output_name,))
-        self.operators = count_operators(fused)
+        self.operators = Counter(node.op for node in fused.nodes)
         self.convolutions: list[Convolution] = []
         self._zeros = Zeros()
         self._input_name, self._output_name = input_name, output_name
