@@ -125,9 +125,8 @@ def _overheads(overheads: Sequence[OverheadResult]) -> ReportTable:
         for result in overheads
     ]
     columns = ("artifact", "batch", "without it\nms", "with it\nms", "overhead", "lowest to highest\n%")
-    return ReportTable(
-        "What the C++ runtime adds to the median latency of the bare network", "", columns, rows
-    )
+    caption = "What the C++ runtime adds to the median latency of the bare network"
+    return ReportTable(caption, "", columns, rows)
 
 
 def _servings(servings: Sequence[ServingResult]) -> ReportTable:

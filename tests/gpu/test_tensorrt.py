@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from reidruntime import open_session
+from reidruntime import Session, open_session
 from reidruntime.artifact.manifest import BatchProfile
-from reidruntime.session import Session
 
 from reidexport.tensorrt.build import engine_from_onnx
 from reidexport.tensorrt.options import BuildOptions
@@ -16,7 +15,7 @@ from tests.gpu.paths import LaneChecks
 
 @pytest.fixture(scope="module", params=["fp32 cuda-python", *(f"fp16 {each}" for each in MEMORY_MODULES)])
 def session(request: pytest.FixtureRequest, gpu_only: None, setup: Setup) -> Iterator[Session]:
-    """A plan, built where there is none yet; the build fails where a layer does not compute in its precision."""
+    """An engine, built where there is none yet; the build fails where a layer does not compute in its precision."""
     precision, memory = request.param.split()
     skip_unless_installed("tensorrt", "tensorrt", "tensorrt_bindings")
     skip_unless_installed(memory, MEMORY_MODULES[memory])

@@ -24,7 +24,7 @@ from reidexport.gallery.web.searcher import (
     MAX_NUMBER,
     MAX_SHEET_MATCHES,
     Searcher,
-    Wanted,
+    SearchLimits,
     contact_sheet_of,
 )
 
@@ -32,7 +32,7 @@ _MAX_COUNT = 100  # images on one page
 _FOLDER = Path(__file__).parent
 
 
-class SearchRequest(Wanted, frozen=True):
+class SearchRequest(SearchLimits, frozen=True):
     """A search's query string: ``row``, or the ``name`` of the image that is the body, and what may be found."""
 
     row: int | None = Field(None, ge=0, le=MAX_NUMBER)

@@ -1,4 +1,4 @@
-"""What the page asks for: searches by a row or by an uploaded image, contact sheets, images."""
+"""What the page needs: searches by a row or by an uploaded image, contact sheets, images."""
 
 import tempfile
 import threading
@@ -22,10 +22,10 @@ from reidexport.gallery.web.catalogue import Catalogue, catalogue_of
 from reidexport.gallery.web.images import Pixels, shown_jpeg
 
 MAX_MATCHES, MAX_SHEET_MATCHES = 200, 20
-MAX_NUMBER = 2**63 - 1  # of a row or camera
+MAX_NUMBER = 2**63 - 1  # of a row or a camera: they are int64
 
 
-class Wanted(BaseModel, frozen=True):
+class SearchLimits(BaseModel, frozen=True):
     """What a search may find.
 
     Attributes:
@@ -53,8 +53,8 @@ class Searcher:
         """Read the labels.
 
         Args:
-            gallery: stays open as long as this is used, and so does
-            session: of the artifact that made the gallery; None to refuse uploaded images.
+            gallery: to search; it must stay open as long as the searcher is used.
+            session: of the artifact that made the gallery, open as long; None to refuse uploaded images.
 
         Raises:
             InputError: another artifact made the gallery, or it cannot be read.
@@ -74,9 +74,9 @@ class Searcher:
     def warm_up(self) -> None:
         """Search once, so that the first visitor does not wait for compiling and loading."""
         if len(self.catalogue.row_numbers):
-            self.by_row(int(self.catalogue.row_numbers[0]), Wanted(k=1))
+            self.by_row(int(self.catalogue.row_numbers[0]), SearchLimits(k=1))
             if self._session is not None:
-                self.by_upload(np.zeros((2, 1, 3), np.uint8), "", Wanted(k=1))
+                self.by_upload(np.zeros((2, 1, 3), np.uint8), "", SearchLimits(k=1))
 
     def images(self, rows: NDArray[np.int64]) -> list[SeenImage]:
         """Some rows, as they are labeled.
@@ -100,7 +100,7 @@ class Searcher:
         (image,) = self.images(np.array([row]))
         return shown_jpeg(Path(image.path))
 
-    def by_row(self, row: int, wanted: Wanted) -> Answer:
+    def by_row(self, row: int, limits: SearchLimits) -> Answer:
         """Find the images nearest to one of the gallery, which is left out itself.
 
         Raises:
@@ -110,11 +110,11 @@ class Searcher:
         (image,) = self.images(rows)
         with self._lock:
             features = self._gallery.embeddings(rows)
-            answer = self._search(features, image, wanted, wanted.k + 1)
-        others = [hit for hit in answer.hits if hit.row != row][: wanted.k]
+            answer = self._search(features, image, limits, limits.k + 1)
+        others = [hit for hit in answer.hits if hit.row != row][: limits.k]
         return replace(answer, hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(others, 1)))
 
-    def by_upload(self, pixels: Pixels, name: str, wanted: Wanted) -> Answer:
+    def by_upload(self, pixels: Pixels, name: str, limits: SearchLimits) -> Answer:
         """Find the images nearest to an uploaded one: uint8 RGB, shape (height, width, 3).
 
         Its person, camera and time are read from its name, such as ``0002_c1s1_000451_03.jpg``.
@@ -127,16 +127,18 @@ class Searcher:
         pid, camid = pid_and_camid(name) or (None, None)
         with self._lock:
             features = self._session.embed([pixels])
-            return self._search(features, SeenImage(name, pid, camid, time_from_name(name)), wanted, wanted.k)
+            return self._search(features, SeenImage(name, pid, camid, time_from_name(name)), limits, limits.k)
 
-    def _search(self, features: NDArray[np.float32], image: SeenImage, wanted: Wanted, k: int) -> Answer:
+    def _search(
+        self, features: NDArray[np.float32], image: SeenImage, limits: SearchLimits, k: int
+    ) -> Answer:
         known = (image.pid, image.camid, image.time)
         pid, camid, time = (UNLABELED if label is None else label for label in known)
         query = Gallery(self._gallery.dim, metric=self._gallery.metric)
         query.add(features, pids=[pid], camids=[camid], times=[time], paths=[image.path])
-        other_cameras = wanted.other_cameras and image.camid is not None
-        filter = SearchFilter(other_cameras=other_cameras, among_camids=wanted.camids)
-        threshold = np.inf if wanted.threshold is None else wanted.threshold
+        other_cameras = limits.other_cameras and image.camid is not None
+        filter = SearchFilter(other_cameras=other_cameras, among_camids=limits.camids)
+        threshold = np.inf if limits.threshold is None else limits.threshold
         (answer,) = search_gallery(self._gallery, query, k, filter=filter, threshold=threshold)
         return answer
 
