@@ -12,8 +12,8 @@ from reidruntime.artifact.manifest import Metric
 
 from reidexport.errors import InputError
 from reidexport.metrics.distances import Floats, center_of, comparable_rows, refuse_overflow, row_norms
-from reidexport.metrics.kernels.compiled import row_threads
 from reidexport.metrics.kernels.ranking_kernels import Counts, Pairs, count_in_rows
+from reidexport.metrics.kernels.row_threads import row_threads
 from reidexport.metrics.kernels.tile_kernels import Features, Tile, count_in_tile, measure_pairs, prepare_tile
 
 Float64s = npt.NDArray[np.float64]

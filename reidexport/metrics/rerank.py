@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from reidexport.errors import InputError
 from reidexport.metrics.distances import Floats, checked_features, refuse_overflow, row_norms
-from reidexport.metrics.kernels.compiled import OverRows, row_threads
 from reidexport.metrics.kernels.nearest_kernels import NearestNeighbors, take_columns, take_rows
 from reidexport.metrics.kernels.reciprocal_kernels import count_members, encode, mark_reciprocal
+from reidexport.metrics.kernels.row_threads import OverRows, row_threads
 from reidexport.metrics.kernels.sparse_rows import (
     SparseRows,
     add_jaccard,

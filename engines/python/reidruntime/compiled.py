@@ -8,7 +8,11 @@ from typing import Any
 
 
 def compiled(function: Callable[..., Any], *, fastmath: set[str] | bool = False) -> Any:
-    """A function as machine code that releases the interpreter lock; ``fastmath`` as numba takes it."""
+    """A function as machine code that releases the interpreter lock; ``fastmath`` as numba takes it.
+
+    The machine code is kept on disk until the function's own file changes: who changes a function that is called from
+    another file touches that, too.
+    """
     import numba
 
     try:

@@ -4,8 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from reidexport.metrics.kernels.compiled import compiled
+from reidruntime.compiled import compiled
 
 _CHUNK = 64  # columns that are looked at together: most of the time none of them is near enough
 

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from reidexport.metrics.kernels.compiled import compiled
+from reidruntime.compiled import compiled
 
 
 class Pairs(NamedTuple):

@@ -4,8 +4,8 @@ An image's *reciprocal* neighbors are those of its nearest images that have it a
 """
 
 import numpy as np
+from reidruntime.compiled import compiled
 
-from reidexport.metrics.kernels.compiled import compiled
 from reidexport.metrics.kernels.tile_kernels import squared_distance
 
 

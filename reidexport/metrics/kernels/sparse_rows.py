@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from reidruntime.compiled import compiled
 
-from reidexport.metrics.kernels.compiled import OverRows, compiled
+from reidexport.metrics.kernels.row_threads import OverRows
 
 Ints = npt.NDArray[np.int64]
 

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from reidruntime.compiled import compiled
 
-from reidexport.metrics.kernels.compiled import compiled
 from reidexport.metrics.kernels.ranking_kernels import num_below, num_up_to
 
 _CHUNK = 32  # columns that are passed over at once where all of them are beyond a query's farthest match

@@ -1,4 +1,4 @@
-"""Kernels compiled by numba that release the interpreter lock, and the threads that make use of that.
+"""Threads for kernels that release the interpreter lock, as those of :func:`reidruntime.compiled.compiled` do.
 
 Numba's own ``prange`` is not used: with its default threading layer a process dies when two of its threads
 are inside one at the same time.
@@ -7,25 +7,12 @@ are inside one at the same time.
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
-import numba
 from reidruntime.threads import default_threads
 
 _CHUNKS_PER_THREAD = 4  # so that a thread that got the cheap rows continues with others
 
 OverRows = Callable[[Callable[[int, int], None], int], None]
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """The function as machine code, which is kept on disk for the next process where a folder is writable.
-
-    It is kept until its own file changes: who changes a function that is called from another file touches that, too.
-    """
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # neither the install folder nor the user's cache
-        return numba.njit(nogil=True)(function)
 
 
 @contextmanager
