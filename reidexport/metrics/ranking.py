@@ -14,7 +14,13 @@ from reidexport.errors import InputError
 from reidexport.metrics.distances import Floats, center_of, comparable_rows, refuse_overflow, row_norms
 from reidexport.metrics.kernels.ranking_kernels import Counts, Pairs, count_in_rows
 from reidexport.metrics.kernels.row_threads import row_threads
-from reidexport.metrics.kernels.tile_kernels import Features, Tile, count_in_tile, measure_pairs, prepare_tile
+from reidexport.metrics.kernels.tile_kernels import (
+    Features,
+    RankingInputs,
+    count_in_tile,
+    measure_pairs,
+    prepare_tile,
+)
 
 Float64s = npt.NDArray[np.float64]
 
@@ -73,6 +79,7 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
     left *= -1 if center is None else -2
     q_norms = row_norms(left)
     counts = _no_counts(pairs, np.float64)
+    ranking = RankingInputs(features, pairs, counts)
     subtracted = np.zeros(left.shape[1], left.dtype) if center is None else center
     products = np.empty(_ROWS * _COLUMNS, left.dtype)
     right, g_norms = np.empty((_COLUMNS, left.shape[1]), left.dtype), np.empty(_COLUMNS)
@@ -91,18 +98,12 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
             refuse_overflow(q_norms, g_norms.max(), left.dtype, "q_feats")
             terms = (np.zeros(len(right)) if center is None else g_norms**2).astype(left.dtype)
             slack = _slack(left, q_norms, g_norms.max())[owner]
-            lowest, highest = (values - slack).astype(left.dtype), (values + slack).astype(left.dtype)
+            bounds = np.stack([values - slack, values + slack]).astype(left.dtype)
             for row in range(0, len(left), _ROWS):
                 part = left[row : row + _ROWS]
-                tile = Tile(
-                    products[: len(part) * len(right)].reshape(len(part), len(right)),
-                    terms,
-                    (row, column),
-                    lowest,
-                    highest,
-                )
-                np.matmul(part, right.T, out=tile.products)
-                over_rows(partial(count_in_tile, tile, features, pairs, counts), len(part))
+                tile = products[: len(part) * len(right)].reshape(len(part), len(right))
+                np.matmul(part, right.T, out=tile)
+                over_rows(partial(count_in_tile, tile, terms, (row, column), bounds, ranking), len(part))
     return counts
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from reidruntime.compiled import compiled
 
-from reidexport.metrics.kernels.ranking_kernels import num_below, num_up_to
+from reidexport.metrics.kernels.ranking_kernels import Counts, Pairs, num_below, num_up_to
 
 _CHUNK = 32  # columns that are passed over at once where all of them are beyond a query's farthest match
 _LANES = 32  # partial sums in a fixed order: vector instructions, and the same bits wherever it is inlined
@@ -20,22 +20,18 @@ class Features(NamedTuple):
     is_cosine: bool
 
 
-class Tile(NamedTuple):
-    """Products of some queries with some images, and between which of them each match may lie.
+class RankingInputs(NamedTuple):
+    """What every tile is counted with.
 
     Attributes:
-        products: (rows, width) products of features.
-        terms: (width,) of the dtype of ``products``, to be added to each row.
-        corner: the query of the first row, and the position in ``pairs.kept`` of the first column.
-        lowest: (num_pairs,) of the dtype of ``products``: an image that is nearer is before the match.
-        highest: (num_pairs,), likewise: one beyond is not.
+        features: as they were given.
+        pairs: of which matches are counted for.
+        counts: with the exact distances as values.
     """
 
-    products: npt.NDArray[np.floating[Any]]
-    terms: npt.NDArray[np.floating[Any]]
-    corner: tuple[int, int]
-    lowest: npt.NDArray[np.floating[Any]]
-    highest: npt.NDArray[np.floating[Any]]
+    features: Features
+    pairs: Pairs
+    counts: Counts
 
 
 @compiled
@@ -113,41 +109,43 @@ def prepare_tile(features, images, center, right, norms, begin, end):  # type: i
 
 
 @compiled
-def count_in_tile(tile, features, pairs, counts, begin, end):  # type: ignore[no-untyped-def]
+def count_in_tile(tile, terms, corner, bounds, ranking, begin, end):  # type: ignore[no-untyped-def]
     """Rows [begin, end) of a tile: add the images that are before each of their matches to ``counts.before``.
 
-    An image nearer than a match's ``lowest`` is before it, and one beyond its ``highest`` is not: those are
+    An image nearer than a match's lowest bound is before it, and one beyond its highest is not: those are
     as far from its distance as rounding can take the product. What is between is measured exactly.
 
     Args:
-        tile: a :class:`Tile`.
-        features: as they were given.
-        pairs: of which matches are counted for.
-        counts: with the exact distances as values.
+        tile: (rows, width) products of features.
+        terms: (width,) of the dtype of ``tile``, to be added to each row.
+        corner: the query of the tile's first row, and the position in ``pairs.kept`` of its first column.
+        bounds: (2, num_pairs) of the dtype of ``tile``: the lowest and the highest of each match.
+        ranking: a :class:`RankingInputs`.
         begin: the first row.
         end: one past the last.
     """
-    width = tile.terms.size
-    row, exact, near = np.empty(width, tile.terms.dtype), np.empty(width), np.empty(width, np.int64)
+    features, pairs, counts = ranking
+    width = terms.size
+    row, exact, near = np.empty(width, terms.dtype), np.empty(width), np.empty(width, np.int64)
     for i in range(begin, end):
-        query = tile.corner[0] + i
+        query = corner[0] + i
         first, last = pairs.starts[query], pairs.starts[query + 1]
-        farthest = _highest_of_matches(pairs.is_match[first:last], tile.highest[first:last])
+        farthest = _highest_of_matches(pairs.is_match[first:last], bounds[1, first:last])
         for j in range(width):
-            row[j] = tile.products[i, j] + tile.terms[j]
+            row[j] = tile[i, j] + terms[j]
         size = _move_near_to_front(row, farthest, near)
         exact[:size] = np.nan
         for pair in range(first, last):
             if not pairs.is_match[pair]:
                 continue
-            low, high, value = tile.lowest[pair], tile.highest[pair], counts.values[pair]
+            low, high, value = bounds[0, pair], bounds[1, pair], counts.values[pair]
             before = num_below(row[:size], low)
             counts.before[pair] += before
             if num_up_to(row[:size], high) == before:
                 continue
             for j in range(size):
                 if low <= row[j] <= high:
-                    column = tile.corner[1] + near[j]
+                    column = corner[1] + near[j]
                     if np.isnan(exact[j]):
                         image = features.gallery[pairs.kept[column]]
                         exact[j] = exact_distance(features.query[query], image, features.is_cosine)
