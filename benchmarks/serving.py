@@ -33,6 +33,7 @@ from reidexport.cpu_share import cpu_use, disturbance, others_share
 from reidexport.data.synthetic import draw_people
 from reidexport.files import replaced_when_whole
 from reidexport.machine import machine_info, package_versions
+from reidexport.metrics.agreement import agreement
 
 NUM_TURNS = 3
 NUM_REQUESTS = 32  # different ones, which the clients send again and again
@@ -58,9 +59,9 @@ class SideAnswers:
     def compare(self, found: Features, expected: Features) -> None:
         """Count an answer, and how far it is from the one expected."""
         self.num_bit_equal += int(np.array_equal(found, expected))
-        lost = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
-        self.max_difference = max(self.max_difference, float(np.abs(found - expected).max()))
-        self.max_relative_l2 = max(self.max_relative_l2, float(lost.max()))
+        rows = agreement(found, expected)
+        self.max_difference = max(self.max_difference, float(rows.max_abs_errors.max()))
+        self.max_relative_l2 = max(self.max_relative_l2, float(rows.relative_l2.max()))
 
     def speed(self) -> dict[str, Any]:
         """As it is reported."""

@@ -32,6 +32,7 @@ from reidexport import Checkpoint, GraphOptions, save_checkpoint
 from reidexport.checkpoint.loading import imagenet_preprocess
 from reidexport.data.synthetic import draw_people
 from reidexport.export.onnx_check import TOLERANCE
+from reidexport.metrics.agreement import agreement
 from reidexport.models.baseline import Baseline, BaselineArchitecture, backbone_channels
 
 NO_GPU = "needs an NVIDIA GPU: torch.cuda.is_available() is False"
@@ -130,7 +131,7 @@ class Subject:
 
     def check(self, features: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
         """Raise ArithmeticError unless answers differ by no more relative L2 than the precision may lose."""
-        lost = np.linalg.norm(features - expected, axis=1) / np.linalg.norm(expected, axis=1)
+        lost = agreement(features, expected).relative_l2
         limit = _TOLERANCE[self.precision]
         if not lost.max() < limit:
             raise ArithmeticError(

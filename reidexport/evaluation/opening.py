@@ -118,23 +118,6 @@ def open_reference(path: Path, candidate: Manifest, *, threads: int | None = Non
     return session_from_checkpoint(load_chosen(path, choices), options, threads=threads)
 
 
-def check_comparable(name: str, manifest: Manifest, reference: Manifest) -> None:
-    """Check that an artifact emits what its reference does.
-
-    Raises:
-        InputError: its features are of another kind or have another number of values; ``name`` is in the message.
-    """
-    for what in ("feature", "normalized", "flip"):
-        found, expected = getattr(manifest, what), getattr(reference, what)
-        if found != expected:
-            raise InputError(f"{name} is not comparable: its {what} is {found}, the reference's {expected}.")
-    found, expected = manifest.output.shape[-1], reference.output.shape[-1]
-    if found != expected:
-        raise InputError(
-            f"{name} is not comparable: its features have {found} values, the reference's {expected}."
-        )
-
-
 def load_chosen(path: Path, choices: CheckpointChoices) -> "Checkpoint":
     """``load_checkpoint`` with a user's choices."""
     from reidexport.checkpoint.loading import load_checkpoint

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from reidruntime import manifest_from_onnx
 from reidruntime.artifact.manifest import Manifest, Metric, file_sha256
 from reidruntime.artifact.own_manifest import artifact_manifest
@@ -21,12 +20,13 @@ from reidruntime.tensorrt_library import first_gpu
 
 from reidexport.data.records import Dataset
 from reidexport.errors import ArtifactError, GpuError, InputError, NotInstalledError
-from reidexport.evaluation.opening import check_comparable, kind_of
+from reidexport.evaluation.opening import kind_of
 from reidexport.evaluation.parity_table import NotRun, ParityRow, ParityTable, WorstQuery
 from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.timing import bench_session
 from reidexport.machine import is_busy, machine_info, package_versions
-from reidexport.metrics.distances import Floats, row_norms
+from reidexport.metrics.agreement import agreement, check_comparable
+from reidexport.metrics.distances import Floats
 from reidexport.progress import ProgressBar, no_progress_bar
 
 RunningBackend = Literal[
@@ -242,7 +242,7 @@ def _measured(
 def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None) -> ParityRow:
     """A row of the table, or the reference's, which is compared with nothing."""
     evaluation = found.evaluation
-    cosines = _cosines(found.feats, expected.feats) if expected else np.ones(1)
+    cosines = agreement(found.feats, expected.feats).cosines if expected else np.ones(1)
     scores = evaluation.metrics.as_dict()
     wanted = expected.evaluation.metrics.as_dict() if expected else {}
     return ParityRow.model_validate(
@@ -265,13 +265,6 @@ def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None)
             **evaluation.roc().as_json(),
         }
     )
-
-
-def _cosines(a: Floats, b: Floats) -> npt.NDArray[np.float64]:
-    """ParityRow by row; of a row of zeros 0."""
-    products = np.einsum("nd,nd->n", a, b, dtype=np.float64)
-    norms = np.maximum(row_norms(a) * row_norms(b), np.finfo(np.float64).tiny)
-    return np.asarray(products / norms)
 
 
 def _worst_queries(found: Evaluation, expected: Evaluation) -> tuple[WorstQuery, ...]:

@@ -18,12 +18,10 @@ from reidruntime.session import Features, Session
 
 from reidexport.data import Dataset
 from reidexport.errors import InputError
-from reidexport.evaluation.opening import check_comparable
 from reidexport.evaluation.scoring import score_features
 from reidexport.machine import machine_info, package_versions
-from reidexport.metrics.distances import unit_rows
+from reidexport.metrics.agreement import agreement, check_comparable, neighbor_agreement
 
-TOP_K = 10
 NUM_WORST = 5
 NUM_CONSISTENCY_IMAGES = 8
 FULL_BATCH = 32
@@ -135,17 +133,17 @@ def verify(
     found = candidate.embed(paths, progress=progress)
     offset = len(paths)
     expected = reference.embed(paths, progress=progress and (lambda done: progress(offset + done)))
-    cosines, abs_errors, relative = _differences(found, expected)
-    top1, top10 = _neighbor_agreement(found, expected, len(queries) if dataset else None, metric)
+    rows = agreement(found, expected)
+    top1, top10 = neighbor_agreement(found, expected, len(queries) if dataset else None, metric)
     result = Verification(
         candidate=candidate.description,
         reference=reference.description,
         num_images=len(paths),
-        min_cosine=float(cosines.min()),
-        mean_cosine=float(cosines.mean()),
-        max_abs_error=float(abs_errors.max()),
-        max_relative_l2=float(relative.max()),
-        worst=_worst(paths, cosines),
+        min_cosine=float(rows.cosines.min()),
+        mean_cosine=float(rows.cosines.mean()),
+        max_abs_error=float(rows.max_abs_errors.max()),
+        max_relative_l2=float(rows.relative_l2.max()),
+        worst=_worst(paths, rows.cosines),
         batch_consistency=batch_consistency(candidate, paths[:NUM_CONSISTENCY_IMAGES]),
         top1_agreement=top1,
         top10_agreement=top10,
@@ -174,9 +172,12 @@ def batch_consistency(session: Session, images: Sequence[Image]) -> dict[str, fl
     permuted[order] = session.run(pixels[order])
     duplicated = np.concatenate([session.run(np.repeat(row[None], 3, axis=0)) for row in pixels])
     return {
-        "full_batch": float(_differences(session.run(pixels[whole]), alone[whole])[2].max()),
-        "permuted": float(_differences(permuted, alone)[2].max()),
-        "duplicated": float(_differences(duplicated, np.repeat(alone, 3, axis=0))[2].max()),
+        name: float(agreement(found, expected).relative_l2.max())
+        for name, found, expected in (
+            ("full_batch", session.run(pixels[whole]), alone[whole]),
+            ("permuted", permuted, alone),
+            ("duplicated", duplicated, np.repeat(alone, 3, axis=0)),
+        )
     }
 
 
@@ -188,59 +189,12 @@ def _images(images: Sequence[Image], dataset: Dataset | None) -> tuple[list[Imag
     return list(images), []
 
 
-def _differences(
-    found: Features, expected: Features
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Per row: cosine, largest absolute error, relative L2 error. A row that is not finite has cosine -1."""
-    a, b = found.astype(np.float64), expected.astype(np.float64)
-    norm_a, norm_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    tiny = np.finfo(np.float64).tiny
-    cosines = (a * b).sum(1) / np.maximum(norm_a * norm_b, tiny)
-    difference = a - b
-    relative = np.linalg.norm(difference, axis=1) / np.maximum(norm_b, tiny)
-    finite = np.isfinite(a).all(1) & np.isfinite(b).all(1)
-    return (
-        np.where(finite, cosines, -1.0),
-        np.where(finite, np.abs(difference).max(1), np.inf),
-        np.where(finite, relative, np.inf),
-    )
-
-
 def _worst(images: Sequence[Image], cosines: NDArray[np.float64]) -> tuple[WorstImage, ...]:
     order = np.argsort(cosines, kind="stable")[:NUM_WORST]
     return tuple(
         WorstImage(str(images[i]) if isinstance(images[i], str | Path) else f"image {i}", float(cosines[i]))
         for i in order
     )
-
-
-def _neighbor_agreement(
-    found: Features, expected: Features, num_queries: int | None, metric: Metric
-) -> tuple[float, float]:
-    """Top-1 and top-10 agreement; without a split every image is a query among the others."""
-    a, b = _neighbors(found, num_queries, metric), _neighbors(expected, num_queries, metric)
-    overlap = [len(set(row_a) & set(row_b)) / len(row_a) for row_a, row_b in zip(a, b, strict=True)]
-    return float((a[:, 0] == b[:, 0]).mean()), float(np.mean(overlap))
-
-
-def _neighbors(features: Features, num_queries: int | None, metric: Metric) -> NDArray[np.intp]:
-    features = np.nan_to_num(features)
-    if metric == "cosine":
-        features = unit_rows(features)
-    queries = features if num_queries is None else features[:num_queries]
-    gallery = features if num_queries is None else features[num_queries:]
-    k = min(TOP_K, len(gallery) - (num_queries is None))
-    half_squares = np.square(gallery).sum(1) / 2
-    rows = []
-    for start in range(0, len(queries), 256):
-        closeness = queries[start : start + 256] @ gallery.T - half_squares
-        if num_queries is None:
-            closeness[np.arange(len(closeness)), np.arange(start, start + len(closeness))] = -np.inf
-        top = np.argpartition(-closeness, k - 1, axis=1)[:, :k]
-        rows.append(
-            np.take_along_axis(top, np.argsort(-np.take_along_axis(closeness, top, 1), kind="stable"), 1)
-        )
-    return np.concatenate(rows)
 
 
 def _ranks(features: Features, dataset: Dataset | None, metric: Metric) -> dict[str, float] | None:

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from reidruntime.artifact.manifest import Parity, Precision
 
 from reidexport.errors import ExportError, NotInstalledError, ParityError
 from reidexport.export.onnx_answers import Answer, open_onnx
+from reidexport.metrics.agreement import agreement
 
 CHECKED_BATCHES = (1, 2, 5)
 # Relative L2 error that the file's answers may have against torch's float32 ones.
@@ -92,15 +92,14 @@ def check_parity(
     errors, cosines, num_images = [], [], 0
     for images in batches:
         size = len(images)
-        expected = answer(images).astype(np.float64)
-        found = answer_of_file(images).astype(np.float64)
+        expected, found = answer(images), answer_of_file(images)
         if found.shape != expected.shape:
             raise ParityError(
                 f"at batch {size} the file answers with shape {found.shape}, {reference} with {expected.shape}"
             )
-        norms = np.linalg.norm(expected, axis=1)
-        errors.append(float((np.linalg.norm(found - expected, axis=1) / norms).max()))
-        cosines.append(float(((found * expected).sum(1) / norms / np.linalg.norm(found, axis=1)).min()))
+        rows = agreement(found, expected)
+        errors.append(float(rows.relative_l2.max()))
+        cosines.append(float(rows.cosines.min()))
         num_images += size
         if not errors[-1] <= TOLERANCE[precision]:
             raise ParityError(

@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 
 BLOCK_ROWS = 2048
 _ROWS_AT_ONCE = 256  # in float64, in memory that stays in the caches
-_NORMS = (1e-12, 1e12)  # products of such rows neither overflow nor vanish in float32
+EMBEDDING_NORMS = (1e-12, 1e12)  # products of such rows neither overflow nor vanish in float32
 
 
 class CodedGallery(NamedTuple):
@@ -130,7 +130,7 @@ def row_norms(rows: Features, name: str) -> Floats64:
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             block = rows[start : start + _ROWS_AT_ONCE].astype(np.float64)
             norms[start : start + len(block)] = np.sqrt(np.einsum("nd,nd->n", block, block))
-    smallest, largest = _NORMS
+    smallest, largest = EMBEDDING_NORMS
     bad = np.flatnonzero(~((norms == 0) | ((norms >= smallest) & (norms <= largest))))
     if len(bad):
         raise InputError(

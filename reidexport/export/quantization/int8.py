@@ -26,6 +26,7 @@ from reidruntime.artifact.manifest import Quantization, QuantizationTarget, Rang
 from reidexport.errors import InputError, ParityError
 from reidexport.export.onnx_answers import open_onnx
 from reidexport.export.quantization.activation_ranges import Histogram, Range, collect_histograms
+from reidexport.metrics.agreement import agreement
 from reidexport.progress import ProgressBar, no_progress_bar
 
 # Mean relative L2 error of the features, above which layers are left in float32.
@@ -133,8 +134,7 @@ class _Trials:
         quantized = _with_qdq(self._model, layers, ranges, self._form)
         images = self._images[: max(num_images, self._batch or 1)] if num_images else self._images
         found = _features(quantized, images, self._batch)
-        wanted = self._expected[: len(found)]
-        return float((np.linalg.norm(found - wanted, axis=1) / np.linalg.norm(wanted, axis=1)).mean())
+        return float(agreement(found, self._expected[: len(found)]).relative_l2.mean())
 
     def weight_of(self, layer: str) -> str:
         """Name of a convolution's weight, which shows where in the network it is; empty for an addition."""

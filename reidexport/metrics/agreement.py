@@ -1,0 +1,106 @@
+"""Do two networks answer alike? What can be compared, how far rows of features are apart, whose neighbors they have."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from reidgallery import Gallery, SearchFilter
+from reidgallery.rows import EMBEDDING_NORMS
+from reidruntime.artifact.manifest import Manifest, Metric
+
+from reidexport.errors import InputError
+
+Features = npt.NDArray[np.floating[Any]]
+Float64s = npt.NDArray[np.float64]
+
+TOP_K = 10
+_ROWS_AT_ONCE = 1024
+
+
+class Agreement(NamedTuple):
+    """How far each of N rows is from the one it should be, in float64.
+
+    Attributes:
+        cosines: (N,), 0 where either row is of zeros, -1 where either is not finite.
+        max_abs_errors: (N,), the largest of any component.
+        relative_l2: (N,), the norm of the difference over that of the expected row. This and the one above are infinite
+            where either row is not finite; this also where the expected row is of zeros.
+    """
+
+    cosines: Float64s
+    max_abs_errors: Float64s
+    relative_l2: Float64s
+
+
+def agreement(found: Features, expected: Features) -> Agreement:
+    """Compare features (N, D) with those that they should be, row by row."""
+    rows = Agreement(*np.empty((3, len(found))))
+    for start in range(0, len(found), _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        for values, compared in zip(rows, _agreement(found[some], expected[some]), strict=True):
+            values[some] = compared
+    return rows
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def _agreement(found: Features, expected: Features) -> Agreement:
+    a, b = found.astype(np.float64), expected.astype(np.float64)
+    norm_a, norm_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    finite = np.isfinite(norm_a) & np.isfinite(norm_b)
+    difference = a - b
+    lost = np.linalg.norm(difference, axis=1)
+    relative = np.divide(lost, norm_b, out=np.full(len(a), np.inf), where=finite & (norm_b > 0))
+    cosines = (a * b).sum(1) / np.maximum(norm_a * norm_b, np.finfo(np.float64).tiny)
+    return Agreement(
+        np.where(finite, cosines, -1.0), np.where(finite, np.abs(difference).max(1), np.inf), relative
+    )
+
+
+def check_comparable(name: str, manifest: Manifest, reference: Manifest) -> None:
+    """Check that an artifact emits what its reference does.
+
+    Raises:
+        InputError: its features are of another kind or have another number of values; ``name`` is in the message.
+    """
+    for what in ("feature", "normalized", "flip"):
+        found, expected = getattr(manifest, what), getattr(reference, what)
+        if found != expected:
+            raise InputError(f"{name} is not comparable: its {what} is {found}, the reference's {expected}.")
+    found, expected = manifest.output.shape[-1], reference.output.shape[-1]
+    if found != expected:
+        raise InputError(
+            f"{name} is not comparable: its features have {found} values, the reference's {expected}."
+        )
+
+
+def neighbor_agreement(
+    found: Features, expected: Features, num_queries: int | None, metric: Metric
+) -> tuple[float, float]:
+    """The share of queries whose nearest neighbor is the same, and the mean overlap of their ten nearest.
+
+    Args:
+        found: (N, D), the queries first.
+        expected: the same images' features as they should be.
+        num_queries: how many of the rows are queries; None: every row is one, among all others.
+        metric: ``cosine`` or ``euclidean``.
+    """
+    a, b = _neighbors(found, num_queries, metric), _neighbors(expected, num_queries, metric)
+    overlaps = [len(np.intersect1d(*rows)) / len(rows[0]) for rows in zip(a, b, strict=True)]
+    return float((a[:, 0] == b[:, 0]).mean()), float(np.mean(overlaps))
+
+
+def _neighbors(features: Features, num_queries: int | None, metric: Metric) -> npt.NDArray[np.int64]:
+    """The nearest rows of each query; what is not an embedding counts as zeros."""
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(features, axis=1)
+    smallest, largest = EMBEDDING_NORMS
+    is_embedding = (norms >= smallest) & (norms <= largest)
+    rows = np.where(is_embedding[:, None], features, 0).astype(np.float32)
+    gallery = Gallery(rows.shape[1], metric=metric)
+    if num_queries is None:  # a camera for each row, so that none finds itself
+        numbers = np.arange(len(rows))
+        gallery.add(rows, camids=numbers)
+        others = SearchFilter(other_cameras=True)
+        return gallery.search(rows, min(TOP_K, len(rows) - 1), filter=others, camids=numbers).indices
+    gallery.add(rows[num_queries:])
+    return gallery.search(rows[:num_queries], min(TOP_K, len(gallery))).indices
