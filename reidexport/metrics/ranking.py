@@ -60,9 +60,9 @@ def _compiled_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric: Metric) -> Counts:
     """Count in the products of features, a tile at a time.
 
-    A product rounds differently from one tile, thread or processor to the next. It decides only what is
-    beyond the reach of rounding (see :func:`_slack` for the probability); what comes closer to a match is measured
-    pair by pair in float64. So ranks depend on the features alone, and copies of a feature tie.
+    A product rounds differently from one tile, thread or processor to the next. It decides only what is beyond the
+    reach of rounding (see :func:`_slack`); what comes closer to a match is measured pair by pair in float64. So ranks
+    depend on the features alone, and copies of a feature tie.
 
     Args:
         q_feats: (num_query, dim), from :func:`reidexport.metrics.distances.checked_features`.
@@ -108,9 +108,7 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
 
 
 def _slack(left: Floats, q_norms: Float64s, g_norm: float) -> Float64s:
-    """For each row of ``left``, how far rounding takes a product from the exact distance.
-
-    Up to 64 dimensions that is a bound; beyond, it holds for a product with a probability of 1 - 1e-10.
+    """For each row of ``left``, how far rounding can take a product from the exact distance.
 
     Args:
         left: (num_query, dim), the left factors.
@@ -119,8 +117,8 @@ def _slack(left: Floats, q_norms: Float64s, g_norm: float) -> Float64s:
     """
     limits, dim = np.finfo(left.dtype), left.shape[1]
     unit = (limits.eps + np.finfo(np.float64).eps) / 2
-    # A sum of n products errs by at most n units of |q||g| in whatever order it is taken, and by 8 √n with a
-    # probability of 1 - 1e-10 (Higham and Mary, SIAM J. Sci. Comput. 2019).
-    of_sum = min(dim, 8 * np.sqrt(dim)) * q_norms * g_norm
-    bound: Float64s = unit * (of_sum + 16 * (q_norms + g_norm) ** 2) + limits.tiny
+    # A sum of n products errs by at most n units of |q||g|, in whatever order it is taken (Jeannerod and Rump, SIAM J.
+    # Matrix Anal. Appl. 2013), and each product by the least number where it underflows.
+    of_sum = dim * q_norms * g_norm
+    bound: Float64s = unit * (of_sum + 16 * (q_norms + g_norm) ** 2) + (dim + 1) * limits.tiny
     return bound

@@ -177,6 +177,17 @@ def test_rounding_stays_within_its_bound(dim: int, kind: str) -> None:
     assert (error.max(axis=1) < _slack(left, row_norms(left), float(row_norms(right).max()))).all()
 
 
+def test_rounding_of_the_worst_sum_stays_within_its_bound() -> None:
+    """A product whose every addition rounds the same way is within the bound, too: it is no matter of probability."""
+    dim, unit = 2048, 2.0**-24
+    row = np.full(dim, np.sqrt(1.0001 * unit), np.float32)  # its square is just more than half the last digit of 1
+    row[0] = 1
+    found = np.cumsum(row * row, dtype=np.float32)[-1]  # one by one
+    error = abs(float(found) - float(np.square(row, dtype=np.float64).sum()))
+    norms = row_norms(row[None])
+    assert 0.9 * dim * unit < error < _slack(row[None], norms, norms[0])[0]
+
+
 @pytest.mark.parametrize("score", ["distances", "features"])
 def test_gallery_of_one_image(score: str) -> None:
     """One match is rank 1 of one."""
