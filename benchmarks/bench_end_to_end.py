@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from reidruntime.backends import BACKENDS
 from reidruntime.images.resize import Image8
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from benchmarks.harness.comparison import Compare
-from benchmarks.harness.subjects import TAKE_TENSORS, Subject, device
+from benchmarks.harness.subjects import Subject, device
 from benchmarks.harness.turns import Side, rounded
 from benchmarks.peers.peers import num_threads, torch_network
 from reidexport.data import Dataset
@@ -59,7 +60,7 @@ def test_files_to_features(compare: Compare, subject: Subject, dataset: Dataset,
             subject.session.run(pixels)
 
     sides: dict[str, Callable[[], Any]] = {"network alone": network_alone}
-    if on_gpu and subject.session.backend in TAKE_TENSORS:
+    if on_gpu and BACKENDS[subject.session.backend].takes_tensors:
         sides[_ON_GPU] = _network_on_gpu(subject, pixels, num_batches)
     if subject.checkpoint:
         sides["torch DataLoader"] = _torch_pipeline(paths, batch_size, subject)

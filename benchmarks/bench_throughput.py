@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from reidruntime.backends import BACKENDS
 
 from benchmarks.harness.comparison import Compare, ComparisonOptions, Row
 from benchmarks.harness.gpu_limit import Rates, layers_of, limit_images_per_s, measured_rates
 from benchmarks.harness.gpu_peaks import device_seconds
 from benchmarks.harness.operations import operations_per_image, peak
-from benchmarks.harness.subjects import NO_GPU, TAKE_TENSORS, Ready, Subject, device
+from benchmarks.harness.subjects import NO_GPU, Ready, Subject, device
 from benchmarks.harness.turns import calls_in_a_row, rounded
 from benchmarks.peers.gpu_peers import Answer, CompileMode, onnxruntime_peers
 from benchmarks.peers.peers import onnxruntime_takes
@@ -69,7 +70,7 @@ def test_on_the_gpu(
     """The network alone, from a tensor to a tensor in the GPU's memory, against ONNX Runtime and torch there."""
     if not _ON_GPU:
         pytest.skip(NO_GPU)
-    if subject.session.backend not in TAKE_TENSORS:
+    if not BACKENDS[subject.session.backend].takes_tensors:
         pytest.skip(
             f"sessions of {subject.session.backend} take arrays: see test_offline, and the peers here"
         )

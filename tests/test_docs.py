@@ -19,6 +19,7 @@ import pytest
 import torch
 from reidruntime import open_session
 from reidruntime.artifact.manifest import Preprocess
+from reidruntime.backends import BACKENDS
 from typer.main import get_command
 
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
@@ -260,6 +261,16 @@ def test_every_decision_says_what_would_change_it() -> None:
     for page in (ROOT / "docs" / "decisions").glob("*.md"):
         for section in page.read_text().split("\n## ")[1:]:
             assert "*Would change it:* " in section, f"{page.name}: {section.splitlines()[0]}"
+
+
+def test_the_table_of_backends_is_the_runtimes() -> None:
+    """docs/python.md lists the backends as reidruntime.backends.BACKENDS does."""
+    own = "the file's"
+    rows = [
+        f"| `{name}` | {facts.engine} | {', '.join(facts.devices)} | {facts.loads} | {facts.computes_in or own} |"
+        for name, facts in BACKENDS.items()
+    ]
+    assert "\n".join(rows) in (ROOT / "docs" / "python.md").read_text()
 
 
 def test_the_readme_is_short() -> None:

@@ -38,7 +38,6 @@ from reidexport.models.baseline import Baseline, BaselineArchitecture, backbone_
 NO_GPU = "needs an NVIDIA GPU: torch.cuda.is_available() is False"
 # ONNX Runtime computes INT8 in float32 on a GPU, and FP16 in float32 on a CPU.
 _SEEDED: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("fp16", "fp32")}
-TAKE_TENSORS = ("torch-cuda", "tensorrt")  # backends whose sessions have run_tensor
 _NUM_STATISTICS = 16
 _BRANCH_GAIN = 0.2
 _TOLERANCE = {**TOLERANCE, "bf16": 5e-2}  # bfloat16 rounds to 8 bits, float16 to 11
@@ -60,9 +59,8 @@ class Subject:
 
     @property
     def precision(self) -> str:
-        """What it computes in: the file's precision, or bf16 where the backend is set so."""
-        is_bf16 = self.session.backend == "openvino-bf16"
-        return "bf16" if is_bf16 else self.session.manifest.precision
+        """What it computes in."""
+        return self.session.precision
 
     def about(self, **more: Any) -> dict[str, Any]:
         """What a row holds about its subject."""

@@ -2,9 +2,10 @@
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated
 
 from reidruntime.artifact.manifest import Metric
+from reidruntime.backends import backend_places
 from typer import Argument, Option
 
 from reidexport.cli.artifact_options import ThreadsOption
@@ -14,7 +15,6 @@ from reidexport.cli.output import log, write_json
 from reidexport.errors import InputError
 
 if TYPE_CHECKING:
-    from reidexport.evaluation.parity import RunningBackend
     from reidexport.evaluation.parity_table import ParityRow, ParityTable
 
 _NAME_WIDTH = 28
@@ -33,9 +33,8 @@ def parity(
         list[str] | None,
         Option(
             metavar="NAME",
-            help="What runs the artifacts: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, torch-cuda, "
-            "tensorrt or tensorrt-rtx; may be repeated. If left out, tensorrt for an engine, and for an ONNX file "
-            "onnxruntime and openvino, with a GPU also onnxruntime-cuda, torch-cuda and tensorrt-rtx.",
+            help=f"What runs the artifacts: {', '.join(backend_places())}; may be repeated. If left out, all that load "
+            "the artifact, in its own precision, on a device that is here.",
         ),
     ] = None,
     metric: Annotated[Metric | None, Option(help="Distance; the reference's if left out.")] = None,
@@ -56,7 +55,7 @@ def parity(
     if resume and json_file is None:
         raise InputError("--resume continues a table in a file: pass --json FILE too.")
     finished = parity_from_json(json_file) if resume and json_file and json_file.is_file() else None
-    tasks = tasks_from_artifacts(artifacts, _parse_backends(backend or []), threads=threads)
+    tasks = tasks_from_artifacts(artifacts, backend or [], threads=threads)
     records = data.load()
     with open_reference(reference, tasks[0].manifest, threads=threads) as session:
         result = measure_parity(
@@ -72,16 +71,6 @@ def parity(
     _print(result)
     if not result.rows:
         raise InputError("None of the artifacts could be run; the reasons are above.")
-
-
-def _parse_backends(names: list[str]) -> list["RunningBackend"]:
-    from reidexport.evaluation.parity import RunningBackend
-
-    known = get_args(RunningBackend)
-    for name in names:
-        if name not in known:
-            raise InputError(f"--backend {name!r}: expected one of {', '.join(known)}.")
-    return cast(list[RunningBackend], names)
 
 
 def _print(table: "ParityTable") -> None:

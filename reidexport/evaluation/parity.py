@@ -14,7 +14,7 @@ import numpy as np
 from reidruntime import manifest_from_onnx
 from reidruntime.artifact.manifest import Manifest, Metric, file_sha256
 from reidruntime.artifact.own_manifest import artifact_manifest
-from reidruntime.backends import BackendName, DeviceName
+from reidruntime.backends import BACKENDS, backend_places
 from reidruntime.session import Session, open_session
 from reidruntime.tensorrt_library import first_gpu
 
@@ -29,34 +29,23 @@ from reidexport.metrics.agreement import agreement, check_comparable
 from reidexport.metrics.distances import Floats
 from reidexport.progress import ProgressBar, no_progress_bar
 
-RunningBackend = Literal[
-    "onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "torch-cuda", "tensorrt", "tensorrt-rtx"
-]
-
 NUM_WORST = 5
 _LATENCY_SECONDS = 2.0
 _MOMENTARY = ("cpu_mhz", "load_average")  # what changes of a machine that stays the same
 
 AnyRow = TypeVar("AnyRow", ParityRow, NotRun)
 
-_PLACES: dict[RunningBackend, tuple[BackendName, DeviceName]] = {
-    "onnxruntime": ("onnxruntime", "cpu"),
-    "onnxruntime-cuda": ("onnxruntime", "cuda"),
-    "openvino": ("openvino", "cpu"),
-    "openvino-bf16": ("openvino-bf16", "cpu"),
-    "torch-cuda": ("torch-cuda", "cuda"),
-    "tensorrt": ("tensorrt", "cuda"),
-    "tensorrt-rtx": ("tensorrt-rtx", "cuda"),
-}
-
 
 @dataclass(frozen=True)
 class Task:
-    """An artifact to be run by a backend, on some threads or all."""
+    """An artifact to be run by a backend, as :func:`reidruntime.backends.backend_places` names it.
+
+    On some threads or all.
+    """
 
     artifact: Path
     manifest: Manifest
-    backend: RunningBackend
+    backend: str
     threads: int | None = None
 
     def is_done_by(self, row: ParityRow) -> bool:
@@ -78,36 +67,46 @@ class _Measured:
     evaluation: Evaluation
     feats: Floats
     p50_batch1_ms: float
+    precision: str
 
 
 def tasks_from_artifacts(
-    artifacts: Sequence[Path], backends: Sequence[RunningBackend] = (), *, threads: int | None = None
+    artifacts: Sequence[Path], backends: Sequence[str] = (), *, threads: int | None = None
 ) -> tuple[Task, ...]:
     """Pair every artifact with the backends that are to run it.
 
     Args:
         artifacts: ONNX files and engines, each once.
-        backends: those to use; default: ``tensorrt`` for an engine, and for an ONNX file ``onnxruntime`` and
-            ``openvino``, with a GPU also ``onnxruntime-cuda``, ``torch-cuda`` and ``tensorrt-rtx``.
+        backends: those to use, as :func:`reidruntime.backends.backend_places` names them; default: all that load the
+            artifact, in its own precision, on a device that is here.
         threads: of every network; default: the CPUs this process may use.
 
     Raises:
         ArtifactError: a file is missing, or neither an ONNX file with a manifest nor an engine with one beside it.
-        InputError: there is no artifact, or one is named twice.
+        InputError: there is no artifact, or one is named twice; or there is no such backend.
     """
+    places = backend_places()
+    if unknown := [name for name in backends if name not in places]:
+        raise InputError(f"There is no backend {unknown[0]!r}. Expected one of {', '.join(places)}.")
     if not artifacts or len(set(artifacts)) < len(artifacts):
         raise InputError(f"Expected artifacts, each once, got {', '.join(map(str, artifacts)) or 'none'}.")
-    cpu_and_gpu: tuple[RunningBackend, ...] = ("onnxruntime", "openvino")
-    if first_gpu():
-        cpu_and_gpu += ("onnxruntime-cuda", "torch-cuda", "tensorrt-rtx")
     tasks = []
     for artifact in artifacts:
         manifest = _manifest_of(artifact)
-        default: tuple[RunningBackend, ...] = ("tensorrt",) if manifest.engine else cpu_and_gpu
-        tasks += [
-            Task(artifact, manifest, backend, threads) for backend in dict.fromkeys(backends or default)
-        ]
+        chosen = backends or _default_backends("engine" if manifest.engine else "onnx")
+        tasks += [Task(artifact, manifest, backend, threads) for backend in dict.fromkeys(chosen)]
     return tuple(tasks)
+
+
+def _default_backends(kind: Literal["onnx", "engine"]) -> list[str]:
+    """All that load such a file, on devices that are here; an engine's even without one, which the table then says."""
+    devices = ("cpu", "cuda") if kind == "engine" or first_gpu() else ("cpu",)
+    return [
+        place
+        for wanted in devices
+        for place, (name, device) in backend_places().items()
+        if device == wanted and BACKENDS[name].loads == kind and BACKENDS[name].computes_in is None
+    ]
 
 
 def measure_parity(
@@ -220,7 +219,7 @@ def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
 def _run(
     task: Task, dataset: Dataset, metric: Metric, expected: _Measured, progress_bar: ProgressBar
 ) -> ParityRow | NotRun:
-    backend, device = _PLACES[task.backend]
+    backend, device = backend_places()[task.backend]
     title = f"{task.artifact.name}, {task.backend}"
     try:
         with open_session(task.artifact, backend=backend, device=device, threads=task.threads) as session:
@@ -236,7 +235,8 @@ def _measured(
     latency = bench_session(session, (1,), seconds_per_batch=_LATENCY_SECONDS).batches[0].p50_ms
     with progress_bar(title, len(dataset.query) + len(dataset.scored_gallery)) as progress:
         evaluation = evaluate(session, dataset, metric=metric, progress=progress)
-    return _Measured(evaluation, np.concatenate([evaluation.q_feats, evaluation.g_feats]), latency)
+    feats = np.concatenate([evaluation.q_feats, evaluation.g_feats])
+    return _Measured(evaluation, feats, latency, session.precision)
 
 
 def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None) -> ParityRow:
@@ -251,7 +251,7 @@ def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None)
             "artifact_sha256": file_sha256(file),
             "manifest_sha256": evaluation.manifest.sha256,
             "backend": backend,
-            "precision": "bf16" if backend == "openvino-bf16" else evaluation.manifest.precision,
+            "precision": found.precision,
             "runtime": evaluation.runtime,
             "size_mib": round(file.stat().st_size / 2**20, 2),
             "layer_precisions": evaluation.manifest.layer_precisions,

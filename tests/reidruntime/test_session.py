@@ -332,6 +332,7 @@ def test_every_backend_name_is_tested() -> None:
         "torch-cuda",  # test_torch_cuda.py
     }
     assert set(get_args(backends_module.BackendName)) == {"auto", *BACKENDS, *elsewhere}
+    assert get_args(backends_module.BackendName) == ("auto", *backends_module.BACKENDS)
 
 
 def test_bf16_is_computed_where_the_cpu_has_it_and_refused_elsewhere(tmp_path: Path) -> None:

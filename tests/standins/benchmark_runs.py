@@ -72,6 +72,7 @@ def taking_tensors(session: Session) -> Any:
     """A stand-in for a session that takes tensors: what it answers is the real session's."""
     return SimpleNamespace(
         manifest=session.manifest,
+        precision=session.precision,
         backend="torch-cuda",
         description="a stand-in",
         run=session.run,

@@ -4,16 +4,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reidruntime.artifact.checks import check_manifest
-from reidruntime.artifact.manifest import Manifest
+from reidruntime.artifact.manifest import Manifest, Precision
 from reidruntime.artifact.onnx_metadata import read_onnx
 from reidruntime.artifact.own_manifest import ENGINE_SUFFIXES, artifact_manifest
 from reidruntime.backends import (
+    BACKENDS,
     Backend,
     BackendName,
     BatchPreferringBackend,
@@ -49,9 +50,8 @@ def open_session(
 
     Args:
         artifact: an ONNX file, or a TensorRT engine (``.engine``, ``.plan``) with its manifest beside it.
-        backend: ``"onnxruntime"``, ``"openvino"``, ``"openvino-bf16"``, ``"torch-cuda"`` (torch alone),
-            ``"tensorrt-rtx"`` (ONNX Runtime with TensorRT for RTX), or ``"auto"``: the fastest one installed, in the
-            order that :func:`reidruntime.backends.choose` gives. An engine runs on ``"tensorrt"`` only.
+        backend: one of :data:`reidruntime.backends.BACKENDS`, or ``"auto"``: the fastest one installed, in the order
+            that :func:`reidruntime.backends.choose` gives. An engine runs on ``"tensorrt"`` only.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where it can be used.
         threads: for the network, and as many again for reading images; default: the CPUs that this
             process may use.
@@ -142,7 +142,7 @@ class Session:
 
     Attributes:
         manifest: the facts about the artifact.
-        backend: ``"onnxruntime"``, ``"openvino"``, or ``"torch"`` for a checkpoint that PyTorch runs.
+        backend: its name, or ``"torch"`` for a checkpoint that PyTorch runs.
         description: one line: backend and version, device, threads, computing precision, image reading.
     """
 
@@ -152,6 +152,12 @@ class Session:
         self._reader = open_batch_reader(manifest.preprocess, threads)
         self.description = f"{loaded.describe()}; {self._reader.describe()}"
         self._network: Backend | None = loaded
+
+    @property
+    def precision(self) -> Precision | Literal["bf16"]:
+        """What the backend computes in: the artifact's precision, or one of its own."""
+        facts = BACKENDS.get(self.backend)
+        return (facts and facts.computes_in) or self.manifest.precision
 
     def embed(
         self,

@@ -128,7 +128,9 @@ def test_the_precision_is_the_one_that_is_computed_in(
     """Files that a backend computes in bfloat16 are rows of bf16; the table is read again as it was written."""
 
     def open_here(artifact: Path, *, backend: Any, **options: Any) -> Session:
-        return open_session(artifact, backend=backend.removesuffix("-bf16"), **options)
+        session = open_session(artifact, backend=backend.removesuffix("-bf16"), **options)
+        session.backend = backend
+        return session
 
     monkeypatch.setattr("reidexport.evaluation.parity.open_session", open_here)
     table = measure(exported, [exported.fp16], drawn_dataset, backends=("openvino", "openvino-bf16"))
@@ -375,7 +377,7 @@ def test_the_command_refuses_what_it_cannot_do(
     assert "--resume continues a table in a file: pass --json FILE too" in done.stderr
     done = run("parity", exported.checkpoint, exported.onnx, "--data", root, "--backend", "tensorflow")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--backend 'tensorflow': expected one of onnxruntime, onnxruntime-cuda, openvino" in done.stderr
+    assert "no backend 'tensorflow'. Expected one of onnxruntime, onnxruntime-cuda, openvino" in done.stderr
     done = run("parity", exported.checkpoint, exported.onnx, "--data", root, "--backend", "tensorrt")
     assert done.returncode == 2
     assert "not run: small.onnx, tensorrt: " in done.stdout

@@ -180,7 +180,9 @@ def test_rounding_stays_within_its_bound(dim: int, kind: str) -> None:
 def test_rounding_of_the_worst_sum_stays_within_its_bound() -> None:
     """A product whose every addition rounds the same way is within the bound, too: it is no matter of probability."""
     dim, unit = 2048, 2.0**-24
-    row = np.full(dim, np.sqrt(1.0001 * unit), np.float32)  # its square is just more than half the last digit of 1
+    row = np.full(
+        dim, np.sqrt(1.0001 * unit), np.float32
+    )  # its square is just more than half the last digit of 1
     row[0] = 1
     found = np.cumsum(row * row, dtype=np.float32)[-1]  # one by one
     error = abs(float(found) - float(np.square(row, dtype=np.float64).sum()))

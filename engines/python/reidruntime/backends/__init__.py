@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -16,8 +16,45 @@ BackendName = Literal[
     "auto", "onnxruntime", "openvino", "openvino-bf16", "torch-cuda", "tensorrt", "tensorrt-rtx"
 ]
 DeviceName = Literal["auto", "cpu", "cuda"]
-OnnxBackendName = Literal["onnxruntime", "openvino", "openvino-bf16", "torch-cuda", "tensorrt-rtx"]
 Answer = Callable[[], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class BackendFacts:
+    """What a backend is.
+
+    Attributes:
+        engine: what computes.
+        devices: where, as ``open_session`` takes them.
+        loads: ``"onnx"`` files or TensorRT ``"engine"`` files.
+        computes_in: for every file; None: the file's own precision.
+        takes_tensors: whether its sessions have ``run_tensor``.
+    """
+
+    engine: str
+    devices: tuple[Literal["cpu", "cuda"], ...]
+    loads: Literal["onnx", "engine"] = "onnx"
+    computes_in: Literal["bf16"] | None = None
+    takes_tensors: bool = False
+
+
+BACKENDS: dict[str, BackendFacts] = {
+    "onnxruntime": BackendFacts("ONNX Runtime", ("cpu", "cuda")),
+    "openvino": BackendFacts("OpenVINO", ("cpu",)),
+    "openvino-bf16": BackendFacts("OpenVINO, only on request", ("cpu",), computes_in="bf16"),
+    "torch-cuda": BackendFacts("torch alone", ("cuda",), takes_tensors=True),
+    "tensorrt": BackendFacts("TensorRT", ("cuda",), loads="engine", takes_tensors=True),
+    "tensorrt-rtx": BackendFacts("TensorRT for RTX, in ONNX Runtime", ("cuda",)),
+}
+
+
+def backend_places() -> dict[str, tuple[BackendName, DeviceName]]:
+    """Every backend on every one of its devices, by name: ``-cuda`` tells a second device from the first."""
+    return {
+        name if device == facts.devices[0] else f"{name}-{device}": (cast(BackendName, name), device)
+        for name, facts in BACKENDS.items()
+        for device in facts.devices
+    }
 
 
 @dataclass(frozen=True)
@@ -109,7 +146,7 @@ def submit(backend: Backend, batch: NDArray[Any]) -> Answer:
 
 def open_backend(
     network: Network, backend: BackendName, device: DeviceName, threads: int
-) -> tuple[OnnxBackendName, Backend]:
+) -> tuple[BackendName, Backend]:
     """Load an ONNX file into the backend that :func:`choose` names.
 
     ``openvino-bf16`` is OpenVINO with convolutions and linear layers in bfloat16, used only on request:
