@@ -78,7 +78,7 @@ def large(tmp_path_factory: pytest.TempPathFactory, market: Searched, quick: boo
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("scan", ["float32", "projection", "int8"])
+@pytest.mark.parametrize("scan", ["float32", "int8"])
 def test_market1501(compare: Compare, market: Searched, scan: Scan) -> None:
     """All queries of Market-1501 in its whole gallery."""
     queries, _, rows = market
@@ -125,7 +125,7 @@ def test_usearch(compare: Compare, market: Searched) -> None:
     _compare_exact(compare, few, "float32", {"usearch exact": usearch_exact(few.rows, _K)}, _TIMED, rounds=3)
 
 
-@pytest.mark.parametrize("scan", ["float32", "projection", "int8"])
+@pytest.mark.parametrize("scan", ["float32", "int8"])
 def test_large_gallery(compare: Compare, large: Path, market: Searched, scan: Scan) -> None:
     """All queries of Market-1501 in a million rows, mapped from a file; faiss on the same memory."""
     queries, threads = market.queries, num_threads()

@@ -20,7 +20,6 @@ from reidexport.evaluation.verification import verify
 from reidexport.export.graph import graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.gallery.contact_sheets import ranked_list_sheet
-from reidexport.metrics.distances import distmat_from_features
 from reidexport.progress import progress_bar
 
 _RAW_WIDTH_HEIGHT = (32, 64)
@@ -110,10 +109,9 @@ def _verified(session: Session, reference: Session, dataset: Dataset) -> dict[st
 def draw_ranked_lists(evaluation: Evaluation, path: Path) -> None:
     """Draw the ranked lists of a few queries, evenly taken from all of them."""
     last = len(evaluation.query) - 1
-    chosen = np.unique(np.linspace(0, last, _NUM_DRAWN).round().astype(int))
-    distmat = distmat_from_features(evaluation.q_feats[chosen], evaluation.g_feats, metric=evaluation.metric)
-    query = [evaluation.query[index] for index in chosen]
-    ranked_list_sheet(query, evaluation.gallery, distmat, num_ranks=_NUM_RANKS).save(path)
+    chosen = np.unique(np.linspace(0, last, _NUM_DRAWN).round().astype(int)).tolist()
+    query, found = [evaluation.query[index] for index in chosen], evaluation.nearest(chosen, _NUM_RANKS)
+    ranked_list_sheet(query, evaluation.gallery, found, num_ranks=_NUM_RANKS).save(path)
 
 
 def raw_pixel_ranks(dataset: Dataset) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from reidgallery import Gallery, Neighbors, SearchFilter
 from reidruntime.artifact.manifest import Manifest, Metric
 
 from reidexport.data.records import DISTRACTOR_PID, Dataset, ImageRecord
@@ -68,6 +69,20 @@ class Evaluation:
             "num_distractor": sum(record.pid == DISTRACTOR_PID for record in self.gallery),
             "num_junk": self.num_junk,
         }
+
+    def nearest(self, queries: Sequence[int], k: int) -> Neighbors:
+        """The k nearest gallery images of some queries, by number, without what the protocol leaves out."""
+        gallery = Gallery(self.g_feats.shape[1], metric=self.metric)
+        q_pids, g_pids, q_camids, g_camids = map(np.array, _labels(self.query, self.gallery))
+        gallery.add(self.g_feats, pids=g_pids, camids=g_camids)
+        chosen = list(queries)
+        return gallery.search(
+            self.q_feats[chosen],
+            k,
+            filter=SearchFilter(exclude_junk=True),
+            pids=q_pids[chosen],
+            camids=q_camids[chosen],
+        )
 
     def roc(self) -> VerificationRoc:
         """The thresholds and what passes them; of the distances themselves, re-ranked or not."""

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+from reidgallery import Neighbors
 
-from reidexport.data.records import JUNK_PID, ImageRecord
+from reidexport.data.records import ImageRecord
 from reidexport.errors import ImageError, InputError
 
 RIGHT_COLOR, WRONG_COLOR, QUERY_COLOR = "#1a9850", "#d73027", "#6b7280"
@@ -29,20 +28,20 @@ class Cell(NamedTuple):
 def ranked_list_sheet(
     query: Sequence[ImageRecord],
     gallery: Sequence[ImageRecord],
-    distmat: npt.ArrayLike,
+    found: Neighbors,
     *,
     num_ranks: int = 10,
     height_px: int = 192,
 ) -> Image.Image:
     """Draw queries, a row each, with their nearest gallery images: green frames are right, red ones wrong.
 
-    What the metrics ignore (pid -1; the query's person seen by the query's camera) is left out here too.
     Under each image are its person, its camera (from 1) and its distance.
 
     Args:
         query: the queries to show.
         gallery: the gallery.
-        distmat: (len(query), len(gallery)) distances.
+        found: the nearest gallery images of each query, as an evaluation finds them; see
+            :meth:`reidexport.evaluation.scoring.Evaluation.nearest`.
         num_ranks: how many gallery images a row shows at most.
         height_px: of a thumbnail; its width is half of that.
 
@@ -51,19 +50,19 @@ def ranked_list_sheet(
 
     Raises:
         ImageError: an image cannot be read.
-        InputError: there is no query, or the shape of ``distmat`` is another.
+        InputError: there is no query, or what was found is of other queries.
     """
-    distances = np.asarray(distmat)
-    if not query or distances.shape != (len(query), len(gallery)):
+    if not query or len(found.indices) != len(query):
         raise InputError(
-            f"distmat must be of shape ({len(query)}, {len(gallery)}) with at least one query, got {distances.shape}."
+            f"Expected neighbors of {len(query)} queries, and at least one query, got those of {len(found.indices)}."
         )
     rows = []
-    for record, distances_of_query in zip(query, distances, strict=True):
+    for record, indices, distances in zip(query, *found, strict=True):
         row = [_cell(record, QUERY_COLOR, "")]
-        for index in nearest_scored(record, gallery, distances_of_query, num_ranks):
-            color = RIGHT_COLOR if gallery[index].pid == record.pid else WRONG_COLOR
-            row.append(_cell(gallery[index], color, f"{distances_of_query[index]:.3f}"))
+        for index, distance in list(zip(indices, distances, strict=True))[:num_ranks]:
+            if index >= 0:
+                color = RIGHT_COLOR if gallery[index].pid == record.pid else WRONG_COLOR
+                row.append(_cell(gallery[index], color, f"{distance:.3f}"))
         rows.append(row)
     return contact_sheet(rows, num_ranks=num_ranks, height_px=height_px)
 
@@ -109,18 +108,6 @@ def person_and_camera(pid: int, camid: int) -> str:
 def _left(rank: int, width: int) -> int:
     """The left edge of a column; the query's is a little apart."""
     return _MARGIN_PX + rank * (width + 2 * _FRAME_PX + _GAP_PX) + (_QUERY_GAP_PX if rank else 0)
-
-
-def nearest_scored(
-    query: ImageRecord, gallery: Sequence[ImageRecord], distances: npt.NDArray[Any], count: int
-) -> list[int]:
-    """Indices of the nearest gallery images that are not junk for this query."""
-    order = np.argsort(distances, kind="stable").tolist()
-    return [index for index in order if not _is_junk(query, gallery[index])][:count]
-
-
-def _is_junk(query: ImageRecord, image: ImageRecord) -> bool:
-    return image.pid == JUNK_PID or (image.pid == query.pid and image.camid == query.camid)
 
 
 def _draw_heading(sheet: Image.Image, columns: list[int]) -> None:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from reidexport.data import ImageRecord
 from reidexport.evaluation.scoring import Evaluation
-from reidexport.gallery.contact_sheets import nearest_scored, person_and_camera, rgb_image
-from reidexport.metrics.distances import distmat_from_features, unit_rows
+from reidexport.gallery.contact_sheets import person_and_camera, rgb_image
+from reidexport.metrics.distances import unit_rows
 from reidexport.report.blocks import Plot, Ranking, Section, Thumbnail
 from reidexport.report.plots import NUM_PEOPLE, projection
 
@@ -33,8 +33,10 @@ def ranked_lists(evaluation: Evaluation, artifact: str) -> Section:
     others = np.setdiff1d(valid, worst)
     count = min(_NUM_RANDOM, len(others))
     chosen = np.sort(np.random.default_rng(_SEED).choice(others, count, replace=False))
-    rankings = [_ranking(evaluation, int(index), "among the worst") for index in worst]
-    rankings += [_ranking(evaluation, int(index), "at random") for index in chosen]
+    reasons = ["among the worst"] * len(worst) + ["at random"] * len(chosen)
+    shown = [*worst.tolist(), *chosen.tolist()]
+    found = evaluation.nearest(shown, _NUM_RANKS)
+    rankings = [_ranking(evaluation, *each) for each in zip(shown, reasons, *found, strict=True)]
     lead = (
         f"Queries of {evaluation.dataset} and the gallery images that {artifact} puts nearest to them: "
         f"the {len(worst)} with the lowest average precision, and {count} at random. ✓ is the same person, ✗ another. "
@@ -44,16 +46,19 @@ def ranked_lists(evaluation: Evaluation, artifact: str) -> Section:
     return Section("Ranked lists", lead, rankings=tuple(rankings))
 
 
-def _ranking(evaluation: Evaluation, index: int, why: str) -> Ranking:
+def _ranking(
+    evaluation: Evaluation,
+    index: int,
+    why: str,
+    rows: npt.NDArray[np.int64],
+    distances: npt.NDArray[np.float32],
+) -> Ranking:
     query = evaluation.query[index]
-    distances = distmat_from_features(
-        evaluation.q_feats[index : index + 1], evaluation.g_feats, metric=evaluation.metric
-    )[0]
     found = []
-    for rank, row in enumerate(nearest_scored(query, evaluation.gallery, distances, _NUM_RANKS), 1):
+    for rank, (row, distance) in enumerate(zip(rows[rows >= 0], distances[rows >= 0], strict=True), 1):
         image = evaluation.gallery[row]
         sign, same = ("✓", "the same person") if image.pid == query.pid else ("✗", "another person")
-        found.append(_thumbnail(image, sign, f"{distances[row]:.3f}", f"rank {rank}: {same}"))
+        found.append(_thumbnail(image, sign, f"{distance:.3f}", f"rank {rank}: {same}"))
     precision = evaluation.metrics.average_precisions[index]
     first = evaluation.metrics.first_match_ranks[index]
     caption = f"{query.path.name}: average precision {precision:.1%}, first match at rank {first} ({why})"

@@ -207,7 +207,7 @@ def test_no_copy_of_removed_persons_stays_in_memory() -> None:
     gallery = Gallery(64)
     gallery.add(rows, pids=np.arange(600) % 3)
     for change in (lambda: gallery.remove([2]), lambda: gallery.add(rows[:1])):
-        gallery.search(rows[:2], 3, scan="projection")
+        gallery.search(rows[:2], 3, scan="int8")
         assert gallery._projected is not None
         change()
         assert gallery._projected is None

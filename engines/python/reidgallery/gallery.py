@@ -55,7 +55,7 @@ __all__ = [
     "load_gallery",
 ]
 
-Scan = Literal["auto", "float32", "projection", "int8"]
+Scan = Literal["auto", "float32", "int8"]
 
 _LARGE_PART = 2**15  # rows
 _LARGE_GALLERY, _MANY_QUERIES = 2**12, 2**9  # projecting the rows costs about what so many queries do
@@ -284,12 +284,12 @@ class Gallery:
             filter: which rows they may find.
             pids: the queries' persons, for ``exclude_junk``.
             camids: the queries' cameras, for ``other_cameras`` and ``exclude_junk``.
-            scan: what to look through first; the answer is the same. ``"projection"``: the rows along the few
-                directions that matter, where these exist (at most half of their memory, made by the first such search);
-                ``"int8"``: 7-bit copies of these, or of the rows (a quarter on top; needs ONNX Runtime);
-                ``"float32"``: the rows themselves; ``"auto"``: the rows on the gallery's device; where it has none,
-                7-bit copies of the projection (itself without ONNX Runtime), if it exists or many queries will pay
-                for it; else the rows. Without numba, on a CPU, always the rows.
+            scan: what to look through first; the answer is the same. ``"float32"``: the rows themselves; ``"int8"``:
+                7-bit copies (needs ONNX Runtime), made by the first such search, of the rows or, where a few directions
+                are all that matters, of their projection onto these (at most five eighths of the rows' memory);
+                ``"auto"``: the rows on the gallery's device; where it has none, the 7-bit copies of a projection (the
+                projection itself without ONNX Runtime), if there is one and it exists or many queries will pay for it;
+                else the rows. Without numba, on a CPU, always the rows.
             manifest_sha256: of the artifact that made the queries; None leaves the check to the caller.
 
         Returns:
@@ -364,8 +364,8 @@ class Gallery:
         if scan == "int8":
             return self._coded_gallery()
         is_worth_it = self._is_projected or (num_query >= _MANY_QUERIES and len(self) >= _LARGE_GALLERY)
-        projected = self._projected_rows() if scan == "projection" or is_worth_it else None
-        return self._coded_gallery() if scan == "auto" and projected and can_multiply() else projected
+        projected = self._projected_rows() if is_worth_it else None
+        return self._coded_gallery() if projected and can_multiply() else projected
 
     def _projected_rows(self) -> ProjectedRows | None:
         if not self._is_projected:
