@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from reidruntime.artifact.manifest import Manifest
 
+    from reidexport.checkpoint.choices import CheckpointChoices
     from reidexport.checkpoint.loading import Checkpoint, load_checkpoint, save_checkpoint
     from reidexport.errors import ReidExportError
     from reidexport.evaluation.parity import measure_parity, tasks_from_artifacts
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Checkpoint": "reidexport.checkpoint.loading",
+    "CheckpointChoices": "reidexport.checkpoint.choices",
     "GraphOptions": "reidexport.export.graph",
     "InferenceGraph": "reidexport.export.graph",
     "Limits": "reidexport.evaluation.verification",
@@ -43,6 +45,7 @@ _HOMES = {
 
 __all__ = [
     "Checkpoint",
+    "CheckpointChoices",
     "GraphOptions",
     "InferenceGraph",
     "Limits",

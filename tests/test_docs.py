@@ -22,7 +22,7 @@ from reidruntime.artifact.manifest import Preprocess
 from reidruntime.backends import BACKENDS
 from typer.main import get_command
 
-from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
+from reidexport import CheckpointChoices, graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD, save_checkpoint
 from reidexport.cli.app import app as reidexport_app
 from reidexport.data import Dataset
@@ -289,7 +289,9 @@ def test_the_cpp_example_answers_as_python_does(tmp_path: Path, checkpoint: Path
     model, program = tmp_path / "model.onnx", tmp_path / "embed"
     example = next(text for _, text in blocks(ROOT / "docs" / "cpp.md") if "openvino.hpp" in text)
     (tmp_path / "embed.cpp").write_text(example)
-    onnx_from_graph(graph_from_checkpoint(load_checkpoint(checkpoint, size=(256, 128))), model)
+    onnx_from_graph(
+        graph_from_checkpoint(load_checkpoint(checkpoint, CheckpointChoices(size=(256, 128)))), model
+    )
     subprocess.run(
         [
             *("g++", "-std=c++17", tmp_path / "embed.cpp", f"-I{wheel / 'include'}"),

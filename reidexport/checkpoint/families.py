@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reidexport.models.baseline import (
+    BACKBONES,
     IBN_RESNETS,
     OSNETS,
     RESNETS,
@@ -89,7 +90,7 @@ TORCHREID = Family(
 REIDEXPORT = Family(
     name="reidexport",
     key_map=(),
-    backbones=(*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", "mobilenet_v2", *OSNETS),
+    backbones=BACKBONES,
     last_stride=1,
 )
 

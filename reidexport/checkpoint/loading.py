@@ -3,19 +3,20 @@
     file ─▶ Weights (nothing runs) ─▶ family ─▶ architecture ─▶ Checkpoint
 
 What the weights do not show is assumed as in the family's published configurations and listed in
-``Checkpoint.assumed``; arguments of :func:`load_checkpoint` override it.
+``Checkpoint.assumed``; :class:`CheckpointChoices` override it.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 from reidruntime.artifact.manifest import Channels3, Preprocess, file_sha256
 from torch import Tensor
 
+from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.checkpoint.families import (
     FAST_REID,
     REIDEXPORT,
@@ -41,7 +42,6 @@ from reidexport.models.baseline import (
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-Stride = Literal[1, 2]
 
 
 @dataclass(frozen=True)
@@ -79,53 +79,37 @@ class Checkpoint:
         )
 
 
-def load_checkpoint(
-    path: str | Path,
-    *,
-    arch: str | None = None,
-    last_stride: Stride | None = None,
-    stem_relu: bool | None = None,
-    pooling: Pooling | None = None,
-    size: tuple[int, int] | None = None,
-) -> Checkpoint:
+def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) -> Checkpoint:
     """Read a checkpoint and identify what it holds; no code from the file runs.
 
     Args:
         path: a file of ``torch.save`` (state dict, wrapped state dict or whole module) or safetensors.
-        arch: the backbone to compare with, where the weights fit none or the wrong one.
-        last_stride: stride of the last stage, instead of what the file or its family says.
-        stem_relu: whether a ReLU follows a ResNet's stem, instead of what the file or its family says.
-        pooling: "avg" or "gem" (p = 3) where the weights hold no power: fast-reid's AGW with ResNeSt looks like BoT.
-        size: (height, width) in pixels, instead of the family's.
+        choices: what is known of it that its weights do not show; default: what the file and its family say.
 
     Raises:
         CheckpointError: it is not a checkpoint, is damaged, holds no known architecture, or weights that are
             not finite numbers.
-        InputError: ``size`` is not positive, or another value is given that the network cannot have.
+        InputError: the chosen size is not positive, or another value is chosen that the network cannot have.
     """
-    if size is not None and min(size) < 1:
-        raise InputError(f"size must be positive, got {size[0]}x{size[1]}")
-    path = Path(path)
+    path, choices = Path(path), choices or CheckpointChoices()
+    if choices.size is not None and min(choices.size) < 1:
+        raise InputError(f"size must be positive, got {choices.size[0]}x{choices.size[1]}")
     weights = read_weights(path)
     try:
         read = _contents_by_names if weights.header is None else _contents_by_header
-        contents = read(weights, arch)
+        contents = read(weights, choices.arch)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    contents = _with_given(contents, last_stride, stem_relu, pooling)
-    preprocess = contents.preprocess
-    if size is not None:
-        preprocess = preprocess.model_copy(update={"height_px": size[0], "width_px": size[1]})
-    given = {"last_stride": last_stride, "stem_relu": stem_relu, "pooling": pooling, "size": size}
+    contents = _with_choices(contents, choices)
     return Checkpoint(
         name=path.name,
         sha256=file_sha256(path),
         family=contents.family.name,
         layout=weights.layout,
         architecture=contents.architecture,
-        preprocess=preprocess,
+        preprocess=contents.preprocess,
         state_dict=contents.state_dict,
-        assumed=tuple(text for key, text in contents.assumed.items() if given.get(key) is None),
+        assumed=tuple(text for fact, text in contents.assumed.items() if getattr(choices, fact) is None),
     )
 
 
@@ -275,7 +259,7 @@ def _assumptions(
     size: tuple[int, int],
     pooling_is_learned: bool,
 ) -> dict[str, str]:
-    """A text for each fact that is only the family's convention, by the argument that sets it."""
+    """A text for each fact that is only the family's convention, by the choice that sets it."""
     texts = {"size": f"input {size[0]}x{size[1]} px (as in {family.name}; set with --size)"}
     if architecture.non_local and not pooling_is_learned:
         texts["pooling"] = "generalized-mean pooling with p = 3 (as in fast-reid's AGW)"
@@ -311,26 +295,27 @@ def _pixel_statistics(state_dict: dict[str, Tensor]) -> tuple[Channels3, Channel
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _with_given(
-    contents: _Contents, last_stride: Stride | None, stem_relu: bool | None, pooling: Pooling | None
-) -> _Contents:
-    """What the caller says instead of what was assumed; refused where the network leaves no choice."""
-    architecture = contents.architecture
-    backbone = architecture.backbone
-    if last_stride not in (None, architecture.last_stride) and architecture.last_stride is None:
+def _with_choices(contents: _Contents, choices: CheckpointChoices) -> _Contents:
+    """What the user says instead of what was assumed; refused where the network leaves no choice."""
+    architecture, preprocess = contents.architecture, contents.preprocess
+    backbone, pooling = architecture.backbone, choices.pooling
+    if choices.last_stride is not None and architecture.last_stride is None:
         raise InputError(f"{backbone} has no last stride to set: leave --last-stride out")
-    if stem_relu not in (None, architecture.stem_relu) and backbone not in (*RESNETS, *IBN_RESNETS):
+    if choices.stem_relu not in (None, architecture.stem_relu) and backbone not in (*RESNETS, *IBN_RESNETS):
         raise InputError(f"the stem of {backbone} always has its ReLU: leave --stem-relu out")
     if pooling not in (None, architecture.pooling):
         if architecture.pooling != "avg" and "pooling" not in contents.assumed:
             raise InputError("the weights hold the power of a learned GeM pooling: leave --pooling out")
         contents = _with_pooling(contents, pooling or architecture.pooling)
+    if choices.size is not None:
+        height_px, width_px = choices.size
+        preprocess = preprocess.model_copy(update={"height_px": height_px, "width_px": width_px})
     architecture = replace(
         contents.architecture,
-        last_stride=last_stride or architecture.last_stride,
-        stem_relu=architecture.stem_relu if stem_relu is None else stem_relu,
+        last_stride=choices.last_stride or architecture.last_stride,
+        stem_relu=architecture.stem_relu if choices.stem_relu is None else choices.stem_relu,
     )
-    return contents._replace(architecture=architecture)
+    return contents._replace(architecture=architecture, preprocess=preprocess)
 
 
 def _with_pooling(contents: _Contents, pooling: Pooling) -> _Contents:

@@ -223,11 +223,9 @@ def read_torch_file(path: Path) -> object:
     """
     try:
         return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
     except STREAM_ERRORS as error:
         raise CheckpointError(
-            f"{path}: not a whole file of torch.save ({type(error).__name__}: {error}). It may be cut or damaged: "
+            f"not a whole file of torch.save ({type(error).__name__}: {error}). It may be cut or damaged: "
             "compare its size with the original's and copy it again."
         ) from error
 

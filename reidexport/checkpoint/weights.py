@@ -47,30 +47,41 @@ def read_weights(path: Path) -> Weights:
     Raises:
         CheckpointError: not a checkpoint, cut, damaged, or another file of a training run (optimizer, centers).
     """
+    try:
+        weights = _weights_in(path)
+        file_size = path.stat().st_size
+        for key, tensor in weights.state_dict.items():
+            if tensor.numel() * tensor.itemsize > file_size:
+                raise CheckpointError(
+                    f"{key} of shape {list(tensor.shape)} is larger than the whole file of {file_size} bytes"
+                )
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return weights
+
+
+def _weights_in(path: Path) -> Weights:
     if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
+        raise CheckpointError("there is no such file")
     with path.open("rb") as stream:
         head = stream.read(64)
     if not head:
-        raise CheckpointError(f"{path}: the file is empty. Copy or download it again.")
+        raise CheckpointError("the file is empty. Copy or download it again.")
     if head.startswith((b"version https://git-lfs", b"<")):
         kind = "a Git LFS pointer" if head.startswith(b"version") else "a web page"
-        raise CheckpointError(
-            f"{path}: this is {kind}, not the checkpoint itself. Download the file it stands for."
-        )
+        raise CheckpointError(f"this is {kind}, not the checkpoint itself. Download the file it stands for.")
     if head[8:9] == b"{":
         return _read_safetensors(path)
     if not head.startswith((b"PK", b"\x80")):
         raise CheckpointError(
-            f"{path}: not a checkpoint: neither torch.save's nor safetensors' format (it begins {head[:8]!r})"
+            f"not a checkpoint: neither torch.save's nor safetensors' format (it begins {head[:8]!r})"
         )
     loaded = read_torch_file(path)
     try:
-        return _unwrap(path, loaded)
+        return _unwrap(loaded)
     except STREAM_ERRORS as error:
         raise CheckpointError(
-            f"{path}: its parts are not those of a model ({type(error).__name__}: {error}). It may be damaged: "
-            "copy it again."
+            f"its parts are not those of a model ({type(error).__name__}: {error}). It may be damaged: copy it again."
         ) from error
 
 
@@ -79,84 +90,71 @@ def _read_safetensors(path: Path) -> Weights:
     from safetensors.torch import load_file
 
     try:
-        state_dict = load_file(path)
+        return Weights(_tensors(load_file(path)), "safetensors")
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path}: not a whole safetensors file ({error}). Copy or download it again."
+            f"not a whole safetensors file ({error}). Copy or download it again."
         ) from error
-    return Weights(_tensors(path, state_dict), "safetensors")
 
 
-def _unwrap(path: Path, loaded: object) -> Weights:
+def _unwrap(loaded: object) -> Weights:
     """Find the weights in what a training program saved."""
     if isinstance(loaded, StandIn):
-        return _weights_of_module(path, loaded)
+        return _weights_of_module(loaded)
     if not isinstance(loaded, dict):
-        raise CheckpointError(
-            f"{path}: holds {type(loaded).__name__}, expected a dict of tensors or a module"
-        )
+        raise CheckpointError(f"holds {type(loaded).__name__}, expected a dict of tensors or a module")
     if loaded.get("format") == FORMAT:
         weights = loaded.get("state_dict")
         return Weights(
-            _tensors(path, weights if isinstance(weights, dict) else {}),
+            _tensors(weights if isinstance(weights, dict) else {}),
             "reidexport checkpoint",
             header=loaded,
         )
     for wrapper in WRAPPERS:
         inner = loaded.get(wrapper)
         if isinstance(inner, StandIn):
-            return _weights_of_module(path, inner)
+            return _weights_of_module(inner)
         if isinstance(inner, dict) and inner:
-            return Weights(_tensors(path, inner), f"state dict under {wrapper!r}")
-    return Weights(_tensors(path, loaded), "state dict")
+            return Weights(_tensors(inner), f"state dict under {wrapper!r}")
+    return Weights(_tensors(loaded), "state dict")
 
 
-def _tensors(path: Path, state_dict: dict[Any, Any]) -> dict[str, Tensor]:
+def _tensors(state_dict: dict[Any, Any]) -> dict[str, Tensor]:
     """The tensors of a state dict, without DataParallel's prefix."""
     tensors = {str(key): value for key, value in state_dict.items() if isinstance(value, Tensor)}
     if {"state", "param_groups"} <= set(map(str, state_dict)):
         raise CheckpointError(
-            f"{path}: this is an optimizer's state, not the model. Pass the model's file of the same epoch "
+            "this is an optimizer's state, not the model. Pass the model's file of the same epoch "
             "(reid-strong-baseline: NAME_model_N.pth, not NAME_optimizer_N.pth)."
         )
     if set(tensors) == {"centers"}:
         shape = list(tensors["centers"].shape)
         raise CheckpointError(
-            f"{path}: these are the centers of the center loss, of shape {shape}, not the model. Pass the model's "
+            f"these are the centers of the center loss, of shape {shape}, not the model. Pass the model's "
             "file of the same epoch."
         )
     if not tensors:
         keys = ", ".join(map(str, list(state_dict)[:8])) or "nothing"
         raise CheckpointError(
-            f"{path}: holds no tensors (its keys: {keys}). Expected a state dict or one under 'model'."
+            f"holds no tensors (its keys: {keys}). Expected a state dict or one under 'model'."
         )
-    file_size = path.stat().st_size
-    for key, tensor in tensors.items():
-        if tensor.numel() * tensor.itemsize > file_size:
-            raise CheckpointError(
-                f"{path}: {key} of shape {list(tensor.shape)} is larger than the whole file of {file_size} bytes"
-            )
     while all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
     return tensors
 
 
-def _weights_of_module(path: Path, module: StandIn) -> Weights:
+def _weights_of_module(module: StandIn) -> Weights:
     """Weights, last stride and stem ReLU of a pickled ``nn.Module`` whose classes are lost."""
     name = module.qualified_name
     if "optim" in name:
-        raise CheckpointError(
-            f"{path}: this is a pickled optimizer ({name}), not the model. Pass the model's file."
-        )
+        raise CheckpointError(f"this is a pickled optimizer ({name}), not the model. Pass the model's file.")
     parts = list(islice(_walk(module, ""), MAX_PARTS + 1))
     if len(parts) > MAX_PARTS:
-        raise CheckpointError(
-            f"{path}: the pickled {name} has more than {MAX_PARTS} parts, which no model has"
-        )
+        raise CheckpointError(f"the pickled {name} has more than {MAX_PARTS} parts, which no model has")
     state_dict = {key: value for key, value in parts if isinstance(value, Tensor)}
     if not state_dict:
-        raise CheckpointError(f"{path}: holds a pickled {name}, which has no weights. Expected a model.")
-    tensors = _tensors(path, state_dict)
+        raise CheckpointError(f"holds a pickled {name}, which has no weights. Expected a model.")
+    tensors = _tensors(state_dict)
     modules = {key.removeprefix("module."): value for key, value in parts if isinstance(value, StandIn)}
     first_block = next((key for key in modules if key.endswith("layer4.0")), None)
     strides = [

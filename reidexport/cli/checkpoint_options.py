@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from typer import Option
 
+from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.cli.artifact_options import parse_size
-from reidexport.evaluation.opening import CheckpointChoices
 
 Pooling = Literal["avg", "gem"]
 

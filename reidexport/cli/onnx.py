@@ -77,13 +77,13 @@ def onnx(
     stated: CheckpointOptions,
 ) -> None:
     """Fold a checkpoint into an inference graph and write it as ONNX, checked against torch."""
-    from reidexport.evaluation.opening import load_chosen
+    from reidexport.checkpoint.loading import load_checkpoint
     from reidexport.export.graph import GraphOptions, graph_from_checkpoint
     from reidexport.export.onnx_export import onnx_from_graph
     from reidexport.progress import progress_bar
 
     chosen = precision.chosen()
-    loaded = load_chosen(checkpoint, stated.choices(size))
+    loaded = load_checkpoint(checkpoint, stated.choices(size))
     log(f"{checkpoint}: {loaded.summary}")
     for fact in loaded.assumed:
         log(f"  assumed: {fact}")

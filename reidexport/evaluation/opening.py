@@ -1,33 +1,18 @@
 """Open whatever a command was given: a checkpoint answers through torch, an artifact through its runtime."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from reidruntime.artifact.manifest import Feature, Manifest
 from reidruntime.artifact.onnx_metadata import read_onnx
 from reidruntime.backends import BackendName, DeviceName
 from reidruntime.session import Session, open_session
 
+from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.errors import ArtifactError, InputError
 
-if TYPE_CHECKING:
-    from reidexport.checkpoint.loading import Checkpoint
-    from reidexport.models.baseline import Pooling
-
 Kind = Literal["checkpoint", "onnx", "engine"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointChoices:
-    """What a user states about a checkpoint because its weights do not show it; see ``load_checkpoint``."""
-
-    arch: str | None = None
-    last_stride: Literal[1, 2] | None = None
-    stem_relu: bool | None = None
-    pooling: "Pooling | None" = None
-    size: tuple[int, int] | None = None
 
 
 def kind_of(path: Path) -> Kind:
@@ -85,10 +70,11 @@ def open_any(
         raise InputError(
             f"{path} is a checkpoint and runs in torch: --backend and --device are for artifacts"
         )
+    from reidexport.checkpoint.loading import load_checkpoint
     from reidexport.evaluation.torch_session import session_from_checkpoint
     from reidexport.export.graph import GraphOptions
 
-    checkpoint = load_chosen(path, choices or CheckpointChoices())
+    checkpoint = load_checkpoint(path, choices)
     if log:
         for fact in checkpoint.assumed:
             log(f"assumed: {fact}")
@@ -103,11 +89,15 @@ def open_reference(path: Path, candidate: Manifest, *, threads: int | None = Non
     """
     if kind_of(path) != "checkpoint":
         return open_session(path, threads=threads)
+    from reidexport.checkpoint.loading import load_checkpoint
     from reidexport.evaluation.torch_session import session_from_checkpoint
     from reidexport.export.graph import GraphOptions
 
     recorded = candidate.architecture
-    known: dict[str, Pooling] = {"avg": "avg", "gem": "gem"}  # a third-party file says "unknown"
+    known: dict[str, Literal["avg", "gem"]] = {
+        "avg": "avg",
+        "gem": "gem",
+    }  # a third-party file says "unknown"
     choices = CheckpointChoices(
         last_stride=recorded.last_stride,
         stem_relu=recorded.stem_relu,
@@ -115,14 +105,7 @@ def open_reference(path: Path, candidate: Manifest, *, threads: int | None = Non
         size=(candidate.preprocess.height_px, candidate.preprocess.width_px),
     )
     options = GraphOptions(feature=candidate.feature, normalize=candidate.normalized, flip=candidate.flip)
-    return session_from_checkpoint(load_chosen(path, choices), options, threads=threads)
-
-
-def load_chosen(path: Path, choices: CheckpointChoices) -> "Checkpoint":
-    """``load_checkpoint`` with a user's choices."""
-    from reidexport.checkpoint.loading import load_checkpoint
-
-    return load_checkpoint(path, **asdict(choices))
+    return session_from_checkpoint(load_checkpoint(path, choices), options, threads=threads)
 
 
 def _reads_as_onnx(path: Path) -> bool:

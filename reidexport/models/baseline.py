@@ -6,12 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from reidexport.models.mobilenet import MobileNetV2
+from reidexport.models.mobilenet import mobilenet_v2
 from reidexport.models.osnet import OSNet, Variant
-from reidexport.models.resnest import ResNeSt50
+from reidexport.models.resnest import resnest50
 from reidexport.models.resnet import ResNet, StemPool
-from reidexport.models.senet import TIMM_NAMES, SENet
+from reidexport.models.senet import TIMM_NAMES, senet
 from reidexport.models.timm_backbone import PREFIX, TimmBackbone, is_timm_name
+from reidexport.models.trunk import Trunk
 
 Pooling = Literal["avg", "gem"]
 Neck = Literal["bnneck", "reduction-bnneck", "fc", "none"]
@@ -107,9 +108,7 @@ def is_backbone(name: str) -> bool:
     return name in BACKBONES or (name.startswith(PREFIX) and is_timm_name(name.removeprefix(PREFIX)))
 
 
-def build_backbone(
-    architecture: BaselineArchitecture,
-) -> ResNet | SENet | ResNeSt50 | MobileNetV2 | OSNet | TimmBackbone:
+def build_backbone(architecture: BaselineArchitecture) -> ResNet | OSNet | TimmBackbone | Trunk:
     """The backbone that a :class:`BaselineArchitecture` names, with fresh weights.
 
     Raises:
@@ -119,11 +118,11 @@ def build_backbone(
     if name.startswith(PREFIX):
         return TimmBackbone(name.removeprefix(PREFIX), last_stride)
     if name in TIMM_NAMES:
-        return SENet(name, last_stride)
+        return senet(name, last_stride)
     if name == "resnest50":
-        return ResNeSt50(last_stride)
+        return resnest50(last_stride)
     if name == "mobilenet_v2":
-        return MobileNetV2(last_stride)
+        return mobilenet_v2(last_stride)
     if name in OSNETS:
         variant: Variant = "ain" if "_ain_" in name else "ibn" if "_ibn_" in name else "plain"
         return OSNet(name[name.rindex("x") :], variant)

@@ -1,27 +1,18 @@
 """MobileNetV2 on torchvision's layers, with its parameter names, so that ImageNet weights load as they are."""
 
-from torch import Tensor, nn
-from torchvision.models import mobilenet_v2
+from torch import Tensor
+from torchvision import models
+
+from reidexport.models.trunk import Trunk, set_last_stride
 
 _LAST_STRIDED_BLOCK = 14  # of torchvision's ``features``: the first with 160 channels
 
 
-class MobileNetV2(nn.Module):
+def mobilenet_v2(last_stride: int) -> Trunk:
     """(B, 3, H, W) → (B, 1280, H/32 or H/16, W/32 or W/16); a last stride of 1 doubles the map (paper, 3.4)."""
-
-    out_channels = 1280
-
-    def __init__(self, last_stride: int) -> None:
-        super().__init__()
-        self.features = mobilenet_v2(weights=None).features
-        for layer in self.features[_LAST_STRIDED_BLOCK].modules():
-            if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
-                layer.stride = (last_stride, last_stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, 1280, h, w)."""
-        features: Tensor = self.features(x)
-        return features
+    network = models.mobilenet_v2(weights=None)
+    set_last_stride(network.features[_LAST_STRIDED_BLOCK], last_stride)
+    return Trunk(network, ["features"], 1280)
 
 
 def torchvision_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 Plain OSNet's own names differ from AIN's; ``families.py`` maps them.
 """
 
+from collections import OrderedDict
 from typing import Literal
 
 import torch
@@ -25,53 +26,29 @@ BLOCKS: dict[Variant, tuple[tuple[InstanceNormPlace, InstanceNormPlace], ...]] =
 }
 
 
-class ConvNorm(nn.Module):
+def _conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, norm: str = "batch",
+    relu: bool = True,
+) -> nn.Sequential:  # fmt: skip
     """Convolution without bias, then batch norm (or instance norm, or none), then ReLU unless ``relu`` is False."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, norm: str = "batch",
-        relu: bool = True,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
-        self.bn: nn.Module = nn.Identity()
-        if norm != "none":
-            self.bn = nn.BatchNorm2d(out_channels) if norm == "batch" else _instance_norm(out_channels)
-        self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) → (B, C_out, H/stride, W/stride)."""
-        y: Tensor = self.relu(self.bn(self.conv(x)))
-        return y
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+    bn: nn.Module = nn.Identity()
+    if norm != "none":
+        bn = nn.BatchNorm2d(out_channels) if norm == "batch" else _instance_norm(out_channels)
+    return nn.Sequential(OrderedDict(conv=conv, bn=bn, relu=nn.ReLU(inplace=True) if relu else nn.Identity()))
 
 
-class LightConv3x3(nn.Module):
-    """1×1 convolution, then depthwise 3×3, batch norm and ReLU."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 1, bias=False)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-        self.bn = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Keeps the shape."""
-        y: Tensor = self.relu(self.bn(self.conv2(self.conv1(x))))
-        return y
+def _light_conv(channels: int) -> nn.Sequential:
+    """1×1 convolution, then depthwise 3×3, batch norm and ReLU; keeps the shape."""
+    conv1 = nn.Conv2d(channels, channels, 1, bias=False)
+    conv2 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+    bn, relu = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+    return nn.Sequential(OrderedDict(conv1=conv1, conv2=conv2, bn=bn, relu=relu))
 
 
-class LightConvStream(nn.Module):
-    """``depth`` light convolutions in a row: one scale of a block."""
-
-    def __init__(self, channels: int, depth: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*(LightConv3x3(channels) for _ in range(depth)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Keeps the shape."""
-        y: Tensor = self.layers(x)
-        return y
+def _light_conv_stream(channels: int, depth: int) -> nn.Sequential:
+    """``depth`` light convolutions in a row: one scale of a block; keeps the shape."""
+    return nn.Sequential(OrderedDict(layers=nn.Sequential(*(_light_conv(channels) for _ in range(depth)))))
 
 
 class ChannelGate(nn.Module):
@@ -96,15 +73,15 @@ class OSBlock(nn.Module):
         super().__init__()
         mid_channels = out_channels // 4
         self.in_residual = instance_norm == "residual"
-        self.conv1 = ConvNorm(in_channels, mid_channels)
-        self.conv2 = nn.ModuleList(LightConvStream(mid_channels, depth) for depth in (1, 2, 3, 4))
+        self.conv1 = _conv_norm(in_channels, mid_channels)
+        self.conv2 = nn.ModuleList(_light_conv_stream(mid_channels, depth) for depth in (1, 2, 3, 4))
         self.gate = ChannelGate(mid_channels)
-        self.conv3 = ConvNorm(
+        self.conv3 = _conv_norm(
             mid_channels, out_channels, norm="none" if self.in_residual else "batch", relu=False
         )
         self.downsample: nn.Module = nn.Identity()
         if in_channels != out_channels:
-            self.downsample = ConvNorm(in_channels, out_channels, relu=False)
+            self.downsample = _conv_norm(in_channels, out_channels, relu=False)
         self.IN: nn.Module = nn.Identity() if instance_norm == "none" else _instance_norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,7 +103,7 @@ class OSNet(nn.Module):
         super().__init__()
         channels = WIDTHS[width]
         self.out_channels = channels[3]
-        self.conv1 = ConvNorm(3, channels[0], 7, 2, norm="batch" if variant == "plain" else "instance")
+        self.conv1 = _conv_norm(3, channels[0], 7, 2, norm="batch" if variant == "plain" else "instance")
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.conv2, self.conv3, self.conv4 = (
             nn.Sequential(
@@ -135,9 +112,9 @@ class OSNet(nn.Module):
             )
             for i, (first, second) in enumerate(BLOCKS[variant])
         )
-        self.pool2 = nn.Sequential(ConvNorm(channels[1], channels[1]), nn.AvgPool2d(2, stride=2))
-        self.pool3 = nn.Sequential(ConvNorm(channels[2], channels[2]), nn.AvgPool2d(2, stride=2))
-        self.conv5 = ConvNorm(channels[3], channels[3])
+        self.pool2 = nn.Sequential(_conv_norm(channels[1], channels[1]), nn.AvgPool2d(2, stride=2))
+        self.pool3 = nn.Sequential(_conv_norm(channels[2], channels[2]), nn.AvgPool2d(2, stride=2))
+        self.conv5 = _conv_norm(channels[3], channels[3])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, out_channels, H/16, W/16)."""

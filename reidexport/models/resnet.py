@@ -7,17 +7,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet as torchvision_resnet
+from torchvision import models
+
+from reidexport.models.trunk import set_last_stride
 
 StemPool = Literal["padded", "ceil"]
 
-DEPTHS: dict[int, tuple[int, int, int, int]] = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
 # fast-reid puts this many non-local blocks at the end of each stage.
 NON_LOCAL_BLOCKS: dict[int, tuple[int, int, int, int]] = {50: (0, 2, 3, 0), 101: (0, 2, 9, 0)}
 
@@ -69,9 +64,8 @@ class ResNet(nn.Module):
         self, depth: int, last_stride: int, stem_relu: bool, stem_pool: StemPool, ibn: bool, non_local: bool
     ) -> None:
         super().__init__()
-        block = torchvision_resnet.BasicBlock if depth < 50 else torchvision_resnet.Bottleneck
-        trunk = torchvision_resnet.ResNet(block, list(DEPTHS[depth]), num_classes=1)
-        self.out_channels = 512 * block.expansion
+        trunk = models.get_model(f"resnet{depth}", num_classes=1)
+        self.out_channels = trunk.fc.in_features
         self.conv1, self.bn1 = trunk.conv1, trunk.bn1
         self.relu = nn.ReLU(inplace=True) if stem_relu else nn.Identity()
         self.maxpool = trunk.maxpool if stem_pool == "padded" else nn.MaxPool2d(3, stride=2, ceil_mode=True)
@@ -83,7 +77,7 @@ class ResNet(nn.Module):
                 first.bn1 = IBN(first.bn1.num_features)
         counts = NON_LOCAL_BLOCKS[depth] if non_local else (0, 0, 0, 0)
         for stage, count in enumerate(counts, start=1):
-            channels = 64 * 2 ** (stage - 1) * block.expansion
+            channels = self.out_channels >> (len(counts) - stage)
             setattr(self, f"NL_{stage}", nn.ModuleList(NonLocal(channels) for _ in range(count)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,11 +90,3 @@ class ResNet(nn.Module):
             for place, block in enumerate(blocks, start=len(attentions) - len(blocks)):
                 x = attentions[place](block(x)) if place >= 0 else block(x)
         return x
-
-
-def set_last_stride(layer4: nn.Module, last_stride: int) -> None:
-    """Turn every stride-2 convolution of layer4 to stride 1 where ``last_stride`` is 1 (paper, 3.4)."""
-    if last_stride == 1:
-        for module in layer4.modules():
-            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
-                module.stride = (1, 1)

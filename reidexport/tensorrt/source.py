@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from reidruntime.artifact.manifest import Manifest, Precision, file_sha256
 from reidruntime.artifact.own_manifest import artifact_manifest
 
+from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.errors import ArtifactError, InputError
-from reidexport.evaluation.opening import CheckpointChoices, kind_of, load_chosen
+from reidexport.evaluation.opening import kind_of
 from reidexport.export.fp16 import fp16_model
 from reidexport.export.onnx_answers import open_onnx
 from reidexport.export.onnx_check import CHECKED_BATCHES, check_parity, layer_precisions, require_onnxruntime
@@ -121,12 +122,13 @@ def _from_checkpoint(
     target: Path,
     log: Callable[[str], None],
 ) -> EngineSource:
+    from reidexport.checkpoint.loading import load_checkpoint
     from reidexport.export.graph import graph_from_checkpoint
     from reidexport.export.onnx_export import onnx_from_graph
 
     if precision == "int8":
         raise InputError(f"{path} is a checkpoint. {_WAY_TO['int8']}")
-    checkpoint = load_chosen(path, choices or CheckpointChoices())
+    checkpoint = load_checkpoint(path, choices)
     log(f"{path}: {checkpoint.summary}")
     for fact in checkpoint.assumed:
         log(f"  assumed: {fact}")

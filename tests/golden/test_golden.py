@@ -20,6 +20,7 @@ from reidruntime.backends.onnx_fusion import fuse
 from reidruntime.backends.torch_network import TorchNetwork
 from torch import Tensor, nn
 
+from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.checkpoint.loading import Checkpoint, load_checkpoint, model_from_checkpoint
 from reidexport.errors import InputError
 from reidexport.export.folding import ScaleShift, fold_batch_norms
@@ -50,7 +51,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     torch.save(checkpoints.golden_weights(request.param), path)
     # A plain state dict cannot tell a stride that is not its project's usual one.
     last_stride = 2 if request.param == "sb_resnet50_stride2" else None
-    checkpoint = load_checkpoint(path, last_stride=last_stride)
+    checkpoint = load_checkpoint(path, CheckpointChoices(last_stride=last_stride))
     path.unlink()
     assert checkpoint.family == case["family"]
     yield checkpoint
@@ -202,7 +203,7 @@ def test_stem_relu_trap(resnet18_file: Path) -> None:
     assert without.architecture.stem_relu is False
     assert any("no ReLU after the stem" in text for text in without.assumed)
     assert relative_l2(features_of(without, images)[1], expected("sb_resnet18", "f_i")) < TOLERANCE
-    trapped = load_checkpoint(resnet18_file, stem_relu=True)
+    trapped = load_checkpoint(resnet18_file, CheckpointChoices(stem_relu=True))
     assert trapped.architecture.stem_relu is True
     assert relative_l2(features_of(trapped, images)[1], expected("sb_resnet18", "f_i")) > 0.03
 

@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from reidexport.checkpoint.loading import (
-    Checkpoint,
-    load_checkpoint,
-)
+from reidexport.checkpoint.choices import CheckpointChoices
+from reidexport.checkpoint.loading import Checkpoint, load_checkpoint
 from tests.standins import checkpoints
 from tests.standins.state_dicts import Weights
 
@@ -34,6 +32,6 @@ def load(tmp_path: Path) -> Callable[..., Checkpoint]:
     def write_and_load(content: object, **options: Any) -> Checkpoint:
         path = tmp_path / "model.pth"
         torch.save(content, path)
-        return load_checkpoint(path, **options)
+        return load_checkpoint(path, CheckpointChoices(**options))
 
     return write_and_load

@@ -9,6 +9,7 @@ import pytest
 import torch
 from reidruntime.artifact.manifest import Preprocess
 
+from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.checkpoint.loading import (
     IMAGENET_MEAN,
     load_checkpoint,
@@ -127,9 +128,9 @@ def test_own_format_knows_its_backbone(tmp_path: Path) -> None:
     """--arch of another backbone than the file's own is an error, not ignored."""
     path = tmp_path / "model.pth"
     save_checkpoint(path, checkpoints.drawn_model(OWN), PREPROCESS)
-    assert load_checkpoint(path, arch="osnet_x0_25").architecture == OWN
+    assert load_checkpoint(path, CheckpointChoices(arch="osnet_x0_25")).architecture == OWN
     with pytest.raises(CheckpointError, match=r"--arch resnet50: the file says that it is osnet_x0_25"):
-        load_checkpoint(path, arch="resnet50")
+        load_checkpoint(path, CheckpointChoices(arch="resnet50"))
 
 
 def test_learned_pooling_power_is_kept(load: Load, resnet18: Weights) -> None:

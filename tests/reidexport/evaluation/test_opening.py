@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.data.synthetic import draw_people
 from reidexport.errors import ArtifactError, CheckpointError, InputError
 from reidexport.evaluation.inspection import inspect_file
-from reidexport.evaluation.opening import CheckpointChoices, open_any
+from reidexport.evaluation.opening import open_any
 from tests.conftest import Exported
 
 

@@ -34,7 +34,9 @@ def frames(sheet: Image.Image, height: int) -> list[tuple[int, ...]]:
 
 def neighbors(indices: list[list[int]]) -> Neighbors:
     """Gallery images of each query, all at one distance."""
-    return Neighbors(np.array(indices, np.int64).reshape(len(indices), 5), np.zeros((len(indices), 5), np.float32))
+    return Neighbors(
+        np.array(indices, np.int64).reshape(len(indices), 5), np.zeros((len(indices), 5), np.float32)
+    )
 
 
 def test_right_is_green_wrong_is_red_and_junk_is_not_shown(records: list[ImageRecord]) -> None:

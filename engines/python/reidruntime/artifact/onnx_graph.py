@@ -8,15 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidruntime.artifact.protobuf import MalformedError, fields, span_of, text_of, varint
+from reidruntime.artifact.onnx_metadata import DTYPES
+from reidruntime.artifact.protobuf import (
+    Fields,
+    MalformedError,
+    fields,
+    floats,
+    integers,
+    messages,
+    span_of,
+    text,
+    texts,
+)
 from reidruntime.errors import ArtifactError
 
 Array = NDArray[np.generic]
 Attribute = Any  # int, float, str, a tuple of int or of float, or an array
-_DTYPES: dict[int, str] = {
-    1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2", 11: "<f8",
-}  # fmt: skip
 _EXTERNAL = 1
+_OWN_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
@@ -59,98 +68,64 @@ def read_onnx_graph(path: Path) -> OnnxGraph:
 
 def _model(data: bytes) -> OnnxGraph:
     """ModelProto: graph = 7, opset_import = 8 {domain = 1, version = 2}; GraphProto: node = 1, initializer = 5."""
+    model = fields(data, range(len(data)))
     nodes: list[OnnxNode] = []
     constants: dict[str, Array] = {}
-    opset = 0
-    for number, value in fields(data, range(len(data))):
-        if number == 8:
-            imported = dict(fields(data, span_of(value)))
-            domain, version = imported.get(1), imported.get(2)
-            if (domain is None or text_of(data, domain) in ("", "ai.onnx")) and isinstance(version, int):
-                opset = version
-        for kind, content in fields(data, span_of(value)) if number == 7 else ():
-            if kind == 1:
-                node = _node(data, span_of(content))
-                if node.op == "Constant":
-                    constants[node.outputs[0]] = _constant(node)
-                else:
-                    nodes.append(node)
-            elif kind == 5:
-                name, array = _tensor(data, span_of(content))
-                constants[name] = array
-    return OnnxGraph(tuple(nodes), constants, opset)
+    for graph in messages(data, model[7]):
+        for node in (_node(data, found) for found in messages(data, graph[1])):
+            if node.op == "Constant":
+                constants[node.outputs[0]] = _constant(node)
+            else:
+                nodes.append(node)
+        constants.update(_tensor(data, found) for found in messages(data, graph[5]))
+    opsets = [
+        version
+        for imported in messages(data, model[8])
+        if text(data, imported[1]) in _OWN_DOMAINS
+        for version in integers(data, imported[2])
+    ]
+    return OnnxGraph(tuple(nodes), constants, max(opsets, default=0))
 
 
-def _node(data: bytes, span: range) -> OnnxNode:
+def _node(data: bytes, found: Fields) -> OnnxNode:
     """NodeProto: input = 1, output = 2, name = 3, op_type = 4, attribute = 5, domain = 7."""
-    texts: dict[int, list[str]] = {1: [], 2: [], 3: [], 4: [], 7: []}
-    attributes: dict[str, Attribute] = {}
-    for number, value in fields(data, span):
-        if number in texts:
-            texts[number].append(text_of(data, value))
-        elif number == 5:
-            name, attribute = _attribute(data, span_of(value))
-            attributes[name] = attribute
-    op, domain = "".join(texts[4]), "".join(texts[7])
-    if domain not in ("", "ai.onnx"):
+    op, domain = text(data, found[4]), text(data, found[7])
+    if domain not in _OWN_DOMAINS:
         raise MalformedError(f"operator {op} is of the domain {domain}, only ONNX's own are known")
-    return OnnxNode(op, "".join(texts[3]), tuple(texts[1]), tuple(texts[2]), attributes)
+    attributes = dict(_attribute(data, each) for each in messages(data, found[5]))
+    return OnnxNode(op, text(data, found[3]), texts(data, found[1]), texts(data, found[2]), attributes)
 
 
-def _attribute(data: bytes, span: range) -> tuple[str, Attribute]:
+def _attribute(data: bytes, found: Fields) -> tuple[str, Attribute]:
     """AttributeProto: name = 1, f = 2, i = 3, s = 4, t = 5, floats = 7, ints = 8."""
-    name = ""
-    single: Attribute | None = None
-    floats: list[float] = []
-    ints: list[int] = []
-    for number, value in fields(data, span):
-        if number == 1:
-            name = text_of(data, value)
-        elif number == 2:
-            single = _floats(data, span_of(value))[0]
-        elif number == 3 and isinstance(value, int):
-            single = _signed(value)
-        elif number == 4:
-            single = text_of(data, value)
-        elif number == 5:
-            single = _tensor(data, span_of(value))[1]
-        elif number == 7:
-            floats += _floats(data, span_of(value))
-        elif number == 8:
-            ints += _ints(data, value)
-        elif number in (6, 9, 10, 11):  # graphs, and lists of texts, tensors and graphs
-            raise MalformedError(f"attribute {name} holds a subgraph or a list of objects")
-    return name, tuple(floats) or tuple(ints) if single is None else single
+    name = text(data, found[1])
+    if found.keys() & {6, 9, 10, 11}:  # graphs, and lists of texts, tensors and graphs
+        raise MalformedError(f"attribute {name} holds a subgraph or a list of objects")
+    single = (
+        *floats(data, found[2]),
+        *integers(data, found[3]),
+        *texts(data, found[4]),
+        *(_tensor(data, each)[1] for each in messages(data, found[5])),
+    )
+    return name, single[0] if single else floats(data, found[7]) or integers(data, found[8])
 
 
-def _tensor(data: bytes, span: range) -> tuple[str, Array]:
+def _tensor(data: bytes, found: Fields) -> tuple[str, Array]:
     """TensorProto: dims = 1, data_type = 2, float/int32/int64_data = 4, 5, 7, name = 8, raw = 9, data_location = 14."""
-    name, dtype = "", np.dtype("V1")
-    dims: list[int] = []
-    numbers: list[float] = []
-    raw: bytes | None = None
-    for number, value in fields(data, span):
-        if number == 1:
-            dims += _ints(data, value)
-        elif number == 2 and isinstance(value, int):
-            if value not in _DTYPES:
-                raise MalformedError(f"a tensor of the data type {value}, which is not known")
-            dtype = np.dtype(_DTYPES[value])
-        elif number == 4:
-            numbers += _floats(data, span_of(value))
-        elif number in (5, 7):
-            numbers += _ints(data, value)
-        elif number == 8:
-            name = text_of(data, value)
-        elif number == 9:
-            raw = data[span_of(value).start : span_of(value).stop]
-        elif number == 14 and value == _EXTERNAL:
-            raise MalformedError("its weights are in another file; export it as one file")
-    if raw is None and dtype == np.float16:  # its bits, as integers
-        raw = np.array(numbers, np.uint16).tobytes()
-    array = np.array(numbers, dtype) if raw is None else np.frombuffer(raw, dtype)
+    name, dims, kinds = text(data, found[8]), integers(data, found[1]), integers(data, found[2])
+    if not kinds or kinds[0] not in DTYPES:
+        raise MalformedError(f"a tensor of the data type {[*kinds, 0][0]}, which is not known")
+    dtype = np.dtype(DTYPES[kinds[0]]).newbyteorder("<")
+    if _EXTERNAL in integers(data, found[14]):
+        raise MalformedError("its weights are in another file; export it as one file")
+    if raw := [span_of(value) for value in found[9]]:
+        array = np.frombuffer(data[raw[0].start : raw[0].stop], dtype)
+    else:
+        numbers = floats(data, found[4]) or integers(data, found[5]) or integers(data, found[7])
+        # FP16 is there by its bits, as integers.
+        array = np.array(numbers, np.uint16).view(dtype) if dtype == np.float16 else np.array(numbers, dtype)
     if array.size != np.prod(dims, dtype=np.int64):
-        raise MalformedError(f"tensor {name} holds {array.size} numbers, expected the shape {dims}")
+        raise MalformedError(f"tensor {name} holds {array.size} numbers, expected the shape {list(dims)}")
     return name, array.reshape(dims)
 
 
@@ -165,23 +140,3 @@ def _constant(node: OnnxNode) -> Array:
         isinstance(value, tuple) and value and isinstance(value[0], float)
     )
     return np.array(value, np.float32 if is_float else np.int64)
-
-
-def _floats(data: bytes, span: range) -> list[float]:
-    """One float, or many packed."""
-    return list(struct.unpack(f"<{len(span) // 4}f", data[span.start : span.stop]))
-
-
-def _ints(data: bytes, value: int | range) -> list[int]:
-    """One number, or many packed."""
-    if isinstance(value, int):
-        return [_signed(value)]
-    numbers, position = [], value.start
-    while position < value.stop:
-        number, position = varint(data, position, value.stop)
-        numbers.append(_signed(number))
-    return numbers
-
-
-def _signed(number: int) -> int:
-    return number - (1 << 64) if number >> 63 else number

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision, manifest_from_json
-from reidruntime.artifact.protobuf import MalformedError, fields, span_of, text_of
+from reidruntime.artifact.protobuf import Fields, MalformedError, Values, fields, integers, messages, text
 from reidruntime.errors import ArtifactError
 
-_DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 10: "float16", 11: "float64"}
+# TensorProto's data types.
+DTYPES = {
+    1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64",
+}  # fmt: skip
 Shape = tuple[int | None, ...]
 
 
@@ -81,56 +84,43 @@ def manifest_from_onnx(path: str | Path) -> Manifest | None:
 
 
 def _model(data: mmap.mmap) -> OnnxFile:
-    model = list(fields(data, range(len(data))))
-    graphs = [span_of(value) for number, value in model if number == 7]
-    if len(graphs) != 1:
+    """ModelProto: producer_name = 2, producer_version = 3, graph = 7, metadata_props = 14 {key = 1, value = 2}."""
+    model = fields(data, range(len(data)))
+    if len(model[7]) != 1:
         raise MalformedError("it has no graph")
-    entries = [
-        {key: text_of(data, text) for key, text in fields(data, span_of(value))}
-        for number, value in model
-        if number == 14
-    ]
-    producer = {number: text_of(data, value) for number, value in model if number in (2, 3)}
-    graph = list(fields(data, graphs[0]))
-    stored = dict(_initializer(data, span_of(value)) for number, value in graph if number == 5)
+    (graph,) = messages(data, model[7])
+    stored = dict(_initializer(data, found) for found in messages(data, graph[5]))
     dtypes = list(stored.values())
-    inputs = [_tensor(data, span_of(value)) for number, value in graph if number == 11]
+    inputs = [_tensor(data, found) for found in messages(data, graph[11])]
     return OnnxFile(
-        producer=(producer.get(2, ""), producer.get(3, "")),
-        metadata={entry.get(1, ""): entry.get(2, "") for entry in entries},
+        producer=(text(data, model[2]), text(data, model[3])),
+        metadata={text(data, each[1]): text(data, each[2]) for each in messages(data, model[14])},
         inputs=tuple(tensor for tensor in inputs if tensor.name not in stored),
-        outputs=tuple(_tensor(data, span_of(value)) for number, value in graph if number == 12),
+        outputs=tuple(_tensor(data, found) for found in messages(data, graph[12])),
         precision="fp16" if dtypes.count("float16") > dtypes.count("float32") else "fp32",
     )
 
 
-def _initializer(data: mmap.mmap, span: range) -> tuple[str, str]:
+def _initializer(data: mmap.mmap, found: Fields) -> tuple[str, str]:
     """TensorProto: data_type = 2, name = 8."""
-    name, dtype = "", "unknown"
-    for number, value in fields(data, span):
-        if number == 8:
-            name = text_of(data, value)
-        elif number == 2 and isinstance(value, int):
-            dtype = _DTYPES.get(value, "unknown")
-    return name, dtype
+    return text(data, found[8]), _dtype(data, found[2])
 
 
-def _tensor(data: mmap.mmap, span: range) -> OnnxTensor:
+def _tensor(data: mmap.mmap, found: Fields) -> OnnxTensor:
     """ValueInfoProto: name = 1, type = 2 {tensor_type = 1 {elem_type = 1, shape = 2 {dim = 1}}}."""
-    name, dtype, shape = "", "unknown", None
-    for number, value in fields(data, span):
-        if number == 1:
-            name = text_of(data, value)
-        for kind, tensor_type in fields(data, span_of(value)) if number == 2 else ():
-            for part, content in fields(data, span_of(tensor_type)) if kind == 1 else ():
-                if part == 1:
-                    dtype = _DTYPES.get(content, "unknown") if isinstance(content, int) else "unknown"
-                elif part == 2:
-                    shape = tuple(_dimension(data, span_of(dim)) for _, dim in fields(data, span_of(content)))
-    return OnnxTensor(name, dtype, shape)
+    dtype, shape = "unknown", None
+    for about in messages(data, found[2]):
+        for tensor_type in messages(data, about[1]):
+            dtype = _dtype(data, tensor_type[1])
+            for dims in messages(data, tensor_type[2]):
+                shape = tuple(_dimension(data, dim) for dim in messages(data, dims[1]))
+    return OnnxTensor(text(data, found[1]), dtype, shape)
 
 
-def _dimension(data: mmap.mmap, span: range) -> int | None:
+def _dtype(data: mmap.mmap, kinds: Values) -> str:
+    return DTYPES.get(next(iter(integers(data, kinds)), 0), "unknown")
+
+
+def _dimension(data: mmap.mmap, found: Fields) -> int | None:
     """A fixed size; None for a named, absent or negative one."""
-    sizes = [value for number, value in fields(data, span) if number == 1 and isinstance(value, int)]
-    return sizes[0] if sizes and 0 < sizes[0] < 1 << 63 else None
+    return next((size for size in integers(data, found[1]) if size > 0), None)

@@ -1,6 +1,8 @@
 """Protobuf's wire format, read field by field without a schema or a package."""
 
 import mmap
+import struct
+from collections import defaultdict
 from collections.abc import Iterator
 
 Data = mmap.mmap | bytes
@@ -11,10 +13,72 @@ class MalformedError(Exception):
     """The bytes are not protobuf, or end in the middle of a field."""
 
 
-def text_of(data: Data, value: int | range) -> str:
-    """A string field's text; raises UnicodeDecodeError where it is not UTF-8."""
-    span = span_of(value)
-    return data[span.start : span.stop].decode()
+Values = list[int | range]
+Fields = defaultdict[int, Values]
+
+
+def fields(data: Data, span: range) -> Fields:
+    """The fields of a message by their numbers, in order: of each a number, or where its bytes are.
+
+    Raises:
+        MalformedError: the bytes are not a message.
+    """
+    found: Fields = defaultdict(list)
+    position, end = span.start, span.stop
+    while position < end:
+        key, position = _varint(data, position, end)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == _VARINT:
+            value, position = _varint(data, position, end)
+            found[number].append(value)
+            continue
+        if wire_type == _BYTES:
+            size, position = _varint(data, position, end)
+        elif wire_type in (_FIXED64, _FIXED32):
+            size = 8 if wire_type == _FIXED64 else 4
+        else:
+            raise MalformedError(f"byte {position} is not the start of a field")
+        if size > end - position:
+            raise MalformedError(f"it ends within a field, at byte {end}")
+        found[number].append(range(position, position + size))
+        position += size
+    return found
+
+
+def messages(data: Data, values: Values) -> Iterator[Fields]:
+    """The fields of each of some messages."""
+    for value in values:
+        yield fields(data, span_of(value))
+
+
+def texts(data: Data, values: Values) -> tuple[str, ...]:
+    """Strings; raises UnicodeDecodeError where one is not UTF-8."""
+    return tuple(data[span_of(value).start : span_of(value).stop].decode() for value in values)
+
+
+def text(data: Data, values: Values) -> str:
+    """A string, empty where it is left out."""
+    return "".join(texts(data, values))
+
+
+def integers(data: Data, values: Values) -> tuple[int, ...]:
+    """Signed numbers, one by one or packed."""
+    found = []
+    for value in values:
+        if isinstance(value, int):
+            found.append(value)
+            continue
+        position = value.start
+        while position < value.stop:
+            number, position = _varint(data, position, value.stop)
+            found.append(number)
+    return tuple(number - (1 << 64) if number >> 63 else number for number in found)
+
+
+def floats(data: Data, values: Values) -> tuple[float, ...]:
+    """Numbers of 32 bits, one by one or packed; raises struct.error where there are bytes too many."""
+    packed = b"".join(data[span_of(value).start : span_of(value).stop] for value in values)
+    return struct.unpack(f"<{len(packed) // 4}f", packed)
 
 
 def span_of(value: int | range) -> range:
@@ -24,33 +88,7 @@ def span_of(value: int | range) -> range:
     return value
 
 
-def fields(data: Data, span: range) -> Iterator[tuple[int, int | range]]:
-    """Field number and value of every field of a message: a number, or where its bytes are.
-
-    Raises:
-        MalformedError: the bytes are not a message.
-    """
-    position, end = span.start, span.stop
-    while position < end:
-        key, position = varint(data, position, end)
-        number, wire_type = key >> 3, key & 7
-        if wire_type == _VARINT:
-            value, position = varint(data, position, end)
-            yield number, value
-            continue
-        if wire_type == _BYTES:
-            size, position = varint(data, position, end)
-        elif wire_type in (_FIXED64, _FIXED32):
-            size = 8 if wire_type == _FIXED64 else 4
-        else:
-            raise MalformedError(f"byte {position} is not the start of a field")
-        if size > end - position:
-            raise MalformedError(f"it ends within a field, at byte {end}")
-        yield number, range(position, position + size)
-        position += size
-
-
-def varint(data: Data, position: int, end: int) -> tuple[int, int]:
+def _varint(data: Data, position: int, end: int) -> tuple[int, int]:
     """A number, unsigned, and the position behind it."""
     value = 0
     for shift in range(0, 70, 7):
