@@ -44,13 +44,13 @@ def serve(
     manifest = foreign.manifest(artifact)
 
     from reidexport.serving.triton.config import Batching, model_name
-    from reidexport.serving.triton.serving import Address, ServerOptions
+    from reidexport.serving.triton.gateway import GatewayOptions
+    from reidexport.serving.triton.serving import ServerOptions
     from reidexport.serving.triton.serving import serve as serve_artifact
 
     options = ServerOptions(
-        address=Address(**asdict(address)),
+        gateway=GatewayOptions(**asdict(address), max_request_bytes=max_request_mib << 20),
         batching=Batching(**asdict(batching)),
-        max_request_bytes=max_request_mib << 20,
         instances=instances,
         **asdict(run),
     )
