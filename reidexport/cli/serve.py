@@ -43,13 +43,12 @@ def serve(
     """
     manifest = foreign.manifest(artifact)
 
-    from reidexport.serving.triton.config import Batching, model_name
-    from reidexport.serving.triton.gateway import GatewayOptions
-    from reidexport.serving.triton.serving import ServerOptions
+    from reidexport.serving.triton.config import Batching, ServerOptions, model_name
     from reidexport.serving.triton.serving import serve as serve_artifact
 
     options = ServerOptions(
-        gateway=GatewayOptions(**asdict(address), max_request_bytes=max_request_mib << 20),
+        **asdict(address),
+        max_request_bytes=max_request_mib << 20,
         batching=Batching(**asdict(batching)),
         instances=instances,
         **asdict(run),

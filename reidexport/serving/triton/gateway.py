@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import grpc
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 
+from reidexport.serving.triton.config import ServerOptions
 from reidexport.serving.triton.tritonserver import TritonProcess
 
 _MODEL = r"/v2/models/[\w.-]+(/versions/\d+)?"
@@ -41,17 +42,6 @@ _LINGER_S = 0.5  # so that clients which retry at once learn why they are refuse
 _UPLOAD_GRACE_S = 1.0  # for requests that are not complete then
 
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GatewayOptions:
-    """Where to listen, a port of 0 being any free one, and what size of request is refused."""
-
-    host: str
-    http_port: int
-    grpc_port: int
-    metrics_port: int
-    max_request_bytes: int
 
 
 @dataclass
@@ -81,91 +71,79 @@ class Traffic:
 
 @asynccontextmanager
 async def gateway(
-    triton: TritonProcess, options: GatewayOptions, traffic: Traffic
+    triton: TritonProcess, options: ServerOptions, traffic: Traffic
 ) -> AsyncIterator[tuple[int, int, int]]:
     """Listen until the end of the block; there, new requests are refused and those accepted are answered.
 
     Yields:
         The ports: HTTP, gRPC, metrics.
     """
-    host, max_bytes = options.host, options.max_request_bytes
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    timeout = ClientTimeout(total=_ANSWER_TIMEOUT_S)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(
-            ClientSession(connector=TCPConnector(limit=0), timeout=ClientTimeout(total=_ANSWER_TIMEOUT_S))
+            ClientSession(connector=TCPConnector(limit=0), timeout=timeout)
         )
         channel = await stack.enter_async_context(
             grpc.aio.insecure_channel(f"127.0.0.1:{triton.grpc_port}", options=unlimited)
         )
-        app = _http_app(client, f"http://127.0.0.1:{triton.http_port}", max_bytes, traffic)
-        http_port = await _listen(stack, app, host, options.http_port)
-        app = _metrics_app(client, f"http://127.0.0.1:{triton.metrics_port}/metrics")
-        metrics_port = await _listen(stack, app, host, options.metrics_port)
-        server = _grpc_server(channel, max_bytes, traffic)
-        grpc_host = f"[{host}]" if ":" in host else host
-        grpc_port = server.add_insecure_port(f"{grpc_host}:{options.grpc_port}")
+
+        async def answer(request: web.Request) -> web.Response:
+            url = f"http://127.0.0.1:{triton.http_port}{request.path}"
+            return await _answer(request, client, url, options.max_request_bytes, traffic)
+
+        async def metrics(_: web.Request) -> web.Response:
+            return await _forward(client, "GET", f"http://127.0.0.1:{triton.metrics_port}/metrics")
+
+        async def listen(route: web.RouteDef, port: int) -> int:
+            app = web.Application(client_max_size=options.max_request_bytes)
+            app.add_routes([route])
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=_UPLOAD_GRACE_S)
+            stack.push_async_callback(runner.cleanup)
+            await runner.setup()
+            await web.TCPSite(runner, options.host, port).start()
+            return int(runner.addresses[0][1])
+
+        http_port = await listen(web.route("*", "/{path:.*}", answer), options.http_port)
+        metrics_port = await listen(web.get("/metrics", metrics), options.metrics_port)
+        server = _grpc_server(channel, options.max_request_bytes, traffic)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        grpc_port = server.add_insecure_port(f"{host}:{options.grpc_port}")
         await server.start()
         stack.push_async_callback(server.stop, _UPLOAD_GRACE_S)
         stack.push_async_callback(traffic.finish)
         yield http_port, grpc_port, metrics_port
 
 
-async def _listen(stack: AsyncExitStack, app: web.Application, host: str, port: int) -> int:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_UPLOAD_GRACE_S)
-    stack.push_async_callback(runner.cleanup)
-    await runner.setup()
-    await web.TCPSite(runner, host, port).start()
-    return int(runner.addresses[0][1])
-
-
-def _http_app(client: ClientSession, triton: str, max_bytes: int, traffic: Traffic) -> web.Application:
-    """Triton's answers to requests that it should see; the others are told why they are refused."""
-
-    async def answer(request: web.Request) -> web.Response:
-        method, path = request.method, request.path
-        if method == "GET" and _STATUS_PATHS.fullmatch(path):
-            if traffic.stopping and path == "/v2/health/ready":
-                return _refusal(503, _STOPPING)
-            return await _forward(client, "GET", triton + path)
-        if method != "POST" or not _INFERENCE_PATHS.fullmatch(path):
-            return _refusal(404, f"There is no {method} {path}; see KServe's protocol, version 2.")
-        try:
-            body = await request.read()  # decompressed, where it was compressed
-        except web.HTTPRequestEntityTooLarge:
-            return _refusal(
-                413, f"The request is larger than the {max_bytes >> 20} MiB that this server takes."
-            )
-        headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
-        if problem := _malformed(body, headers.get(_JSON_BYTES), max_bytes):
-            return _refusal(400, problem)
-        if traffic.stopping:
+async def _answer(
+    request: web.Request, client: ClientSession, url: str, max_bytes: int, traffic: Traffic
+) -> web.Response:
+    """Triton's answer to a request that it should see, or the reason why it should not."""
+    method, path = request.method, request.path
+    if method == "GET" and _STATUS_PATHS.fullmatch(path):
+        if traffic.stopping and path == "/v2/health/ready":
             return _refusal(503, _STOPPING)
-        return await traffic.answered(_forward(client, "POST", triton + path, headers, body))
-
-    app = web.Application(client_max_size=max_bytes)
-    app.router.add_route("*", "/{path:.*}", answer)
-    return app
-
-
-def _metrics_app(client: ClientSession, url: str) -> web.Application:
-    async def answer(_: web.Request) -> web.Response:
         return await _forward(client, "GET", url)
-
-    app = web.Application()
-    app.router.add_get("/metrics", answer)
-    return app
+    if method != "POST" or not _INFERENCE_PATHS.fullmatch(path):
+        return _refusal(404, f"There is no {method} {path}; see KServe's protocol, version 2.")
+    try:
+        body = await request.read()  # decompressed, where it was compressed
+    except web.HTTPRequestEntityTooLarge:
+        return _refusal(413, f"The request is larger than the {max_bytes >> 20} MiB that this server takes.")
+    headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+    if problem := _malformed(body, headers.get(_JSON_BYTES), max_bytes):
+        return _refusal(400, problem)
+    if traffic.stopping:
+        return _refusal(503, _STOPPING)
+    return await traffic.answered(_forward(client, "POST", url, headers, body))
 
 
 async def _forward(
-    client: ClientSession,
-    method: str,
-    url: str,
-    headers: dict[str, str] | None = None,
-    body: bytes | None = None,
+    client: ClientSession, method: str, url: str, headers: dict[str, str] | None = None, body: bytes = b""
 ) -> web.Response:
     plain = {"Accept-Encoding": "identity"} | (headers or {})
     try:
-        async with client.request(method, url, data=body, headers=plain) as answer:
+        async with client.request(method, url, data=body or None, headers=plain) as answer:
             kept = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
             return web.Response(status=answer.status, body=await answer.read(), headers=kept)
     except TimeoutError:

@@ -6,44 +6,20 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from aiohttp import ClientError, ClientSession
 from reidruntime import Manifest, open_session
-from reidruntime.backends import BackendName, DeviceName
-from reidruntime.threads import default_threads
 
 from reidexport.errors import InputError, ServerError
-from reidexport.serving.triton.config import Batching, session_network
-from reidexport.serving.triton.gateway import GatewayOptions, Traffic, gateway
+from reidexport.serving.triton.config import ServerOptions, session_network
+from reidexport.serving.triton.gateway import Traffic, gateway
 from reidexport.serving.triton.repository import warm_up_images, write_models
 from reidexport.serving.triton.tritonserver import TritonProcess, installed_server, tritonserver
 
 _POLL_S = 0.1
 _START_TIMEOUT_S = 300.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerOptions:
-    """How a server answers.
-
-    Attributes:
-        gateway: where to listen, and what is refused there.
-        batching: how requests are gathered.
-        backend: as for :func:`reidruntime.open_session`; so are ``device`` and ``threads``.
-        device: see there.
-        threads: see there; of each instance. Default: the CPUs that this process may use, shared by all.
-        instances: how many batches are answered at a time, each in a process with a session of its own.
-    """
-
-    gateway: GatewayOptions
-    batching: Batching
-    backend: BackendName = "auto"
-    device: DeviceName = "auto"
-    threads: int | None = None
-    instances: int = 1
 
 
 def serve(
@@ -74,31 +50,25 @@ def serve(
         NotInstalledError: Triton, the backend or the device is missing.
         ArtifactError: the artifact cannot be opened.
     """
-    _check_ports(options.gateway)
+    _check_ports(options)
     server = installed_server()
-    threads = options.threads or max(default_threads() // options.instances, 1)
     # Opened here once, as an error in one of Triton's processes is only a line in its log.
     with open_session(
-        artifact, backend=options.backend, device=options.device, threads=threads, manifest=manifest
+        artifact,
+        backend=options.backend,
+        device=options.device,
+        threads=options.threads_per_instance,
+        manifest=manifest,
     ) as session:
         facts = session.manifest
         log(session.description)
-    network = session_network(
-        name,
-        facts,
-        options.batching,
-        artifact=artifact,
-        backend=options.backend,
-        device=options.device,
-        threads=threads,
-        instances=options.instances,
-    )
+    network = session_network(name, facts, artifact, options)
     with TemporaryDirectory(prefix="reidexport-models-") as folder:
         write_models(Path(folder), network, facts, warm_up_images(), None)
         return asyncio.run(_serve(server, Path(folder), name, options, log))
 
 
-def _check_ports(options: GatewayOptions) -> None:
+def _check_ports(options: ServerOptions) -> None:
     """Before anything is loaded; raises InputError where one cannot be listened on."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     ports = {"http": options.http_port, "grpc": options.grpc_port, "metrics": options.metrics_port}
@@ -115,13 +85,13 @@ def _check_ports(options: GatewayOptions) -> None:
 async def _serve(
     server: Path, repository: Path, name: str, options: ServerOptions, log: Callable[[str], None]
 ) -> int:
-    traffic, task, host = Traffic(), asyncio.current_task(), options.gateway.host
+    traffic, task, host = Traffic(), asyncio.current_task(), options.host
     assert task is not None  # noqa: S101 - for the type checker
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with tritonserver(server, repository) as triton, suppress(asyncio.CancelledError):
         await _until_ready(triton)
-        async with gateway(triton, options.gateway, traffic) as (http_port, grpc_port, metrics_port):
+        async with gateway(triton, options, traffic) as (http_port, grpc_port, metrics_port):
             log(f"serving {name} and {name}_jpeg: http://{host}:{http_port}, gRPC {host}:{grpc_port}, "
                 f"metrics http://{host}:{metrics_port}/metrics")  # fmt: skip
             try:
