@@ -43,14 +43,13 @@ def serve(
     """
     manifest = foreign.manifest(artifact)
 
-    from reidexport.serving.triton.config import Batching, model_name
-    from reidexport.serving.triton.serving import Address, ServerOptions
+    from reidexport.serving.triton.config import Batching, ServerOptions, model_name
     from reidexport.serving.triton.serving import serve as serve_artifact
 
     options = ServerOptions(
-        address=Address(**asdict(address)),
-        batching=Batching(**asdict(batching)),
+        **asdict(address),
         max_request_bytes=max_request_mib << 20,
+        batching=Batching(**asdict(batching)),
         instances=instances,
         **asdict(run),
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from reidruntime import Manifest, manifest_from_onnx
 from reidruntime.artifact.checks import check_manifest
-from reidruntime.artifact.manifest import engine_manifest_path, file_sha256
+from reidruntime.artifact.manifest import Engine, engine_manifest_path, file_sha256
 from reidruntime.artifact.onnx_metadata import read_onnx
 from reidruntime.artifact.own_manifest import artifact_manifest
 
@@ -62,16 +62,18 @@ def write_repository(
 
 
 def _manifest(artifact: Path) -> Manifest:
+    """The manifest of an artifact that Triton can run; raises ArtifactError for any other file."""
     kind = kind_of(artifact)
     if kind == "checkpoint":
         raise ArtifactError(
             f"{artifact}: Triton runs artifacts, this is a checkpoint. Export it: reidexport onnx"
         )
-    if kind == "engine":
-        return _engine_manifest(artifact)
-    manifest = manifest_from_onnx(artifact)
+    manifest = artifact_manifest(artifact) if kind == "engine" else manifest_from_onnx(artifact)
     if manifest is None:
         raise ArtifactError(f"{artifact}: the file carries no manifest. Export it with reidexport onnx.")
+    if kind == "engine":
+        _check_engine(manifest.engine, artifact)
+        return manifest
     check_manifest(manifest, read_onnx(artifact), artifact)
     if manifest.quantization and manifest.quantization.target == "tensorrt":
         raise ArtifactError(
@@ -81,9 +83,8 @@ def _manifest(artifact: Path) -> Manifest:
     return manifest
 
 
-def _engine_manifest(artifact: Path) -> Manifest:
-    beside, manifest = engine_manifest_path(artifact), artifact_manifest(artifact)
-    engine = manifest.engine
+def _check_engine(engine: Engine | None, artifact: Path) -> None:
+    beside = engine_manifest_path(artifact)
     if engine is None:
         raise ArtifactError(f"{beside}: not the manifest of an engine. Build it with reidexport trt.")
     if engine.flavor != "tensorrt" or engine.weights_stripped:
@@ -96,4 +97,3 @@ def _engine_manifest(artifact: Path) -> Manifest:
         raise ArtifactError(
             f"{artifact}: not the engine that {beside.name} describes. Copy both files again."
         )
-    return manifest

@@ -1,7 +1,6 @@
 """The configurations of Triton's models, from manifests; messages of Triton's own protobuf schema."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +8,7 @@ from typing import Any, Literal
 from reidruntime import Manifest
 from reidruntime.artifact.manifest import METADATA_KEY, TensorSpec
 from reidruntime.backends import BackendName, DeviceName
+from reidruntime.threads import default_threads
 from tritonclient.grpc import model_config_pb2 as schema
 
 from reidexport.errors import InputError
@@ -33,6 +33,40 @@ class Batching:
     max_queue_delay_us: int = 500
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How a server on this machine answers.
+
+    Attributes:
+        host: address to listen on.
+        http_port: 0 for any free one, as for the other ports.
+        grpc_port: see there.
+        metrics_port: see there.
+        max_request_bytes: larger requests are refused.
+        batching: how requests are gathered.
+        backend: as for :func:`reidruntime.open_session`; so are ``device`` and ``threads``.
+        device: see there.
+        threads: of each instance. Default: the CPUs that this process may use, shared by all.
+        instances: how many batches are answered at a time, each in a process with a session of its own.
+    """
+
+    host: str
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    max_request_bytes: int
+    batching: Batching
+    backend: BackendName = "auto"
+    device: DeviceName = "auto"
+    threads: int | None = None
+    instances: int = 1
+
+    @property
+    def threads_per_instance(self) -> int:
+        """``threads``, or what they are by default."""
+        return self.threads or max(default_threads() // self.instances, 1)
+
+
 def model_name(artifact: Path) -> str:
     """A name for a file's model: what of the file's name may stand in a URL."""
     return re.sub(r"[^\w.-]", "_", artifact.stem, flags=re.ASCII)
@@ -55,17 +89,17 @@ def file_network(
             "Build it with --batch-profile 1:…"
         )
     static = profile.static is not None
+    max_batch = 0 if static else _max_batch(name, manifest, batching)
     config = schema.ModelConfig(
         name=name,
         backend="tensorrt" if manifest.engine else "onnxruntime",
-        max_batch_size=0 if static else _max_batch(name, manifest, batching),
+        max_batch_size=max_batch,
         input=[_tensor(schema.ModelInput, manifest.input, static)],
         output=[_tensor(schema.ModelOutput, manifest.output, static)],
         instance_group=[_instances(place, instances)],
+        dynamic_batching=None if static else _dynamic_batching(manifest, max_batch, batching),
         parameters=_parameters({METADATA_KEY: manifest.to_json()}),
     )
-    if not static:
-        config.dynamic_batching.CopyFrom(_dynamic_batching(manifest, config.max_batch_size, batching))
     if place == "gpu" and not manifest.engine and manifest.precision == "fp32":
         # Left alone, CUDA computes the convolutions of an fp32 file in TF32, with 10 bits of mantissa.
         config.optimization.execution_accelerators.gpu_execution_accelerator.add(
@@ -74,40 +108,30 @@ def file_network(
     return config
 
 
-def session_network(
-    name: str,
-    manifest: Manifest,
-    batching: Batching,
-    *,
-    artifact: Path,
-    backend: BackendName,
-    device: DeviceName,
-    threads: int,
-    instances: int,
-) -> ModelConfig:
+def session_network(name: str, manifest: Manifest, artifact: Path, options: ServerOptions) -> ModelConfig:
     """A network that this project's runtime answers for, in Triton's Python backend: any artifact, any batch.
 
     Its input is ``images``: uint8 pixels, (N, height, width, 3).
 
     Raises:
-        InputError: the artifact does not answer as many images as ``batching`` wants.
+        InputError: the artifact does not answer as many images as ``options.batching`` wants.
     """
     pixels = (manifest.preprocess.height_px, manifest.preprocess.width_px, 3)
-    max_batch = _max_batch(name, manifest, batching)
+    max_batch = _max_batch(name, manifest, options.batching)
     return schema.ModelConfig(
         name=name,
         backend="python",
         max_batch_size=max_batch,
         input=[schema.ModelInput(name="images", data_type=schema.TYPE_UINT8, dims=pixels)],
         output=[_tensor(schema.ModelOutput, manifest.output, static=False)],
-        instance_group=[_instances("cpu", instances)],  # processes; their sessions choose the device
-        dynamic_batching=_dynamic_batching(manifest, max_batch, batching),
+        instance_group=[_instances("cpu", options.instances)],  # processes; their sessions choose the device
+        dynamic_batching=_dynamic_batching(manifest, max_batch, options.batching),
         parameters=_parameters({
             METADATA_KEY: manifest.to_json(),
             "artifact": str(artifact.resolve()),
-            "backend": backend,
-            "device": device,
-            "threads": str(threads),
+            "backend": options.backend,
+            "device": options.device,
+            "threads": str(options.threads_per_instance),
         }),
     )  # fmt: skip
 
@@ -143,19 +167,11 @@ def jpeg_ensemble(name: str, decoding: ModelConfig, network: ModelConfig) -> Mod
         output=list(network.output),
     )
     fed, answer = network.input[0].name, network.output[0].name
-    config.ensemble_scheduling.step.add(
-        model_name=decoding.name, model_version=-1, input_map={JPEG_INPUT: JPEG_INPUT}, output_map={fed: fed}
-    )
-    config.ensemble_scheduling.step.add(
-        model_name=network.name, model_version=-1, input_map={fed: fed}, output_map={answer: answer}
-    )
+    for model, takes, gives in ((decoding, JPEG_INPUT, fed), (network, fed, answer)):
+        config.ensemble_scheduling.step.add(
+            model_name=model.name, model_version=-1, input_map={takes: takes}, output_map={gives: gives}
+        )
     return config
-
-
-def batch_sizes(config: ModelConfig) -> Sequence[int]:
-    """The batches that a model is likely to get: one, those that it prefers, and the largest."""
-    preferred = config.dynamic_batching.preferred_batch_size
-    return sorted({1, *preferred, max(config.max_batch_size, 1)})
 
 
 def _max_batch(name: str, manifest: Manifest, batching: Batching) -> int:

@@ -14,10 +14,11 @@ from google.protobuf import text_format
 from PIL import Image
 from reidruntime import Manifest
 from reidruntime.images.preprocess import decode_bytes, image_pixels, network_input
+from tritonclient.grpc import model_config_pb2 as schema
 
 from reidexport.data.synthetic import draw_people
 from reidexport.errors import InputError
-from reidexport.serving.triton.config import ModelConfig, batch_sizes, decoder, jpeg_ensemble
+from reidexport.serving.triton.config import ModelConfig, decoder, jpeg_ensemble
 
 VERSION = "1"
 _WARM_UP = "warmup"  # where Triton looks for the files
@@ -115,17 +116,14 @@ def _write_python(folder: Path, model: str) -> None:
 def _warm_up(folder: Path, config: ModelConfig, rows: Sequence[bytes]) -> None:
     """Add a sample to ``config`` for every batch that is likely, and write the images that they are made of.
 
-    Triton makes a batch of ``batch_size`` requests that all hold the same image; one without ``max_batch_size`` is a
-    request with a batch of its own.
+    Likely are one image, the sizes that the model prefers, and the largest. Triton makes a batch of ``batch_size``
+    requests that all hold the same image; one without ``max_batch_size`` is a request with a batch of its own.
     """
     (folder / _WARM_UP).mkdir(parents=True)
-    fed = config.input[0]
+    fed, endless = config.input[0], cycle(rows)
     per_request = 1 if config.max_batch_size else fed.dims[0]
-    endless = cycle(rows)
-    for size in batch_sizes(config):
+    for size in sorted({1, *config.dynamic_batching.preferred_batch_size, config.max_batch_size or 1}):
         file = f"batch{size}.bin"
         (folder / _WARM_UP / file).write_bytes(b"".join(islice(endless, per_request)))
-        sample = config.model_warmup.add(name=f"batch {size}", batch_size=size)
-        sample.inputs[fed.name].data_type = fed.data_type
-        sample.inputs[fed.name].dims.extend(fed.dims)
-        sample.inputs[fed.name].input_data_file = file
+        warm_up = schema.ModelWarmup.Input(data_type=fed.data_type, dims=fed.dims, input_data_file=file)
+        config.model_warmup.add(name=f"batch {size}", batch_size=size, inputs={fed.name: warm_up})

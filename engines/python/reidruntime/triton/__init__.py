@@ -5,29 +5,28 @@ pillow and pydantic, has to be installed in the Python of the server.
 """
 
 import json
-from typing import Any
+from dataclasses import dataclass
 
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, manifest_from_json
 from reidruntime.errors import ArtifactError
 
-Parameters = dict[str, str]
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model's configuration says: its tensors' names, its parameters, and the manifest among them."""
+
+    input_name: str
+    output_name: str
+    parameters: dict[str, str]
+    manifest: Manifest
 
 
-def parameters_of(config: dict[str, Any]) -> Parameters:
-    """The parameters of a model's configuration, as Triton hands it over."""
-    return {key: value["string_value"] for key, value in config["parameters"].items()}
-
-
-def config_of(args: dict[str, str]) -> dict[str, Any]:
-    """The configuration in what ``initialize`` gets."""
-    config: dict[str, Any] = json.loads(args["model_config"])
-    return config
-
-
-def manifest_of(config: dict[str, Any]) -> Manifest:
-    """The manifest among a model's parameters; raises ArtifactError where it is missing or invalid."""
+def model_facts(args: dict[str, str]) -> ModelFacts:
+    """The facts in what ``initialize`` gets; raises ArtifactError where the manifest is missing or invalid."""
+    config = json.loads(args["model_config"])
+    parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
     origin = f"{config['name']}/config.pbtxt"
-    text = parameters_of(config).get(METADATA_KEY)
-    if text is None:
+    if METADATA_KEY not in parameters:
         raise ArtifactError(f"{origin}: the parameter {METADATA_KEY} is missing. Write the repository again.")
-    return manifest_from_json(text, origin)
+    manifest = manifest_from_json(parameters[METADATA_KEY], origin)
+    return ModelFacts(config["input"][0]["name"], config["output"][0]["name"], parameters, manifest)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from reidruntime.errors import ImageError
 from reidruntime.images.preprocess import decode_bytes, image_pixels, network_input
 from reidruntime.threads import default_threads
-from reidruntime.triton import config_of, manifest_of, parameters_of
+from reidruntime.triton import model_facts
 
 MAX_PIXELS = 1 << 25  # of one image: larger ones are refused before they are decoded
 
@@ -20,21 +20,16 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the manifest and the form of the output from the parameters."""
-        config = config_of(args)
-        self._manifest = manifest_of(config)
-        self._raw_pixels = parameters_of(config)["output"] == "pixels"
-        self._input_name = config["input"][0]["name"]
-        self._output_name = config["output"][0]["name"]
+        self._facts = model_facts(args)
         self._workers = ThreadPoolExecutor(default_threads(), "decode")
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request with its batch, or with an error that names the image which cannot be read."""
+        name, manifest = self._facts.input_name, self._facts.manifest
+        inputs = [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests]
         pending = [
-            [
-                self._workers.submit(self._pixels, data, index)
-                for index, data in enumerate(self._files(request))
-            ]
-            for request in requests
+            [self._workers.submit(self._pixels, data, index) for index, data in enumerate(files.ravel())]
+            for files in inputs
         ]
         responses = []
         for images in pending:
@@ -44,21 +39,16 @@ class TritonPythonModel:
                 refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
                 responses.append(pb_utils.InferenceResponse(error=refusal))
                 continue
-            ready = batch if self._raw_pixels else network_input(batch, self._manifest)
-            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor(self._output_name, ready)]))
+            raw_pixels = self._facts.parameters["output"] == "pixels"
+            ready = batch if raw_pixels else network_input(batch, manifest)
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor(self._facts.output_name, ready)]))
         return responses
 
     def finalize(self) -> None:
         """End the threads."""
         self._workers.shutdown()
 
-    def _files(self, request: Any) -> list[bytes]:
-        files: list[bytes] = (
-            pb_utils.get_input_tensor_by_name(request, self._input_name).as_numpy().ravel().tolist()
-        )
-        return files
-
     def _pixels(self, data: bytes, index: int) -> NDArray[np.uint8]:
         name = f"image {index}"
         decoded = decode_bytes(data, name, max_pixels=MAX_PIXELS)
-        return image_pixels(decoded, name, self._manifest.preprocess)
+        return image_pixels(decoded, name, self._facts.manifest.preprocess)

@@ -8,7 +8,7 @@ import triton_python_backend_utils as pb_utils  # Triton's, in its Python proces
 from reidruntime.backends import BackendName, DeviceName
 from reidruntime.errors import ReidExportError
 from reidruntime.session import open_session
-from reidruntime.triton import config_of, manifest_of, parameters_of
+from reidruntime.triton import model_facts
 
 
 class TritonPythonModel:
@@ -16,29 +16,27 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the artifact that the parameters name, with the manifest, backend, device and threads they state."""
-        config = config_of(args)
-        parameters = parameters_of(config)
-        backend, device = parameters["backend"], parameters["device"]
+        self._facts = model_facts(args)
+        parameters = self._facts.parameters
         self._session = open_session(
             parameters["artifact"],
-            backend=cast(BackendName, backend),
-            device=cast(DeviceName, device),
+            backend=cast(BackendName, parameters["backend"]),
+            device=cast(DeviceName, parameters["device"]),
             threads=int(parameters["threads"]),
-            manifest=manifest_of(config),
+            manifest=self._facts.manifest,
         )
-        self._input_name = config["input"][0]["name"]
-        self._output_name = config["output"][0]["name"]
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer all requests of a batch; where the network fails on it, all of them get the error."""
-        batches = [pb_utils.get_input_tensor_by_name(r, self._input_name).as_numpy() for r in requests]
+        name = self._facts.input_name
+        batches = [pb_utils.get_input_tensor_by_name(r, name).as_numpy() for r in requests]
         try:
             features = self._session.run(np.concatenate(batches))
         except ReidExportError as error:
             failure = pb_utils.TritonError(str(error))
             return [pb_utils.InferenceResponse(error=failure) for _ in requests]
         rows = np.split(features, np.cumsum([len(batch) for batch in batches])[:-1])
-        return [pb_utils.InferenceResponse([pb_utils.Tensor(self._output_name, own)]) for own in rows]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor(self._facts.output_name, own)]) for own in rows]
 
     def finalize(self) -> None:
         """Close the session."""
