@@ -6,7 +6,24 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from reidexport.errors import NotInstalledError
+
 Answer = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def require_onnxruntime() -> None:
+    """Check that ONNX Runtime, which every written file is compared with, is installed.
+
+    Raises:
+        NotInstalledError: it is missing.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise NotInstalledError(
+            'the exported file is checked with ONNX Runtime, which is not installed: pip install "reidexport[cpu]" '
+            '(or "reidexport[gpu]")'
+        ) from error
 
 
 def open_onnx(network: Path | bytes, *, by_definition: bool = False) -> Answer:

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from reidruntime.artifact.manifest import Parity, Precision
 
-from reidexport.errors import ExportError, NotInstalledError, ParityError
+from reidexport.errors import ExportError, ParityError
 from reidexport.export.onnx_answers import Answer, open_onnx
 from reidexport.metrics.agreement import agreement
 
@@ -23,19 +23,17 @@ _PRECISION_OF_TYPE = {
 }
 
 
-def require_onnxruntime() -> None:
-    """Check that ONNX Runtime, which every written file is compared with, is installed.
+def check_file(file: Path, model: onnx.ModelProto, opset: int) -> None:
+    """Check a file that holds a network: its structure, and all that ONNX's full checker looks at, every shape too.
 
     Raises:
-        NotInstalledError: it is missing.
+        ExportError: the file is not what it should be.
     """
+    check_structure(model, opset)
     try:
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise NotInstalledError(
-            'the exported file is checked with ONNX Runtime, which is not installed: pip install "reidexport[cpu]" '
-            '(or "reidexport[gpu]")'
-        ) from error
+        onnx.checker.check_model(str(file), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exporter wrote a file that ONNX's checker refuses: {error}") from error
 
 
 def check_structure(model: onnx.ModelProto, opset: int) -> None:
@@ -52,18 +50,6 @@ def check_structure(model: onnx.ModelProto, opset: int) -> None:
     leftover = sorted({node.op_type for node in model.graph.node} & {"BatchNormalization", "Dropout"})
     if leftover:
         raise ExportError(f"the graph still holds {', '.join(leftover)}, which inference must not")
-
-
-def check_file(file: Path) -> None:
-    """Check a file with ONNX's full checker, which infers every shape.
-
-    Raises:
-        ExportError: the checker refuses it.
-    """
-    try:
-        onnx.checker.check_model(str(file), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the exporter wrote a file that ONNX's checker refuses: {error}") from error
 
 
 def check_parity(

@@ -20,14 +20,8 @@ from reidexport.errors import ExportError, InputError
 from reidexport.export.fp16 import fp16_model
 from reidexport.export.graph import InferenceGraph
 from reidexport.export.graph_manifest import manifest_of_graph
-from reidexport.export.onnx_check import (
-    CHECKED_BATCHES,
-    check_file,
-    check_parity,
-    check_structure,
-    layer_precisions,
-    require_onnxruntime,
-)
+from reidexport.export.onnx_answers import require_onnxruntime
+from reidexport.export.onnx_check import CHECKED_BATCHES, check_file, check_parity, layer_precisions
 from reidexport.export.quantization.calibration import load_calibration_images
 from reidexport.export.quantization.int8 import int8_model
 from reidexport.files import replaced_when_whole
@@ -153,9 +147,8 @@ def _write_checked(
     quantization: Quantization | None,
 ) -> Manifest:
     """Write a network, check it and its answers to ``images``, and write it again with its manifest."""
-    check_structure(model, OPSET)
     onnx.save(model, file)
-    check_file(file)
+    check_file(file, model, OPSET)
     parity = check_parity(
         lambda batch_of_images: graph(torch.from_numpy(batch_of_images)).numpy(),
         file,

@@ -14,7 +14,8 @@ from reidruntime.artifact.manifest import Manifest
 
 from reidexport.errors import InputError
 from reidexport.export.float_input import with_one_scale
-from reidexport.export.onnx_check import CHECKED_BATCHES, check_parity, require_onnxruntime
+from reidexport.export.onnx_answers import require_onnxruntime
+from reidexport.export.onnx_check import CHECKED_BATCHES, check_parity
 from reidexport.files import replaced_when_whole
 from reidexport.tensorrt.source import load_onnx
 

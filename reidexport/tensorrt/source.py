@@ -18,8 +18,8 @@ from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import kind_of
 from reidexport.export.fp16 import fp16_model
-from reidexport.export.onnx_answers import open_onnx
-from reidexport.export.onnx_check import CHECKED_BATCHES, check_parity, layer_precisions, require_onnxruntime
+from reidexport.export.onnx_answers import open_onnx, require_onnxruntime
+from reidexport.export.onnx_check import CHECKED_BATCHES, check_parity, layer_precisions
 
 
 @dataclass(frozen=True)
