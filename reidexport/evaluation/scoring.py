@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,14 +27,9 @@ class Embedder(Protocol):
     manifest: Manifest
     description: str
 
-    def embed(
-        self,
-        images: Sequence[Path],
-        *,
-        batch_size: int | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> Features:
-        """One float32 row of features per image; ``progress`` is called with the number of images done."""
+    @property
+    def embed(self) -> Callable[..., Features]:
+        """As :meth:`reidruntime.Session.embed`: paths to one float32 row of features per image."""
         ...
 
 

@@ -208,14 +208,18 @@ def test_stem_relu_trap(resnet18_file: Path) -> None:
     assert relative_l2(features_of(trapped, images)[1], expected("sb_resnet18", "f_i")) > 0.03
 
 
+def load_pickled(folder: Path, case: str, depth: int, last_stride: int, *, stem_relu: bool) -> Checkpoint:
+    """A case's weights in a pickled module of lost classes."""
+    with checkpoints.lost_classes() as model_class:
+        model = model_class(depth, last_stride, stem_relu=stem_relu).eval()
+        model.load_state_dict(checkpoints.golden_weights(case))
+        torch.save(model, folder / "model.pth")
+    return load_checkpoint(folder / "model.pth")
+
+
 def test_stem_relu_of_a_pickled_module_is_seen(tmp_path: Path) -> None:
     """A pickled module whose class had added the stem's ReLU is exported with it, against the family's habit."""
-    path = tmp_path / "model.pth"
-    with checkpoints.lost_classes() as model_class:
-        model = model_class(18, 1, stem_relu=True).eval()
-        model.load_state_dict(checkpoints.golden_weights("sb_resnet18"))
-        torch.save(model, path)
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_pickled(tmp_path, "sb_resnet18", 18, 1, stem_relu=True)
     assert checkpoint.architecture.stem_relu is True
     assert not any("ReLU" in text for text in checkpoint.assumed)
     images = golden_images("sb_resnet18")
@@ -224,12 +228,7 @@ def test_stem_relu_of_a_pickled_module_is_seen(tmp_path: Path) -> None:
 
 def test_pickled_module_needs_no_options(tmp_path: Path) -> None:
     """Last stride 2 is read from a whole pickled module of lost classes: upstream's vector without any option."""
-    path = tmp_path / "model.pth"
-    with checkpoints.lost_classes() as model_class:
-        model = model_class(50, 2, stem_relu=False).eval()
-        model.load_state_dict(checkpoints.golden_weights("sb_resnet50_stride2"))
-        torch.save(model, path)
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_pickled(tmp_path, "sb_resnet50_stride2", 50, 2, stem_relu=False)
     assert [text for text in checkpoint.assumed if not text.startswith("input")] == []
     images = golden_images("sb_resnet50_stride2")
     assert relative_l2(features_of(checkpoint, images)[1], expected("sb_resnet50_stride2", "f_i")) < TOLERANCE

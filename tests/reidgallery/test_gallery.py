@@ -10,7 +10,14 @@ from reidgallery.gallery import UNLABELED, Scan
 from reidruntime import InputError
 
 from reidexport.embed.files import gallery_from_manifest
-from tests.standins.galleries import SCANS, assert_same, gallery_of, people, sorted_in_full
+from tests.standins.galleries import (
+    SCANS,
+    assert_same,
+    check_who_needs_a_camera,
+    gallery_of,
+    people,
+    sorted_in_full,
+)
 from tests.standins.runtime_models import small_manifest
 
 
@@ -113,17 +120,7 @@ def test_other_cameras_needs_the_cameras_of_the_queries() -> None:
 
 def test_junk_is_left_out_only_where_it_can_be_told() -> None:
     """Rows of a person need a camera; those of nobody (junk, distractors) are told apart without one."""
-    rows = np.eye(4, dtype=np.float32)
-    asked = {"filter": SearchFilter(exclude_junk=True), "pids": [1], "camids": [0]}
-    gallery = Gallery(4)
-    gallery.add(rows[:2], pids=[-1, 0])
-    gallery.add(rows[2:3], pids=[1], camids=[0])
-    assert gallery.search(rows[2:3], 2, **asked).indices.tolist() == [[1, -1]]
-    gallery.add(rows[3:], pids=[1], paths=["d.jpg"])
-    with pytest.raises(
-        InputError, match=r"exclude_junk needs the camid of every row, which 1 of 4 .*row 3 d\.jpg"
-    ):
-        gallery.search(rows[2:3], 2, **asked)
+    check_who_needs_a_camera(Gallery(4), 4)
 
 
 def test_galleries_are_joined_with_their_labels() -> None:

@@ -1,14 +1,18 @@
 """Features of people, galleries of them, and the answers of the slow, obvious search."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
-from reidgallery import Gallery, Neighbors
+import pytest
+from reidgallery import Gallery, Neighbors, SearchFilter
 from reidgallery.gallery import Scan
+from reidruntime import InputError
 from reidruntime.artifact.manifest import Metric
 
 Floats = npt.NDArray[np.float32]
 METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
-SCANS: tuple[Scan, ...] = ("float32", "projection", "int8")
+SCANS: tuple[Scan, ...] = ("float32", "int8")
 
 
 def people(rng: np.random.Generator, count: int, dim: int, num_pids: int = 30) -> Floats:
@@ -46,6 +50,29 @@ def assert_same(found: Neighbors, expected: tuple[npt.NDArray[np.int64], Floats]
     """The same rows in the same order, and distances to the last bits of float32."""
     assert found.indices.tolist() == expected[0].tolist()
     np.testing.assert_allclose(found.distances, expected[1], rtol=2e-7, atol=2e-7)
+
+
+def people_with_copies(num_rows: int, dim: int, every: int) -> tuple[Floats, Floats]:
+    """Rows, and 21 queries: copies of the first row among both, and a row of zeros in each."""
+    rng = np.random.default_rng(num_rows)
+    rows, queries = people(rng, num_rows, dim), people(rng, 21, dim)
+    rows[num_rows // 2 :: every] = rows[0]
+    rows[1], queries[3] = 0, 0
+    queries[4] = rows[0]
+    return rows, queries
+
+
+def check_who_needs_a_camera(gallery: Any, dim: int) -> None:
+    """An empty gallery leaves junk out where it can be told: rows of a person need a camera, those of nobody none."""
+    rows = np.eye(4, dim, dtype=np.float32)
+    asked = {"filter": SearchFilter(exclude_junk=True), "pids": [1], "camids": [0]}
+    gallery.add(rows[:2], pids=[-1, 0])
+    gallery.add(rows[2:3], pids=[1], camids=[0])
+    assert gallery.search(rows[2:3], 2, **asked).indices.tolist() == [[1, -1]]
+    gallery.add(rows[3:], pids=[1], paths=["d.jpg"])
+    words = r"exclude_junk needs the camid of every row, which 1 of 4 .*row 3 d\.jpg"
+    with pytest.raises(InputError, match=words):
+        gallery.search(rows[2:3], 2, **asked)
 
 
 def gallery_of(rows: Floats, metric: Metric = "cosine", threads: int = 2) -> Gallery:

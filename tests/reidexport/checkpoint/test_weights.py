@@ -24,20 +24,7 @@ from reidexport.checkpoint.pickle_reader import LEGACY_MAGIC
 from reidexport.checkpoint.weights import read_weights
 from reidexport.errors import CheckpointError
 from reidexport.models.baseline import BaselineArchitecture
-from tests.standins import checkpoints
-from tests.standins.pickles import (
-    build,
-    call,
-    legacy_bytes,
-    little_memory,
-    loaded_or_refused,
-    named,
-    plain,
-    refused,
-    tensor_pickle,
-    whole,
-    write_zip,
-)
+from tests.standins import checkpoints, pickles
 from tests.standins.state_dicts import Load, Weights, adam_state, fast_reid, prefixed, refusal
 
 LAYOUTS: dict[str, tuple[Callable[[Weights], object], str]] = {
@@ -201,44 +188,44 @@ def test_pickled_module_without_weights(zipped: bool, tmp_path: Path) -> None:
     """A pickled object that holds no tensors is refused by the name of its class."""
     path = tmp_path / "model.pth"
     torch.save(nn.ReLU(), path, _use_new_zipfile_serialization=zipped)
-    assert "holds a pickled torch.nn.modules.activation.ReLU, which has no weights" in refused(path)
+    assert "holds a pickled torch.nn.modules.activation.ReLU, which has no weights" in pickles.refused(path)
 
 
 def test_old_parameters_are_read(tmp_path: Path) -> None:
     """``torch.nn.parameter.Parameter`` called with its data, as torch 0.3 pickled it, gives the tensor."""
     path = tmp_path / "model.pth"
-    state = tensor_pickle()[2:-1].replace(
+    state = pickles.tensor_pickle()[2:-1].replace(
         b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_tensor\n"
     )
-    write_zip(path, whole(state), {"0": struct.pack("<4f", 1, 2, 3, 4)})
+    pickles.write_zip(path, pickles.whole(state), {"0": struct.pack("<4f", 1, 2, 3, 4)})
     assert read_weights(path).state_dict["conv1.weight"].tolist() == [1, 2, 3, 4]
 
 
 def _module(children: dict[str, bytes], memo: int) -> bytes:
     """The instructions for a stand-in with the given sub-modules, kept in the memo."""
-    items = b"".join(plain(name) + child for name, child in children.items())
-    state = b"}(" + plain("_modules") + b"}(" + items + b"u" + b"u"
-    return build(call(named("lost", "Net")), state) + b"r" + struct.pack("<I", memo)
+    items = b"".join(pickles.plain(name) + child for name, child in children.items())
+    state = b"}(" + pickles.plain("_modules") + b"}(" + items + b"u" + b"u"
+    return pickles.build(pickles.call(pickles.named("lost", "Net")), state) + b"r" + struct.pack("<I", memo)
 
 
 def test_module_graph_that_multiplies(tmp_path: Path) -> None:
     """Forty shared modules that stand for 2^40 paths are refused, not walked."""
     path = tmp_path / "model.pth"
-    body, padding = b"", b"".join(plain("padding") + b"0" for _ in range(9))
+    body, padding = b"", b"".join(pickles.plain("padding") + b"0" for _ in range(9))
     for level in range(40):
         child = b"j" + struct.pack("<I", 100 + level - 1)
         body += padding + _module({"a": child, "b": child} if level else {}, 100 + level) + b"0"
-    write_zip(path, whole(body + b"j" + struct.pack("<I", 139)))
-    assert "has more than 100000 parts, which no model has" in refused(path)
+    pickles.write_zip(path, pickles.whole(body + b"j" + struct.pack("<I", 139)))
+    assert "has more than 100000 parts, which no model has" in pickles.refused(path)
 
 
 def test_module_that_contains_itself(tmp_path: Path) -> None:
     """A module that is its own child is refused."""
     path = tmp_path / "model.pth"
-    module = call(named("lost", "Net")) + b"q\x05"
-    state = b"}(" + plain("_modules") + b"}(" + plain("self") + b"h\x05" + b"u" + b"u"
-    write_zip(path, whole(build(module, state)))
-    assert "nested too deep at self.self.self." in refused(path)
+    module = pickles.call(pickles.named("lost", "Net")) + b"q\x05"
+    state = b"}(" + pickles.plain("_modules") + b"}(" + pickles.plain("self") + b"h\x05" + b"u" + b"u"
+    pickles.write_zip(path, pickles.whole(pickles.build(module, state)))
+    assert "nested too deep at self.self.self." in pickles.refused(path)
 
 
 @pytest.mark.parametrize(
@@ -247,8 +234,10 @@ def test_module_that_contains_itself(tmp_path: Path) -> None:
 def test_module_with_a_senseless_state(state: object, tmp_path: Path) -> None:
     """A stand-in whose state is not a module's is refused with words, whatever it holds instead."""
     path = tmp_path / "model.pth"
-    write_zip(path, whole(build(call(named("lost", "Net")), plain(state))))
-    message = refused(path)
+    pickles.write_zip(
+        path, pickles.whole(pickles.build(pickles.call(pickles.named("lost", "Net")), pickles.plain(state)))
+    )
+    message = pickles.refused(path)
     assert "which has no weights" in message or "its parts are not those of a model" in message
 
 
@@ -271,7 +260,7 @@ def test_cut_file(index: int, tmp_path: Path) -> None:
     assert read_weights(path).state_dict
     for length in {*range(0, len(whole_file), 37), *range(12), len(whole_file) - 1}:
         path.write_bytes(whole_file[:length])
-        message = refused(path)
+        message = pickles.refused(path)
         assert any(words in message for words in ("cut", "empty", "not a checkpoint")), message
 
 
@@ -281,7 +270,7 @@ def test_mutated_file(index: int, tmp_path: Path) -> None:
     path = small_files(tmp_path)[index]
     original = path.read_bytes()
     rng = random.Random(index)
-    with little_memory():
+    with pickles.little_memory():
         for _ in range(200):
             data = bytearray(original)
             for _ in range(rng.choice((1, 1, 2, 8))):
@@ -298,7 +287,7 @@ def test_mutated_file(index: int, tmp_path: Path) -> None:
                 else:
                     data[position:position] = rng.randbytes(rng.randrange(1, 9))
             path.write_bytes(data)
-            loaded_or_refused(path)
+            pickles.loaded_or_refused(path)
 
 
 def test_every_byte_of_the_pickle_flipped(tmp_path: Path) -> None:
@@ -312,11 +301,11 @@ def test_every_byte_of_the_pickle_flipped(tmp_path: Path) -> None:
             for name in archive.namelist()
             if name.startswith(f"{folder}/data/")
         }
-    with little_memory():
+    with pickles.little_memory():
         for position in range(len(data_pkl)):
             damaged = bytearray(data_pkl)
             damaged[position] ^= 0xFF
-            write_zip(path, bytes(damaged), records)
+            pickles.write_zip(path, bytes(damaged), records)
             try:
                 read_weights(path)
             except CheckpointError:
@@ -329,11 +318,11 @@ def test_memo_index_cannot_claim_memory(zipped: bool, tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     data_pkl = b"\x80\x02}r" + struct.pack("<I", 2**27) + b"."
     if zipped:
-        write_zip(path, data_pkl)
+        pickles.write_zip(path, data_pkl)
     else:
-        path.write_bytes(legacy_bytes(data_pkl))
-    with little_memory():
-        assert "memo index 134217728" in refused(path)
+        path.write_bytes(pickles.legacy_bytes(data_pkl))
+    with pickles.little_memory():
+        assert "memo index 134217728" in pickles.refused(path)
 
 
 @pytest.mark.parametrize(
@@ -342,9 +331,9 @@ def test_memo_index_cannot_claim_memory(zipped: bool, tmp_path: Path) -> None:
 def test_string_length_cannot_claim_memory(opcode: bytes, tmp_path: Path) -> None:
     """A string that claims eight gigabytes in a file of fifty bytes is refused before they are allocated."""
     path = tmp_path / "model.pth"
-    write_zip(path, b"\x80\x05" + opcode + struct.pack("<Q", 2**33) + b".")
-    with little_memory():
-        assert "not a whole file of torch.save" in refused(path)
+    pickles.write_zip(path, b"\x80\x05" + opcode + struct.pack("<Q", 2**33) + b".")
+    with pickles.little_memory():
+        assert "not a whole file of torch.save" in pickles.refused(path)
 
 
 @pytest.mark.parametrize("record", ["archive/data.pkl", "archive/data/0", "archive/byteorder"])
@@ -352,7 +341,7 @@ def test_compressed_record_cannot_claim_memory(record: str, tmp_path: Path) -> N
     """A record that would inflate to half a gigabyte is refused before it is read."""
     path = tmp_path / "model.pth"
     records = {
-        "archive/data.pkl": tensor_pickle(elements=2**27, size=(2**27,)),
+        "archive/data.pkl": pickles.tensor_pickle(elements=2**27, size=(2**27,)),
         "archive/byteorder": b"little",
     }
     records[record] = bytes(2**29)
@@ -360,8 +349,8 @@ def test_compressed_record_cannot_claim_memory(record: str, tmp_path: Path) -> N
         for name, data in records.items():
             archive.writestr(name, data)
     del records
-    with little_memory():
-        assert "its records claim more bytes than the file has" in refused(path)
+    with pickles.little_memory():
+        assert "its records claim more bytes than the file has" in pickles.refused(path)
 
 
 @pytest.mark.parametrize("method", [8, 9, 12, 14, 93, 99])
@@ -375,7 +364,7 @@ def test_damaged_compression_method(method: int, tmp_path: Path) -> None:
             data[start + offset : start + offset + 2] = struct.pack("<H", method)
             start += 4
     path.write_bytes(data)
-    assert "not a whole file of torch.save" in refused(path)
+    assert "not a whole file of torch.save" in pickles.refused(path)
 
 
 def script_module(path: Path) -> None:
@@ -408,9 +397,9 @@ WRONG_FILES: dict[str, tuple[bytes | Callable[[Path], None], str]] = {
     "safetensors, huge header": (struct.pack("<Q", 2**62) + b'{"a": 1}', "not a whole safetensors file"),
     "TorchScript": (script_module, "this is a TorchScript archive, not a checkpoint. Save model.state_dict()"),
     "zip": (ordinary_zip, "this is a zip archive, but not one of torch.save: it holds no data.pkl"),
-    "legacy of a list": (legacy_bytes(pickle.dumps([1], 2)), "holds list, expected a dict of tensors or a module"),
-    "legacy of an empty dict": (legacy_bytes(pickle.dumps({}, 2)), "holds no tensors (its keys: nothing)"),
-    "legacy of numbers": (legacy_bytes(pickle.dumps({"epoch": 3}, 2)), "holds no tensors (its keys: epoch)"),
+    "legacy of a list": (pickles.legacy_bytes(pickle.dumps([1], 2)), "holds list, expected a dict of tensors or a module"),
+    "legacy of an empty dict": (pickles.legacy_bytes(pickle.dumps({}, 2)), "holds no tensors (its keys: nothing)"),
+    "legacy of numbers": (pickles.legacy_bytes(pickle.dumps({"epoch": 3}, 2)), "holds no tensors (its keys: epoch)"),
     "legacy without its system": (pickle.dumps(LEGACY_MAGIC, 2), "EOFError|pickle exhausted"),
 }  # fmt: skip
 
@@ -424,12 +413,12 @@ def test_wrong_file(kind: str, tmp_path: Path) -> None:
         content(path)
     else:
         path.write_bytes(content)
-    with little_memory():
-        message = refused(path)
+    with pickles.little_memory():
+        message = pickles.refused(path)
     assert any(part in message for part in words.split("|")), message
 
 
 def test_folder_and_missing_file(tmp_path: Path) -> None:
     """A folder and a missing file are errors about the path, not tracebacks of open()."""
     for path in (tmp_path, tmp_path / "missing.pth"):
-        assert refused(path) == f"{path}: there is no such file"
+        assert pickles.refused(path) == f"{path}: there is no such file"

@@ -1,11 +1,12 @@
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import typer
+from click.testing import Result
 from PIL import Image
 from reidruntime.artifact.manifest import Manifest
 from typer.testing import CliRunner
@@ -60,13 +61,7 @@ class Thumbnails:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def embed(
-        self,
-        images: Sequence[Path],
-        *,
-        batch_size: int | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> Features:
+    def embed(self, images: Sequence[Path], *, batch_size: Any = None, progress: Any = None) -> Features:
         """Thumbnails as rows."""
         self.paths, self.batch_size = list(images), batch_size
         if progress:
@@ -149,16 +144,23 @@ def command(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     return app
 
 
+def output_and_json(
+    command: typer.Typer, dataset: Dataset, option: str, json_file: Path
+) -> tuple[Result, dict[str, Any]]:
+    """What the command prints, and what it writes."""
+    root = dataset.query[0].path.parents[1]
+    result = CliRunner().invoke(
+        command, ["model.onnx", "--data", str(root), option, "--json", str(json_file)]
+    )
+    assert result.exit_code == 0, result.output
+    return result, json.loads(json_file.read_text())
+
+
 def test_command_prints_and_writes_the_scores(
     command: typer.Typer, drawn_dataset: Dataset, tmp_path: Path
 ) -> None:
     """The table shows what the JSON holds: what was measured, on what, and the five scores."""
-    root, json_file = drawn_dataset.query[0].path.parents[1], tmp_path / "result.json"
-    result = CliRunner().invoke(
-        command, ["model.onnx", "--data", str(root), "--rerank", "--json", str(json_file)]
-    )
-    assert result.exit_code == 0, result.output
-    scores = json.loads(json_file.read_text())
+    result, scores = output_and_json(command, drawn_dataset, "--rerank", tmp_path / "result.json")
     assert (scores["artifact"], scores["rerank"], scores["num_query"]) == ("model.onnx", True, 18)
     assert (
         "drawn: 18 queries (0 without a match), 36 gallery images (18 distractors), 6 junk" in result.stdout
@@ -181,12 +183,7 @@ def test_command_answers_which_threshold_to_use(
     command: typer.Typer, drawn_dataset: Dataset, tmp_path: Path
 ) -> None:
     """--thresholds prints what the JSON holds, in the sense of `reidexport search`, and warns of few data."""
-    root, json_file = drawn_dataset.query[0].path.parents[1], tmp_path / "result.json"
-    result = CliRunner().invoke(
-        command, ["model.onnx", "--data", str(root), "--thresholds", "--json", str(json_file)]
-    )
-    assert result.exit_code == 0, result.output
-    scores = json.loads(json_file.read_text())
+    result, scores = output_and_json(command, drawn_dataset, "--thresholds", tmp_path / "result.json")
     lines = result.stdout.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("pairs"))
     assert lines[start + 1].split() == ["FPR", "TPR", "threshold", "false", "matches"]

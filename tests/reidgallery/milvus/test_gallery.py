@@ -15,7 +15,7 @@ from reidgallery.milvus.gallery import MilvusGallery
 from reidruntime import InputError
 from reidruntime.artifact.manifest import Metric
 
-from tests.standins.galleries import METRICS, people
+from tests.standins.galleries import METRICS, check_who_needs_a_camera, people
 from tests.standins.milvus import ARTIFACT, DIM, assert_same_but_for_ties, filled
 
 
@@ -283,16 +283,7 @@ def test_other_cameras_needs_the_cameras_of_the_queries(new_gallery: Callable[..
 
 def test_junk_is_left_out_only_where_it_can_be_told(new_gallery: Callable[..., MilvusGallery]) -> None:
     """Rows of a person need a camera; those of nobody (junk, distractors) are told apart without one."""
-    rows, gallery = np.eye(4, DIM, dtype=np.float32), new_gallery()
-    asked = {"filter": SearchFilter(exclude_junk=True), "pids": [1], "camids": [0]}
-    gallery.add(rows[:2], pids=[-1, 0])
-    gallery.add(rows[2:3], pids=[1], camids=[0])
-    assert gallery.search(rows[2:3], 2, **asked).indices.tolist() == [[1, -1]]
-    gallery.add(rows[3:], pids=[1], paths=["d.jpg"])
-    with pytest.raises(
-        InputError, match=r"exclude_junk needs the camid of every row, which 1 of 4 .*row 3 d\.jpg"
-    ):
-        gallery.search(rows[2:3], 2, **asked)
+    check_who_needs_a_camera(new_gallery(), DIM)
 
 
 def test_two_rows_of_one_path_in_another_gallery_are_refused(

@@ -11,7 +11,15 @@ from reidgallery.rows import GalleryRows, row_norms
 from reidgallery.scan import topk
 from reidruntime.artifact.manifest import Metric
 
-from tests.standins.galleries import METRICS, SCANS, assert_same, gallery_of, people, sorted_in_full
+from tests.standins.galleries import (
+    METRICS,
+    SCANS,
+    assert_same,
+    gallery_of,
+    people,
+    people_with_copies,
+    sorted_in_full,
+)
 
 
 @pytest.fixture(params=["numba", "numpy"])
@@ -28,11 +36,7 @@ def test_search_is_a_sort_of_the_whole_matrix(
     kernels: None, num_rows: int, dim: int, k: int, metric: Metric, scan: Scan
 ) -> None:
     """Indices equal those of a stable sort of all distances, with copies, zero rows and both scans."""
-    rng = np.random.default_rng(num_rows)
-    rows, queries = people(rng, num_rows, dim), people(rng, 21, dim)
-    rows[num_rows // 2 :: 7] = rows[0]
-    rows[1], queries[3] = 0, 0
-    queries[4] = rows[0]
+    rows, queries = people_with_copies(num_rows, dim, every=7)
     found = gallery_of(rows, metric).search(queries, k, scan=scan)
     assert_same(found, sorted_in_full(queries, rows, k, metric))
 

@@ -18,9 +18,17 @@ from reidruntime import InputError, NotInstalledError
 from reidruntime.artifact.manifest import Metric
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.standins.galleries import METRICS, assert_same, people, sorted_in_full
+from tests.standins.galleries import METRICS, assert_same, people, people_with_copies, sorted_in_full
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def frames_of_one_person(rng: np.random.Generator, changes: np.ndarray) -> np.ndarray:
+    """3,000 rows; the first are copies of one, but for changes of their first component."""
+    rows = people(rng, 3000, 64)
+    rows[: len(changes)] = rows[0]
+    rows[: len(changes), 0] += changes.astype(np.float32)
+    return rows
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -30,11 +38,7 @@ def test_search_is_a_sort_of_the_whole_matrix(
     num_rows: int, dim: int, k: int, metric: Metric, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over several tiles and query blocks, with copies and zero rows, rows come as a stable sort orders them."""
-    rng = np.random.default_rng(num_rows)
-    rows, queries = people(rng, num_rows, dim), people(rng, 21, dim)
-    rows[num_rows // 2 :: 700] = rows[0]
-    rows[1], queries[3] = 0, 0
-    queries[4] = rows[0]
+    rows, queries = people_with_copies(num_rows, dim, every=700)
     gallery = Gallery(dim, metric=metric, device=device)
     gallery.add(rows)
     monkeypatch.setattr(device_rows, "_BLOCK_BYTES", 4 * dim * 5000)
@@ -183,9 +187,7 @@ def test_near_identical_frames_are_searched_on_the_device(
 ) -> None:
     """Several hundred frames of one person, closer than float32 products tell, do not need the scan on the CPU."""
     rng = np.random.default_rng(7)
-    rows = people(rng, 3000, 64)
-    rows[:600] = rows[0]
-    rows[:600, 0] += rng.integers(0, 5, 600).astype(np.float32) * np.float32(2.0**-22)
+    rows = frames_of_one_person(rng, rng.integers(0, 5, 600) * 2.0**-22)
     monkeypatch.setattr(topk, "float32_candidates", lambda *_, **__: pytest.fail("scanned on the CPU"))
     gallery = Gallery(64, metric=metric, device=device)
     gallery.add(rows)
@@ -319,9 +321,7 @@ def test_searches_at_once_are_all_exact(
 ) -> None:
     """One search ends while another has not multiplied yet: that one is in float32 all the same."""
     rng = np.random.default_rng(10)
-    rows = people(rng, 3000, 64)
-    rows[:200] = rows[0]
-    rows[:200, 0] += np.arange(200, dtype=np.float32) * np.float32(2.0**-20)
+    rows = frames_of_one_person(rng, np.arange(200) * 2.0**-20)
     gallery = Gallery(64, device=device)
     gallery.add(rows)
     gallery.search(rows[:1], 1)
