@@ -104,16 +104,14 @@ def reid_section(manifest: Manifest, onnx_file: str, *, tracker: Tracker, batch_
         batch_size: crops per run of the network.
     """
     pixels = manifest.preprocess
-    dims = {"NCHW": [3, pixels.height_px, pixels.width_px], "NHWC": [pixels.height_px, pixels.width_px, 3]}
-    mode = _NETWORK_MODES[manifest.precision]
     return {
         "reidType": _REID_TYPES[tracker],
         "batchSize": batch_size,
         "workspaceSize": 1000,
         "reidFeatureSize": manifest.architecture.feature_dim,
         "reidHistorySize": 100,
-        "inferDims": dims[pixels.layout],
-        "networkMode": mode,
+        "inferDims": list(manifest.input.shape[1:]),
+        "networkMode": _NETWORK_MODES[manifest.precision],
         "inputOrder": ["NCHW", "NHWC"].index(pixels.layout),
         "colorFormat": ["RGB", "BGR"].index(pixels.channel_order),
         "offsets": [_float32(255 * mean) for mean in pixels.mean],
@@ -121,7 +119,7 @@ def reid_section(manifest: Manifest, onnx_file: str, *, tracker: Tracker, batch_
         "keepAspc": 0,
         "addFeatureNormalization": 0 if manifest.normalized else 1,
         "onnxFile": onnx_file,
-        "modelEngineFile": f"{onnx_file}_b{batch_size}_gpu0_{('fp32', 'fp16')[mode]}.engine",
+        "modelEngineFile": f"{onnx_file}_b{batch_size}_gpu0_{manifest.precision}.engine",
     }
 
 
@@ -168,16 +166,14 @@ def _check_answers(artifact: Path, manifest: Manifest, network: Path, section: d
     from reidruntime import open_session
 
     pixels, batch = manifest.preprocess, manifest.batch_profile.static
-    shape = (pixels.height_px, pixels.width_px, 3)
-    images = {
-        size: np.random.default_rng(size).integers(0, 256, (size, *shape), dtype=np.uint8)
-        for size in ((batch,) if batch else CHECKED_BATCHES)
-    }
+    sizes = (batch,) if batch else CHECKED_BATCHES
+    shape = (max(sizes), pixels.height_px, pixels.width_px, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     with open_session(artifact, backend="onnxruntime", device="cpu", manifest=manifest) as session:
         check_parity(
-            lambda given: session.embed(list(images[len(given)])),
+            lambda given: session.embed(list(images[: len(given)])),
             network,
-            (tracker_input(section, some) for some in images.values()),
+            (tracker_input(section, images[:size]) for size in sizes),
             manifest.precision,
             artifact.name,
         )

@@ -8,14 +8,13 @@ from typing import Any, Literal
 from reidruntime import Manifest
 from reidruntime.artifact.manifest import METADATA_KEY, TensorSpec
 from reidruntime.backends import BackendName, DeviceName
-from reidruntime.threads import default_threads
 from tritonclient.grpc import model_config_pb2 as schema
 
 from reidexport.errors import InputError
 
 DEFAULT_MAX_BATCH = 32
 JPEG_INPUT = "jpeg"
-_MAX_WAITING = 256  # requests; more are refused at once, so that clients slow down
+_QUEUE = schema.ModelQueuePolicy(max_queue_size=256)  # more are refused at once, so that clients slow down
 _TYPES = {"uint8": schema.TYPE_UINT8, "float32": schema.TYPE_FP32, "float16": schema.TYPE_FP16}
 
 ModelConfig = Any  # schema.ModelConfig, which has no types
@@ -35,19 +34,10 @@ class Batching:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """How a server on this machine answers.
+    """Where a server on this machine listens (a port of 0 is any free one), what it refuses, and how it answers.
 
-    Attributes:
-        host: address to listen on.
-        http_port: 0 for any free one, as for the other ports.
-        grpc_port: see there.
-        metrics_port: see there.
-        max_request_bytes: larger requests are refused.
-        batching: how requests are gathered.
-        backend: as for :func:`reidruntime.open_session`; so are ``device`` and ``threads``.
-        device: see there.
-        threads: of each instance. Default: the CPUs that this process may use, shared by all.
-        instances: how many batches are answered at a time, each in a process with a session of its own.
+    Each of the ``instances`` answers a batch at a time, in a process with a session of its own: ``backend``, ``device``
+    and ``threads`` are those of :func:`reidruntime.open_session`; by default the instances share the CPUs.
     """
 
     host: str
@@ -60,11 +50,6 @@ class ServerOptions:
     device: DeviceName = "auto"
     threads: int | None = None
     instances: int = 1
-
-    @property
-    def threads_per_instance(self) -> int:
-        """``threads``, or what they are by default."""
-        return self.threads or max(default_threads() // self.instances, 1)
 
 
 def model_name(artifact: Path) -> str:
@@ -131,7 +116,7 @@ def session_network(name: str, manifest: Manifest, artifact: Path, options: Serv
             "artifact": str(artifact.resolve()),
             "backend": options.backend,
             "device": options.device,
-            "threads": str(options.threads_per_instance),
+            "threads": str(options.threads),
         }),
     )  # fmt: skip
 
@@ -139,22 +124,19 @@ def session_network(name: str, manifest: Manifest, artifact: Path, options: Serv
 def decoder(name: str, manifest: Manifest, network: ModelConfig) -> ModelConfig:
     """What makes the input of ``network`` from the bytes of image files, in Triton's Python backend."""
     fed = network.input[0]
-    raw_pixels = network.backend == "python"
-    config = schema.ModelConfig(
+    form = "pixels" if network.backend == "python" else "input"
+    # Those that wait are decoded together, in threads; none waits for more.
+    batching = schema.ModelDynamicBatching(default_queue_policy=_QUEUE) if network.max_batch_size else None
+    return schema.ModelConfig(
         name=name,
         backend="python",
         max_batch_size=network.max_batch_size,
         input=[_jpeg_input(network)],
         output=[schema.ModelOutput(name=fed.name, data_type=fed.data_type, dims=fed.dims)],
         instance_group=[_instances("cpu", 1)],
-        parameters=_parameters({
-            METADATA_KEY: manifest.to_json(), "output": "pixels" if raw_pixels else "input"
-        }),
-    )  # fmt: skip
-    if network.max_batch_size:
-        # Those that wait are decoded together, in threads; none waits for more.
-        config.dynamic_batching.default_queue_policy.max_queue_size = _MAX_WAITING
-    return config
+        dynamic_batching=batching,
+        parameters=_parameters({METADATA_KEY: manifest.to_json(), "output": form}),
+    )
 
 
 def jpeg_ensemble(name: str, decoding: ModelConfig, network: ModelConfig) -> ModelConfig:
@@ -186,7 +168,7 @@ def _dynamic_batching(manifest: Manifest, max_batch: int, batching: Batching) ->
     return schema.ModelDynamicBatching(
         preferred_batch_size=sorted({min(optimum, max_batch), max_batch}) if optimum else [],
         max_queue_delay_microseconds=batching.max_queue_delay_us,
-        default_queue_policy=schema.ModelQueuePolicy(max_queue_size=_MAX_WAITING),
+        default_queue_policy=_QUEUE,
     )
 
 
@@ -203,8 +185,7 @@ def _jpeg_input(network: ModelConfig) -> Any:
 
 
 def _instances(place: Place, count: int) -> Any:
-    kinds = {"cpu": schema.ModelInstanceGroup.KIND_CPU, "gpu": schema.ModelInstanceGroup.KIND_GPU}
-    return schema.ModelInstanceGroup(kind=kinds[place], count=count)
+    return schema.ModelInstanceGroup(kind=f"KIND_{place.upper()}", count=count)
 
 
 def _parameters(values: dict[str, str]) -> dict[str, Any]:

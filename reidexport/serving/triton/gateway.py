@@ -28,9 +28,9 @@ _PASSED_ON = ("Content-Type", _JSON_BYTES)
 _MAX_RANK = 8  # of a tensor
 
 _INFERENCE_CALL = "ModelInfer"
-_STATUS_CALLS = ("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig")
+_STATUS_CALLS = "ServerLive ServerReady ServerMetadata ModelReady ModelMetadata ModelConfig ModelStatistics"
 _CALLS = {
-    "inference.GRPCInferenceService": (_INFERENCE_CALL, *_STATUS_CALLS, "ModelStatistics"),
+    "inference.GRPCInferenceService": (_INFERENCE_CALL, *_STATUS_CALLS.split()),
     "grpc.health.v1.Health": ("Check",),
 }
 

@@ -1,13 +1,13 @@
 """Model repositories: a folder for each model, with its configuration, its file and what it is warmed up with."""
 
 import io
-import secrets
 import shutil
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from google.protobuf import text_format
@@ -21,7 +21,6 @@ from reidexport.errors import InputError
 from reidexport.serving.triton.config import ModelConfig, decoder, jpeg_ensemble
 
 VERSION = "1"
-_WARM_UP = "warmup"  # where Triton looks for the files
 
 
 def warm_up_images(paths: Sequence[str] = ()) -> list[bytes]:
@@ -56,23 +55,22 @@ def write_models(
     """
     decoding = decoder(f"{network.name}_decode", manifest, network)
     ensemble = jpeg_ensemble(f"{network.name}_jpeg", decoding, network)
-    _write_config(folder / ensemble.name, ensemble)
-    (folder / ensemble.name / VERSION).mkdir()  # stays empty, but Triton looks for it
 
     # An element of a tensor of strings, in Triton's protocol: length, then bytes.
-    _warm_up(folder / decoding.name, decoding, [struct.pack("<I", len(data)) + data for data in images])
-    _write_config(folder / decoding.name, decoding)
-    _write_python(folder / decoding.name, "decode")
-
+    _warm_up(folder, decoding, [struct.pack("<I", len(data)) + data for data in images])
     decoded = [decode_bytes(data, f"warm-up image {index}") for index, data in enumerate(images)]
     pixels = np.stack([image_pixels(image, "", manifest.preprocess) for image in decoded])
     ready = pixels if artifact is None else network_input(pixels, manifest)
-    _warm_up(folder / network.name, network, [row.tobytes() for row in ready])
-    _write_config(folder / network.name, network)
-    if artifact is None:
-        _write_python(folder / network.name, "network")
-    else:
-        (folder / network.name / VERSION).mkdir()
+    _warm_up(folder, network, [row.tobytes() for row in ready])
+
+    for config, model in ((ensemble, None), (decoding, "decode"), (network, None if artifact else "network")):
+        version = folder / config.name / VERSION
+        version.mkdir(parents=True)  # an ensemble's stays empty, but Triton looks for it
+        (version.parent / "config.pbtxt").write_text(text_format.MessageToString(config))
+        if model:  # Triton wants a file, which imports the class from the installed runtime
+            line = f"from reidruntime.triton.{model} import TritonPythonModel  # noqa: F401\n"
+            (version / "model.py").write_text(line)
+    if artifact:
         file = "model.onnx" if artifact.suffix == ".onnx" else "model.plan"
         shutil.copyfile(artifact, folder / network.name / VERSION / file)
     return str(ensemble.name)
@@ -87,43 +85,31 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"{path}: exists already. Choose another folder, or remove it first.")
-    temporary = path.resolve().with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        temporary.mkdir()
+        temporary = TemporaryDirectory(prefix=f".{path.name}.", dir=path.resolve().parent)
     except OSError as error:
         raise InputError(
             f"{path}: cannot write there ({error.strerror}). Make the folder above it, or choose another path."
         ) from error
-    try:
-        yield temporary
-        temporary.replace(path.resolve())
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with temporary as outer:
+        folder = Path(outer, "whole")  # of the usual permissions, which the outer one has not
+        folder.mkdir()
+        yield folder
+        folder.replace(path.resolve())
 
 
-def _write_config(folder: Path, config: ModelConfig) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / "config.pbtxt").write_text(text_format.MessageToString(config))
-
-
-def _write_python(folder: Path, model: str) -> None:
-    """Triton wants a file, which imports the class from the installed runtime."""
-    (folder / VERSION).mkdir()
-    line = f"from reidruntime.triton.{model} import TritonPythonModel  # noqa: F401\n"
-    (folder / VERSION / "model.py").write_text(line)
-
-
-def _warm_up(folder: Path, config: ModelConfig, rows: Sequence[bytes]) -> None:
+def _warm_up(repository: Path, config: ModelConfig, rows: Sequence[bytes]) -> None:
     """Add a sample to ``config`` for every batch that is likely, and write the images that they are made of.
 
     Likely are one image, the sizes that the model prefers, and the largest. Triton makes a batch of ``batch_size``
     requests that all hold the same image; one without ``max_batch_size`` is a request with a batch of its own.
     """
-    (folder / _WARM_UP).mkdir(parents=True)
+    folder = repository / config.name / "warmup"  # where Triton looks for the files
+    folder.mkdir(parents=True)
     fed, endless = config.input[0], cycle(rows)
     per_request = 1 if config.max_batch_size else fed.dims[0]
     for size in sorted({1, *config.dynamic_batching.preferred_batch_size, config.max_batch_size or 1}):
         file = f"batch{size}.bin"
-        (folder / _WARM_UP / file).write_bytes(b"".join(islice(endless, per_request)))
+        (folder / file).write_bytes(b"".join(islice(endless, per_request)))
         warm_up = schema.ModelWarmup.Input(data_type=fed.data_type, dims=fed.dims, input_data_file=file)
         config.model_warmup.add(name=f"batch {size}", batch_size=size, inputs={fed.name: warm_up})

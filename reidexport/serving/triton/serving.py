@@ -6,11 +6,13 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from aiohttp import ClientError, ClientSession
 from reidruntime import Manifest, open_session
+from reidruntime.threads import default_threads
 
 from reidexport.errors import InputError, ServerError
 from reidexport.serving.triton.config import ServerOptions, session_network
@@ -52,13 +54,10 @@ def serve(
     """
     _check_ports(options)
     server = installed_server()
+    options = replace(options, threads=options.threads or max(default_threads() // options.instances, 1))
     # Opened here once, as an error in one of Triton's processes is only a line in its log.
     with open_session(
-        artifact,
-        backend=options.backend,
-        device=options.device,
-        threads=options.threads_per_instance,
-        manifest=manifest,
+        artifact, backend=options.backend, device=options.device, threads=options.threads, manifest=manifest
     ) as session:
         facts = session.manifest
         log(session.description)
@@ -107,16 +106,12 @@ async def _until_ready(triton: TritonProcess) -> None:
     """Wait for the models to be loaded and warmed up."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     async with ClientSession() as client:
-        while triton.process.poll() is None and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if (status := triton.process.poll()) is not None:
+                raise ServerError(f"Triton did not start (status {status}); see its messages.")
             with suppress(ClientError):  # it does not listen yet
                 async with client.get(f"http://127.0.0.1:{triton.http_port}/v2/health/ready") as answer:
                     if answer.ok:
                         return
             await asyncio.sleep(_POLL_S)
-    status = triton.process.poll()
-    problem = (
-        f"was not ready after {_START_TIMEOUT_S:.0f} s"
-        if status is None
-        else f"did not start (status {status})"
-    )
-    raise ServerError(f"Triton {problem}; see its messages.")
+    raise ServerError(f"Triton was not ready after {_START_TIMEOUT_S:.0f} s; see its messages.")

@@ -57,7 +57,11 @@ def tritonserver(server: Path, repository: Path) -> Iterator[TritonProcess]:
     http_port, grpc_port, metrics_port = _free_ports(3)
     prefix = f"reidexport-{os.getpid()}-{secrets.token_hex(4)}"
     with TemporaryDirectory(prefix="reidexport-triton-") as backends:
-        _gather_python_backend(server, Path(backends) / "python")
+        # The Python backend looks for the stub beside its library; the package keeps one for every version of Python.
+        backend = Path(backends) / "python"
+        backend.mkdir()
+        for file in (*(server / "backends" / "python").glob("*.*"), _stub(server)):
+            (backend / file.name).symlink_to(file)
         command = [
             str(server / "bin" / "tritonserver"),
             f"--model-repository={repository}",
@@ -76,12 +80,17 @@ def tritonserver(server: Path, repository: Path) -> Iterator[TritonProcess]:
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=lambda: ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM),
         )
         try:
             yield TritonProcess(process, http_port, grpc_port, metrics_port)
         finally:
-            _stop(process)
+            process.terminate()
+            try:
+                process.wait(_EXIT_TIMEOUT_S + 5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
             for left in _SHARED_MEMORY.glob(f"{prefix}*"):  # by a server that crashed
                 left.unlink(missing_ok=True)
 
@@ -109,19 +118,15 @@ def _stub(server: Path) -> Path:
     return server / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub"
 
 
-def _gather_python_backend(server: Path, folder: Path) -> None:
-    """The backend finds the stub beside its library, where the package keeps one for every version of Python."""
-    folder.mkdir()
-    for file in (*(server / "backends" / "python").glob("*.*"), _stub(server)):
-        (folder / file.name).symlink_to(file)
-
-
 def _environment(server: Path) -> dict[str, str]:
     """The stub embeds Python: it has to find its library, and the packages that are installed for this one."""
-    libraries = [server.parents[1] / "nvidia_pytriton.libs", _libpython_folder()]
-    inherited = os.environ.get("LD_LIBRARY_PATH")
+    libraries = (
+        server.parents[1] / "nvidia_pytriton.libs",
+        _libpython_folder(),
+        os.environ.get("LD_LIBRARY_PATH"),
+    )
     return os.environ | {
-        "LD_LIBRARY_PATH": os.pathsep.join([*map(str, libraries), *([inherited] if inherited else [])]),
+        "LD_LIBRARY_PATH": os.pathsep.join(str(path) for path in libraries if path),
         "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
@@ -146,16 +151,3 @@ def _free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server((_LOCAL, 0))) for _ in range(count)]
         return [int(opened.getsockname()[1]) for opened in sockets]
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_EXIT_TIMEOUT_S + 5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
