@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from reidgallery import Gallery, SearchFilter, load_gallery
-from reidgallery.gallery import UNLABELED, Scan
+from reidgallery.gallery import Scan
+from reidgallery.input import UNLABELED
 from reidruntime import InputError
 
 from reidexport.embed.files import gallery_from_manifest

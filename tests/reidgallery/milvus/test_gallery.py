@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from reidgallery import Gallery, SearchFilter
-from reidgallery.gallery import UNLABELED, LabeledRows
+from reidgallery.gallery import LabeledRows
+from reidgallery.input import UNLABELED
 from reidgallery.milvus import gallery as milvus_gallery
 from reidgallery.milvus.gallery import MilvusGallery
 from reidruntime import InputError
