@@ -3,12 +3,15 @@
 import os
 import platform
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypedDict
 
 from reidruntime.threads import default_threads
 
+CPUINFO = Path("/proc/cpuinfo")
 _BUSY_LOAD = 0.3  # a core
 
 _PACKAGES = (
@@ -37,11 +40,11 @@ class MachineInfo(TypedDict):
 
 def machine_info() -> MachineInfo:
     """CPU model and clock, cores this process may use, memory, NVIDIA GPUs, operating system and load."""
-    cpuinfo = _text(Path("/proc/cpuinfo"))
+    cpuinfo = file_text(CPUINFO)
     return MachineInfo(
         cpu=cpu_model(cpuinfo) or platform.processor() or platform.machine(),
         cpu_mhz=cpu_mhz(cpuinfo),
-        governor=_text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")).strip() or None,
+        governor=file_text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")).strip() or None,
         cores=default_threads(),
         memory_mib=_memory_mib(),
         gpus=_gpu_models(),
@@ -58,12 +61,15 @@ def is_busy(machine: MachineInfo) -> bool:
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that a result can depend on."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
+    return {"python": platform.python_version(), **installed_versions(_PACKAGES)}
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those of the packages that are installed."""
+    versions = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions
 
 
@@ -79,7 +85,7 @@ def cpu_mhz(cpuinfo: str) -> int | None:
     return round(max(map(float, clocks))) if clocks else None
 
 
-def _text(path: Path) -> str:
+def file_text(path: Path) -> str:
     """A file's text; empty if it does not exist."""
     try:
         return path.read_text()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from reidgallery.gallery import UNLABELED
+from reidgallery.input import UNLABELED
 
 from reidexport.data.records import pid_and_camid
 

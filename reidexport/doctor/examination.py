@@ -8,7 +8,7 @@ from typing import Any
 from reidruntime.backends import choose
 
 from reidexport.doctor.finding import Finding
-from reidexport.doctor.hardware import NvidiaDriver, cpu_features, cpuinfo_text, nvidia_driver
+from reidexport.doctor.hardware import NvidiaDriver, cpu_features, nvidia_driver
 from reidexport.doctor.machine_checks import (
     dataset_findings,
     environment_findings,
@@ -16,14 +16,9 @@ from reidexport.doctor.machine_checks import (
     system_findings,
 )
 from reidexport.doctor.packages import PACKAGES, conflicts, package_findings
-from reidexport.doctor.requirements import (
-    Requirement,
-    installed_versions,
-    own_requirements,
-    torch_cuda_version,
-)
+from reidexport.doctor.requirements import Requirement, own_requirements, torch_cuda_version
 from reidexport.errors import NotInstalledError
-from reidexport.machine import MachineInfo, machine_info
+from reidexport.machine import CPUINFO, MachineInfo, file_text, installed_versions, machine_info
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ def examine_this_machine(env: Mapping[str, str]) -> Examination:
     """
     return examine(
         machine_info(),
-        cpu_features(cpuinfo_text()),
+        cpu_features(file_text(CPUINFO)),
         platform.python_version(),
         nvidia_driver(),
         installed_versions(PACKAGES),

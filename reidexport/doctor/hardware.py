@@ -3,7 +3,8 @@
 import ctypes
 import re
 from dataclasses import dataclass
-from pathlib import Path
+
+from reidruntime.tensorrt_library import compute_capability
 
 # What networks profit from, and the flags that Linux has for it on x86-64 and ARM.
 _FEATURES = {
@@ -16,7 +17,6 @@ _FEATURES = {
     "SVE": ("sve",),
     "I8MM": ("i8mm",),
 }
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,6 @@ def cpu_features(cpuinfo: str) -> tuple[str, ...]:
     return tuple(name for name, any_of in _FEATURES.items() if flags & set(any_of))
 
 
-def cpuinfo_text() -> str:
-    """The text of ``/proc/cpuinfo``, or "" on systems without one."""
-    path = Path("/proc/cpuinfo")
-    return path.read_text() if path.is_file() else ""
-
-
 def nvidia_driver(
     cuda_library: str = "libcuda.so.1", nvml_library: str = "libnvidia-ml.so.1"
 ) -> NvidiaDriver | None:
@@ -83,14 +77,7 @@ def _gpu(cuda: ctypes.CDLL, index: int) -> DetectedGpu:
     cuda.cuDeviceGet(ctypes.byref(device), index)
     cuda.cuDeviceGetName(name, len(name), device)
     cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    major, minor = _attribute(cuda, device, _MAJOR), _attribute(cuda, device, _MINOR)
-    return DetectedGpu(name.value.decode(), f"{major}.{minor}", memory.value >> 20)
-
-
-def _attribute(cuda: ctypes.CDLL, device: ctypes.c_int, which: int) -> int:
-    value = ctypes.c_int(0)
-    cuda.cuDeviceGetAttribute(ctypes.byref(value), which, device)
-    return value.value
+    return DetectedGpu(name.value.decode(), compute_capability(cuda, device), memory.value >> 20)
 
 
 def _error_name(cuda: ctypes.CDLL, status: int) -> str:

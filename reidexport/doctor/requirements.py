@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,17 +34,6 @@ def parse_requirements(lines: Iterable[str]) -> tuple[Requirement, ...]:
     """Parse ``Requires-Dist`` lines; one with another marker than an extra is left out."""
     found = (_REQUIREMENT.match(line) for line in lines)
     return tuple(Requirement(each[1].lower(), each[2], each[3] or "") for each in found if each)
-
-
-def installed_versions(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of those of the packages that are installed."""
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def within(installed: str, bounds: str) -> bool:

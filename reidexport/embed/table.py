@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from reidgallery.gallery import UNLABELED, LabeledRows
+from reidgallery.gallery import LabeledRows
+from reidgallery.input import UNLABELED
 from reidruntime.artifact.manifest import METADATA_KEY, Metric, manifest_from_json
 
 from reidexport.data.name_labels import labels_from_names

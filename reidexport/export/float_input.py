@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Preprocess, TensorSpec
 
 from reidexport.errors import ArtifactError
+from reidexport.export.fp16 import rename_tensor
 
 _NO_SCALE = (1 / 255, 1 / 255, 1 / 255)  # the deviation of pixels that are left in 0 to 255
 _NORMALIZED = "normalized"
@@ -83,10 +84,7 @@ def _enter_behind_the_mean(model: onnx.ModelProto, manifest: Manifest) -> NDArra
             "the network subtracts no constant from its pixels. Export it with --input float32."
         )
     subtracted = numpy_helper.to_array(weights[path[-1].input[1]]).reshape(3)
-    for node in graph.node:
-        for place, each in enumerate(node.input):
-            if each == name:
-                node.input[place] = manifest.input.name
+    rename_tensor(graph.node, name, manifest.input.name)
     for node in path:
         graph.node.remove(node)
     if not any(path[-1].input[1] in node.input for node in graph.node):
@@ -101,10 +99,7 @@ def _enter_behind_the_mean(model: onnx.ModelProto, manifest: Manifest) -> NDArra
 def _multiply_the_input(model: onnx.ModelProto, name: str, pixels: Preprocess) -> None:
     """Divide what comes in, pixels of 0 to 255 less the mean, by the deviations."""
     graph = model.graph
-    for node in graph.node:
-        for place, each in enumerate(node.input):
-            if each == name:
-                node.input[place] = _NORMALIZED
+    rename_tensor(graph.node, name, _NORMALIZED)
     factors = (1 / (255 * np.array(pixels.std))).astype(np.float32)
     factors = factors.reshape((1, 3, 1, 1) if pixels.layout == "NCHW" else (1, 1, 1, 3))
     graph.initializer.append(numpy_helper.from_array(factors, f"{_NORMALIZED}_factors"))

@@ -1,6 +1,6 @@
 """Precision is a property of the graph, never a flag of a builder: FP32 ONNX → FP16 ONNX."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import onnx
@@ -113,12 +113,15 @@ def _cast(name: str, to_fp16: bool, nodes: list[onnx.NodeProto], made: set[str])
 def _keep_output_float(name: str, nodes: list[onnx.NodeProto]) -> None:
     """Cast a graph output that an FP16 node computes back to float32, under its own name."""
     inner = f"{name}_before_cast"
+    rename_tensor(nodes, name, inner)
+    nodes.append(helper.make_node("Cast", [inner], [name], name=f"cast_{name}", to=TensorProto.FLOAT))
+
+
+def rename_tensor(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
+    """Let nodes read and write a tensor under another name."""
     for node in nodes:
         for names in (node.input, node.output):
-            for place, each in enumerate(names):
-                if each == name:
-                    names[place] = inner
-    nodes.append(helper.make_node("Cast", [inner], [name], name=f"cast_{name}", to=TensorProto.FLOAT))
+            names[:] = [new if each == old else each for each in names]
 
 
 def _drop_unused_weights(graph: onnx.GraphProto) -> None:

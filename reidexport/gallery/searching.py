@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from reidgallery import Gallery, MilvusGallery, SearchFilter
-from reidgallery.gallery import UNLABELED
-from reidgallery.input import ALL_ROWS
+from reidgallery.input import ALL_ROWS, UNLABELED
 
 from reidexport.errors import InputError
 from reidexport.gallery.contact_sheets import (

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from reidgallery import Gallery, load_gallery
 from reidgallery.file import MAGIC
-from reidgallery.gallery import UNLABELED
+from reidgallery.input import UNLABELED
 from reidruntime import InputError
 
 from tests.standins.galleries import SCANS, assert_same, gallery_of, people, sorted_in_full

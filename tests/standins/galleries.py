@@ -1,13 +1,9 @@
 """Features of people, galleries of them, and the answers of the slow, obvious search."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
-import pytest
-from reidgallery import Gallery, Neighbors, SearchFilter
+from reidgallery import Gallery, Neighbors
 from reidgallery.gallery import Scan
-from reidruntime import InputError
 from reidruntime.artifact.manifest import Metric
 
 Floats = npt.NDArray[np.float32]
@@ -60,19 +56,6 @@ def people_with_copies(num_rows: int, dim: int, every: int) -> tuple[Floats, Flo
     rows[1], queries[3] = 0, 0
     queries[4] = rows[0]
     return rows, queries
-
-
-def check_who_needs_a_camera(gallery: Any, dim: int) -> None:
-    """An empty gallery leaves junk out where it can be told: rows of a person need a camera, those of nobody none."""
-    rows = np.eye(4, dim, dtype=np.float32)
-    asked = {"filter": SearchFilter(exclude_junk=True), "pids": [1], "camids": [0]}
-    gallery.add(rows[:2], pids=[-1, 0])
-    gallery.add(rows[2:3], pids=[1], camids=[0])
-    assert gallery.search(rows[2:3], 2, **asked).indices.tolist() == [[1, -1]]
-    gallery.add(rows[3:], pids=[1], paths=["d.jpg"])
-    words = r"exclude_junk needs the camid of every row, which 1 of 4 .*row 3 d\.jpg"
-    with pytest.raises(InputError, match=words):
-        gallery.search(rows[2:3], 2, **asked)
 
 
 def gallery_of(rows: Floats, metric: Metric = "cosine", threads: int = 2) -> Gallery:

@@ -46,15 +46,6 @@ from reidgallery.scan.int8_scan import MAX_DIM, can_multiply
 from reidgallery.scan.projection_scan import ProjectedRows
 from reidgallery.scan.topk import Prepared, has_kernels, nearest_rows
 
-__all__ = [
-    "UNLABELED",
-    "Gallery",
-    "LabeledRows",
-    "RowLabels",
-    "Scan",
-    "load_gallery",
-]
-
 Scan = Literal["auto", "float32", "int8"]
 
 _LARGE_PART = 2**15  # rows

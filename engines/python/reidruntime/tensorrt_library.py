@@ -118,9 +118,17 @@ def first_gpu() -> Gpu | None:
         return None
     name = ctypes.create_string_buffer(256)
     driver.cuDeviceGetName(name, len(name), 0)
-    attributes = (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR, _MULTIPROCESSOR_COUNT)
-    major, minor, num_multiprocessors = (_attribute(driver, which) for which in attributes)
-    return Gpu(name.value.decode(), f"{major}.{minor}", _driver_version(), num_multiprocessors)
+    first = ctypes.c_int(0)
+    num_multiprocessors = _attribute(driver, first, _MULTIPROCESSOR_COUNT)
+    return Gpu(name.value.decode(), compute_capability(driver, first), _driver_version(), num_multiprocessors)
+
+
+def compute_capability(driver: ctypes.CDLL, device: ctypes.c_int) -> str:
+    """That of a GPU by its CUdevice, such as ``"9.0"``."""
+    major, minor = (
+        _attribute(driver, device, which) for which in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR)
+    )
+    return f"{major}.{minor}"
 
 
 def default_batch_profile(gpu: Gpu | None) -> BatchProfile:
@@ -148,9 +156,9 @@ def default_batch_size(gpu: Gpu | None) -> int:
     return max(default_batch_profile(gpu).optimum or 0, DEFAULT_BATCH)
 
 
-def _attribute(driver: ctypes.CDLL, which: int) -> int:
+def _attribute(driver: ctypes.CDLL, device: ctypes.c_int, which: int) -> int:
     value = ctypes.c_int(0)
-    driver.cuDeviceGetAttribute(ctypes.byref(value), which, 0)
+    driver.cuDeviceGetAttribute(ctypes.byref(value), which, device)
     return value.value
 
 

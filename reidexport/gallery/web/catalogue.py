@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from reidgallery import Gallery, MilvusGallery
-from reidgallery.gallery import UNLABELED
+from reidgallery.input import UNLABELED
 
 from reidexport.data.records import DISTRACTOR_PID, JUNK_PID
 

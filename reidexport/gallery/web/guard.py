@@ -3,10 +3,10 @@
 import ipaddress
 import secrets
 import socket
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,8 +45,8 @@ class Guard:
         """Answer a request, or refuse it before anything of its body is read."""
         if scope["type"] != "http":
             return
-        headers = Headers(scope=scope)
-        brings_token = scope["path"] == "/" and self._is_token(_token_in(scope["query_string"]))
+        request = Request(scope)
+        brings_token = scope["path"] == "/" and self._is_token(request.query_params.get("token", ""))
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -59,9 +59,9 @@ class Guard:
             await send(message)
 
         answering = self._app
-        if not self._is_own(headers):
+        if not self._is_own(request.headers):
             answering = _refusal("This address is not the page's own. Open the one that reidexport printed.")
-        elif not (brings_token or self._is_token(self._token_in_cookie(headers))):
+        elif not (brings_token or self._is_token(request.cookies.get(self._cookie, ""))):
             answering = _refusal("Open the address that reidexport printed: it ends in ?token=…")
         await answering(scope, receive, send_guarded)
 
@@ -79,19 +79,8 @@ class Guard:
             return False
         return name in self._names or _is_address(name)
 
-    def _token_in_cookie(self, headers: Headers) -> str:
-        try:
-            morsel = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
-        except CookieError:
-            return ""
-        return morsel.value if morsel else ""
-
     def _is_token(self, text: str) -> bool:
         return secrets.compare_digest(text.encode(), self._token.encode())
-
-
-def _token_in(query_string: bytes) -> str:
-    return parse_qs(query_string.decode("latin-1")).get("token", [""])[0]
 
 
 def _is_address(name: str) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, Field
 from reidgallery import Gallery, MilvusGallery, SearchFilter
-from reidgallery.gallery import UNLABELED
+from reidgallery.input import UNLABELED
 from reidruntime import Session
 
 from reidexport.data.name_labels import time_from_name

@@ -397,7 +397,9 @@ WRONG_FILES: dict[str, tuple[bytes | Callable[[Path], None], str]] = {
     "safetensors, huge header": (struct.pack("<Q", 2**62) + b'{"a": 1}', "not a whole safetensors file"),
     "TorchScript": (script_module, "this is a TorchScript archive, not a checkpoint. Save model.state_dict()"),
     "zip": (ordinary_zip, "this is a zip archive, but not one of torch.save: it holds no data.pkl"),
-    "legacy of a list": (pickles.legacy_bytes(pickle.dumps([1], 2)), "holds list, expected a dict of tensors or a module"),
+    "legacy of a list": (
+        pickles.legacy_bytes(pickle.dumps([1], 2)), "holds list, expected a dict of tensors or a module"
+    ),
     "legacy of an empty dict": (pickles.legacy_bytes(pickle.dumps({}, 2)), "holds no tensors (its keys: nothing)"),
     "legacy of numbers": (pickles.legacy_bytes(pickle.dumps({"epoch": 3}, 2)), "holds no tensors (its keys: epoch)"),
     "legacy without its system": (pickle.dumps(LEGACY_MAGIC, 2), "EOFError|pickle exhausted"),

@@ -1,7 +1,7 @@
 """Times: what names tell, what users write, and what they are shown."""
 
 import pytest
-from reidgallery.gallery import UNLABELED
+from reidgallery.input import UNLABELED
 
 from reidexport.data.name_labels import labels_from_names
 from reidexport.data.times import parse_time, time_text

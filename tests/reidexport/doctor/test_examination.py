@@ -22,12 +22,11 @@ from reidexport.doctor.machine_checks import (
 from reidexport.doctor.packages import conflicts, package_findings
 from reidexport.doctor.requirements import (
     extra_of,
-    installed_versions,
     own_requirements,
     parse_requirements,
     within,
 )
-from reidexport.machine import MachineInfo
+from reidexport.machine import MachineInfo, installed_versions
 
 REQUIREMENTS = parse_requirements(
     [

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from reidgallery import Gallery, Neighbors, SearchFilter, load_gallery
-from reidgallery.gallery import UNLABELED
+from reidgallery.input import UNLABELED
 from reidruntime import Session, open_session
 
 from reidexport.data import Dataset

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from reidgallery import Gallery, MilvusGallery, load_gallery
-from reidgallery.gallery import UNLABELED
+from reidgallery.input import UNLABELED
 
 from reidexport.embed.files import read_gallery, write_embeddings
 from reidexport.embed.table import open_table

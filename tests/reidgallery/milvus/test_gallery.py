@@ -3,19 +3,20 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from reidgallery import Gallery, SearchFilter
-from reidgallery.gallery import UNLABELED, LabeledRows
+from reidgallery.gallery import LabeledRows
+from reidgallery.input import UNLABELED
 from reidgallery.milvus import gallery as milvus_gallery
 from reidgallery.milvus.gallery import MilvusGallery
 from reidruntime import InputError
 from reidruntime.artifact.manifest import Metric
 
-from tests.standins.galleries import METRICS, check_who_needs_a_camera, people
+from tests.standins.galleries import METRICS, people
 from tests.standins.milvus import ARTIFACT, DIM, assert_same_but_for_ties, filled
 
 
@@ -197,93 +198,26 @@ def test_killed_while_adding_and_run_again_every_row_is_there_once(tmp_path: Pat
     np.testing.assert_allclose(found.distances, 0, atol=1e-6)
 
 
-def wrong_calls() -> list[tuple[Callable[[MilvusGallery], object], str]]:
-    """Calls that a gallery of two labeled and one unlabeled rows refuses, and its words, which are Gallery's."""
-    ones = np.ones((1, DIM), np.float32)
-    return [
-        (lambda g: g.add(ones[:, :3]), r"embeddings must be float32 of shape \(N, 24\), got float32"),
-        (lambda g: g.add(ones * np.nan), r"embeddings: row 0 is not an embedding: its norm is nan"),
-        (lambda g: g.add(ones, pids=[1, 2]), r"pids must be 1 integers, got int64 of shape \(2,\)"),
-        (
-            lambda g: g.add(ones, pids=[2**64 - 1]),
-            r"pids must be less than 2\*\*63, got 18446744073709551615",
-        ),
-        (lambda g: g.add(ones, camids=[-5]), r"camids must be at least 0, or UNLABELED \(-2\), got -5"),
-        (
-            lambda g: g.add_parts(
-                [LabeledRows(ones, np.array([-7]), np.array([0]), np.array([0]), ["x.jpg"])]
-            ),
-            r"pids must be at least -1, or UNLABELED \(-2\), got -7",
-        ),
-        (lambda g: g.add(ones, paths=["a", "b"]), r"paths must be 1 texts, got 2"),
-        (lambda g: g.add(ones, manifest_sha256="cd" * 32), r"embeddings were made by another artifact"),
-        (lambda g: g.add(ones.repeat(2, 0), paths=["x.jpg"] * 2), r"x\.jpg: the path occurs twice"),
-        (lambda g: g.add(ones, paths=["\udcff.jpg"]), r"udcff\.jpg': the path is not UTF-8"),
-        (lambda g: g.add(ones, paths=["x" * 70_000]), r"x…: the path has 70000 bytes, Milvus stores 65535"),
-        (lambda g: g.search(ones, manifest_sha256="cd" * 32), r"queries were made by another artifact"),
-        (lambda g: g.search(ones[0]), r"queries must be float32 of shape \(N, 24\), got .*\(24,\)"),
-        (lambda g: g.search(ones, 0), r"k must be at least 1, got 0"),
-        (
-            lambda g: g.search(ones, filter=SearchFilter(other_cameras=True), camids=[1]),
-            r"camid of every row, which 1 of 3",
-        ),
-        (
-            lambda g: g.search(ones, filter=SearchFilter(among_camids=[1])),
-            r"among_camids needs .*the first: row 2 c\.jpg",
-        ),
-        (
-            lambda g: g.search(ones, filter=SearchFilter(since=5)),
-            r"A time window needs the time of every row, which 1 of 3 .*row 2 c",
-        ),
-        (
-            lambda g: g.search(ones, filter=SearchFilter(since=5, until=4)),
-            r"since must not be after until, got 5 and 4",
-        ),
-        (lambda g: g.add(ones, times=[-1]), r"times must be at least 0, or UNLABELED \(-2\), got -1"),
-        (lambda g: g.add(ones, times=[1, 2]), r"times must be 1 integers, got int64 of shape \(2,\)"),
-        (
-            lambda g: g.search(ones, filter=SearchFilter(exclude_junk=True), pids=[1]),
-            r"exclude_junk needs the pids and camids",
-        ),
-        (
-            lambda g: g.search(ones, filter=SearchFilter(exclude_junk=True), pids=[1], camids=[0]),
-            r"exclude_junk needs the pid of every row, which 1 of 3 .*row 2 c\.jpg",
-        ),
-        (lambda g: g.extend(Gallery(DIM, metric="euclidean")), r"by cosine, the other one by euclidean"),
-        (lambda g: g.extend(Gallery(4)), r"embeddings must be float32 of shape \(N, 24\)"),
-    ]
-
-
-@pytest.fixture(scope="module")
-def labeled(folder: Path) -> Iterator[MilvusGallery]:
-    """Two labeled rows and one without a camera."""
-    gallery = MilvusGallery(str(folder / "people.db"), DIM, manifest_sha256=ARTIFACT, collection="labeled")
-    rows = np.eye(3, DIM, dtype=np.float32)
-    gallery.add(rows[:2], pids=[1, 2], camids=[0, 1], times=[3, 4], paths=["a.jpg", "b.jpg"])
-    gallery.add(rows[2:], paths=["c.jpg"])
-    yield gallery
-    assert len(gallery) == 3
-
-
-@pytest.mark.parametrize("number", range(len(wrong_calls())))
-def test_what_does_not_fit_is_refused_in_words(labeled: MilvusGallery, number: int) -> None:
-    """Wrong shapes, labels, artifacts and filters are errors that say so; the gallery stays as it was."""
-    call, words = wrong_calls()[number]
+@pytest.mark.parametrize(
+    ("pids", "paths", "words"),
+    [
+        ([-7], ["x.jpg"], r"pids must be at least -1, or UNLABELED \(-2\), got -7"),
+        ([1, 1], ["x.jpg"] * 2, r"x\.jpg: the path occurs twice"),
+        ([1], ["\udcff.jpg"], r"udcff\.jpg': the path is not UTF-8"),
+        ([1], ["x" * 70_000], r"x…: the path has 70000 bytes, Milvus stores 65535"),
+    ],
+)
+def test_parts_are_checked_as_rows_are(
+    new_gallery: Callable[..., MilvusGallery], pids: list[int], paths: list[str], words: str
+) -> None:
+    """What cannot be added is refused in words, as rows and as a part; the gallery stays as it was."""
+    gallery, rows = new_gallery(), np.ones((len(pids), DIM), np.float32)
+    labels = np.array(pids), np.zeros(len(pids), int), np.zeros(len(pids), int), paths
     with pytest.raises(InputError, match=words):
-        call(labeled)
-
-
-def test_other_cameras_needs_the_cameras_of_the_queries(new_gallery: Callable[..., MilvusGallery]) -> None:
-    """A query of an unknown camera cannot be kept from its own."""
-    gallery = new_gallery()
-    gallery.add(np.eye(2, DIM, dtype=np.float32), camids=[0, 1])
-    with pytest.raises(InputError, match="other_cameras needs the camids of the queries"):
-        gallery.search(np.eye(2, DIM, dtype=np.float32), filter=SearchFilter(other_cameras=True))
-
-
-def test_junk_is_left_out_only_where_it_can_be_told(new_gallery: Callable[..., MilvusGallery]) -> None:
-    """Rows of a person need a camera; those of nobody (junk, distractors) are told apart without one."""
-    check_who_needs_a_camera(new_gallery(), DIM)
+        gallery.add(rows, pids=pids, paths=paths)
+    with pytest.raises(InputError, match=words):
+        gallery.add_parts([LabeledRows(rows, *labels)])
+    assert len(gallery) == 0
 
 
 def test_two_rows_of_one_path_in_another_gallery_are_refused(

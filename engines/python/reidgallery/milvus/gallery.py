@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from reidruntime.errors import InputError
 
-from reidgallery.gallery import Gallery, LabeledRows, RowLabels
+from reidgallery.gallery import Gallery, LabeledRows
 from reidgallery.input import (
     ALL_ROWS,
     UNLABELED,
     NeededLabel,
+    RowLabels,
     SearchFilter,
     check_artifact,
     check_dim_and_metric,

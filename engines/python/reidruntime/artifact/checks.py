@@ -60,14 +60,14 @@ def _check_tensor(role: str, spec: TensorSpec, tensors: tuple[OnnxTensor, ...], 
         raise ArtifactError(
             f"{path}: the manifest's {role} {spec.name!r} is not in the file, which has {names}. {_REMEDY}"
         )
-    if found.dtype != spec.dtype or not _fits(spec.shape, found.shape):
+    if found.dtype != spec.dtype or not fits(spec.shape, found.shape):
         raise ArtifactError(
             f"{path}: {role} {spec.name!r}: the manifest expects {spec.dtype} {shape_text(spec.shape)}, "
             f"the file has {found.dtype} {shape_text(found.shape)}. {_REMEDY}"
         )
 
 
-def _fits(expected: Shape, found: Shape | None) -> bool:
+def fits(expected: Shape, found: Shape | None) -> bool:
     """Equal where the file states a size; a batch that is dynamic in the manifest must be so in the file."""
     if found is None:
         return True

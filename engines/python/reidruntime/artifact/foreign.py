@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reidruntime.artifact.checks import fits
 from reidruntime.artifact.manifest import (
     Architecture,
     BatchProfile,
@@ -113,11 +114,7 @@ def manifest_for_foreign_onnx(
 def _batch(image: OnnxTensor, pixels: tuple[int, int, int], path: Path) -> int | None:
     """The batch size that is fixed in the file, or None; size, layout and dtype are checked on the way."""
     shape = image.shape
-    agrees = shape is None or (
-        len(shape) == 4
-        and all(size in (None, wanted) for size, wanted in zip(shape[1:], pixels, strict=True))
-    )
-    if not agrees:
+    if shape is not None and not fits(pixels, shape[1:]):
         raise ArtifactError(
             f"{path}: input {image.name!r} has shape {shape_text(shape)}; the given size and layout need "
             f"{shape_text((None, *pixels))}. Correct --size (HxW) or --layout."

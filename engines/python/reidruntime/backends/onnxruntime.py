@@ -48,12 +48,7 @@ class OnnxRuntimeBackend:
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Answer one batch; raises ArtifactError where ONNX Runtime fails."""
-        feeds = {self._network.input.name: batch}
-        try:
-            features: NDArray[Any] = self._session.run([self._network.output.name], feeds)[0]
-        except Exception as error:  # its exception classes share no other base
-            raise failed_run(self._network, len(batch), "ONNX Runtime", error) from error
-        return features
+        return answer(self._session, self._network, batch, "ONNX Runtime")
 
     def describe(self) -> str:
         """Name and version, device, threads, precision."""
@@ -61,6 +56,15 @@ class OnnxRuntimeBackend:
 
         computed = ", as defined, in fp32" if self._network.by_definition else ""
         return f"ONNX Runtime {onnxruntime.__version__}, {self._place}, {self._network.precision}{computed}"
+
+
+def answer(session: Any, network: Network, batch: NDArray[Any], name: str) -> NDArray[Any]:
+    """What a session answers for a batch; ``name`` is what to call it in the ArtifactError of a failure."""
+    try:
+        features: NDArray[Any] = session.run([network.output.name], {network.input.name: batch})[0]
+    except Exception as error:  # its exception classes share no other base
+        raise failed_run(network, len(batch), name, error) from error
+    return features
 
 
 def cuda_is_installed() -> bool:

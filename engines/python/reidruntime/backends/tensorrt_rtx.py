@@ -4,7 +4,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from reidruntime.backends import Network, failed_run
+from reidruntime.backends import Network
+from reidruntime.backends.onnxruntime import answer
 from reidruntime.errors import ArtifactError, NotInstalledError
 from reidruntime.tensorrt_library import INSTALL, default_batch_size, first_gpu
 
@@ -54,12 +55,7 @@ class TensorRtRtxBackend:
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Answer one batch; raises ArtifactError where it fails."""
-        try:
-            outputs = self._session.run([self._network.output.name], {self._network.input.name: batch})
-        except Exception as error:  # its exception classes share no other base
-            raise failed_run(self._network, len(batch), "TensorRT for RTX", error) from error
-        features: NDArray[Any] = outputs[0]
-        return features
+        return answer(self._session, self._network, batch, "TensorRT for RTX")
 
     def describe(self) -> str:
         """Name and versions, precision."""

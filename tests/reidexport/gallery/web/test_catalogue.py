@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from reidgallery import Gallery
-from reidgallery.gallery import UNLABELED
+from reidgallery.input import UNLABELED
 
 from reidexport.gallery.web import catalogue
 from reidexport.gallery.web.catalogue import catalogue_of
