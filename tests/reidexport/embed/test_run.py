@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
@@ -22,6 +23,8 @@ from reidexport.embed.plan import PLAN_NAME
 from reidexport.embed.run import EmbeddingRun, embed_images
 from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.errors import ImageError, InputError
+from tests.standins.embedding_runs import start_run, wait_for_parts
+from tests.standins.image_sources import jpeg, rows_of, write_images, write_tar
 from tests.standins.runtime_models import DIM, small_manifest, write_artifact, write_foreign
 
 CLI = typer.Typer()
@@ -167,6 +170,57 @@ def test_an_interruption_keeps_what_is_finished(folder: Path, session: Session, 
     with np.load(tmp_path / "o.npz") as file:
         assert file["paths"].tolist() == paths
         assert np.allclose(file["embeddings"], session.embed(paths), rtol=1e-5)
+
+
+def test_a_kill_loses_nothing(artifact: Path, tmp_path: Path) -> None:
+    """A killed run is continued, and every bit is that of a run that was not."""
+    paths = write_images(tmp_path / "in", 300)
+    killed = start_run([], artifact, tmp_path, "out.npz")
+    try:
+        wait_for_parts(tmp_path / "out.npz.partial", 10, killed)
+    finally:
+        killed.kill()
+        killed.communicate()
+    num_finished = len(list((tmp_path / "out.npz.partial").glob("part-*.parquet")))
+    assert 10 <= num_finished < 300
+    again = start_run([], artifact, tmp_path, "out.npz", "--resume")
+    stdout, stderr = again.communicate(timeout=180)
+    assert (again.returncode, "300 embeddings, 0 skipped" in stdout) == (0, True), stderr
+    assert f"{num_finished} images were finished by the interrupted run." in stderr
+    with open_session(artifact, backend="onnxruntime", threads=1) as session:
+        assert rows_of(tmp_path / "out.npz") == (paths, session.embed(paths, batch_size=1).tobytes())
+
+
+def test_a_folder_is_written_from_what_a_cluster_reads(session: Session, tmp_path: Path) -> None:
+    """Images, tars and Parquet files, on this machine too; a file of the same images holds the same bits."""
+    paths = write_images(tmp_path / "in", 5)
+    tar = write_tar(tmp_path / "in" / "x.tar", {"a.jpg": jpeg(7)})
+    pq.write_table(pa.table({"image": [jpeg(8)], "path": ["8.jpg"]}), tmp_path / "in" / "x.parquet")
+    run = embed_to(session, [f"{tmp_path}/in"], tmp_path / "out", batch_size=2, shard_size=2)
+    assert (run.num_embedded, run.num_shards) == (7, 5)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("_errors", "_plan.jsonl"),
+        *(f"part-{number:08d}.parquet" for number in range(5)),
+    ]
+    for name in ("o.npz", "o.parquet", "o.gallery"):
+        embed_to(session, [f"{tmp_path}/in"], tmp_path / name, batch_size=2, shard_size=4)
+        assert rows_of(tmp_path / name) == rows_of(tmp_path / "out")
+    assert rows_of(tmp_path / "out")[0] == [*paths, f"{tar}/a.jpg", "8.jpg"]
+
+
+@pytest.mark.parametrize("name", ["o", "o.parquet"])
+def test_what_a_run_writes_is_no_source(name: str, folder: Path, session: Session, tmp_path: Path) -> None:
+    """An output among the images is not read when the run is continued, nor when it is done again."""
+    paths = find_images([folder])
+    good = Path(paths[7]).read_bytes()
+    Path(paths[7]).write_bytes(b"")
+    with pytest.raises(ImageError):
+        embed_to(session, [str(folder)], folder / name, batch_size=2, shard_size=2)
+    Path(paths[7]).write_bytes(good)
+    embed_to(session, [str(folder)], folder / name, batch_size=2, shard_size=2, resume=True)
+    assert rows_of(folder / name)[0] == paths
+    run = embed_to(session, [str(folder)], folder / name, batch_size=2, shard_size=2, resume=True)
+    assert run.num_embedded == 10
 
 
 def test_a_resumed_run_must_be_the_same(folder: Path, session: Session, tmp_path: Path) -> None:

@@ -21,11 +21,9 @@ from reidexport.cli.embed import with_address
 from reidexport.embed.cluster import cluster
 from reidexport.embed.cluster.cluster import Pool, pool_for
 from reidexport.errors import ClusterError
-from tests import ROOT
 from tests.conftest import Run
+from tests.standins.embedding_runs import Prefix, start_run, wait_for_parts
 from tests.standins.image_sources import rows_of, write_images
-
-Prefix = list[str]
 
 
 @pytest.mark.parametrize(
@@ -92,29 +90,6 @@ def test_without_ray_the_extra_is_named(
     assert not (tmp_path / "out").exists()
 
 
-def start_run(prefix: Prefix, artifact: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
-    """``reidexport embed`` with a shard for every image of ``folder/in``, into ``folder/out``."""
-    code = "from reidexport.cli import main; main()"
-    words = ["embed", str(artifact), str(folder / "in"), "-o", str(folder / "out"), "--batch", "1"]
-    words += ["--backend", "onnxruntime", "--shard-size", "1"]
-    return subprocess.Popen(
-        [*prefix, sys.executable, "-c", code, *words, *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'engines' / 'python'}"},
-    )
-
-
-def wait_for_parts(output: Path, num_parts: int, driver: subprocess.Popen[str]) -> None:
-    """Wait until so many parts exist."""
-    deadline = time.monotonic() + 120
-    while len(list(output.glob("part-*.parquet"))) < num_parts:
-        assert driver.poll() is None, driver.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def actors_among(pids: Iterable[int]) -> list[int]:
     """Which of these processes are actors of the pool."""
     found = []
@@ -146,7 +121,7 @@ def check_kills(
     """
     output, num_images = folder / "out", 300
     paths = write_images(folder / "in", num_images)
-    driver = start_run(prefix, artifact, folder, *ray)
+    driver = start_run(prefix, artifact, folder, "out", *ray)
     try:
         wait_for_parts(output, 10, driver)
         os.kill(actors_among(pids(driver.pid))[0], signal.SIGKILL)
@@ -161,7 +136,7 @@ def check_kills(
         time.sleep(0.1)
     finished = {path: path.stat() for path in output.glob("part-*.parquet")}
     assert 50 <= len(finished) < num_images
-    again = start_run(prefix, artifact, folder, *ray, "--resume")
+    again = start_run(prefix, artifact, folder, "out", *ray, "--resume")
     stdout, stderr = again.communicate(timeout=180)
     assert again.returncode == 0, stderr
     assert f"{num_images} embeddings in {num_images} parts, 0 skipped" in stdout
@@ -182,6 +157,28 @@ def test_kills_lose_nothing(artifact: Path, tmp_path: Path) -> None:
     assert re.fullmatch(
         r"[\d.]+: ONNX Runtime [^\n]+\n\d+ images were finished by the interrupted run\.\n", stderr
     ), stderr
+
+
+def test_a_bad_image_stops_a_cluster_or_is_skipped(run: Run, artifact: Path, tmp_path: Path) -> None:
+    """As on one machine: the default stops, names the image and keeps the rest; skipped, the others make a file."""
+    paths = write_images(tmp_path / "in", 6)
+    Path(paths[4]).write_bytes(b"")
+    start = ("embed", artifact, tmp_path / "in", "-o", tmp_path / "out.npz", "--ray", "--actors", "1")
+    start += ("--batch", "2", "--shard-size", "2", "--backend", "onnxruntime")
+    done = run(*start)
+    assert (done.returncode, (tmp_path / "out.npz").exists()) == (2, False)
+    assert "0004.jpg: the file is empty. Fix the image" in done.stderr
+    assert "skip bad images with --resume --on-error skip; 4 of 6 images are done." in done.stderr
+    done = run(*start, "--resume", "--on-error", "skip")
+    assert (done.returncode, sorted(path.name for path in tmp_path.iterdir())) == (
+        1,
+        ["a.onnx", "in", "out.npz"],
+    )
+    assert "4 images were finished by the interrupted run.\nskipped" in done.stderr
+    assert "out.npz: 5 embeddings, 1 skipped" in done.stdout
+    good = [*paths[:4], paths[5]]
+    with open_session(artifact, backend="onnxruntime", threads=1) as session:
+        assert rows_of(tmp_path / "out.npz") == (good, session.embed(good, batch_size=2).tobytes())
 
 
 @pytest.fixture
