@@ -21,6 +21,7 @@ from reidexport.cli.serve import serve
 from reidexport.cli.store import store
 from reidexport.cli.trt import trt
 from reidexport.cli.verify import verify
+from reidexport.cli.web import web
 
 app = typer.Typer(
     help="From a person re-identification checkpoint to an engine that provably gives the same answers.",
@@ -29,8 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_COMMANDS = (onnx, trt, verify, parity, eval_, embed, store, search, forget, serve, bench, report, inspect,
-             doctor, demo)  # fmt: skip
+_COMMANDS = (onnx, trt, verify, parity, eval_, embed, store, search, web, forget, serve, bench, report,
+             inspect, doctor, demo)  # fmt: skip
 for command in _COMMANDS:
     app.command(command.__name__.strip("_"), cls=EmbedCommand if command is embed else None)(command)
 app.add_typer(bundle, name="bundle")

@@ -1,26 +1,24 @@
-"""``reidexport embed``: image files in, one file of embeddings out; with ``--ray`` a folder of files."""
+"""``reidexport embed``: images in, a file or a folder of embeddings out."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from reidruntime import Session
 from typer import Argument, Option
 from typer.core import TyperCommand
 
 from reidexport.cli.artifact_options import ArtifactArgument, BatchOption, ForeignOptions, RunOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import JsonOption, log, write_json
-from reidexport.data.image_paths import find_images
-from reidexport.embed.cluster.run import ClusterRun, ClusterRunOptions, embed_on_ray
-from reidexport.embed.local import EmbeddingRun, embed_to_file
-from reidexport.embed.plan import ERRORS_NAME, Columns, read_errors
+from reidexport.embed.cluster.run import ClusterRunOptions, embed_on_ray
+from reidexport.embed.plan import ERRORS_NAME, Columns
+from reidexport.embed.run import EmbeddingRun, embed_images, run_folder
+from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
 
@@ -50,14 +48,35 @@ class EmbeddingOptions:
     """How a run treats bad images, interruptions and batches."""
 
     on_error: Annotated[
-        Literal["stop", "skip"] | None,
-        Option(
-            help="At an image that cannot be read: stop (the default), or skip it, name it, and exit with status 1 "
-            "(always so with --ray)."
-        ),
-    ] = None
+        Literal["stop", "skip"],
+        Option(help="At an image that cannot be read: stop, or skip it, name it, and exit with status 1."),
+    ] = "stop"
     resume: Annotated[bool, Option("--resume", help="Continue the interrupted run of OUTPUT.")] = False
     batch: BatchOption = None
+    shard_size: Annotated[
+        int,
+        Option(min=1, help="Images in a part: in each file of a folder, and what an interruption may lose."),
+    ] = 1024
+    columns: Annotated[
+        str,
+        Option(
+            metavar="IMAGE,NAME",
+            help="Columns of Parquet files: the images' bytes, and their names; dots lead into structs.",
+        ),
+    ] = "image,path"
+
+    def run_options(self) -> EmbeddingRunOptions:
+        """The same, parsed; raises InputError where the columns are not two names."""
+        names = self.columns.split(",")
+        if len(names) != 2 or not all(names):
+            raise InputError(f"--columns {self.columns!r}: expected two names, for example image,path.")
+        return EmbeddingRunOptions(
+            on_error=self.on_error,
+            resume=self.resume,
+            batch_size=self.batch,
+            shard_size=self.shard_size,
+            columns=Columns(*names),
+        )
 
 
 @dataclass(frozen=True)
@@ -78,14 +97,6 @@ class ClusterOptions:
             help="Sessions of --threads each; as many as there are GPUs, or room for on CPUs, if left out.",
         ),
     ] = None
-    shard_size: Annotated[int, _on_ray(min=1, help="Images per file of the output.")] = 1024
-    columns: Annotated[
-        str,
-        _on_ray(
-            metavar="IMAGE,NAME",
-            help="Columns of Parquet files: the images' bytes, and their names; dots lead into structs.",
-        ),
-    ] = "image,path"
 
 
 @with_option_groups
@@ -95,13 +106,15 @@ def embed(
         list[str],
         Argument(
             metavar="PATH...",
-            help="Files, folders (searched deeply) and patterns; with --ray also *.tar, *.parquet and URLs.",
+            help="Images, *.tar, *.parquet, folders (searched deeply), patterns, and URLs of these.",
         ),
     ],
     output: Annotated[
         Path,
         Option(
-            "--output", "-o", help="The file to write: *.npz, *.parquet or *.gallery; with --ray a folder."
+            "--output",
+            "-o",
+            help="The file to write: *.npz, *.parquet or *.gallery; a name without suffix for a folder of *.parquet.",
         ),
     ],
     *,
@@ -111,53 +124,26 @@ def embed(
     foreign: ForeignOptions,
     json_file: JsonOption = None,
 ) -> None:
-    """Embed images into a .npz or Parquet file, or into a gallery for reidexport search.
+    """Embed images into a .npz or Parquet file, a gallery for reidexport search, or a folder of Parquet files.
 
     Exit status: 0 every image embedded, 1 some skipped, 2 bad input, 3 something not installed, 130
-    interrupted. After an interruption the finished part is in OUTPUT.partial, with --ray in OUTPUT, and --resume
+    interrupted. After an interruption the finished part is in OUTPUT.partial, or in the folder OUTPUT, and --resume
     continues from there.
     """
-    if cluster.ray is None:
-        paths = find_images(images)
-        with run.open(artifact, foreign.manifest(artifact)) as session:
-            embedded = _embed_here(session, paths, output, embedding)
-        _report(embedded, artifact, json_file)
-        return
-    if embedding.on_error == "stop":
-        raise InputError("--ray lists bad images in a table and continues: leave out --on-error stop.")
-    options = ClusterRunOptions(
-        address=cluster.ray,
-        actors=cluster.actors,
-        batch_size=embedding.batch,
-        shard_size=cluster.shard_size,
-        columns=_parse_columns(cluster.columns),
-        **asdict(run),
-    )
-    with _interruptible(output):
-        done = embed_on_ray(
-            artifact,
-            images,
-            output,
-            options,
-            manifest=foreign.manifest(artifact),
-            resume=embedding.resume,
-            progress_bar=progress_bar,
-        )
-    _report_cluster_run(done, artifact, json_file)
-
-
-def _embed_here(session: Session, paths: list[str], output: Path, options: EmbeddingOptions) -> EmbeddingRun:
-    log(session.description)
-    with _interruptible(Path(f"{output}.partial")), progress_bar("embedding", len(paths)) as progress:
-        return embed_to_file(
-            session,
-            paths,
-            output,
-            on_error=options.on_error or "stop",
-            resume=options.resume,
-            batch_size=options.batch,
-            progress=progress,
-        )
+    options, manifest = embedding.run_options(), foreign.manifest(artifact)
+    with _interruptible(run_folder(output)):
+        if cluster.ray is None:
+            with run.open(artifact, manifest) as session:
+                log(session.description)
+                done = embed_images(session, images, output, options, progress_bar=progress_bar)
+        else:
+            nodes = ClusterRunOptions(address=cluster.ray, actors=cluster.actors, **asdict(run))
+            done = embed_on_ray(
+                artifact, images, output, options, nodes, manifest=manifest, progress_bar=progress_bar
+            )
+            for description in done.sessions:
+                log(description)
+    _report(done, artifact, json_file)
 
 
 @contextmanager
@@ -170,39 +156,20 @@ def _interruptible(kept: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _parse_columns(text: str) -> Columns:
-    names = text.split(",")
-    if len(names) != 2 or not all(names):
-        raise InputError(f"--columns {text!r}: expected two names, for example image,path.")
-    return Columns(*names)
-
-
 def _report(run: EmbeddingRun, artifact: Path, json_file: Path | None) -> None:
     if run.num_resumed:
         log(f"{run.num_resumed} images were finished by the interrupted run.")
-    for _, reason in run.skipped:
+    in_folder, num_skipped = run.output.is_dir(), len(run.skipped)
+    num_listed = _MAX_LISTED if in_folder else num_skipped
+    for _, reason in run.skipped[:num_listed]:
         log(f"skipped {reason}")
-    _conclude(run, f"{run.num_embedded} embeddings", len(run.skipped), artifact, json_file)
-
-
-def _report_cluster_run(run: ClusterRun, artifact: Path, json_file: Path | None) -> None:
-    for description in run.sessions:
-        log(description)
-    if run.num_resumed_shards:
-        log(f"{run.num_resumed_shards} of {run.num_shards} shards were finished before.")
-    for _, reason in islice(read_errors(run.output), _MAX_LISTED):
-        log(f"skipped {reason}")
-    if run.num_bad > _MAX_LISTED:
-        log(f"... and {run.num_bad - _MAX_LISTED} more: {run.output / ERRORS_NAME}")
-    embedded = f"{run.num_embedded} embeddings in {run.num_shards} parts"
-    _conclude(run, embedded, run.num_bad, artifact, json_file)
-
-
-def _conclude(
-    run: EmbeddingRun | ClusterRun, embedded: str, num_skipped: int, artifact: Path, json_file: Path | None
-) -> None:
+    if num_skipped > num_listed:
+        log(f"... and {num_skipped - num_listed} more: {run.output / ERRORS_NAME}")
     write_json(json_file, {"artifact": str(artifact), **asdict(run), "output": str(run.output)})
+    parts = f" in {run.num_shards} parts" if in_folder else ""
     speed = run.num_new / max(run.seconds, 1e-9)
-    typer.echo(f"{run.output}: {embedded}, {num_skipped} skipped, {speed:.0f} images/s")
+    typer.echo(
+        f"{run.output}: {run.num_embedded} embeddings{parts}, {num_skipped} skipped, {speed:.0f} images/s"
+    )
     if num_skipped:
         raise typer.Exit(1)

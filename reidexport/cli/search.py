@@ -2,7 +2,6 @@
 
 import math
 import re
-from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +10,14 @@ from reidgallery import Gallery, MilvusGallery, SearchFilter
 from typer import Argument, Option
 
 from reidexport.cli.artifact_options import RunOptions
+from reidexport.cli.gallery_options import GalleryArgument, GalleryArtifactOption, open_gallery
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import JsonOption, log, write_json
+from reidexport.cli.output import JsonOption, write_json
 from reidexport.data.image_paths import find_images
 from reidexport.data.times import parse_time, time_text
 from reidexport.embed.files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
-from reidexport.gallery.milvus_address import is_milvus, open_milvus
 from reidexport.gallery.searching import Answer, SeenImage, answers_as_json, answers_sheet, search_gallery
 from reidexport.progress import progress_bar
 
@@ -69,69 +68,31 @@ class OutputOptions:
     json_file: JsonOption = None
 
 
-@dataclass(frozen=True)
-class PageOptions:
-    """A page to search with, in place of queries."""
-
-    web: Annotated[
-        bool, Option("--web", help="Serve a page to search with, on this machine, until Ctrl-C.")
-    ] = False
-    host: Annotated[
-        str | None,
-        Option(help="With --web: where to listen; 127.0.0.1 if left out, which no other machine reaches."),
-    ] = None
-    port: Annotated[
-        int | None, Option(min=0, max=65535, help="With --web: 8000 if left out, 0 for any that is free.")
-    ] = None
-
-
 @with_option_groups
 def search(
-    gallery: Annotated[
-        str,
+    gallery: GalleryArgument,
+    queries: Annotated[
+        list[str],
         Argument(
-            metavar="GALLERY",
-            help="What reidexport embed wrote: *.gallery, *.npz, *.parquet, a folder of *.parquet; or what reidexport "
-            "store filled: milvus:FILE.db, http(s)://HOST:PORT.",
+            metavar="QUERY...", help="Images, folders and patterns; or one file or folder of embeddings."
         ),
     ],
-    queries: Annotated[
-        list[str] | None,
-        Argument(
-            metavar="QUERY...",
-            help="Images, folders and patterns; or one file or folder of embeddings. Not with --web.",
-        ),
-    ] = None,
-    artifact: Annotated[
-        Path | None, Option(metavar="ARTIFACT", help="What embedded the gallery, to embed query images.")
-    ] = None,
+    artifact: GalleryArtifactOption = None,
     k: Annotated[int, Option("-k", min=1, help="Gallery images to find for each query.")] = 10,
     *,
     among: FilterOptions,
     output: OutputOptions,
-    page: PageOptions,
     run: RunOptions,
 ) -> None:
     """Find the nearest images of a gallery, exactly, and print them.
 
     Persons, cameras and times are read from file names such as 0002_c1s1_000451_03.jpg.
-
-    With --web the page asks for everything else: pass GALLERY, and --artifact to search for images of your own.
     """
-    if page.web:
-        if queries or among != FilterOptions() or output != OutputOptions():
-            raise InputError("With --web the page asks for queries, filters and sheets: leave them out here.")
-        _serve_page(gallery, artifact, run, page, k)
-        return
-    if page != PageOptions():
-        raise InputError("--host and --port are where a page listens: pass --web too.")
-    if not queries:
-        raise InputError("Pass images to search for, or --web for a page to search with.")
     if output.sheet is not None and output.sheet.suffix.lower() != ".png":
         raise InputError(f"--sheet {output.sheet}: expected a name that ends in .png.")
     search_filter = among.search_filter()
     threshold = math.inf if among.threshold is None else among.threshold
-    with _open_gallery(gallery) as known:
+    with open_gallery(gallery) as known:
         query_gallery = _query_gallery(known, queries, artifact, run)
         answers = search_gallery(known, query_gallery, k, filter=search_filter, threshold=threshold)
     if output.sheet is not None:
@@ -140,28 +101,6 @@ def search(
     facts = {"gallery": gallery, "manifest_sha256": known.manifest_sha256, "metric": known.metric}
     write_json(output.json_file, {**facts, "queries": answers_as_json(answers)})
     _print(answers)
-
-
-def _open_gallery(gallery: str) -> AbstractContextManager[Gallery | MilvusGallery]:
-    return open_milvus(gallery) if is_milvus(gallery) else nullcontext(read_gallery(Path(gallery)))
-
-
-def _serve_page(
-    gallery: str, artifact: Path | None, run: RunOptions, page: PageOptions, num_matches: int
-) -> None:
-    from reidexport.gallery.web import Searcher, page_server
-
-    host, port = page.host or "127.0.0.1", 8000 if page.port is None else page.port
-    with _open_gallery(gallery) as known, run.open(artifact) if artifact else nullcontext() as session:
-        searcher = Searcher(known, session)
-        searcher.warm_up()
-        server = page_server(searcher, Path(gallery).name, host=host, port=port, num_matches=num_matches)
-        if not server.is_local:
-            log("Other machines can reach this page, unencrypted: whoever has its address sees the images.")
-        print(server.url, flush=True)
-        log("Open this address in a browser; Ctrl-C ends it.")
-        with suppress(KeyboardInterrupt):
-            server.run()
 
 
 def _query_gallery(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from reidgallery import Gallery, load_gallery
 from reidgallery.file import SUFFIX as GALLERY_SUFFIX
-from reidruntime.artifact.manifest import METADATA_KEY, Manifest, manifest_from_json
+from reidruntime.artifact.manifest import Manifest, manifest_from_json
 
 from reidexport.data.name_labels import labels_from_names
 from reidexport.embed.table import SUFFIX as TABLE_SUFFIX
@@ -32,19 +32,18 @@ def gallery_from_manifest(manifest: Manifest) -> Gallery:
 def check_suffix(path: Path) -> None:
     """Raise InputError for a file name with an unknown suffix."""
     if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
+        raise InputError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}, or a folder.")
 
 
-def check_names(path: Path, paths: Sequence[str]) -> None:
-    """Raise InputError for an image whose name the format cannot hold: Parquet's text is UTF-8."""
-    if path.suffix == ".parquet":
-        for name in paths:
-            try:
-                name.encode()
-            except UnicodeEncodeError as error:
-                raise InputError(
-                    f"{name!r}: the name is not UTF-8, which Parquet cannot hold. Rename it or write a .npz file."
-                ) from error
+def check_names(names: Iterable[str]) -> None:
+    """Raise InputError for an image whose name Parquet cannot hold: its text is UTF-8."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{name!r}: the name is not UTF-8, which Parquet cannot hold. Rename it or write a .npz file."
+            ) from error
 
 
 def write_embeddings(path: Path, paths: list[str], blocks: Blocks, manifest: Manifest) -> None:
@@ -85,7 +84,7 @@ def read_gallery(path: Path) -> Gallery:
 
     Raises:
         InputError: the file is missing, damaged, of another format, or holds embeddings of several artifacts; or the
-            folder holds none, or an unfinished run of ``embed --ray``.
+            folder holds none, or an unfinished run.
         ArtifactError: its manifest is of another version.
     """
     if path.is_dir():
@@ -134,8 +133,8 @@ def _write_npz(path: Path, paths: list[str], blocks: Blocks, manifest: Manifest)
 
 
 def _write_parquet(path: Path, paths: list[str], blocks: Blocks, manifest: Manifest) -> None:
-    dim, metadata, start = manifest.architecture.feature_dim, {METADATA_KEY: manifest.to_json()}, 0
-    with embeddings_writer(path, dim, manifest.sha256, metadata) as write:
+    start = 0
+    with embeddings_writer(path, manifest) as write:
         for block in blocks:
             write(paths[start : start + len(block)], block)
             start += len(block)

@@ -1,19 +1,21 @@
 """The plan of a run, and what is finished of it.
 
-The output folder holds::
+The folder of a run holds::
 
     _plan.jsonl             a line about the run, then a line for every shard
     part-00000000.parquet   the embeddings of shard 0, as reidexport.embed.files writes them
     _errors/                of shards with bad images: the columns path and reason, under the same names
 
-Programs that read a folder of Parquet files leave out names that begin with ``_``.
+A part appears whole: what exists is done, and nothing else needs to be remembered. Programs that read a folder of
+Parquet files leave out names that begin with ``_``.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -51,40 +53,95 @@ class Shard(NamedTuple):
     row_groups: Sequence[int] = ()
 
 
+class Report(NamedTuple):
+    """What is done, or new since the last report: images answered or found bad, and shards whose parts are written.
+
+    ``num_embedded`` and ``num_bad`` are of those shards.
+    """
+
+    num_images: int = 0
+    num_shards: int = 0
+    num_embedded: int = 0
+    num_bad: int = 0
+
+
+def total_of(reports: Iterable[Report]) -> Report:
+    """The sums of reports."""
+    return Report(*map(sum, zip(Report(), *reports, strict=True)))
+
+
 @dataclass(frozen=True)
 class Plan:
-    """The plan in an output folder.
+    """The plan in the folder of a run.
 
     Attributes:
-        output: the folder.
+        folder: of the run.
         sha256: of the plan's file.
         offsets: where in that file the line of each shard begins, in bytes.
     """
 
-    output: Path
+    folder: Path
     sha256: str
     offsets: tuple[int, ...]
 
+    def shard(self, number: int) -> Shard:
+        """A shard, from its line in the plan."""
+        with (self.folder / PLAN_NAME).open("rb") as file:
+            file.seek(self.offsets[number])
+            line = json.loads(file.readline())
+        return Shard(line["kind"], line["paths"], line["row_groups"])
+
+    def part_path(self, number: int) -> Path:
+        """The file of a shard's embeddings."""
+        return self.folder / f"part-{number:08d}.parquet"
+
+    def errors_path(self, number: int) -> Path:
+        """The file that lists the bad images of a shard, if it has any."""
+        return self.folder / ERRORS_NAME / f"part-{number:08d}.parquet"
+
     def unfinished(self) -> list[int]:
         """Numbers of the shards that have no part yet."""
-        return [number for number in range(len(self.offsets)) if not part_path(self.output, number).exists()]
+        return [number for number in range(len(self.offsets)) if not self.part_path(number).exists()]
+
+    def report(self, number: int) -> Report:
+        """What came of a finished shard."""
+        errors = self.errors_path(number)
+        num_bad = pq.read_metadata(errors).num_rows if errors.exists() else 0
+        num_embedded = pq.read_metadata(self.part_path(number)).num_rows
+        return Report(num_embedded + num_bad, 1, num_embedded, num_bad)
+
+    def bad_images(self) -> Iterator[tuple[str, str]]:
+        """The path and the reason of every bad image."""
+        for path in sorted((self.folder / ERRORS_NAME).glob("part-*.parquet")):
+            table = pq.read_table(path)
+            yield from zip(texts_of(table["path"]), texts_of(table["reason"]), strict=True)
+
+    def remove_left_overs(self) -> None:
+        """Delete what workers that were killed had begun to write."""
+        for folder in (self.folder, self.folder / ERRORS_NAME):
+            for path in folder.glob(".part-*.parquet"):
+                path.unlink(missing_ok=True)
 
 
 def make_plan(
-    output: Path, shards: Iterable[Shard], *, manifest_sha256: str, columns: Columns, resume: bool
+    folder: Path, shards: Iterable[Shard], *, manifest_sha256: str, columns: Columns, resume: bool
 ) -> Plan:
     """Write the plan of a new run, or check that an interrupted one had the same.
 
     Raises:
         InputError: the folder holds a run and ``resume`` is false, or it was of another artifact or of other
-            images; or the folder cannot be written to.
+            images; or the folder cannot be made.
     """
-    path = output / PLAN_NAME
+    path = folder / PLAN_NAME
     if path.exists() and not resume:
-        raise InputError(f"{output}: holds a run already. Continue it with --resume, or delete the folder.")
-    if output.exists() and not path.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise InputError(f"{output}: exists and is not a folder of embeddings. Choose another path.")
-    (output / ERRORS_NAME).mkdir(parents=True, exist_ok=True)
+        raise InputError(f"{folder}: holds a run already. Continue it with --resume, or delete the folder.")
+    if folder.exists() and not path.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder}: exists and is not a folder of embeddings. Choose another path.")
+    try:
+        folder.mkdir(exist_ok=True)
+        (folder / ERRORS_NAME).mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be created ({error.strerror}). Choose another path.") from error
     header = {"format": _FORMAT, "manifest_sha256": manifest_sha256, "columns": columns}
     with replaced_when_whole(path) as temporary:
         with temporary.open("w") as file:
@@ -93,75 +150,46 @@ def make_plan(
                 file.write(json.dumps({"shard": number, **shard._asdict()}) + "\n")
         if path.exists():
             _check_same(path, temporary)
-    return _read_plan(output)
+    return _read_plan(folder)
 
 
-def read_shard_line(plan: Path, offset: int) -> tuple[int, Shard]:
-    """The number of a shard, and the shard, from its line in the plan."""
-    with plan.open("rb") as file:
-        file.seek(offset)
-        line = json.loads(file.readline())
-    return line.pop("shard"), Shard(**line)
-
-
-def part_path(output: Path, number: int) -> Path:
-    """The file of a shard's embeddings."""
-    return output / f"part-{number:08d}.parquet"
-
-
-def errors_path(output: Path, number: int) -> Path:
-    """The file that lists the bad images of a shard, if it has any."""
-    return output / ERRORS_NAME / f"part-{number:08d}.parquet"
-
-
-def write_errors(path: Path, errors: list[tuple[str, str]]) -> None:
+def write_bad_images(path: Path, errors: Sequence[tuple[str, str]]) -> None:
     """Write a table of bad images: their paths, and the reasons."""
     paths, reasons = zip(*errors, strict=True)
     with replaced_when_whole(path) as temporary:
-        pq.write_table(pa.table({"path": pa.array(paths), "reason": pa.array(reasons)}), temporary)
+        pq.write_table(pa.table({"path": text_array(paths), "reason": text_array(reasons)}), temporary)
 
 
-def check_finished(output: Path) -> None:
+def check_finished(folder: Path) -> None:
     """Raise InputError if the run in this folder is not finished."""
-    if (output / PLAN_NAME).is_file():
-        plan = _read_plan(output)
+    if (folder / PLAN_NAME).is_file():
+        plan = _read_plan(folder)
         if missing := len(plan.unfinished()):
             raise InputError(
-                f"{output}: {missing} of {len(plan.offsets)} shards are not embedded yet. Finish the run with --resume."
+                f"{folder}: {missing} of {len(plan.offsets)} shards are not embedded yet. Finish the run with --resume."
             )
 
 
-def finished_counts(output: Path, number: int) -> tuple[int, int]:
-    """The numbers of embeddings and of bad images of a finished shard."""
-    errors = errors_path(output, number)
-    num_bad = pq.read_metadata(errors).num_rows if errors.exists() else 0
-    return pq.read_metadata(part_path(output, number)).num_rows, num_bad
+def text_array(texts: Iterable[str]) -> pa.Array:
+    """A column of text; names of files that are not UTF-8 keep their bytes."""
+    return pa.array([os.fsencode(text) for text in texts], pa.binary()).view(pa.string())
 
 
-def read_errors(output: Path) -> Iterator[tuple[str, str]]:
-    """The path and the reason of every bad image."""
-    for path in sorted((output / ERRORS_NAME).glob("part-*.parquet")):
-        for row in pq.read_table(path).to_pylist():
-            yield row["path"], row["reason"]
+def texts_of(column: pa.Array | pa.ChunkedArray) -> list[str]:
+    """The texts of a column that :func:`text_array` made, or of any other."""
+    return [os.fsdecode(text) for text in column.cast(pa.binary()).to_pylist()]
 
 
-def remove_left_overs(output: Path) -> None:
-    """Delete what workers that were killed had begun to write."""
-    for folder in (output, output / ERRORS_NAME):
-        for path in folder.glob(".part-*.parquet"):
-            path.unlink(missing_ok=True)
-
-
-def _read_plan(output: Path) -> Plan:
+def _read_plan(folder: Path) -> Plan:
     offsets: list[int] = []
     digest = hashlib.sha256()
     position = 0
-    with (output / PLAN_NAME).open("rb") as file:
+    with (folder / PLAN_NAME).open("rb") as file:
         for line in file:
             offsets.append(position)
             position += len(line)
             digest.update(line)
-    return Plan(output, digest.hexdigest(), tuple(offsets[1:]))
+    return Plan(folder, digest.hexdigest(), tuple(offsets[1:]))
 
 
 def _check_same(plan: Path, replanned: Path) -> None:
@@ -174,6 +202,11 @@ def _check_same(plan: Path, replanned: Path) -> None:
             )
         if any(before != now for before, now in zip_longest(old, new)):
             raise InputError(
-                f"{plan.parent}: the run there was of other images or of another --shard-size. Pass the same, or "
-                "delete the folder."
+                f"{plan.parent}: the run there was of other images or of another --shard-size ({_num_files(plan)} "
+                f"files, now {_num_files(replanned)}). Pass the same, or delete the folder."
             )
+
+
+def _num_files(plan: Path) -> int:
+    with plan.open() as lines:
+        return sum(len(json.loads(line)["paths"]) for line in islice(lines, 1, None))

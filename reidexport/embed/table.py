@@ -1,7 +1,7 @@
 """Embeddings in Parquet: one file, or a folder of parts, read and written a few thousand rows at a time."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from reidgallery.gallery import LabeledRows
 from reidgallery.input import UNLABELED
-from reidruntime.artifact.manifest import METADATA_KEY, Metric, manifest_from_json
+from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Metric, manifest_from_json
 
 from reidexport.data.name_labels import labels_from_names
-from reidexport.embed.plan import check_finished
+from reidexport.embed.plan import check_finished, text_array, texts_of
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 
@@ -54,7 +54,7 @@ class EmbeddingTable:
             with _opened(path) as file:
                 stored = [name for name in _LABELS if name in file.schema_arrow.names]
                 for batch in file.iter_batches(_BATCH_ROWS, columns=["path", "embedding", *stored]):
-                    paths = batch.column("path").to_pylist()
+                    paths = texts_of(batch.column("path"))
                     embeddings = batch.column("embedding").flatten().to_numpy().reshape(-1, self.dim)
                     labels = dict(zip(_LABELS, labels_from_names(paths), strict=True))
                     for name in stored:
@@ -66,7 +66,7 @@ class EmbeddingTable:
         for path in self.files:
             with _opened(path) as file:
                 for batch in file.iter_batches(columns=["path"]):
-                    yield from batch.column(0).to_pylist()
+                    yield from texts_of(batch.column(0))
 
 
 def open_table(path: Path) -> EmbeddingTable:
@@ -76,7 +76,7 @@ def open_table(path: Path) -> EmbeddingTable:
 
     Raises:
         InputError: the path is missing, a file is damaged, they are not of one artifact, dimension and metric, or the
-            folder is that of an unfinished run of ``embed --ray``.
+            folder is that of an unfinished run.
         ArtifactError: a manifest is of another version.
     """
     if path.is_dir():
@@ -137,7 +137,7 @@ def write_table(
     num_rows = 0
     with (
         replaced_when_whole(path) as temporary,
-        embeddings_writer(temporary, dim, manifest_sha256, {_METRIC_KEY: metric}, _LABELS) as write,
+        _rows_writer(temporary, dim, manifest_sha256, {_METRIC_KEY: metric}, _LABELS) as write,
     ):
         for part in parts:
             write(part.paths, part.embeddings, part.pids, part.camids, part.times)
@@ -147,11 +147,16 @@ def write_table(
     return num_rows
 
 
+def embeddings_writer(path: Path, manifest: Manifest) -> AbstractContextManager[Callable[..., None]]:
+    """Open what writes an artifact's embeddings into a new Parquet file: their paths, and rows of shape (n, D)."""
+    metadata = {METADATA_KEY: manifest.to_json()}
+    return _rows_writer(path, manifest.architecture.feature_dim, manifest.sha256, metadata)
+
+
 @contextmanager
-def embeddings_writer(
+def _rows_writer(
     path: Path, dim: int, manifest_sha256: str | None, metadata: dict[str, str], labels: Sequence[str] = ()
 ) -> Iterator[Callable[..., None]]:
-    """Yield what writes rows into a new Parquet file: their paths, embeddings (n, dim) and ``labels``."""
     columns = {
         "path": pa.string(),
         "embedding": pa.list_(pa.float32(), dim),
@@ -159,12 +164,13 @@ def embeddings_writer(
         **dict.fromkeys(labels, pa.int64()),
     }
     schema = pa.schema(columns, metadata=metadata)
-    with pq.ParquetWriter(path, schema) as writer:
+    # A dictionary of floats takes most of the time, and more room.
+    with pq.ParquetWriter(path, schema, use_dictionary=["manifest_sha256"]) as writer:
 
         def write(paths: Sequence[str], embeddings: NDArray[np.float32], *labels: NDArray[np.int64]) -> None:
             rows = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel(), pa.float32()), dim)
             hashes = pa.array([manifest_sha256] * len(paths), pa.string()).dictionary_encode()
-            writer.write_table(pa.table([pa.array(paths), rows, hashes, *labels], schema=schema))
+            writer.write_table(pa.table([text_array(paths), rows, hashes, *labels], schema=schema))
 
         yield write
 

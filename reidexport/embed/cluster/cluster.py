@@ -43,7 +43,6 @@ def ray_cluster(address: str) -> Iterator[None]:
     with _native_messages_dropped():
         _connect(address)
         try:
-            _silence_ray_data()
             yield
         finally:
             ray.shutdown()
@@ -130,12 +129,3 @@ def pool_for(actors: int | None, threads: int | None, backend: BackendName, devi
             f"Pass fewer --threads{' or --device cpu' if on_gpus else ''}."
         )
     return Pool(min(actors or room, room), threads, int(on_gpus))
-
-
-def _silence_ray_data() -> None:
-    from ray.data import DataContext
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

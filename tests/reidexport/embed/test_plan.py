@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from reidexport.embed.files import read_gallery
-from reidexport.embed.plan import PLAN_NAME, Shard, make_plan, part_path
+from reidexport.embed.plan import PLAN_NAME, Shard, make_plan
 from reidexport.errors import InputError
-from tests.standins.cluster_sources import COLUMNS
+from tests.standins.image_sources import COLUMNS
 
 
 def test_a_plan_is_gone_on_with_only_as_it_was(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_a_plan_is_gone_on_with_only_as_it_was(tmp_path: Path) -> None:
     plan = partial(make_plan, output, manifest_sha256="1", columns=COLUMNS)
     first = plan(shards, resume=False)
     assert first.unfinished() == [0, 1]
-    part_path(output, 0).touch()
+    first.part_path(0).touch()
     again = plan(shards, resume=True)
     assert (again.sha256, again.offsets, again.unfinished()) == (first.sha256, first.offsets, [1])
     before = (output / PLAN_NAME).read_bytes()

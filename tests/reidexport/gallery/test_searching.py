@@ -122,7 +122,7 @@ def test_a_page_without_a_gallery_leaves_no_session_open(
     close = Session.close
     monkeypatch.setattr("reidexport.cli.artifact_options.open_session", open_)
     monkeypatch.setattr(Session, "close", lambda self: (changes.append("closed"), close(self)))
-    done = run("search", tmp_path / "none.gallery", "--web", "--artifact", exported.onnx)
+    done = run("web", tmp_path / "none.gallery", "--artifact", exported.onnx)
     assert (done.returncode, "there is no such file" in done.stderr) == (2, True)
     assert changes.count("opened") == changes.count("closed")
 

@@ -15,7 +15,7 @@ async function checkedResponse(request) {
     response = await request;
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer. Is reidexport search --web still running?");
+    throw new Error("The server does not answer. Is reidexport web still running?");
   }
   if (response.ok) return response;
   if (response.status === 403) throw new Error("This page is out of date. Open the address that reidexport printed.");

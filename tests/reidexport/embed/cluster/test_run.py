@@ -21,11 +21,9 @@ from reidexport.cli.embed import with_address
 from reidexport.embed.cluster import cluster
 from reidexport.embed.cluster.cluster import Pool, pool_for
 from reidexport.errors import ClusterError
-from tests import ROOT
 from tests.conftest import Run
-from tests.standins.cluster_sources import rows_of, write_images
-
-Prefix = list[str]
+from tests.standins.embedding_runs import Prefix, start_run, wait_for_parts
+from tests.standins.image_sources import rows_of, write_images
 
 
 @pytest.mark.parametrize(
@@ -71,17 +69,11 @@ def test_ray_stands_with_and_without_an_address(words: str, expected: list[str])
 
 
 def test_unfit_options_are_refused(run: Run, artifact: Path, tmp_path: Path) -> None:
-    """Before Ray is started: a file for a folder, a rule that does not apply, columns that are not two names."""
+    """Before Ray is started: columns that are not two names, and an address from outside of the cluster."""
     write_images(tmp_path / "in", 1)
-    start = ("embed", artifact, tmp_path / "in", "--ray", "-o")
-    for more, message in (
-        ([tmp_path / "o.parquet"], "a run on Ray writes a folder"),
-        ([tmp_path / "o", "--on-error", "stop"], "leave out --on-error stop"),
-        ([tmp_path / "o", "--columns", "image"], "expected two names, for example image,path"),
-    ):
-        done = run(*start, *more)
-        assert done.returncode == 2
-        assert message in done.stderr
+    done = run("embed", artifact, tmp_path / "in", "--ray", "-o", tmp_path / "o", "--columns", "image")
+    assert done.returncode == 2
+    assert "expected two names, for example image,path" in done.stderr
     done = run("embed", artifact, tmp_path / "in", "-o", tmp_path / "o", "--ray", "ray://a:1")
     assert done.returncode == 2
     assert "run the command on a machine of the cluster" in done.stderr
@@ -98,35 +90,12 @@ def test_without_ray_the_extra_is_named(
     assert not (tmp_path / "out").exists()
 
 
-def start_run(prefix: Prefix, artifact: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
-    """``reidexport embed`` with a shard for every image of ``folder/in``, into ``folder/out``."""
-    code = "from reidexport.cli import main; main()"
-    words = ["embed", str(artifact), str(folder / "in"), "-o", str(folder / "out"), "--batch", "1"]
-    words += ["--backend", "onnxruntime", "--shard-size", "1"]
-    return subprocess.Popen(
-        [*prefix, sys.executable, "-c", code, *words, *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'engines' / 'python'}"},
-    )
-
-
-def wait_for_parts(output: Path, num_parts: int, driver: subprocess.Popen[str]) -> None:
-    """Wait until so many parts exist."""
-    deadline = time.monotonic() + 120
-    while len(list(output.glob("part-*.parquet"))) < num_parts:
-        assert driver.poll() is None, driver.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def actors_among(pids: Iterable[int]) -> list[int]:
     """Which of these processes are actors of the pool."""
     found = []
     for pid in pids:
         with suppress(OSError):
-            if b"MapWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"ShardEmbedder" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)
     return found
 
@@ -152,7 +121,7 @@ def check_kills(
     """
     output, num_images = folder / "out", 300
     paths = write_images(folder / "in", num_images)
-    driver = start_run(prefix, artifact, folder, *ray)
+    driver = start_run(prefix, artifact, folder, "out", *ray)
     try:
         wait_for_parts(output, 10, driver)
         os.kill(actors_among(pids(driver.pid))[0], signal.SIGKILL)
@@ -167,11 +136,11 @@ def check_kills(
         time.sleep(0.1)
     finished = {path: path.stat() for path in output.glob("part-*.parquet")}
     assert 50 <= len(finished) < num_images
-    again = start_run(prefix, artifact, folder, *ray, "--resume")
+    again = start_run(prefix, artifact, folder, "out", *ray, "--resume")
     stdout, stderr = again.communicate(timeout=180)
     assert again.returncode == 0, stderr
     assert f"{num_images} embeddings in {num_images} parts, 0 skipped" in stdout
-    assert f"{len(finished)} of {num_images} shards were finished before." in stderr
+    assert f"{len(finished)} images were finished by the interrupted run." in stderr
     assert {path: path.stat() for path in finished} == finished
     assert {path.name for path in output.iterdir()} == {
         *("_plan.jsonl", "_errors"),
@@ -185,9 +154,31 @@ def check_kills(
 def test_kills_lose_nothing(artifact: Path, tmp_path: Path) -> None:
     """A killed worker is replaced, a killed driver's run is continued, and Ray says nothing on the terminal."""
     stderr = check_kills([], ["--ray", "--actors", "1"], artifact, tmp_path, descendants)
-    assert re.fullmatch(r"[\d.]+: ONNX Runtime [^\n]+\n\d+ of 300 shards were finished before\.\n", stderr), (
-        stderr
+    assert re.fullmatch(
+        r"[\d.]+: ONNX Runtime [^\n]+\n\d+ images were finished by the interrupted run\.\n", stderr
+    ), stderr
+
+
+def test_a_bad_image_stops_a_cluster_or_is_skipped(run: Run, artifact: Path, tmp_path: Path) -> None:
+    """As on one machine: the default stops, names the image and keeps the rest; skipped, the others make a file."""
+    paths = write_images(tmp_path / "in", 6)
+    Path(paths[4]).write_bytes(b"")
+    start = ("embed", artifact, tmp_path / "in", "-o", tmp_path / "out.npz", "--ray", "--actors", "1")
+    start += ("--batch", "2", "--shard-size", "2", "--backend", "onnxruntime")
+    done = run(*start)
+    assert (done.returncode, (tmp_path / "out.npz").exists()) == (2, False)
+    assert "0004.jpg: the file is empty. Fix the image" in done.stderr
+    assert "skip bad images with --resume --on-error skip; 4 of 6 images are done." in done.stderr
+    done = run(*start, "--resume", "--on-error", "skip")
+    assert (done.returncode, sorted(path.name for path in tmp_path.iterdir())) == (
+        1,
+        ["a.onnx", "in", "out.npz"],
     )
+    assert "4 images were finished by the interrupted run.\nskipped" in done.stderr
+    assert "out.npz: 5 embeddings, 1 skipped" in done.stdout
+    good = [*paths[:4], paths[5]]
+    with open_session(artifact, backend="onnxruntime", threads=1) as session:
+        assert rows_of(tmp_path / "out.npz") == (good, session.embed(good, batch_size=2).tobytes())
 
 
 @pytest.fixture

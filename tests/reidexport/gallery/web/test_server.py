@@ -82,7 +82,7 @@ def test_the_command_serves_until_it_is_stopped(
     saved: Path, exported: Exported, stop: signal.Signals, status: int
 ) -> None:
     """It prints the address, answers there, and ends with Ctrl-C, or as other commands with SIGTERM."""
-    arguments = ["search", "--web", saved, "--artifact", exported.onnx, "--port", "0", "-k", "7"]
+    arguments = ["web", saved, "--artifact", exported.onnx, "--port", "0", "-k", "7"]
     command = [sys.executable, "-c", SEARCH, *map(str, arguments)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
@@ -102,25 +102,15 @@ def test_the_command_serves_until_it_is_stopped(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["{gallery}"], "Pass images to search for, or --web for a page to search with."),
-        (
-            ["{gallery}", "{gallery}", "--port", "8000"],
-            "--host and --port are where a page listens: pass --web too.",
-        ),
-        (["--web", "{gallery}", "a.jpg"], "With --web the page asks for queries, filters and sheets"),
-        (
-            ["--web", "{gallery}", "--threshold", "0"],
-            "With --web the page asks for queries, filters and sheets",
-        ),
-        (["--web", "missing.gallery"], "missing.gallery: there is no such file."),
-        (["--web", "{gallery}", "--artifact", "{fp16}"], "were made by another artifact"),
-        (["--web", "{gallery}", "--port", "0", "-k", "201"], "The page shows 1 to 200 matches, not 201."),
+        (["missing.gallery"], "missing.gallery: there is no such file."),
+        (["{gallery}", "--artifact", "{fp16}"], "were made by another artifact"),
+        (["{gallery}", "--port", "0", "-k", "201"], "The page shows 1 to 200 matches, not 201."),
     ],
 )
 def test_bad_commands_are_refused(
     run: Run, saved: Path, exported: Exported, arguments: list[str], words: str
 ) -> None:
-    """What a page cannot use, or only a page can, ends with status 2 and words."""
-    done = run("search", *(a.format(gallery=saved, fp16=exported.fp16) for a in arguments))
+    """What a page cannot use ends with status 2 and words."""
+    done = run("web", *(a.format(gallery=saved, fp16=exported.fp16) for a in arguments))
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr

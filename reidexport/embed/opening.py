@@ -50,8 +50,8 @@ def open_binary(path: str, folder: Path = Path()) -> Iterator[IO[bytes]]:
             opened = (folder / path).open("rb")
     except FileNotFoundError as error:
         raise InputError(
-            f"{folder / path}: {os.uname().nodename} finds no such file. Put it where every node of the cluster "
-            "can read it."
+            f"{folder / path}: {os.uname().nodename} finds no such file. Put it where every machine of the "
+            "run can read it."
         ) from error
     with opened as stream:
         yield stream

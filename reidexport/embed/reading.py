@@ -13,7 +13,7 @@ from reidruntime import EncodedImage
 from reidruntime.images.preprocess import Image
 
 from reidexport.data.image_paths import IMAGE_SUFFIXES, has_suffix
-from reidexport.embed.cluster.opening import file_system, is_url, open_binary, open_parquet
+from reidexport.embed.opening import file_system, is_url, open_binary, open_parquet
 from reidexport.embed.plan import Columns, Shard
 from reidexport.errors import ImageError
 

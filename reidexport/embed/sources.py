@@ -1,10 +1,11 @@
 """From what a user names to shards: files, folders, patterns and URLs of images, tars and Parquet files."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 
 from reidexport.data.image_paths import IMAGE_SUFFIXES, files_of, has_suffix
-from reidexport.embed.cluster.opening import file_system, is_url, open_parquet
+from reidexport.embed.opening import file_system, is_url, open_parquet
 from reidexport.embed.plan import Columns, Kind, Shard
 from reidexport.errors import InputError
 
@@ -13,7 +14,9 @@ PARQUET_SUFFIXES = frozenset({".parquet"})
 _KNOWN = IMAGE_SUFFIXES | TAR_SUFFIXES | PARQUET_SUFFIXES
 
 
-def shards_of(sources: Iterable[str], shard_size: int, columns: Columns) -> Iterator[Shard]:
+def shards_of(
+    sources: Iterable[str], shard_size: int, columns: Columns, own: Collection[Path] = ()
+) -> Iterator[Shard]:
     """Divide the images behind sources into shards.
 
     Image files come first, ``shard_size`` to a shard, in the order of the sources and each once. A tar is a shard of
@@ -25,6 +28,7 @@ def shards_of(sources: Iterable[str], shard_size: int, columns: Columns) -> Iter
             which fsspec opens: one with ``*`` is a pattern, one with a known suffix a file, any other a folder.
         shard_size: images per shard.
         columns: of Parquet files.
+        own: files and folders that the run itself writes; Parquet files there are not sources.
 
     Raises:
         InputError: a source does not exist, holds nothing that is known, or lacks a column.
@@ -33,7 +37,9 @@ def shards_of(sources: Iterable[str], shard_size: int, columns: Columns) -> Iter
     files: dict[Kind, dict[str, None]] = {"images": {}, "tar": {}, "parquet": {}}
     for source in sources:
         for path in _files_at_url(source) if is_url(source) else files_of(source, _KNOWN):
-            files[_kind_of(path)][path] = None
+            kind = _kind_of(path)
+            if kind != "parquet" or is_url(path) or not _is_in(Path(path).absolute(), own):
+                files[kind][path] = None
     images = iter(files["images"])
     while paths := list(islice(images, shard_size)):
         yield Shard("images", paths)
@@ -60,6 +66,10 @@ def _files_at_url(url: str) -> Iterator[str]:
         raise InputError(f"{url}: nothing there whose name ends in one of {', '.join(sorted(_KNOWN))}.")
     for entry in found:
         yield system.unstrip_protocol(entry)
+
+
+def _is_in(path: Path, places: Collection[Path]) -> bool:
+    return any(path.is_relative_to(place.absolute()) for place in places)
 
 
 def _kind_of(path: str) -> Kind:

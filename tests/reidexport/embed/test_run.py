@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
@@ -16,8 +19,12 @@ from typer.testing import CliRunner
 
 from reidexport.cli.embed import embed
 from reidexport.data.image_paths import find_images
-from reidexport.embed.local import embed_to_file
+from reidexport.embed.plan import PLAN_NAME
+from reidexport.embed.run import EmbeddingRun, embed_images
+from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.errors import ImageError, InputError
+from tests.standins.embedding_runs import start_run, wait_for_parts
+from tests.standins.image_sources import jpeg, rows_of, write_images, write_tar
 from tests.standins.runtime_models import DIM, small_manifest, write_artifact, write_foreign
 
 CLI = typer.Typer()
@@ -43,6 +50,23 @@ def session(tmp_path: Path) -> Iterator[Session]:
         yield opened
 
 
+def embed_to(
+    session: Session,
+    paths: list[str],
+    output: Path,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> EmbeddingRun:
+    """What :func:`embed_images` does, with these fields of its options."""
+    return embed_images(
+        session,
+        paths,
+        output,
+        EmbeddingRunOptions(**options),
+        progress_bar=lambda *_: nullcontext(progress),
+    )
+
+
 def test_files_folders_and_patterns_are_found_once(folder: Path) -> None:
     """Folders deeply and sorted, patterns, single files; duplicates only once; other files left out."""
     everything = find_images([folder])
@@ -65,7 +89,7 @@ def test_nothing_found_is_an_error(folder: Path) -> None:
 def test_npz_holds_paths_embeddings_and_manifest(folder: Path, session: Session, tmp_path: Path) -> None:
     """The file is what session.embed answers, with the manifest and its hash, and no folder stays."""
     paths = find_images([folder])
-    run = embed_to_file(session, paths, tmp_path / "out.npz", batch_size=2, shard_size=3)
+    run = embed_to(session, paths, tmp_path / "out.npz", batch_size=2, shard_size=3)
     assert (run.num_embedded, run.num_resumed, run.skipped) == (10, 0, ())
     with np.load(tmp_path / "out.npz") as file:
         assert file["paths"].tolist() == paths
@@ -79,7 +103,7 @@ def test_npz_holds_paths_embeddings_and_manifest(folder: Path, session: Session,
 def test_parquet_holds_the_same(folder: Path, session: Session, tmp_path: Path) -> None:
     """Columns path, embedding as a fixed-size list, and manifest_sha256."""
     paths = find_images([folder])
-    embed_to_file(session, paths, tmp_path / "out.parquet", shard_size=4, batch_size=2)
+    embed_to(session, paths, tmp_path / "out.parquet", shard_size=4, batch_size=2)
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.column_names == ["path", "embedding", "manifest_sha256"]
     assert table["path"].to_pylist() == paths
@@ -95,7 +119,7 @@ def test_bad_images_are_skipped_by_name(folder: Path, session: Session, tmp_path
     for path in bad:
         path.write_bytes(b"")
     paths = find_images([folder])
-    run = embed_to_file(session, paths, tmp_path / "o.npz", on_error="skip", batch_size=2, shard_size=2)
+    run = embed_to(session, paths, tmp_path / "o.npz", on_error="skip", batch_size=2, shard_size=2)
     assert [path for path, _ in run.skipped] == [str(path) for path in bad]
     assert all("is empty" in reason for _, reason in run.skipped)
     with np.load(tmp_path / "o.npz") as file:
@@ -105,7 +129,7 @@ def test_bad_images_are_skipped_by_name(folder: Path, session: Session, tmp_path
 def test_all_images_bad_gives_an_empty_file(tmp_path: Path, session: Session) -> None:
     """Nothing to embed is still a valid file of shape (0, D)."""
     (tmp_path / "x.png").write_bytes(b"")
-    embed_to_file(session, [str(tmp_path / "x.png")], tmp_path / "o.npz", on_error="skip")
+    embed_to(session, [str(tmp_path / "x.png")], tmp_path / "o.npz", on_error="skip")
     with np.load(tmp_path / "o.npz") as file:
         assert file["embeddings"].shape == (0, DIM)
 
@@ -118,12 +142,12 @@ def test_a_bad_image_stops_and_the_rest_is_resumed(folder: Path, session: Sessio
     output = tmp_path / "out.npz"
     output.write_bytes(b"old")
     with pytest.raises(ImageError, match=r"7\.png: the file is empty\..*--resume.*6 of 10 images are done"):
-        embed_to_file(session, paths, output, batch_size=2, shard_size=4)
+        embed_to(session, paths, output, batch_size=2, shard_size=2)
     assert output.read_bytes() == b"old"
-    with pytest.raises(InputError, match=r"holds an interrupted run\. Continue it with --resume"):
-        embed_to_file(session, paths, output)
+    with pytest.raises(InputError, match=r"holds a run already\. Continue it with --resume"):
+        embed_to(session, paths, output)
     Path(paths[7]).write_bytes(good)
-    run = embed_to_file(session, paths, output, resume=True, batch_size=2)
+    run = embed_to(session, paths, output, resume=True, batch_size=2, shard_size=2)
     assert (run.num_embedded, run.num_resumed) == (10, 6)
     with np.load(output) as file:
         assert np.allclose(file["embeddings"], session.embed(paths), rtol=1e-5)
@@ -138,14 +162,65 @@ def test_an_interruption_keeps_what_is_finished(folder: Path, session: Session, 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        embed_to_file(session, paths, tmp_path / "o.npz", batch_size=2, progress=interrupt)
+        embed_to(session, paths, tmp_path / "o.npz", interrupt, batch_size=2, shard_size=2)
     assert not (tmp_path / "o.npz").exists()
     again: list[int] = []
-    run = embed_to_file(session, paths, tmp_path / "o.npz", batch_size=2, resume=True, progress=again.append)
+    run = embed_to(session, paths, tmp_path / "o.npz", again.append, batch_size=2, shard_size=2, resume=True)
     assert (run.num_resumed, again) == (6, [8, 10])
     with np.load(tmp_path / "o.npz") as file:
         assert file["paths"].tolist() == paths
         assert np.allclose(file["embeddings"], session.embed(paths), rtol=1e-5)
+
+
+def test_a_kill_loses_nothing(artifact: Path, tmp_path: Path) -> None:
+    """A killed run is continued, and every bit is that of a run that was not."""
+    paths = write_images(tmp_path / "in", 300)
+    killed = start_run([], artifact, tmp_path, "out.npz")
+    try:
+        wait_for_parts(tmp_path / "out.npz.partial", 10, killed)
+    finally:
+        killed.kill()
+        killed.communicate()
+    num_finished = len(list((tmp_path / "out.npz.partial").glob("part-*.parquet")))
+    assert 10 <= num_finished < 300
+    again = start_run([], artifact, tmp_path, "out.npz", "--resume")
+    stdout, stderr = again.communicate(timeout=180)
+    assert (again.returncode, "300 embeddings, 0 skipped" in stdout) == (0, True), stderr
+    assert f"{num_finished} images were finished by the interrupted run." in stderr
+    with open_session(artifact, backend="onnxruntime", threads=1) as session:
+        assert rows_of(tmp_path / "out.npz") == (paths, session.embed(paths, batch_size=1).tobytes())
+
+
+def test_a_folder_is_written_from_what_a_cluster_reads(session: Session, tmp_path: Path) -> None:
+    """Images, tars and Parquet files, on this machine too; a file of the same images holds the same bits."""
+    paths = write_images(tmp_path / "in", 5)
+    tar = write_tar(tmp_path / "in" / "x.tar", {"a.jpg": jpeg(7)})
+    pq.write_table(pa.table({"image": [jpeg(8)], "path": ["8.jpg"]}), tmp_path / "in" / "x.parquet")
+    run = embed_to(session, [f"{tmp_path}/in"], tmp_path / "out", batch_size=2, shard_size=2)
+    assert (run.num_embedded, run.num_shards) == (7, 5)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("_errors", "_plan.jsonl"),
+        *(f"part-{number:08d}.parquet" for number in range(5)),
+    ]
+    for name in ("o.npz", "o.parquet", "o.gallery"):
+        embed_to(session, [f"{tmp_path}/in"], tmp_path / name, batch_size=2, shard_size=4)
+        assert rows_of(tmp_path / name) == rows_of(tmp_path / "out")
+    assert rows_of(tmp_path / "out")[0] == [*paths, f"{tar}/a.jpg", "8.jpg"]
+
+
+@pytest.mark.parametrize("name", ["o", "o.parquet"])
+def test_what_a_run_writes_is_no_source(name: str, folder: Path, session: Session, tmp_path: Path) -> None:
+    """An output among the images is not read when the run is continued, nor when it is done again."""
+    paths = find_images([folder])
+    good = Path(paths[7]).read_bytes()
+    Path(paths[7]).write_bytes(b"")
+    with pytest.raises(ImageError):
+        embed_to(session, [str(folder)], folder / name, batch_size=2, shard_size=2)
+    Path(paths[7]).write_bytes(good)
+    embed_to(session, [str(folder)], folder / name, batch_size=2, shard_size=2, resume=True)
+    assert rows_of(folder / name)[0] == paths
+    run = embed_to(session, [str(folder)], folder / name, batch_size=2, shard_size=2, resume=True)
+    assert run.num_embedded == 10
 
 
 def test_a_resumed_run_must_be_the_same(folder: Path, session: Session, tmp_path: Path) -> None:
@@ -153,20 +228,22 @@ def test_a_resumed_run_must_be_the_same(folder: Path, session: Session, tmp_path
     paths, output = find_images([folder]), tmp_path / "o.npz"
     Path(paths[9]).write_bytes(b"")
     with pytest.raises(ImageError):
-        embed_to_file(session, paths, output, batch_size=1)
-    with pytest.raises(InputError, match=r"was of other images \(10, now 9\)"):
-        embed_to_file(session, paths[:9], output, resume=True)
+        embed_to(session, paths, output, batch_size=1, shard_size=1)
+    with pytest.raises(InputError, match=r"was of other images .*\(10 files, now 9\)"):
+        embed_to(session, paths[:9], output, resume=True, batch_size=1, shard_size=1)
     other = write_artifact(tmp_path / "b.onnx", manifest=small_manifest(metric="euclidean"))
     with open_session(other) as changed, pytest.raises(InputError, match="used another artifact"):
-        embed_to_file(changed, paths, output, resume=True)
-    facts = tmp_path / "o.npz.partial" / "run.json"
-    for text in ("[]", "{}", '{"manifest_sha256": "0"}'):
-        facts.write_text(text)
-        with pytest.raises(InputError, match=r"run\.json does not describe an interrupted run\. Delete"):
-            embed_to_file(session, paths, output, resume=True)
-    facts.unlink()
-    with pytest.raises(InputError, match="not the folder of an interrupted run"):
-        embed_to_file(session, paths, output, resume=True)
+        embed_to(changed, paths, output, resume=True)
+    plan = tmp_path / "o.npz.partial" / PLAN_NAME
+    for text in ("", "[]", '{"manifest_sha256": "0"}'):
+        plan.write_text(text)
+        with pytest.raises(
+            InputError, match=r"used another artifact or other columns\. Use those, or delete"
+        ):
+            embed_to(session, paths, output, resume=True)
+    plan.unlink()
+    with pytest.raises(InputError, match="exists and is not a folder of embeddings"):
+        embed_to(session, paths, output, resume=True)
 
 
 def test_only_new_embeddings_count_as_new(folder: Path, session: Session, tmp_path: Path) -> None:
@@ -180,8 +257,8 @@ def test_only_new_embeddings_count_as_new(folder: Path, session: Session, tmp_pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        embed_to_file(session, paths, output, on_error="skip", batch_size=2, progress=interrupt)
-    run = embed_to_file(session, paths, output, on_error="skip", resume=True, batch_size=2)
+        embed_to(session, paths, output, interrupt, on_error="skip", batch_size=2, shard_size=2)
+    run = embed_to(session, paths, output, on_error="skip", resume=True, batch_size=2, shard_size=2)
     assert (run.num_resumed, run.num_new, run.num_embedded, len(run.skipped)) == (6, 3, 8, 2)
 
 
@@ -192,11 +269,11 @@ def test_names_that_are_not_utf8(folder: Path, session: Session, tmp_path: Path)
         shutil.copy(folder / "a" / "1.png", image)
     except OSError:
         pytest.skip("this file system holds UTF-8 names only")
-    embed_to_file(session, [str(image)], tmp_path / "o.npz")
+    embed_to(session, [str(image)], tmp_path / "o.npz")
     with np.load(tmp_path / "o.npz") as file:
         assert file["paths"].tolist() == [str(image)]
     with pytest.raises(InputError, match=r"the name is not UTF-8, which Parquet cannot hold"):
-        embed_to_file(session, [str(image)], tmp_path / "o.parquet")
+        embed_to(session, [str(image)], tmp_path / "o.parquet")
     assert not (tmp_path / "o.parquet.partial").exists()
 
 
@@ -205,18 +282,18 @@ def test_nothing_finished_leaves_nothing(folder: Path, session: Session, tmp_pat
     paths = find_images([folder])
     Path(paths[0]).write_bytes(b"")
     with pytest.raises(ImageError):
-        embed_to_file(session, paths, tmp_path / "o.npz", batch_size=2)
+        embed_to(session, paths, tmp_path / "o.npz", batch_size=2)
     assert not (tmp_path / "o.npz.partial").exists()
 
 
-def test_unfit_outputs_are_refused_at_once(session: Session, tmp_path: Path) -> None:
+def test_unfit_outputs_are_refused_at_once(folder: Path, session: Session, tmp_path: Path) -> None:
     """An unknown suffix, a missing folder and an unknown policy are found before any work."""
     with pytest.raises(InputError, match=r"ends in \.npz or \.parquet"):
-        embed_to_file(session, ["a.jpg"], tmp_path / "o.csv")
+        embed_to(session, ["a.jpg"], tmp_path / "o.csv")
     with pytest.raises(InputError, match="cannot be created"):
-        embed_to_file(session, ["a.jpg"], tmp_path / "none" / "o.npz")
+        embed_to(session, [str(folder)], tmp_path / "none" / "o.npz")
     with pytest.raises(InputError, match="on_error must be"):
-        embed_to_file(session, ["a.jpg"], tmp_path / "o.npz", on_error="log")  # type: ignore[arg-type]
+        embed_to(session, ["a.jpg"], tmp_path / "o.npz", on_error="log")
 
 
 def test_command_embeds_and_reports(folder: Path, session: Session, tmp_path: Path) -> None:

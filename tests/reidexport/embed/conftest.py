@@ -1,4 +1,4 @@
-"""What the tests of a cluster share."""
+"""What the tests of embedding share."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Images in files, tars and Parquet files to embed on a cluster, and what is read of them."""
+"""Images in files, tars and Parquet files to embed, and what is read of them."""
 
 import io
 import tarfile
@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 from reidruntime import EncodedImage
 
-from reidexport.embed.cluster.reading import read_shard
 from reidexport.embed.files import read_gallery
 from reidexport.embed.plan import Columns, Shard
+from reidexport.embed.reading import read_shard
 from reidexport.errors import ImageError
 
 COLUMNS = Columns()

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reidexport.embed.cluster.reading import read_ahead
-from reidexport.embed.cluster.sources import shards_of
 from reidexport.embed.plan import Columns, Shard
-from tests.standins.cluster_sources import COLUMNS, contents, jpeg, write_images, write_tar
+from reidexport.embed.reading import read_ahead
+from reidexport.embed.sources import shards_of
+from tests.standins.image_sources import COLUMNS, contents, jpeg, write_images, write_tar
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reidexport.embed.cluster.sources import shards_of
 from reidexport.embed.plan import Shard
+from reidexport.embed.sources import shards_of
 from reidexport.errors import InputError, NotInstalledError
-from tests.standins.cluster_sources import COLUMNS, jpeg, write_images, write_tar
+from tests.standins.image_sources import COLUMNS, jpeg, write_images, write_tar
 
 
 def test_sources_become_the_same_shards_every_time(tmp_path: Path) -> None:
