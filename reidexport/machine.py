@@ -5,9 +5,9 @@ import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypedDict
 
 from reidruntime.threads import default_threads
+from typing_extensions import TypedDict  # pydantic reads no other in Python 3.11
 
 _BUSY_LOAD = 0.3  # a core
 

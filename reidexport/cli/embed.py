@@ -16,13 +16,15 @@ from typer.core import TyperCommand
 
 from reidexport.cli.artifact_options import ArtifactArgument, BatchOption, ForeignOptions, RunOptions
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import JsonOption, log, write_json
+from reidexport.cli.output import JsonOption, log
 from reidexport.data.image_paths import find_images
 from reidexport.embed.cluster.run import ClusterRun, ClusterRunOptions, embed_on_ray
 from reidexport.embed.local import EmbeddingRun, embed_to_file
 from reidexport.embed.plan import ERRORS_NAME, Columns, read_errors
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
+from reidexport.records.embeddings import ClusterEmbeddingRecord, EmbeddingRecord
+from reidexport.records.reading import write_record
 
 _on_ray = partial(Option, rich_help_panel="On a Ray cluster")
 _ADDRESS = re.compile(r"local|auto|ray://.+|[\w.-]+:\d+|\[[\da-fA-F:]+\]:\d+")
@@ -201,7 +203,8 @@ def _report_cluster_run(run: ClusterRun, artifact: Path, json_file: Path | None)
 def _conclude(
     run: EmbeddingRun | ClusterRun, embedded: str, num_skipped: int, artifact: Path, json_file: Path | None
 ) -> None:
-    write_json(json_file, {"artifact": str(artifact), **asdict(run), "output": str(run.output)})
+    record = EmbeddingRecord if isinstance(run, EmbeddingRun) else ClusterEmbeddingRecord
+    write_record(json_file, record(**vars(run) | {"artifact": str(artifact), "output": str(run.output)}))
     speed = run.num_new / max(run.seconds, 1e-9)
     typer.echo(f"{run.output}: {embedded}, {num_skipped} skipped, {speed:.0f} images/s")
     if num_skipped:

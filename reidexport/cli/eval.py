@@ -12,7 +12,7 @@ from reidexport.cli.artifact_options import BatchOption, ForeignOptions, RunOpti
 from reidexport.cli.checkpoint_options import CheckpointOptions
 from reidexport.cli.data_options import DataOptions
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import JsonOption, log, write_json
+from reidexport.cli.output import JsonOption, log
 from reidexport.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def eval_(
     """Measure rank-1, rank-5, rank-10, mAP and mINP on a data set."""
     from reidexport.evaluation.scoring import evaluate
     from reidexport.progress import progress_bar
+    from reidexport.records.reading import write_record
 
     if scoring.thresholds and scoring.rerank:
         raise InputError(
@@ -73,7 +74,7 @@ def eval_(
     _print(result, artifact)
     if roc:
         _print_thresholds(roc)
-    write_json(json_file, {**result.as_json(str(artifact)), **(roc.as_json() if roc else {})})
+    write_record(json_file, result.record(str(artifact), roc))
 
 
 def _open_session(

@@ -12,11 +12,12 @@ from reidruntime.artifact.manifest import Manifest, Metric
 
 from reidexport.data.records import DISTRACTOR_PID, Dataset, ImageRecord
 from reidexport.errors import InputError
-from reidexport.machine import machine_info, package_versions
 from reidexport.metrics.cmc_map import RankMetrics, evaluate_rank, rank_features
 from reidexport.metrics.distances import unit_rows
 from reidexport.metrics.rerank import k_reciprocal
 from reidexport.metrics.thresholds import VerificationRoc, verification_roc
+from reidexport.records.accuracy import EvaluationRecord
+from reidexport.records.base import here
 
 Features = npt.NDArray[np.float32]
 
@@ -75,26 +76,26 @@ class Evaluation:
             self.q_feats, self.g_feats, *_labels(self.query, self.gallery), metric=self.metric
         )
 
-    def as_json(self, artifact: str) -> dict[str, Any]:
-        """One object for a JSON file; accuracies are fractions.
+    def record(self, artifact: str, roc: VerificationRoc | None = None) -> EvaluationRecord:
+        """The scores, for a JSON file.
 
         Args:
             artifact: what to call the artifact, usually its path.
+            roc: the thresholds to add.
         """
-        return {
-            "artifact": artifact,
-            "manifest_sha256": self.manifest.sha256,
-            "precision": self.manifest.precision,
-            "feature": self.manifest.feature,
-            "runtime": self.runtime,
-            "dataset": self.dataset,
-            "metric": self.metric,
-            "rerank": self.rerank,
-            **self.metrics.as_dict(),
-            **self.counts(),
-            "machine": machine_info(),
-            "versions": package_versions(),
-        }
+        found: dict[str, Any] = {**self.metrics.as_dict(), **self.counts(), **here()}
+        return EvaluationRecord(
+            artifact=artifact,
+            manifest_sha256=self.manifest.sha256,
+            precision=self.manifest.precision,
+            feature=self.manifest.feature,
+            runtime=self.runtime,
+            dataset=self.dataset,
+            metric=self.metric,
+            rerank=self.rerank,
+            **(roc.as_json() if roc else {}),
+            **found,
+        )
 
 
 def evaluate(

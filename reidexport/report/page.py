@@ -1,32 +1,26 @@
 """Results as one HTML page that needs nothing beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from reidexport.evaluation.scoring import Evaluation
 from reidexport.files import replaced_when_whole
+from reidexport.records.accuracy import EvaluationRecord, ParityTable, Ranks, Verification
+from reidexport.records.base import Measurement
+from reidexport.records.speed import Benchmark, BenchReport, PrecisionsRecord
 from reidexport.report import accuracy, gpu_checks, peers, people, provenance, speeds
+from reidexport.report.accuracy import runs_in
 from reidexport.report.blocks import Fact, breakable, with_machine_numbers
-from reidexport.report.results import (
-    BenchmarkResult,
-    BenchResult,
-    EvalResult,
-    ParityResult,
-    PrecisionsResult,
-    Ranks,
-    Result,
-    VerifyResult,
-    of_type,
-)
+from reidexport.report.results import Results
 from reidexport.report.units import digits, percent, points, share
 from reidexport.version import __version__
 
 
 def write_report(
     out: Path,
-    results: Sequence[Result],
+    results: Results,
     evaluation: Evaluation | None = None,
     artifact: str = "",
     title: str = "Re-identification report",
@@ -49,7 +43,7 @@ def write_report(
         temporary.write_text(page, encoding="utf-8")
 
 
-def report_page(results: Sequence[Result], evaluation: Evaluation | None, artifact: str, title: str) -> str:
+def report_page(results: Results, evaluation: Evaluation | None, artifact: str, title: str) -> str:
     """The page's HTML; see :func:`write_report`."""
     results = with_machine_numbers(results)
     sections = [
@@ -86,63 +80,74 @@ def report_page(results: Sequence[Result], evaluation: Evaluation | None, artifa
     )
 
 
-def headline(results: Sequence[Result]) -> list[Fact]:
+def headline(results: Results) -> list[Fact]:
     """The figures that a reader wants first, of those that the results hold."""
-    found = (_accuracy(results), _loss(results), _verdicts(results), _latency(results), _throughput(results))
+    records = [result.record for result in results]
+    found = (_accuracy(records), _loss(records), _verdicts(records), _latency(records), _throughput(records))
     return [fact for fact in found if fact is not None]
 
 
-def _accuracy(results: Sequence[Result]) -> Fact | None:
+def _accuracy(records: list[Measurement]) -> Fact | None:
     """Of the first reference, or of the first evaluation."""
     found: list[tuple[Ranks, str]] = [
-        (result.reference, f"{result.dataset}, reference {result.reference.artifact}")
-        for result in of_type(results, ParityResult)
+        (table.reference, f"{table.dataset}, reference {table.reference.artifact}")
+        for table in records
+        if isinstance(table, ParityTable)
     ]
-    found += [(result, f"{result.dataset}, {result.artifact}") for result in of_type(results, EvalResult)]
+    found += [
+        (scores, f"{scores.dataset}, {scores.artifact}")
+        for scores in records
+        if isinstance(scores, EvaluationRecord)
+    ]
     if not found:
         return None
     ranks, note = found[0]
     return Fact(f"{percent(ranks.rank1)} / {percent(ranks.mAP)}", "rank-1 / mAP, %", note)
 
 
-def _loss(results: Sequence[Result]) -> Fact | None:
-    drops = [
-        (row.drops, f"{row.artifact}, {row.runs_in}")
-        for result in of_type(results, ParityResult)
-        for row in result.rows
-    ]
-    drops += [(result.drops or {}, result.artifact) for result in of_type(results, VerifyResult)]
-    drops += [
-        (precision.drops, f"{result.checkpoint}, {precision.name}")
-        for result in of_type(results, PrecisionsResult)
-        for precision in result.precisions
-    ]
-    losses = [(of_artifact["mAP"], note) for of_artifact, note in drops if "mAP" in of_artifact]
-    if not losses:
-        return None
-    drop, note = max(losses)
-    return Fact(points(drop), "largest mAP drop, percentage points", note)
+def _loss(records: list[Measurement]) -> Fact | None:
+    losses = max(
+        ((drops["mAP"], note) for record in records for drops, note in _drops(record) if "mAP" in drops),
+        default=None,
+    )
+    return losses and Fact(points(losses[0]), "largest mAP drop, percentage points", losses[1])
 
 
-def _verdicts(results: Sequence[Result]) -> Fact | None:
-    verdicts = [result.passed for result in of_type(results, VerifyResult)]
+def _drops(record: Measurement) -> Iterable[tuple[Mapping[str, float], str]]:
+    """What artifacts lost, each with its name."""
+    if isinstance(record, ParityTable):
+        return [(row.drops, f"{row.artifact}, {runs_in(row)}") for row in record.rows]
+    if isinstance(record, Verification):
+        return [(record.drops, record.artifact)]
+    if isinstance(record, PrecisionsRecord):
+        return [
+            (each.scores.drops, f"{record.checkpoint}, {each.name}")
+            for each in record.precisions
+            if each.scores
+        ]
+    return []
+
+
+def _verdicts(records: list[Measurement]) -> Fact | None:
+    verdicts = [record.passed for record in records if isinstance(record, Verification)]
     if not verdicts:
         return None
     sign = "✓" if all(verdicts) else "✗"
     return Fact(f"{sign} {sum(verdicts)} of {len(verdicts)}", "passed verification", "against the checkpoint")
 
 
-def _latency(results: Sequence[Result]) -> Fact | None:
+def _latency(records: list[Measurement]) -> Fact | None:
     timings = [
-        (row.p50_batch1_ms, f"{row.artifact}, {row.runs_in}")
-        for result in of_type(results, ParityResult)
-        for row in result.rows
-        if row.p50_batch1_ms is not None and not result.is_busy
+        (row.p50_batch1_ms, f"{row.artifact}, {runs_in(row)}")
+        for table in records
+        if isinstance(table, ParityTable) and not table.is_busy
+        for row in table.rows
     ]
     timings += [
-        (batch.p50_ms, result.artifact)
-        for result in of_type(results, BenchResult)
-        for batch in result.batches
+        (batch.p50_ms, bench.artifact)
+        for bench in records
+        if isinstance(bench, BenchReport)
+        for batch in bench.batches
         if batch.batch_size == 1
     ]
     if not timings:
@@ -151,19 +156,19 @@ def _latency(results: Sequence[Result]) -> Fact | None:
     return Fact(f"{digits(p50_ms)} ms", "lowest median latency, one image", note)
 
 
-def _throughput(results: Sequence[Result]) -> Fact | None:
+def _throughput(records: list[Measurement]) -> Fact | None:
     found = [
         (row.images_per_s, row.name.removeprefix("throughput of "), row.share_of_limit)
-        for result in of_type(results, BenchmarkResult)
-        for row in result.rows
-        if result.question == "throughput"
-        and row.images_per_s is not None
-        and not isinstance(row.ratios, str)
+        for benchmark in records
+        if isinstance(benchmark, Benchmark) and benchmark.question == "throughput"
+        for row in benchmark.rows
+        if row.images_per_s is not None and not isinstance(row.ratios, str)
     ]
     found += [
-        (batch.images_per_s, f"{result.artifact}, batch {batch.batch_size}", None)
-        for result in of_type(results, BenchResult)
-        for batch in result.batches
+        (batch.images_per_s, f"{bench.artifact}, batch {batch.batch_size}", None)
+        for bench in records
+        if isinstance(bench, BenchReport)
+        for batch in bench.batches
     ]
     if not found:
         return None

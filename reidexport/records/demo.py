@@ -1,0 +1,61 @@
+"""The record of ``reidexport demo``."""
+
+from typing import ClassVar, Literal
+
+from reidruntime.artifact.manifest import Metric, Precision
+
+from reidexport.records.accuracy import EvaluationRecord, Ranks, Verification
+from reidexport.records.base import Part, Record
+from reidexport.records.speed import BenchReport
+
+
+class DemoData(Part):
+    """The numbers of drawn images and people."""
+
+    num_train: int
+    num_train_pids: int
+    num_query: int
+    num_query_pids: int
+    num_gallery: int
+
+
+class DemoTraining(Part):
+    """How the network was trained."""
+
+    backbone: str
+    height_px: int
+    width_px: int
+    num_epochs: int
+    batch_size: int
+    seconds: float
+
+
+class PixelRanks(Ranks):
+    """The scores of comparing pixels instead of features: what a network must beat."""
+
+    metric: Metric
+
+
+class DemoArtifact(Part):
+    """One exported file, and the records of ``eval``, ``verify`` and ``bench`` on it."""
+
+    artifact: str
+    precision: Precision
+    size_mib: float
+    eval: EvaluationRecord
+    verify: Verification
+    bench: BenchReport
+
+
+class DemoSummary(Record):
+    """What the demo found; ``passed`` tells whether both files passed ``verify``."""
+
+    command: ClassVar[str] = "reidexport demo"
+
+    kind: Literal["demo"] = "demo"
+    passed: bool
+    dataset: DemoData
+    training: DemoTraining
+    raw_pixels: PixelRanks
+    artifacts: tuple[DemoArtifact, ...]
+    seconds: float
