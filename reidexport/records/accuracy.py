@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from reidruntime.artifact.manifest import Feature, Metric, Precision
 
-from reidexport.records.base import MaybeInfinite, Measurement, Part
+from reidexport.records.base import MaybeInfinite, Measurement, RecordPart
 
 
-class Ranks(Part):
+class Ranks(RecordPart):
     """Accuracies."""
 
     rank1: float
@@ -21,7 +21,7 @@ class Ranks(Part):
         return {name: 100 * (getattr(reference, name) - getattr(self, name)) for name in Ranks.model_fields}
 
 
-class OperatingPoint(Part):
+class OperatingPoint(RecordPart):
     """A threshold and what passes it.
 
     Attributes:
@@ -37,7 +37,7 @@ class OperatingPoint(Part):
     num_false: int
 
 
-class Roc(Part):
+class Roc(RecordPart):
     """The shares of impostors and of genuine pairs that pass one threshold after another."""
 
     fpr: tuple[float, ...]
@@ -79,7 +79,7 @@ class EvaluationRecord(Ranks, Measurement):
     warnings: tuple[str, ...] = ()
 
 
-class WorstImage(Part):
+class WorstImage(RecordPart):
     """An image and the cosine between its two features."""
 
     image: str
@@ -129,7 +129,7 @@ class Verification(Measurement):
     passed: bool = True
 
 
-class WorstQuery(Part):
+class WorstQuery(RecordPart):
     """A query that lost average precision.
 
     Attributes:
@@ -181,7 +181,7 @@ class ParityRow(Ranks):
     warnings: tuple[str, ...]
 
 
-class NotRun(Part):
+class NotRun(RecordPart):
     """An artifact that a backend cannot run, and why."""
 
     artifact: str

@@ -16,13 +16,13 @@ MaybeInfinite = Annotated[
 ]
 
 
-class Part(BaseModel):
+class RecordPart(BaseModel):
     """A part of a record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Record(Part):
+class Record(RecordPart):
     """What one JSON file holds.
 
     Attributes:

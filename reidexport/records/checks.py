@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from reidexport.machine import MachineInfo
-from reidexport.records.base import Measurement, Part, Record
+from reidexport.records.base import Measurement, Record, RecordPart
 
 Level = Literal["ok", "note", "problem"]
 
 
-class GpuCheck(Part):
+class GpuCheck(RecordPart):
     """One check of a group: its outcome, and what it measured."""
 
     group: str

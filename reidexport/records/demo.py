@@ -5,11 +5,11 @@ from typing import ClassVar, Literal
 from reidruntime.artifact.manifest import Metric, Precision
 
 from reidexport.records.accuracy import EvaluationRecord, Ranks, Verification
-from reidexport.records.base import Part, Record
+from reidexport.records.base import Record, RecordPart
 from reidexport.records.speed import BenchReport
 
 
-class DemoData(Part):
+class DemoData(RecordPart):
     """The numbers of drawn images and people."""
 
     num_train: int
@@ -19,7 +19,7 @@ class DemoData(Part):
     num_gallery: int
 
 
-class DemoTraining(Part):
+class DemoTraining(RecordPart):
     """How the network was trained."""
 
     backbone: str
@@ -36,7 +36,7 @@ class PixelRanks(Ranks):
     metric: Metric
 
 
-class DemoArtifact(Part):
+class DemoArtifact(RecordPart):
     """One exported file, and the records of ``eval``, ``verify`` and ``bench`` on it."""
 
     artifact: str

@@ -23,28 +23,27 @@ from reidexport.records.speed import (
     ServingRecord,
 )
 
-ANY_RECORD: TypeAdapter[Record] = TypeAdapter(
-    Annotated[
-        ParityTable
-        | Verification
-        | EvaluationRecord
-        | BenchReport
-        | Benchmark
-        | PrecisionsRecord
-        | OverheadRecord
-        | ServingRecord
-        | GpuCheckRecord
-        | EmbeddingRecord
-        | ClusterEmbeddingRecord
-        | SearchRecord
-        | CheckpointDescription
-        | OnnxDescription
-        | EngineDescription
-        | Examination
-        | DemoSummary,
-        Field(discriminator="kind"),
-    ]
-)
+AnyRecord = Annotated[
+    ParityTable
+    | Verification
+    | EvaluationRecord
+    | BenchReport
+    | Benchmark
+    | PrecisionsRecord
+    | OverheadRecord
+    | ServingRecord
+    | GpuCheckRecord
+    | EmbeddingRecord
+    | ClusterEmbeddingRecord
+    | SearchRecord
+    | CheckpointDescription
+    | OnnxDescription
+    | EngineDescription
+    | Examination
+    | DemoSummary,
+    Field(discriminator="kind"),
+]
+ANY_RECORD: TypeAdapter[Record] = TypeAdapter(AnyRecord)
 _EXPECTED = "Expected what --json of a command or --results of pytest benchmarks wrote."
 _WRITE_AGAIN = "Write it again with this version of reidexport."
 

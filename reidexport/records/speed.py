@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, PositiveFloat
 
 from reidexport.records.accuracy import Ranks
-from reidexport.records.base import Measurement, Part
+from reidexport.records.base import Measurement, RecordPart
 
 
-class Spread(Part):
+class Spread(RecordPart):
     """The median of several rounds, with the lowest and the highest."""
 
     median: float
@@ -24,7 +24,7 @@ class Ratio(Spread):
     highest: PositiveFloat
 
 
-class BatchTiming(Part):
+class BatchTiming(RecordPart):
     """The network alone, pixels in memory to features: percentiles over ``repeats`` runs of a batch."""
 
     batch_size: int
@@ -35,7 +35,7 @@ class BatchTiming(Part):
     images_per_s: float
 
 
-class EndToEnd(Part):
+class EndToEnd(RecordPart):
     """From image files to features, beside the network alone at the same batch size."""
 
     num_images: int
@@ -68,7 +68,7 @@ class BenchReport(Measurement):
     warnings: tuple[str, ...]
 
 
-class BenchmarkRow(Part):
+class BenchmarkRow(RecordPart):
     """One comparison with peers. A row may hold more figures, of its question alone.
 
     Attributes:
@@ -129,7 +129,7 @@ class PrecisionScores(Ranks):
     drops: dict[str, float]
 
 
-class ExportedPrecision(Part):
+class ExportedPrecision(RecordPart):
     """One precision of a checkpoint, with ``scores`` where a data set was given."""
 
     name: str
@@ -139,7 +139,7 @@ class ExportedPrecision(Part):
     scores: PrecisionScores | None = None
 
 
-class PrecisionSpeed(Part):
+class PrecisionSpeed(RecordPart):
     """One precision on one runtime at one batch size; ``times_torch``: how many times as fast as torch eager."""
 
     batch_size: int
@@ -188,7 +188,7 @@ class OverheadRecord(Measurement):
     overhead_of_rounds: tuple[float, ...]
 
 
-class RequestSpeed(Part):
+class RequestSpeed(RecordPart):
     """What one side of a comparison answered, in all its turns."""
 
     batch_size: int
@@ -198,7 +198,7 @@ class RequestSpeed(Part):
     images_per_s: Spread
 
 
-class RequestAnswers(Part):
+class RequestAnswers(RecordPart):
     """What became of the requests, and how far the answers are from the session's own."""
 
     num_requests: int
