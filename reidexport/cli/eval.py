@@ -16,8 +16,8 @@ from reidexport.cli.output import JsonOption, log
 from reidexport.errors import InputError
 
 if TYPE_CHECKING:
-    from reidexport.evaluation.scoring import Evaluation
     from reidexport.metrics.thresholds import VerificationRoc
+    from reidexport.records.accuracy import EvaluationRecord
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,11 @@ def eval_(
             progress=progress,
         )
     roc = result.roc() if scoring.thresholds else None
-    _print(result, artifact)
+    record = result.record(str(artifact), roc)
+    _print(record)
     if roc:
         _print_thresholds(roc)
-    write_record(json_file, result.record(str(artifact), roc))
+    write_record(json_file, record)
 
 
 def _open_session(
@@ -102,18 +103,17 @@ def _open_session(
     return run.open(artifact, foreign.manifest(artifact))
 
 
-def _print(result: "Evaluation", artifact: Path) -> None:
-    counts, scores = result.counts(), result.metrics.as_dict()
-    print(f"artifact  {artifact}  ({result.manifest.feature}, {result.manifest.precision})")
-    print(f"runtime   {result.runtime}")
+def _print(record: "EvaluationRecord") -> None:
+    print(f"artifact  {record.artifact}  ({record.feature}, {record.precision})")
+    print(f"runtime   {record.runtime}")
     print(
-        f"dataset   {result.dataset}: {counts['num_query']} queries ({counts['num_query_without_match']} "
-        f"without a match), {counts['num_gallery']} gallery images ({counts['num_distractor']} distractors), "
-        f"{counts['num_junk']} junk left out"
+        f"dataset   {record.dataset}: {record.num_query} queries ({record.num_query_without_match} without a match), "
+        f"{record.num_gallery} gallery images ({record.num_distractor} distractors), {record.num_junk} junk left out"
     )
-    print(f"metric    {result.metric}{', re-ranked' if result.rerank else ''}")
+    print(f"metric    {record.metric}{', re-ranked' if record.rerank else ''}")
+    scores = ("rank1", "rank5", "rank10", "mAP", "mINP")
     print("  ".join(f"{name:>7}" for name in scores))
-    print("  ".join(f"{value:7.2%}" for value in scores.values()))
+    print("  ".join(f"{getattr(record, name):7.2%}" for name in scores))
 
 
 def _print_thresholds(roc: "VerificationRoc") -> None:

@@ -21,8 +21,8 @@ from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.gallery.contact_sheets import ranked_list_sheet
 from reidexport.metrics.distances import distmat_from_features
 from reidexport.progress import progress_bar
-from reidexport.records.accuracy import Verification
-from reidexport.records.demo import DemoArtifact, DemoData, DemoTraining, PixelRanks
+from reidexport.records.accuracy import Ranks, Verification
+from reidexport.records.demo import DemoArtifact, DemoData, DemoTraining
 
 _RAW_WIDTH_HEIGHT = (32, 64)
 _NUM_DRAWN, _NUM_RANKS = 6, 8
@@ -102,11 +102,11 @@ def draw_ranked_lists(evaluation: Evaluation, path: Path) -> None:
     ranked_list_sheet(query, evaluation.gallery, distmat, num_ranks=_NUM_RANKS).save(path)
 
 
-def raw_pixel_ranks(dataset: Dataset) -> PixelRanks:
+def raw_pixel_ranks(dataset: Dataset) -> Ranks:
     """The scores of comparing pixels instead of features: what a network must beat."""
     gallery = dataset.scored_gallery
     ranks = score_features(_pixels(dataset.query), _pixels(gallery), dataset.query, gallery, metric="cosine")
-    return PixelRanks(**ranks.as_dict(), metric="cosine")
+    return Ranks(**ranks.as_dict())
 
 
 def _pixels(records: tuple[ImageRecord, ...]) -> NDArray[np.float32]:

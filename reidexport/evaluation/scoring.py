@@ -60,16 +60,6 @@ class Evaluation:
     q_feats: Features = field(repr=False)
     g_feats: Features = field(repr=False)
 
-    def counts(self) -> dict[str, int]:
-        """How many images were scored, and how many were not."""
-        return {
-            "num_query": len(self.query),
-            "num_query_without_match": len(self.query) - self.metrics.num_valid_query,
-            "num_gallery": len(self.gallery),
-            "num_distractor": sum(record.pid == DISTRACTOR_PID for record in self.gallery),
-            "num_junk": self.num_junk,
-        }
-
     def roc(self) -> VerificationRoc:
         """The thresholds and what passes them; of the distances themselves, re-ranked or not."""
         return verification_roc(
@@ -83,7 +73,7 @@ class Evaluation:
             artifact: what to call the artifact, usually its path.
             roc: the thresholds to add.
         """
-        found: dict[str, Any] = {**self.metrics.as_dict(), **self.counts(), **here()}
+        found: dict[str, Any] = {**self.metrics.as_dict(), **(roc.as_json() if roc else {}), **here()}
         return EvaluationRecord(
             artifact=artifact,
             manifest_sha256=self.manifest.sha256,
@@ -93,7 +83,11 @@ class Evaluation:
             dataset=self.dataset,
             metric=self.metric,
             rerank=self.rerank,
-            **(roc.as_json() if roc else {}),
+            num_query=len(self.query),
+            num_query_without_match=len(self.query) - self.metrics.num_valid_query,
+            num_gallery=len(self.gallery),
+            num_distractor=sum(image.pid == DISTRACTOR_PID for image in self.gallery),
+            num_junk=self.num_junk,
             **found,
         )
 

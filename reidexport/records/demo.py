@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from reidruntime.artifact.manifest import Metric, Precision
+from reidruntime.artifact.manifest import Precision
 
 from reidexport.records.accuracy import EvaluationRecord, Ranks, Verification
 from reidexport.records.base import Record, RecordPart
@@ -30,12 +30,6 @@ class DemoTraining(RecordPart):
     seconds: float
 
 
-class PixelRanks(Ranks):
-    """The scores of comparing pixels instead of features: what a network must beat."""
-
-    metric: Metric
-
-
 class DemoArtifact(RecordPart):
     """One exported file, and the records of ``eval``, ``verify`` and ``bench`` on it."""
 
@@ -48,7 +42,12 @@ class DemoArtifact(RecordPart):
 
 
 class DemoSummary(Record):
-    """What the demo found; ``passed`` tells whether both files passed ``verify``."""
+    """What the demo found.
+
+    Attributes:
+        passed: whether both files passed ``verify``.
+        raw_pixels: the scores of the pixels' cosines instead of the features': what a network must beat.
+    """
 
     command: ClassVar[str] = "reidexport demo"
 
@@ -56,6 +55,6 @@ class DemoSummary(Record):
     passed: bool
     dataset: DemoData
     training: DemoTraining
-    raw_pixels: PixelRanks
+    raw_pixels: Ranks
     artifacts: tuple[DemoArtifact, ...]
     seconds: float

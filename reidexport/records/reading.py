@@ -9,38 +9,27 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
-from reidexport.records.accuracy import EvaluationRecord, ParityTable, Verification
+from reidexport.records import accuracy, checks, demo, embeddings, inspection, speed
 from reidexport.records.base import Record
-from reidexport.records.checks import Examination, GpuCheckRecord
-from reidexport.records.demo import DemoSummary
-from reidexport.records.embeddings import ClusterEmbeddingRecord, EmbeddingRecord, SearchRecord
-from reidexport.records.inspection import CheckpointDescription, EngineDescription, OnnxDescription
-from reidexport.records.speed import (
-    Benchmark,
-    BenchReport,
-    OverheadRecord,
-    PrecisionsRecord,
-    ServingRecord,
-)
 
 AnyRecord = Annotated[
-    ParityTable
-    | Verification
-    | EvaluationRecord
-    | BenchReport
-    | Benchmark
-    | PrecisionsRecord
-    | OverheadRecord
-    | ServingRecord
-    | GpuCheckRecord
-    | EmbeddingRecord
-    | ClusterEmbeddingRecord
-    | SearchRecord
-    | CheckpointDescription
-    | OnnxDescription
-    | EngineDescription
-    | Examination
-    | DemoSummary,
+    accuracy.ParityTable
+    | accuracy.Verification
+    | accuracy.EvaluationRecord
+    | speed.BenchReport
+    | speed.Benchmark
+    | speed.PrecisionsRecord
+    | speed.OverheadRecord
+    | speed.ServingRecord
+    | checks.GpuCheckRecord
+    | embeddings.EmbeddingRecord
+    | embeddings.ClusterEmbeddingRecord
+    | embeddings.SearchRecord
+    | inspection.CheckpointDescription
+    | inspection.OnnxDescription
+    | inspection.EngineDescription
+    | checks.Examination
+    | demo.DemoSummary,
     Field(discriminator="kind"),
 ]
 ANY_RECORD: TypeAdapter[Record] = TypeAdapter(AnyRecord)

@@ -1,6 +1,5 @@
 """Results as one HTML page that needs nothing beside it."""
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -8,12 +7,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from reidexport.evaluation.scoring import Evaluation
 from reidexport.files import replaced_when_whole
 from reidexport.records.accuracy import EvaluationRecord, ParityTable, Ranks, Verification
-from reidexport.records.base import Measurement
 from reidexport.records.speed import Benchmark, BenchReport, PrecisionsRecord
 from reidexport.report import accuracy, gpu_checks, peers, people, provenance, speeds
 from reidexport.report.accuracy import runs_in
 from reidexport.report.blocks import Fact, breakable, with_machine_numbers
-from reidexport.report.results import Results
+from reidexport.report.results import Results, records_of
 from reidexport.report.units import digits, percent, points, share
 from reidexport.version import __version__
 
@@ -82,71 +80,59 @@ def report_page(results: Results, evaluation: Evaluation | None, artifact: str, 
 
 def headline(results: Results) -> list[Fact]:
     """The figures that a reader wants first, of those that the results hold."""
-    records = [result.record for result in results]
-    found = (_accuracy(records), _loss(records), _verdicts(records), _latency(records), _throughput(records))
+    found = (_accuracy(results), _loss(results), _verdicts(results), _latency(results), _throughput(results))
     return [fact for fact in found if fact is not None]
 
 
-def _accuracy(records: list[Measurement]) -> Fact | None:
+def _accuracy(results: Results) -> Fact | None:
     """Of the first reference, or of the first evaluation."""
     found: list[tuple[Ranks, str]] = [
         (table.reference, f"{table.dataset}, reference {table.reference.artifact}")
-        for table in records
-        if isinstance(table, ParityTable)
+        for table in records_of(results, ParityTable)
     ]
-    found += [
-        (scores, f"{scores.dataset}, {scores.artifact}")
-        for scores in records
-        if isinstance(scores, EvaluationRecord)
-    ]
+    scores = records_of(results, EvaluationRecord)
+    found += [(record, f"{record.dataset}, {record.artifact}") for record in scores]
     if not found:
         return None
     ranks, note = found[0]
     return Fact(f"{percent(ranks.rank1)} / {percent(ranks.mAP)}", "rank-1 / mAP, %", note)
 
 
-def _loss(records: list[Measurement]) -> Fact | None:
-    losses = max(
-        ((drops["mAP"], note) for record in records for drops, note in _drops(record) if "mAP" in drops),
-        default=None,
-    )
-    return losses and Fact(points(losses[0]), "largest mAP drop, percentage points", losses[1])
+def _loss(results: Results) -> Fact | None:
+    tables, verified = records_of(results, ParityTable), records_of(results, Verification)
+    drops = [(row.drops, f"{row.artifact}, {runs_in(row)}") for table in tables for row in table.rows]
+    drops += [(record.drops, record.artifact) for record in verified]
+    drops += [
+        (each.scores.drops, f"{record.checkpoint}, {each.name}")
+        for record in records_of(results, PrecisionsRecord)
+        for each in record.precisions
+        if each.scores
+    ]
+    losses = [(of_artifact["mAP"], note) for of_artifact, note in drops if "mAP" in of_artifact]
+    if not losses:
+        return None
+    drop, note = max(losses)
+    return Fact(points(drop), "largest mAP drop, percentage points", note)
 
 
-def _drops(record: Measurement) -> Iterable[tuple[Mapping[str, float], str]]:
-    """What artifacts lost, each with its name."""
-    if isinstance(record, ParityTable):
-        return [(row.drops, f"{row.artifact}, {runs_in(row)}") for row in record.rows]
-    if isinstance(record, Verification):
-        return [(record.drops, record.artifact)]
-    if isinstance(record, PrecisionsRecord):
-        return [
-            (each.scores.drops, f"{record.checkpoint}, {each.name}")
-            for each in record.precisions
-            if each.scores
-        ]
-    return []
-
-
-def _verdicts(records: list[Measurement]) -> Fact | None:
-    verdicts = [record.passed for record in records if isinstance(record, Verification)]
+def _verdicts(results: Results) -> Fact | None:
+    verdicts = [record.passed for record in records_of(results, Verification)]
     if not verdicts:
         return None
     sign = "✓" if all(verdicts) else "✗"
     return Fact(f"{sign} {sum(verdicts)} of {len(verdicts)}", "passed verification", "against the checkpoint")
 
 
-def _latency(records: list[Measurement]) -> Fact | None:
+def _latency(results: Results) -> Fact | None:
     timings = [
         (row.p50_batch1_ms, f"{row.artifact}, {runs_in(row)}")
-        for table in records
-        if isinstance(table, ParityTable) and not table.is_busy
+        for table in records_of(results, ParityTable)
         for row in table.rows
+        if not table.is_busy
     ]
     timings += [
         (batch.p50_ms, bench.artifact)
-        for bench in records
-        if isinstance(bench, BenchReport)
+        for bench in records_of(results, BenchReport)
         for batch in bench.batches
         if batch.batch_size == 1
     ]
@@ -156,18 +142,16 @@ def _latency(records: list[Measurement]) -> Fact | None:
     return Fact(f"{digits(p50_ms)} ms", "lowest median latency, one image", note)
 
 
-def _throughput(records: list[Measurement]) -> Fact | None:
+def _throughput(results: Results) -> Fact | None:
     found = [
         (row.images_per_s, row.name.removeprefix("throughput of "), row.share_of_limit)
-        for benchmark in records
-        if isinstance(benchmark, Benchmark) and benchmark.question == "throughput"
+        for benchmark in records_of(results, Benchmark)
         for row in benchmark.rows
-        if row.images_per_s is not None and not isinstance(row.ratios, str)
+        if benchmark.question == "throughput" and row.images_per_s and not isinstance(row.ratios, str)
     ]
     found += [
         (batch.images_per_s, f"{bench.artifact}, batch {batch.batch_size}", None)
-        for bench in records
-        if isinstance(bench, BenchReport)
+        for bench in records_of(results, BenchReport)
         for batch in bench.batches
     ]
     if not found:

@@ -60,6 +60,11 @@ def of_type(results: Results, model: type[MeasurementT]) -> list[Result[Measurem
     ]
 
 
+def records_of(results: Results, model: type[MeasurementT]) -> list[MeasurementT]:
+    """The records that are of one kind."""
+    return [result.record for result in results if isinstance(result.record, model)]
+
+
 def _named_files(path: Path) -> list[tuple[Path, str]]:
     """Files, each with the name that the report gives it: relative to the folder, if ``path`` is one."""
     if not path.is_dir():

@@ -75,18 +75,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     counts = Counter(each.outcome for each in checks)
     print(f"{counts['passed']} passed, {counts['skipped']} skipped", *(failures or ["all is well"]), sep="; ")
     place = here()
+    libraries = {each.name: each.version for each in distributions() if each.name.startswith(_PACKAGES)}
     record = GpuCheckRecord(
         passed=not failures,
         failures=tuple(failures),
         not_run=tuple(not_run),
-        device=options.device,
-        quick=options.quick,
-        only=tuple(options.only),
         seconds=round(time.monotonic() - began, 1),
         gpus=_gpus(),
         checks=tuple(checks),
         machine=place["machine"],
-        versions=place["versions"] | _library_versions(),
+        versions=place["versions"] | libraries,
+        **{name: getattr(options, name) for name in ("device", "quick", "only")},
     )
     write_record(options.json, record)
     return 1 if failures else 0
@@ -177,11 +176,6 @@ def _missing(device: str) -> str:
             what = f"an NVIDIA GPU, and torch {torch.__version__} finds none"
             missing.append(f"{what} (check nvidia-smi, CUDA_VISIBLE_DEVICES, and torch.version.cuda)")
     return "; ".join(missing)
-
-
-def _library_versions() -> dict[str, str]:
-    """Of the packages that the results depend on beside those of every measurement."""
-    return {each.name: each.version for each in distributions() if each.name.startswith(_PACKAGES)}
 
 
 def _gpus() -> tuple[dict[str, str], ...]:
