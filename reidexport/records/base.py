@@ -19,7 +19,7 @@ MaybeInfinite = Annotated[
 class RecordPart(BaseModel):
     """A part of a record."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Record(RecordPart):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
@@ -32,7 +32,7 @@ AnyRecord = Annotated[
     | demo.DemoSummary,
     Field(discriminator="kind"),
 ]
-ANY_RECORD: TypeAdapter[Record] = TypeAdapter(AnyRecord)
+ANY_RECORD: TypeAdapter[Record] = TypeAdapter(AnyRecord, config=ConfigDict(defer_build=True))
 _EXPECTED = "Expected what --json of a command or --results of pytest benchmarks wrote."
 _WRITE_AGAIN = "Write it again with this version of reidexport."
 
