@@ -16,7 +16,7 @@ from benchmarks.harness.comparison import Compare, ComparisonOptions, Row
 from benchmarks.harness.gpu_limit import Rates, layers_of, limit_images_per_s, measured_rates
 from benchmarks.harness.gpu_peaks import device_seconds
 from benchmarks.harness.operations import operations_per_image, peak
-from benchmarks.harness.subjects import NO_GPU, Ready, Subject, device
+from benchmarks.harness.subjects import NO_GPU, Subject, device
 from benchmarks.harness.turns import calls_in_a_row, rounded
 from benchmarks.peers.gpu_peers import Answer, CompileMode, onnxruntime_peers
 from benchmarks.peers.peers import onnxruntime_takes
@@ -36,12 +36,7 @@ def test_offline(
     if quick and batch_size > 8:
         pytest.skip("quick: small batches only")
     pixels = subject.pixels(batch_size)
-    own = subject.own_input(pixels)
-    ours = subject.session.run(pixels)
-    sides: dict[str, Ready] = {name: partial(embed, own) for name, embed in subject.bare_peers().items()}
-    sides |= subject.torch_sides(pixels, compile_mode=None if quick else compile_mode)
-    for side in sides.values():
-        subject.check(side(), ours)
+    sides = subject.peers(pixels, compile_mode=None if quick else compile_mode)
     limit = peak(subject.precision) if _has_limit(subject) else None
     row = compare(
         f"throughput of {subject}, batch {batch_size}",

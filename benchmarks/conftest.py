@@ -30,6 +30,7 @@ from reidexport.data import Dataset, load_dataset
 from reidexport.data.synthetic import draw_dataset
 from reidexport.machine import MachineInfo, machine_info
 from reidexport.progress import progress_bar
+from reidexport.records.speed import BenchmarkRow
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -169,8 +170,9 @@ def compare(
     if not row or (request.session.testsfailed > failed and not row.get("failed_peers")):
         return
     print(f"\n{row['name']}: {json.dumps(row['ratios'])}")
+    record = BenchmarkRow(**row)
     if folder := request.config.getoption("--results"):
-        save_row(_result_file(folder, request.path), row, machine, request.node.name)
+        save_row(_result_file(folder, request.path), record, machine, request.node.name)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,13 +7,11 @@ CPUs against torch in turn (A B C, A B C, …): a ratio is that of two neighbors
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +19,24 @@ from reidruntime import Manifest, Session, open_session
 from reidruntime.artifact.manifest import Precision, QuantizationTarget
 from reidruntime.backends import BackendName
 
+from benchmarks.harness.turns import spread
 from reidexport import evaluate, graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.checkpoint.loading import Checkpoint
 from reidexport.cpu_share import cpu_use, disturbance, others_share
 from reidexport.data import load_dataset
 from reidexport.evaluation.torch_session import session_from_checkpoint
-from reidexport.files import replaced_when_whole
-from reidexport.machine import MachineInfo, machine_info, package_versions
+from reidexport.machine import MachineInfo
 from reidexport.progress import progress_bar
+from reidexport.records.accuracy import Ranks
+from reidexport.records.base import here
+from reidexport.records.reading import write_record
+from reidexport.records.speed import (
+    ExportedPrecision,
+    PrecisionScores,
+    PrecisionSpeed,
+    PrecisionsRecord,
+    Ratio,
+)
 
 FORMS: dict[str, tuple[Precision, QuantizationTarget]] = {
     "fp32": ("fp32", "cpu"),
@@ -55,30 +63,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    machine, checkpoint = machine_info(), load_checkpoint(options.checkpoint)
+    place, checkpoint = here(), load_checkpoint(options.checkpoint)
     with TemporaryDirectory(prefix="precisions-") as folder:
         files = {name: Path(folder) / f"{name.replace(' ', '-')}.onnx" for name in FORMS}
         rows = [_export(checkpoint, name, file, options.calibration) for name, file in files.items()]
         if options.data:
-            _score(checkpoint, rows, files, options.data)
-        speeds, disturbed = _speeds(checkpoint, files, options.batch, options.rounds, machine)
-    report = {
-        "checkpoint": options.checkpoint.name,
-        "architecture": checkpoint.summary,
-        "precisions": rows,
-        "speed": speeds,
-        "disturbed": disturbed,
-        "timed": "Session.run: uint8 pixels in memory to float32 features, without decoding and resizing",
-        "machine": machine,
-        "versions": package_versions(),
-    }
-    _print(report)
-    if options.json:
-        with replaced_when_whole(options.json) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
+            rows = _scored(checkpoint, rows, files, options.data)
+        speeds, disturbed = _speeds(checkpoint, files, options.batch, options.rounds, place["machine"])
+    record = PrecisionsRecord(
+        checkpoint=options.checkpoint.name,
+        architecture=checkpoint.summary,
+        precisions=tuple(rows),
+        speed=tuple(speeds),
+        disturbed=disturbed,
+        **place,
+    )
+    _print(record)
+    write_record(options.json, record)
 
 
-def _export(checkpoint: Checkpoint, name: str, file: Path, calibration: Path) -> dict[str, Any]:
+def _export(checkpoint: Checkpoint, name: str, file: Path, calibration: Path) -> ExportedPrecision:
     precision, target = FORMS[name]
     print(f"exporting {name}", file=sys.stderr)
     manifest: Manifest = onnx_from_graph(
@@ -90,26 +94,34 @@ def _export(checkpoint: Checkpoint, name: str, file: Path, calibration: Path) ->
         progress_bar=progress_bar,
     )
     made = manifest.quantization
-    return {
-        "name": name,
-        "size_mib": round(file.stat().st_size / 2**20, 2),
-        "layer_precisions": manifest.layer_precisions,
-        "quantization": made.model_dump(exclude={"sensitivity"}) if made else None,
-    }
+    return ExportedPrecision(
+        name=name,
+        size_mib=round(file.stat().st_size / 2**20, 2),
+        layer_precisions=manifest.layer_precisions,
+        quantization=made.model_dump(exclude={"sensitivity"}) if made else None,
+    )
 
 
-def _score(checkpoint: Checkpoint, rows: list[dict[str, Any]], files: dict[str, Path], data: Path) -> None:
-    """Add rank-1, mAP and what they lost against torch, in percentage points."""
+def _scored(
+    checkpoint: Checkpoint, rows: Sequence[ExportedPrecision], files: dict[str, Path], data: Path
+) -> list[ExportedPrecision]:
+    """The same with accuracies, and what they lost against torch."""
     dataset = load_dataset(data)
     total = len(dataset.query) + len(dataset.scored_gallery)
     with session_from_checkpoint(checkpoint) as session, progress_bar("torch", total) as progress:
-        reference = evaluate(session, dataset, progress=progress).metrics.as_dict()
+        reference = Ranks(**evaluate(session, dataset, progress=progress).metrics.as_dict())
+    scored = []
     for row in rows:
-        with open_session(files[row["name"]]) as session, progress_bar(row["name"], total) as progress:
-            found = evaluate(session, dataset, progress=progress)
-        metrics = found.metrics.as_dict()
-        row |= {"dataset": dataset.name, "runtime": session.description, **metrics}
-        row["drops"] = {key: 100 * (reference[key] - metrics[key]) for key in ("rank1", "mAP")}
+        with open_session(files[row.name]) as session, progress_bar(row.name, total) as progress:
+            found = Ranks(**evaluate(session, dataset, progress=progress).metrics.as_dict())
+        scores = PrecisionScores(
+            dataset=dataset.name,
+            runtime=session.description,
+            drops=found.drops_from(reference),
+            **dict(found),
+        )
+        scored.append(row.model_copy(update={"scores": scores}))
+    return scored
 
 
 def _speeds(
@@ -118,7 +130,7 @@ def _speeds(
     batch_sizes: Sequence[int],
     rounds: int,
     machine: MachineInfo,
-) -> tuple[list[dict[str, Any]], dict[int, str]]:
+) -> tuple[list[PrecisionSpeed], dict[int, str]]:
     """Milliseconds of each runtime, and how many times as fast as torch eager it is: median and range over rounds.
 
     Of batch sizes whose measurement other processes disturbed, the second answer tells by what instead.
@@ -142,15 +154,14 @@ def _speeds(
         ratios = times[:, :1] / times
         for (name, runtime), own, ratio in zip(sessions, times.T, ratios.T, strict=True):
             found.append(
-                {
-                    "batch_size": size,
-                    "precision": name,
-                    "runtime": runtime,
-                    "p50_ms": round(float(np.median(own)) * 1000, 2),
-                    "images_per_s": round(size / float(np.median(own)), 1),
-                    "times_torch": round(float(np.median(ratio)), 2),
-                    "times_torch_range": [round(float(ratio.min()), 2), round(float(ratio.max()), 2)],
-                }
+                PrecisionSpeed(
+                    batch_size=size,
+                    precision=name,
+                    runtime=runtime,
+                    p50_ms=round(float(np.median(own)) * 1000, 2),
+                    images_per_s=round(size / float(np.median(own)), 1),
+                    times_torch=Ratio(**spread(ratio.tolist())),
+                )
             )
     for session in sessions.values():
         session.close()
@@ -163,21 +174,21 @@ def _seconds(session: Session, pixels: NDArray[np.uint8]) -> float:
     return time.perf_counter() - began
 
 
-def _print(report: dict[str, Any]) -> None:
-    print(report["architecture"])
-    for row in report["precisions"]:
+def _print(record: PrecisionsRecord) -> None:
+    print(record.architecture)
+    for row in record.precisions:
         accuracy = ""
-        if "mAP" in row:
-            drops = f"drops {row['drops']['rank1']:.3f} / {row['drops']['mAP']:.3f} points"
-            accuracy = f"rank-1 {row['rank1']:.2%}  mAP {row['mAP']:.2%}  {drops}"
-        print(f"{row['name']:18} {row['size_mib']:7.1f} MiB  {row['layer_precisions']}  {accuracy}")
-    for row in report["speed"]:
-        low, high = row["times_torch_range"]
+        if scores := row.scores:
+            drops = f"drops {scores.drops['rank1']:.3f} / {scores.drops['mAP']:.3f} points"
+            accuracy = f"rank-1 {scores.rank1:.2%}  mAP {scores.mAP:.2%}  {drops}"
+        print(f"{row.name:18} {row.size_mib:7.1f} MiB  {row.layer_precisions}  {accuracy}")
+    for speed in record.speed:
+        ratio = speed.times_torch
         print(
-            f"batch {row['batch_size']:3}  {row['precision']:14} {row['runtime']:12} {row['p50_ms']:9.2f} ms  "
-            f"{row['times_torch']:.2f} x torch ({low:.2f} to {high:.2f})"
+            f"batch {speed.batch_size:3}  {speed.precision:14} {speed.runtime:12} {speed.p50_ms:9.2f} ms  "
+            f"{ratio.median:.2f} x torch ({ratio.lowest:.2f} to {ratio.highest:.2f})"
         )
-    for size, reason in report["disturbed"].items():
+    for size, reason in record.disturbed.items():
         print(f"batch {size:3}  not given: {reason}")
 
 

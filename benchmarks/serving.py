@@ -8,7 +8,6 @@ Needs ``pip install "reidexport[serve,cpu]"``.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -31,9 +30,10 @@ from tritonclient import grpc
 from benchmarks.harness.turns import rounded, spread
 from reidexport.cpu_share import cpu_use, disturbance, others_share
 from reidexport.data.synthetic import draw_people
-from reidexport.files import replaced_when_whole
-from reidexport.machine import machine_info, package_versions
 from reidexport.metrics.agreement import agreement
+from reidexport.records.base import here
+from reidexport.records.reading import write_record
+from reidexport.records.speed import RequestAnswers, RequestSpeed, ServingRecord, Spread
 
 NUM_TURNS = 3
 NUM_REQUESTS = 32  # different ones, which the clients send again and again
@@ -63,15 +63,21 @@ class SideAnswers:
         self.max_difference = max(self.max_difference, float(rows.max_abs_errors.max()))
         self.max_relative_l2 = max(self.max_relative_l2, float(rows.relative_l2.max()))
 
-    def speed(self) -> dict[str, Any]:
+    def speed(self, batch_size: int) -> RequestSpeed:
         """As it is reported."""
         p50, p99 = np.percentile(self.latencies, (50, 99)) * 1000
-        return {
-            "num_answered": len(self.latencies),
-            "p50_ms": rounded(p50),
-            "p99_ms": rounded(p99),
-            "images_per_s": spread(self.images_per_s),
-        }
+        return RequestSpeed(
+            batch_size=batch_size,
+            num_answered=len(self.latencies),
+            p50_ms=rounded(p50),
+            p99_ms=rounded(p99),
+            images_per_s=Spread(**spread(self.images_per_s)),
+        )
+
+    def share_of(self, other: "SideAnswers") -> Spread:
+        """Of the other's images a second, turn by turn."""
+        pairs = zip(self.images_per_s, other.images_per_s, strict=True)
+        return Spread(**spread([own / theirs for own, theirs in pairs]))
 
 
 def main() -> None:
@@ -87,7 +93,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="for the clients, in all turns together")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    report = measure(
+    record = measure(
         options.artifact,
         options.clients,
         options.batch,
@@ -95,24 +101,22 @@ def main() -> None:
         options.instances,
         options.seconds / NUM_TURNS,
     )
-    print(json.dumps({key: report[key] for key in ("direct", "served", "answers")}, indent=2))
-    if disturbed := report["disturbed"]:
+    print(record.model_dump_json(indent=2, include={"direct", "served", "answers"}))
+    if disturbed := disturbance(record.others_cpu_share, record.machine):
         sys.exit(f"No share of the session's speed is reported, and nothing is written: {disturbed}.")
-    print(json.dumps({"share_of_direct": report["share_of_direct"]}))
-    if options.json:
-        with replaced_when_whole(options.json) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
+    print(record.model_dump_json(include={"share_of_direct"}))
+    write_record(options.json, record)
 
 
 def measure(
     artifact: Path, num_clients: int, batch_size: int, max_batch: int, instances: int, seconds: float
-) -> dict[str, Any]:
+) -> ServingRecord:
     """Let the session and the clients take turns of ``seconds``.
 
     Raises:
         RuntimeError: the server does not start.
     """
-    machine = machine_info()
+    place = here()
     with open_session(artifact) as session, _serving(artifact, max_batch, instances) as port:
         requests = _requests(session, batch_size)
         expected = [session.run(pixels) for pixels in requests]
@@ -126,38 +130,32 @@ def measure(
                 _direct_turn(session, [largest], together, seconds * _DIRECT_SHARE)
                 _clients_turn(clients, requests, expected, served, session, seconds)
             share = others_share(before, cpu_use())
-        ratios = [a / b for a, b in zip(served.images_per_s, direct.images_per_s, strict=True)]
-        ratios_together = [a / b for a, b in zip(served.images_per_s, together.images_per_s, strict=True)]
-        return {
-            "kind": "serving",
-            "artifact": artifact.name,
-            "artifact_sha256": file_sha256(artifact),
-            "manifest_sha256": session.manifest.sha256,
-            "runtime": session.description,
-            "timed": "pixels in memory to features in memory, by gRPC on the same machine, and by Session.run",
-            "num_clients": num_clients,
-            "batch_size": batch_size,
-            "max_batch": max_batch,
-            "instances": instances,
-            "seconds": seconds * NUM_TURNS,
-            "direct": {"batch_size": batch_size, **direct.speed()},
-            "direct_at_max_batch": {"batch_size": max_batch, **together.speed()},
-            "served": served.speed(),
-            "share_of_direct": spread(ratios),
-            "share_of_direct_at_max_batch": spread(ratios_together),
-            "answers": {
-                "num_requests": served.num_sent,
-                "num_answered": len(served.latencies),
-                "failures": served.failures,
-                "num_bit_equal": served.num_bit_equal,
-                "max_difference": served.max_difference,
-                "max_relative_l2": served.max_relative_l2,
-            },
-            "disturbed": disturbance(share, machine),
-            "others_cpu_share": share,
-            "machine": machine,
-            "versions": package_versions(),
-        }
+        return ServingRecord(
+            artifact=artifact.name,
+            artifact_sha256=file_sha256(artifact),
+            manifest_sha256=session.manifest.sha256,
+            runtime=session.description,
+            num_clients=num_clients,
+            batch_size=batch_size,
+            max_batch=max_batch,
+            instances=instances,
+            seconds=seconds * NUM_TURNS,
+            direct=direct.speed(batch_size),
+            direct_at_max_batch=together.speed(max_batch),
+            served=served.speed(batch_size),
+            share_of_direct=served.share_of(direct),
+            share_of_direct_at_max_batch=served.share_of(together),
+            answers=RequestAnswers(
+                num_requests=served.num_sent,
+                num_answered=len(served.latencies),
+                failures=tuple(served.failures),
+                num_bit_equal=served.num_bit_equal,
+                max_difference=served.max_difference,
+                max_relative_l2=served.max_relative_l2,
+            ),
+            others_cpu_share=share,
+            **place,
+        )
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 Of every machine in ``benchmarks/results`` on which ``pytest benchmarks`` ran.
 """
 
-import json
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from reidexport.files import replaced_when_whole
+from reidexport.records.reading import read_record
+from reidexport.records.speed import Benchmark, BenchmarkRow, Ratio
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 RESULTS = Path(__file__).parent / "results"
@@ -26,8 +27,6 @@ _COMPARISONS = {
     "ranking": ("plain evaluator", "original", "limit"),
     "gallery": ("faiss IndexFlatIP", "faiss knn", "usearch exact", "faiss-gpu", "cuVS brute force"),
 }
-
-Json = dict[str, Any]
 
 
 def main() -> None:
@@ -53,13 +52,13 @@ def page_with_tables(page: str) -> str:
 def machine_tables(folder: Path) -> Iterator[str]:
     """The tables of one machine's results: networks against torch, then everything else against its peers."""
     link = f"[{folder.name}](../benchmarks/results/{folder.name})"
+    rows = _rows_by_question(folder)
     networks: dict[str, dict[str, str]] = {}
     for question in _NETWORK_QUESTIONS:
-        for row in _rows(folder, question):
-            column = f"batch {row['batch_size']}" if question == "throughput" else question.replace("_", " ")
-            place = ", from and to the GPU's memory" if row.get("in_memory_of") == "cuda" else ""
-            name = f"{row['artifact']}, {row['backend']}{place}"
-            networks.setdefault(name, {})[column] = _cell(question, row)
+        for row in rows[question]:
+            column = f"batch {row.batch_size}" if question == "throughput" else question.replace("_", " ")
+            place = ", from and to the GPU's memory" if row.in_memory_of == "cuda" else ""
+            networks.setdefault(f"{row.artifact}, {row.backend}{place}", {})[column] = _cell(question, row)
     if networks:
         title = f"{link}: × torch eager (share of the limit; or time)"
         measured = {column for cells in networks.values() for column in cells}
@@ -69,58 +68,55 @@ def machine_tables(folder: Path) -> Iterator[str]:
     lines = [
         line
         for question, peers in _COMPARISONS.items()
-        for row in _rows(folder, question)
+        for row in rows[question]
         for line in _lines(row, peers)
     ]
     if lines:
         yield _table([link, "time, s", "against", "times as fast"], lines)
 
 
-def _rows(folder: Path, question: str) -> list[Json]:
-    results = [json.loads(file.read_text()) for file in sorted(folder.glob(f"{question}*.json"))]
-    return [row for result in results for row in result["rows"]]
+def _rows_by_question(folder: Path) -> dict[str, list[BenchmarkRow]]:
+    rows = defaultdict(list)
+    for file in sorted(folder.glob("*.json")):
+        if isinstance(record := read_record(file), Benchmark):
+            rows[record.question] += record.rows
+    return rows
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
 
 
-def _cell(question: str, row: Json) -> str:
+def _cell(question: str, row: BenchmarkRow) -> str:
     """The ratio to torch eager, where that was a peer, and another figure; of memory that alone."""
     if question == "memory":
-        return f"{row['peak_mib']['reidexport']['median']:.0f} MiB"
-    if isinstance(row["ratios"], str):
+        return f"{row.peak_mib['reidexport'].median:.0f} MiB"
+    if isinstance(row.ratios, str):
         return "disturbed"
-    ratio, seconds = row["ratios"].get("torch eager"), row["seconds"]["reidexport"]["median"]
-    figures = [f"{ratio['median']:.1f}"] if ratio else []
+    ratio, seconds = row.ratios.get("torch eager"), row.seconds["reidexport"].median
+    figures = [f"{ratio.median:.1f}"] if ratio else []
     if question != "throughput":
         figures.append(f"{1000 * seconds:.1f} ms" if question == "latency" else f"{seconds:.2f} s")
     elif not ratio:
-        figures.append(f"{row['images_per_s']:.0f} images/s")
-    if "share_of_limit" in row:
-        figures.append(f"{row['share_of_limit']:.0%}")
+        figures.append(f"{row.images_per_s:.0f} images/s")
+    if row.share_of_limit is not None:
+        figures.append(f"{row.share_of_limit:.0%}")
     return f"{figures[0]} ({figures[1]})" if figures[1:] else figures[0]
 
 
-def _lines(row: Json, peers: tuple[str, ...]) -> Iterator[list[str]]:
+def _lines(row: BenchmarkRow, peers: tuple[str, ...]) -> Iterator[list[str]]:
     """A line for each of the peers that were there."""
     for peer in peers:
-        if peer not in row["seconds"]:
-            continue
-        name = "the matrix product alone" if peer == "limit" else peer
-        yield [
-            row["name"],
-            f"{row['seconds']['reidexport']['median']:.3g}",
-            name,
-            _times(row["ratios"], peer),
-        ]
+        if peer in row.seconds:
+            name = "the matrix product alone" if peer == "limit" else peer
+            yield [row.name, f"{row.seconds['reidexport'].median:.3g}", name, _times(row.ratios, peer)]
 
 
-def _times(ratios: Json | str, peer: str) -> str:
+def _times(ratios: Mapping[str, Ratio] | str, peer: str) -> str:
     if isinstance(ratios, str):
         return "disturbed"
     ratio = ratios[peer]
-    return f"{ratio['median']:.3g} ({ratio['lowest']:.3g} to {ratio['highest']:.3g})"
+    return f"{ratio.median:.3g} ({ratio.lowest:.3g} to {ratio.highest:.3g})"
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypedDict
 
 from reidruntime.threads import default_threads
+from typing_extensions import TypedDict  # pydantic reads no other in Python 3.11
 
 CPUINFO = Path("/proc/cpuinfo")
 _BUSY_LOAD = 0.3  # a core

@@ -16,7 +16,7 @@ from benchmarks.peers.peers import num_threads
 from reidexport.cpu_share import cpu_use, disturbance, others_share
 from reidexport.machine import MachineInfo, machine_info
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # the fields of a BenchmarkRow, as pytest-benchmark keeps them
 # ``compare`` as measurements call it: with name, timed, ours, peers and options.
 Compare = Callable[..., Row]
 

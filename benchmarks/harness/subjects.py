@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from reidruntime.images.preprocess import image_pixels, network_input, normalize
 from reidruntime.images.resize import Image8
 from torch import nn
 
+from benchmarks.harness.fresh_process import fresh_answer
 from benchmarks.peers.gpu_peers import Answer, CompileMode, Opener, torch_peers
 from benchmarks.peers.peers import (
     Embed,
@@ -97,8 +98,17 @@ class Subject:
             peers["openvino bare"] = bare_openvino(self.path)
         return peers
 
+    def peers(self, pixels: Image8, *, compile_mode: CompileMode | None) -> dict[str, Ready]:
+        """The vendors' calls and torch, by name, answering pixels in the CPU's memory; their answers are checked."""
+        own, ours = self.own_input(pixels), self.session.run(pixels)
+        sides: dict[str, Ready] = {name: partial(embed, own) for name, embed in self.bare_peers().items()}
+        sides |= self.torch_sides(pixels, compile_mode=compile_mode)
+        for side in sides.values():
+            self.check(side(), ours)
+        return sides
+
     def torch_sides(self, pixels: Image8, *, compile_mode: CompileMode | None) -> dict[str, Ready]:
-        """The checkpoint in torch, by name, answering pixels in the CPU's memory; none without a checkpoint.
+        """The checkpoint in torch, by name; none without a checkpoint.
 
         On a CPU as its users write it, with ``torch.compile`` in its default mode; on a GPU at its best.
         """
@@ -135,6 +145,32 @@ class Subject:
             raise ArithmeticError(
                 f"{self}: differs by {lost.max():.2g} in relative L2, expected at most {limit}"
             )
+
+
+def fresh_sides(
+    subject: Subject,
+    batch_size: int,
+    folder: Path,
+    figure: Literal["first_answer_s", "peak_mib"],
+    checkpoint: Path | None = None,
+) -> dict[str, Callable[[], list[float]]]:
+    """Ours, the bare runtimes and, with a checkpoint, torch, by name: each call is a figure of a fresh process.
+
+    Their answers to drawn people, which are kept in ``folder``, are checked.
+    """
+    pixels = subject.pixels(batch_size)
+    np.save(folder / "pixels.npy", pixels)
+    np.save(folder / "own.npy", subject.own_input(pixels))
+    ours = subject.session.run(pixels)
+
+    def answer(side: str, pixels_name: str) -> list[float]:
+        report = fresh_answer(side, subject.path, subject.session.backend, folder / pixels_name, checkpoint)
+        subject.check(np.array(report.features), ours)
+        return [getattr(report, figure)]
+
+    inputs = {"reidexport": "pixels.npy", **dict.fromkeys(subject.bare_peers(), "own.npy")}
+    inputs |= {"torch eager": "pixels.npy"} if checkpoint else {}
+    return {side: partial(answer, side, name) for side, name in inputs.items()}
 
 
 def with_copies(answer: Answer, images: torch.Tensor, pixels: Image8) -> Ready:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.peers.peers import onnxruntime_session
 from reidexport import Checkpoint, GraphOptions, graph_from_checkpoint
 
 Answer = Callable[[], Tensor]
@@ -86,12 +87,12 @@ def onnxruntime_peers(path: Path, images: Tensor) -> dict[str, Opener]:
         images: its input, contiguous.
     """
     if images.device.type == "cpu":
-        return {"onnxruntime bare": partial(_bound, path, images, "CPUExecutionProvider", {})}
+        return {"onnxruntime bare": partial(_bound, path, images, {})}
     bare = {"use_tf32": "0"}
     best = {**bare, "prefer_nhwc": "1", "enable_cuda_graph": "1"}
     return {
-        "onnxruntime bare": partial(_bound, path, images, "CUDAExecutionProvider", bare),
-        "onnxruntime bare, NHWC, CUDA graph": partial(_bound, path, images, "CUDAExecutionProvider", best),
+        "onnxruntime bare": partial(_bound, path, images, bare),
+        "onnxruntime bare, NHWC, CUDA graph": partial(_bound, path, images, best),
     }
 
 
@@ -174,19 +175,9 @@ def _compiled(network: nn.Module, mode: CompileMode) -> Callable[[Tensor], Tenso
     return answer
 
 
-def _bound(path: Path, images: Tensor, provider: str, provider_options: dict[str, str]) -> Answer:
-    """A session whose input and output are bound to memory of torch; every run waits for its answer.
-
-    Raises:
-        RuntimeError: ONNX Runtime does not run it on the device, but elsewhere.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=[(provider, provider_options)])
-    if (chosen := session.get_providers()[0]) != provider:
-        raise RuntimeError(f"ONNX Runtime runs {path} on {chosen}, not on {provider}.")
+def _bound(path: Path, images: Tensor, provider_options: dict[str, str]) -> Answer:
+    """A session whose input and output are bound to memory of torch; every run waits for its answer."""
+    session = onnxruntime_session(path, images.device.type, provider_options)
     (source,), (wanted,) = session.get_inputs(), session.get_outputs()
     shape = (len(images), *wanted.shape[1:])
     features = torch.empty(shape, dtype=_FLOATS[wanted.type], device=images.device)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
 Embed = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 
 
@@ -29,29 +31,32 @@ def onnxruntime_takes(device: str) -> bool:
         import onnxruntime
     except ModuleNotFoundError:
         return False
-    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
-    return provider in onnxruntime.get_available_providers()
+    return _PROVIDERS[device] in onnxruntime.get_available_providers()
 
 
 def bare_onnxruntime(path: Path, device: str) -> Embed:
-    """ONNX Runtime as its documentation shows it; float32 without TF32 on a GPU, as everywhere here.
+    """ONNX Runtime as its documentation shows it; float32 without TF32 on a GPU, as everywhere here."""
+    session = onnxruntime_session(path, device, {"use_tf32": "0"} if device == "cuda" else {})
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
+
+
+def onnxruntime_session(path: Path, device: str, provider_options: dict[str, str]) -> Any:
+    """Open a file on a device.
 
     Raises:
-        RuntimeError: it does not run on the device, but elsewhere.
+        RuntimeError: ONNX Runtime does not run it on the device, but elsewhere.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads()
     options.log_severity_level = 3
-    provider = (
-        ("CUDAExecutionProvider", {"use_tf32": "0"}) if device == "cuda" else ("CPUExecutionProvider", {})
-    )
-    session = onnxruntime.InferenceSession(path, options, providers=[provider])
-    if (chosen := session.get_providers()[0]) != provider[0]:
-        raise RuntimeError(f"ONNX Runtime runs {path} on {chosen}, not on {provider[0]}.")
-    name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})[0]
+    provider = _PROVIDERS[device]
+    session = onnxruntime.InferenceSession(path, options, providers=[(provider, provider_options)])
+    if (chosen := session.get_providers()[0]) != provider:
+        raise RuntimeError(f"ONNX Runtime runs {path} on {chosen}, not on {provider}.")
+    return session
 
 
 def bare_openvino(path: Path) -> Embed:

@@ -1,6 +1,5 @@
 """``reidexport bench``: latency and throughput of an artifact."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -8,10 +7,12 @@ from typer import Option
 
 from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions, RunOptions
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import JsonOption, log, write_json
+from reidexport.cli.output import JsonOption, log
 from reidexport.data.image_paths import find_images
 from reidexport.errors import InputError
-from reidexport.evaluation.timing import BenchReport, bench_session
+from reidexport.evaluation.timing import bench_session
+from reidexport.records.reading import write_record
+from reidexport.records.speed import BenchReport
 
 
 @with_option_groups
@@ -37,7 +38,7 @@ def bench(
     with run.open(artifact, foreign.manifest(artifact)) as session:
         report = bench_session(session, batch_sizes, seconds_per_batch=seconds, image_paths=paths)
     _print(report)
-    write_json(json_file, {"artifact": str(artifact), **asdict(report)})
+    write_record(json_file, report.model_copy(update={"artifact": str(artifact)}))
 
 
 def _parse_batches(text: str) -> list[int]:

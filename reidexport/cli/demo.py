@@ -27,8 +27,8 @@ def demo(
         print(text_table(table(summary)), end="\n\n")
     for name in FILES:
         print(out / name)
-    if not summary["passed"]:
-        for artifact in summary["artifacts"]:
-            for failure in artifact["verify"]["failures"]:
-                log(f"FAILED: {artifact['artifact']}: {failure}")
+    if not summary.passed:
+        for artifact in summary.artifacts:
+            for failure in artifact.verify.failures:
+                log(f"FAILED: {artifact.artifact}: {failure}")
         raise typer.Exit(1)

@@ -4,7 +4,7 @@ import os
 
 import typer
 
-from reidexport.cli.output import JsonOption, write_json
+from reidexport.cli.output import JsonOption
 
 
 def doctor(json_file: JsonOption = None) -> None:
@@ -17,9 +17,10 @@ def doctor(json_file: JsonOption = None) -> None:
     from rich.text import Text
 
     from reidexport.doctor import examine_this_machine
+    from reidexport.records.reading import write_record
 
     examination = examine_this_machine(os.environ)
-    write_json(json_file, examination.as_json())
+    write_record(json_file, examination)
     console = Console(highlight=False, soft_wrap=True)
     width = max(len(finding.topic) for finding in examination.findings)
     styles = {"ok": "green", "note": "yellow", "problem": "bold red"}

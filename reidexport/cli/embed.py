@@ -14,13 +14,14 @@ from typer.core import TyperCommand
 
 from reidexport.cli.artifact_options import ArtifactArgument, BatchOption, ForeignOptions, RunOptions
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import JsonOption, log, write_json
+from reidexport.cli.output import JsonOption, log
 from reidexport.embed.cluster.run import ClusterRunOptions, embed_on_ray
 from reidexport.embed.plan import ERRORS_NAME, Columns
-from reidexport.embed.run import EmbeddingRun, embed_images, run_folder
+from reidexport.embed.run import embed_images, run_folder
 from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
+from reidexport.records.reading import write_record
 
 _on_ray = partial(Option, rich_help_panel="On a Ray cluster")
 _ADDRESS = re.compile(r"local|auto|ray://.+|[\w.-]+:\d+|\[[\da-fA-F:]+\]:\d+")
@@ -165,7 +166,7 @@ def _report(run: EmbeddingRun, artifact: Path, json_file: Path | None) -> None:
         log(f"skipped {reason}")
     if num_skipped > num_listed:
         log(f"... and {num_skipped - num_listed} more: {run.output / ERRORS_NAME}")
-    write_json(json_file, {"artifact": str(artifact), **asdict(run), "output": str(run.output)})
+    write_record(json_file, run.model_copy(update={"artifact": str(artifact)}))
     parts = f" in {run.num_shards} parts" if in_folder else ""
     speed = run.num_new / max(run.seconds, 1e-9)
     typer.echo(

@@ -12,12 +12,12 @@ from reidexport.cli.artifact_options import BatchOption, ForeignOptions, RunOpti
 from reidexport.cli.checkpoint_options import CheckpointOptions
 from reidexport.cli.data_options import DataOptions
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import JsonOption, log, write_json
+from reidexport.cli.output import JsonOption, log
 from reidexport.errors import InputError
 
 if TYPE_CHECKING:
-    from reidexport.evaluation.scoring import Evaluation
     from reidexport.metrics.thresholds import VerificationRoc
+    from reidexport.records.accuracy import EvaluationRecord
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ def eval_(
     """Measure rank-1, rank-5, rank-10, mAP and mINP on a data set."""
     from reidexport.evaluation.scoring import evaluate
     from reidexport.progress import progress_bar
+    from reidexport.records.reading import write_record
 
     if scoring.thresholds and scoring.rerank:
         raise InputError(
@@ -70,10 +71,11 @@ def eval_(
             progress=progress,
         )
     roc = result.roc() if scoring.thresholds else None
-    _print(result, artifact)
+    record = result.record(str(artifact), roc)
+    _print(record)
     if roc:
         _print_thresholds(roc)
-    write_json(json_file, {**result.as_json(str(artifact)), **(roc.as_json() if roc else {})})
+    write_record(json_file, record)
 
 
 def _open_session(
@@ -101,18 +103,17 @@ def _open_session(
     return run.open(artifact, foreign.manifest(artifact))
 
 
-def _print(result: "Evaluation", artifact: Path) -> None:
-    counts, scores = result.counts(), result.metrics.as_dict()
-    print(f"artifact  {artifact}  ({result.manifest.feature}, {result.manifest.precision})")
-    print(f"runtime   {result.runtime}")
+def _print(record: "EvaluationRecord") -> None:
+    print(f"artifact  {record.artifact}  ({record.feature}, {record.precision})")
+    print(f"runtime   {record.runtime}")
     print(
-        f"dataset   {result.dataset}: {counts['num_query']} queries ({counts['num_query_without_match']} "
-        f"without a match), {counts['num_gallery']} gallery images ({counts['num_distractor']} distractors), "
-        f"{counts['num_junk']} junk left out"
+        f"dataset   {record.dataset}: {record.num_query} queries ({record.num_query_without_match} without a match), "
+        f"{record.num_gallery} gallery images ({record.num_distractor} distractors), {record.num_junk} junk left out"
     )
-    print(f"metric    {result.metric}{', re-ranked' if result.rerank else ''}")
+    print(f"metric    {record.metric}{', re-ranked' if record.rerank else ''}")
+    scores = ("rank1", "rank5", "rank10", "mAP", "mINP")
     print("  ".join(f"{name:>7}" for name in scores))
-    print("  ".join(f"{value:7.2%}" for value in scores.values()))
+    print("  ".join(f"{getattr(record, name):7.2%}" for name in scores))
 
 
 def _print_thresholds(roc: "VerificationRoc") -> None:

@@ -13,15 +13,13 @@ def inspect(
     json_: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what a file is: checkpoint, ONNX or engine, and what it holds. Nothing in it is run."""
-    import json
-
     from reidexport.evaluation.inspection import inspect_file
 
     description = inspect_file(file)
     if json_:
-        print(json.dumps(description, indent=2))
+        print(description.model_dump_json(indent=2))
         return
-    for line in _lines(description, 0):
+    for line in _lines(description.model_dump(mode="json", exclude={"version"}), 0):
         print(line)
 
 

@@ -11,11 +11,11 @@ from typer import Argument, Option
 from reidexport.cli.artifact_options import ThreadsOption
 from reidexport.cli.data_options import DataOptions
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import log, write_json
+from reidexport.cli.output import log
 from reidexport.errors import InputError
 
 if TYPE_CHECKING:
-    from reidexport.evaluation.parity_table import ParityRow, ParityTable
+    from reidexport.records.accuracy import ParityRow, ParityTable
 
 _NAME_WIDTH = 28
 _WIDTH = 110
@@ -48,9 +48,9 @@ def parity(
 ) -> None:
     """Compare artifacts with their reference on a data set, on every backend that can run them."""
     from reidexport.evaluation.opening import open_reference
-    from reidexport.evaluation.parity import measure_parity, tasks_from_artifacts
-    from reidexport.evaluation.parity_table import parity_from_json
+    from reidexport.evaluation.parity import measure_parity, parity_from_json, tasks_from_artifacts
     from reidexport.progress import progress_bar
+    from reidexport.records.reading import write_record
 
     if resume and json_file is None:
         raise InputError("--resume continues a table in a file: pass --json FILE too.")
@@ -65,7 +65,7 @@ def parity(
             records,
             metric=metric,
             finished=finished,
-            keep=lambda table: write_json(json_file, table.model_dump(mode="json")),
+            keep=lambda table: write_record(json_file, table),
             progress_bar=progress_bar,
         )
     _print(result)
@@ -74,7 +74,7 @@ def parity(
 
 
 def _print(table: "ParityTable") -> None:
-    rows = (table.reference, *table.rows)
+    rows = table.all_rows
     print(f"data set {table.dataset}, metric {table.metric}; drops from the reference in percentage points")
     names = ["rank-1", "rank-5", "rank-10", "mAP", "mINP", "rank-1 drop", "mAP drop"]
     _print_grid(names, [(row, _scores(row)) for row in rows])

@@ -12,14 +12,16 @@ from typer import Argument, Option
 from reidexport.cli.artifact_options import RunOptions
 from reidexport.cli.gallery_options import GalleryArgument, GalleryArtifactOption, open_gallery
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import JsonOption, write_json
+from reidexport.cli.output import JsonOption
 from reidexport.data.image_paths import find_images
 from reidexport.data.times import parse_time, time_text
 from reidexport.embed.files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
-from reidexport.gallery.searching import Answer, SeenImage, answers_as_json, answers_sheet, search_gallery
+from reidexport.gallery.searching import Answer, answers_sheet, search_gallery
 from reidexport.progress import progress_bar
+from reidexport.records.embeddings import AnsweredQuery, SearchRecord, SeenImage
+from reidexport.records.reading import write_record
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,13 @@ def search(
     if output.sheet is not None:
         with replaced_when_whole(output.sheet) as temporary:
             answers_sheet(answers, num_ranks=k).save(temporary, "PNG")
-    facts = {"gallery": gallery, "manifest_sha256": known.manifest_sha256, "metric": known.metric}
-    write_json(output.json_file, {**facts, "queries": answers_as_json(answers)})
+    found = SearchRecord(
+        gallery=gallery,
+        manifest_sha256=known.manifest_sha256,
+        metric=known.metric,
+        queries=tuple(AnsweredQuery(**vars(answer.query), hits=answer.hits) for answer in answers),
+    )
+    write_record(output.json_file, found)
     _print(answers)
 
 

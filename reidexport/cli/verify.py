@@ -3,15 +3,18 @@
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 from reidexport.cli.artifact_options import RunOptions
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import JsonOption, write_json
+from reidexport.cli.output import JsonOption
 from reidexport.errors import InputError
+
+if TYPE_CHECKING:
+    from reidexport.records.accuracy import Verification
 
 NUM_DRAWN = 64
 
@@ -48,6 +51,7 @@ def verify(
     from reidexport.evaluation.verification import Limits
     from reidexport.evaluation.verification import verify as verify_sessions
     from reidexport.progress import progress_bar
+    from reidexport.records.reading import write_record
 
     if dataset and not data:
         raise InputError("--dataset chooses among the data sets of a folder: pass --data too")
@@ -68,32 +72,31 @@ def verify(
             metric=metric,
             progress=progress,
         )
-    content = {**result.as_json(), "artifact": str(candidate), "reference_file": str(reference)}
-    _print(content)
-    write_json(json_file, content)
+    _print(result)
+    files = {"artifact": str(candidate), "reference_file": str(reference)}
+    write_record(json_file, result.model_copy(update=files))
     if not result.passed:
         for failure in result.failures:
             print(f"FAILED: {failure}", file=sys.stderr)
         raise typer.Exit(1)
 
 
-def _print(result: dict[str, Any]) -> None:
-    print(f"candidate  {result['candidate']}")
-    print(f"reference  {result['reference']}")
+def _print(result: "Verification") -> None:
+    print(f"candidate  {result.candidate}")
+    print(f"reference  {result.reference}")
     print(
-        f"features   {result['num_images']} images: cosine at least {result['min_cosine']:.7f}, "
-        f"relative L2 error at most {result['max_relative_l2']:.1e}"
+        f"features   {result.num_images} images: cosine at least {result.min_cosine:.7f}, "
+        f"relative L2 error at most {result.max_relative_l2:.1e}"
     )
     consistency = ", ".join(
-        f"{key.replace('_', ' ')} {value:.1e}" for key, value in result["batch_consistency"].items()
+        f"{key.replace('_', ' ')} {value:.1e}" for key, value in result.batch_consistency.items()
     )
     print(f"batches    largest change of a row: {consistency}")
-    print(f"neighbors top-1 {result['top1_agreement']:.2%} the same, top-10 {result['top10_agreement']:.2%}")
-    if result["dataset"]:
-        for who in ("reference", "candidate"):
-            ranks = result[f"{who}_ranks"]
-            print(f"{who:<10} rank-1 {ranks['rank1']:.2%}  mAP {ranks['mAP']:.2%}  ({result['dataset']})")
-        print(f"drops      rank-1 {result['drops']['rank1']:.3f}  mAP {result['drops']['mAP']:.3f} points")
-    worst = ", ".join(f"{Path(item['image']).name} {item['cosine']:.7f}" for item in result["worst"])
-    print(f"worst      {worst}")
-    print("PASSED" if result["passed"] else "FAILED")
+    print(f"neighbors top-1 {result.top1_agreement:.2%} the same, top-10 {result.top10_agreement:.2%}")
+    for who, ranks in (("reference", result.reference_ranks), ("candidate", result.candidate_ranks)):
+        if ranks:
+            print(f"{who:<10} rank-1 {ranks.rank1:.2%}  mAP {ranks.mAP:.2%}  ({result.dataset})")
+    if result.drops:
+        print(f"drops      rank-1 {result.drops['rank1']:.3f}  mAP {result.drops['mAP']:.3f} points")
+    print(f"worst      {', '.join(f'{Path(each.image).name} {each.cosine:.7f}' for each in result.worst)}")
+    print("PASSED" if result.passed else "FAILED")

@@ -1,17 +1,17 @@
 """``run_demo``: the whole way, step after step, into one folder."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.demo import steps
 from reidexport.demo.folder import replaced_folder
 from reidexport.demo.steps import DemoSettings
 from reidexport.demo.summary import FILES, markdown
-from reidexport.machine import machine_info, package_versions
+from reidexport.records.demo import DemoSummary
+from reidexport.records.reading import write_record
 from reidexport.report import read_results, write_report
 
 _PRECISIONS: tuple[Literal["fp32", "fp16"], ...] = ("fp32", "fp16")
@@ -19,7 +19,7 @@ _PRECISIONS: tuple[Literal["fp32", "fp16"], ...] = ("fp32", "fp16")
 
 def run_demo(
     out: str | Path, *, settings: DemoSettings | None = None, log: Callable[[str], None] | None = None
-) -> dict[str, Any]:
+) -> DemoSummary:
     """Draw people, train on them, export, verify, evaluate and measure; leave everything in one folder.
 
     Args:
@@ -28,7 +28,7 @@ def run_demo(
         log: called with a line before every step.
 
     Returns:
-        What ``summary.json`` holds; its ``"passed"`` tells whether both files passed ``verify``.
+        What ``summary.json`` holds.
 
     Raises:
         InputError: ``out`` holds something that the demo did not make.
@@ -38,13 +38,13 @@ def run_demo(
     settings = settings or DemoSettings()
     with replaced_folder(Path(out), FILES) as folder:
         summary = _run_steps(folder, settings, log or (lambda _: None))
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_record(folder / "summary.json", summary)
         (folder / "summary.md").write_text(markdown(summary), encoding="utf-8")
     return summary
 
 
-def _run_steps(folder: Path, settings: DemoSettings, log: Callable[[str], None]) -> dict[str, Any]:
-    """Every file but the summary; returns what the summary is to hold."""
+def _run_steps(folder: Path, settings: DemoSettings, log: Callable[[str], None]) -> DemoSummary:
+    """Every file but the summary."""
     began = time.perf_counter()
     log("drawing people, and training a ResNet-18 with BNNeck on them")
     dataset, training = steps.train(folder, settings)
@@ -55,18 +55,17 @@ def _run_steps(folder: Path, settings: DemoSettings, log: Callable[[str], None])
         log(f"exporting {precision}, verifying it against the checkpoint, measuring it")
         path = folder / f"model-{precision}.onnx"
         artifact, evaluation = steps.export(checkpoint, dataset, path, precision, settings)
-        steps.keep_results(folder / "results", artifact, evaluation)
+        for record in (artifact.eval, artifact.verify, artifact.bench):
+            write_record(folder / "results" / f"{record.kind}-{precision}.json", record)
         artifacts.append(artifact)
     steps.draw_ranked_lists(evaluation, folder / "ranked-lists.png")
     results = read_results([folder / "results"])
     write_report(folder / "report.html", results, evaluation, path.name, title="reidexport demo")
-    return {
-        "passed": all(artifact["verify"]["passed"] for artifact in artifacts),
-        "dataset": steps.counts(dataset),
-        "training": training,
-        "raw_pixels": steps.raw_pixel_ranks(dataset),
-        "artifacts": artifacts,
-        "seconds": time.perf_counter() - began,
-        "machine": machine_info(),
-        "versions": package_versions(),
-    }
+    return DemoSummary(
+        passed=all(artifact.verify.passed for artifact in artifacts),
+        dataset=steps.counts(dataset),
+        training=training,
+        raw_pixels=steps.raw_pixel_ranks(dataset),
+        artifacts=tuple(artifacts),
+        seconds=time.perf_counter() - began,
+    )

@@ -1,9 +1,8 @@
 """The demo's steps; each calls the public function that a user would call."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,8 @@ from reidexport.export.graph import graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.gallery.contact_sheets import ranked_list_sheet
 from reidexport.progress import progress_bar
+from reidexport.records.accuracy import Ranks, Verification
+from reidexport.records.demo import DemoArtifact, DemoData, DemoTraining
 
 _RAW_WIDTH_HEIGHT = (32, 64)
 _NUM_DRAWN, _NUM_RANKS = 6, 8
@@ -41,21 +42,21 @@ class DemoSettings:
     seconds_per_batch: float = 1.0
 
 
-def train(folder: Path, settings: DemoSettings) -> tuple[Dataset, dict[str, Any]]:
+def train(folder: Path, settings: DemoSettings) -> tuple[Dataset, DemoTraining]:
     """Draw people into ``data``, train on them into ``checkpoint.pth``, and return how."""
     result = train_smoke(folder / "training", settings.changes)
     (folder / "training" / "data").rename(folder / "data")
     (folder / "training" / "best.pth").rename(folder / "checkpoint.pth")
     (folder / "training" / "last.pth").unlink()  # only to continue the training
     recipe = result["recipe"]
-    training = {
-        "backbone": recipe["model"]["backbone"],
-        "height_px": recipe["images"]["height_px"],
-        "width_px": recipe["images"]["width_px"],
-        "num_epochs": recipe["schedule"]["num_epochs"],
-        "batch_size": recipe["batch"]["num_pids"] * recipe["batch"]["num_instances"],
-        "seconds": result["seconds"],
-    }
+    training = DemoTraining(
+        backbone=recipe["model"]["backbone"],
+        height_px=recipe["images"]["height_px"],
+        width_px=recipe["images"]["width_px"],
+        num_epochs=recipe["schedule"]["num_epochs"],
+        batch_size=recipe["batch"]["num_pids"] * recipe["batch"]["num_instances"],
+        seconds=result["seconds"],
+    )
     return load_dataset(folder / "data"), training
 
 
@@ -65,45 +66,30 @@ def export(
     path: Path,
     precision: Literal["fp32", "fp16"],
     settings: DemoSettings,
-) -> tuple[dict[str, Any], Evaluation]:
+) -> tuple[DemoArtifact, Evaluation]:
     """Write one ONNX file, verify it against the checkpoint, evaluate it and measure its speed."""
     onnx_from_graph(graph_from_checkpoint(checkpoint), path, precision=precision)
     with open_session(path) as session, session_from_checkpoint(checkpoint) as reference:
         verified = _verified(session, reference, dataset)
         evaluation = evaluate(session, dataset)
         bench = bench_session(session, settings.batch_sizes, seconds_per_batch=settings.seconds_per_batch)
-    result = {
-        "artifact": path.name,
-        "precision": precision,
-        "size_mib": path.stat().st_size / 2**20,
-        "runtime": session.description,
-        **evaluation.metrics.as_dict(),
-        "metric": evaluation.metric,
-        "verify": verified,
-        "bench": [asdict(batch) for batch in bench.batches],
-        "warnings": bench.warnings,
-    }
+    result = DemoArtifact(
+        artifact=path.name,
+        precision=precision,
+        size_mib=path.stat().st_size / 2**20,
+        eval=evaluation.record(path.name),
+        verify=verified.model_copy(update={"artifact": path.name}),
+        bench=bench.model_copy(update={"artifact": path.name}),
+    )
     return result, evaluation
 
 
-def keep_results(folder: Path, artifact: dict[str, Any], evaluation: Evaluation) -> None:
-    """Write what ``eval``, ``verify`` and ``bench`` would have written with ``--json``."""
-    name = artifact["artifact"]
-    scores = evaluation.as_json(name)
-    common = {"artifact": name, "machine": scores["machine"], "versions": scores["versions"]}
-    bench = {"session": artifact["runtime"], "batches": artifact["bench"], "warnings": artifact["warnings"]}
-    contents = {"eval": scores, "verify": artifact["verify"] | common, "bench": bench | common}
-    for command, content in contents.items():
-        path = folder / f"{command}-{artifact['precision']}.json"
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _verified(session: Session, reference: Session, dataset: Dataset) -> dict[str, Any]:
+def _verified(session: Session, reference: Session, dataset: Dataset) -> Verification:
     with progress_bar("verifying", 2 * (len(dataset.query) + len(dataset.gallery))) as show:
         result = verify(session, reference, dataset=dataset, progress=show)
     # The folder is made under another name, so images are named without it.
-    worst = [{"image": Path(each.image).name, "cosine": each.cosine} for each in result.worst]
-    return {**asdict(result), "worst": worst, "passed": result.passed, "drops": result.drops}
+    worst = tuple(each.model_copy(update={"image": Path(each.image).name}) for each in result.worst)
+    return result.model_copy(update={"worst": worst})
 
 
 def draw_ranked_lists(evaluation: Evaluation, path: Path) -> None:
@@ -114,11 +100,11 @@ def draw_ranked_lists(evaluation: Evaluation, path: Path) -> None:
     ranked_list_sheet(query, evaluation.gallery, found, num_ranks=_NUM_RANKS).save(path)
 
 
-def raw_pixel_ranks(dataset: Dataset) -> dict[str, Any]:
+def raw_pixel_ranks(dataset: Dataset) -> Ranks:
     """The scores of comparing pixels instead of features: what a network must beat."""
     gallery = dataset.scored_gallery
     ranks = score_features(_pixels(dataset.query), _pixels(gallery), dataset.query, gallery, metric="cosine")
-    return {**ranks.as_dict(), "metric": "cosine"}
+    return Ranks(**ranks.as_dict())
 
 
 def _pixels(records: tuple[ImageRecord, ...]) -> NDArray[np.float32]:
@@ -132,12 +118,12 @@ def _pixels(records: tuple[ImageRecord, ...]) -> NDArray[np.float32]:
     return pixels
 
 
-def counts(dataset: Dataset) -> dict[str, int]:
+def counts(dataset: Dataset) -> DemoData:
     """The numbers of images and people."""
-    return {
-        "num_train": len(dataset.train),
-        "num_train_pids": len({record.pid for record in dataset.train}),
-        "num_query": len(dataset.query),
-        "num_query_pids": len({record.pid for record in dataset.query}),
-        "num_gallery": len(dataset.gallery),
-    }
+    return DemoData(
+        num_train=len(dataset.train),
+        num_train_pids=len({record.pid for record in dataset.train}),
+        num_query=len(dataset.query),
+        num_query_pids=len({record.pid for record in dataset.query}),
+        num_gallery=len(dataset.gallery),
+    )

@@ -1,6 +1,7 @@
 """What the demo found, as tables and as Markdown."""
 
-from typing import Any
+from reidexport.records.accuracy import Ranks
+from reidexport.records.demo import DemoSummary
 
 FILES = (
     "data",
@@ -17,51 +18,46 @@ FILES = (
 Rows = list[list[str]]
 
 
-def accuracy_table(summary: dict[str, Any]) -> Rows:
+def accuracy_table(summary: DemoSummary) -> Rows:
     """Rank-1, rank-5 and mAP of raw pixels, the checkpoint and both files; the first row is the heading."""
-    checkpoint = summary["artifacts"][0]["verify"]["reference_ranks"]
-    named = [("raw pixels", summary["raw_pixels"]), ("checkpoint", checkpoint)]
-    named += [(each["artifact"], each) for each in summary["artifacts"]]
-    ranks = ("rank1", "rank5", "mAP")
+    named: list[tuple[str, Ranks | None]] = [("raw pixels", summary.raw_pixels)]
+    named += [("checkpoint", summary.artifacts[0].verify.reference_ranks)]
+    named += [(each.artifact, each.eval) for each in summary.artifacts]
     return [["", "rank-1", "rank-5", "mAP"]] + [
-        [name, *(f"{of[key]:.1%}" for key in ranks)] for name, of in named
+        [name, *(f"{value:.1%}" for value in (of.rank1, of.rank5, of.mAP))] for name, of in named if of
     ]
 
 
-def parity_table(summary: dict[str, Any]) -> Rows:
+def parity_table(summary: DemoSummary) -> Rows:
     """What ``verify`` found about each file against the checkpoint."""
     rows = [["", "verify", "lowest cosine", "rank-1 drop (points)", "mAP drop (points)"]]
-    for each in summary["artifacts"]:
-        found = each["verify"]
-        drops = (f"{found['drops'][key]:z.2f}" for key in ("rank1", "mAP"))
-        verdict = "passed" if found["passed"] else "FAILED"
-        rows.append([each["artifact"], verdict, f"{found['min_cosine']:.6f}", *drops])
+    for each in summary.artifacts:
+        drops = (f"{each.verify.drops[key]:z.2f}" for key in ("rank1", "mAP"))
+        verdict = "passed" if each.verify.passed else "FAILED"
+        rows.append([each.artifact, verdict, f"{each.verify.min_cosine:.6f}", *drops])
     return rows
 
 
-def speed_table(summary: dict[str, Any]) -> Rows:
+def speed_table(summary: DemoSummary) -> Rows:
     """Latency and throughput of each file, the network alone."""
-    rows = [["", "batch", "p50 ms", "p99 ms", "images/s"]]
-    for each in summary["artifacts"]:
-        for timing in each["bench"]:
-            times = (f"{timing[key]:.2f}" for key in ("p50_ms", "p99_ms"))
-            rows.append(
-                [each["artifact"], str(timing["batch_size"]), *times, f"{timing['images_per_s']:.0f}"]
-            )
-    return rows
+    return [["", "batch", "p50 ms", "p99 ms", "images/s"]] + [
+        [each.artifact, f"{of.batch_size}", f"{of.p50_ms:.2f}", f"{of.p99_ms:.2f}", f"{of.images_per_s:.0f}"]
+        for each in summary.artifacts
+        for of in each.bench.batches
+    ]
 
 
-def markdown(summary: dict[str, Any]) -> str:
+def markdown(summary: DemoSummary) -> str:
     """The page as Markdown, with ``ranked-lists.png`` beside it: what was done, on what, and what it does not mean."""
-    data, training, machine = summary["dataset"], summary["training"], summary["machine"]
-    versions = summary["versions"]
+    data, training, measured = summary.dataset, summary.training, summary.artifacts[0].eval
+    versions = measured.versions
     return "\n\n".join(
         [
             "# reidexport demo",
-            f"A {training['backbone']} with BNNeck, trained for {training['seconds']:.0f} s on "
-            f"{data['num_train']} drawn images of {data['num_train_pids']} people, looks for "
-            f"{data['num_query_pids']} people it has never seen: {data['num_query']} queries in a gallery of "
-            f"{data['num_gallery']} images. The people are drawn and the training is short: the figures show that "
+            f"A {training.backbone} with BNNeck, trained for {training.seconds:.0f} s on "
+            f"{data.num_train} drawn images of {data.num_train_pids} people, looks for "
+            f"{data.num_query_pids} people it has never seen: {data.num_query} queries in a gallery of "
+            f"{data.num_gallery} images. The people are drawn and the training is short: the figures show that "
             "every step works, and say nothing about real cameras.",
             "## Accuracy",
             _markdown_table(accuracy_table(summary)),
@@ -69,11 +65,11 @@ def markdown(summary: dict[str, Any]) -> str:
             _markdown_table(parity_table(summary)),
             "## Speed",
             _markdown_table(speed_table(summary)),
-            "; ".join(f"{each['artifact']}: {each['runtime']}" for each in summary["artifacts"]),
+            "; ".join(f"{each.artifact}: {each.eval.runtime}" for each in summary.artifacts),
             "## Ranked lists",
             "![Queries and their nearest gallery images](ranked-lists.png)",
-            f"{machine['cpu']}, {machine['cores']} cores; reidexport {versions.get('reidexport', '')}, "
-            f"torch {versions.get('torch', '')}; {summary['seconds']:.0f} s in all.\n",
+            f"{measured.machine['cpu']}, {measured.machine['cores']} cores; reidexport "
+            f"{versions.get('reidexport', '')}, torch {versions.get('torch', '')}; {summary.seconds:.0f} s in all.\n",
         ]
     )
 

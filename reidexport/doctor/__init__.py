@@ -4,7 +4,7 @@ Every check is a function of what it judges, so that any machine can be describe
 describes the one it runs on. Nothing heavy is imported: versions come from package metadata, GPUs from the driver.
 """
 
-from reidexport.doctor.examination import Examination, examine, examine_this_machine
-from reidexport.doctor.finding import Finding
+from reidexport.doctor.examination import examine, examine_this_machine
+from reidexport.records.checks import Examination, Finding
 
 __all__ = ["Examination", "Finding", "examine", "examine_this_machine"]

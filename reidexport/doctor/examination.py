@@ -2,13 +2,10 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from reidruntime.backends import choose
 
-from reidexport.doctor.finding import Finding
-from reidexport.doctor.hardware import NvidiaDriver, cpu_features, nvidia_driver
+from reidexport.doctor.hardware import cpu_features, nvidia_driver
 from reidexport.doctor.machine_checks import (
     dataset_findings,
     environment_findings,
@@ -19,38 +16,7 @@ from reidexport.doctor.packages import PACKAGES, conflicts, package_findings
 from reidexport.doctor.requirements import Requirement, own_requirements, torch_cuda_version
 from reidexport.errors import NotInstalledError
 from reidexport.machine import CPUINFO, MachineInfo, file_text, installed_versions, machine_info
-
-
-@dataclass(frozen=True)
-class Examination:
-    """The facts about a machine, and what was found about them.
-
-    Attributes:
-        machine: processor, memory and system.
-        features: instruction sets that matter to networks.
-        python: its version.
-        driver: NVIDIA's, or None.
-        packages: installed versions by name.
-        torch_cuda: the CUDA that the installed torch was built for, or None.
-        findings: what there is to say.
-    """
-
-    machine: MachineInfo
-    features: tuple[str, ...]
-    python: str
-    driver: NvidiaDriver | None
-    packages: Mapping[str, str]
-    torch_cuda: str | None
-    findings: tuple[Finding, ...]
-
-    @property
-    def healthy(self) -> bool:
-        """Whether no finding is a problem."""
-        return all(finding.level != "problem" for finding in self.findings)
-
-    def as_json(self) -> dict[str, Any]:
-        """One plain dict."""
-        return {"healthy": self.healthy, **asdict(self)}
+from reidexport.records.checks import Examination, Finding, NvidiaDriver
 
 
 def examine_this_machine(env: Mapping[str, str]) -> Examination:
@@ -92,7 +58,16 @@ def examine(
         backend_finding(),
         *dataset_findings(env.get("REIDEXPORT_DATA")),
     )
-    return Examination(machine, features, python, driver, packages, torch_cuda, findings)
+    return Examination(
+        healthy=all(finding.level != "problem" for finding in findings),
+        machine=machine,
+        features=features,
+        python=python,
+        driver=driver,
+        packages=packages,
+        torch_cuda=torch_cuda,
+        findings=findings,
+    )
 
 
 def backend_finding() -> Finding:

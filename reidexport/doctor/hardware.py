@@ -2,9 +2,10 @@
 
 import ctypes
 import re
-from dataclasses import dataclass
 
 from reidruntime.tensorrt_library import compute_capability
+
+from reidexport.records.checks import DetectedGpu, NvidiaDriver
 
 # What networks profit from, and the flags that Linux has for it on x86-64 and ARM.
 _FEATURES = {
@@ -17,32 +18,6 @@ _FEATURES = {
     "SVE": ("sve",),
     "I8MM": ("i8mm",),
 }
-
-
-@dataclass(frozen=True)
-class DetectedGpu:
-    """One NVIDIA GPU that CUDA offers to this process; ``compute_capability`` such as "9.0"."""
-
-    name: str
-    compute_capability: str
-    memory_mib: int
-
-
-@dataclass(frozen=True)
-class NvidiaDriver:
-    """NVIDIA's driver.
-
-    Attributes:
-        version: such as "580.95.05"; None where it is not known.
-        cuda: the newest CUDA that it runs, such as "13.0".
-        gpus: those that this process may use.
-        problem: why CUDA does not start, or None.
-    """
-
-    version: str | None
-    cuda: str | None
-    gpus: tuple[DetectedGpu, ...]
-    problem: str | None = None
 
 
 def cpu_features(cpuinfo: str) -> tuple[str, ...]:

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reidexport.data.layouts import Found, recognized_in
-from reidexport.doctor.finding import Finding
-from reidexport.doctor.hardware import NvidiaDriver
 from reidexport.errors import DatasetError
 from reidexport.machine import MachineInfo
+from reidexport.records.checks import Finding, NvidiaDriver
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 

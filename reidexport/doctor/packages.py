@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from reidexport.doctor.finding import Finding
 from reidexport.doctor.requirements import Requirement, extra_of, missing_packages, within
+from reidexport.records.checks import Finding
 
 PACKAGES = (
     "reidexport",

@@ -4,7 +4,6 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -19,35 +18,9 @@ from reidexport.embed.table import SUFFIX as TABLE_SUFFIX
 from reidexport.embed.table import open_table
 from reidexport.errors import ImageError, InputError
 from reidexport.progress import ProgressBar, no_progress_bar
+from reidexport.records.embeddings import EmbeddingRun
 
 Executor = Callable[[Plan, list[int]], Iterator[Report]]
-
-
-@dataclass(frozen=True)
-class EmbeddingRun:
-    """What a run did.
-
-    Attributes:
-        output: the file or folder.
-        num_shards: what the run was divided into.
-        num_embedded: embeddings in the output.
-        num_new: those of them that this run made; the others are of the interrupted run.
-        num_resumed: images, bad ones included, that the interrupted run had finished.
-        skipped: path and reason of every bad image.
-        sessions: what ran the network; on a cluster, each behind the address of its node.
-        seconds: from when the first session was open to the end.
-        total_seconds: with what came before: on a cluster, planning, starting Ray, and opening the sessions.
-    """
-
-    output: Path
-    num_shards: int
-    num_embedded: int
-    num_new: int
-    num_resumed: int
-    skipped: tuple[tuple[str, str], ...]
-    sessions: tuple[str, ...]
-    seconds: float
-    total_seconds: float
 
 
 def embed_images(
@@ -79,7 +52,7 @@ def embed_images(
         return embed_shards(session, plan, numbers, options)
 
     run = embed_planned(embed, sources, output, session.manifest, options, progress_bar)
-    return replace(run, sessions=(session.description,))
+    return run.model_copy(update={"sessions": (session.description,)})
 
 
 def run_folder(output: Path) -> Path:

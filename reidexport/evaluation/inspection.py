@@ -1,4 +1,4 @@
-"""What is this file? A checkpoint, an ONNX file or an engine, described as plain data."""
+"""What is this file? A checkpoint, an ONNX file or an engine, described as a record."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -11,46 +11,46 @@ from reidruntime.artifact.own_manifest import artifact_manifest
 
 from reidexport.errors import ArtifactError
 from reidexport.evaluation.opening import kind_of
+from reidexport.records.inspection import (
+    CheckpointDescription,
+    EngineDescription,
+    FileDescription,
+    OnnxDescription,
+)
 
 
-def inspect_file(path: str | Path) -> dict[str, Any]:
+def inspect_file(path: str | Path) -> FileDescription:
     """Describe a checkpoint, an ONNX file or an engine.
 
     Returns:
-        A dict of plain data with at least ``file``, ``kind`` ("checkpoint", "onnx" or "engine"), ``sha256`` and
-        ``size_mib``.
+        A record whose ``kind`` is "checkpoint", "onnx" or "engine".
 
     Raises:
         ArtifactError: there is no such file, or it is damaged.
         CheckpointError: it is neither an artifact nor a checkpoint that can be read.
     """
     path = Path(path)
-    kind = kind_of(path)
-    describe = {"checkpoint": _checkpoint, "onnx": _onnx, "engine": _engine}[kind]
-    return {
-        "file": str(path),
-        "kind": kind,
-        "size_mib": round(path.stat().st_size / 2**20, 2),
-        "sha256": file_sha256(path),
-        **describe(path),
-    }
+    describe = {"checkpoint": _checkpoint, "onnx": _onnx, "engine": _engine}[kind_of(path)]
+    size_mib = round(path.stat().st_size / 2**20, 2)
+    return describe(path, {"file": str(path), "size_mib": size_mib, "sha256": file_sha256(path)})
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
+def _checkpoint(path: Path, about: dict[str, Any]) -> CheckpointDescription:
     from reidexport.checkpoint.loading import load_checkpoint
 
     checkpoint = load_checkpoint(path)
-    return {
-        "family": checkpoint.family,
-        "layout": checkpoint.layout,
+    return CheckpointDescription(
+        **about,
+        family=checkpoint.family,
+        layout=checkpoint.layout,
         **asdict(checkpoint.architecture),
-        "num_parameters": sum(tensor.numel() for tensor in checkpoint.state_dict.values()),
-        "preprocess": checkpoint.preprocess.model_dump(mode="json"),
-        "assumed": list(checkpoint.assumed),
-    }
+        num_parameters=sum(tensor.numel() for tensor in checkpoint.state_dict.values()),
+        preprocess=checkpoint.preprocess,
+        assumed=checkpoint.assumed,
+    )
 
 
-def _onnx(path: Path) -> dict[str, Any]:
+def _onnx(path: Path, about: dict[str, Any]) -> OnnxDescription:
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -60,19 +60,20 @@ def _onnx(path: Path) -> dict[str, Any]:
     except DecodeError as error:
         raise ArtifactError(f"{path}: not a whole ONNX file ({error}). Copy or export it again.") from error
     weights = {tensor.name for tensor in model.graph.initializer}
-    return {
-        "opset": next((entry.version for entry in model.opset_import if entry.domain == ""), None),
-        "producer": f"{model.producer_name} {model.producer_version}".strip(),
-        "inputs": [_tensor(value) for value in model.graph.input if value.name not in weights],
-        "outputs": [_tensor(value) for value in model.graph.output],
-        "operators": dict(Counter(node.op_type for node in model.graph.node).most_common()),
-        "manifest": manifest.model_dump(mode="json") if manifest else None,
-    }
+    return OnnxDescription(
+        **about,
+        opset=next((entry.version for entry in model.opset_import if entry.domain == ""), None),
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        inputs=tuple(_tensor(value) for value in model.graph.input if value.name not in weights),
+        outputs=tuple(_tensor(value) for value in model.graph.output),
+        operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
+        manifest=manifest,
+    )
 
 
-def _engine(path: Path) -> dict[str, Any]:
+def _engine(path: Path, about: dict[str, Any]) -> EngineDescription:
     has_manifest = engine_manifest_path(path).is_file()
-    return {"manifest": artifact_manifest(path).model_dump(mode="json") if has_manifest else None}
+    return EngineDescription(**about, manifest=artifact_manifest(path) if has_manifest else None)
 
 
 def _tensor(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from reidruntime import manifest_from_onnx
-from reidruntime.artifact.manifest import Manifest, Metric, file_sha256
+from reidruntime.artifact.manifest import Manifest, Metric, Precision, file_sha256
 from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.backends import BACKENDS, backend_places
 from reidruntime.session import Session, open_session
@@ -21,13 +21,15 @@ from reidruntime.tensorrt_library import first_gpu
 from reidexport.data.records import Dataset
 from reidexport.errors import ArtifactError, GpuError, InputError, NotInstalledError
 from reidexport.evaluation.opening import kind_of
-from reidexport.evaluation.parity_table import NotRun, ParityRow, ParityTable, WorstQuery
 from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.timing import bench_session
-from reidexport.machine import is_busy, machine_info, package_versions
+from reidexport.machine import MachineInfo, is_busy
 from reidexport.metrics.agreement import agreement, check_comparable
 from reidexport.metrics.distances import Floats
 from reidexport.progress import ProgressBar, no_progress_bar
+from reidexport.records.accuracy import NotRun, ParityRow, ParityTable, Ranks, WorstQuery
+from reidexport.records.base import here
+from reidexport.records.reading import read_record
 
 NUM_WORST = 5
 _LATENCY_SECONDS = 2.0
@@ -67,7 +69,7 @@ class _Measured:
     evaluation: Evaluation
     feats: Floats
     p50_batch1_ms: float
-    precision: str
+    precision: Precision | Literal["bf16"]
 
 
 def tasks_from_artifacts(
@@ -140,13 +142,13 @@ def measure_parity(
     metric = metric or reference.manifest.metric
     for task in tasks:
         check_comparable(str(task.artifact), task.manifest, reference.manifest)
-    machine, versions = machine_info(), package_versions()
+    place = here()
     if finished:
         before = finished.reference.manifest_sha256, finished.reference.artifact_sha256
         now = reference.manifest.sha256, file_sha256(reference_file)
         _check_same(
             _facts(*before, finished.dataset, finished.metric, finished.machine, finished.versions),
-            _facts(*now, dataset.name, metric, machine, versions),
+            _facts(*now, dataset.name, metric, **place),
         )
     pending = [task for task in tasks if not (finished and any(map(task.is_done_by, finished.rows)))]
     if finished and not pending:
@@ -158,9 +160,8 @@ def measure_parity(
         reference=_row(reference_file, reference.backend, expected, None),
         rows=_without(pending, finished.rows if finished else ()),
         not_run=_without(pending, finished.not_run if finished else ()),
-        machine=dict(machine),
-        versions=versions,
-        is_busy=is_busy(machine) or (finished is not None and finished.is_busy),
+        is_busy=is_busy(place["machine"]) or (finished is not None and finished.is_busy),
+        **place,
     )
     keep(table)
     for task in pending:
@@ -169,6 +170,23 @@ def measure_parity(
         table = table.model_copy(update={where: (*getattr(table, where), answer)})
         keep(table)
     return table
+
+
+def parity_from_json(path: Path) -> ParityTable:
+    """Read the table that ``reidexport parity --json`` keeps.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    try:
+        record = read_record(path)
+    except InputError as error:
+        raise InputError(f"{error} Or start anew without --resume.") from error
+    if not isinstance(record, ParityTable):
+        raise InputError(
+            f"{path}: not a table of parity, but of the kind {record.kind}. Choose another FILE."
+        )
+    return record
 
 
 def _without(pending: list[Task], earlier: tuple[AnyRow, ...]) -> tuple[AnyRow, ...]:
@@ -193,7 +211,7 @@ def _facts(
     artifact_sha256: str | None,
     dataset: str,
     metric: Metric,
-    machine: Mapping[str, Any],
+    machine: MachineInfo,
     versions: Mapping[str, str],
 ) -> dict[str, Any]:
     """What all rows of a table have in common."""
@@ -243,27 +261,25 @@ def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None)
     """A row of the table, or the reference's, which is compared with nothing."""
     evaluation = found.evaluation
     cosines = agreement(found.feats, expected.feats).cosines if expected else np.ones(1)
-    scores = evaluation.metrics.as_dict()
-    wanted = expected.evaluation.metrics.as_dict() if expected else {}
-    return ParityRow.model_validate(
-        {
-            "artifact": str(file),
-            "artifact_sha256": file_sha256(file),
-            "manifest_sha256": evaluation.manifest.sha256,
-            "backend": backend,
-            "precision": found.precision,
-            "runtime": evaluation.runtime,
-            "size_mib": round(file.stat().st_size / 2**20, 2),
-            "layer_precisions": evaluation.manifest.layer_precisions,
-            **scores,
-            "drops": {name: 100 * (value - scores[name]) for name, value in wanted.items()},
-            "min_cosine": float(cosines.min()),
-            "mean_cosine": float(cosines.mean()),
-            "worst_queries": _worst_queries(evaluation, expected.evaluation) if expected else (),
-            "p50_batch1_ms": found.p50_batch1_ms,
-            "images_per_s": len(found.feats) / evaluation.embedding_seconds,
-            **evaluation.roc().as_json(),
-        }
+    ranks = Ranks(**evaluation.metrics.as_dict())
+    wanted = Ranks(**expected.evaluation.metrics.as_dict()) if expected else None
+    return ParityRow(
+        artifact=str(file),
+        artifact_sha256=file_sha256(file),
+        manifest_sha256=evaluation.manifest.sha256,
+        backend=backend,
+        precision=found.precision,
+        runtime=evaluation.runtime,
+        size_mib=round(file.stat().st_size / 2**20, 2),
+        layer_precisions=evaluation.manifest.layer_precisions,
+        **dict(ranks),
+        drops=ranks.drops_from(wanted) if wanted else {},
+        min_cosine=float(cosines.min()),
+        mean_cosine=float(cosines.mean()),
+        worst_queries=_worst_queries(evaluation, expected.evaluation) if expected else (),
+        p50_batch1_ms=found.p50_batch1_ms,
+        images_per_s=len(found.feats) / evaluation.embedding_seconds,
+        **evaluation.roc().as_json(),
     )
 
 

@@ -12,11 +12,12 @@ from reidruntime.artifact.manifest import Manifest, Metric
 
 from reidexport.data.records import DISTRACTOR_PID, Dataset, ImageRecord
 from reidexport.errors import InputError
-from reidexport.machine import machine_info, package_versions
 from reidexport.metrics.cmc_map import RankMetrics, evaluate_rank, rank_features
 from reidexport.metrics.distances import unit_rows
 from reidexport.metrics.rerank import k_reciprocal
 from reidexport.metrics.thresholds import VerificationRoc, verification_roc
+from reidexport.records.accuracy import EvaluationRecord
+from reidexport.records.base import here
 
 Features = npt.NDArray[np.float32]
 
@@ -54,16 +55,6 @@ class Evaluation:
     q_feats: Features = field(repr=False)
     g_feats: Features = field(repr=False)
 
-    def counts(self) -> dict[str, int]:
-        """How many images were scored, and how many were not."""
-        return {
-            "num_query": len(self.query),
-            "num_query_without_match": len(self.query) - self.metrics.num_valid_query,
-            "num_gallery": len(self.gallery),
-            "num_distractor": sum(record.pid == DISTRACTOR_PID for record in self.gallery),
-            "num_junk": self.num_junk,
-        }
-
     def nearest(self, queries: Sequence[int], k: int) -> Neighbors:
         """The k nearest gallery images of some queries, by number, without what the protocol leaves out."""
         gallery = Gallery(self.g_feats.shape[1], metric=self.metric)
@@ -84,26 +75,30 @@ class Evaluation:
             self.q_feats, self.g_feats, *_labels(self.query, self.gallery), metric=self.metric
         )
 
-    def as_json(self, artifact: str) -> dict[str, Any]:
-        """One object for a JSON file; accuracies are fractions.
+    def record(self, artifact: str, roc: VerificationRoc | None = None) -> EvaluationRecord:
+        """The scores, for a JSON file.
 
         Args:
             artifact: what to call the artifact, usually its path.
+            roc: the thresholds to add.
         """
-        return {
-            "artifact": artifact,
-            "manifest_sha256": self.manifest.sha256,
-            "precision": self.manifest.precision,
-            "feature": self.manifest.feature,
-            "runtime": self.runtime,
-            "dataset": self.dataset,
-            "metric": self.metric,
-            "rerank": self.rerank,
-            **self.metrics.as_dict(),
-            **self.counts(),
-            "machine": machine_info(),
-            "versions": package_versions(),
-        }
+        found: dict[str, Any] = {**self.metrics.as_dict(), **(roc.as_json() if roc else {}), **here()}
+        return EvaluationRecord(
+            artifact=artifact,
+            manifest_sha256=self.manifest.sha256,
+            precision=self.manifest.precision,
+            feature=self.manifest.feature,
+            runtime=self.runtime,
+            dataset=self.dataset,
+            metric=self.metric,
+            rerank=self.rerank,
+            num_query=len(self.query),
+            num_query_without_match=len(self.query) - self.metrics.num_valid_query,
+            num_gallery=len(self.gallery),
+            num_distractor=sum(image.pid == DISTRACTOR_PID for image in self.gallery),
+            num_junk=self.num_junk,
+            **found,
+        )
 
 
 def evaluate(

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from reidruntime import Session
@@ -10,50 +9,12 @@ from reidruntime.images.resize import Image8
 
 from reidexport.cpu_share import cpu_use, disturbance, others_share
 from reidexport.errors import InputError
-from reidexport.machine import MachineInfo, machine_info, package_versions
+from reidexport.records.base import here
+from reidexport.records.speed import BatchTiming, BenchReport, EndToEnd
 
 _MIN_REPEATS = 5
 _WARM_UP_SECONDS = 0.5
 _TURNS = 10
-
-
-@dataclass(frozen=True)
-class BatchTiming:
-    """The network alone, pixels in memory to features: percentiles over ``repeats`` runs of a batch."""
-
-    batch_size: int
-    repeats: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    images_per_s: float
-
-
-@dataclass(frozen=True)
-class EndToEnd:
-    """From image files to features, beside the network alone at the same batch size."""
-
-    num_images: int
-    batch_size: int
-    seconds: float
-    images_per_s: float
-    net_images_per_s: float
-    share_of_net: float
-
-
-@dataclass(frozen=True)
-class BenchReport:
-    """What was measured, with what, where; ``warnings`` names what makes the figures doubtful.
-
-    ``end_to_end`` is None without files, and on a busy machine, where a warning reports what was measured.
-    """
-
-    session: str
-    batches: tuple[BatchTiming, ...]
-    end_to_end: EndToEnd | None
-    machine: MachineInfo
-    versions: dict[str, str] = field(default_factory=package_versions)
-    warnings: tuple[str, ...] = ()
 
 
 def bench_session(
@@ -77,16 +38,16 @@ def bench_session(
     """
     if not batch_sizes or min(batch_sizes) < 1 or seconds_per_batch <= 0:
         raise InputError(f"Expected positive sizes and seconds, got {batch_sizes}, {seconds_per_batch}.")
-    machine, before = machine_info(), cpu_use()
+    place, before = here(), cpu_use()
     timings = tuple(_time_batch(session, size, seconds_per_batch) for size in batch_sizes)
     whole = _time_files(session, image_paths, max(batch_sizes), seconds_per_batch) if image_paths else None
-    disturbed = disturbance(others_share(before, cpu_use()), machine)
+    disturbed = disturbance(others_share(before, cpu_use()), place["machine"])
     warnings: tuple[str, ...] = (f"The machine was busy: {disturbed}.",) if disturbed else ()
     if disturbed and whole:
         speed = f"{whole.images_per_s:.1f} images/s from {whole.num_images} files"
         warnings, whole = (*warnings, f"Not compared with the network alone: {speed}."), None
     return BenchReport(
-        session=session.description, batches=timings, end_to_end=whole, machine=machine, warnings=warnings
+        session=session.description, batches=timings, end_to_end=whole, warnings=warnings, **place
     )
 
 
@@ -95,7 +56,14 @@ def _time_batch(session: Session, batch_size: int, seconds: float) -> BatchTimin
     _run_for(session, batch, min(_WARM_UP_SECONDS, seconds), 2)
     times = _run_for(session, batch, seconds, _MIN_REPEATS)
     p50, p90, p99 = (float(value) * 1000 for value in np.percentile(times, (50, 90, 99)))
-    return BatchTiming(batch_size, len(times), p50, p90, p99, batch_size * len(times) / sum(times))
+    return BatchTiming(
+        batch_size=batch_size,
+        repeats=len(times),
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
+        images_per_s=batch_size * len(times) / sum(times),
+    )
 
 
 def _time_files(session: Session, paths: Sequence[str], batch_size: int, seconds: float) -> EndToEnd:
@@ -112,7 +80,14 @@ def _time_files(session: Session, paths: Sequence[str], batch_size: int, seconds
         elapsed += time.perf_counter() - began
         times += _run_for(session, batch, seconds / num_turns, 1)
     speed, net_speed = len(paths) / elapsed, batch_size * len(times) / sum(times)
-    return EndToEnd(len(paths), batch_size, elapsed, speed, net_speed, speed / net_speed)
+    return EndToEnd(
+        num_images=len(paths),
+        batch_size=batch_size,
+        seconds=elapsed,
+        images_per_s=speed,
+        net_images_per_s=net_speed,
+        share_of_net=speed / net_speed,
+    )
 
 
 def _run_for(session: Session, batch: Image8, seconds: float, min_repeats: int) -> list[float]:

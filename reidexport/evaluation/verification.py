@@ -6,9 +6,8 @@ with a data set, are rank-1 and mAP the same.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,9 @@ from reidruntime.session import Features, Session
 from reidexport.data import Dataset
 from reidexport.errors import InputError
 from reidexport.evaluation.scoring import score_features
-from reidexport.machine import machine_info, package_versions
 from reidexport.metrics.agreement import agreement, check_comparable, neighbor_agreement
+from reidexport.records.accuracy import Ranks, Verification, WorstImage
+from reidexport.records.base import here
 
 NUM_WORST = 5
 NUM_CONSISTENCY_IMAGES = 8
@@ -38,67 +38,6 @@ class Limits:
     min_cosine: float = 0.999
     max_rank1_drop: float = 0.1
     max_map_drop: float = 0.1
-
-
-@dataclass(frozen=True)
-class WorstImage:
-    """An image and the cosine between its two features."""
-
-    image: str
-    cosine: float
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What was compared and found; ``failures`` is empty when the candidate passes.
-
-    Attributes:
-        batch_consistency: largest relative L2 difference of a row between being alone and being
-            ``duplicated``, ``permuted`` and in a ``full_batch``.
-        top1_agreement: share of queries whose nearest neighbor is the same.
-        top10_agreement: mean overlap of the ten nearest neighbors.
-        candidate_ranks: rank1, rank5, rank10, mAP, mINP of the candidate; None without a data set.
-        reference_ranks: the same of the reference.
-    """
-
-    candidate: str
-    reference: str
-    num_images: int
-    min_cosine: float
-    mean_cosine: float
-    max_abs_error: float
-    max_relative_l2: float
-    worst: tuple[WorstImage, ...]
-    batch_consistency: dict[str, float]
-    top1_agreement: float
-    top10_agreement: float
-    metric: Metric
-    dataset: str | None = None
-    candidate_ranks: dict[str, float] | None = None
-    reference_ranks: dict[str, float] | None = None
-    failures: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether the candidate is within every limit."""
-        return not self.failures
-
-    @property
-    def drops(self) -> dict[str, float]:
-        """Reference minus candidate, in percentage points, for every accuracy."""
-        if self.candidate_ranks is None or self.reference_ranks is None:
-            return {}
-        return {key: 100 * (self.reference_ranks[key] - value) for key, value in self.candidate_ranks.items()}
-
-    def as_json(self) -> dict[str, Any]:
-        """One plain dict, with the machine and the versions."""
-        return {
-            **asdict(self),
-            "passed": self.passed,
-            "drops": self.drops,
-            "machine": machine_info(),
-            "versions": package_versions(),
-        }
 
 
 def verify(
@@ -135,6 +74,7 @@ def verify(
     expected = reference.embed(paths, progress=progress and (lambda done: progress(offset + done)))
     rows = agreement(found, expected)
     top1, top10 = neighbor_agreement(found, expected, len(queries) if dataset else None, metric)
+    ranks, expected_ranks = _ranks(found, dataset, metric), _ranks(expected, dataset, metric)
     result = Verification(
         candidate=candidate.description,
         reference=reference.description,
@@ -149,8 +89,10 @@ def verify(
         top10_agreement=top10,
         metric=metric,
         dataset=dataset.name if dataset else None,
-        candidate_ranks=_ranks(found, dataset, metric),
-        reference_ranks=_ranks(expected, dataset, metric),
+        candidate_ranks=ranks,
+        reference_ranks=expected_ranks,
+        drops=ranks.drops_from(expected_ranks) if ranks and expected_ranks else {},
+        **here(),
     )
     return _judged(result, limits, CONSISTENCY_TOLERANCE[candidate.manifest.precision])
 
@@ -192,16 +134,20 @@ def _images(images: Sequence[Image], dataset: Dataset | None) -> tuple[list[Imag
 def _worst(images: Sequence[Image], cosines: NDArray[np.float64]) -> tuple[WorstImage, ...]:
     order = np.argsort(cosines, kind="stable")[:NUM_WORST]
     return tuple(
-        WorstImage(str(images[i]) if isinstance(images[i], str | Path) else f"image {i}", float(cosines[i]))
+        WorstImage(
+            image=str(images[i]) if isinstance(images[i], str | Path) else f"image {i}",
+            cosine=float(cosines[i]),
+        )
         for i in order
     )
 
 
-def _ranks(features: Features, dataset: Dataset | None, metric: Metric) -> dict[str, float] | None:
+def _ranks(features: Features, dataset: Dataset | None, metric: Metric) -> Ranks | None:
     if dataset is None:
         return None
     q_feats, g_feats = np.split(np.nan_to_num(features), [len(dataset.query)])
-    return score_features(q_feats, g_feats, dataset.query, dataset.scored_gallery, metric=metric).as_dict()
+    scores = score_features(q_feats, g_feats, dataset.query, dataset.scored_gallery, metric=metric)
+    return Ranks(**scores.as_dict())
 
 
 def _judged(result: Verification, limits: Limits, consistency_tolerance: float) -> Verification:
@@ -218,4 +164,4 @@ def _judged(result: Verification, limits: Limits, consistency_tolerance: float) 
         drop = result.drops.get(key, 0.0)
         if not drop <= allowed:
             failures.append(f"{key} dropped by {drop:.2f} points, allowed {allowed}")
-    return replace(result, failures=tuple(failures))
+    return result.model_copy(update={"failures": tuple(failures), "passed": not failures})

@@ -1,9 +1,8 @@
-"""Search a gallery and show what was found: per query its nearest images, as objects, JSON or a contact sheet."""
+"""Search a gallery and show what was found: per query its nearest images, as objects or a contact sheet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,27 +19,9 @@ from reidexport.gallery.contact_sheets import (
     contact_sheet,
     person_and_camera,
 )
+from reidexport.records.embeddings import Hit, SeenImage
 
 _LABEL_LENGTH = 14  # letters that fit under a thumbnail
-
-
-@dataclass(frozen=True)
-class SeenImage:
-    """An image as a gallery knows it; ``pid``, ``camid`` (from 0) and ``time`` are None where they are not known."""
-
-    path: str
-    pid: int | None
-    camid: int | None
-    time: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hit(SeenImage):
-    """A gallery image that was found: its rank from 1, its row in the gallery, its distance to the query."""
-
-    rank: int
-    row: int
-    distance: float
 
 
 @dataclass(frozen=True)
@@ -100,11 +81,6 @@ def seen_images(gallery: Gallery | MilvusGallery, rows: NDArray[np.int64]) -> li
         [None if label == UNLABELED else label for label in column.tolist()] for column in ids
     )
     return list(map(SeenImage, paths, pids, camids, times))
-
-
-def answers_as_json(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Queries with their hits, for a JSON file."""
-    return [{**vars(answer.query), "hits": [vars(hit) for hit in answer.hits]} for answer in answers]
 
 
 def answers_sheet(answers: Sequence[Answer], *, num_ranks: int, height_px: int = 192) -> Image.Image:

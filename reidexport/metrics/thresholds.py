@@ -11,7 +11,7 @@ there.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from reidexport.metrics.distances import (
 )
 from reidexport.metrics.kernels.ranking_kernels import Pairs
 from reidexport.metrics.labels import checked_labels, pairs_from_labels
+from reidexport.records.accuracy import OperatingPoint
 
 FPRS = (1e-2, 1e-3, 1e-4)
 
@@ -37,23 +38,6 @@ _MIN_FALSE = 10  # a count of 10 has a standard deviation of 3: the FPR itself i
 _MIN_PERSONS = 30
 _CURVE_POINTS = 200
 _BLOCK_BYTES = 16 * 2**20
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """A threshold and what passes it.
-
-    Attributes:
-        fpr: the share of impostors that may pass.
-        tpr: the share of genuine pairs that do.
-        threshold: the largest distance that passes; no larger one keeps within ``fpr``.
-        num_false: impostors that pass; equal distances pass together or not at all, so it can be less than allowed.
-    """
-
-    fpr: float
-    tpr: float
-    threshold: float
-    num_false: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +65,7 @@ class VerificationRoc:
     def as_json(self) -> dict[str, Any]:
         """The operating points, the curve and the warnings, for a JSON file."""
         return {
-            "operating_points": [asdict(point) for point in self.operating_points],
+            "operating_points": [point.model_dump() for point in self.operating_points],
             "roc": {"fpr": self.fpr.tolist(), "tpr": self.tpr.tolist()},
             "warnings": list(self.warnings),
         }

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
+from reidexport.records.base import Measurement
 from reidexport.report.marks import Mark, swatch
-from reidexport.report.results import BenchmarkResult, Machine, ParityResult, Result
+from reidexport.report.results import Machine, Result, Results
 
 
 @dataclass(frozen=True)
@@ -103,31 +104,26 @@ def breakable(text: str) -> Markup:
     return Markup(re.sub(r"([_/])(?=\w\w)", r"\1<wbr>", str(escape(text))))  # noqa: S704 - escaped
 
 
-def source(*results: Result) -> str:
+def source(*results: Result[Measurement]) -> str:
     """The files of results of one machine, and that machine's number where the report has several."""
     files = ", ".join(dict.fromkeys(result.file for result in results))
     number = results[0].machine_number
     return files if number is None else f"{files}, machine {number}"
 
 
-def machines(results: Sequence[Result]) -> list[Machine]:
+def machines(results: Results) -> list[Machine]:
     """The different machines, in the order in which the results name them."""
-    return list(dict.fromkeys(result.machine for result in results if result.machine is not None))
+    return list(dict.fromkeys(result.machine for result in results))
 
 
-def with_machine_numbers(results: Sequence[Result]) -> list[Result]:
+def with_machine_numbers(results: Results) -> Results:
     """The results, each with the number of its machine if there are several machines."""
-    numbers = {machine: number for number, machine in enumerate(machines(results), 1)}
-    if len(numbers) < 2:
-        return list(results)
-    return [
-        result.model_copy(update={"machine_number": result.machine and numbers[result.machine]})
-        for result in results
-    ]
+    known = machines(results)
+    if len(known) < 2:
+        return results
+    return [replace(result, machine_number=known.index(result.machine) + 1) for result in results]
 
 
-def busy(result: ParityResult | BenchmarkResult) -> tuple[str, ...]:
+def busy(is_busy: bool, file: str) -> tuple[str, ...]:
     """A note where something else ran beside a measurement."""
-    if not result.is_busy:
-        return ()
-    return (f"{result.file}: the machine was busy with something else: its times are doubtful.",)
+    return (f"{file}: the machine was busy with something else: its times are doubtful.",) if is_busy else ()

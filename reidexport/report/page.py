@@ -1,32 +1,24 @@
 """Results as one HTML page that needs nothing beside it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from reidexport.evaluation.scoring import Evaluation
 from reidexport.files import replaced_when_whole
+from reidexport.records.accuracy import EvaluationRecord, ParityTable, Ranks, Verification
+from reidexport.records.speed import Benchmark, BenchReport, PrecisionsRecord
 from reidexport.report import accuracy, gpu_checks, peers, people, provenance, speeds
+from reidexport.report.accuracy import runs_in
 from reidexport.report.blocks import Fact, breakable, with_machine_numbers
-from reidexport.report.results import (
-    BenchmarkResult,
-    BenchResult,
-    EvalResult,
-    ParityResult,
-    PrecisionsResult,
-    Ranks,
-    Result,
-    VerifyResult,
-    of_type,
-)
+from reidexport.report.results import Results, records_of
 from reidexport.report.units import digits, percent, points, share
 from reidexport.version import __version__
 
 
 def write_report(
     out: Path,
-    results: Sequence[Result],
+    results: Results,
     evaluation: Evaluation | None = None,
     artifact: str = "",
     title: str = "Re-identification report",
@@ -49,7 +41,7 @@ def write_report(
         temporary.write_text(page, encoding="utf-8")
 
 
-def report_page(results: Sequence[Result], evaluation: Evaluation | None, artifact: str, title: str) -> str:
+def report_page(results: Results, evaluation: Evaluation | None, artifact: str, title: str) -> str:
     """The page's HTML; see :func:`write_report`."""
     results = with_machine_numbers(results)
     sections = [
@@ -86,36 +78,35 @@ def report_page(results: Sequence[Result], evaluation: Evaluation | None, artifa
     )
 
 
-def headline(results: Sequence[Result]) -> list[Fact]:
+def headline(results: Results) -> list[Fact]:
     """The figures that a reader wants first, of those that the results hold."""
     found = (_accuracy(results), _loss(results), _verdicts(results), _latency(results), _throughput(results))
     return [fact for fact in found if fact is not None]
 
 
-def _accuracy(results: Sequence[Result]) -> Fact | None:
+def _accuracy(results: Results) -> Fact | None:
     """Of the first reference, or of the first evaluation."""
     found: list[tuple[Ranks, str]] = [
-        (result.reference, f"{result.dataset}, reference {result.reference.artifact}")
-        for result in of_type(results, ParityResult)
+        (table.reference, f"{table.dataset}, reference {table.reference.artifact}")
+        for table in records_of(results, ParityTable)
     ]
-    found += [(result, f"{result.dataset}, {result.artifact}") for result in of_type(results, EvalResult)]
+    scores = records_of(results, EvaluationRecord)
+    found += [(record, f"{record.dataset}, {record.artifact}") for record in scores]
     if not found:
         return None
     ranks, note = found[0]
     return Fact(f"{percent(ranks.rank1)} / {percent(ranks.mAP)}", "rank-1 / mAP, %", note)
 
 
-def _loss(results: Sequence[Result]) -> Fact | None:
-    drops = [
-        (row.drops, f"{row.artifact}, {row.runs_in}")
-        for result in of_type(results, ParityResult)
-        for row in result.rows
-    ]
-    drops += [(result.drops or {}, result.artifact) for result in of_type(results, VerifyResult)]
+def _loss(results: Results) -> Fact | None:
+    tables, verified = records_of(results, ParityTable), records_of(results, Verification)
+    drops = [(row.drops, f"{row.artifact}, {runs_in(row)}") for table in tables for row in table.rows]
+    drops += [(record.drops, record.artifact) for record in verified]
     drops += [
-        (precision.drops, f"{result.checkpoint}, {precision.name}")
-        for result in of_type(results, PrecisionsResult)
-        for precision in result.precisions
+        (each.scores.drops, f"{record.checkpoint}, {each.name}")
+        for record in records_of(results, PrecisionsRecord)
+        for each in record.precisions
+        if each.scores
     ]
     losses = [(of_artifact["mAP"], note) for of_artifact, note in drops if "mAP" in of_artifact]
     if not losses:
@@ -124,25 +115,25 @@ def _loss(results: Sequence[Result]) -> Fact | None:
     return Fact(points(drop), "largest mAP drop, percentage points", note)
 
 
-def _verdicts(results: Sequence[Result]) -> Fact | None:
-    verdicts = [result.passed for result in of_type(results, VerifyResult)]
+def _verdicts(results: Results) -> Fact | None:
+    verdicts = [record.passed for record in records_of(results, Verification)]
     if not verdicts:
         return None
     sign = "✓" if all(verdicts) else "✗"
     return Fact(f"{sign} {sum(verdicts)} of {len(verdicts)}", "passed verification", "against the checkpoint")
 
 
-def _latency(results: Sequence[Result]) -> Fact | None:
+def _latency(results: Results) -> Fact | None:
     timings = [
-        (row.p50_batch1_ms, f"{row.artifact}, {row.runs_in}")
-        for result in of_type(results, ParityResult)
-        for row in result.rows
-        if row.p50_batch1_ms is not None and not result.is_busy
+        (row.p50_batch1_ms, f"{row.artifact}, {runs_in(row)}")
+        for table in records_of(results, ParityTable)
+        for row in table.rows
+        if not table.is_busy
     ]
     timings += [
-        (batch.p50_ms, result.artifact)
-        for result in of_type(results, BenchResult)
-        for batch in result.batches
+        (batch.p50_ms, bench.artifact)
+        for bench in records_of(results, BenchReport)
+        for batch in bench.batches
         if batch.batch_size == 1
     ]
     if not timings:
@@ -151,19 +142,17 @@ def _latency(results: Sequence[Result]) -> Fact | None:
     return Fact(f"{digits(p50_ms)} ms", "lowest median latency, one image", note)
 
 
-def _throughput(results: Sequence[Result]) -> Fact | None:
+def _throughput(results: Results) -> Fact | None:
     found = [
         (row.images_per_s, row.name.removeprefix("throughput of "), row.share_of_limit)
-        for result in of_type(results, BenchmarkResult)
-        for row in result.rows
-        if result.question == "throughput"
-        and row.images_per_s is not None
-        and not isinstance(row.ratios, str)
+        for benchmark in records_of(results, Benchmark)
+        for row in benchmark.rows
+        if benchmark.question == "throughput" and row.images_per_s and not isinstance(row.ratios, str)
     ]
     found += [
-        (batch.images_per_s, f"{result.artifact}, batch {batch.batch_size}", None)
-        for result in of_type(results, BenchResult)
-        for batch in result.batches
+        (batch.images_per_s, f"{bench.artifact}, batch {batch.batch_size}", None)
+        for bench in records_of(results, BenchReport)
+        for batch in bench.batches
     ]
     if not found:
         return None

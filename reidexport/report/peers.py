@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from reidexport.records.speed import Benchmark, BenchmarkRow, Spread
 from reidexport.report.blocks import Plot, ReportTable, Section, busy, lines, marked, source
 from reidexport.report.marks import NUM_SERIES, SHAPES, Mark
 from reidexport.report.plots import Line, throughput_against_batch
-from reidexport.report.results import BenchmarkResult, BenchmarkRow, Result, Spread, of_type
+from reidexport.report.results import Result, Results, of_type
 from reidexport.report.strips import axis_heading, axis_of, strip
 from reidexport.report.units import NONE, digits, duration, interval, mib, share, times
 
@@ -22,34 +23,36 @@ _TITLES = {
 }
 _OURS, _LIMIT = "reidexport", "limit"
 
-Row = tuple[BenchmarkResult, BenchmarkRow]
+Row = tuple[Result[Benchmark], BenchmarkRow]
 
 
-def throughput(results: Sequence[Result]) -> Section:
+def throughput(results: Results) -> Section:
     """Images per second against the batch size beside the measured limits, and against the peers."""
     return _section("throughput", results)
 
 
-def other_questions(results: Sequence[Result]) -> list[Section]:
+def other_questions(results: Results) -> list[Section]:
     """Everything that was compared with peers, but throughput: questions without a title of their own come last."""
-    unknown = {result.question for result in of_type(results, BenchmarkResult)} - _TITLES.keys()
+    unknown = {result.record.question for result in of_type(results, Benchmark)} - _TITLES.keys()
     questions = [*_TITLES, *sorted(unknown)]
     return [_section(question, results) for question in questions if question != "throughput"]
 
 
-def _section(question: str, results: Sequence[Result]) -> Section:
+def _section(question: str, results: Results) -> Section:
     """Of all files and machines, with a table for each machine."""
-    found = [each for each in of_type(results, BenchmarkResult) if each.question == question and each.rows]
+    found = [
+        each for each in of_type(results, Benchmark) if each.record.question == question and each.record.rows
+    ]
     plots: list[Plot] = []
     tables: list[ReportTable] = []
     for machine in dict.fromkeys(result.machine for result in found):
-        rows = [(result, row) for result in found if result.machine == machine for row in result.rows]
+        rows = [(result, row) for result in found if result.machine == machine for row in result.record.rows]
         tables.append(_comparison(rows))
         if question == "throughput" and (plot := _throughput_plot(f"throughput-{len(plots)}", rows)):
             plots.append(plot)
     return Section(
         _TITLES.get(question, question.replace("_", " ").capitalize()),
-        " ".join(_lead(question, [row for result in found for row in result.rows])),
+        " ".join(_lead(question, [row for result in found for row in result.record.rows])),
         tuple(note for result in found for note in _notes(result)),
         tuple(plots),
         tuple(tables),
@@ -73,9 +76,10 @@ def _lead(question: str, rows: Sequence[BenchmarkRow]) -> Iterator[str]:
         yield f"“Limit” stands for {'; or '.join(limits)}."
 
 
-def _notes(result: BenchmarkResult) -> Sequence[str]:
-    reasons = [f"{row.name}: ratios {row.ratios}" for row in result.rows if isinstance(row.ratios, str)]
-    return reasons or busy(result)
+def _notes(result: Result[Benchmark]) -> Sequence[str]:
+    rows = result.record.rows
+    reasons = [f"{row.name}: ratios {row.ratios}" for row in rows if isinstance(row.ratios, str)]
+    return reasons or busy(result.record.is_busy, result.file)
 
 
 def _comparison(rows: Sequence[Row]) -> ReportTable:
@@ -118,7 +122,7 @@ def _median(row: BenchmarkRow, side: str) -> str:
 def _cell(median: str, ratio: Spread | None) -> str:
     if ratio is None:
         return median if median == NONE else lines(NONE, median)
-    return lines(times(ratio.median), interval(ratio.lowest, ratio.highest), median)
+    return lines(times(ratio.median), interval(ratio), median)
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from reidexport.records.accuracy import Roc
 from reidexport.report.marks import NUM_SERIES, SHAPES, Mark
 from reidexport.report.plot_labels import Label, spread_labels
-from reidexport.report.results import Roc
 from reidexport.report.strips import log_ticks
 
 # Matplotlib wants numbers for colors: these stand for the page's own, and are replaced in what it draws.

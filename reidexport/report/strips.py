@@ -7,8 +7,8 @@ from typing import NamedTuple
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
+from reidexport.records.speed import Spread
 from reidexport.report.marks import Mark, css_color, shape
-from reidexport.report.results import Spread
 
 _MOST_TICKS = 7
 _DIGITS = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 2, 5), (1,))  # of each decade

@@ -1,5 +1,7 @@
 """How a page writes its numbers, with their units."""
 
+from reidexport.records.speed import Spread
+
 NONE = "–"
 
 
@@ -41,9 +43,9 @@ def times(ratio: float) -> str:
     return f"{digits(ratio)} ×"
 
 
-def interval(lowest: float, highest: float) -> str:
-    """From the lowest to the highest ratio."""
-    return f"{digits(lowest)} to {digits(highest)}"
+def interval(ratio: Spread) -> str:
+    """From the lowest to the highest."""
+    return f"{digits(ratio.lowest)} to {digits(ratio.highest)}"
 
 
 def digits(value: float | None) -> str:

@@ -6,6 +6,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed_table import PAGE, machine_tables, page_with_tables
+from tests.standins.report_results import THROUGHPUT, spread
+
+
+def write(folder: Path, question: str, rows: object) -> None:
+    """A file of results."""
+    (folder / f"{question}.json").write_text(json.dumps({**THROUGHPUT, "question": question, "rows": rows}))
 
 
 def test_the_page_says_what_was_measured() -> None:
@@ -24,12 +30,12 @@ def test_tables_leave_out_nothing_and_invent_nothing(tmp_path: Path) -> None:
     """Ratios, shares, times, disturbed rows and what was not measured come out as such."""
 
     def row(name: str, ratios: object, **more: object) -> dict[str, object]:
-        figures = {side: {"median": 0.25} for side in ("reidexport", "torch eager", "faiss knn", "limit")}
-        about = {"name": name, "artifact": "a.onnx", "backend": "openvino", "ratios": ratios}
+        figures = dict.fromkeys(("reidexport", "torch eager", "faiss knn", "limit"), spread(0.25))
+        about = {"name": name, "timed": "", "artifact": "a.onnx", "backend": "openvino", "ratios": ratios}
         return about | {"seconds": figures, "images_per_s": 40.0} | more
 
     ratio, disturbed = {"median": 2.04, "lowest": 1.9, "highest": 2.1}, "not given: others used 40 %"
-    peak = {"reidexport": {"median": 311.6}, "onnxruntime bare": {"median": 300.0}}
+    peak = {"reidexport": spread(311.6), "onnxruntime bare": spread(300.0)}
     written = {
         "throughput": [
             row("one", {"torch eager": ratio}, batch_size=1, share_of_limit=0.75),
@@ -41,7 +47,7 @@ def test_tables_leave_out_nothing_and_invent_nothing(tmp_path: Path) -> None:
         "gallery": [row("search", {"faiss knn": ratio, "limit": ratio}), row("more", disturbed)],
     }
     for question, rows in written.items():
-        (tmp_path / f"{question}.json").write_text(json.dumps({"rows": rows}))
+        write(tmp_path, question, rows)
     networks, others = machine_tables(tmp_path)
     place = f"[{tmp_path.name}](../benchmarks/results/{tmp_path.name})"
     columns = "batch 1 | batch 8 | batch 32 | latency | cold start | memory"
@@ -57,15 +63,15 @@ def test_tables_leave_out_nothing_and_invent_nothing(tmp_path: Path) -> None:
 
 def test_gpus_have_columns_of_their_own(tmp_path: Path) -> None:
     """Larger batches, and a line for what was in the GPU's memory already, beside the one with copies."""
-    about = {"artifact": "a.onnx", "backend": "torch-cuda", "ratios": {}}
+    about = {"name": "", "timed": "", "artifact": "a.onnx", "backend": "torch-cuda", "ratios": {}}
     rows = [
-        about | {"batch_size": size, "seconds": {"reidexport": {"median": 0.1}}, "images_per_s": rate} | more
+        about | {"batch_size": size, "seconds": {"reidexport": spread(0.1)}, "images_per_s": rate} | more
         for size, rate, more in (
             (8, 9000.0, {}),
             (256, 40000.0, {"in_memory_of": "cuda", "share_of_limit": 0.6}),
         )
     ]
-    (tmp_path / "throughput.json").write_text(json.dumps({"rows": rows}))
+    write(tmp_path, "throughput", rows)
     (networks,) = machine_tables(tmp_path)
     head, _, *lines = networks.splitlines()
     assert head.endswith("| batch 1 | batch 8 | batch 32 | batch 256 | latency | cold start | memory |")

@@ -21,7 +21,10 @@ from contextlib import suppress
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reidexport.records.checks import GpuCheck
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS, RUNTIME = Path(__file__).parent, str(ROOT / "engines" / "python")
@@ -40,8 +43,6 @@ NEEDED = (
 _GPU_FACTS = "name,driver_version,memory.total,power.limit,clocks.max.sm,clocks.max.mem,temperature.gpu"
 _PACKAGES = ("cuda-", "nvidia-", "onnx", "tensorrt", "triton", "pycuda", "pydantic")
 
-Check = dict[str, Any]  # group, check, outcome, reason, and where they are known seconds, measured
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the files of checks; returns the exit status."""
@@ -50,7 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing := _missing(options.device):
         print(f"gpu-check needs {missing}", file=sys.stderr)
         return 3
-    checks: list[Check] = []
+    sys.path.append(RUNTIME)
+    from reidexport.records.base import here
+    from reidexport.records.checks import GpuCheckRecord
+    from reidexport.records.reading import write_record
+
+    checks: list[GpuCheck] = []
     not_run: list[str] = []
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as name:
         folder = Path(name)
@@ -62,21 +68,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             limit_s = LIMITS_S[group] * (4 if options.device == "cpu" else 1)  # which is slower
             found, log = run_file(group, min(limit_s, left_s), options, folder)
             checks += found
-            print(log if any(each["outcome"] == "failed" for each in found) else "", end="")
+            print(log if any(each.outcome == "failed" for each in found) else "", end="")
             for line, count in Counter(map(_line, found)).items():
                 print(line + (f" ({count} checks)" if count > 1 else ""), flush=True)
     failures = failures_of(checks, not_run, options.only)
-    counts = Counter(each["outcome"] for each in checks)
+    counts = Counter(each.outcome for each in checks)
     print(f"{counts['passed']} passed, {counts['skipped']} skipped", *(failures or ["all is well"]), sep="; ")
-    if options.json is not None:
-        content = {"kind": "gpu-check", "passed": not failures, "failures": failures, "not_run": not_run}
-        content |= {name: getattr(options, name) for name in ("device", "quick", "only")}
-        content |= {"seconds": round(time.monotonic() - began, 1), **_facts(), "checks": checks}
-        options.json.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    place = here()
+    libraries = {each.name: each.version for each in distributions() if each.name.startswith(_PACKAGES)}
+    record = GpuCheckRecord(
+        passed=not failures,
+        failures=tuple(failures),
+        not_run=tuple(not_run),
+        seconds=round(time.monotonic() - began, 1),
+        gpus=_gpus(),
+        checks=tuple(checks),
+        machine=place["machine"],
+        versions=place["versions"] | libraries,
+        **{name: getattr(options, name) for name in ("device", "quick", "only")},
+    )
+    write_record(options.json, record)
     return 1 if failures else 0
 
 
-def run_file(group: str, limit_s: float, options: Namespace, folder: Path) -> tuple[list[Check], str]:
+def run_file(group: str, limit_s: float, options: Namespace, folder: Path) -> tuple[list["GpuCheck"], str]:
     """Run one file of checks, and end it with all that it started after ``limit_s``; returns the checks and its output.
 
     Unless the file comes to its end, one of the checks is "the file", which failed.
@@ -107,27 +122,28 @@ def run_file(group: str, limit_s: float, options: Namespace, folder: Path) -> tu
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    checks: dict[str, Check] = {}
+    from reidexport.records.checks import GpuCheck
+
+    checks: dict[str, dict[str, Any]] = {}
     for line in lines.read_text().splitlines():
         found = json.loads(line, parse_constant=lambda _: None)  # JSON has no NaN or infinity
-        begun = {"group": group, "outcome": "failed", "reason": "its process ended first"}
-        checks[found["check"]] = {**begun, **found}
+        checks[found["check"]] = {"outcome": "failed", "reason": "its process ended first", **found}
     is_whole = bool(checks) and all("seconds" in each for each in checks.values())
     if how or not is_whole or process.returncode not in (0, 1):
         how = how or f"its process ended with status {process.returncode}"
-        checks["the file"] = {"group": group, "check": "the file", "outcome": "failed", "reason": how}
-    return list(checks.values()), log.read_text(errors="replace")
+        checks["the file"] = {"check": "the file", "outcome": "failed", "reason": how}
+    return [GpuCheck(group=group, **each) for each in checks.values()], log.read_text(errors="replace")
 
 
-def failures_of(checks: Sequence[Check], not_run: Sequence[str], only: Sequence[str]) -> list[str]:
+def failures_of(checks: Sequence["GpuCheck"], not_run: Sequence[str], only: Sequence[str]) -> list[str]:
     """Why the whole has not passed; nothing when it has.
 
     Of all files, the parity of at least one GPU path must pass; of the files that were chosen, something of each.
     """
-    passed = {(each["group"], each["check"].split("[")[0]) for each in checks if each["outcome"] == "passed"}
-    num_failed = sum(each["outcome"] == "failed" for each in checks)
+    passed = {(each.group, each.check.split("[")[0]) for each in checks if each.outcome == "passed"}
+    num_failed = sum(each.outcome == "failed" for each in checks)
     found = [f"{num_failed} failed"] if num_failed else []
-    if {each["outcome"] for each in checks if each["group"] == REFERENCE} != {"passed"}:
+    if {each.outcome for each in checks if each.group == REFERENCE} != {"passed"}:
         found.append("the float32 reference did not pass")
     if not only and not any((path, "parity") in passed for path in PATHS):
         found.append(f"no GPU path passed, of {', '.join(PATHS)}")
@@ -162,27 +178,22 @@ def _missing(device: str) -> str:
     return "; ".join(missing)
 
 
-def _facts() -> dict[str, Any]:
-    """The machine, its GPUs as nvidia-smi describes them, and the versions of what the results depend on."""
-    sys.path.append(RUNTIME)
-    from reidexport.machine import machine_info, package_versions
-
-    versions = {each.name: each.version for each in distributions() if each.name.startswith(_PACKAGES)}
-    gpus: list[dict[str, str]] = []
-    with suppress(OSError):
-        command = ("nvidia-smi", f"--query-gpu={_GPU_FACTS}", "--format=csv")
+def _gpus() -> tuple[dict[str, str], ...]:
+    """The GPUs as nvidia-smi describes them."""
+    command = ("nvidia-smi", f"--query-gpu={_GPU_FACTS}", "--format=csv")
+    try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        gpus += csv.DictReader(done.stdout.splitlines(), skipinitialspace=True)
-    return {"gpus": gpus, "machine": machine_info(), "versions": {**package_versions(), **versions}}
+    except OSError:
+        return ()
+    return tuple(csv.DictReader(done.stdout.splitlines(), skipinitialspace=True))
 
 
-def _line(check: Check) -> str:
+def _line(check: "GpuCheck") -> str:
     """One check for people; those that were skipped for the same reason have the same line."""
-    name = "" if check["outcome"] == "skipped" else f" {check['check']}"
-    reason = f": {check['reason'].splitlines()[0]}" if check["reason"] else ""
-    found = check.get("measured", {}).items()
-    numbers = [f"{n} {v:.4g}" for n, v in found if isinstance(v, float) and n != "limit"]
-    return f"{check['outcome']:7} {check['group']}{name}{reason}  {', '.join(numbers)}".rstrip()
+    name = "" if check.outcome == "skipped" else f" {check.check}"
+    reason = f": {check.reason.splitlines()[0]}" if check.reason else ""
+    numbers = [f"{n} {v:.4g}" for n, v in check.measured.items() if isinstance(v, float) and n != "limit"]
+    return f"{check.outcome:7} {check.group}{name}{reason}  {', '.join(numbers)}".rstrip()
 
 
 if __name__ == "__main__":

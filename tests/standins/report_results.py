@@ -11,6 +11,8 @@ from tests import ROOT
 COMMITTED = ROOT / "benchmarks" / "results"
 MACHINE = {
     "cpu": "A processor",
+    "cpu_mhz": None,
+    "governor": None,
     "cores": 2,
     "memory_mib": 24105,
     "gpus": [],
@@ -137,16 +139,24 @@ MEMORY: dict[str, Any] = {
 
 EVALUATION: dict[str, Any] = {
     **{key: PARITY["reference"][key] for key in ("rank1", "rank5", "rank10", "mAP", "mINP", "roc")},
+    "kind": "eval",
     "artifact": "/somewhere/alone.onnx",
+    "manifest_sha256": "0" * 64,
     "precision": "fp32",
+    "feature": "f_i",
     "runtime": "onnxruntime 1.0, CPU",
     "dataset": "market1501",
     "metric": "cosine",
+    "rerank": False,
     "num_query": 3368,
+    "num_query_without_match": 0,
     "num_gallery": 15913,
+    "num_distractor": 2798,
+    "num_junk": 3819,
     "operating_points": [{"fpr": 0.01, "tpr": 0.8, "threshold": 0.3579, "num_false": 5301}],
     "warnings": ["Too few people."],
     "machine": MACHINE,
+    "versions": {"reidexport": "0.1.0"},
 }
 
 
@@ -154,8 +164,14 @@ GPU_CHECK: dict[str, Any] = {
     "kind": "gpu-check",
     "passed": False,
     "failures": ["1 failed", "no time was left for torch"],
+    "not_run": ["torch"],
+    "device": "cuda",
     "quick": False,
+    "only": [],
+    "seconds": 530.0,
+    "gpus": [],
     "machine": MACHINE,
+    "versions": {"reidexport": "0.1.0"},
     "checks": [
         {"group": "torch_cuda", "check": "parity[fp16]", "outcome": "passed", "measured": {"max_relative_l2": 1e-3}},
         {"group": "torch_cuda", "check": "steady_memory[fp16]", "outcome": "failed", "reason": "grew by 40 MiB"},

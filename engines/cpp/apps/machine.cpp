@@ -62,8 +62,6 @@ std::vector<std::string> gpus() {
     return models;
 }
 
-}  // namespace
-
 nlohmann::ordered_json machine_info() {
     cpu_set_t allowed;
     CPU_ZERO(&allowed);
@@ -85,6 +83,15 @@ nlohmann::ordered_json machine_info() {
     };
 }
 
-nlohmann::ordered_json versions() { return {{"reidruntime", reid_version()}, {"compiler", __VERSION__}}; }
+}  // namespace
+
+nlohmann::ordered_json new_record(const std::string& kind) {
+    return {
+        {"kind", kind},
+        {"version", 1},
+        {"machine", machine_info()},
+        {"versions", {{"reidruntime", reid_version()}, {"compiler", __VERSION__}}},
+    };
+}
 
 }  // namespace apps

@@ -170,15 +170,14 @@ void bench(int argc, char** argv) {
     if (!tensorrt.empty()) options.tensorrt_library = tensorrt.c_str();
     if (!json.empty()) apps::check_writable(json);
     const std::vector<std::string> paths = apps::find_images(sources);
-    const Json machine = apps::machine_info();
+    Json report = apps::new_record("bench");
     const reidruntime::Session session(arguments[0], options);
-    Json report = {{"artifact", arguments[0]}, {"session", session.description()}};
+    report["artifact"] = arguments[0];
+    report["session"] = session.description();
     for (const std::size_t size : sizes) report["batches"].push_back(time_batch(session, size, seconds));
     report["end_to_end"] =
         paths.empty() ? Json() : time_files(session, paths, *std::max_element(sizes.begin(), sizes.end()), seconds);
-    report["machine"] = machine;
-    report["versions"] = apps::versions();
-    report["warnings"] = warnings(machine);
+    report["warnings"] = warnings(report["machine"]);
     print(report);
     if (!json.empty()) apps::write_whole(json, report.dump(2) + "\n");
 }

@@ -177,7 +177,7 @@ void overhead(int argc, char** argv) {
         kHelp);
     if (arguments.size() != 1 || library.empty()) throw apps::UsageError("expected ARTIFACT --onnxruntime LIB");
     options.onnxruntime_library = library.c_str();
-    const Json machine = apps::machine_info();
+    Json report = apps::new_record("overhead");
     const Setup setup{arguments[0], library, options, batch, pairs};
     std::vector<double> bare_ms, embed_ms, overheads;
     for (std::size_t round = 0; round < rounds; ++round) {
@@ -186,17 +186,15 @@ void overhead(int argc, char** argv) {
         embed_ms.push_back((first.embed_ms + second.embed_ms) / 2);
         overheads.push_back((first.embed_ms / first.bare_ms + second.embed_ms / second.bare_ms) / 2 - 1);
     }
-    const Json report = {{"artifact", setup.artifact.substr(setup.artifact.find_last_of('/') + 1)},
-                         {"session", reidruntime::Session(setup.artifact, options).description()},
-                         {"batch_size", batch},
-                         {"rounds", rounds},
-                         {"pairs_per_round", 2 * pairs},
-                         {"bare_p50_ms", median(bare_ms)},
-                         {"reid_embed_p50_ms", median(embed_ms)},
-                         {"overhead", median(overheads)},
-                         {"overhead_of_rounds", overheads},
-                         {"machine", machine},
-                         {"versions", apps::versions()}};
+    report.update({{"artifact", setup.artifact.substr(setup.artifact.find_last_of('/') + 1)},
+                   {"session", reidruntime::Session(setup.artifact, options).description()},
+                   {"batch_size", batch},
+                   {"rounds", rounds},
+                   {"pairs_per_round", 2 * pairs},
+                   {"bare_p50_ms", median(bare_ms)},
+                   {"reid_embed_p50_ms", median(embed_ms)},
+                   {"overhead", median(overheads)},
+                   {"overhead_of_rounds", overheads}});
     std::cout << report.dump(2) << '\n';
     if (!json.empty()) apps::write_whole(json, report.dump(2) + "\n");
 }

@@ -14,10 +14,11 @@ from reidruntime.session import chosen_batch_size
 from reidexport.embed.cluster.cluster import LOCAL, Pool, import_ray, pool_for, ray_cluster
 from reidexport.embed.cluster.worker import EmbeddedShard, Job, ShardEmbedder
 from reidexport.embed.plan import Plan, Report
-from reidexport.embed.run import EmbeddingRun, embed_planned
+from reidexport.embed.run import embed_planned
 from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.errors import ClusterError, ImageError, NotInstalledError, ReidExportError
 from reidexport.progress import ProgressBar, no_progress_bar
+from reidexport.records.embeddings import EmbeddingRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def embed_on_ray(
 
     run = embed_planned(embed, sources, output, known, options, progress_bar)
     seconds = time.time() - min(ready.values(), default=time.time())
-    return replace(run, sessions=tuple(sorted(ready)), seconds=seconds)
+    return run.model_copy(update={"sessions": tuple(sorted(ready)), "seconds": seconds})
 
 
 def _embedded_shards(job: Job, numbers: list[int], pool: Pool) -> Iterator[EmbeddedShard]:

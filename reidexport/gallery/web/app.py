@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from reidexport.data.records import DISTRACTOR_PID, JUNK_PID
 from reidexport.data.times import time_text
 from reidexport.errors import InputError, ReidExportError
-from reidexport.gallery.searching import Answer, SeenImage
+from reidexport.gallery.searching import Answer
 from reidexport.gallery.web.images import MAX_UPLOAD_MIB, Pixels, decode_upload
 from reidexport.gallery.web.searcher import (
     MAX_MATCHES,
@@ -27,6 +27,7 @@ from reidexport.gallery.web.searcher import (
     SearchLimits,
     contact_sheet_of,
 )
+from reidexport.records.embeddings import SeenImage
 
 _MAX_COUNT = 100  # images on one page
 _FOLDER = Path(__file__).parent

@@ -17,9 +17,10 @@ from reidruntime import Session
 from reidexport.data.name_labels import time_from_name
 from reidexport.data.records import pid_and_camid
 from reidexport.errors import InputError
-from reidexport.gallery.searching import Answer, SeenImage, answers_sheet, search_gallery, seen_images
+from reidexport.gallery.searching import Answer, answers_sheet, search_gallery, seen_images
 from reidexport.gallery.web.catalogue import Catalogue, catalogue_of
 from reidexport.gallery.web.images import Pixels, shown_jpeg
+from reidexport.records.embeddings import SeenImage
 
 MAX_MATCHES, MAX_SHEET_MATCHES = 200, 20
 MAX_NUMBER = 2**63 - 1  # of a row or a camera: they are int64

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,6 +12,7 @@ from reidexport.demo import DemoSettings, run_demo, training
 from reidexport.demo.folder import MARKER, replaced_folder
 from reidexport.demo.summary import FILES, accuracy_table, markdown, parity_table, text_table
 from reidexport.errors import InputError, NotInstalledError
+from reidexport.records.demo import DemoSummary
 
 SMALL = DemoSettings(
     changes=(
@@ -25,14 +25,14 @@ SMALL = DemoSettings(
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoSummary, list[str]]:
     """One small run: its folder, what it returned, and what it said."""
     out = tmp_path_factory.mktemp("demo") / "out"
     said: list[str] = []
     return out, run_demo(out, settings=SMALL, log=said.append), said
 
 
-def test_the_folder_holds_what_is_promised(made: tuple[Path, dict[str, Any], list[str]]) -> None:
+def test_the_folder_holds_what_is_promised(made: tuple[Path, DemoSummary, list[str]]) -> None:
     """All files and nothing else, in it or beside it."""
     out, _, said = made
     assert {entry.name for entry in out.iterdir()} == {MARKER, *FILES}
@@ -42,11 +42,11 @@ def test_the_folder_holds_what_is_promised(made: tuple[Path, dict[str, Any], lis
     assert len(load_dataset(out / "data").query) == 12
 
 
-def test_the_summary_says_what_was_measured(made: tuple[Path, dict[str, Any], list[str]]) -> None:
+def test_the_summary_says_what_was_measured(made: tuple[Path, DemoSummary, list[str]]) -> None:
     """Data, training, the baseline, and for each file parity, accuracy and speed."""
     out, summary, _ = made
     written = json.loads((out / "summary.json").read_text())
-    assert written == json.loads(json.dumps(summary))
+    assert written == summary.model_dump(mode="json")
     assert written["dataset"] == {
         "num_train": 64,
         "num_train_pids": 4,
@@ -63,12 +63,12 @@ def test_the_summary_says_what_was_measured(made: tuple[Path, dict[str, Any], li
     assert fp16["verify"]["min_cosine"] > 0.999
     assert fp16["size_mib"] < 0.6 * fp32["size_mib"]
     for artifact in written["artifacts"]:
-        assert artifact["rank1"] == artifact["verify"]["candidate_ranks"]["rank1"]
-        assert [timing["batch_size"] for timing in artifact["bench"]] == [1, 3]
+        assert artifact["eval"]["rank1"] == artifact["verify"]["candidate_ranks"]["rank1"]
+        assert [timing["batch_size"] for timing in artifact["bench"]["batches"]] == [1, 3]
     assert str(out.parent) not in (out / "summary.json").read_text()
 
 
-def test_the_pages_hold_every_table(made: tuple[Path, dict[str, Any], list[str]]) -> None:
+def test_the_pages_hold_every_table(made: tuple[Path, DemoSummary, list[str]]) -> None:
     """Markdown beside the contact sheet; the report, with images inside, of the files in ``results``."""
     out, summary, _ = made
     text = (out / "summary.md").read_text()
@@ -76,9 +76,9 @@ def test_the_pages_hold_every_table(made: tuple[Path, dict[str, Any], list[str]]
         assert f"| {' | '.join(row)} |" in text
     assert text == markdown(summary)
     page = (out / "report.html").read_text()
-    for artifact in summary["artifacts"]:
-        assert artifact["artifact"] in page
-        assert f"{100 * artifact['mAP']:.2f}" in page
+    for artifact in summary.artifacts:
+        assert artifact.artifact in page
+        assert f"{100 * artifact.eval.mAP:.2f}" in page
     assert "data:image/jpeg;base64," in page
     names = {f"{command}-{each}.json" for command in ("eval", "verify", "bench") for each in ("fp32", "fp16")}
     assert {path.name for path in (out / "results").iterdir()} == names

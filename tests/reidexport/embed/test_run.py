@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 from reidexport.cli.embed import embed
 from reidexport.data.image_paths import find_images
 from reidexport.embed.plan import PLAN_NAME
-from reidexport.embed.run import EmbeddingRun, embed_images
+from reidexport.embed.run import embed_images
 from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.errors import ImageError, InputError
+from reidexport.records.embeddings import EmbeddingRun
 from tests.standins.embedding_runs import start_run, wait_for_parts
 from tests.standins.image_sources import jpeg, rows_of, write_images, write_tar
 from tests.standins.runtime_models import DIM, small_manifest, write_artifact, write_foreign

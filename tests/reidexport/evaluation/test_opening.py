@@ -10,6 +10,7 @@ from reidexport.data.synthetic import draw_people
 from reidexport.errors import ArtifactError, CheckpointError, InputError
 from reidexport.evaluation.inspection import inspect_file
 from reidexport.evaluation.opening import open_any
+from reidexport.records.inspection import CheckpointDescription, OnnxDescription
 from tests.conftest import Exported
 
 
@@ -45,33 +46,35 @@ def test_options_of_the_other_kind_are_refused(exported: Exported) -> None:
 def test_inspect_describes_a_checkpoint(exported: Exported) -> None:
     """The description names family, backbone, neck, feature length and classes."""
     found = inspect_file(exported.checkpoint)
-    assert found["kind"] == "checkpoint"
-    assert found["family"] == "reidexport"
-    assert (found["backbone"], found["neck"], found["feature_dim"]) == ("resnet18", "bnneck", 512)
-    assert found["num_classes"] == 4
-    assert found["assumed"] == []
-    assert len(found["sha256"]) == 64
+    assert isinstance(found, CheckpointDescription)
+    assert found.kind == "checkpoint"
+    assert found.family == "reidexport"
+    assert (found.backbone, found.neck, found.feature_dim) == ("resnet18", "bnneck", 512)
+    assert found.num_classes == 4
+    assert found.assumed == ()
+    assert len(found.sha256) == 64
 
 
 def test_inspect_describes_an_onnx_file(exported: Exported) -> None:
     """The description holds opset, inputs, outputs, operators and the manifest."""
     found = inspect_file(exported.onnx)
-    assert found["kind"] == "onnx"
-    assert found["opset"] == 18
-    assert found["inputs"] == ["images: uint8 [batch, 64, 32, 3]"]
-    assert found["outputs"] == ["f_i: float [batch, 512]"]
-    assert "BatchNormalization" not in found["operators"]
-    assert found["manifest"]["architecture"]["backbone"] == "resnet18"
+    assert isinstance(found, OnnxDescription)
+    assert found.kind == "onnx"
+    assert found.opset == 18
+    assert found.inputs == ("images: uint8 [batch, 64, 32, 3]",)
+    assert found.outputs == ("f_i: float [batch, 512]",)
+    assert "BatchNormalization" not in found.operators
+    assert found.manifest is not None and found.manifest.architecture.backbone == "resnet18"
 
 
 def test_inspect_describes_an_engine_by_its_manifest(exported: Exported, tmp_path: Path) -> None:
     """An engine is described by the manifest beside it, and without one by none."""
     engine = tmp_path / "small.engine"
     engine.write_bytes(b"ptrt" + bytes(100))
-    assert inspect_file(engine)["manifest"] is None
+    assert inspect_file(engine).manifest is None
     with open_any(exported.onnx) as session:
         (tmp_path / "small.engine.json").write_text(session.manifest.to_json())
-    assert inspect_file(engine)["manifest"]["precision"] == "fp32"
+    assert inspect_file(engine).manifest.precision == "fp32"
 
 
 def test_inspect_refuses_what_it_does_not_know(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """One table of artifacts and backends: what is in it, what is not and why, and going on with it."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,12 @@ from reidexport.cli.parity import _print
 from reidexport.data import Dataset
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import open_any
-from reidexport.evaluation.parity import Task, measure_parity, tasks_from_artifacts
-from reidexport.evaluation.parity_table import ParityRow, ParityTable, parity_from_json
+from reidexport.evaluation.parity import Task, measure_parity, parity_from_json, tasks_from_artifacts
 from reidexport.evaluation.scoring import evaluate
+from reidexport.records.accuracy import ParityRow, ParityTable
+from reidexport.records.base import here
+from reidexport.records.reading import write_record
+from reidexport.records.speed import BenchReport
 from tests.conftest import Exported, Run
 
 SCORES = ("rank1", "rank5", "rank10", "mAP", "mINP")
@@ -146,7 +148,7 @@ def test_thresholds_and_warnings_are_printed_whole(
     (row,) = table.rows
     thresholds = [float(value) for value in np.float32([0.4999996, 0.04999996, 1e-9])]
     points = tuple(
-        replace(point, threshold=threshold)
+        point.model_copy(update={"threshold": threshold})
         for point, threshold in zip(row.operating_points, thresholds, strict=True)
     )
     odd = row.model_copy(update={"operating_points": points, "warnings": ("odd", *row.warnings)})
@@ -206,7 +208,7 @@ def test_a_table_is_gone_on_with(exported: Exported, drawn_dataset: Dataset, tmp
         measure(exported, artifacts, drawn_dataset, keep=stop_after_first_row)
     assert [len(table.rows) for table in kept] == [0, 1]
     file = tmp_path / "parity.json"
-    file.write_text(json.dumps(kept[-1].model_dump(mode="json")))
+    write_record(file, kept[-1])
     finished = parity_from_json(file)
     assert finished == kept[-1]
     whole = measure(exported, artifacts, drawn_dataset, finished=finished)
@@ -270,7 +272,13 @@ def test_another_table_is_not_gone_on_with(
             measure(exported, [exported.onnx], drawn_dataset, finished=table.model_copy(update=update))
     file = tmp_path / "other.json"
     file.write_text('{"kind": "benchmark"}')
-    with pytest.raises(InputError, match=r"other\.json: not a table of this version of reidexport parity"):
+    with pytest.raises(
+        InputError, match=r"other\.json: not a whole benchmark record: .* anew without --resume"
+    ):
+        parity_from_json(file)
+    report = BenchReport(session="", batches=(), end_to_end=None, warnings=(), **here())
+    write_record(file, report)
+    with pytest.raises(InputError, match=r"other\.json: not a table of parity, but of the kind bench"):
         parity_from_json(file)
 
 
@@ -355,6 +363,7 @@ def test_the_command_prints_one_table_and_keeps_it(
     content = json.loads(file.read_text())
     assert {
         "kind",
+        "version",
         "dataset",
         "metric",
         "reference",

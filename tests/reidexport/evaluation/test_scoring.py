@@ -17,6 +17,7 @@ from reidexport.errors import ImageError, InputError
 from reidexport.evaluation.scoring import Features, evaluate, score_features
 from reidexport.metrics.cmc_map import evaluate_rank
 from reidexport.metrics.rerank import k_reciprocal
+from reidexport.records.accuracy import EvaluationRecord
 
 MANIFEST = Manifest.model_validate(
     {
@@ -86,8 +87,9 @@ def test_scores_are_those_of_the_features(drawn_dataset: Dataset) -> None:
 
 def test_json_has_the_agreed_keys(drawn_dataset: Dataset) -> None:
     """One flat object that json can write, accuracies as fractions, with counts, machine and versions."""
-    result = evaluate(Thumbnails(), drawn_dataset, metric="cosine").as_json("model.onnx")
-    assert json.loads(json.dumps(result)) == result
+    record = evaluate(Thumbnails(), drawn_dataset, metric="cosine").record("model.onnx")
+    result = json.loads(record.model_dump_json())
+    assert EvaluationRecord.model_validate(result) == record
     assert {"rank1", "rank5", "rank10", "mAP", "mINP", "machine", "versions"} <= set(result)
     assert (result["artifact"], result["dataset"], result["metric"]) == ("model.onnx", "drawn", "cosine")
     assert result["manifest_sha256"] == MANIFEST.sha256

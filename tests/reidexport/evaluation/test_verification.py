@@ -19,6 +19,7 @@ from reidexport.evaluation.opening import open_any, open_reference
 from reidexport.evaluation.torch_session import TorchBackend
 from reidexport.evaluation.verification import Limits, batch_consistency
 from reidexport.export.graph import GraphOptions
+from reidexport.records.accuracy import Verification
 from tests.conftest import Exported
 
 
@@ -73,7 +74,7 @@ def test_a_data_set_adds_ranks_of_both_and_their_drops(exported: Exported, drawn
     """With a data set, rank-1 and mAP of both sessions and the drops in points are reported."""
     with open_session(exported.onnx) as candidate, open_any(exported.checkpoint) as reference:
         result = verify(candidate, reference, dataset=drawn_dataset)
-    content = result.as_json()
+    content = result.model_dump(mode="json")
     assert content["passed"] is True
     assert content["candidate_ranks"] == pytest.approx(content["reference_ranks"])
     assert content["drops"]["rank1"] == pytest.approx(0.0)
@@ -161,6 +162,8 @@ def test_not_a_number_fails_rather_than_passing(exported: Exported, people: list
         result = verify(broken, reference, images=people)
     assert result.min_cosine == -1.0
     assert not result.passed
+    assert Verification.model_validate_json(result.model_dump_json()) == result
+    assert result.max_relative_l2 == np.inf
 
 
 def test_a_reference_checkpoint_takes_the_candidates_choices(exported: Exported) -> None:

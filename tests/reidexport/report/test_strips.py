@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from reidexport.records.speed import Spread
 from reidexport.report.marks import Mark
-from reidexport.report.results import Spread
 from reidexport.report.strips import axis_heading, axis_of, log_ticks, strip
 
 

@@ -1,0 +1,86 @@
+"""Any record, written to a file and read again."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from reidexport.errors import InputError
+from reidexport.files import replaced_when_whole
+from reidexport.records import accuracy, checks, demo, embeddings, inspection, speed
+from reidexport.records.base import Record
+
+AnyRecord = Annotated[
+    accuracy.ParityTable
+    | accuracy.Verification
+    | accuracy.EvaluationRecord
+    | speed.BenchReport
+    | speed.Benchmark
+    | speed.PrecisionsRecord
+    | speed.OverheadRecord
+    | speed.ServingRecord
+    | checks.GpuCheckRecord
+    | embeddings.EmbeddingRecord
+    | embeddings.ClusterEmbeddingRecord
+    | embeddings.SearchRecord
+    | inspection.CheckpointDescription
+    | inspection.OnnxDescription
+    | inspection.EngineDescription
+    | checks.Examination
+    | demo.DemoSummary,
+    Field(discriminator="kind"),
+]
+ANY_RECORD: TypeAdapter[Record] = TypeAdapter(AnyRecord, config=ConfigDict(defer_build=True))
+_EXPECTED = "Expected what --json of a command or --results of pytest benchmarks wrote."
+_WRITE_AGAIN = "Write it again with this version of reidexport."
+
+
+def write_record(path: Path | None, record: Record) -> None:
+    """Write one record to ``path``, or nothing for None; an old file is replaced only by a whole new one.
+
+    NaN and infinity, which JSON does not have, become null.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    if path is not None:
+        with replaced_when_whole(path) as temporary:
+            temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_record(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Record:
+    """Read the record that a file holds, whatever its kind.
+
+    Args:
+        path: a file that a command wrote.
+        change: called with every object in the file, the inner ones first; what it returns takes its place.
+
+    Raises:
+        InputError: the file cannot be read, is of no known kind or version, or lacks something.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), object_hook=change)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). {_EXPECTED}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error}). {_EXPECTED}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not an object. {_EXPECTED}")
+    if "kind" not in content:
+        raise InputError(f'{path}: has no "kind". {_EXPECTED} {_WRITE_AGAIN}')
+    try:
+        return ANY_RECORD.validate_python(content)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_problem(content, error)}") from error
+
+
+def _problem(content: dict[str, Any], error: ValidationError) -> str:
+    first = error.errors()[0]
+    kind, place = content["kind"], ".".join(map(str, first["loc"][1:]))
+    if first["type"] == "union_tag_invalid":
+        return f"unknown kind {kind!r}. Expected one of {first['ctx']['expected_tags']}."
+    if place == "version":
+        return f"version {content['version']!r} of {kind!r} is not known. {_WRITE_AGAIN}"
+    return f"not a whole {kind} record: {place}: {first['msg'][0].lower()}{first['msg'][1:]}. {_WRITE_AGAIN}"
