@@ -21,6 +21,7 @@ from reidexport.embed.run import embed_images, run_folder
 from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
+from reidexport.records.embeddings import EmbeddingRun
 from reidexport.records.reading import write_record
 
 _on_ray = partial(Option, rich_help_panel="On a Ray cluster")

@@ -22,8 +22,7 @@ AnyRecord = Annotated[
     | speed.OverheadRecord
     | speed.ServingRecord
     | checks.GpuCheckRecord
-    | embeddings.EmbeddingRecord
-    | embeddings.ClusterEmbeddingRecord
+    | embeddings.EmbeddingRun
     | embeddings.SearchRecord
     | inspection.CheckpointDescription
     | inspection.OnnxDescription
