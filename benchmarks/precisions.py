@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
-from reidruntime import Manifest, Session, open_session
+from reidruntime import Manifest, Session, SessionOptions, open_session
 from reidruntime.artifact.manifest import Precision, QuantizationTarget
 from reidruntime.backends import BackendName
 
@@ -137,7 +137,9 @@ def _speeds(
     """
     sessions: dict[tuple[str, str], Session] = {("fp32", "torch eager"): session_from_checkpoint(checkpoint)}
     for name in TIMED_FORMS:
-        sessions |= {(name, backend): open_session(files[name], backend=backend) for backend in BACKENDS}
+        sessions |= {
+            (name, backend): open_session(files[name], SessionOptions(backend)) for backend in BACKENDS
+        }
     found, disturbed = [], {}
     for size in batch_sizes:
         wanted = checkpoint.preprocess

@@ -80,9 +80,9 @@ def _opened(side: str, artifact: Path, backend: str, checkpoint: list[str]) -> A
             raise ValueError(f"{artifact} carries no manifest.")
         options = GraphOptions(feature=facts.feature, normalize=facts.normalized, flip=facts.flip)
         return peers.torch_eager(load_checkpoint(checkpoint[0]), options)
-    from reidruntime import open_session
+    from reidruntime import SessionOptions, open_session
 
-    return open_session(artifact, backend=backend, threads=peers.num_threads()).run  # type: ignore[arg-type]
+    return open_session(artifact, SessionOptions(backend=backend, threads=peers.num_threads())).run  # type: ignore[arg-type]
 
 
 def peak_mib_of_this_process() -> float:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from reidruntime import Session, open_session
+from reidruntime import Session, SessionOptions, open_session
 from reidruntime.artifact.manifest import Precision, file_sha256
 from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.backends import BackendName, DeviceName
@@ -217,7 +217,11 @@ def open_subject(path: Path, backend: BackendName, checkpoint: Checkpoint | None
         )
     # Where there is a GPU, what is measured is on it: a session on the CPU in its place would be a wrong result.
     place: DeviceName = "cuda" if device() == "cuda" else "auto"
-    return Subject(path, open_session(path, backend=backend, device=place, threads=num_threads()), checkpoint)
+    return Subject(
+        path,
+        open_session(path, SessionOptions(backend, place, num_threads())),
+        checkpoint,
+    )
 
 
 def write_seeded_checkpoint(path: Path, backbone: str) -> None:

@@ -11,6 +11,7 @@ from reidruntime import (
     ImageInput,
     Manifest,
     Session,
+    SessionOptions,
     manifest_for_foreign_onnx,
     manifest_from_onnx,
     open_session,
@@ -37,11 +38,13 @@ class RunOptions:
     device: Annotated[DeviceName, Option(help="Where it runs; auto: CUDA where it can be used.")] = "auto"
     threads: ThreadsOption = None
 
+    def options(self) -> SessionOptions:
+        """The same, for sessions."""
+        return SessionOptions(**vars(self))
+
     def open(self, artifact: Path, manifest: Manifest | None = None) -> Session:
         """A session from :func:`reidruntime.open_session`, with its errors."""
-        return open_session(
-            artifact, backend=self.backend, device=self.device, threads=self.threads, manifest=manifest
-        )
+        return open_session(artifact, self.options(), manifest=manifest)
 
 
 @dataclass(frozen=True)

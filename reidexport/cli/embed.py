@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -139,7 +139,7 @@ def embed(
                 log(session.description)
                 done = embed_images(session, images, output, options, progress_bar=progress_bar)
         else:
-            nodes = ClusterRunOptions(address=cluster.ray, actors=cluster.actors, **asdict(run))
+            nodes = ClusterRunOptions(cluster.ray, cluster.actors, run.options())
             done = embed_on_ray(
                 artifact, images, output, options, nodes, manifest=manifest, progress_bar=progress_bar
             )

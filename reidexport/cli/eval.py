@@ -91,9 +91,7 @@ def _open_session(
     if replace(foreign, size=None) == ForeignOptions():
         return open_any(
             artifact,
-            backend=run.backend,
-            device=run.device,
-            threads=run.threads,
+            run.options(),
             feature=feature,
             choices=checkpoint.choices(foreign.size),
             log=log,

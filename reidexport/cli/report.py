@@ -47,7 +47,7 @@ def report(
         records = load_dataset(data, dataset)
         total = len(records.query) + len(records.scored_gallery)
         with (
-            open_any(artifact, backend=run.backend, device=run.device, threads=run.threads) as session,
+            open_any(artifact, run.options()) as session,
             progress_bar("embedding", total) as progress,
         ):
             evaluation = evaluate(session, records, progress=progress)

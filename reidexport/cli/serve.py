@@ -51,7 +51,7 @@ def serve(
         max_request_bytes=max_request_mib << 20,
         batching=Batching(**asdict(batching)),
         instances=instances,
-        **asdict(run),
+        session=run.options(),
     )
     num_answered = serve_artifact(artifact, name or model_name(artifact), options, log=log, manifest=manifest)
     typer.echo(f"{num_answered} requests answered")

@@ -6,8 +6,7 @@ from typing import Literal
 
 from reidruntime.artifact.manifest import Feature, Manifest
 from reidruntime.artifact.onnx_metadata import read_onnx
-from reidruntime.backends import BackendName, DeviceName
-from reidruntime.session import Session, open_session
+from reidruntime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.errors import ArtifactError, InputError
@@ -30,10 +29,8 @@ def kind_of(path: Path) -> Kind:
 
 def open_any(
     path: Path,
+    options: SessionOptions = DEFAULT_OPTIONS,
     *,
-    backend: BackendName = "auto",
-    device: DeviceName = "auto",
-    threads: int | None = None,
     feature: Feature | None = None,
     choices: CheckpointChoices | None = None,
     log: Callable[[str], None] | None = None,
@@ -42,9 +39,7 @@ def open_any(
 
     Args:
         path: the file.
-        backend: of an artifact.
-        device: of an artifact.
-        threads: for the network; default: the CPUs this process may use.
+        options: what runs the network, and where; of a checkpoint only the threads can be chosen.
         feature: f_i or f_t; an artifact has one of them built in.
         choices: of a checkpoint.
         log: called with a line for everything that is assumed of a checkpoint.
@@ -59,14 +54,14 @@ def open_any(
             raise InputError(
                 f"{path} is an artifact: what is chosen for a checkpoint is built in, leave it out"
             )
-        session = open_session(path, backend=backend, device=device, threads=threads)
+        session = open_session(path, options)
         if feature not in (None, session.manifest.feature):
             raise InputError(
                 f"{path} emits {session.manifest.feature}, not {feature}: export the checkpoint again with "
                 f"--feature {feature}"
             )
         return session
-    if (backend, device) != ("auto", "auto"):
+    if options != SessionOptions(threads=options.threads):
         raise InputError(
             f"{path} is a checkpoint and runs in torch: --backend and --device are for artifacts"
         )
@@ -78,7 +73,7 @@ def open_any(
     if log:
         for fact in checkpoint.assumed:
             log(f"assumed: {fact}")
-    return session_from_checkpoint(checkpoint, GraphOptions(feature=feature), threads=threads)
+    return session_from_checkpoint(checkpoint, GraphOptions(feature=feature), threads=options.threads)
 
 
 def open_reference(path: Path, candidate: Manifest, *, threads: int | None = None) -> Session:
@@ -88,7 +83,7 @@ def open_reference(path: Path, candidate: Manifest, *, threads: int | None = Non
     size, last stride, stem ReLU, pooling): those were the user's, and not what is being checked.
     """
     if kind_of(path) != "checkpoint":
-        return open_session(path, threads=threads)
+        return open_session(path, SessionOptions(threads=threads))
     from reidexport.checkpoint.loading import load_checkpoint
     from reidexport.evaluation.torch_session import session_from_checkpoint
     from reidexport.export.graph import GraphOptions

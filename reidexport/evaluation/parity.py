@@ -15,7 +15,7 @@ from reidruntime import manifest_from_onnx
 from reidruntime.artifact.manifest import Manifest, Metric, Precision, file_sha256
 from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.backends import BACKENDS, backend_places
-from reidruntime.session import Session, open_session
+from reidruntime.session import Session, SessionOptions, open_session
 from reidruntime.tensorrt_library import first_gpu
 
 from reidexport.data.records import Dataset
@@ -240,7 +240,7 @@ def _run(
     backend, device = backend_places()[task.backend]
     title = f"{task.artifact.name}, {task.backend}"
     try:
-        with open_session(task.artifact, backend=backend, device=device, threads=task.threads) as session:
+        with open_session(task.artifact, SessionOptions(backend, device, task.threads)) as session:
             found = _measured(session, title, dataset, metric, progress_bar)
     except (InputError, NotInstalledError, GpuError) as error:
         return NotRun(artifact=str(task.artifact), backend=task.backend, reason=str(error))

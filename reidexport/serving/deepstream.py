@@ -163,13 +163,15 @@ def _batch_size(manifest: Manifest, wanted: int | None) -> int:
 
 def _check_answers(artifact: Path, manifest: Manifest, network: Path, section: dict[str, Any]) -> None:
     """Compare the network, fed as the tracker does, with the artifact, fed as its manifest says."""
-    from reidruntime import open_session
+    from reidruntime import SessionOptions, open_session
 
     pixels, batch = manifest.preprocess, manifest.batch_profile.static
     sizes = (batch,) if batch else CHECKED_BATCHES
     shape = (max(sizes), pixels.height_px, pixels.width_px, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    with open_session(artifact, backend="onnxruntime", device="cpu", manifest=manifest) as session:
+    with open_session(
+        artifact, SessionOptions(backend="onnxruntime", device="cpu"), manifest=manifest
+    ) as session:
         check_parity(
             lambda given: session.embed(list(images[: len(given)])),
             network,

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from reidruntime import open_session
+from reidruntime import SessionOptions, open_session
 
 from benchmarks import bench_throughput
 from benchmarks.bench_throughput import compare_on_device
@@ -22,7 +22,7 @@ from tests.standins.benchmark_runs import taking_tensors, turns_of_a_test
 def test_a_row_of_a_gpu(exported: Exported, precision: str) -> None:
     """Tensors to tensors, against torch in the artifact's own precision and ONNX Runtime, with shares of the limit."""
     path = exported.fp16 if precision == "fp16" else exported.onnx
-    with open_session(path, backend="onnxruntime", device="cpu") as session:
+    with open_session(path, SessionOptions(backend="onnxruntime", device="cpu")) as session:
         subject = Subject(path, taking_tensors(session), load_checkpoint(exported.checkpoint))
         compare, row = turns_of_a_test()
         compare_on_device(compare, subject, 3, "cpu", None, Rates(1.0, 10.0), turn_s=0.01)
@@ -72,7 +72,7 @@ def test_what_is_measured_on_a_gpu(
 def test_a_peer_that_fails_spoils_no_row(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are measured, the row names it with its error, and then the test fails for it."""
     monkeypatch.setattr(gpu_peers, "_bound", lambda *_: 1 / 0)
-    with open_session(exported.onnx, backend="onnxruntime", device="cpu") as session:
+    with open_session(exported.onnx, SessionOptions(backend="onnxruntime", device="cpu")) as session:
         subject = Subject(exported.onnx, taking_tensors(session), load_checkpoint(exported.checkpoint))
         compare, row = turns_of_a_test()
         with pytest.raises(ExceptionGroup, match="installed and fail: onnxruntime bare") as caught:

@@ -17,7 +17,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
-from reidruntime import open_session
+from reidruntime import SessionOptions, open_session
 from reidruntime.artifact.manifest import METADATA_KEY, Preprocess, QuantizationTarget, TensorSpec
 
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
@@ -76,7 +76,7 @@ def test_embeddings_are_those_of_the_python_runtime(
 ) -> None:
     """The same files have the same embeddings to 1e-6, alone and in batches, from a small network and a real export."""
     artifact = exported.onnx if kind == "exported" else write_artifact(tmp_path / "small.onnx")
-    with open_session(artifact, backend="onnxruntime", device="cpu", threads=1) as session:
+    with open_session(artifact, SessionOptions(backend="onnxruntime", device="cpu", threads=1)) as session:
         expected = session.embed(photos, batch_size=batch_size)
     found = embed(artifact, photos, tmp_path / "f.npy", "--batch", batch_size)
     assert found.dtype == np.float32 and found.shape == expected.shape
@@ -87,7 +87,7 @@ def test_embeddings_are_those_of_the_python_runtime(
 def test_a_static_batch_is_split_and_padded(photos: list[Path], tmp_path: Path) -> None:
     """An artifact for batches of four answers thirteen images, each as it does alone."""
     artifact = write_artifact(tmp_path / "four.onnx", batch=4)
-    with open_session(artifact, backend="onnxruntime", device="cpu", threads=1) as session:
+    with open_session(artifact, SessionOptions(backend="onnxruntime", device="cpu", threads=1)) as session:
         expected = session.embed(photos)
     np.testing.assert_array_equal(embed(artifact, photos, tmp_path / "f.npy"), expected)
 
@@ -168,7 +168,7 @@ def test_pixels_are_bit_equal(changes: dict[str, Any], photos: list[Path], tmp_p
     )
     artifact = write_mirror(tmp_path / "mirror.onnx", preprocess)
     paths = write_kinds_of_jpeg(photos[0], tmp_path)
-    with open_session(artifact, backend="onnxruntime", device="cpu", threads=1) as session:
+    with open_session(artifact, SessionOptions(backend="onnxruntime", device="cpu", threads=1)) as session:
         expected = session.embed(paths)
     found = embed(artifact, paths, tmp_path / "f.npy")
     different = [path.name for path, a, b in zip(paths, found, expected, strict=True) if not (a == b).all()]
@@ -188,7 +188,7 @@ def test_integer_networks_run_like_others(
         calibration=drawn_dataset.train[0].path.parents[1],
         target=target,
     )
-    with open_session(artifact, backend="onnxruntime", device="cpu", threads=1) as session:
+    with open_session(artifact, SessionOptions(backend="onnxruntime", device="cpu", threads=1)) as session:
         expected = session.embed(photos)
     np.testing.assert_allclose(embed(artifact, photos, tmp_path / "f.npy"), expected, atol=1e-6)
     done = call("reid_embed", artifact, photos[0], "-o", tmp_path / "f.npy")
@@ -437,7 +437,9 @@ def test_an_installed_library_is_found_and_used(
     """``cmake --install``, then ``find_package`` from a C++ and from a C project, and the installed program."""
     prefix = tmp_path / "prefix"
     subprocess.run(["cmake", "--install", BUILD, "--prefix", prefix], check=True, capture_output=True)
-    with open_session(exported.onnx, backend="onnxruntime", device="cpu", threads=1) as session:
+    with open_session(
+        exported.onnx, SessionOptions(backend="onnxruntime", device="cpu", threads=1)
+    ) as session:
         a, b = session.embed(photos[:2]).astype(np.float64)
 
     build_project(SOURCES / "example", tmp_path / "example", prefix)

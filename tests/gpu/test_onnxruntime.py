@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from reidruntime import open_session
+from reidruntime import SessionOptions, open_session
 from reidruntime.backends import BackendName
 from reidruntime.backends.onnxruntime import cuda_is_installed
 from reidruntime.session import Session
@@ -25,7 +25,7 @@ def session(request: pytest.FixtureRequest, setup: Setup) -> Iterator[Session]:
     elif setup.device == "cuda" and not cuda_is_installed():
         pytest.skip("onnxruntime-gpu is not installed")
     backend: BackendName = "tensorrt-rtx" if provider == "rtx" else "onnxruntime"
-    with open_session(setup.folder / f"{precision}.onnx", backend=backend, device=setup.device) as session:
+    with open_session(setup.folder / f"{precision}.onnx", SessionOptions(backend, setup.device)) as session:
         yield session
 
 

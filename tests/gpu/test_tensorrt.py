@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from reidruntime import Session, open_session
+from reidruntime import Session, SessionOptions, open_session
 from reidruntime.artifact.manifest import BatchProfile
 
 from reidexport.tensorrt.build import engine_from_onnx
@@ -25,7 +25,7 @@ def session(request: pytest.FixtureRequest, gpu_only: None, setup: Setup) -> Ite
         options = BuildOptions(batch_profile=profile, timing_cache=setup.folder / "timing.cache")
         with prepared_source(plan.with_suffix(".onnx"), None) as source:
             engine_from_onnx(source, plan, options=options, log=print)
-    with open_session(plan, memory=memory) as session:
+    with open_session(plan, SessionOptions(memory=memory)) as session:
         yield session
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from reidruntime import open_session
+from reidruntime import SessionOptions, open_session
 from reidruntime.session import Session
 
 from benchmarks.harness.gpu_peaks import device_seconds
@@ -20,7 +20,7 @@ from tests.gpu.paths import LaneChecks
 def session(request: pytest.FixtureRequest, setup: Setup) -> Iterator[Session]:
     """A session of each precision."""
     artifact = setup.folder / f"{request.param}.onnx"
-    with open_session(artifact, backend="torch-cuda", device=setup.device) as session:
+    with open_session(artifact, SessionOptions(backend="torch-cuda", device=setup.device)) as session:
         yield session
 
 

@@ -8,7 +8,15 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from PIL import Image
-from reidruntime import ArtifactError, ImageError, InputError, NotInstalledError, Session, open_session
+from reidruntime import (
+    ArtifactError,
+    ImageError,
+    InputError,
+    NotInstalledError,
+    Session,
+    SessionOptions,
+    open_session,
+)
 from reidruntime import backends as backends_module
 from reidruntime.artifact.manifest import BatchProfile, Preprocess, TensorSpec
 from reidruntime.backends import open_backend
@@ -42,7 +50,7 @@ def test_files_and_arrays_answer_alike(tmp_path: Path, backend: Any) -> None:
         mixed[index] = tmp_path / f"{index}.png"
     mixed[7] = str(mixed[7])
     done: list[int] = []
-    with open_session(write_artifact(tmp_path / "a.onnx"), backend=backend) as session:
+    with open_session(write_artifact(tmp_path / "a.onnx"), SessionOptions(backend=backend)) as session:
         expected = session.embed(images)
         got = session.embed(mixed, batch_size=4, progress=done.append)
     assert expected.shape == (11, DIM)
@@ -56,7 +64,7 @@ def test_a_row_does_not_depend_on_its_batch(tmp_path: Path, backend: Any, batch:
     """Alone, permuted, duplicated or in a full batch: the same answer."""
     pixels = np.random.default_rng(0).integers(0, 256, (9, HEIGHT, WIDTH, 3), dtype=np.uint8)
     order = np.random.default_rng(1).permutation(9)
-    with open_session(write_artifact(tmp_path / "a.onnx", batch), backend=backend) as session:
+    with open_session(write_artifact(tmp_path / "a.onnx", batch), SessionOptions(backend=backend)) as session:
         together = session.run(pixels)
         assert np.allclose(np.concatenate([session.run(row[None]) for row in pixels]), together, rtol=1e-5)
         assert np.allclose(session.run(pixels[order]), together[order], rtol=1e-5)
@@ -66,7 +74,7 @@ def test_a_row_does_not_depend_on_its_batch(tmp_path: Path, backend: Any, batch:
 def test_answers_are_not_overwritten_by_the_next(tmp_path: Path, backend: Any) -> None:
     """Features stay what they were after the session has answered another batch."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, HEIGHT, WIDTH, 3), dtype=np.uint8)
-    with open_session(write_artifact(tmp_path / "a.onnx"), backend=backend) as session:
+    with open_session(write_artifact(tmp_path / "a.onnx"), SessionOptions(backend=backend)) as session:
         first = session.run(pixels)
         kept = first.copy()
         session.run(255 - pixels)
@@ -75,7 +83,7 @@ def test_answers_are_not_overwritten_by_the_next(tmp_path: Path, backend: Any) -
 
 def test_no_images_give_no_rows(tmp_path: Path, backend: Any) -> None:
     """Empty in, (0, D) out."""
-    with open_session(write_artifact(tmp_path / "a.onnx"), backend=backend) as session:
+    with open_session(write_artifact(tmp_path / "a.onnx"), SessionOptions(backend=backend)) as session:
         assert session.embed([]).shape == (0, DIM)
         assert session.run(np.empty((0, HEIGHT, WIDTH, 3), np.uint8)).shape == (0, DIM)
 
@@ -164,7 +172,7 @@ def test_a_stream_is_read_no_further_than_needed(tmp_path: Path) -> None:
             taken += 1
             yield people(1)[0]
 
-    with open_session(write_artifact(tmp_path / "a.onnx"), threads=2) as session:
+    with open_session(write_artifact(tmp_path / "a.onnx"), SessionOptions(threads=2)) as session:
         batches = session.embed_batches(stream(), batch_size=2)
         next(batches)
         batches.close()  # type: ignore[attr-defined]
@@ -173,7 +181,9 @@ def test_a_stream_is_read_no_further_than_needed(tmp_path: Path) -> None:
 
 def test_description_says_what_computes(tmp_path: Path, backend: Any) -> None:
     """Backend, device, threads, precision and image reading are in one line."""
-    with open_session(write_artifact(tmp_path / "a.onnx"), backend=backend, threads=1) as session:
+    with open_session(
+        write_artifact(tmp_path / "a.onnx"), SessionOptions(backend=backend, threads=1)
+    ) as session:
         name = {"onnxruntime": "ONNX Runtime ", "openvino": "OpenVINO "}[backend]
         assert session.backend == backend
         assert session.description.startswith(name)
@@ -193,13 +203,13 @@ def test_closed_sessions_and_wrong_calls_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="session is closed"):
         session.embed(people(1))
     with pytest.raises(InputError, match="threads must be at least 1"):
-        open_session(path, threads=0)
+        open_session(path, SessionOptions(threads=0))
     with pytest.raises(InputError, match="no backend 'tflite'"):
-        open_session(path, backend="tflite")  # type: ignore[arg-type]
+        open_session(path, SessionOptions(backend="tflite"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"TensorRT runs engines\. Build one"):
-        open_session(path, backend="tensorrt")
+        open_session(path, SessionOptions(backend="tensorrt"))
     with pytest.raises(InputError, match="memory and allow_host_code are for TensorRT engines"):
-        open_session(path, memory="torch")
+        open_session(path, SessionOptions(memory="torch"))
 
 
 def test_an_engine_that_cannot_be_opened_here(tmp_path: Path) -> None:
@@ -211,7 +221,7 @@ def test_an_engine_that_cannot_be_opened_here(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"its manifest a\.engine\.json is not beside it"):
         open_session(engine)
     with pytest.raises(InputError, match="a TensorRT engine runs with TensorRT on a GPU"):
-        open_session(engine, backend="openvino")
+        open_session(engine, SessionOptions(backend="openvino"))
 
 
 @pytest.mark.parametrize(
@@ -285,12 +295,12 @@ def test_a_missing_backend_is_not_replaced(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(
         NotInstalledError, match=r'openvino is not installed: pip install "reidexport\[cpu\]"'
     ):
-        open_session(path, backend="openvino")
+        open_session(path, SessionOptions(backend="openvino"))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
         NotInstalledError, match=r'onnxruntime is not installed: pip install "reidexport\[cpu\]"'
     ):
-        open_session(path, backend="onnxruntime", device="cpu")
+        open_session(path, SessionOptions(backend="onnxruntime", device="cpu"))
 
 
 def test_cuda_is_required_when_asked_for(tmp_path: Path) -> None:
@@ -300,9 +310,9 @@ def test_cuda_is_required_when_asked_for(tmp_path: Path) -> None:
         pytest.skip("this onnxruntime has CUDA")
     path = write_artifact(tmp_path / "a.onnx")
     with pytest.raises(NotInstalledError, match=r'cannot use CUDA: pip install "reidexport\[gpu\]"'):
-        open_session(path, device="cuda")
+        open_session(path, SessionOptions(device="cuda"))
     with pytest.raises(InputError, match="OpenVINO runs on the CPU"):
-        open_session(path, backend="openvino", device="cuda")
+        open_session(path, SessionOptions(backend="openvino", device="cuda"))
 
 
 def test_a_run_that_fails_is_the_artifacts_error(tmp_path: Path, backend: Any) -> None:
@@ -320,7 +330,7 @@ def test_a_file_that_the_backend_refuses_is_named(tmp_path: Path, backend: Any) 
     path = write_artifact(tmp_path / "a.onnx")
     path.write_bytes(path.read_bytes().replace(b"GlobalAveragePool", b"GlobalAveragePooX"))
     with pytest.raises(ArtifactError, match=r"a\.onnx: (ONNX Runtime|OpenVINO) cannot load it"):
-        open_session(path, backend=backend)
+        open_session(path, SessionOptions(backend=backend))
 
 
 def test_every_backend_name_is_tested() -> None:
@@ -342,9 +352,12 @@ def test_bf16_is_computed_where_the_cpu_has_it_and_refused_elsewhere(tmp_path: P
     images = people(3)
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(NotInstalledError, match="This CPU has no bfloat16"):
-            open_session(path, backend="openvino-bf16")
+            open_session(path, SessionOptions(backend="openvino-bf16"))
         return
-    with open_session(path, backend="openvino-bf16") as session, open_session(path) as reference:
+    with (
+        open_session(path, SessionOptions(backend="openvino-bf16")) as session,
+        open_session(path) as reference,
+    ):
         assert session.backend == "openvino-bf16"
         assert ", bf16 (file: fp32); " in session.description
         features, expected = session.embed(images), reference.embed(images)
@@ -356,7 +369,7 @@ def test_bf16_is_for_float_files_on_cpus(tmp_path: Path) -> None:
     """Backend openvino-bf16 refuses a GPU and an INT8 file, which it would not compute in bfloat16."""
     path = write_artifact(tmp_path / "a.onnx")
     with pytest.raises(InputError, match="in bfloat16 on a CPU, got device cuda"):
-        open_session(path, backend="openvino-bf16", device="cuda")
+        open_session(path, SessionOptions(backend="openvino-bf16", device="cuda"))
     network = replace(network_of(path), precision="int8")
     with pytest.raises(InputError, match="in bfloat16 on a CPU, got an INT8 file"):
         open_backend(network, "openvino-bf16", "cpu", 1)

@@ -16,7 +16,7 @@ from reidruntime.errors import (
     ReidExportError,
 )
 from reidruntime.images.preprocess import EncodedImage
-from reidruntime.session import Session, open_session
+from reidruntime.session import Session, SessionOptions, open_session
 
 __all__ = [
     "ArtifactError",
@@ -29,6 +29,7 @@ __all__ = [
     "NotInstalledError",
     "ReidExportError",
     "Session",
+    "SessionOptions",
     "manifest_for_foreign_onnx",
     "manifest_from_onnx",
     "open_session",

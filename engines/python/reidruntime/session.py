@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,29 +37,39 @@ from reidruntime.threads import default_threads
 Features = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class SessionOptions:
+    """What runs an artifact, and where.
+
+    Attributes:
+        backend: one of :data:`reidruntime.backends.BACKENDS`, or ``"auto"``: the fastest one installed, in the order
+            that :func:`reidruntime.backends.choose` gives. An engine runs on ``"tensorrt"`` only.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where it can be used.
+        threads: for the network, and as many again for reading images; default: the CPUs that this process may use.
+        memory: what provides an engine's device memory: ``"cuda-python"`` (default), ``"torch"`` or ``"pycuda"``.
+        allow_host_code: load a version-compatible engine, which runs code that it carries.
+    """
+
+    backend: BackendName = "auto"
+    device: DeviceName = "auto"
+    threads: int | None = None
+    memory: MemoryName | None = None
+    allow_host_code: bool = False
+
+
+DEFAULT_OPTIONS = SessionOptions()
+
+
 def open_session(
-    artifact: str | Path,
-    *,
-    backend: BackendName = "auto",
-    device: DeviceName = "auto",
-    threads: int | None = None,
-    manifest: Manifest | None = None,
-    memory: MemoryName | None = None,
-    allow_host_code: bool = False,
+    artifact: str | Path, options: SessionOptions = DEFAULT_OPTIONS, *, manifest: Manifest | None = None
 ) -> "Session":
     """Check an artifact against its manifest and load it.
 
     Args:
         artifact: an ONNX file, or a TensorRT engine (``.engine``, ``.plan``) with its manifest beside it.
-        backend: one of :data:`reidruntime.backends.BACKENDS`, or ``"auto"``: the fastest one installed, in the order
-            that :func:`reidruntime.backends.choose` gives. An engine runs on ``"tensorrt"`` only.
-        device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where it can be used.
-        threads: for the network, and as many again for reading images; default: the CPUs that this
-            process may use.
+        options: what runs it, and where.
         manifest: the facts about a file that carries none (see
             :func:`reidruntime.artifact.foreign.manifest_for_foreign_onnx`); takes precedence over the file's own.
-        memory: what provides an engine's device memory: ``"cuda-python"`` (default), ``"torch"`` or ``"pycuda"``.
-        allow_host_code: load a version-compatible engine, which runs code that it carries.
 
     Returns:
         A session, which closes itself at the end of a ``with`` block.
@@ -71,14 +82,12 @@ def open_session(
         GpuError: the GPU and a backend for it exist, and do not start; nothing else is used in their place.
     """
     path = Path(artifact)
-    threads = default_threads() if threads is None else threads
+    threads = default_threads() if options.threads is None else options.threads
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}.")
     if path.suffix in ENGINE_SUFFIXES:
-        return _open_engine(
-            path, backend, device, threads, manifest, memory or "cuda-python", allow_host_code
-        )
-    if memory is not None or allow_host_code:
+        return _open_engine(path, options, threads, manifest)
+    if options.memory is not None or options.allow_host_code:
         raise InputError(
             f"{path}: memory and allow_host_code are for TensorRT engines, this is an ONNX file."
         )
@@ -92,29 +101,23 @@ def open_session(
         depthwise=manifest.architecture.backbone.startswith("osnet"),
         by_definition=manifest.quantization is not None and manifest.quantization.target == "tensorrt",
     )
-    name, loaded = open_backend(network, backend, device, threads)
+    name, loaded = open_backend(network, options.backend, options.device, threads)
     return Session(manifest, name, loaded, threads)
 
 
-def _open_engine(
-    path: Path,
-    backend: BackendName,
-    device: DeviceName,
-    threads: int,
-    manifest: Manifest | None,
-    memory: MemoryName,
-    allow_host_code: bool,
-) -> "Session":
+def _open_engine(path: Path, options: SessionOptions, threads: int, manifest: Manifest | None) -> "Session":
     from reidruntime.backends.tensorrt import TensorRtBackend
 
-    if backend not in ("auto", "tensorrt") or device == "cpu":
+    if options.backend not in ("auto", "tensorrt") or options.device == "cpu":
         raise InputError(
             f"{path}: a TensorRT engine runs with TensorRT on a GPU. Leave backend and device out."
         )
     if not path.is_file():
         raise ArtifactError(f"{path}: there is no such file.")
     manifest = manifest or artifact_manifest(path)
-    loaded = TensorRtBackend(path, manifest, memory=memory, allow_host_code=allow_host_code)
+    loaded = TensorRtBackend(
+        path, manifest, memory=options.memory or "cuda-python", allow_host_code=options.allow_host_code
+    )
     return Session(manifest, "tensorrt", loaded, threads)
 
 

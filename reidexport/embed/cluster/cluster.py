@@ -10,7 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from reidruntime.backends import BackendName, DeviceName
+from reidruntime import SessionOptions
+from reidruntime.backends import BACKENDS
 from reidruntime.threads import default_threads
 
 from reidexport.errors import ClusterError, InputError
@@ -97,24 +98,24 @@ def _native_messages_dropped() -> Iterator[None]:
         os.close(terminal)
 
 
-def pool_for(actors: int | None, threads: int | None, backend: BackendName, device: DeviceName) -> Pool:
+def pool_for(actors: int | None, session: SessionOptions) -> Pool:
     """Decide on a pool: an actor for every GPU of the cluster, or, without GPUs, one for every core group.
 
     Args:
         actors: how many; default: as many as the cluster has room for.
-        threads: of each, which is how many CPUs it reserves; default: with GPUs, a node's CPUs divided by its GPUs, on
-            the node that has the fewest for one; without, 1, which is fastest.
-        backend: as for ``open_session``.
-        device: as for ``open_session``.
+        session: of each. Its threads are how many CPUs it reserves; default: with GPUs, a node's CPUs divided by its
+            GPUs, on the node that has the fewest for one; without, 1, which is fastest.
 
     Raises:
         ClusterError: the cluster has no room for one actor.
     """
     found: list[dict[str, Any]] = import_ray().nodes()
     nodes = [node["Resources"] for node in found if node["Alive"]]
-    on_gpus = device == "cuda" or (
-        device == "auto" and backend != "openvino" and any(node.get("GPU") for node in nodes)
+    can_use_gpus = session.backend == "auto" or "cuda" in BACKENDS[session.backend].devices
+    on_gpus = session.device == "cuda" or (
+        session.device == "auto" and can_use_gpus and any(node.get("GPU") for node in nodes)
     )
+    threads = session.threads
     if threads is None:
         cpus_per_gpu = [
             int(node.get("CPU", 0) // node["GPU"]) for node in nodes if on_gpus and node.get("GPU")

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from reidruntime import Manifest
+from reidruntime import Manifest, SessionOptions
 from reidruntime.artifact.own_manifest import artifact_manifest
-from reidruntime.backends import BackendName, DeviceName
-from reidruntime.session import chosen_batch_size
+from reidruntime.session import DEFAULT_OPTIONS, chosen_batch_size
 
 from reidexport.embed.cluster.cluster import LOCAL, Pool, import_ray, pool_for, ray_cluster
 from reidexport.embed.cluster.worker import EmbeddedShard, Job, ShardEmbedder
@@ -21,23 +20,19 @@ from reidexport.progress import ProgressBar, no_progress_bar
 from reidexport.records.embeddings import EmbeddingRun
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ClusterRunOptions:
     """What a cluster embeds with.
 
     Attributes:
         address: of the cluster; see ``ray_cluster``.
         actors: how many sessions; default: what the cluster has room for; see ``pool_for``.
-        threads: of each session.
-        backend: as for ``open_session``.
-        device: as for ``open_session``.
+        session: of each; its threads, if left out, are those of ``pool_for``.
     """
 
     address: str = LOCAL
     actors: int | None = None
-    threads: int | None = None
-    backend: BackendName = "auto"
-    device: DeviceName = "auto"
+    session: SessionOptions = DEFAULT_OPTIONS
 
 
 def embed_on_ray(
@@ -80,12 +75,11 @@ def embed_on_ray(
             artifact=artifact.resolve(),
             manifest=manifest,
             manifest_sha256=known.sha256,
-            backend=cluster.backend,
-            device=cluster.device,
+            session=cluster.session,
             options=options,
         )
         with ray_cluster(cluster.address):
-            pool = pool_for(cluster.actors, cluster.threads, cluster.backend, cluster.device)
+            pool = pool_for(cluster.actors, cluster.session)
             yield Report()
             for shard in _embedded_shards(job, numbers, pool):
                 ready.setdefault(shard.session, shard.ready)

@@ -2,14 +2,13 @@
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from reidruntime import Manifest, Session, open_session
+from reidruntime import Manifest, Session, SessionOptions, open_session
 from reidruntime.artifact.manifest import file_sha256
-from reidruntime.backends import BackendName, DeviceName
 
 from reidexport.embed.cluster.cluster import import_ray
 from reidexport.embed.plan import PLAN_NAME, Plan, Report
@@ -27,7 +26,7 @@ class Job:
         artifact: the ONNX file or engine, absolute.
         manifest: of an ONNX file that carries none.
         manifest_sha256: that the artifact must have.
-        backend: as for ``open_session``; so is ``device``.
+        session: what runs the network, on as many threads as the actor has.
         options: of the run.
     """
 
@@ -36,8 +35,7 @@ class Job:
     artifact: Path
     manifest: Manifest | None
     manifest_sha256: str
-    backend: BackendName
-    device: DeviceName
+    session: SessionOptions
     options: EmbeddingRunOptions
 
 
@@ -75,9 +73,8 @@ class ShardEmbedder:
             raise InputError(
                 f"{job.plan.folder}: a node cannot read the plan there. Use a folder that every node can read."
             )
-        session = open_session(
-            job.artifact, backend=job.backend, device=job.device, threads=self._threads, manifest=job.manifest
-        )
+        options = replace(job.session, threads=self._threads)
+        session = open_session(job.artifact, options, manifest=job.manifest)
         if session.manifest.sha256 != job.manifest_sha256:
             raise InputError(
                 f"{job.artifact}: a node has another file there. Use one that is the same on all nodes."

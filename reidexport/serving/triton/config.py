@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from reidruntime import Manifest
 from reidruntime.artifact.manifest import METADATA_KEY, TensorSpec
-from reidruntime.backends import BackendName, DeviceName
+from reidruntime.session import DEFAULT_OPTIONS, SessionOptions
 from tritonclient.grpc import model_config_pb2 as schema
 
 from reidexport.errors import InputError
@@ -36,8 +36,8 @@ class Batching:
 class ServerOptions:
     """Where a server on this machine listens (a port of 0 is any free one), what it refuses, and how it answers.
 
-    Each of the ``instances`` answers a batch at a time, in a process with a session of its own: ``backend``, ``device``
-    and ``threads`` are those of :func:`reidruntime.open_session`; by default the instances share the CPUs.
+    Each of the ``instances`` answers a batch at a time, in a process with a ``session`` of its own; by default they
+    share the CPUs.
     """
 
     host: str
@@ -46,9 +46,7 @@ class ServerOptions:
     metrics_port: int
     max_request_bytes: int
     batching: Batching
-    backend: BackendName = "auto"
-    device: DeviceName = "auto"
-    threads: int | None = None
+    session: SessionOptions = DEFAULT_OPTIONS
     instances: int = 1
 
 
@@ -114,9 +112,9 @@ def session_network(name: str, manifest: Manifest, artifact: Path, options: Serv
         parameters=_parameters({
             METADATA_KEY: manifest.to_json(),
             "artifact": str(artifact.resolve()),
-            "backend": options.backend,
-            "device": options.device,
-            "threads": str(options.threads),
+            "backend": options.session.backend,
+            "device": options.session.device,
+            "threads": str(options.session.threads),
         }),
     )  # fmt: skip
 

@@ -54,11 +54,10 @@ def serve(
     """
     _check_ports(options)
     server = installed_server()
-    options = replace(options, threads=options.threads or max(default_threads() // options.instances, 1))
+    threads = options.session.threads or max(default_threads() // options.instances, 1)
+    options = replace(options, session=replace(options.session, threads=threads))
     # Opened here once, as an error in one of Triton's processes is only a line in its log.
-    with open_session(
-        artifact, backend=options.backend, device=options.device, threads=options.threads, manifest=manifest
-    ) as session:
+    with open_session(artifact, options.session, manifest=manifest) as session:
         facts = session.manifest
         log(session.description)
     network = session_network(name, facts, artifact, options)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reidruntime import open_session
+from reidruntime import SessionOptions, open_session
 from reidruntime.images.preprocess import normalize
 from reidruntime.images.resize import resize
 
@@ -19,7 +19,7 @@ from tests.conftest import Exported
 
 def test_peers_answer_as_the_artifact_does(exported: Exported) -> None:
     """Bare runtimes, torch eager and the network of the DataLoader pipeline compute the artifact's features."""
-    with open_session(exported.onnx, backend="onnxruntime") as session:
+    with open_session(exported.onnx, SessionOptions(backend="onnxruntime")) as session:
         subject = Subject(exported.onnx, session, load_checkpoint(exported.checkpoint))
         pixels = subject.pixels(3)
         ours = session.run(pixels)

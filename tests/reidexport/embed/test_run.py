@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 from PIL import Image
-from reidruntime import Session, open_session
+from reidruntime import Session, SessionOptions, open_session
 from typer.testing import CliRunner
 
 from reidexport.cli.embed import embed
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
     """A small network."""
-    with open_session(write_artifact(tmp_path / "a.onnx"), threads=1) as opened:
+    with open_session(write_artifact(tmp_path / "a.onnx"), SessionOptions(threads=1)) as opened:
         yield opened
 
 
@@ -188,7 +188,7 @@ def test_a_kill_loses_nothing(artifact: Path, tmp_path: Path) -> None:
     stdout, stderr = again.communicate(timeout=180)
     assert (again.returncode, "300 embeddings, 0 skipped" in stdout) == (0, True), stderr
     assert f"{num_finished} images were finished by the interrupted run." in stderr
-    with open_session(artifact, backend="onnxruntime", threads=1) as session:
+    with open_session(artifact, SessionOptions(backend="onnxruntime", threads=1)) as session:
         assert rows_of(tmp_path / "out.npz") == (paths, session.embed(paths, batch_size=1).tobytes())
 
 

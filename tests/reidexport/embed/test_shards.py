@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from reidruntime import EncodedImage, open_session
+from reidruntime import EncodedImage, SessionOptions, open_session
 
 from reidexport.embed.plan import Plan, Report, Shard, make_plan, total_of
 from reidexport.embed.shards import EmbeddingRunOptions, embed_shards
@@ -24,7 +24,7 @@ def test_a_shard_is_embedded_as_by_a_session(artifact: Path, tmp_path: Path) -> 
     Path(paths[1]).write_bytes(b"x")
     Path(paths[2]).unlink()
     plan = plan_of(tmp_path / "out", [Shard("images", paths)])
-    with open_session(artifact, threads=1) as session:
+    with open_session(artifact, SessionOptions(threads=1)) as session:
         assert total_of(embed_shards(session, plan, [0], SKIP)) == Report(5, 1, 3, 2) == plan.report(0)
         good = [paths[0], *paths[3:]]
         assert rows_of(plan.part_path(0)) == (good, session.embed(good).tobytes())
@@ -48,7 +48,7 @@ def test_batches_cross_shards(artifact: Path, tmp_path: Path) -> None:
     shards = [Shard("images", paths[start:stop]) for start, stop in ((0, 3), (3, 5), (5, 10), (10, 11))]
     shards[2:2] = [Shard("tar", [str(tar)]), Shard("parquet", [f"{tmp_path}/x.parquet"], [0])]
     plan = plan_of(tmp_path / "out", shards)
-    with open_session(artifact, threads=1) as session:
+    with open_session(artifact, SessionOptions(threads=1)) as session:
         reports = list(embed_shards(session, plan, range(len(shards)), SKIP))
         names, contents = [], []
         for name in [*paths[:3], *range(20, 26), 30, 31, *paths[5:10]]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reidruntime import SessionOptions
 
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.data.synthetic import draw_people
@@ -34,7 +35,7 @@ def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
 def test_options_of_the_other_kind_are_refused(exported: Exported) -> None:
     """Artifact options for a checkpoint, and checkpoint options for an artifact, are input errors."""
     with pytest.raises(InputError, match="is a checkpoint and runs in torch"):
-        open_any(exported.checkpoint, backend="openvino")
+        open_any(exported.checkpoint, SessionOptions(backend="openvino"))
     with pytest.raises(InputError, match="what is chosen for a checkpoint is built in"):
         open_any(exported.onnx, choices=CheckpointChoices(last_stride=1))
     with pytest.raises(

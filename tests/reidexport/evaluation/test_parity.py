@@ -1,6 +1,7 @@
 """One table of artifacts and backends: what is in it, what is not and why, and going on with it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from reidruntime import open_session
+from reidruntime import SessionOptions, open_session
 from reidruntime.artifact.manifest import file_sha256
 from reidruntime.session import Session
 
@@ -80,7 +81,8 @@ def test_every_artifact_is_measured_on_every_backend(exported: Exported, drawn_d
     assert (reference.drops, reference.min_cosine, reference.worst_queries) == ({}, 1.0, ())
     for row in table.rows:
         backend: Any = row.backend
-        with open_session(exported.onnx if row.precision == "fp32" else exported.fp16, backend=backend) as s:
+        file = exported.onnx if row.precision == "fp32" else exported.fp16
+        with open_session(file, SessionOptions(backend)) as s:
             result = evaluate(s, drawn_dataset, metric="cosine")
             assert (row.runtime, row.manifest_sha256) == (s.description, s.manifest.sha256)
         assert {name: getattr(row, name) for name in SCORES} == pytest.approx(result.metrics.as_dict())
@@ -104,7 +106,7 @@ def test_worst_queries_are_those_that_lost_most(
     paths = [record.path for record in (*drawn_dataset.query, *drawn_dataset.scored_gallery)]
     with (
         open_any(exported.checkpoint) as reference,
-        open_session(damaged, backend="onnxruntime") as candidate,
+        open_session(damaged, SessionOptions(backend="onnxruntime")) as candidate,
     ):
         expected, found = reference.embed(paths), candidate.embed(paths)
     lost = []
@@ -129,9 +131,9 @@ def test_the_precision_is_the_one_that_is_computed_in(
 ) -> None:
     """Files that a backend computes in bfloat16 are rows of bf16; the table is read again as it was written."""
 
-    def open_here(artifact: Path, *, backend: Any, **options: Any) -> Session:
-        session = open_session(artifact, backend=backend.removesuffix("-bf16"), **options)
-        session.backend = backend
+    def open_here(artifact: Path, options: Any) -> Session:
+        session = open_session(artifact, replace(options, backend=options.backend.removesuffix("-bf16")))
+        session.backend = options.backend
         return session
 
     monkeypatch.setattr("reidexport.evaluation.parity.open_session", open_here)
@@ -176,8 +178,8 @@ def test_what_cannot_run_says_why(
         def describe(self) -> str:
             return "nan"
 
-    def open_broken(artifact: Path, **options: Any) -> Session:
-        session = open_session(artifact, **options)
+    def open_broken(artifact: Path, options: Any) -> Session:
+        session = open_session(artifact, options)
         if artifact == exported.fp16:
             session = Session(session.manifest, session.backend, NanBackend(session._network), 1)
         return session

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from reidruntime import open_session
+from reidruntime import SessionOptions, open_session
 from reidruntime.session import Session
 
 from reidexport import load_checkpoint, session_from_checkpoint, verify
@@ -60,7 +60,7 @@ def test_an_export_passes_against_its_checkpoint(
     exported: Exported, people: list[NDArray[np.uint8]], backend: Any
 ) -> None:
     """Every backend answers as the unfolded network in torch does, in any batch."""
-    with open_session(exported.onnx, backend=backend) as candidate:
+    with open_session(exported.onnx, SessionOptions(backend=backend)) as candidate:
         with open_reference(exported.checkpoint, candidate.manifest) as reference:
             result = verify(candidate, reference, images=people)
     assert result.passed, result.failures
@@ -182,8 +182,8 @@ def test_cuda_answers_as_the_cpu_does(exported: Exported, people: list[NDArray[n
     """Both precisions pass the gate on an NVIDIA GPU, and the session says that it runs there."""
     for path in (exported.onnx, exported.fp16):
         with (
-            open_session(path, backend="onnxruntime", device="cuda") as candidate,
-            open_session(exported.onnx, device="cpu") as reference,
+            open_session(path, SessionOptions(backend="onnxruntime", device="cuda")) as candidate,
+            open_session(exported.onnx, SessionOptions(device="cpu")) as reference,
         ):
             assert "CUDA" in candidate.description
             assert verify(candidate, reference, images=people).passed

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reidruntime import open_session
+from reidruntime import SessionOptions, open_session
 from torch import nn
 from torchvision.models import mobilenet_v2
 
@@ -76,11 +76,16 @@ def test_its_onnx_file_answers_as_the_graph_does(name: str, tmp_path: Path) -> N
     graph = graph_from_checkpoint(load_checkpoint(saved(seeded(name, 1), tmp_path)))
     onnx_from_graph(graph, tmp_path / "model.onnx")
     images = graph.example(2)
-    with open_session(tmp_path / "model.onnx", backend="onnxruntime") as session, torch.inference_mode():
+    with (
+        open_session(tmp_path / "model.onnx", SessionOptions("onnxruntime")) as session,
+        torch.inference_mode(),
+    ):
         torch.testing.assert_close(
             torch.from_numpy(session.run(images.numpy())), graph(images), rtol=1e-3, atol=1e-4
         )
-        with open_session(tmp_path / "model.onnx", backend="torch-cuda", device="cpu") as by_torch:
+        with open_session(
+            tmp_path / "model.onnx", SessionOptions(backend="torch-cuda", device="cpu")
+        ) as by_torch:
             found, expected = by_torch.run(images.numpy()), session.run(images.numpy())
         assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
     operators = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}

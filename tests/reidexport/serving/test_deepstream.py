@@ -9,7 +9,14 @@ import onnxruntime
 import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
-from reidruntime import ImageInput, Manifest, manifest_for_foreign_onnx, manifest_from_onnx, open_session
+from reidruntime import (
+    ImageInput,
+    Manifest,
+    SessionOptions,
+    manifest_for_foreign_onnx,
+    manifest_from_onnx,
+    open_session,
+)
 from reidruntime.artifact.manifest import ChannelOrder, Layout
 from reidruntime.images.preprocess import normalize
 
@@ -94,9 +101,9 @@ def test_the_network_answers_as_the_artifact(
     write_deepstream_bundle(artifact, manifest_of(artifact), tmp_path)
     section = section_of(tmp_path)
     images = crops(manifest_of(artifact))
-    with open_session(artifact, backend="onnxruntime", device="cpu") as session:
+    with open_session(artifact, SessionOptions(backend="onnxruntime", device="cpu")) as session:
         expected = session.embed(list(images))
-    with open_session(section["onnxFile"], backend="onnxruntime", device="cpu") as session:
+    with open_session(section["onnxFile"], SessionOptions(backend="onnxruntime", device="cpu")) as session:
         as_artifact = session.embed(list(images))
     found = answers_of(section, images)
     lengths = np.linalg.norm(expected, axis=1)
@@ -149,7 +156,9 @@ def test_foreign_networks_are_fed_in_their_own_way(
     ordered = images if order == "RGB" else images[..., ::-1]
     if is_one:
         np.testing.assert_allclose(given, normalize(ordered, manifest.preprocess), rtol=0, atol=1e-6)
-    with open_session(path, backend="onnxruntime", device="cpu", manifest=manifest) as session:
+    with open_session(
+        path, SessionOptions(backend="onnxruntime", device="cpu"), manifest=manifest
+    ) as session:
         expected = session.embed(list(images))
     np.testing.assert_allclose(answers_of(section, images), expected, rtol=1e-4, atol=1e-5)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorrt_bindings
 import torch
-from reidruntime import open_session
+from reidruntime import SessionOptions, open_session
 from reidruntime.artifact.manifest import BatchProfile, manifest_from_json
 from reidruntime.backends import lanes as lanes_module
 from reidruntime.backends import tensorrt as backend_module
@@ -279,7 +279,7 @@ def test_a_version_compatible_plan_needs_consent(
     engine = onnx_file.with_suffix(".engine")
     with pytest.raises(ArtifactError, match="allow_host_code=True"):
         open_session(engine)
-    open_session(engine, allow_host_code=True).close()
+    open_session(engine, SessionOptions(allow_host_code=True)).close()
     assert trt.assigned["Runtime.engine_host_code_allowed"] is True
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from reidruntime import NotInstalledError, open_session
+from reidruntime import NotInstalledError, SessionOptions, open_session
 from reidruntime import backends as backends_module
 from reidruntime.backends import choose
 from reidruntime.tensorrt_library import Gpu
@@ -78,5 +78,7 @@ def test_auto_depends_on_the_network(tmp_path: Path, backbone: str, precision: s
         pytest.importorskip(name)
     architecture = small_manifest().architecture.model_copy(update={"backbone": backbone})
     manifest = small_manifest(architecture=architecture, precision=precision)
-    with open_session(write_artifact(tmp_path / "a.onnx", manifest=manifest), device="cpu") as session:
+    with open_session(
+        write_artifact(tmp_path / "a.onnx", manifest=manifest), SessionOptions(device="cpu")
+    ) as session:
         assert session.backend == expected

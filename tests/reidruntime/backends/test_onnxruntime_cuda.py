@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from reidruntime import open_session, tensorrt_library
+from reidruntime import SessionOptions, open_session, tensorrt_library
 from reidruntime.backends import onnxruntime as backend_module
 from reidruntime.backends.onnxruntime import OnnxRuntimeBackend
 from reidruntime.errors import ArtifactError, GpuError
@@ -103,7 +103,7 @@ def cuda(listed: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cuda]:
 
 def test_sessions_keep_to_the_gpu_and_to_float32(cuda: Cuda, tmp_path: Path) -> None:
     """No node on the CPU, no session made anew on the CPU, and no TF32."""
-    open_session(write_artifact(tmp_path / "a.onnx"), backend="onnxruntime", device="cuda")
+    open_session(write_artifact(tmp_path / "a.onnx"), SessionOptions(backend="onnxruntime", device="cuda"))
     ((providers, options),) = cuda.asked
     assert providers == [("CUDAExecutionProvider", {"use_tf32": "0"})]
     assert entry(options, "disable_cpu_ep_fallback") == "1"
@@ -120,7 +120,9 @@ def test_a_large_gpu_gets_large_batches(cuda: Cuda, tmp_path: Path, monkeypatch:
 
 def test_sessions_on_the_cpu_may_use_the_cpu(tmp_path: Path) -> None:
     """The option is of CUDA alone: ONNX Runtime would refuse every session on the CPU with it."""
-    with open_session(write_artifact(tmp_path / "a.onnx"), backend="onnxruntime", device="cpu") as session:
+    with open_session(
+        write_artifact(tmp_path / "a.onnx"), SessionOptions(backend="onnxruntime", device="cpu")
+    ) as session:
         assert "CPU" in session.description
 
 
@@ -129,7 +131,7 @@ def test_cuda_that_is_not_loaded_is_a_failure_of_the_gpu(listed: None, tmp_path:
     """A real session that ONNX Runtime leaves on the CPU: the message has the system's reason, and blames no file."""
     path = write_artifact(tmp_path / "a.onnx")
     with pytest.raises(GpuError, match=r"CUDA does not start: .*providers_cuda\.so.*nvidia-smi") as caught:
-        open_session(path, backend="onnxruntime", device="cuda")
+        open_session(path, SessionOptions(backend="onnxruntime", device="cuda"))
     assert str(path) not in str(caught.value)
 
 
@@ -137,7 +139,9 @@ def test_a_driver_that_fails_is_not_the_files_fault(cuda: Cuda, tmp_path: Path) 
     """ONNX Runtime's RuntimeError is in the message of a GpuError."""
     cuda.driver_fails = True
     with pytest.raises(GpuError, match=r"CUDA does not start: CUDA failure 803: .*nvidia-smi"):
-        open_session(write_artifact(tmp_path / "a.onnx"), backend="onnxruntime", device="cuda")
+        open_session(
+            write_artifact(tmp_path / "a.onnx"), SessionOptions(backend="onnxruntime", device="cuda")
+        )
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
@@ -152,14 +156,16 @@ def test_a_file_that_the_cpu_refuses_too_is_the_files_fault(
     if not driver_fails:
         monkeypatch.setattr(onnxruntime, "InferenceSession", cuda.real)
     with pytest.raises(ArtifactError, match=r"a\.onnx: ONNX Runtime cannot load it: .*GlobalAveragePooX"):
-        open_session(path, backend="onnxruntime", device="cuda")
+        open_session(path, SessionOptions(backend="onnxruntime", device="cuda"))
 
 
 def test_nodes_without_a_kernel_are_named(cuda: Cuda, tmp_path: Path) -> None:
     """Instead of a few nodes on the CPU, an error that says which they are and what to do."""
     cuda.on_cpu = [("Shape", f"node_{number}") for number in range(7)]
     with pytest.raises(ArtifactError) as caught:
-        open_session(write_artifact(tmp_path / "a.onnx"), backend="onnxruntime", device="cuda")
+        open_session(
+            write_artifact(tmp_path / "a.onnx"), SessionOptions(backend="onnxruntime", device="cuda")
+        )
     assert "a.onnx: ONNX Runtime has no CUDA kernel for Shape (node_0), Shape (node_1)" in str(caught.value)
     assert "Shape (node_4) and 2 more, and would run that on the CPU. Use device cpu" in str(caught.value)
 

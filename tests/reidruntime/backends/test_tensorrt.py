@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reidruntime import device_memory, open_session
+from reidruntime import SessionOptions, device_memory, open_session
 from reidruntime.errors import GpuError, InputError, NotInstalledError
 from reidruntime.tensorrt_library import first_gpu
 
@@ -23,7 +23,7 @@ def test_engines_and_memory_without_a_gpu(tmp_path: Path) -> None:
         with pytest.raises(NotInstalledError, match="needs an NVIDIA GPU"):
             open_session(plan)
     with pytest.raises(NotInstalledError, match="needs an NVIDIA RTX GPU"):
-        open_session(write_artifact(tmp_path / "a.onnx"), backend="tensorrt-rtx")
+        open_session(write_artifact(tmp_path / "a.onnx"), SessionOptions(backend="tensorrt-rtx"))
     with pytest.raises((NotInstalledError, GpuError), match="cuda"):
         device_memory.open_device_memory("cuda-python")
     with pytest.raises(NotInstalledError, match="torch finds no GPU"):

@@ -12,7 +12,15 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from reidruntime import ArtifactError, InputError, NotInstalledError, Session, backends, open_session
+from reidruntime import (
+    ArtifactError,
+    InputError,
+    NotInstalledError,
+    Session,
+    SessionOptions,
+    backends,
+    open_session,
+)
 from reidruntime.artifact.manifest import TensorSpec
 from reidruntime.artifact.onnx_graph import read_onnx_graph
 from reidruntime.backends import Network, lanes, open_backend, torch_cuda, torch_network
@@ -206,7 +214,7 @@ def test_operators_are_refused_through_the_session(tmp_path: Path) -> None:
     path = write_artifact(tmp_path / "a.onnx")
     path.write_bytes(path.read_bytes().replace(b"GlobalAveragePool", b"GlobalAveragePooX"))
     with pytest.raises(ArtifactError, match=r"a\.onnx: torch-cuda cannot compute GlobalAveragePooX"):
-        open_session(path, backend="torch-cuda", device="cpu")
+        open_session(path, SessionOptions(backend="torch-cuda", device="cpu"))
 
 
 # ── fused calls ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -301,8 +309,8 @@ def test_a_network_answers_as_onnx_runtime(exported: Exported, precision: str, t
     path = exported.onnx if precision == "fp32" else exported.fp16
     images = np.random.default_rng(0).integers(0, 256, (32, 64, 32, 3), dtype=np.uint8)
     with (
-        open_session(path, backend="torch-cuda", device="cpu") as session,
-        open_session(path, backend="onnxruntime", device="cpu") as reference,
+        open_session(path, SessionOptions(backend="torch-cuda", device="cpu")) as session,
+        open_session(path, SessionOptions(backend="onnxruntime", device="cpu")) as reference,
     ):
         assert session.backend == "torch-cuda"
         assert session.description.startswith(f"torch {torch.__version__}, CPU, ")
@@ -325,12 +333,12 @@ def test_it_needs_a_gpu_unless_the_cpu_is_asked_for(
     """Without a GPU it is not there; the CPU is taken only by name."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(NotInstalledError, match=r"finds no NVIDIA GPU\. Check with nvidia-smi"):
-        open_session(exported.onnx, backend="torch-cuda")
+        open_session(exported.onnx, SessionOptions(backend="torch-cuda"))
 
 
 def test_a_tensor_must_be_where_the_network_is(exported: Exported) -> None:
     """A tensor of another type or device is refused with both named, and so is an array."""
-    with open_session(exported.onnx, backend="torch-cuda", device="cpu") as session:
+    with open_session(exported.onnx, SessionOptions(backend="torch-cuda", device="cpu")) as session:
         with pytest.raises(InputError, match=r"Expected a uint8 tensor .* on cpu, got float32"):
             session.run_tensor(torch.zeros((1, 64, 32, 3)))
         with pytest.raises(
@@ -385,7 +393,7 @@ def test_a_session_reads_images_into_page_locked_memory(on_host: Any, tmp_path: 
         assert len(sources) == 2
         assert set(sources) <= set(backend._lanes._host_buffers)
     del images[2]
-    with open_session(path, backend="onnxruntime", device="cpu") as reference:
+    with open_session(path, SessionOptions(backend="onnxruntime", device="cpu")) as reference:
         assert relative_l2(np.stack([rows[index] for index in sorted(rows)]), reference.embed(images)) < 1e-6
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reidruntime import EncodedImage, NotInstalledError, open_session
+from reidruntime import EncodedImage, NotInstalledError, SessionOptions, open_session
 from reidruntime.artifact.manifest import Preprocess
 from reidruntime.images.batch_reader import (
     LIBRARY_VARIABLE,
@@ -134,7 +134,9 @@ def test_a_session_reads_with_the_library_that_is_named(
 
     def answer() -> tuple[str, list[int], list[Any], list[str]]:
         bad: list[str] = []
-        with open_session(artifact, backend="onnxruntime", device="cpu", threads=threads) as session:
+        with open_session(
+            artifact, SessionOptions(backend="onnxruntime", device="cpu", threads=threads)
+        ) as session:
             batches = list(
                 session.embed_batches(
                     images, batch_size=batch_size, on_bad_image=lambda _, error: bad.append(str(error))

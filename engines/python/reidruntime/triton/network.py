@@ -7,7 +7,7 @@ import triton_python_backend_utils as pb_utils  # Triton's, in its Python proces
 
 from reidruntime.backends import BackendName, DeviceName
 from reidruntime.errors import ReidExportError
-from reidruntime.session import open_session
+from reidruntime.session import SessionOptions, open_session
 from reidruntime.triton import model_facts
 
 
@@ -18,13 +18,12 @@ class TritonPythonModel:
         """Open the artifact that the parameters name, with the manifest, backend, device and threads they state."""
         self._facts = model_facts(args)
         parameters = self._facts.parameters
-        self._session = open_session(
-            parameters["artifact"],
-            backend=cast(BackendName, parameters["backend"]),
-            device=cast(DeviceName, parameters["device"]),
-            threads=int(parameters["threads"]),
-            manifest=self._facts.manifest,
+        options = SessionOptions(
+            cast(BackendName, parameters["backend"]),
+            cast(DeviceName, parameters["device"]),
+            int(parameters["threads"]),
         )
+        self._session = open_session(parameters["artifact"], options, manifest=self._facts.manifest)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer all requests of a batch; where the network fails on it, all of them get the error."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from reidruntime import open_session
+from reidruntime import SessionOptions, open_session
 from reidruntime.backends import DeviceName
 
 from reidexport.cli.embed import with_address
@@ -44,10 +44,10 @@ def test_an_actor_reads_with_the_cores_of_its_gpu(
     found = [{"Resources": resources, "Alive": True} for resources in nodes]
     monkeypatch.setattr(cluster, "import_ray", lambda: SimpleNamespace(nodes=lambda: found))
     if expected:
-        assert pool_for(None, None, "auto", device) == expected
+        assert pool_for(None, SessionOptions(device=device)) == expected
     else:
         with pytest.raises(ClusterError, match="No node of the cluster has a GPU and 1 CPUs for an actor"):
-            pool_for(None, None, "auto", device)
+            pool_for(None, SessionOptions(device=device))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def check_kills(
         *("_plan.jsonl", "_errors"),
         *(f"part-{number:08d}.parquet" for number in range(num_images)),
     }
-    with open_session(artifact, backend="onnxruntime", threads=1) as session:
+    with open_session(artifact, SessionOptions(backend="onnxruntime", threads=1)) as session:
         assert rows_of(output) == (paths, session.embed(paths, batch_size=1).tobytes())
     return stderr
 
@@ -177,7 +177,7 @@ def test_a_bad_image_stops_a_cluster_or_is_skipped(run: Run, artifact: Path, tmp
     assert "4 images were finished by the interrupted run.\nskipped" in done.stderr
     assert "out.npz: 5 embeddings, 1 skipped" in done.stdout
     good = [*paths[:4], paths[5]]
-    with open_session(artifact, backend="onnxruntime", threads=1) as session:
+    with open_session(artifact, SessionOptions(backend="onnxruntime", threads=1)) as session:
         assert rows_of(tmp_path / "out.npz") == (good, session.embed(good, batch_size=2).tobytes())
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from reidruntime import SessionOptions
 from reidruntime.artifact.own_manifest import artifact_manifest
 
 from reidexport.embed.cluster.worker import Job, ShardEmbedder
@@ -26,8 +27,7 @@ def test_a_node_that_sees_other_files_stops_the_run(artifact: Path, tmp_path: Pa
         artifact=artifact,
         manifest=None,
         manifest_sha256=sha256,
-        backend="auto",
-        device="cpu",
+        session=SessionOptions(device="cpu"),
         options=EmbeddingRunOptions(on_error="skip"),
     )
     with pytest.raises(InputError, match="a node cannot read the plan there"):

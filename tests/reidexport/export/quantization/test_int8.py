@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from reidruntime import ArtifactError, InputError, manifest_from_onnx, open_session
+from reidruntime import ArtifactError, InputError, SessionOptions, manifest_from_onnx, open_session
 from reidruntime.artifact.manifest import Manifest
 
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
@@ -136,7 +136,7 @@ def test_integer_kernels_are_as_near_as_the_definition(
     paths = [record.path for record in drawn_dataset.query]
     with open_session(exported.onnx) as session:
         wanted = session.embed(paths)
-    with open_session(int8.files[target], backend="onnxruntime") as session:
+    with open_session(int8.files[target], SessionOptions(backend="onnxruntime")) as session:
         assert ("as defined" in session.description) == (target == "tensorrt")
         found = session.embed(paths)
     by_definition = open_onnx(int8.files[target], by_definition=True)
@@ -160,7 +160,7 @@ def session_pixels(path: Path) -> np.ndarray:
 def test_the_form_for_tensorrt_never_runs_on_integer_kernels_of_a_cpu(int8: Int8) -> None:
     """OpenVINO is refused, with what to do; left to choose, a session takes ONNX Runtime."""
     with pytest.raises(InputError, match="export with --target cpu"):
-        open_session(int8.files["tensorrt"], backend="openvino")
+        open_session(int8.files["tensorrt"], SessionOptions(backend="openvino"))
     with open_session(int8.files["tensorrt"]) as session:
         assert session.backend == "onnxruntime"
 

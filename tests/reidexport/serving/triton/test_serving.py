@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from reidruntime import open_session
+from reidruntime import SessionOptions, open_session
 from reidruntime.images.resize import Image8
 
 from tests.standins.runtime_models import DIM, HEIGHT, WIDTH, write_artifact, write_normalized
@@ -141,7 +141,7 @@ def test_http_and_grpc_answer_as_the_session_does(server: Server) -> None:
     from tritonclient import http as http_client
 
     images = noise(5, HEIGHT, WIDTH, 3)
-    with open_session(server.artifact, threads=1) as session:
+    with open_session(server.artifact, SessionOptions(threads=1)) as session:
         expected = session.run(images)
     found = server.grpc_client().infer("tiny", [grpc_tensor("images", images)]).as_numpy("f_i")
     np.testing.assert_array_equal(found, expected)
@@ -158,7 +158,7 @@ def test_image_files_are_answered_as_the_session_embeds_them(server: Server, tmp
     files.append(jpeg_bytes(noise(20, 20, 3), "PNG"))
     for number, data in enumerate(files):
         (tmp_path / f"{number}.img").write_bytes(data)
-    with open_session(server.artifact, threads=1) as session:
+    with open_session(server.artifact, SessionOptions(threads=1)) as session:
         expected = session.embed([str(tmp_path / f"{number}.img") for number in range(len(files))])
     answer = server.grpc_client().infer("tiny_jpeg", [grpc_tensor("jpeg", as_strings(files))])
     np.testing.assert_array_equal(answer.as_numpy("f_i"), expected)
@@ -188,7 +188,7 @@ def test_a_bad_image_is_named(server: Server, bad: bytes, words: str) -> None:
 def test_sixteen_clients_get_their_own_answers(server: Server) -> None:
     """Under load every client gets the answers to its own images, though they are answered together."""
     requests = [noise(1 + n % 4, HEIGHT, WIDTH, 3, seed=n) for n in range(32)]
-    with open_session(server.artifact, threads=1) as session:
+    with open_session(server.artifact, SessionOptions(threads=1)) as session:
         expected = [session.run(images) for images in requests]
 
     def ask(first: int) -> None:
@@ -301,7 +301,7 @@ def test_a_stop_under_load_answers_or_refuses(tmp_path: Path, how: signal.Signal
     counts = {"answered": 0, "refused": 0}
     lock, stopped = threading.Lock(), threading.Event()
     with serving(tmp_path, "--max-batch", MAX_BATCH) as server:
-        with open_session(server.artifact, threads=1) as session:
+        with open_session(server.artifact, SessionOptions(threads=1)) as session:
             expected = session.run(images)
 
         def ask() -> None:
@@ -412,7 +412,7 @@ def test_a_bundle_works_in_triton(tmp_path: Path, batch: int | None) -> None:
     paths = [tmp_path / f"{number}.jpg" for number in range(2)]
     for path, data in zip(paths, files, strict=True):
         path.write_bytes(data)
-    with open_session(artifact, backend="onnxruntime", threads=1) as session:
+    with open_session(artifact, SessionOptions(backend="onnxruntime", threads=1)) as session:
         expected = session.embed(paths)
     with tritonserver(installed_server(), tmp_path / "models") as triton:
         client = grpc.InferenceServerClient(f"127.0.0.1:{triton.grpc_port}")
