@@ -96,6 +96,20 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture
+def refuses(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a command in an empty folder, which must end with status 2 and these words, and leave no file."""
+
+    def check(words: str, *arguments: object) -> None:
+        monkeypatch.chdir(tmp_path)
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert list(tmp_path.iterdir()) == []
+
+    return check
+
+
+@pytest.fixture
 def precision_switches() -> Iterator[None]:
     """Restore, after the test, torch's switches for the precision of matrix products."""
     before = torch.get_float32_matmul_precision()

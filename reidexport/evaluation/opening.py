@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from reidruntime.artifact.manifest import Feature, Manifest
-from reidruntime.artifact.onnx_metadata import read_onnx
+from reidruntime.artifact.onnx_metadata import manifest_from_onnx, read_onnx
+from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 
 from reidexport.checkpoint.choices import CheckpointChoices
@@ -25,6 +26,25 @@ def kind_of(path: Path) -> Kind:
     if path.suffix in (".engine", ".plan"):
         return "engine"
     return "onnx" if path.suffix == ".onnx" or _reads_as_onnx(path) else "checkpoint"
+
+
+def exported_manifest(path: Path, advice: str) -> Manifest:
+    """The manifest that an exported file carries, or an engine has beside it.
+
+    Args:
+        path: the file.
+        advice: what to do with an ONNX file that carries none.
+
+    Raises:
+        ArtifactError: the file is missing, a checkpoint, or has no manifest.
+    """
+    kind = kind_of(path)
+    if kind == "checkpoint":
+        raise ArtifactError(f"{path}: neither ONNX nor a TensorRT engine. Export it: reidexport onnx {path}")
+    manifest = artifact_manifest(path) if kind == "engine" else manifest_from_onnx(path)
+    if manifest is None:
+        raise ArtifactError(f"{path}: the file carries no manifest. {advice}")
+    return manifest
 
 
 def open_any(

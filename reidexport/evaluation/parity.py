@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from reidruntime import manifest_from_onnx
 from reidruntime.artifact.manifest import Manifest, Metric, Precision, file_sha256
-from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.backends import BACKENDS, backend_places
 from reidruntime.session import Session, SessionOptions, open_session
 from reidruntime.tensorrt_library import first_gpu
 
 from reidexport.data.records import Dataset
-from reidexport.errors import ArtifactError, GpuError, InputError, NotInstalledError
-from reidexport.evaluation.opening import kind_of
+from reidexport.errors import GpuError, InputError, NotInstalledError
+from reidexport.evaluation.opening import exported_manifest
 from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.timing import bench_session
 from reidexport.machine import MachineInfo, is_busy
@@ -94,7 +92,7 @@ def tasks_from_artifacts(
         raise InputError(f"Expected artifacts, each once, got {', '.join(map(str, artifacts)) or 'none'}.")
     tasks = []
     for artifact in artifacts:
-        manifest = _manifest_of(artifact)
+        manifest = exported_manifest(artifact, "Measure it with reidexport eval.")
         chosen = backends or _default_backends("engine" if manifest.engine else "onnx")
         tasks += [Task(artifact, manifest, backend, threads) for backend in dict.fromkeys(chosen)]
     return tuple(tasks)
@@ -192,18 +190,6 @@ def parity_from_json(path: Path) -> ParityTable:
 def _without(pending: list[Task], earlier: tuple[AnyRow, ...]) -> tuple[AnyRow, ...]:
     """The rows of an earlier table that no task replaces."""
     return tuple(row for row in earlier if not any(task.is_place_of(row) for task in pending))
-
-
-def _manifest_of(artifact: Path) -> Manifest:
-    kind = kind_of(artifact)
-    if kind == "checkpoint":
-        raise ArtifactError(
-            f"{artifact}: neither ONNX nor a TensorRT engine. Export it: reidexport onnx {artifact}"
-        )
-    manifest = artifact_manifest(artifact) if kind == "engine" else manifest_from_onnx(artifact)
-    if manifest is None:
-        raise ArtifactError(f"{artifact}: carries no manifest. Measure it with reidexport eval.")
-    return manifest
 
 
 def _facts(

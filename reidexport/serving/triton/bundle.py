@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from reidruntime import Manifest, manifest_from_onnx
+from reidruntime import Manifest
 from reidruntime.artifact.checks import check_manifest
 from reidruntime.artifact.manifest import Engine, engine_manifest_path, file_sha256
 from reidruntime.artifact.onnx_metadata import read_onnx
-from reidruntime.artifact.own_manifest import artifact_manifest
 
 from reidexport.errors import ArtifactError, InputError
-from reidexport.evaluation.opening import kind_of
+from reidexport.evaluation.opening import exported_manifest, kind_of
 from reidexport.serving.triton.config import Batching, Place, file_network, model_name
 from reidexport.serving.triton.repository import new_folder, warm_up_images, write_models
 
@@ -63,15 +62,8 @@ def write_repository(
 
 def _manifest(artifact: Path) -> Manifest:
     """The manifest of an artifact that Triton can run; raises ArtifactError for any other file."""
-    kind = kind_of(artifact)
-    if kind == "checkpoint":
-        raise ArtifactError(
-            f"{artifact}: Triton runs artifacts, this is a checkpoint. Export it: reidexport onnx"
-        )
-    manifest = artifact_manifest(artifact) if kind == "engine" else manifest_from_onnx(artifact)
-    if manifest is None:
-        raise ArtifactError(f"{artifact}: the file carries no manifest. Export it with reidexport onnx.")
-    if kind == "engine":
+    manifest = exported_manifest(artifact, "Export it with reidexport onnx.")
+    if kind_of(artifact) == "engine":
         _check_engine(manifest.engine, artifact)
         return manifest
     check_manifest(manifest, read_onnx(artifact), artifact)
