@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from reidruntime.images.batch_reader import LIBRARY_VARIABLE, BatchReader, LibraryReader, PythonReader
+from reidruntime.images.batch_reader import LIBRARY_VARIABLE, LibraryReader, PythonReader
 from reidruntime.images.preprocess import EncodedImage
 from reidruntime.images.resize import Image8
 
@@ -53,19 +53,19 @@ def _measure(
     dataset: Dataset,
     threads: int,
     quick: bool,
-    ours: BatchReader,
+    ours: PythonReader,
     where: str,
-    readers: dict[str, BatchReader],
+    readers: dict[str, PythonReader],
 ) -> None:
     records = (*dataset.query, *dataset.scored_gallery)[: 16 if quick else 2000]
     jpegs = [record.path.read_bytes() for record in records]
     starts = range(0, len(jpegs), _BATCH_SIZE)
 
-    def read_batch(reader: BatchReader, start: int, out: Image8) -> None:
+    def read_batch(reader: PythonReader, start: int, out: Image8) -> None:
         batch = [(i, EncodedImage("jpeg", jpeg)) for i, jpeg in enumerate(jpegs[start : start + _BATCH_SIZE])]
         assert reader.read(batch, out[: len(batch)]) == {}
 
-    def read_all(reader: BatchReader) -> None:
+    def read_all(reader: PythonReader) -> None:
         """As sessions do."""
 
         def read_part(part: Sequence[int]) -> None:

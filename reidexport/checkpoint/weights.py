@@ -156,20 +156,17 @@ def _weights_of_module(module: StandIn) -> Weights:
         raise CheckpointError(f"holds a pickled {name}, which has no weights. Expected a model.")
     tensors = _tensors(state_dict)
     modules = {key.removeprefix("module."): value for key, value in parts if isinstance(value, StandIn)}
+    layout = f"pickled module {name}"
     first_block = next((key for key in modules if key.endswith("layer4.0")), None)
-    strides = [
-        value.state["stride"]
-        for key, value in modules.items()
-        if first_block is not None
-        and key.startswith(f"{first_block}.")
-        and isinstance(value.state.get("stride"), tuple)
-    ]
-    relu_name = None if first_block is None else first_block.removesuffix("layer4.0") + "relu"
+    if first_block is None:
+        return Weights(tensors, layout)
+    in_block = [value.state for key, value in modules.items() if key.startswith(f"{first_block}.")]
+    strides = [state["stride"] for state in in_block if isinstance(state.get("stride"), tuple)]
     return Weights(
         tensors,
-        f"pickled module {name}",
+        layout,
         last_stride=None if not strides else (2 if (2, 2) in strides else 1),
-        stem_relu=None if relu_name is None else relu_name in modules,
+        stem_relu=first_block.removesuffix("layer4.0") + "relu" in modules,
     )
 
 

@@ -5,6 +5,7 @@ import copy
 import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, fx, nn
+from torch.nn import functional
 
 from reidexport.errors import InputError
 from reidexport.models.resnet import IBN
@@ -61,9 +62,9 @@ def fold_batch_norms(module: nn.Module) -> fx.GraphModule:
             raise InputError(f"the BatchNorm {node.target} follows {before.target}: nothing to fold it into")
         if isinstance(norm, IBN) and isinstance(norm.BN, nn.BatchNorm2d):
             scale, shift = _scale_shift(norm.BN)
-            untouched = torch.ones(norm.num_instance, dtype=torch.float64)
+            untouched = (norm.num_instance, 0)  # channels before the others
             _scale_outputs(
-                layer, torch.cat((untouched, scale)), torch.cat((torch.zeros_like(untouched), shift))
+                layer, functional.pad(scale, untouched, value=1.0), functional.pad(shift, untouched)
             )
             norm.BN = nn.Identity()
         elif isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -89,9 +90,7 @@ def _scale_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]
 def _scale_outputs(layer: nn.Conv2d | nn.Linear, scale: Tensor, shift: Tensor) -> None:
     """Make a layer compute ``scale · layer(x) + shift``, per output channel."""
     weight = layer.weight.detach().double()
-    bias = (
-        torch.zeros(len(scale), dtype=torch.float64) if layer.bias is None else layer.bias.detach().double()
-    )
+    bias = 0.0 if layer.bias is None else layer.bias.detach().double()
     layer.weight = nn.Parameter(
         (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).float(), requires_grad=False
     )

@@ -160,7 +160,6 @@ def _write_checked(
     manifest = manifest_of_graph(
         graph, batch=batch, precision=precision, layer_precisions=layer_precisions(model), parity=parity
     ).model_copy(update={"quantization": quantization})
-    entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, manifest.to_json()
+    model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
     onnx.save(model, file)
     return manifest

@@ -54,11 +54,11 @@ def _light_conv_stream(channels: int, depth: int) -> nn.Sequential:
 class ChannelGate(nn.Module):
     """Sigmoid gate per channel from the globally pooled input, shared by the four scales of a block."""
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, channels // reduction, 1)
+        self.fc1 = nn.Conv2d(channels, channels // 16, 1)
         self.relu = nn.ReLU(inplace=True)
-        self.fc2 = nn.Conv2d(channels // reduction, channels, 1)
+        self.fc2 = nn.Conv2d(channels // 16, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the shape."""

@@ -7,7 +7,7 @@ The engine is as TensorRT wrote it, so that trtexec and Triton load it; the mani
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from reidruntime.artifact.manifest import (
     BatchProfile,
@@ -31,14 +31,6 @@ from reidexport.tensorrt.precision import (
 )
 from reidexport.tensorrt.source import EngineSource
 from reidexport.tensorrt.timing_cache import default_timing_cache, load_timing_cache, save_timing_cache
-
-
-class _TensorRt(NamedTuple):
-    """TensorRT's Python module, the logger of all its objects, and the errors that it reported."""
-
-    module: Any
-    logger: Any
-    errors: list[str]
 
 
 def engine_from_onnx(
@@ -77,17 +69,9 @@ def engine_from_onnx(
             "TensorRT builds on the GPU that will run the engine, and finds none here (nvidia-smi). Build on a machine "
             "with that GPU, or with --flavor rtx for RTX GPUs."
         )
-    errors: list[str] = []
-
-    def report(message: str, is_error: bool) -> None:
-        if is_error:
-            errors.append(message)
-        log(f"TensorRT {'error' if is_error else 'warning'}: {message}")
-
-    # The builder's objects must not outlive the logger.
-    tensorrt = _TensorRt(trt, make_logger(trt, report), errors)
+    logger = make_logger(trt, log)  # the builder's objects must not outlive it
     with replaced_when_whole(path) as temporary:
-        engine, layers = _build(tensorrt, source, profile, options, gpu, path, log)
+        engine, layers = _build(trt, logger, source, profile, options, gpu, path, log)
         temporary.write_bytes(engine)
         del engine
         facts = _engine_facts(trt.__version__, source, options, gpu, layers, file_sha256(temporary))
@@ -98,7 +82,8 @@ def engine_from_onnx(
 
 
 def _build(
-    tensorrt: _TensorRt,
+    trt: Any,
+    logger: Any,
     source: EngineSource,
     profile: BatchProfile,
     options: BuildOptions,
@@ -107,13 +92,12 @@ def _build(
     log: Callable[[str], None],
 ) -> tuple[Any, LayerCounts]:
     """The engine's bytes, and the precisions of its layers, proved."""
-    trt, logger, errors = tensorrt
     builder = trt.Builder(logger)
     # Needed on 10.x, where it is not the default, and ignored on 11.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(source.path)):
-        raise EngineError(_parser_failure(parser, errors, source))
+        raise EngineError(_parser_failure(parser, logger.errors, source))
     precision, quantization = source.manifest.precision, source.manifest.quantization
     num_float = len(quantization.float_layers) if quantization else 0
     parsed = layers_of_network(network, trt)
@@ -128,14 +112,14 @@ def _build(
     if engine is None:
         raise EngineError(
             f"{source.name}: TensorRT {trt.__version__} could not build it:\n  "
-            + ("\n  ".join(errors) or "it gave no reason")
+            + ("\n  ".join(logger.errors) or "it gave no reason")
         )
     if cache is not None:
         save_timing_cache(cache, config)
     finished = None
     if options.flavor == "tensorrt":
         finished = proved_layers(
-            _inspection(tensorrt, engine),
+            _inspection(trt, logger, engine),
             parsed,
             precision,
             num_float * len(profiles),
@@ -180,15 +164,14 @@ def _builder_config(
     return config
 
 
-def _inspection(tensorrt: _TensorRt, engine: Any) -> str:
+def _inspection(trt: Any, logger: Any, engine: Any) -> str:
     """TensorRT's description of a finished engine, as JSON."""
-    trt, logger, errors = tensorrt
     runtime = trt.Runtime(logger)
     # A version-compatible engine carries code of its own; this one was made a moment ago, here.
     runtime.engine_host_code_allowed = True
     loaded = runtime.deserialize_cuda_engine(engine)
     if loaded is None:
-        raise EngineError("TensorRT cannot load the engine it built:\n  " + "\n  ".join(errors))
+        raise EngineError("TensorRT cannot load the engine it built:\n  " + "\n  ".join(logger.errors))
     inspector = loaded.create_engine_inspector()
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 

@@ -138,7 +138,7 @@ def assert_torch_cuda_answers_likewise(
     path: Path, session: onnxruntime.InferenceSession, images: np.ndarray
 ) -> None:
     """torch-cuda computes the file on a CPU, and leaves no ReLU behind a convolution that could take it."""
-    network = TorchNetwork(read_onnx_graph(path), "images", "f_i", torch.device("cpu"), path.name)
+    network = TorchNetwork(path, "images", "f_i", torch.device("cpu"))
     batch = np.concatenate([images] * 4)[:7]
     (expected,) = session.run(None, {"images": batch})
     assert relative_l2(network(torch.from_numpy(batch)), expected) < 1e-5

@@ -37,23 +37,11 @@ _PREFIX_BYTES = len(MAGIC) + 8 + 32
 _ALIGNMENT = 64
 _CHUNK_BYTES = 2**24
 _NO_CHECKSUM = "0" * 64
-
-
-class Checksums(BaseModel):
-    """The sha256 of each section, in hexadecimal."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    embeddings: str
-    lengths: str
-    pids: str
-    camids: str
-    path_ends: str
-    times: str | None = None
-    paths: str
+_SECTIONS = ("embeddings", "lengths", "pids", "camids", "path_ends", "times", "paths")
 
 
 class Header(BaseModel):
-    """What the sections are."""
+    """What the sections are; ``sha256`` of each of them, in hexadecimal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format_version: Literal[1, 2] = 2
@@ -62,22 +50,21 @@ class Header(BaseModel):
     metric: Metric
     manifest_sha256: str | None
     path_bytes: NonNegativeInt
-    sha256: Checksums
+    sha256: dict[str, str]
 
     @model_validator(mode="after")
-    def _times_since_version_2(self) -> Self:
-        if (self.sha256.times is None) != (self.format_version == 1):
-            raise ValueError("a file has times if and only if it is of format version 2")
+    def _every_section_has_a_checksum(self) -> Self:
+        if self.sha256.keys() != self.section_bytes().keys():
+            raise ValueError(
+                f"the sections of version {self.format_version} are {', '.join(self.section_bytes())}"
+            )
         return self
 
     def section_bytes(self) -> dict[str, int]:
         """The size of each section, in the order of the file."""
-        columns = ["lengths", "pids", "camids", "path_ends", *(["times"] if self.format_version > 1 else [])]
-        return {
-            "embeddings": 4 * self.num_rows * self.dim,
-            **dict.fromkeys(columns, 8 * self.num_rows),
-            "paths": self.path_bytes,
-        }
+        sizes = {"embeddings": 4 * self.num_rows * self.dim, "paths": self.path_bytes}
+        names = [name for name in _SECTIONS if name != "times" or self.format_version > 1]
+        return {name: sizes.get(name, 8 * self.num_rows) for name in names}
 
 
 class GalleryContent(NamedTuple):
@@ -169,9 +156,9 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
         start += size
     if start != len(mapped):
         raise InputError(f"{path}: the gallery is {len(mapped)} bytes long, expected {start}. Make it again.")
-    checksums = header.sha256.model_dump()
     for name, section in sections.items():
-        if (verify or name != "embeddings") and hashlib.sha256(section.data).hexdigest() != checksums[name]:
+        is_read = verify or name != "embeddings"
+        if is_read and hashlib.sha256(section.data).hexdigest() != header.sha256[name]:
             raise InputError(
                 f"{path}: the gallery is damaged: its {name} do not fit their checksum. Make it again."
             )
@@ -228,7 +215,7 @@ def _write(path: Path, content: GalleryContent) -> str:
         metric=content.metric,
         manifest_sha256=content.manifest_sha256,
         path_bytes=sum(map(len, texts)),
-        sha256=Checksums(**dict.fromkeys(Checksums.model_fields, _NO_CHECKSUM)),
+        sha256=dict.fromkeys(_SECTIONS, _NO_CHECKSUM),
     )
     sections: dict[str, Iterable[bytes | memoryview]] = {
         "embeddings": _little_endian(content.parts, "<f4"),
@@ -243,7 +230,7 @@ def _write(path: Path, content: GalleryContent) -> str:
         file.write(_packed(header))  # its length is that of the final one
         checksums = {name: _write_section(file.write, pieces) for name, pieces in sections.items()}
         file.seek(0)
-        packed = _packed(header.model_copy(update={"sha256": Checksums(**checksums)}))
+        packed = _packed(header.model_copy(update={"sha256": checksums}))
         file.write(packed)
         file.flush()
         os.fsync(file.fileno())

@@ -4,8 +4,8 @@
 ...     embeddings = session.embed(images)  # uint8 HWC arrays or paths -> (N, D) float32
 """
 
-from reidruntime.artifact.foreign import ImageInput, manifest_for_foreign_onnx
-from reidruntime.artifact.manifest import Manifest
+from reidruntime.artifact.foreign import manifest_for_foreign_onnx
+from reidruntime.artifact.manifest import ImageInput, Manifest
 from reidruntime.artifact.onnx_metadata import manifest_from_onnx
 from reidruntime.errors import (
     ArtifactError,

@@ -66,23 +66,25 @@ def import_tensorrt(flavor: Flavor) -> Any:
     return module
 
 
-def make_logger(trt: Any, log: Callable[[str, bool], None]) -> Any:
-    """A logger that passes on TensorRT's messages from level WARNING up.
+def make_logger(trt: Any, log: Callable[[str], None] = lambda _: None) -> Any:
+    """A logger that passes on TensorRT's messages from level WARNING up, and keeps its errors in a list, ``errors``.
 
     Args:
         trt: from :func:`import_tensorrt`.
-        log: called with every message, and whether it is an error.
+        log: called with a line for every message.
     """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
+            self.errors: list[str] = []
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
-                log(msg, True)
+                self.errors.append(msg)
+                log(f"TensorRT error: {msg}")
             elif severity == trt.ILogger.Severity.WARNING:
-                log(msg, False)
+                log(f"TensorRT warning: {msg}")
 
     return Logger()
 

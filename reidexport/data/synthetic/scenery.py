@@ -5,7 +5,6 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 Picture = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.float32]
 
 _GROUND = {
     "pavement": (150, 146, 140),

@@ -35,20 +35,17 @@ def decode_upload(data: bytes, name: str) -> Pixels:
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as header:
-            width, height = header.size
+            num_pixels = header.width * header.height
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{name}: this is not an image. Choose a JPEG, PNG, WebP or BMP file.") from error
-    except Image.DecompressionBombError as error:
-        raise _too_many_pixels(name) from error
-    if width * height > MAX_UPLOAD_PIXELS:
-        raise _too_many_pixels(name)
+    except Image.DecompressionBombError:
+        num_pixels = MAX_UPLOAD_PIXELS + 1
+    if num_pixels > MAX_UPLOAD_PIXELS:
+        raise ImageError(
+            f"{name}: this image has more than {MAX_UPLOAD_PIXELS // 10**6} million pixels. Crop it to the person "
+            "first."
+        )
     return decode_bytes(data, name)
-
-
-def _too_many_pixels(name: str) -> ImageError:
-    return ImageError(
-        f"{name}: this image has more than {MAX_UPLOAD_PIXELS // 10**6} million pixels. Crop it to the person first."
-    )
 
 
 def shown_jpeg(path: Path) -> bytes:

@@ -52,7 +52,7 @@ def write_network(path: Path, nodes: list[onnx.NodeProto], weights: dict[str, An
 
 def answers(path: Path, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, TorchNetwork]:
     """What torch and ONNX Runtime compute, and torch's network."""
-    network = TorchNetwork(read_onnx_graph(path), "x", "y", CPU, path.name)
+    network = TorchNetwork(path, "x", "y", CPU)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return network(torch.from_numpy(x)).numpy(), session.run(["y"], {"x": x})[0], network
 
@@ -184,7 +184,7 @@ def test_what_is_not_known_is_refused_by_name(
     """Another operator, or a form of one that would be computed otherwise, is an error when the file is opened."""
     path = write_network(tmp_path / "a.onnx", nodes, constants)
     with pytest.raises(ArtifactError, match=words):
-        TorchNetwork(read_onnx_graph(path), "x", "y", CPU, path.name)
+        TorchNetwork(path, "x", "y", CPU)
 
 
 def test_an_old_opset_is_refused(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_an_old_opset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ArtifactError, match=r"opset 13 and later, the file is of opset 11: .* Export it again"
     ):
-        TorchNetwork(read_onnx_graph(path), "x", "y", CPU, path.name)
+        TorchNetwork(path, "x", "y", CPU)
 
 
 def test_int8_files_go_to_the_cpu_where_only_torch_has_the_gpu(
@@ -320,7 +320,7 @@ def test_a_network_answers_as_onnx_runtime(exported: Exported, precision: str, t
             assert relative_l2(found, expected) < tolerance
         tensor = session.run_tensor(torch.from_numpy(images[:7]))
         assert np.array_equal(tensor.numpy(), session.run(images[:7]))
-    network = TorchNetwork(read_onnx_graph(path), "images", "f_i", CPU, path.name)
+    network = TorchNetwork(path, "images", "f_i", CPU)
     assert network.operators["ConvRelu"] + network.operators["ConvAddRelu"] == 17
     assert "Relu" not in network.operators
     assert network.operators["Add"] == 1  # BNNeck's shift
@@ -470,7 +470,7 @@ def test_one_call_is_taken_only_where_it_is_right_and_not_slower(
     nodes = [MAKE("Conv", ["x", "w", "b"], ["c"], **form), MAKE("Relu", ["c"], ["y"])]
     path = write_network(tmp_path / "a.onnx", nodes, weights)
     x = torch.from_numpy(np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32))
-    network = TorchNetwork(read_onnx_graph(path), "x", "y", CPU, path.name)
+    network = TorchNetwork(path, "x", "y", CPU)
     (convolution,) = network.convolutions
     convolution._may_be_one_call = True
     measured = iter(seconds)

@@ -1,6 +1,5 @@
 """A manifest for an ONNX file that another program wrote."""
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +8,12 @@ from reidruntime.artifact.checks import fits
 from reidruntime.artifact.manifest import (
     Architecture,
     BatchProfile,
-    ChannelOrder,
-    Channels3,
     Feature,
-    Layout,
+    ImageInput,
     Manifest,
     Metric,
     Preprocess,
     Producer,
-    ResizeKernel,
     Source,
     TensorSpec,
     file_sha256,
@@ -27,30 +23,6 @@ from reidruntime.backends import Network, open_backend
 from reidruntime.errors import ArtifactError
 
 _FLOATS = ("float32", "float16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageInput:
-    """The images that a network takes.
-
-    Attributes:
-        height_px: height that the images are resized to; must agree with the file.
-        width_px: width, likewise.
-        mean: per channel, in ``channel_order``, of pixels in [0, 1]. A network that takes raw 0-255 floats
-            has mean 0 and std 1/255.
-        std: per channel, in ``channel_order``, of pixels in [0, 1].
-        channel_order: the order the network takes, ``"RGB"`` or ``"BGR"``.
-        layout: ``"NCHW"`` or ``"NHWC"``. A uint8 input gets the pixels as they are, mean and std unused.
-        resize: the kernel of the training code.
-    """
-
-    height_px: int
-    width_px: int
-    mean: Channels3
-    std: Channels3
-    channel_order: ChannelOrder = "RGB"
-    layout: Layout = "NCHW"
-    resize: ResizeKernel = "bilinear"
 
 
 def manifest_for_foreign_onnx(
@@ -100,7 +72,7 @@ def manifest_for_foreign_onnx(
         ),
         input=taken,
         output=output,
-        preprocess=Preprocess(**asdict(images), in_graph=tensor.dtype == "uint8"),
+        preprocess=Preprocess(**images.model_dump(), in_graph=tensor.dtype == "uint8"),
         feature=feature,
         normalized=normalized,
         flip=False,

@@ -7,7 +7,7 @@ it is a file of its own, ``NAME.engine.json``.
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -69,27 +69,44 @@ class TensorSpec(_Frozen):
     shape: tuple[PositiveInt | None, ...]
 
 
-class Preprocess(_Frozen):
+class ImageInput(_Frozen):
+    """The images that a network takes.
+
+    Attributes:
+        height_px: height that the images are resized to; must agree with the file.
+        width_px: width, likewise.
+        channel_order: the order the network takes, ``"RGB"`` or ``"BGR"``.
+        layout: ``"NCHW"`` or ``"NHWC"``. A uint8 input gets the pixels as they are, mean and std unused.
+        resize: the kernel of the training code.
+        mean: per channel, in ``channel_order``, of pixels in [0, 1]. A network that takes raw 0-255 floats
+            has mean 0 and std 1/255.
+        std: per channel, in ``channel_order``, of pixels in [0, 1].
+    """
+
+    height_px: PositiveInt
+    width_px: PositiveInt
+    channel_order: ChannelOrder = "RGB"
+    layout: Layout = "NCHW"
+    resize: ResizeKernel = "bilinear"
+    mean: Channels3
+    std: Annotated[Channels3, Field(description="per channel, of pixels in [0, 1]")]
+
+    @model_validator(mode="after")
+    def _std_is_positive(self) -> Self:
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
+        return self
+
+
+class Preprocess(ImageInput):
     """How a decoded image becomes the input tensor.
 
     ``mean`` and ``std`` are for pixels scaled to [0, 1]. ``in_graph`` true means that the artifact
     takes raw uint8 pixels and scales, subtracts and divides by itself; false means that the runtime does.
     """
 
-    height_px: PositiveInt
-    width_px: PositiveInt
-    channel_order: ChannelOrder = "RGB"
     layout: Layout = "NHWC"
-    resize: ResizeKernel = "bilinear"
-    mean: Channels3
-    std: Annotated[Channels3, Field(description="per channel, of pixels in [0, 1]")]
     in_graph: bool
-
-    @model_validator(mode="after")
-    def _std_is_positive(self) -> "Preprocess":
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, got {self.std}")
-        return self
 
 
 class BatchProfile(_Frozen):

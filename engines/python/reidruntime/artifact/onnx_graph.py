@@ -12,11 +12,11 @@ from reidruntime.artifact.onnx_metadata import DTYPES
 from reidruntime.artifact.protobuf import (
     Fields,
     MalformedError,
+    contents,
     fields,
     floats,
     integers,
     messages,
-    span_of,
     text,
     texts,
 )
@@ -118,8 +118,8 @@ def _tensor(data: bytes, found: Fields) -> tuple[str, Array]:
     dtype = np.dtype(DTYPES[kinds[0]]).newbyteorder("<")
     if _EXTERNAL in integers(data, found[14]):
         raise MalformedError("its weights are in another file; export it as one file")
-    if raw := [span_of(value) for value in found[9]]:
-        array = np.frombuffer(data[raw[0].start : raw[0].stop], dtype)
+    if raw := contents(data, found[9]):
+        array = np.frombuffer(raw[0], dtype)
     else:
         numbers = floats(data, found[4]) or integers(data, found[5]) or integers(data, found[7])
         # FP16 is there by its bits, as integers.

@@ -89,7 +89,8 @@ def _model(data: mmap.mmap) -> OnnxFile:
     if len(model[7]) != 1:
         raise MalformedError("it has no graph")
     (graph,) = messages(data, model[7])
-    stored = dict(_initializer(data, found) for found in messages(data, graph[5]))
+    # TensorProto: data_type = 2, name = 8.
+    stored = {text(data, found[8]): _dtype(data, found[2]) for found in messages(data, graph[5])}
     dtypes = list(stored.values())
     inputs = [_tensor(data, found) for found in messages(data, graph[11])]
     return OnnxFile(
@@ -99,11 +100,6 @@ def _model(data: mmap.mmap) -> OnnxFile:
         outputs=tuple(_tensor(data, found) for found in messages(data, graph[12])),
         precision="fp16" if dtypes.count("float16") > dtypes.count("float32") else "fp32",
     )
-
-
-def _initializer(data: mmap.mmap, found: Fields) -> tuple[str, str]:
-    """TensorProto: data_type = 2, name = 8."""
-    return text(data, found[8]), _dtype(data, found[2])
 
 
 def _tensor(data: mmap.mmap, found: Fields) -> OnnxTensor:

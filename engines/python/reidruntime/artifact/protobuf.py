@@ -48,12 +48,17 @@ def fields(data: Data, span: range) -> Fields:
 def messages(data: Data, values: Values) -> Iterator[Fields]:
     """The fields of each of some messages."""
     for value in values:
-        yield fields(data, span_of(value))
+        yield fields(data, _span_of(value))
+
+
+def contents(data: Data, values: Values) -> list[bytes]:
+    """The bytes of each of some fields."""
+    return [data[span.start : span.stop] for span in map(_span_of, values)]
 
 
 def texts(data: Data, values: Values) -> tuple[str, ...]:
     """Strings; raises UnicodeDecodeError where one is not UTF-8."""
-    return tuple(data[span_of(value).start : span_of(value).stop].decode() for value in values)
+    return tuple(content.decode() for content in contents(data, values))
 
 
 def text(data: Data, values: Values) -> str:
@@ -77,12 +82,11 @@ def integers(data: Data, values: Values) -> tuple[int, ...]:
 
 def floats(data: Data, values: Values) -> tuple[float, ...]:
     """Numbers of 32 bits, one by one or packed; raises struct.error where there are bytes too many."""
-    packed = b"".join(data[span_of(value).start : span_of(value).stop] for value in values)
+    packed = b"".join(contents(data, values))
     return struct.unpack(f"<{len(packed) // 4}f", packed)
 
 
-def span_of(value: int | range) -> range:
-    """Where the bytes of a field are; raises MalformedError for a number."""
+def _span_of(value: int | range) -> range:
     if isinstance(value, int):
         raise MalformedError("a number where a message is expected")
     return value

@@ -139,7 +139,7 @@ class Lanes:
             lane.memory.copy_in(self._page_locked(batch, lane), lane.device_in)
             self._compute(lane, (padded or len(batch), *batch.shape[1:]))
             shape = (len(batch), *row_shape(self._output))
-            answered = lane.pinned_out[: _num_bytes(shape, self._output.dtype)]
+            answered = lane.pinned_out[: _num_bytes(len(batch), self._output)]
             lane.memory.copy_out(lane.device_out, answered)
         except BaseException:
             self._idle.put(lane)
@@ -179,7 +179,7 @@ class Lanes:
         # A view keeps alive the array at the root of its views, which is this one: it is no view of an array.
         contents = np.frombuffer(buffer.data, np.uint8)
         finalize(contents, free.put, buffer).atexit = False
-        return contents[: _num_bytes(shape, self._input.dtype)].view(self._input.dtype).reshape(shape)
+        return contents[: _num_bytes(num_rows, self._input)].view(self._input.dtype).reshape(shape)
 
     def run_tensor(self, images: Any, *, padded: int | None = None) -> Any:
         """Answer a torch tensor on the GPU, in the order of torch's current stream.
@@ -245,8 +245,7 @@ class Lanes:
     def _new_host_buffer(self, num_rows: int) -> Bytes:
         if self._host_memory is None:
             self._host_memory = open_device_memory(self._memory_name)
-        shape = (num_rows, *row_shape(self._input))
-        buffer = self._host_memory.pinned_buffer(_num_bytes(shape, self._input.dtype))
+        buffer = self._host_memory.pinned_buffer(_num_bytes(num_rows, self._input))
         self._host_buffers.add(buffer.ctypes.data)
         return buffer
 
@@ -291,10 +290,7 @@ class Lanes:
 
     def _new_lane(self) -> Lane:
         memory = open_device_memory(self._memory_name)
-        size_in, size_out = (
-            _num_bytes((self._largest_batch, *row_shape(spec)), spec.dtype)
-            for spec in (self._input, self._output)
-        )
+        size_in, size_out = (_num_bytes(self._largest_batch, spec) for spec in (self._input, self._output))
         try:
             lane = Lane(
                 memory,
@@ -333,5 +329,5 @@ def row_shape(spec: TensorSpec) -> Shape:
     return tuple(size or 1 for size in spec.shape[1:])
 
 
-def _num_bytes(shape: Shape, dtype: str) -> int:
-    return prod(shape) * np.dtype(dtype).itemsize
+def _num_bytes(num_rows: int, spec: TensorSpec) -> int:
+    return num_rows * prod(row_shape(spec)) * np.dtype(spec.dtype).itemsize

@@ -63,10 +63,7 @@ class TensorRtBackend:
             )
         facts = check_engine(manifest, path, trt.__version__, gpu, allow_host_code=allow_host_code)
         self._path, self._manifest = path, manifest
-        self._messages: list[str] = []
-        self._logger = make_logger(
-            trt, lambda text, is_error: self._messages.append(text) if is_error else None
-        )
+        self._logger = make_logger(trt)
         self._runtime = trt.Runtime(self._logger)
         self._runtime.engine_host_code_allowed = allow_host_code
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
@@ -227,4 +224,4 @@ class TensorRtBackend:
             )
 
     def _errors(self) -> str:
-        return "; ".join(self._messages) or "it gave no reason"
+        return "; ".join(self._logger.errors) or "it gave no reason"

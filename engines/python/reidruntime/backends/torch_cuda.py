@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reidruntime.artifact.onnx_graph import read_onnx_graph
 from reidruntime.backends import Answer, Network, failed_run
 from reidruntime.backends.lanes import NUM_LANES, Lane, Lanes, Shape, row_shape, tensor_at
 from reidruntime.backends.torch_network import TorchNetwork
@@ -65,11 +64,7 @@ class TorchCudaBackend:
         self._static = network.input.shape[0]
         self._largest = self._static or _BATCH_SIZES[-1]
         self._torch_network = TorchNetwork(
-            read_onnx_graph(network.path),
-            network.input.name,
-            network.output.name,
-            self._device,
-            str(network.path),
+            network.path, network.input.name, network.output.name, self._device
         )
         if on_gpu:
             torch.cuda.synchronize()  # the lanes' streams read the weights, which this one has laid out

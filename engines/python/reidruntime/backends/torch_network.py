@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from math import prod
+from pathlib import Path
 from threading import get_ident
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reidruntime.artifact.onnx_graph import Array, OnnxGraph, OnnxNode
+from reidruntime.artifact.onnx_graph import Array, OnnxNode, read_onnx_graph
 from reidruntime.backends.onnx_fusion import fuse
 from reidruntime.backends.torch_operators import Form, Operator, UnknownOperatorError, operator_of
 from reidruntime.errors import ArtifactError
@@ -36,25 +37,23 @@ class TorchNetwork:
         convolutions: all of them, in the order in which they run.
     """
 
-    def __init__(
-        self, graph: OnnxGraph, input_name: str, output_name: str, device: torch.device, name: str
-    ) -> None:
-        """Move the weights to the device.
+    def __init__(self, path: Path, input_name: str, output_name: str, device: torch.device) -> None:
+        """Read a file, and move its weights to the device.
 
         Args:
-            graph: of the file.
+            path: the ONNX file.
             input_name: of the graph's one input.
             output_name: of the tensor to answer with.
             device: where to compute.
-            name: of the file, for messages.
 
         Raises:
-            ArtifactError: the graph holds an operator, or a form of one, that is not known; the message names it.
-                Or it is of an opset that is too old.
+            ArtifactError: the file cannot be read or is of an opset that is too old. Or it holds an operator, or a form
+                of one, that is not known; the message names it.
         """
+        graph = read_onnx_graph(path)
         if graph.opset < _OLDEST_OPSET:
             raise ArtifactError(
-                f"{name}: torch-cuda computes ONNX opset {_OLDEST_OPSET} and later, the file is of opset "
+                f"{path}: torch-cuda computes ONNX opset {_OLDEST_OPSET} and later, the file is of opset "
                 f"{graph.opset}: its operators mean something else. Export it again, or use backend onnxruntime."
             )
         fused = fuse(graph, (output_name,))
@@ -68,7 +67,7 @@ class TorchNetwork:
                 operator, inputs = self._operator(node, fused.constants, device)
             except UnknownOperatorError as error:
                 raise ArtifactError(
-                    f"{name}: torch-cuda cannot compute {node.op} ({node.name or node.outputs[0]}): {error}. Use "
+                    f"{path}: torch-cuda cannot compute {node.op} ({node.name or node.outputs[0]}): {error}. Use "
                     "backend onnxruntime."
                 ) from error
             steps.append((operator, inputs, node.outputs[0]))

@@ -49,14 +49,14 @@ class TorchMemory:
         return view
 
     def copy_in(self, pinned: Bytes, address: int) -> None:
-        """Enqueue a copy to the GPU."""
+        """Enqueue a copy to the GPU; torch asks CUDA whether the memory is page-locked."""
         with self._on_stream():
-            self._device[address][: pinned.nbytes].copy_(self._host(pinned), non_blocking=True)
+            self._device[address][: pinned.nbytes].copy_(self._torch.from_numpy(pinned), non_blocking=True)
 
     def copy_out(self, address: int, pinned: Bytes) -> None:
         """Enqueue a copy from the GPU."""
         with self._on_stream():
-            self._host(pinned).copy_(self._device[address][: pinned.nbytes], non_blocking=True)
+            self._torch.from_numpy(pinned).copy_(self._device[address][: pinned.nbytes], non_blocking=True)
 
     def wait(self) -> None:
         """Wait until everything enqueued is done."""
@@ -96,6 +96,3 @@ class TorchMemory:
                 yield
         except RuntimeError as error:  # torch's errors of CUDA and of memory are its subclasses
             raise GpuError(f"CUDA fails in torch: {error}") from error
-
-    def _host(self, pinned: Bytes) -> Any:
-        return self._torch.from_numpy(pinned)  # torch asks CUDA whether memory is page-locked

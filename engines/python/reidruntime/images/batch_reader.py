@@ -10,7 +10,8 @@ import os
 import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from itertools import starmap
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +27,12 @@ _OK, _ERROR_IMAGE = 0, 3
 _MIN_AT_ONCE = 2
 
 
-class BatchReader(Protocol):
-    """Reads batches as an artifact takes them; any number of threads may call it at once."""
+class PythonReader:
+    """Reads the images of a batch one after the other; any number of threads may call it at once."""
+
+    def __init__(self, preprocess: Preprocess, threads: int) -> None:
+        self._preprocess = preprocess
+        self._threads = threads
 
     def read(self, batch: Sequence[tuple[int, Image]], out: Image8) -> dict[int, ImageError]:
         """Bring each image to the manifest's size and channel order.
@@ -39,54 +44,26 @@ class BatchReader(Protocol):
         Returns:
             The errors of the images that cannot be read, by number, in order; what their rows hold is undefined.
         """
-        ...
+        return _by_number(starmap(self._fill_row, zip(batch, out, strict=True)))
 
     def num_at_once(self, batch_size: int) -> int:
         """How many batches to read at once, to keep all reading threads busy."""
-        ...
-
-    def describe(self) -> str:
-        """What decodes and resizes."""
-        ...
-
-
-def open_batch_reader(preprocess: Preprocess, threads: int) -> BatchReader:
-    """A reader that uses ``libreidruntime`` where ``REIDRUNTIME_LIBRARY`` names it.
-
-    Args:
-        preprocess: the manifest's preprocessing.
-        threads: how many read at once.
-
-    Raises:
-        NotInstalledError: the variable is set, and what it names cannot be used; Python does not step in.
-    """
-    library = os.environ.get(LIBRARY_VARIABLE)
-    return LibraryReader(library, preprocess, threads) if library else PythonReader(preprocess, threads)
-
-
-class PythonReader:
-    """Reads the images of a batch one after the other; the caller's threads read several batches at once."""
-
-    def __init__(self, preprocess: Preprocess, threads: int) -> None:
-        self._preprocess = preprocess
-        self._threads = threads
-
-    def read(self, batch: Sequence[tuple[int, Image]], out: Image8) -> dict[int, ImageError]:
-        """See :meth:`BatchReader.read`."""
-        return _by_number(
-            _fill_row(numbered, row, self._preprocess) for numbered, row in zip(batch, out, strict=True)
-        )
-
-    def num_at_once(self, batch_size: int) -> int:
-        """See :meth:`BatchReader.num_at_once`."""
         return self._threads
 
     def describe(self) -> str:
-        """See :meth:`BatchReader.describe`."""
+        """What decodes and resizes."""
         return describe_preprocessing()
 
+    def _fill_row(self, numbered: tuple[int, Image], row: Image8) -> tuple[int, ImageError | None]:
+        number, image = numbered
+        try:
+            row[...] = image_pixels(image, f"image {number}", self._preprocess)
+        except ImageError as error:
+            return number, error
+        return number, None
 
-class LibraryReader:
+
+class LibraryReader(PythonReader):
     """Reads a batch in one call of ``libreidruntime``; what it does not take, Pillow accepts or refuses."""
 
     def __init__(self, library: str, preprocess: Preprocess, threads: int) -> None:
@@ -95,8 +72,8 @@ class LibraryReader:
         Raises:
             NotInstalledError: it cannot be loaded, or is of another version.
         """
-        self._library = _load(library)
-        self._path, self._preprocess, self._threads = library, preprocess, threads
+        super().__init__(preprocess, threads)
+        self._library, self._path = _load(library), library
         options = _Options(
             size=ctypes.sizeof(_Options),
             height_px=preprocess.height_px,
@@ -111,7 +88,7 @@ class LibraryReader:
         weakref.finalize(self, self._library.reid_close_reader, self._handle)
 
     def read(self, batch: Sequence[tuple[int, Image]], out: Image8) -> dict[int, ImageError]:
-        """See :meth:`BatchReader.read`.
+        """See :meth:`PythonReader.read`.
 
         Raises:
             ReidExportError: memory or threads are short.
@@ -130,21 +107,33 @@ class LibraryReader:
         failed = [row for row, status in enumerate(statuses) if status != _OK]
         # On Linux the threads inherit the priority of this one.
         with ThreadPoolExecutor(min(self._threads, len(failed))) as workers:
-            return _by_number(
-                workers.map(lambda row: _fill_row(batch[row], out[row], self._preprocess), failed)
-            )
+            return _by_number(workers.map(lambda row: self._fill_row(batch[row], out[row]), failed))
 
     def num_at_once(self, batch_size: int) -> int:
-        """See :meth:`BatchReader.num_at_once`."""
+        """See :meth:`PythonReader.num_at_once`."""
         return min(max(_MIN_AT_ONCE, -(-self._threads // batch_size)), self._threads)
 
     def describe(self) -> str:
-        """See :meth:`BatchReader.describe`."""
+        """See :meth:`PythonReader.describe`."""
         return f"decode and resize libreidruntime {LIBRARY_VERSION}"
 
     def _check(self, status: int) -> None:
         if status != _OK:
             raise ReidExportError(f"{self._path}: {self._library.reid_last_error().decode()}")
+
+
+def open_batch_reader(preprocess: Preprocess, threads: int) -> PythonReader:
+    """A reader that uses ``libreidruntime`` where ``REIDRUNTIME_LIBRARY`` names it.
+
+    Args:
+        preprocess: the manifest's preprocessing.
+        threads: how many read at once.
+
+    Raises:
+        NotInstalledError: the variable is set, and what it names cannot be used; Python does not step in.
+    """
+    library = os.environ.get(LIBRARY_VARIABLE)
+    return LibraryReader(library, preprocess, threads) if library else PythonReader(preprocess, threads)
 
 
 class _Image(ctypes.Structure):
@@ -218,17 +207,6 @@ def _set(slot: _Image, image: Image) -> Any:
     if path and b"\0" not in path:
         slot.path = path
     return path
-
-
-def _fill_row(
-    numbered: tuple[int, Image], row: Image8, preprocess: Preprocess
-) -> tuple[int, ImageError | None]:
-    number, image = numbered
-    try:
-        row[...] = image_pixels(image, f"image {number}", preprocess)
-    except ImageError as error:
-        return number, error
-    return number, None
 
 
 def _by_number(outcomes: Iterable[tuple[int, ImageError | None]]) -> dict[int, ImageError]:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from reidruntime.errors import ImageError
-from reidruntime.images.batch_reader import BatchReader
+from reidruntime.images.batch_reader import PythonReader
 from reidruntime.images.preprocess import Image
 from reidruntime.images.resize import Image8
 
@@ -32,7 +32,7 @@ class ReadBatch(NamedTuple):
 
 
 def read_ahead(
-    images: Iterable[Image], size: int, reader: BatchReader, memory: Callable[[int], Image8]
+    images: Iterable[Image], size: int, reader: PythonReader, memory: Callable[[int], Image8]
 ) -> Generator[ReadBatch, None, None]:
     """Read a stream of images in order, holding only a few batches of it in memory.
 
@@ -58,7 +58,7 @@ def read_ahead(
                 future.cancel()
 
 
-def _read(batch: list[tuple[int, Image]], reader: BatchReader, memory: Callable[[int], Image8]) -> ReadBatch:
+def _read(batch: list[tuple[int, Image]], reader: PythonReader, memory: Callable[[int], Image8]) -> ReadBatch:
     pixels = memory(len(batch))
     errors = reader.read(batch, pixels)
     good = [row for row, (index, _) in enumerate(batch) if index not in errors]
