@@ -9,7 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,11 +86,11 @@ def tritonserver(server: Path, repository: Path) -> Iterator[TritonProcess]:
             yield TritonProcess(process, http_port, grpc_port, metrics_port)
         finally:
             process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(_EXIT_TIMEOUT_S + 5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            with suppress(ProcessLookupError):  # its Python processes may outlive a Triton that crashed
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
             for left in _SHARED_MEMORY.glob(f"{prefix}*"):  # by a server that crashed
                 left.unlink(missing_ok=True)
 

@@ -294,13 +294,20 @@ def test_a_slow_client_holds_nobody_up(server: Server) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_under_load_answers_or_refuses(tmp_path: Path, how: signal.Signals) -> None:
-    """Every request gets the right answer or an error, in seconds; then the server is gone, and so is Triton."""
+    """Every request gets the right answer or an error, in seconds; then the server is gone, and so is Triton.
+
+    A request that never becomes complete is not waited for.
+    """
     from tritonclient import grpc
 
     images = noise(4, HEIGHT, WIDTH, 3)
     counts = {"answered": 0, "refused": 0}
     lock, stopped = threading.Lock(), threading.Event()
-    with serving(tmp_path, "--max-batch", MAX_BATCH) as server:
+    with (
+        serving(tmp_path, "--max-batch", MAX_BATCH) as server,
+        socket.create_connection(("127.0.0.1", server.http_port)) as slow,
+    ):
+        slow.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{")
         with open_session(server.artifact, SessionOptions(threads=1)) as session:
             expected = session.run(images)
 
@@ -348,10 +355,20 @@ def triton_processes(parent: int) -> list[int]:
 
 
 def test_nothing_is_left_when_triton_dies(tmp_path: Path) -> None:
-    """If Triton ends by itself the command ends too, with status 1 and a message."""
+    """If Triton ends by itself the command ends too, with status 1 and a message; so do Python processes that hang."""
     with serving(tmp_path) as server:
-        os.kill(triton_processes(server.process.pid)[0], signal.SIGKILL)
-        _, said = server.process.communicate(timeout=30)
+        triton, *pythons = triton_processes(server.process.pid)
+        for pid in pythons:
+            os.kill(pid, signal.SIGSTOP)
+        os.kill(triton, signal.SIGKILL)
+        try:
+            _, said = server.process.communicate(
+                timeout=30
+            )  # until none of them holds its standard error open
+        finally:
+            for pid in pythons:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
     assert server.process.returncode == 1
     assert "reidexport: Triton ended by itself (status -9); see its messages." in said
 
