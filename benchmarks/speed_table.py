@@ -76,7 +76,7 @@ def machine_tables(folder: Path) -> Iterator[str]:
 
 
 def _rows_by_question(folder: Path) -> dict[str, list[BenchmarkRow]]:
-    rows = defaultdict(list)
+    rows: dict[str, list[BenchmarkRow]] = defaultdict(list)
     for file in sorted(folder.glob("*.json")):
         if isinstance(record := read_record(file), Benchmark):
             rows[record.question] += record.rows

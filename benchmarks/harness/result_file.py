@@ -8,8 +8,6 @@ from reidexport.machine import MachineInfo, package_versions
 from reidexport.records.reading import read_record, write_record
 from reidexport.records.speed import Benchmark, BenchmarkRow
 
-_IDENTITY = ("cpu", "cores", "memory_mib", "gpus")  # of a machine; its clock and its load change
-
 
 def save_row(path: Path, row: BenchmarkRow, machine: MachineInfo, test: str) -> None:
     """Write the row of a test in the place of the one of its name, or behind the others.
@@ -47,7 +45,8 @@ def _known(path: Path, machine: MachineInfo) -> Benchmark:
 
 
 def _place(result: Benchmark) -> tuple[object, ...]:
-    return *(result.machine[key] for key in _IDENTITY), result.versions
+    machine = result.machine  # whose clock and load change
+    return machine["cpu"], machine["cores"], machine["memory_mib"], machine["gpus"], result.versions
 
 
 def _write(path: Path, known: Benchmark, **changes: Any) -> None:

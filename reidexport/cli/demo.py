@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from reidexport.cli.output import log
+from reidexport.cli.output import log, text_table
 
 
 def demo(
@@ -20,7 +20,7 @@ def demo(
     cores. Exit status 1 when a file fails verification.
     """
     from reidexport.demo import run_demo
-    from reidexport.demo.summary import FILES, accuracy_table, parity_table, speed_table, text_table
+    from reidexport.demo.summary import FILES, accuracy_table, parity_table, speed_table
 
     summary = run_demo(out, log=log)
     for table in (accuracy_table, parity_table, speed_table):

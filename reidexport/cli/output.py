@@ -1,5 +1,6 @@
-"""What a command writes: messages, and the result where ``--json FILE`` asks for it."""
+"""What commands print, and the option for the file of their result."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,3 +12,16 @@ log = partial(typer.echo, err=True)  # results go to stdout
 JsonOption = Annotated[
     Path | None, Option("--json", metavar="FILE", help="Also write the result to FILE, as one JSON object.")
 ]
+
+
+def text_table(rows: Sequence[Sequence[str]], num_names: int = 1) -> str:
+    """Rows with aligned columns: the first ones, names, to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        [
+            cell.ljust(width) if i < num_names else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in rows
+    )
+    return "\n".join("  ".join(line).rstrip() for line in lines)

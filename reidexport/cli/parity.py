@@ -11,7 +11,7 @@ from typer import Argument, Option
 from reidexport.cli.artifact_options import ThreadsOption
 from reidexport.cli.data_options import DataOptions
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import log
+from reidexport.cli.output import log, text_table
 from reidexport.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,17 +100,8 @@ def _print(table: "ParityTable") -> None:
 
 
 def _print_grid(names: list[str], rows: list[tuple["ParityRow", list[str]]]) -> None:
-    """Columns as wide as they need to be: who it is to the left, numbers to the right."""
-    who = [[_short(Path(row.artifact).name), row.backend, row.precision] for row, _ in rows]
-    print()
-    lines = [["", "", "", *names], *(head + cells for head, (_, cells) in zip(who, rows, strict=True))]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = [
-            cell.ljust(width) if i < len(who[0]) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        print("  ".join(cells).rstrip())
+    lines = [[_short(Path(row.artifact).name), row.backend, row.precision, *cells] for row, cells in rows]
+    print(f"\n{text_table([['', '', '', *names], *lines], num_names=3)}")
 
 
 def _scores(row: "ParityRow") -> list[str]:

@@ -74,16 +74,6 @@ def markdown(summary: DemoSummary) -> str:
     )
 
 
-def text_table(rows: Rows) -> str:
-    """Rows with aligned columns, for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        [row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
-        for row in rows
-    )
-    return "\n".join("  ".join(line) for line in lines)
-
-
 def _markdown_table(rows: Rows) -> str:
     rule = ["---", *["---:"] * (len(rows[0]) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))

@@ -10,9 +10,9 @@ def percent(fraction: float | None) -> str:
     return NONE if fraction is None else f"{100 * fraction:.2f}"
 
 
-def share(fraction: float | None) -> str:
+def share(fraction: float) -> str:
     """A fraction as a percentage with three digits that count: 0.708 -> 70.8 %."""
-    return NONE if fraction is None else f"{digits(100 * fraction)} %"
+    return f"{digits(100 * fraction)} %"
 
 
 def points(drop: float | None) -> str:
@@ -33,9 +33,9 @@ def duration(seconds: float) -> str:
     return f"{digits(seconds * 1e9)} ns"
 
 
-def count(number: int | None) -> str:
+def count(number: int) -> str:
     """A whole number, in groups of three digits."""
-    return NONE if number is None else f"{number:,}".replace(",", "\N{THIN SPACE}")
+    return f"{number:,}".replace(",", "\N{THIN SPACE}")
 
 
 def times(ratio: float) -> str:

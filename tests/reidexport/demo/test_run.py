@@ -7,10 +7,11 @@ import pytest
 
 from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.cli.demo import demo
+from reidexport.cli.output import text_table
 from reidexport.data import load_dataset
 from reidexport.demo import DemoSettings, run_demo, training
 from reidexport.demo.folder import MARKER, replaced_folder
-from reidexport.demo.summary import FILES, accuracy_table, markdown, parity_table, text_table
+from reidexport.demo.summary import FILES, accuracy_table, markdown, parity_table
 from reidexport.errors import InputError, NotInstalledError
 from reidexport.records.demo import DemoSummary
 
