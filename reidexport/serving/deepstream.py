@@ -74,12 +74,8 @@ def write_deepstream_bundle(
     except OSError as error:
         raise InputError(f"{folder}: cannot be created ({error.strerror}). Choose another path.") from error
     network = folder / f"{artifact.stem}_deepstream.onnx"
-    section = reid_section(
-        facts,
-        str(PurePosixPath(installed_at or folder.resolve()) / network.name),
-        tracker=tracker,
-        batch_size=batch,
-    )
+    installed = PurePosixPath(installed_at or folder.resolve()) / network.name
+    section = reid_section(facts, str(installed), tracker=tracker, batch_size=batch)
     with replaced_when_whole(network) as temporary:
         onnx.save(model, temporary)
         onnx.checker.check_model(str(temporary), full_check=True)
@@ -87,10 +83,9 @@ def write_deepstream_bundle(
     header = _HEADER.format(
         tracker=tracker, name=network.name, source=artifact.name, resize=facts.preprocess.resize
     )
+    text = yaml.safe_dump({"ReID": section}, sort_keys=False, default_flow_style=None)
     with replaced_when_whole(folder / CONFIG_NAME) as temporary:
-        temporary.write_text(
-            header + yaml.safe_dump({"ReID": section}, sort_keys=False, default_flow_style=None)
-        )
+        temporary.write_text(header + text)
     return folder / CONFIG_NAME
 
 

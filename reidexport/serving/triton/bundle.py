@@ -49,13 +49,8 @@ def write_repository(
             name = f"{model_name(artifact)}_{'tensorrt' if manifest.engine else 'onnx'}"
             if name in written:
                 raise InputError(f"{artifact}: there is another artifact named {name}. Rename one of them.")
-            network = file_network(
-                name,
-                manifest,
-                batching or Batching(),
-                place="gpu" if manifest.engine else device,
-                instances=instances,
-            )
+            place: Place = "gpu" if manifest.engine else device
+            network = file_network(name, manifest, batching or Batching(), place=place, instances=instances)
             written[name] = write_models(folder, network, manifest, images, artifact)
     return written
 

@@ -80,13 +80,11 @@ async def gateway(
     """
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     timeout = ClientTimeout(total=_ANSWER_TIMEOUT_S)
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(
-            ClientSession(connector=TCPConnector(limit=0), timeout=timeout)
-        )
-        channel = await stack.enter_async_context(
-            grpc.aio.insecure_channel(f"127.0.0.1:{triton.grpc_port}", options=unlimited)
-        )
+    async with (
+        ClientSession(connector=TCPConnector(limit=0), timeout=timeout) as client,
+        grpc.aio.insecure_channel(f"127.0.0.1:{triton.grpc_port}", options=unlimited) as channel,
+        AsyncExitStack() as stack,
+    ):
 
         async def answer(request: web.Request) -> web.Response:
             url = f"http://127.0.0.1:{triton.http_port}{request.path}"
@@ -154,16 +152,13 @@ async def _forward(
 
 def _malformed(body: bytes, json_bytes: str | None, max_elements: int) -> str | None:
     """What is wrong with the JSON of a request, if anything is that Triton may die of."""
-    if json_bytes is not None and not (json_bytes.isdecimal() and int(json_bytes) <= len(body)):
-        return (
-            f"{_JSON_BYTES} is {json_bytes!r}, expected a number up to the length of the body, {len(body)}."
-        )
+    length = str(len(body)) if json_bytes is None else json_bytes
+    if not (length.isdecimal() and int(length) <= len(body)):
+        return f"{_JSON_BYTES} is {length!r}, expected a number up to the length of the body, {len(body)}."
     if json_bytes == "0":
         return None  # the body is one tensor
     try:
-        request = json.loads(
-            body if json_bytes is None else body[: int(json_bytes)], object_pairs_hook=_object
-        )
+        request = json.loads(body[: int(length)], object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         return f"The request is not JSON that can be read: {error}."
     if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):

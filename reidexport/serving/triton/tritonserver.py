@@ -136,14 +136,14 @@ def _libpython_folder() -> Path:
     """The folder of this Python's shared library."""
     name = f"libpython{_PYTHON}.so.1.0"
     folder = Path(sysconfig.get_config_var("LIBDIR"))
-    places = (folder, folder / (sysconfig.get_config_var("MULTIARCH") or ""))  # the second: Debian's Python
-    found = next((place for place in places if (place / name).is_file()), None)
-    if found is None:
-        raise NotInstalledError(
-            f"Triton runs Python models with {name}, which is not in {folder}. Install it (Debian: apt install "
-            f"libpython{_PYTHON}), or use a Python that was built with --enable-shared."
-        )
-    return found
+    debian = folder / (sysconfig.get_config_var("MULTIARCH") or "")
+    for place in (folder, debian):
+        if (place / name).is_file():
+            return place
+    raise NotInstalledError(
+        f"Triton runs Python models with {name}, which is not in {folder}. Install it (Debian: apt install "
+        f"libpython{_PYTHON}), or use a Python that was built with --enable-shared."
+    )
 
 
 def _free_ports(count: int) -> list[int]:
