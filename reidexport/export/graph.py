@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from reidruntime.artifact.manifest import Feature, Preprocess
+from reidruntime.artifact.manifest import Feature
 from torch import Tensor, nn
 
 from reidexport.checkpoint.loading import Checkpoint, model_from_checkpoint
@@ -49,22 +49,30 @@ class InferenceGraph(nn.Module):
         feature_dim: D.
     """
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        pool: nn.Module,
-        neck: nn.Module,
-        *,
-        checkpoint: Checkpoint,
-        preprocess: Preprocess,
-        options: GraphOptions,
-        feature_dim: int,
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, options: GraphOptions) -> None:
+        """Fold; see :func:`graph_from_checkpoint`."""
         super().__init__()
-        self.backbone, self.pool, self.neck = backbone, pool, neck
-        self.checkpoint, self.preprocess = checkpoint, preprocess
-        self.options, self.feature_dim = options, feature_dim
-        mean = torch.tensor(preprocess.mean, dtype=torch.float64) * 255
+        model = model_from_checkpoint(checkpoint)
+        has_neck = checkpoint.architecture.neck != "none"
+        if options.feature == "f_i" and not has_neck:
+            raise InputError(
+                f"{checkpoint.name} has no neck, so it has no f_i: leave --feature out, or ask for f_t"
+            )
+        self.checkpoint = checkpoint
+        self.options = replace(options, feature=options.feature or ("f_i" if has_neck else "f_t"))
+        with_neck, normalizes = self.options.feature == "f_i", options.input == "uint8"
+        self.backbone: nn.Module = fold_batch_norms(model.backbone)
+        if normalizes:
+            divide_first_convolution(self.backbone, checkpoint.preprocess.std)
+        self.pool: nn.Module = model.pool
+        self.neck = fold_neck(model.neck) if with_neck else nn.Identity()
+        self.feature_dim: int = (
+            checkpoint.architecture.feature_dim if with_neck else model.backbone.out_channels
+        )
+        self.preprocess = checkpoint.preprocess.model_copy(
+            update={"in_graph": normalizes, "layout": "NHWC" if normalizes else "NCHW"}
+        )
+        mean = torch.tensor(self.preprocess.mean, dtype=torch.float64) * 255
         self.register_buffer("mean_255", mean.float().reshape(1, 3, 1, 1))
         self.mean_255: Tensor
 
@@ -109,40 +117,14 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
     Raises:
         InputError: ``feature="f_i"`` is asked of a network without a neck, or the images are too small.
     """
-    options = options or GraphOptions()
-    model = model_from_checkpoint(checkpoint)
-    has_neck = checkpoint.architecture.neck != "none"
-    if options.feature == "f_i" and not has_neck:
-        raise InputError(
-            f"{checkpoint.name} has no neck, so it has no f_i: leave --feature out, or ask for f_t"
-        )
-    options = replace(options, feature=options.feature or ("f_i" if has_neck else "f_t"))
-    with_neck, normalizes = options.feature == "f_i", options.input == "uint8"
-    backbone = fold_batch_norms(model.backbone)
-    if normalizes:
-        divide_first_convolution(backbone, checkpoint.preprocess.std)
-    graph = InferenceGraph(
-        backbone,
-        model.pool,
-        fold_neck(model.neck) if with_neck else nn.Identity(),
-        checkpoint=checkpoint,
-        preprocess=checkpoint.preprocess.model_copy(
-            update={"in_graph": normalizes, "layout": "NHWC" if normalizes else "NCHW"}
-        ),
-        options=options,
-        feature_dim=checkpoint.architecture.feature_dim if with_neck else model.backbone.out_channels,
-    ).eval()
-    _check_size(graph)
-    return graph
-
-
-def _check_size(graph: InferenceGraph) -> None:
+    graph = InferenceGraph(checkpoint, options or GraphOptions()).eval()
     height, width = graph.preprocess.height_px, graph.preprocess.width_px
     try:
         with torch.inference_mode():
             graph(graph.example(1))
     except RuntimeError as error:
         raise InputError(
-            f"{graph.checkpoint.architecture.backbone} cannot take images of {height}x{width} px: {error}. "
+            f"{checkpoint.architecture.backbone} cannot take images of {height}x{width} px: {error}. "
             "Choose a larger --size."
         ) from error
+    return graph
