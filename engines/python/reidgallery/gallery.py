@@ -25,9 +25,9 @@ from reidgallery.input import (
     check_artifact,
     check_dim_and_metric,
     check_removed_pids,
-    checked_features,
     checked_labels,
     checked_queries,
+    checked_rows,
     missing_labels,
 )
 from reidgallery.rows import (
@@ -38,7 +38,6 @@ from reidgallery.rows import (
     Ints,
     Metric,
     Question,
-    row_norms,
 )
 from reidgallery.scan.candidates import Neighbors
 from reidgallery.scan.device_rows import DeviceRows
@@ -165,10 +164,9 @@ class Gallery:
         Raises:
             InputError: shapes, labels or artifacts do not fit; nothing has been added then.
         """
-        rows = checked_features(embeddings, self.dim, "embeddings")
+        rows, norms, new = checked_rows(embeddings, self.dim, pids, camids, times, paths)
         self.check_artifact(manifest_sha256, "embeddings")
-        norms = row_norms(rows, "embeddings")
-        known, new = self._labels, checked_labels(len(rows), pids, camids, times, paths)
+        known = self._labels
         self._append(rows, norms)
         known.paths.extend(new.paths)
         self._labels = RowLabels(

@@ -158,6 +158,20 @@ def checked_labels(
     )
 
 
+def checked_rows(
+    embeddings: npt.ArrayLike,
+    dim: int,
+    pids: npt.ArrayLike | None,
+    camids: npt.ArrayLike | None,
+    times: npt.ArrayLike | None,
+    paths: Sequence[str] | None,
+) -> tuple[Features, Floats64, RowLabels]:
+    """Rows of that dimension to be added, their norms and their labels."""
+    rows = checked_features(embeddings, dim, "embeddings")
+    norms = row_norms(rows, "embeddings")
+    return rows, norms, checked_labels(len(rows), pids, camids, times, paths)
+
+
 def checked_queries(
     queries: npt.ArrayLike,
     k: int,

@@ -25,9 +25,8 @@ from reidgallery.input import (
     check_artifact,
     check_dim_and_metric,
     check_removed_pids,
-    checked_features,
-    checked_labels,
     checked_queries,
+    checked_rows,
     missing_labels,
 )
 from reidgallery.milvus.client import connect, disconnect, is_file, refusals_as_errors
@@ -43,7 +42,7 @@ from reidgallery.milvus.collection import (
 )
 from reidgallery.milvus.filters import queries_by_condition
 from reidgallery.milvus.rows import Records, check_paths, embeddings_of, labels_of, numbers_of, records_of
-from reidgallery.rows import Features, Ints, Metric, row_norms
+from reidgallery.rows import Features, Ints, Metric
 from reidgallery.scan.candidates import Neighbors, no_neighbors
 
 _MESSAGE_BYTES = 2**24  # of embeddings in one call; servers take 64 MiB
@@ -355,11 +354,9 @@ class MilvusGallery:
         times: npt.ArrayLike | None,
         paths: Sequence[str] | None,
     ) -> LabeledRows:
-        rows = checked_features(embeddings, self.dim, "embeddings")
-        row_norms(rows, "embeddings")
-        labeled = LabeledRows(rows, *checked_labels(len(rows), pids, camids, times, paths))
-        check_paths(labeled.paths)
-        return labeled
+        rows, _, labels = checked_rows(embeddings, self.dim, pids, camids, times, paths)
+        check_paths(labels.paths)
+        return LabeledRows(rows, *labels)
 
     def _store(self, part: LabeledRows, next_row: int) -> int:
         """Put rows that have been checked where their paths are, the new ones from ``next_row`` on.
