@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -96,13 +96,8 @@ def open_table(path: Path) -> EmbeddingTable:
                     f"{path}: {other.files[0].name} and {first.files[0].name} differ in their {name} "
                     f"({getattr(other, name)}, {getattr(first, name)}), expected the embeddings of one artifact."
                 )
-    return EmbeddingTable(
-        tuple(file for table in tables for file in table.files),
-        first.dim,
-        first.metric,
-        first.manifest_sha256,
-        sum(table.num_rows for table in tables),
-    )
+    parts = tuple(table.files[0] for table in tables)
+    return replace(first, files=parts, num_rows=sum(table.num_rows for table in tables))
 
 
 def write_table(

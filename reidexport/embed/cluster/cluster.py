@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -13,10 +14,29 @@ from typing import Any, NamedTuple
 from reidruntime.backends import BackendName, DeviceName
 from reidruntime.threads import default_threads
 
-from reidexport.errors import ClusterError, InputError
+from reidexport.errors import ClusterError, InputError, NotInstalledError
 
 LOCAL = "local"
 _OBJECT_STORE_MIB = 128  # only shard numbers and counts go through it
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterRunOptions:
+    """What a cluster embeds with.
+
+    Attributes:
+        address: of the cluster; see ``ray_cluster``.
+        actors: how many sessions; default: what the cluster has room for; see ``pool_for``.
+        threads: of each session.
+        backend: as for ``open_session``.
+        device: as for ``open_session``.
+    """
+
+    address: str = LOCAL
+    actors: int | None = None
+    threads: int | None = None
+    backend: BackendName = "auto"
+    device: DeviceName = "auto"
 
 
 class Pool(NamedTuple):
@@ -52,12 +72,14 @@ def import_ray() -> ModuleType:
     """Ray, with its usage reports switched off.
 
     Raises:
-        ModuleNotFoundError: it is not installed.
+        NotInstalledError: it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns of a future version
-    import ray
-
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise NotInstalledError('ray is not installed: pip install "reidexport[ray]"') from error
     module: ModuleType = ray
     return module
 
