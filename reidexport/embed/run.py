@@ -96,7 +96,7 @@ def embed_images(
     # Images come first; what tars and Parquet files hold is not known before they are read.
     num_images = sum(len(shard.paths) for shard in shards) if shards[-1].kind == "images" else None
     try:
-        sessions = _execute(execute, plan, options, num_images, progress_bar)
+        sessions = _execute(execute, plan, options, num_images, sum(before), progress_bar)
     except ImageError as error:
         of_all = f" of {num_images}" if num_images else ""
         raise ImageError(
@@ -147,12 +147,13 @@ def _execute(
     plan: Plan,
     options: EmbeddingRunOptions,
     num_images: int | None,
+    num_resumed: int,
     progress_bar: ProgressBar,
 ) -> dict[str, float]:
     """Let the unfinished shards be embedded; returns the sessions, and when each was ready."""
     sessions: dict[str, float] = {}
     unfinished = plan.unfinished()
-    num_done = sum(plan.counts()) if num_images else len(plan.offsets) - len(unfinished)
+    num_done = num_resumed if num_images else len(plan.offsets) - len(unfinished)
     unit, total = ("images", num_images) if num_images else ("shards", len(plan.offsets))
     steps = execute(plan, unfinished, options) if unfinished else iter(())
     first = next(steps, Done())  # a cluster is started, and the terminal kept for us, before there is a bar
