@@ -109,7 +109,7 @@ def embed_images(
     (num_embedded, _), skipped = plan.counts(), tuple(plan.bad_images())
     if output.suffix:
         table = open_table(plan.folder)
-        write_embeddings(output, list(table.paths()), (part.embeddings for part in table.parts()), manifest)
+        write_embeddings(output, list(table.paths()), table.embeddings(), manifest)
         shutil.rmtree(plan.folder)
     else:
         plan.remove_left_overs()
