@@ -65,12 +65,11 @@ def embed_shards_on_ray(
             yield from ActorPool(embedders).map_unordered(
                 lambda embedder, number: embedder.embed.remote(number), numbers
             )
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, ImageError) or not isinstance(cause, ReidExportError):
-                raise cause from error
-            raise type(cause)(f"{cause} What is finished is kept: continue with --resume.") from error
         except ray.exceptions.RayError as error:
-            raise ClusterError(
-                f"Ray failed: {error} What is finished is kept: continue with --resume."
-            ) from error
+            cause = getattr(error, "cause", None)  # of an actor that raised an error
+            if isinstance(cause, ImageError):
+                raise cause from error
+            kept = "What is finished is kept: continue with --resume."
+            if isinstance(cause, ReidExportError):
+                raise type(cause)(f"{cause} {kept}") from error
+            raise ClusterError(f"Ray failed: {error} {kept}") from error
