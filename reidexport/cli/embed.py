@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from reidruntime.artifact.own_manifest import artifact_manifest
 from typer import Argument, Option
 from typer.core import TyperCommand
 
 from reidexport.cli.artifact_options import ArtifactArgument, BatchOption, ForeignOptions, RunOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import JsonOption, log
-from reidexport.embed.cluster.run import ClusterRunOptions, embed_on_ray
+from reidexport.embed.cluster.cluster import ClusterRunOptions, import_ray
+from reidexport.embed.cluster.run import embed_shards_on_ray
 from reidexport.embed.plan import ERRORS_NAME, Columns
-from reidexport.embed.run import embed_images, run_folder
-from reidexport.embed.shards import EmbeddingRunOptions
+from reidexport.embed.run import Executor, embed_images, run_folder
+from reidexport.embed.shards import EmbeddingRunOptions, embed_shards
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
 from reidexport.records.embeddings import EmbeddingRun
@@ -137,12 +139,14 @@ def embed(
         if cluster.ray is None:
             with run.open(artifact, manifest) as session:
                 log(session.description)
-                done = embed_images(session, images, output, options, progress_bar=progress_bar)
+                execute: Executor = partial(embed_shards, session)
+                done = embed_images(execute, images, output, session.manifest, options, progress_bar)
         else:
+            import_ray()  # or say that it is missing, before the images are searched for
             nodes = ClusterRunOptions(cluster.ray, cluster.actors, run.options())
-            done = embed_on_ray(
-                artifact, images, output, options, nodes, manifest=manifest, progress_bar=progress_bar
-            )
+            execute = partial(embed_shards_on_ray, artifact, manifest, nodes)
+            known = manifest or artifact_manifest(artifact)
+            done = embed_images(execute, images, output, known, options, progress_bar)
             for description in done.sessions:
                 log(description)
     _report(done, artifact, json_file)

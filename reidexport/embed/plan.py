@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -53,21 +54,16 @@ class Shard(NamedTuple):
     row_groups: Sequence[int] = ()
 
 
-class Report(NamedTuple):
-    """What is done, or new since the last report: images answered or found bad, and shards whose parts are written.
+class Done(NamedTuple):
+    """What is new since the last one: images answered or found bad, and shards whose parts are written.
 
-    ``num_embedded`` and ``num_bad`` are of those shards.
+    ``session`` is what ran the network, on a cluster behind the address of its node, and ``ready`` when it could.
     """
 
     num_images: int = 0
     num_shards: int = 0
-    num_embedded: int = 0
-    num_bad: int = 0
-
-
-def total_of(reports: Iterable[Report]) -> Report:
-    """The sums of reports."""
-    return Report(*map(sum, zip(Report(), *reports, strict=True)))
+    session: str = ""
+    ready: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,12 +99,13 @@ class Plan:
         """Numbers of the shards that have no part yet."""
         return [number for number in range(len(self.offsets)) if not self.part_path(number).exists()]
 
-    def report(self, number: int) -> Report:
-        """What came of a finished shard."""
-        errors = self.errors_path(number)
-        num_bad = pq.read_metadata(errors).num_rows if errors.exists() else 0
-        num_embedded = pq.read_metadata(self.part_path(number)).num_rows
-        return Report(num_embedded + num_bad, 1, num_embedded, num_bad)
+    def counts(self) -> tuple[int, int]:
+        """The numbers of embeddings and of bad images of the finished shards."""
+        finished = sorted(set(range(len(self.offsets))).difference(self.unfinished()))
+        with ThreadPoolExecutor() as readers:  # the disk of a server answers late, but many at once
+            parts = readers.map(_num_rows, map(self.part_path, finished))
+            errors = readers.map(_num_rows, map(self.errors_path, finished))
+            return sum(parts), sum(errors)
 
     def bad_images(self) -> Iterator[tuple[str, str]]:
         """The path and the reason of every bad image."""
@@ -178,6 +175,10 @@ def text_array(texts: Iterable[str]) -> pa.Array:
 def texts_of(column: pa.Array | pa.ChunkedArray) -> list[str]:
     """The texts of a column that :func:`text_array` made, or of any other."""
     return [os.fsdecode(text) for text in column.cast(pa.binary()).to_pylist()]
+
+
+def _num_rows(path: Path) -> int:
+    return pq.read_metadata(path).num_rows if path.exists() else 0
 
 
 def _read_plan(folder: Path) -> Plan:

@@ -59,11 +59,12 @@ def _files(paths: Sequence[str], folder: Path) -> Iterator[NamedImage]:
     """Files on disks are left to the session, which reads them in its threads; URLs are read ahead."""
     urls = [path for path in paths if is_url(path)]
     contents = read_ahead(_downloads(urls))
+    here = folder == Path()
     for path in paths:
         if is_url(path):
             yield next(contents)
         else:
-            yield path, str(folder / path)
+            yield path, path if here else str(folder / path)
 
 
 def _downloads(urls: Sequence[str]) -> Iterator[NamedImage]:

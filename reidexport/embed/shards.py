@@ -3,7 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from reidruntime import Session
 from reidruntime.images.preprocess import Image
 from reidruntime.session import Features
 
-from reidexport.embed.plan import DEFAULT_COLUMNS, Columns, Plan, Report, write_bad_images
+from reidexport.embed.plan import DEFAULT_COLUMNS, Columns, Done, Plan, write_bad_images
 from reidexport.embed.reading import read_shard
 from reidexport.embed.table import embeddings_writer
 from reidexport.errors import ImageError, InputError
@@ -21,6 +21,8 @@ from reidexport.files import replaced_when_whole
 
 _ROWS_PER_BLOCK = 1024
 _PAUSES_S = (2.0, 4.0)
+
+ImageCheck = Callable[[Path, ImageError], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,8 @@ def embed_shards(
     options: EmbeddingRunOptions,
     *,
     folder: Path = Path(),
-    check_image: Callable[[Path, ImageError], None] | None = None,
-) -> Iterator[Report]:
+    check_image: ImageCheck | None = None,
+) -> Iterator[Done]:
     """Write the parts of shards, and their tables of bad images; shards that have a part are left out.
 
     When reading fails it tries again: a server may be back in a moment.
@@ -76,9 +78,8 @@ def embed_shards(
     """
     for pause_s in (*_PAUSES_S, None):
         unfinished = [number for number in numbers if not plan.part_path(number).exists()]
-        stream = _Stream(plan, unfinished, options, folder, check_image)
         try:
-            yield from _write_parts(session, stream)
+            yield from _write_parts(session, _Stream(plan, unfinished, options, folder, check_image))
             return
         except OSError as error:
             if pause_s is None:
@@ -86,73 +87,52 @@ def embed_shards(
             time.sleep(pause_s)
 
 
+@dataclass
 class _Part:
     """What came of the images of a shard, as far as it is not written."""
 
-    def __init__(self) -> None:
-        self.is_read = False
-        self.num_waiting = 0
-        self.num_embedded = 0
-        self.bad: list[tuple[str, str]] = []
-        self._names: list[str] = []
-        self._rows: list[Features] = []
-
-    @property
-    def is_answered(self) -> bool:
-        return self.is_read and not self.num_waiting
-
-    def add(self, name: str, row: Features) -> None:
-        self.num_waiting -= 1
-        self.num_embedded += 1
-        self._names.append(name)
-        self._rows.append(row)
-
-    def write_rows(self, write: Callable[..., None], at_least: int) -> None:
-        if len(self._rows) >= at_least:
-            write(self._names, np.stack(self._rows))
-            self._names, self._rows = [], []
+    is_read: bool = False
+    num_waiting: int = 0
+    names: list[str] = field(default_factory=list)
+    rows: list[Features] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)
 
 
+@dataclass
 class _Stream:
     """The images of many shards as one stream, and the parts that their answers belong to."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        numbers: Sequence[int],
-        options: EmbeddingRunOptions,
-        folder: Path,
-        check_image: Callable[[Path, ImageError], None] | None,
-    ) -> None:
-        self.plan, self.numbers, self.options = plan, numbers, options
-        self.parts: defaultdict[int, _Part] = defaultdict(_Part)
-        self._folder, self._check_image = folder, check_image
-        self._waiting: dict[int, tuple[_Part, str]] = {}
+    plan: Plan
+    numbers: list[int]
+    options: EmbeddingRunOptions
+    folder: Path
+    check_image: ImageCheck | None
+    parts: defaultdict[int, _Part] = field(default_factory=lambda: defaultdict(_Part))
+    waiting: dict[int, tuple[_Part, str]] = field(default_factory=dict)
 
     def images(self) -> Iterator[Image]:
         positions = count()
         for number in self.numbers:
             part = self.parts[number]
-            for name, image in read_shard(self.plan.shard(number), self._folder, self.options.columns):
+            for name, image in read_shard(self.plan.shard(number), self.folder, self.options.columns):
                 if isinstance(image, ImageError):
                     self._add_bad(part, name, image)
                 else:
-                    self._waiting[next(positions)] = part, name
+                    self.waiting[next(positions)] = part, name
                     part.num_waiting += 1
                     yield image
             part.is_read = True
 
-    def add(self, positions: Sequence[int], rows: Features | tuple[()]) -> None:
-        for position, row in zip(positions, rows, strict=True):
-            part, name = self._waiting.pop(position)
-            part.add(name, row)
-
-    def add_bad(self, position: int, error: ImageError) -> None:
-        part, name = self._waiting.pop(position)
+    def answer(self, position: int, answer: Features | ImageError) -> None:
+        part, name = self.waiting.pop(position)
         part.num_waiting -= 1
-        if self._check_image:
-            self._check_image(self._folder / name, error)
-        self._add_bad(part, name, error)
+        if isinstance(answer, ImageError):
+            if self.check_image:
+                self.check_image(self.folder / name, answer)
+            self._add_bad(part, name, answer)
+        else:
+            part.names.append(name)
+            part.rows.append(answer)
 
     def _add_bad(self, part: _Part, name: str, error: ImageError) -> None:
         if self.options.on_error == "stop":
@@ -160,10 +140,11 @@ class _Stream:
         part.bad.append((name, str(error)))
 
 
-def _write_parts(session: Session, stream: _Stream) -> Iterator[Report]:
+def _write_parts(session: Session, stream: _Stream) -> Iterator[Done]:
+    ready = time.time()
     num_images = 0
-    answers = session.embed_batches(
-        stream.images(), batch_size=stream.options.batch_size, on_bad_image=stream.add_bad
+    batches = session.embed_batches(
+        stream.images(), batch_size=stream.options.batch_size, on_bad_image=stream.answer
     )
     for number in stream.numbers:
         part = stream.parts[number]
@@ -171,17 +152,20 @@ def _write_parts(session: Session, stream: _Stream) -> Iterator[Report]:
             replaced_when_whole(stream.plan.part_path(number)) as temporary,
             embeddings_writer(temporary, session.manifest) as write,
         ):
-            while not part.is_answered:
-                positions, rows = next(answers, ((), ()))
-                stream.add(positions, rows)
-                num_images += len(positions)
-                part.write_rows(write, _ROWS_PER_BLOCK)
-                if not part.is_answered:
-                    yield Report(num_images)
-                    num_images = 0
-            part.write_rows(write, 1)
+            while part.num_waiting or not part.is_read:
+                if num_images:
+                    yield Done(num_images, 0, session.description, ready)
+                positions, rows = next(batches, ((), ()))
+                for position, row in zip(positions, rows, strict=True):
+                    stream.answer(position, row)
+                num_images = len(positions)
+                if len(part.rows) >= _ROWS_PER_BLOCK:
+                    write(part.names, np.stack(part.rows))
+                    part.names, part.rows = [], []
+            if part.rows:
+                write(part.names, np.stack(part.rows))
             if part.bad:  # before the part gets its name: then the shard is finished
                 write_bad_images(stream.plan.errors_path(number), part.bad)
-        yield Report(num_images + len(part.bad), 1, part.num_embedded, len(part.bad))
+        yield Done(num_images + len(part.bad), 1, session.description, ready)
         num_images = 0
         del stream.parts[number]

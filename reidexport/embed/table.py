@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +55,21 @@ class EmbeddingTable:
                 stored = [name for name in _LABELS if name in file.schema_arrow.names]
                 for batch in file.iter_batches(_BATCH_ROWS, columns=["path", "embedding", *stored]):
                     paths = texts_of(batch.column("path"))
-                    embeddings = batch.column("embedding").flatten().to_numpy().reshape(-1, self.dim)
+                    embeddings = self._rows(batch)
                     labels = dict(zip(_LABELS, labels_from_names(paths), strict=True))
                     for name in stored:
                         labels[name] = batch.column(name).fill_null(UNLABELED).cast(pa.int64()).to_numpy()
                     yield LabeledRows(embeddings, labels["pid"], labels["camid"], labels["time"], paths)
+
+    def embeddings(self) -> Iterator[NDArray[np.float32]]:
+        """The embeddings alone, as :meth:`parts` has them; raises InputError where a file is damaged."""
+        for path in self.files:
+            with _opened(path) as file:
+                yield from map(self._rows, file.iter_batches(_BATCH_ROWS, columns=["embedding"]))
+
+    def _rows(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] = batch.column("embedding").flatten().to_numpy()
+        return rows.reshape(-1, self.dim)
 
     def paths(self) -> Iterator[str]:
         """The path of every row, in order; raises InputError where a file is damaged."""
@@ -97,13 +107,8 @@ def open_table(path: Path) -> EmbeddingTable:
                     f"{path}: {other.files[0].name} and {first.files[0].name} differ in their {name} "
                     f"({getattr(other, name)}, {getattr(first, name)}), expected the embeddings of one artifact."
                 )
-    return EmbeddingTable(
-        tuple(file for table in tables for file in table.files),
-        first.dim,
-        first.metric,
-        first.manifest_sha256,
-        sum(table.num_rows for table in tables),
-    )
+    parts = tuple(table.files[0] for table in tables)
+    return replace(first, files=parts, num_rows=sum(table.num_rows for table in tables))
 
 
 def write_table(

@@ -21,8 +21,8 @@ class EmbeddingRun(Record):
         num_resumed: images, bad ones included, that the interrupted run had finished.
         skipped: path and reason of every bad image.
         sessions: what ran the network; on a cluster, each behind the address of its node.
-        seconds: from when the first session was open to the end.
-        total_seconds: with what came before: on a cluster, planning, starting Ray, and opening the sessions.
+        seconds: from when the first session was ready to the end.
+        total_seconds: with planning; on a cluster, with starting Ray and opening the sessions.
     """
 
     command: ClassVar[str] = "reidexport embed ARTIFACT PATH… -o OUTPUT --json FILE"

@@ -6,18 +6,35 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from reidruntime import SessionOptions
 from reidruntime.backends import BACKENDS
+from reidruntime.session import DEFAULT_OPTIONS
 from reidruntime.threads import default_threads
 
-from reidexport.errors import ClusterError, InputError
+from reidexport.errors import ClusterError, InputError, NotInstalledError
 
 LOCAL = "local"
 _OBJECT_STORE_MIB = 128  # only shard numbers and counts go through it
+
+
+@dataclass(frozen=True)
+class ClusterRunOptions:
+    """What a cluster embeds with.
+
+    Attributes:
+        address: of the cluster; see ``ray_cluster``.
+        actors: how many sessions; default: what the cluster has room for; see ``pool_for``.
+        session: of each; its threads, if left out, are those of ``pool_for``.
+    """
+
+    address: str = LOCAL
+    actors: int | None = None
+    session: SessionOptions = DEFAULT_OPTIONS
 
 
 class Pool(NamedTuple):
@@ -53,12 +70,14 @@ def import_ray() -> ModuleType:
     """Ray, with its usage reports switched off.
 
     Raises:
-        ModuleNotFoundError: it is not installed.
+        NotInstalledError: it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns of a future version
-    import ray
-
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise NotInstalledError('ray is not installed: pip install "reidexport[ray]"') from error
     module: ModuleType = ray
     return module
 

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from reidexport.cli.embed import embed
 from reidexport.data.image_paths import find_images
 from reidexport.embed.plan import PLAN_NAME
 from reidexport.embed.run import embed_images
-from reidexport.embed.shards import EmbeddingRunOptions
+from reidexport.embed.shards import EmbeddingRunOptions, embed_shards
 from reidexport.errors import ImageError, InputError
 from reidexport.records.embeddings import EmbeddingRun
 from tests.standins.embedding_runs import start_run, wait_for_parts
@@ -60,11 +61,12 @@ def embed_to(
 ) -> EmbeddingRun:
     """What :func:`embed_images` does, with these fields of its options."""
     return embed_images(
-        session,
+        partial(embed_shards, session),
         paths,
         output,
+        session.manifest,
         EmbeddingRunOptions(**options),
-        progress_bar=lambda *_: nullcontext(progress),
+        lambda *_: nullcontext(progress),
     )
 
 

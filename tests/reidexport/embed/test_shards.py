@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from reidruntime import EncodedImage, SessionOptions, open_session
 
-from reidexport.embed.plan import Plan, Report, Shard, make_plan, total_of
+from reidexport.embed.plan import Plan, Shard, make_plan
 from reidexport.embed.shards import EmbeddingRunOptions, embed_shards
 from tests.standins.image_sources import COLUMNS, jpeg, rows_of, write_images, write_tar
 
@@ -25,7 +25,8 @@ def test_a_shard_is_embedded_as_by_a_session(artifact: Path, tmp_path: Path) -> 
     Path(paths[2]).unlink()
     plan = plan_of(tmp_path / "out", [Shard("images", paths)])
     with open_session(artifact, SessionOptions(threads=1)) as session:
-        assert total_of(embed_shards(session, plan, [0], SKIP)) == Report(5, 1, 3, 2) == plan.report(0)
+        assert sum(done.num_images for done in embed_shards(session, plan, [0], SKIP)) == 5
+        assert plan.counts() == (3, 2)
         good = [paths[0], *paths[3:]]
         assert rows_of(plan.part_path(0)) == (good, session.embed(good).tobytes())
         before = plan.part_path(0).stat()
@@ -49,7 +50,7 @@ def test_batches_cross_shards(artifact: Path, tmp_path: Path) -> None:
     shards[2:2] = [Shard("tar", [str(tar)]), Shard("parquet", [f"{tmp_path}/x.parquet"], [0])]
     plan = plan_of(tmp_path / "out", shards)
     with open_session(artifact, SessionOptions(threads=1)) as session:
-        reports = list(embed_shards(session, plan, range(len(shards)), SKIP))
+        steps = list(embed_shards(session, plan, range(len(shards)), SKIP))
         names, contents = [], []
         for name in [*paths[:3], *range(20, 26), 30, 31, *paths[5:10]]:
             names.append(
@@ -59,9 +60,7 @@ def test_batches_cross_shards(artifact: Path, tmp_path: Path) -> None:
                 EncodedImage("", Path(name).read_bytes() if isinstance(name, str) else jpeg(name))
             )
         assert rows_of(tmp_path / "out") == (names, session.embed(contents, batch_size=4).tobytes())
-    assert total_of(reports) == Report(20, 6, 16, 4)
-    assert [plan.report(number) for number in range(6)] == [
-        *(Report(3, 1, 3, 0), Report(2, 1, 0, 2), Report(6, 1, 6, 0)),
-        *(Report(3, 1, 2, 1), Report(5, 1, 5, 0), Report(1, 1, 0, 1)),
-    ]
+    assert sum(done.num_images for done in steps) == 20
+    assert [done.num_shards for done in steps].count(1) == len(shards)
+    assert plan.counts() == (16, 4)
     assert [name for name, _ in plan.bad_images()] == [*paths[3:5], "bad.jpg", paths[10]]

@@ -8,7 +8,7 @@ import pytest
 from reidruntime import SessionOptions
 from reidruntime.artifact.own_manifest import artifact_manifest
 
-from reidexport.embed.cluster.worker import Job, ShardEmbedder
+from reidexport.embed.cluster.worker import ShardEmbedder
 from reidexport.embed.plan import Shard, make_plan
 from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.errors import InputError
@@ -21,20 +21,19 @@ def test_a_node_that_sees_other_files_stops_the_run(artifact: Path, tmp_path: Pa
     output, sha256 = tmp_path / "out", artifact_manifest(artifact).sha256
     shards = [Shard("images", paths), Shard("tar", [f"{tmp_path}/x.tar"])]
     plan = make_plan(output, shards, manifest_sha256=sha256, columns=COLUMNS, resume=False)
-    job = Job(
+    embedder = ShardEmbedder(
         plan=plan,
         folder=Path(),
         artifact=artifact,
         manifest=None,
         manifest_sha256=sha256,
-        session=SessionOptions(device="cpu"),
         options=EmbeddingRunOptions(on_error="skip"),
+        session_options=SessionOptions(device="cpu", threads=1),
     )
     with pytest.raises(InputError, match="a node cannot read the plan there"):
-        ShardEmbedder(replace(job, plan=replace(plan, sha256="0")), threads=1).embed(0)
+        replace(embedder, plan=replace(plan, sha256="0")).embed(0)
     with pytest.raises(InputError, match="a node has another file there"):
-        ShardEmbedder(replace(job, manifest_sha256="0"), threads=1).embed(0)
-    embedder = ShardEmbedder(job, threads=1)
+        replace(embedder, manifest_sha256="0").embed(0)
     with pytest.raises(InputError, match=r"x\.tar: .* finds no such file"):
         embedder.embed(1)
     shutil.rmtree(tmp_path / "in")
