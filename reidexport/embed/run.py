@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -68,24 +69,10 @@ def embed_images(
     before = plan.counts()
     # Images come first; what tars and Parquet files hold is not known before they are read.
     num_images = sum(len(shard.paths) for shard in shards) if shards[-1].kind == "images" else None
-    try:
+    with _resumable(plan, num_images):
         sessions = _execute(execute, plan, options, num_images, sum(before), progress_bar)
-    except ImageError as error:
-        of_all = f" of {num_images}" if num_images else ""
-        raise ImageError(
-            f"{error} Fix the image, then run the same command with --resume, or skip bad images with --resume "
-            f"--on-error skip; {sum(plan.counts())}{of_all} images are done."
-        ) from error
-    finally:
-        if len(plan.unfinished()) == len(shards):
-            shutil.rmtree(plan.folder)
     (num_embedded, _), skipped = plan.counts(), tuple(plan.bad_images())
-    if output.suffix:
-        table = open_table(plan.folder)
-        write_embeddings(output, list(table.paths()), table.embeddings(), manifest)
-        shutil.rmtree(plan.folder)
-    else:
-        plan.remove_left_overs()
+    _finish(plan, output, manifest)
     now = time.time()
     return EmbeddingRun(
         output=output,
@@ -113,6 +100,32 @@ def _shards_for(
     if output.suffix in ("", TABLE_SUFFIX):
         check_names(path for shard in shards for path in shard.paths)
     return shards
+
+
+@contextmanager
+def _resumable(plan: Plan, num_images: int | None) -> Iterator[None]:
+    """A bad image's error says how to go on; a run of which nothing is finished leaves nothing."""
+    try:
+        yield
+    except ImageError as error:
+        of_all = f" of {num_images}" if num_images else ""
+        raise ImageError(
+            f"{error} Fix the image, then run the same command with --resume, or skip bad images with --resume "
+            f"--on-error skip; {sum(plan.counts())}{of_all} images are done."
+        ) from error
+    finally:
+        if len(plan.unfinished()) == len(plan.offsets):
+            shutil.rmtree(plan.folder)
+
+
+def _finish(plan: Plan, output: Path, manifest: Manifest) -> None:
+    """Join the parts into a file, if the output is one."""
+    if output.suffix:
+        table = open_table(plan.folder)
+        write_embeddings(output, list(table.paths()), table.embeddings(), manifest)
+        shutil.rmtree(plan.folder)
+    else:
+        plan.remove_left_overs()
 
 
 def _execute(

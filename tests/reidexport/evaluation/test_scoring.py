@@ -140,7 +140,7 @@ def test_an_unreadable_image_is_not_scored_around(drawn_dataset: Dataset) -> Non
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     """`reidexport eval`, opening thumbnails whatever it is given."""
-    monkeypatch.setattr("reidexport.evaluation.opening.open_any", lambda path, **options: Thumbnails())
+    monkeypatch.setattr("reidexport.evaluation.opening.open_any", lambda *_, **__: Thumbnails())
     app = typer.Typer()
     app.command()(eval_)
     return app
