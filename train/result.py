@@ -3,13 +3,98 @@
 import json
 import resource
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
+from reidruntime.artifact.manifest import Feature, Metric
 
 from reidexport.files import replaced_when_whole
+from reidexport.records.accuracy import Ranks
+from reidexport.records.base import Measurement
 
 RESULT, HISTORY = "result.json", "history.json"
+
+
+class Scores(Ranks):
+    """Accuracies on a data set, and what they were computed with."""
+
+    dataset: str
+    feature: Feature
+    metric: Metric
+    rerank: bool
+
+
+class BestEpoch(Scores):
+    """The epoch with the highest mAP."""
+
+    epoch: int
+
+
+class TrainingResult(Measurement):
+    """What ``result.json`` holds.
+
+    Attributes:
+        dataset: what was trained on.
+        init: the first weights.
+        best: None where no epoch was evaluated; then there are no scores of the last one either.
+        recipe: all of its keys.
+        execution: how the numbers were computed; empty in results of earlier versions.
+    """
+
+    command: ClassVar[str] = "python -m train run RECIPE --data ROOT --out DIR"
+
+    kind: Literal["training"] = "training"
+    dataset: str
+    init: str
+    feature: Feature | None = None
+    metric: Metric | None = None
+    rerank: bool | None = None
+    rank1: float | None = None
+    rank5: float | None = None
+    rank10: float | None = None
+    mAP: float | None = None
+    mINP: float | None = None
+    best: BestEpoch | None
+    recipe: dict[str, Any]
+    num_train: int
+    num_train_pids: int
+    seconds: float
+    images_per_s: float
+    data_wait_share: float
+    peak_memory_mib: float
+    execution: dict[str, str | bool] = Field(default_factory=dict)
+
+
+class ScoredRow(Scores):
+    """A row of a table; ``paper``: its rank1 and mAP there, None where the paper has none for this data set."""
+
+    label: str
+    run: str
+    paper: dict[str, float] | None
+
+
+class TableResult(Measurement):
+    """What ``table-N.json`` holds."""
+
+    command: ClassVar[str] = "python -m train table N --data ROOT --out DIR"
+
+    kind: Literal["training-table"] = "training-table"
+    table: int
+    title: str
+    trained_on: str
+    scored_on: str
+    changes: tuple[str, ...]
+    init: str
+    rows: tuple[ScoredRow, ...]
+
+
+def write_measurement(path: Path, measurement: Measurement) -> dict[str, Any]:
+    """Write a record of the trainer, and return what the file holds."""
+    facts = {"kind": measurement.kind, "version": measurement.version}
+    content = facts | measurement.model_dump(mode="json", exclude_unset=True)
+    write_json(path, content)
+    return content
 
 
 def epoch_line(record: dict[str, Any], num_epochs: int) -> str:

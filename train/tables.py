@@ -13,14 +13,14 @@ from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.data import Dataset, load_dataset
 from reidexport.errors import InputError, StoppedError
 from reidexport.files import replaced_when_whole
-from reidexport.machine import machine_info, package_versions
 from reidexport.progress import progress_bar
+from reidexport.records.base import here
 from train.checkpoints import LAST
 from train.dataset import DataSource
 from train.evaluation import evaluate_checkpoint, scores
 from train.model import init_text
 from train.recipe import load_recipe
-from train.result import write_json
+from train.result import ScoredRow, TableResult, write_json, write_measurement
 from train.training import TrainingOptions, train
 
 _MARKET, _DUKE = "market1501", "dukemtmcreid"
@@ -196,19 +196,17 @@ def run_table(
     rows = _scored_rows(number, trained_on, scored_on, out, options, assignments, stop, log)
     if not rows:
         return ""
-    content = {
-        "table": number,
-        "title": TABLES[number].title,
-        "trained_on": trained_on.name,
-        "scored_on": scored_on.name,
-        "changes": list(assignments),
-        "init": init_text(options.init),
-        "rows": rows,
-        "machine": machine_info(),
-        "versions": package_versions(),
-    }
-    markdown = table_markdown(content)
-    write_json(out / f"table-{number}.json", content)
+    result = TableResult(
+        table=number,
+        title=TABLES[number].title,
+        trained_on=trained_on.name,
+        scored_on=scored_on.name,
+        changes=tuple(assignments),
+        init=init_text(options.init),
+        rows=rows,
+        **here(),
+    )
+    markdown = table_markdown(write_measurement(out / f"table-{number}.json", result))
     with replaced_when_whole(out / f"table-{number}.md") as temporary:
         temporary.write_text(markdown, encoding="utf-8")
     return markdown
@@ -223,8 +221,8 @@ def _scored_rows(
     assignments: Sequence[str],
     stop: Callable[[], bool],
     log: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """A table's rows as ``table-N.json`` holds them; none where another process scores."""
+) -> tuple[ScoredRow, ...]:
+    """A table's rows; none where another process scores."""
     rows = TABLES[number].rows
     scored = []
     for place, row in enumerate(rows, start=1):
@@ -238,10 +236,10 @@ def _scored_rows(
         except StoppedError as error:
             raise StoppedError(_unfinished(place, len(rows))) from error
         if int(os.environ.get("RANK", "0")) == 0:
-            about = {"label": row.label, "run": run_name(row)}
             found = _scores_of_run(folder, scored_on, row, row.metric or recipe.metric)
-            scored.append({**about, **found, "paper": _published(row, trained_on.name)})
-    return scored
+            paper = _published(row, trained_on.name)
+            scored.append(ScoredRow(**found, label=row.label, run=run_name(row), paper=paper))
+    return tuple(scored)
 
 
 def table_markdown(content: dict[str, Any]) -> str:

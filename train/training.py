@@ -20,8 +20,8 @@ from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.data import Dataset
 from reidexport.errors import DatasetError, InputError, StoppedError, TrainingError
 from reidexport.export.graph import graph_from_checkpoint
-from reidexport.machine import machine_info, package_versions
 from reidexport.progress import progress_bar
+from reidexport.records.base import here
 from train.checkpoints import BEST, LAST, remove_leftovers, saved_run, write_checkpoint
 from train.distributed import Processes, default_device, joined_processes
 from train.evaluation import (
@@ -45,7 +45,16 @@ from train.learner import METRICS, Learner
 from train.model import build_model, init_text, initialize
 from train.plots import write_plots
 from train.recipe import Recipe
-from train.result import HISTORY, RESULT, best_epoch, costs, epoch_line, write_json
+from train.result import (
+    HISTORY,
+    RESULT,
+    TrainingResult,
+    best_epoch,
+    costs,
+    epoch_line,
+    write_json,
+    write_measurement,
+)
 from train.sampler import Indices
 from train.saving import Saver, Snapshot, finished_at_the_end, snapshot
 from train.scalars import open_scalars
@@ -250,7 +259,7 @@ class _Run:
         """Draw the plots and write ``result.json``, and return what that holds."""
         history = self.progress.history
         best = best_epoch(history)
-        result = {
+        content = {
             **history[-1].get("evaluation", {}),
             "best": best and {"epoch": best["epoch"], **best["evaluation"]},
             "recipe": asdict(self.recipe),
@@ -259,13 +268,11 @@ class _Run:
             "num_train_pids": self.images.num_classes,
             **costs(history),
             "execution": self._execution(),
-            "machine": machine_info(),
-            "versions": package_versions(),
+            **here(),
         }
         weights = load_checkpoint(self.out / (BEST if best else LAST))
         write_plots(self.out, self.recipe, self.dataset, weights, history)
-        write_json(self.out / RESULT, result)
-        return result
+        return write_measurement(self.out / RESULT, TrainingResult.model_validate(content))
 
     def _train_epoch(self, epoch: int) -> dict[str, Any]:
         recipe, progress, device = self.recipe, self.progress, self.images.pixels.device

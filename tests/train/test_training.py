@@ -92,7 +92,7 @@ def test_a_run_leaves_what_is_promised(whole: tuple[Path, dict[str, Any]], recip
     names = {entry.name for entry in out.iterdir()}
     assert names == {LAST, BEST, "epoch-002.pth", HISTORY, RESULT, "tensorboard", "pictures"}
     assert json.loads((out / RESULT).read_text()) == json.loads(json.dumps(result))
-    assert 0 < result["rank1"] <= 1
+    assert 0 < result["mAP"] <= 1  # rank-1 of so few queries can be 0
     assert result["images_per_s"] > 0
     assert 0 <= result["data_wait_share"] < 1
     for name in (LAST, BEST, "epoch-002.pth"):
