@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from reidexport.errors import InputError
 from reidexport.machine import MachineInfo, package_versions
 from reidexport.records.reading import read_record, write_record
 from reidexport.records.speed import Benchmark, BenchmarkRow
@@ -37,9 +38,13 @@ def _known(path: Path, machine: MachineInfo) -> Benchmark:
     nothing = Benchmark(question=path.stem, machine=machine, versions=package_versions())
     if not path.exists():
         return nothing
-    known = read_record(path)
-    if isinstance(known, Benchmark) and _place(known) == _place(nothing):
-        return known.model_copy(update={"machine": machine})
+    try:
+        known = read_record(path)
+        if isinstance(known, Benchmark) and _place(known) == _place(nothing):
+            return known.model_copy(update={"machine": machine})
+    except InputError as error:  # a measurement is not lost to a file that is no use
+        warnings.warn(f"{error} Its rows are dropped.", stacklevel=3)
+        return nothing
     warnings.warn(f"{path}: dropped the rows of another machine or other versions.", stacklevel=3)
     return nothing
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from reidruntime import Manifest
 from reidruntime.artifact.own_manifest import artifact_manifest
 from typer import Argument, Option
 from typer.core import TyperCommand
@@ -18,7 +19,7 @@ from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import JsonOption, log
 from reidexport.embed.cluster.cluster import ClusterRunOptions, import_ray
 from reidexport.embed.cluster.run import embed_shards_on_ray
-from reidexport.embed.plan import ERRORS_NAME, Columns
+from reidexport.embed.plan import ERRORS_NAME, Columns, Done, Plan
 from reidexport.embed.run import Executor, embed_images, run_folder
 from reidexport.embed.shards import EmbeddingRunOptions, embed_shards
 from reidexport.errors import InputError
@@ -59,7 +60,11 @@ class EmbeddingOptions:
     batch: BatchOption = None
     shard_size: Annotated[
         int,
-        Option(min=1, help="Images in a part: in each file of a folder, and what an interruption may lose."),
+        Option(
+            min=1,
+            help="Images in a part, rounded up to whole batches (a tar is one part): in each file of a folder, and "
+            "what an interruption may lose.",
+        ),
     ] = 1024
     columns: Annotated[
         str,
@@ -135,21 +140,33 @@ def embed(
     continues from there.
     """
     options, manifest = embedding.run_options(), foreign.manifest(artifact)
+    if cluster.ray is None:
+        execute: Executor = partial(_embed_here, run, artifact, manifest)
+    else:
+        import_ray()  # or say that it is missing, before the images are searched for
+        nodes = ClusterRunOptions(cluster.ray, cluster.actors, run.options())
+        execute = partial(embed_shards_on_ray, artifact, manifest, nodes)
     with _interruptible(run_folder(output)):
-        if cluster.ray is None:
-            with run.open(artifact, manifest) as session:
-                log(session.description)
-                execute: Executor = partial(embed_shards, session)
-                done = embed_images(execute, images, output, session.manifest, options, progress_bar)
-        else:
-            import_ray()  # or say that it is missing, before the images are searched for
-            nodes = ClusterRunOptions(cluster.ray, cluster.actors, run.options())
-            execute = partial(embed_shards_on_ray, artifact, manifest, nodes)
-            known = manifest or artifact_manifest(artifact)
-            done = embed_images(execute, images, output, known, options, progress_bar)
-            for description in done.sessions:
-                log(description)
+        known = manifest or artifact_manifest(artifact)
+        done = embed_images(execute, images, output, known, options, progress_bar)
+    if cluster.ray is not None:
+        for description in done.sessions:
+            log(description)
     _report(done, artifact, json_file)
+
+
+def _embed_here(
+    run: RunOptions,
+    artifact: Path,
+    manifest: Manifest | None,
+    plan: Plan,
+    numbers: list[int],
+    options: EmbeddingRunOptions,
+) -> Iterator[Done]:
+    """Embed shards by a session of this process, which is opened once the run is planned."""
+    with run.open(artifact, manifest) as session:
+        log(session.description)
+        yield from embed_shards(session, plan, numbers, options)
 
 
 @contextmanager
@@ -158,7 +175,8 @@ def _interruptible(kept: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        log(f"Interrupted. What is finished is in {kept}: continue with --resume.")
+        finished = f"What is finished is in {kept}: continue with --resume."
+        log(f"Interrupted. {finished if kept.exists() else 'Nothing is finished: --resume starts anew.'}")
         raise typer.Exit(130) from None
 
 

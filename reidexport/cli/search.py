@@ -106,8 +106,8 @@ def search(
         metric=known.metric,
         queries=tuple(AnsweredQuery(**vars(answer.query), hits=answer.hits) for answer in answers),
     )
-    write_record(output.json_file, found)
     _print(answers)
+    write_record(output.json_file, found)
 
 
 def _query_gallery(

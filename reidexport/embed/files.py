@@ -32,7 +32,10 @@ def gallery_from_manifest(manifest: Manifest) -> Gallery:
 def check_suffix(path: Path) -> None:
     """Raise InputError for a file name with an unknown suffix."""
     if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}, or a folder.")
+        known = " or ".join(SUFFIXES)
+        raise InputError(
+            f"{path}: expected a name that ends in {known}, or one without a suffix for a folder."
+        )
 
 
 def check_names(names: Iterable[str]) -> None:

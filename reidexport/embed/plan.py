@@ -121,7 +121,13 @@ class Plan:
 
 
 def make_plan(
-    folder: Path, shards: Iterable[Shard], *, manifest_sha256: str, columns: Columns, resume: bool
+    folder: Path,
+    shards: Iterable[Shard],
+    *,
+    manifest_sha256: str,
+    columns: Columns,
+    shard_size: int,
+    resume: bool,
 ) -> Plan:
     """Write the plan of a new run, or check that an interrupted one had the same.
 
@@ -139,7 +145,12 @@ def make_plan(
         (folder / ERRORS_NAME).mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be created ({error.strerror}). Choose another path.") from error
-    header = {"format": _FORMAT, "manifest_sha256": manifest_sha256, "columns": columns}
+    header = {
+        "format": _FORMAT,
+        "manifest_sha256": manifest_sha256,
+        "columns": columns,
+        "shard_size": shard_size,
+    }
     with replaced_when_whole(path) as temporary:
         with temporary.open("w") as file:
             file.write(json.dumps(header) + "\n")
@@ -148,6 +159,18 @@ def make_plan(
         if path.exists():
             _check_same(path, temporary)
     return _read_plan(folder)
+
+
+def planned_shard_size(folder: Path) -> int | None:
+    """The images per shard of the run in a folder, which goes on with them; None where there is none."""
+    path = folder / PLAN_NAME
+    if not path.is_file():
+        return None
+    try:
+        with path.open() as lines:
+            return int(json.loads(lines.readline())["shard_size"])
+    except (ValueError, KeyError, TypeError):
+        return None  # not a plan of this version, which make_plan refuses
 
 
 def write_bad_images(path: Path, errors: Sequence[tuple[str, str]]) -> None:
@@ -178,7 +201,10 @@ def texts_of(column: pa.Array | pa.ChunkedArray) -> list[str]:
 
 
 def _num_rows(path: Path) -> int:
-    return pq.read_metadata(path).num_rows if path.exists() else 0
+    try:
+        return pq.read_metadata(path).num_rows if path.exists() else 0
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: damaged ({error}). Delete it, and continue with --resume.") from error
 
 
 def _read_plan(folder: Path) -> Plan:
@@ -203,8 +229,8 @@ def _check_same(plan: Path, replanned: Path) -> None:
             )
         if any(before != now for before, now in zip_longest(old, new)):
             raise InputError(
-                f"{plan.parent}: the run there was of other images or of another --shard-size ({_num_files(plan)} "
-                f"files, now {_num_files(replanned)}). Pass the same, or delete the folder."
+                f"{plan.parent}: the run there was of other images ({_num_files(plan)} files, now "
+                f"{_num_files(replanned)}). Pass the same, or delete the folder."
             )
 
 

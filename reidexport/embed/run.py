@@ -12,7 +12,7 @@ from reidruntime import Manifest
 from reidruntime.session import chosen_batch_size
 
 from reidexport.embed.files import check_names, check_suffix, write_embeddings
-from reidexport.embed.plan import Done, Plan, Shard, make_plan
+from reidexport.embed.plan import Done, Plan, Shard, make_plan, planned_shard_size
 from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.embed.sources import shards_of
 from reidexport.embed.table import SUFFIX as TABLE_SUFFIX
@@ -58,18 +58,21 @@ def embed_images(
         ClusterError: the cluster cannot be reached, or fails.
     """
     began = time.time()
-    shards = _shards_for(output, sources, manifest, options)
+    is_new = not run_folder(output).exists()
+    shard_size = _shard_size(output, manifest, options)
+    shards = _shards_for(output, sources, options, shard_size)
     plan = make_plan(
         run_folder(output),
         shards,
         manifest_sha256=manifest.sha256,
         columns=options.columns,
+        shard_size=shard_size,
         resume=options.resume,
     )
     before = plan.counts()
     # Images come first; what tars and Parquet files hold is not known before they are read.
     num_images = sum(len(shard.paths) for shard in shards) if shards[-1].kind == "images" else None
-    with _resumable(plan, num_images):
+    with _resumable(plan, num_images, is_new=is_new):
         sessions = _execute(execute, plan, options, num_images, sum(before), progress_bar)
     (num_embedded, _), skipped = plan.counts(), tuple(plan.bad_images())
     _finish(plan, output, manifest)
@@ -87,13 +90,18 @@ def embed_images(
     )
 
 
+def _shard_size(output: Path, manifest: Manifest, options: EmbeddingRunOptions) -> int:
+    """That of the run to continue, or as many whole batches as are wanted at least."""
+    batch = chosen_batch_size(manifest, options.batch_size)
+    planned = planned_shard_size(run_folder(output)) if options.resume else None
+    return planned or math.ceil(options.shard_size / batch) * batch
+
+
 def _shards_for(
-    output: Path, sources: Sequence[str], manifest: Manifest, options: EmbeddingRunOptions
+    output: Path, sources: Sequence[str], options: EmbeddingRunOptions, shard_size: int
 ) -> list[Shard]:
     if output.suffix:
         check_suffix(output)
-    batch = chosen_batch_size(manifest, options.batch_size)
-    shard_size = math.ceil(options.shard_size / batch) * batch
     shards = list(shards_of(sources, shard_size, options.columns, own=(output, run_folder(output))))
     if not shards:
         raise InputError(f"{', '.join(sources)}: there are no images.")
@@ -103,8 +111,8 @@ def _shards_for(
 
 
 @contextmanager
-def _resumable(plan: Plan, num_images: int | None) -> Iterator[None]:
-    """A bad image's error says how to go on; a run of which nothing is finished leaves nothing."""
+def _resumable(plan: Plan, num_images: int | None, *, is_new: bool) -> Iterator[None]:
+    """A bad image's error says how to go on; a run in a new folder, of which nothing is finished, leaves nothing."""
     try:
         yield
     except ImageError as error:
@@ -114,7 +122,7 @@ def _resumable(plan: Plan, num_images: int | None) -> Iterator[None]:
             f"--on-error skip; {sum(plan.counts())}{of_all} images are done."
         ) from error
     finally:
-        if len(plan.unfinished()) == len(plan.offsets):
+        if is_new and len(plan.unfinished()) == len(plan.offsets):
             shutil.rmtree(plan.folder)
 
 
@@ -149,5 +157,5 @@ def _execute(
             if done.num_shards:
                 sessions.setdefault(done.session, done.ready)
             if progress:
-                progress(num_done)
+                progress(min(num_done, total))  # what is read again after an error has counted before
     return sessions

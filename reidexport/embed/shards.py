@@ -166,6 +166,8 @@ def _write_parts(session: Session, stream: _Stream) -> Iterator[Done]:
                 write(part.names, np.stack(part.rows))
             if part.bad:  # before the part gets its name: then the shard is finished
                 write_bad_images(stream.plan.errors_path(number), part.bad)
+            else:  # of a process that was killed before the part had its name
+                stream.plan.errors_path(number).unlink(missing_ok=True)
         yield Done(num_images + len(part.bad), 1, session.description, ready)
         num_images = 0
         del stream.parts[number]

@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from reidexport.data.image_paths import IMAGE_SUFFIXES, files_of, has_suffix
 from reidexport.embed.opening import file_system, is_url, open_parquet
 from reidexport.embed.plan import Columns, Kind, Shard
@@ -28,7 +30,8 @@ def shards_of(
             which fsspec opens: one with ``*`` is a pattern, one with a known suffix a file, any other a folder.
         shard_size: images per shard.
         columns: of Parquet files.
-        own: files and folders that the run itself writes; Parquet files there are not sources.
+        own: files and folders that the run itself writes; Parquet files there are not sources. Those that are found in
+            a folder, and lack the columns, are none either.
 
     Raises:
         InputError: a source does not exist, holds nothing that is known, or lacks a column.
@@ -38,7 +41,8 @@ def shards_of(
     for source in sources:
         for path in _files_at_url(source) if is_url(source) else files_of(source, _KNOWN):
             kind = _kind_of(path)
-            if kind != "parquet" or is_url(path) or not _is_in(Path(path).absolute(), own):
+            is_found = path != source and not is_url(path)
+            if kind != "parquet" or not is_found or _holds_images(Path(path), columns, own):
                 files[kind][path] = None
     images = iter(files["images"])
     while paths := list(islice(images, shard_size)):
@@ -68,8 +72,16 @@ def _files_at_url(url: str) -> Iterator[str]:
         yield system.unstrip_protocol(entry)
 
 
-def _is_in(path: Path, places: Collection[Path]) -> bool:
-    return any(path.is_relative_to(place.absolute()) for place in places)
+def _holds_images(path: Path, columns: Columns, own: Collection[Path]) -> bool:
+    """Whether a Parquet file that was found in a folder is a source."""
+    if any(path.resolve().is_relative_to(place.resolve()) for place in own):
+        return False
+    with open_parquet(str(path)) as file:
+        return set(columns) <= set(_leaves(file))
+
+
+def _leaves(file: pq.ParquetFile) -> list[str]:
+    return [file.schema.column(index).path for index in range(len(file.schema))]
 
 
 def _kind_of(path: str) -> Kind:
@@ -81,7 +93,7 @@ def _kind_of(path: str) -> Kind:
 def _divided(path: str, shard_size: int, columns: Columns) -> Iterator[list[int]]:
     """The row groups of a Parquet file, by shard."""
     with open_parquet(path) as file:
-        leaves = [file.schema.column(index).path for index in range(len(file.schema))]
+        leaves = _leaves(file)
         for column in columns:
             if column not in leaves:
                 raise InputError(

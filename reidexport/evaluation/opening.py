@@ -109,10 +109,8 @@ def open_reference(path: Path, candidate: Manifest, *, threads: int | None = Non
     from reidexport.export.graph import GraphOptions
 
     recorded = candidate.architecture
-    known: dict[str, Literal["avg", "gem"]] = {
-        "avg": "avg",
-        "gem": "gem",
-    }  # a third-party file says "unknown"
+    # A third-party file says "unknown".
+    known: dict[str, Literal["avg", "gem"]] = {"avg": "avg", "gem": "gem"}
     choices = CheckpointChoices(
         last_stride=recorded.last_stride,
         stem_relu=recorded.stem_relu,

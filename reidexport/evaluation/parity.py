@@ -38,10 +38,7 @@ AnyRow = TypeVar("AnyRow", ParityRow, NotRun)
 
 @dataclass(frozen=True)
 class Task:
-    """An artifact to be run by a backend, as :func:`reidruntime.backends.backend_places` names it.
-
-    On some threads or all.
-    """
+    """An artifact to be run by a backend, named as :func:`reidruntime.backends.backend_places` does."""
 
     artifact: Path
     manifest: Manifest

@@ -56,7 +56,11 @@ class Evaluation:
     g_feats: Features = field(repr=False)
 
     def nearest(self, queries: Sequence[int], k: int) -> Neighbors:
-        """The k nearest gallery images of some queries, by number, without what the protocol leaves out."""
+        """The k nearest gallery images of some queries, by number, without what the protocol leaves out.
+
+        Raises:
+            InputError: the norm of a feature is not one that a gallery takes: 0, or 1e-12 to 1e12.
+        """
         gallery = Gallery(self.g_feats.shape[1], metric=self.metric)
         q_pids, g_pids, q_camids, g_camids = map(np.array, _labels(self.query, self.gallery))
         gallery.add(self.g_feats, pids=g_pids, camids=g_camids)

@@ -83,6 +83,10 @@ def check_parity(
             raise ParityError(
                 f"at batch {size} the file answers with shape {found.shape}, {reference} with {expected.shape}"
             )
+        if not expected.any(axis=1).all():
+            raise ParityError(
+                f"at batch {size} {reference} answers an image with zeros: the network is not alive"
+            )
         rows = agreement(found, expected)
         errors.append(float(rows.relative_l2.max()))
         cosines.append(float(rows.cosines.min()))

@@ -24,7 +24,7 @@ class Agreement(NamedTuple):
         cosines: (N,), 0 where either row is of zeros, -1 where either is not finite.
         max_abs_errors: (N,), the largest of any component.
         relative_l2: (N,), the norm of the difference over that of the expected row. This and the one above are infinite
-            where either row is not finite; this also where the expected row is of zeros.
+            where either row is not finite; this also where the expected row is of zeros and the other is not.
     """
 
     cosines: Float64s
@@ -49,7 +49,8 @@ def _agreement(found: Features, expected: Features) -> Agreement:
     finite = np.isfinite(norm_a) & np.isfinite(norm_b)
     difference = a - b
     lost = np.linalg.norm(difference, axis=1)
-    relative = np.divide(lost, norm_b, out=np.full(len(a), np.inf), where=finite & (norm_b > 0))
+    relative = np.where(finite & (lost == 0), 0.0, np.inf)
+    np.divide(lost, norm_b, out=relative, where=finite & (norm_b > 0))
     cosines = (a * b).sum(1) / np.maximum(norm_a * norm_b, np.finfo(np.float64).tiny)
     return Agreement(
         np.where(finite, cosines, -1.0), np.where(finite, np.abs(difference).max(1), np.inf), relative
@@ -91,8 +92,7 @@ def neighbor_agreement(
 
 def _neighbors(features: Features, num_queries: int | None, metric: Metric) -> npt.NDArray[np.int64]:
     """The nearest rows of each query; what is not an embedding counts as zeros."""
-    with np.errstate(over="ignore"):
-        norms = np.linalg.norm(features, axis=1)
+    norms = np.linalg.norm(features.astype(np.float64), axis=1)
     smallest, largest = EMBEDDING_NORMS
     is_embedding = (norms >= smallest) & (norms <= largest)
     rows = np.where(is_embedding[:, None], features, 0).astype(np.float32)

@@ -94,7 +94,8 @@ class Verification(Measurement):
         reference_file: the reference's, likewise.
         candidate: the session's description.
         reference: likewise.
-        max_relative_l2: infinite where a feature is not finite; so are ``max_abs_error`` and ``batch_consistency``.
+        max_relative_l2: infinite where a feature is not finite, or only the reference's is of zeros; so are
+            ``max_abs_error`` and ``batch_consistency``.
         batch_consistency: largest relative L2 difference of a row between being alone and being
             ``duplicated``, ``permuted`` and in a ``full_batch``.
         top1_agreement: share of queries whose nearest neighbor is the same.

@@ -1,6 +1,7 @@
 """Any record, written to a file and read again."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,7 +47,10 @@ def write_record(path: Path | None, record: Record) -> None:
     """
     if path is not None:
         with replaced_when_whole(path) as temporary:
-            temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            content = _finite(
+                record.model_dump(mode="json")
+            )  # names of files need not be UTF-8: json escapes them
+            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_record(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Record:
@@ -75,11 +79,23 @@ def read_record(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]] |
         raise InputError(f"{path}: {_problem(content, error)}") from error
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _problem(content: dict[str, Any], error: ValidationError) -> str:
     first = error.errors()[0]
     kind, place = content["kind"], ".".join(map(str, first["loc"][1:]))
     if first["type"] == "union_tag_invalid":
         return f"unknown kind {kind!r}. Expected one of {first['ctx']['expected_tags']}."
+    if first["type"] == "extra_forbidden":
+        return (
+            f"{place} is not known of a {kind} record. Read it with the version of reidexport that wrote it."
+        )
     if place == "version":
         return f"version {content['version']!r} of {kind!r} is not known. {_WRITE_AGAIN}"
     return f"not a whole {kind} record: {place}: {first['msg'][0].lower()}{first['msg'][1:]}. {_WRITE_AGAIN}"

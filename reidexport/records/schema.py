@@ -13,7 +13,8 @@ from reidexport.records.reading import ANY_RECORD
 
 def schema_text() -> str:
     """The schema as it is committed: draft 2020-12."""
-    return json.dumps(ANY_RECORD.json_schema(mode="serialization"), indent=2) + "\n"
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(dialect | ANY_RECORD.json_schema(mode="serialization"), indent=2) + "\n"
 
 
 if __name__ == "__main__":

@@ -124,10 +124,13 @@ async def _answer(
         return await _forward(client, "GET", url)
     if method != "POST" or not _INFERENCE_PATHS.fullmatch(path):
         return _refusal(404, f"There is no {method} {path}; see KServe's protocol, version 2.")
+    too_large = f"The request is larger than the {max_bytes >> 20} MiB that this server takes."
+    if (request.content_length or 0) > max_bytes:
+        return _refusal(413, too_large)
     try:
         body = await request.read()  # decompressed, where it was compressed
     except web.HTTPRequestEntityTooLarge:
-        return _refusal(413, f"The request is larger than the {max_bytes >> 20} MiB that this server takes.")
+        return _refusal(413, too_large)
     headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
     if problem := _malformed(body, headers.get(_JSON_BYTES), max_bytes):
         return _refusal(400, problem)
@@ -153,7 +156,7 @@ async def _forward(
 def _malformed(body: bytes, json_bytes: str | None, max_elements: int) -> str | None:
     """What is wrong with the JSON of a request, if anything is that Triton may die of."""
     length = str(len(body)) if json_bytes is None else json_bytes
-    if not (length.isdecimal() and int(length) <= len(body)):
+    if not (length.isdecimal() and len(length) < 20 and int(length) <= len(body)):
         return f"{_JSON_BYTES} is {length!r}, expected a number up to the length of the body, {len(body)}."
     if json_bytes == "0":
         return None  # the body is one tensor
@@ -181,8 +184,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refusal(status: int, message: str) -> web.Response:
-    """As Triton words its own."""
-    return web.json_response({"error": message}, status=status)
+    """As Triton words its own; where more would be sent in vain, the connection is not used again."""
+    response = web.json_response({"error": message}, status=status)
+    if status in (413, 503):
+        response.force_close()
+    return response
 
 
 def _grpc_server(channel: Any, max_bytes: int, traffic: Traffic) -> Any:

@@ -48,11 +48,16 @@ def serve(
 
     Raises:
         ServerError: Triton does not start, or ends by itself.
-        InputError: a port is taken, or the artifact does not take such large batches.
+        InputError: a port is taken, the artifact does not take such large batches, or ``options.session`` has memory
+            or ``allow_host_code``, which do not reach Triton's processes.
         NotInstalledError: Triton, the backend or the device is missing.
         ArtifactError: the artifact cannot be opened.
     """
     _check_ports(options)
+    if options.session.memory or options.session.allow_host_code:
+        raise InputError(
+            "A server's sessions take a backend, a device and threads: leave out the other options."
+        )
     server = installed_server()
     threads = options.session.threads or max(default_threads() // options.instances, 1)
     options = replace(options, session=replace(options.session, threads=threads))
@@ -87,6 +92,7 @@ async def _serve(
     assert task is not None  # noqa: S101 - for the type checker
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    status: int | None = None
     with tritonserver(server, repository) as triton, suppress(asyncio.CancelledError):
         await _until_ready(triton)
         async with gateway(triton, options, traffic) as (http_port, grpc_port, metrics_port):
@@ -97,7 +103,8 @@ async def _serve(
             except asyncio.CancelledError:
                 log("stopping: answering what was accepted")
                 raise
-            raise ServerError(f"Triton ended by itself (status {status}); see its messages.")
+    if status is not None:
+        raise ServerError(f"Triton ended by itself (status {status}); see its messages.")
     return traffic.num_answered
 
 

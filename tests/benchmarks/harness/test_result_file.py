@@ -48,3 +48,12 @@ def test_what_was_left_out_is_written_until_it_has_a_row(tmp_path: Path) -> None
     for test, left in (("test_a", {"no GPU": ["test_b"]}), ("test_b", {})):
         save_row(path, BenchmarkRow(name=test, timed="all", ratios={}), machine, test)
         assert json.loads(path.read_text())["left_out"] == left
+
+
+def test_a_measurement_is_not_lost_to_a_file_that_is_no_use(tmp_path: Path) -> None:
+    """The rows of a file of an earlier version are dropped, with a warning that says why."""
+    path = tmp_path / "latency.json"
+    path.write_text('{"rows": []}')
+    with pytest.warns(UserWarning, match=r'has no "kind".*Its rows are dropped'):
+        save_row(path, BenchmarkRow(name="a", timed="all", ratios={}), machine_info(), "test_a")
+    assert [each["name"] for each in json.loads(path.read_text())["rows"]] == ["a"]

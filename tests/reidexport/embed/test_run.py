@@ -249,6 +249,38 @@ def test_a_resumed_run_must_be_the_same(folder: Path, session: Session, tmp_path
         embed_to(session, paths, output, resume=True)
 
 
+def test_a_run_goes_on_with_the_shards_that_it_had(folder: Path, session: Session, tmp_path: Path) -> None:
+    """Whatever batch and shard size the second command names: an image that needs less memory must not begin anew."""
+    paths, output = find_images([folder]), tmp_path / "o.npz"
+    Path(paths[9]).write_bytes(b"")
+    with pytest.raises(ImageError):
+        embed_to(session, paths, output, batch_size=2, shard_size=2)
+    run = embed_to(session, paths, output, on_error="skip", resume=True, batch_size=3, shard_size=7)
+    assert (run.num_resumed, run.num_embedded, len(run.skipped)) == (8, 9, 1)
+
+
+def test_a_folder_that_was_there_stays(folder: Path, session: Session, tmp_path: Path) -> None:
+    """An empty folder that a run of which nothing is finished was to fill."""
+    paths = find_images([folder])
+    Path(paths[0]).write_bytes(b"")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ImageError):
+        embed_to(session, paths, tmp_path / "out", batch_size=1)
+    assert (tmp_path / "out").is_dir()
+
+
+def test_an_image_that_was_bad_is_no_longer_listed(folder: Path, session: Session, tmp_path: Path) -> None:
+    """Where a process was killed between the list of a shard's bad images and its part, and the image was repaired."""
+    paths, output = find_images([folder]), tmp_path / "out"
+    content = Path(paths[3]).read_bytes()
+    Path(paths[3]).write_bytes(b"")
+    embed_to(session, paths, output, on_error="skip", batch_size=2, shard_size=4)
+    (output / "part-00000000.parquet").unlink()
+    Path(paths[3]).write_bytes(content)
+    run = embed_to(session, paths, output, on_error="skip", resume=True, batch_size=2, shard_size=4)
+    assert (run.num_embedded, run.skipped) == (10, ())
+
+
 def test_only_new_embeddings_count_as_new(folder: Path, session: Session, tmp_path: Path) -> None:
     """A resumed run counts its own embeddings apart from those taken over, whichever images were skipped."""
     paths, output = find_images([folder]), tmp_path / "o.npz"

@@ -15,7 +15,7 @@ SKIP = EmbeddingRunOptions(on_error="skip", batch_size=4)
 
 def plan_of(folder: Path, shards: list[Shard]) -> Plan:
     """A new plan."""
-    return make_plan(folder, shards, manifest_sha256="", columns=COLUMNS, resume=False)
+    return make_plan(folder, shards, manifest_sha256="", columns=COLUMNS, shard_size=32, resume=False)
 
 
 def test_a_shard_is_embedded_as_by_a_session(artifact: Path, tmp_path: Path) -> None:

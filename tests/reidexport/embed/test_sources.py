@@ -48,3 +48,14 @@ def test_unfit_sources_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"a\.parquet: not a Parquet file, or damaged"):
         list(shards_of([f"{tmp_path}/a.parquet"], 3, COLUMNS))
+
+
+def test_other_parquet_files_of_a_folder_are_no_sources(tmp_path: Path) -> None:
+    """Those without the columns, such as an earlier output, and the run's own, however the folder is named."""
+    images = write_images(tmp_path / "in", 2)
+    pq.write_table(pa.table({"path": [""], "embedding": [0.0]}), tmp_path / "in" / "old.parquet")
+    own = tmp_path / "in" / "o.npz.partial"
+    own.mkdir()
+    pq.write_table(pa.table({"image": [b""], "path": [""]}), own / "part-00000000.parquet")
+    elsewhere = tmp_path / "in" / ".." / "in" / "o.npz.partial"
+    assert list(shards_of([str(tmp_path / "in")], 3, COLUMNS, own=[elsewhere])) == [Shard("images", images)]

@@ -8,6 +8,7 @@ import pytest
 
 from reidexport.errors import InputError
 from reidexport.records.checks import GpuCheck, GpuCheckRecord
+from reidexport.records.embeddings import EmbeddingRun
 from reidexport.records.reading import read_record, write_record
 from tests.standins.report_results import COMMITTED, GALLERY, GPU_CHECK, PARITY
 
@@ -34,7 +35,7 @@ def test_committed_results_are_written_as_they_are_read(path: Path, tmp_path: Pa
         ),
         (
             json.dumps({**GALLERY, "rowz": 3}),
-            r"not a whole benchmark record: rowz: extra .*\. Write it again",
+            r"rowz is not known of a benchmark record\. Read it with the version of reidexport that wrote it",
         ),
     ],
 )
@@ -58,3 +59,20 @@ def test_what_json_has_no_word_for_is_null(tmp_path: Path) -> None:
     assert written["checks"][0]["measured"]["errors"] == [None, None, 1.0]
     write_record(None, record)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_names_of_files_need_not_be_utf8(tmp_path: Path) -> None:
+    """A name as Python reads it from a disk is written, and read again as it was."""
+    run = EmbeddingRun(
+        output=Path("o.npz"),
+        num_shards=1,
+        num_embedded=0,
+        num_new=0,
+        num_resumed=0,
+        skipped=(("\udcff.jpg", "no image"),),
+        sessions=(),
+        seconds=1.0,
+        total_seconds=1.0,
+    )
+    write_record(tmp_path / "a.json", run)
+    assert read_record(tmp_path / "a.json") == run

@@ -57,8 +57,8 @@ def _check_version(engine: Engine, path: Path, installed: str, allow_host_code: 
         )
     if engine.version_compatible and not allow_host_code:
         raise ArtifactError(
-            f"{path}: a version-compatible engine, which carries code that runs when it is loaded. Pass "
-            "allow_host_code=True if you trust the file."
+            f"{path}: a version-compatible engine, which carries code that runs when it is loaded. Open it "
+            "with SessionOptions(allow_host_code=True) if you trust the file."
         )
 
 

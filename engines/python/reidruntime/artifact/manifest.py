@@ -76,7 +76,7 @@ class ImageInput(_Frozen):
         height_px: height that the images are resized to; must agree with the file.
         width_px: width, likewise.
         channel_order: the order the network takes, ``"RGB"`` or ``"BGR"``.
-        layout: ``"NCHW"`` or ``"NHWC"``. A uint8 input gets the pixels as they are, mean and std unused.
+        layout: ``"NCHW"`` or ``"NHWC"``. A uint8 input gets the pixels as they are.
         resize: the kernel of the training code.
         mean: per channel, in ``channel_order``, of pixels in [0, 1]. A network that takes raw 0-255 floats
             has mean 0 and std 1/255.

@@ -60,7 +60,7 @@ def read_onnx_graph(path: Path) -> OnnxGraph:
         return _model(data)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}). Expected an ONNX file.") from error
-    except (MalformedError, UnicodeDecodeError, struct.error) as error:
+    except (MalformedError, ValueError, IndexError, OverflowError, struct.error) as error:
         raise ArtifactError(
             f"{path}: not an ONNX graph that can be read here: {error}. Use backend onnxruntime, or export it again."
         ) from error

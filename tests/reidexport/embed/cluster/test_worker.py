@@ -20,7 +20,7 @@ def test_a_node_that_sees_other_files_stops_the_run(artifact: Path, tmp_path: Pa
     paths = write_images(tmp_path / "in", 2)
     output, sha256 = tmp_path / "out", artifact_manifest(artifact).sha256
     shards = [Shard("images", paths), Shard("tar", [f"{tmp_path}/x.tar"])]
-    plan = make_plan(output, shards, manifest_sha256=sha256, columns=COLUMNS, resume=False)
+    plan = make_plan(output, shards, manifest_sha256=sha256, columns=COLUMNS, shard_size=32, resume=False)
     embedder = ShardEmbedder(
         plan=plan,
         folder=Path(),
