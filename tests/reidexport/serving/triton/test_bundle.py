@@ -195,7 +195,9 @@ def test_what_triton_cannot_run_is_refused(tmp_path: Path) -> None:
         write_repository([write_plan(tmp_path / "a.plan")], tmp_path / "models", batching=Batching(64))
     checkpoint = tmp_path / "model.pth"
     checkpoint.write_bytes(b"weights")
-    with pytest.raises(ArtifactError, match=r"neither ONNX nor a TensorRT engine\. Export it: reidexport onnx"):
+    with pytest.raises(
+        ArtifactError, match=r"neither ONNX nor a TensorRT engine\. Export it: reidexport onnx"
+    ):
         write_repository([checkpoint], tmp_path / "models")
 
 

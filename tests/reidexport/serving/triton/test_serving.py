@@ -230,6 +230,7 @@ def with_input(dtype: str, shape: str) -> bytes:
         (with_input("UINT8", "[1], \"shape\": [9223372036854775807]"), {}, 400, "an object has a name twice"),
         (b"{}", {"Inference_Header_Content_Length": "-1"}, 400, "Inference-Header-Content-Length is '-1'"),
         (b"{}", {"Inference_Header_Content_Length": "3"}, 400, "the length of the body, 2"),
+        (b"{}", {"Inference_Header_Content_Length": "9" * 5000}, 400, "the length of the body, 2"),
         (b"\0" * 2_000_000, {}, 413, "larger than the 1 MiB that this server takes"),
         (gzip.compress(b"\0" * 50_000_000), {"Content_Encoding": "gzip"}, 413, "larger than the 1 MiB"),
     ],
@@ -265,6 +266,18 @@ def test_only_the_protocol_is_there(server: Server) -> None:
     metrics = http.client.HTTPConnection("127.0.0.1", server.metrics_port, timeout=30)
     metrics.request("GET", "/metrics")
     assert b'nv_inference_request_success{model="tiny"' in metrics.getresponse().read()
+
+
+def test_a_request_that_says_it_is_too_large_is_refused_before_it_is_sent(server: Server) -> None:
+    """At once, not when as much has arrived as is taken; and the connection is not used again."""
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=10) as client:
+        client.sendall(
+            b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000000\r\n\r\n{"
+        )
+        answer = client.recv(4096).decode()
+    assert answer.startswith("HTTP/1.1 413")
+    assert "connection: close" in answer.lower()
+    assert alive(server)
 
 
 def test_what_grpc_does_not_take(server: Server) -> None:
