@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reidexport.embed.files import read_gallery
-from reidexport.embed.plan import PLAN_NAME, Shard, make_plan
+from reidexport.embed.plan import PLAN_NAME, Plan, Shard, make_plan
 from reidexport.errors import InputError
 from tests.standins.image_sources import COLUMNS
 
@@ -33,16 +33,15 @@ def test_a_plan_is_gone_on_with_only_as_it_was(tmp_path: Path) -> None:
         make_plan(tmp_path, shards, manifest_sha256="1", columns=COLUMNS, shard_size=32, resume=True)
 
 
+def plan_of_one_image(folder: Path) -> Plan:
+    """A new run of a shard."""
+    shards = [Shard("images", ["a"])]
+    return make_plan(folder, shards, manifest_sha256="", columns=COLUMNS, shard_size=32, resume=False)
+
+
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     """What can be done about it is said, too."""
-    plan = make_plan(
-        tmp_path / "o",
-        [Shard("images", ["a"])],
-        manifest_sha256="",
-        columns=COLUMNS,
-        shard_size=32,
-        resume=False,
-    )
+    plan = plan_of_one_image(tmp_path / "o")
     plan.part_path(0).write_text("junk")
     with pytest.raises(
         InputError, match=r"part-00000000\.parquet: damaged .*Delete it, and continue with --resume"
@@ -52,14 +51,7 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
 
 def test_an_unfinished_folder_is_no_gallery(tmp_path: Path) -> None:
     """Searching half of the images would be silently wrong."""
-    make_plan(
-        tmp_path / "o",
-        [Shard("images", ["a"])],
-        manifest_sha256="",
-        columns=COLUMNS,
-        shard_size=32,
-        resume=False,
-    )
+    plan_of_one_image(tmp_path / "o")
     with pytest.raises(
         InputError, match=r"1 of 1 shards are not embedded yet\. Finish the run with --resume"
     ):
