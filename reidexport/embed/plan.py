@@ -162,7 +162,7 @@ def make_plan(
 
 
 def planned_shard_size(folder: Path) -> int | None:
-    """The images per shard of the run in a folder, which goes on with them; None where there is none."""
+    """The images per shard of the run in a folder, which a resumed run keeps; None where there is none."""
     path = folder / PLAN_NAME
     if not path.is_file():
         return None
