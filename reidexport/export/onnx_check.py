@@ -85,7 +85,7 @@ def check_parity(
             )
         if not expected.any(axis=1).all():
             raise ParityError(
-                f"at batch {size} {reference} answers an image with zeros: the network is not alive"
+                f"at batch {size} {reference} answers an image with zeros, which nothing can be compared with"
             )
         rows = agreement(found, expected)
         errors.append(float(rows.relative_l2.max()))

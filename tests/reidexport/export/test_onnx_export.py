@@ -110,18 +110,27 @@ def test_failed_parity_writes_nothing(
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
-def test_features_that_are_not_numbers_fail_the_check(graph: InferenceGraph, tmp_path: Path) -> None:
-    """NaN is never within the tolerance: weights that overflow in the network stop the export."""
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (3e38, "at batch 1 the file is off by a relative L2 error of inf"),
+        (0.0, "answers an image with zeros, which nothing can be compared with"),
+    ],
+)
+def test_features_that_cannot_be_compared_fail_the_check(
+    graph: InferenceGraph, tmp_path: Path, weight: float, message: str
+) -> None:
+    """Weights that overflow, or that make every feature zero, stop the export."""
     broken = graph_from_checkpoint(
         replace(
             graph.checkpoint,
             state_dict={
-                key: torch.full_like(value, 3e38) if key.startswith("neck.") else value
+                key: torch.full_like(value, weight) if key.startswith("neck.") else value
                 for key, value in graph.checkpoint.state_dict.items()
             },
         )
     )
-    with pytest.raises(ParityError, match="at batch 1 the file is off by a relative L2 error of inf"):
+    with pytest.raises(ParityError, match=message):
         onnx_from_graph(broken, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
