@@ -13,7 +13,7 @@ from reidexport.errors import InputError
 Features = npt.NDArray[np.floating[Any]]
 Float64s = npt.NDArray[np.float64]
 
-TOP_K = 10
+_TOP_K = 10
 _ROWS_AT_ONCE = 1024
 
 
@@ -101,6 +101,6 @@ def _neighbors(features: Features, num_queries: int | None, metric: Metric) -> n
         numbers = np.arange(len(rows))
         gallery.add(rows, camids=numbers)
         others = SearchFilter(other_cameras=True)
-        return gallery.search(rows, min(TOP_K, len(rows) - 1), filter=others, camids=numbers).indices
+        return gallery.search(rows, min(_TOP_K, len(rows) - 1), filter=others, camids=numbers).indices
     gallery.add(rows[num_queries:])
-    return gallery.search(rows[:num_queries], min(TOP_K, len(gallery))).indices
+    return gallery.search(rows[:num_queries], min(_TOP_K, len(gallery))).indices
