@@ -14,10 +14,11 @@ def inspect(
 ) -> None:
     """Say what a file is: checkpoint, ONNX or engine, and what it holds. Nothing in it is run."""
     from reidexport.evaluation.inspection import inspect_file
+    from reidexport.records.reading import record_text
 
     description = inspect_file(file)
     if json_:
-        print(description.model_dump_json(indent=2))
+        print(record_text(description))
         return
     for line in _lines(description.model_dump(mode="json", exclude={"version"}), 0):
         print(line)

@@ -37,20 +37,23 @@ _EXPECTED = "Expected what --json of a command or --results of pytest benchmarks
 _WRITE_AGAIN = "Write it again with this version of reidexport."
 
 
-def write_record(path: Path | None, record: Record) -> None:
-    """Write one record to ``path``, or nothing for None; an old file is replaced only by a whole new one.
+def record_text(record: Record) -> str:
+    """A record as indented JSON, in ASCII: names of files need not be UTF-8.
 
     NaN and infinity, which JSON does not have, become null.
+    """
+    return json.dumps(_finite(record.model_dump(mode="json")), indent=2, allow_nan=False)
+
+
+def write_record(path: Path | None, record: Record) -> None:
+    """Write one record to ``path``, or nothing for None; an old file is replaced only by a whole new one.
 
     Raises:
         InputError: the file cannot be written.
     """
     if path is not None:
         with replaced_when_whole(path) as temporary:
-            content = _finite(
-                record.model_dump(mode="json")
-            )  # names of files need not be UTF-8: json escapes them
-            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.write_text(record_text(record) + "\n", encoding="utf-8")
 
 
 def read_record(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Record:

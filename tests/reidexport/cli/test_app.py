@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit statuses, streams and files."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -115,6 +116,15 @@ def test_inspect_prints_text_and_json(run: Run, exported: Exported) -> None:
     """``inspect`` prints lines for people and one JSON object for programs."""
     assert "backbone" in run("inspect", exported.checkpoint).stdout
     assert json.loads(run("inspect", exported.onnx, "--json").stdout)["kind"] == "onnx"
+
+
+def test_inspect_prints_json_of_a_file_whose_name_is_not_utf8(
+    run: Run, exported: Exported, tmp_path: Path
+) -> None:
+    """A name that UTF-8 cannot write is escaped, and reads back as the same name."""
+    odd = tmp_path / os.fsdecode(b"\xff.onnx")
+    odd.write_bytes(exported.onnx.read_bytes())
+    assert json.loads(run("inspect", odd, "--json").stdout)["file"] == str(odd)
 
 
 @pytest.mark.parametrize(
