@@ -92,6 +92,7 @@ class TableResult(Measurement):
 def write_measurement(path: Path, measurement: Measurement) -> dict[str, Any]:
     """Write a record of the trainer, and return what the file holds."""
     facts = {"kind": measurement.kind, "version": measurement.version}
+    # What was not measured is left out of the file, not null: a run without an evaluation has no scores.
     content = facts | measurement.model_dump(mode="json", exclude_unset=True)
     write_json(path, content)
     return content
