@@ -1,9 +1,11 @@
 """One process, or several that torchrun started: every batch is shared out by identities."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from traceback import clear_frames
 
 import torch
 from torch import Tensor, distributed
@@ -57,14 +59,23 @@ class Processes:
 
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[Processes]:
-    """Join the group that torchrun's environment describes; alone without one."""
+    """Join the group that torchrun's environment describes; alone without one.
+
+    What the block made must be out of its reach at its end: the group's threads are joined with the last reference to
+    it, and a thread that is still at work when Python ends aborts the process.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield Processes()
         return
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size())
+    except BaseException as error:
+        clear_frames(error.__traceback__)
+        raise
     finally:
+        # DistributedDataParallel refers to the group, and to itself.
+        gc.collect()
         distributed.destroy_process_group()
 
 

@@ -142,19 +142,32 @@ def train(
     # Every batch has the same shape.
     kernels = fastest_convolutions() if device.type == "cuda" else nullcontext()
     with joined_processes(device) as processes, kernels:
-        _check_world(recipe, processes)
-        saved = saved_run(out, recipe, options.init, dataset.name, resume=options.resume)
-        if processes.is_first:
-            remove_leftovers(out)
-        finished = saved is not None and saved["run"]["epoch"] == recipe.schedule.num_epochs
-        if finished and (out / RESULT).is_file():
-            result: dict[str, Any] = json.loads((out / RESULT).read_text())
-            return result if processes.is_first else {}
-        images = _load_images(recipe, dataset, options, device, processes)
-        learner, progress = _start(recipe, images.num_classes, options, device, processes, saved)
-        run = _Run(recipe, dataset, out, options, learner, images, processes, progress, stop, log)
-        run.train_remaining_epochs()
-        return run.finish() if processes.is_first else {}
+        return _train_in(processes, recipe, dataset, out, options, stop, log)
+
+
+def _train_in(
+    processes: Processes,
+    recipe: Recipe,
+    dataset: Dataset,
+    out: Path,
+    options: TrainingOptions,
+    stop: Callable[[], bool],
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    device = default_device()
+    _check_world(recipe, processes)
+    saved = saved_run(out, recipe, options.init, dataset.name, resume=options.resume)
+    if processes.is_first:
+        remove_leftovers(out)
+    finished = saved is not None and saved["run"]["epoch"] == recipe.schedule.num_epochs
+    if finished and (out / RESULT).is_file():
+        result: dict[str, Any] = json.loads((out / RESULT).read_text())
+        return result if processes.is_first else {}
+    images = _load_images(recipe, dataset, options, device, processes)
+    learner, progress = _start(recipe, images.num_classes, options, device, processes, saved)
+    run = _Run(recipe, dataset, out, options, learner, images, processes, progress, stop, log)
+    run.train_remaining_epochs()
+    return run.finish() if processes.is_first else {}
 
 
 def _load_images(
