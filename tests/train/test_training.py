@@ -52,6 +52,9 @@ SMALL = [
 ]
 OPTIONS = TrainingOptions(init="none", workers=2)
 
+Finished = tuple[Path, dict[str, Any]]
+"""A run's folder, and what its ``result.json`` holds."""
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
@@ -67,9 +70,7 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def whole(
-    dataset: Dataset, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
+def whole(dataset: Dataset, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A run without interruption: its folder and result."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     return out, train(recipe, dataset, out, OPTIONS)
@@ -86,7 +87,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return all(torch.equal(weights[key], expected[key]) for key in expected)
 
 
-def test_a_run_leaves_what_is_promised(whole: tuple[Path, dict[str, Any]], recipe: Recipe) -> None:
+def test_a_run_leaves_what_is_promised(whole: Finished, recipe: Recipe) -> None:
     """Checkpoints that load, export's architecture in them, the history and the result."""
     out, result = whole
     names = {entry.name for entry in out.iterdir()}
@@ -116,7 +117,7 @@ def test_a_run_leaves_what_is_promised(whole: tuple[Path, dict[str, Any]], recip
 
 
 def test_resuming_gives_the_losses_of_an_uninterrupted_run(
-    whole: tuple[Path, dict[str, Any]], dataset: Dataset, recipe: Recipe, tmp_path: Path
+    whole: Finished, dataset: Dataset, recipe: Recipe, tmp_path: Path
 ) -> None:
     """Stopped twice in the middle of epochs: every loss and every weight is bit for bit the same."""
     for steps in (3, 9):
@@ -129,7 +130,7 @@ def test_resuming_gives_the_losses_of_an_uninterrupted_run(
 
 
 def test_the_losses_are_those_of_the_trainer_written_out(
-    whole: tuple[Path, dict[str, Any]], dataset: Dataset, recipe: Recipe
+    whole: Finished, dataset: Dataset, recipe: Recipe
 ) -> None:
     """Every epoch's mean of every metric, and the weights in the end: bit for bit."""
     images = load_train_images(dataset.train, 64, 32, torch.device("cpu"), workers=1)
@@ -141,11 +142,7 @@ def test_the_losses_are_those_of_the_trainer_written_out(
 
 
 def test_any_last_pth_resumes_to_the_same_end(
-    whole: tuple[Path, dict[str, Any]],
-    dataset: Dataset,
-    recipe: Recipe,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    whole: Finished, dataset: Dataset, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of the middle of an epoch and one of the end of an epoch, both older than where the run was: bit for bit."""
     copies: dict[str, Path] = {}
@@ -223,11 +220,7 @@ def test_an_error_does_not_lose_the_last_finished_epoch(
 
 
 def test_losses_and_stops_are_looked_at_every_few_steps(
-    whole: tuple[Path, dict[str, Any]],
-    dataset: Dataset,
-    recipe: Recipe,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    whole: Finished, dataset: Dataset, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU, which every look makes the CPU wait for: the other processes are not waited for in between."""
     calls = []
@@ -286,9 +279,7 @@ def test_fp32_on_a_gpu_is_not_tf32() -> None:
             assert (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision) == before
 
 
-def test_a_finished_run_is_not_trained_again(
-    whole: tuple[Path, dict[str, Any]], dataset: Dataset, recipe: Recipe
-) -> None:
+def test_a_finished_run_is_not_trained_again(whole: Finished, dataset: Dataset, recipe: Recipe) -> None:
     """Resuming it gives its result, with what was measured then, and logs nothing."""
     lines: list[str] = []
     result = train(recipe, dataset, whole[0], replace(OPTIONS, resume=True), log=lines.append)
@@ -296,9 +287,7 @@ def test_a_finished_run_is_not_trained_again(
     assert result == json.loads(json.dumps(whole[1]))
 
 
-def test_another_run_s_folder_is_refused(
-    whole: tuple[Path, dict[str, Any]], dataset: Dataset, recipe: Recipe
-) -> None:
+def test_another_run_s_folder_is_refused(whole: Finished, dataset: Dataset, recipe: Recipe) -> None:
     """Without --resume, and with it where recipe or first weights differ: the message names both values."""
     out, _ = whole
     with pytest.raises(InputError, match="holds a run already: pass --resume"):
