@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,18 +19,15 @@ from reidruntime.backends import (
     BACKENDS,
     Backend,
     BackendName,
-    BatchPreferringBackend,
     DeviceName,
     Network,
     PipelinedBackend,
     open_backend,
-    submit,
 )
 from reidruntime.device_memory import MemoryName
 from reidruntime.errors import ArtifactError, ImageError, InputError
-from reidruntime.images.batch_reader import open_batch_reader
+from reidruntime.images.batch_reader import open_batch_reader, read_ahead
 from reidruntime.images.preprocess import Image, network_input
-from reidruntime.images.read_ahead import read_ahead
 from reidruntime.images.resize import Image8
 from reidruntime.tensorrt_library import DEFAULT_BATCH
 from reidruntime.threads import default_threads
@@ -216,8 +214,9 @@ class Session:
             The positions of a batch's images, and their features: float32, shape (n, feature dimension).
         """
         network = self._network
-        default = network.preferred_batch if isinstance(network, BatchPreferringBackend) else DEFAULT_BATCH
-        size = chosen_batch_size(self.manifest, batch_size, default)
+        size = chosen_batch_size(
+            self.manifest, batch_size, getattr(network, "preferred_batch", DEFAULT_BATCH)
+        )
         in_flight = network.in_flight if isinstance(network, PipelinedBackend) else 1
         started: deque[tuple[list[int], Callable[[], Features]]] = deque()
         with closing(read_ahead(images, size, self._reader, self._batch_memory)) as batches:
@@ -318,9 +317,11 @@ class Session:
 
     def _start(self, batch: Image8) -> Callable[[], Features]:
         """Start a batch, its last row repeated up to the smallest batch that the artifact takes."""
-        if self._network is None:
+        network = self._network
+        if network is None:
             raise InputError("The session is closed. Open it again with open_session().")
         missing = max(self.manifest.batch_profile.minimum - len(batch), 0)
         padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-        answer = submit(self._network, network_input(padded, self.manifest))
+        fed = network_input(padded, self.manifest)
+        answer = network.submit(fed) if isinstance(network, PipelinedBackend) else partial(network.run, fed)
         return lambda: answer().reshape(len(padded), -1)[: len(batch)].astype(np.float32, copy=False)

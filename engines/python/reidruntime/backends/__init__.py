@@ -75,7 +75,11 @@ class Network:
 
 
 class Backend(Protocol):
-    """A loaded network: one input, one output, no pre- or post-processing."""
+    """A loaded network: one input, one output, no pre- or post-processing.
+
+    It may have ``preferred_batch``: how many images a run should take, where neither caller nor artifact has a
+    preference; see :func:`reidruntime.tensorrt_library.default_batch_size`.
+    """
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Answer one batch, in the dtype and layout of the file's own input; rows keep their order.
@@ -89,18 +93,6 @@ class Backend(Protocol):
     def describe(self) -> str:
         """Name and version, device, precision it computes in, threads."""
         ...
-
-
-@runtime_checkable
-class BatchPreferringBackend(Backend, Protocol):
-    """A backend whose device suits some batch size best.
-
-    Attributes:
-        preferred_batch: how many images a run should take, where neither caller nor artifact has a preference; see
-            :func:`reidruntime.tensorrt_library.default_batch_size`.
-    """
-
-    preferred_batch: int
 
 
 @runtime_checkable
@@ -134,14 +126,6 @@ class PipelinedBackend(Backend, Protocol):
     def close(self) -> None:
         """Release the GPU's memory."""
         ...
-
-
-def submit(backend: Backend, batch: NDArray[Any]) -> Answer:
-    """Start a batch where the backend can, else answer it at once."""
-    if isinstance(backend, PipelinedBackend):
-        return backend.submit(batch)
-    features = backend.run(batch)
-    return lambda: features
 
 
 def open_backend(
@@ -232,8 +216,9 @@ def choose(
         NotInstalledError: what is needed is missing or damaged.
         GpuError: there are a GPU and an onnxruntime that can use it, and the GPU's driver does not start.
     """
-    _check_choice("backend", backend, get_args(BackendName))
-    _check_choice("device", device, get_args(DeviceName))
+    for what, value, known in (("backend", backend, BackendName), ("device", device, DeviceName)):
+        if value not in get_args(known):
+            raise InputError(f"There is no {what} {value!r}. Expected one of: {', '.join(get_args(known))}.")
     if backend == "openvino":
         if device == "cuda":
             raise InputError("OpenVINO runs on the CPU here. Use backend onnxruntime for device cuda.")
@@ -278,11 +263,6 @@ def failed_run(network: Network, batch_size: int, backend: str, error: Exception
         f"{network.path}: {backend} failed on a batch of {batch_size}: {error}. "
         "Try a smaller or a static batch."
     )
-
-
-def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(f"There is no {what} {value!r}. Expected one of: {', '.join(known)}.")
 
 
 def _onnxruntime_is_for_cuda() -> bool:

@@ -1,16 +1,19 @@
-"""Batches of images, read into the caller's memory.
+"""Batches of images, read into the caller's memory while the caller works on those before.
 
 ``libreidruntime``, the C++ runtime, decodes and resizes a whole batch in one call, in threads of its own and without
 the interpreter lock. It is used where the environment variable ``REIDRUNTIME_LIBRARY`` names it; otherwise images are
 read one by one in Python. The pixels are the same to the bit.
 """
 
-import ctypes
 import os
+import sys
+import threading
 import weakref
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import starmap
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from ctypes import CDLL, POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_void_p, sizeof
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,59 @@ LIBRARY_VERSION = "0.1.0"
 _OK, _ERROR_IMAGE = 0, 3
 # Two: while the rest of one batch is read, idle threads begin with the next.
 _MIN_AT_ONCE = 2
+_NICENESS = 10
+
+# The positions of the images that could be read, their pixels (uint8, shape (n, height_px, width_px, 3)), and the
+# errors of the others by position, in order.
+ReadBatch = tuple[list[int], Image8, dict[int, ImageError]]
+
+
+def read_ahead(
+    images: Iterable[Image], size: int, reader: "PythonReader", memory: Callable[[int], Image8]
+) -> Generator[ReadBatch, None, None]:
+    """Read a stream of images in order, by worker threads, holding only a few batches of it in memory.
+
+    Args:
+        images: any iterable.
+        size: images per batch; the last one may have fewer.
+        reader: what reads a batch.
+        memory: makes what so many images are read into.
+    """
+    numbered = iter(enumerate(images))
+    pending: deque[Future[ReadBatch]] = deque()
+    at_once = reader.num_at_once(size)
+    with ThreadPoolExecutor(at_once, "reidruntime", _lower_priority) as workers:
+        try:
+            while True:
+                while len(pending) <= at_once and (batch := list(islice(numbered, size))):
+                    pending.append(workers.submit(_read, batch, reader, memory))
+                if not pending:
+                    break
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _read(
+    batch: list[tuple[int, Image]], reader: "PythonReader", memory: Callable[[int], Image8]
+) -> ReadBatch:
+    pixels = memory(len(batch))
+    errors = reader.read(batch, pixels)
+    good = [row for row, (index, _) in enumerate(batch) if index not in errors]
+    if errors:
+        pixels[: len(good)] = pixels[good]
+    return [batch[row][0] for row in good], pixels[: len(good)], errors
+
+
+def _lower_priority() -> None:
+    """Lower the calling thread's priority, where threads have one.
+
+    A network's threads wait for each other at every layer: one that a reading thread keeps from its core keeps all of
+    them waiting.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 class PythonReader:
@@ -44,7 +100,13 @@ class PythonReader:
         Returns:
             The errors of the images that cannot be read, by number, in order; what their rows hold is undefined.
         """
-        return _by_number(starmap(self._fill_row, zip(batch, out, strict=True)))
+        errors = {}
+        for (number, image), row in zip(batch, out, strict=True):
+            try:
+                row[...] = image_pixels(image, f"image {number}", self._preprocess)
+            except ImageError as error:
+                errors[number] = error
+        return errors
 
     def num_at_once(self, batch_size: int) -> int:
         """How many batches to read at once, to keep all reading threads busy."""
@@ -53,14 +115,6 @@ class PythonReader:
     def describe(self) -> str:
         """What decodes and resizes."""
         return describe_preprocessing()
-
-    def _fill_row(self, numbered: tuple[int, Image], row: Image8) -> tuple[int, ImageError | None]:
-        number, image = numbered
-        try:
-            row[...] = image_pixels(image, f"image {number}", self._preprocess)
-        except ImageError as error:
-            return number, error
-        return number, None
 
 
 class LibraryReader(PythonReader):
@@ -75,15 +129,15 @@ class LibraryReader(PythonReader):
         super().__init__(preprocess, threads)
         self._library, self._path = _load(library), library
         options = _Options(
-            size=ctypes.sizeof(_Options),
+            size=sizeof(_Options),
             height_px=preprocess.height_px,
             width_px=preprocess.width_px,
             bicubic=preprocess.resize == "bicubic",
             bgr=preprocess.channel_order == "BGR",
             threads=max(threads - _MIN_AT_ONCE, 0) + 1,  # the other callers are threads, too
         )
-        self._handle = ctypes.c_void_p()
-        self._check(self._library.reid_open_reader(ctypes.byref(options), ctypes.byref(self._handle)))
+        self._handle = c_void_p()
+        self._check(self._library.reid_open_reader(byref(options), byref(self._handle)))
         # Not in a method close(): a thread may still be reading.
         weakref.finalize(self, self._library.reid_close_reader, self._handle)
 
@@ -98,7 +152,7 @@ class LibraryReader(PythonReader):
             raise ValueError(f"expected writable C-contiguous uint8 memory of shape {wanted}")
         images = (_Image * len(batch))()
         kept = [_set(slot, image) for slot, (_, image) in zip(images, batch, strict=True)]
-        statuses = (ctypes.c_int * len(batch))()
+        statuses = (c_int * len(batch))()
         status = self._library.reid_read(self._handle, images, len(batch), out.ctypes.data, statuses)
         del kept
         if status != _ERROR_IMAGE:
@@ -107,7 +161,10 @@ class LibraryReader(PythonReader):
         failed = [row for row, status in enumerate(statuses) if status != _OK]
         # On Linux the threads inherit the priority of this one.
         with ThreadPoolExecutor(min(self._threads, len(failed))) as workers:
-            return _by_number(workers.map(lambda row: self._fill_row(batch[row], out[row]), failed))
+            again = workers.map(
+                lambda row: PythonReader.read(self, batch[row : row + 1], out[row : row + 1]), failed
+            )
+            return {number: error for errors in again for number, error in errors.items()}
 
     def num_at_once(self, batch_size: int) -> int:
         """See :meth:`PythonReader.num_at_once`."""
@@ -136,53 +193,47 @@ def open_batch_reader(preprocess: Preprocess, threads: int) -> PythonReader:
     return LibraryReader(library, preprocess, threads) if library else PythonReader(preprocess, threads)
 
 
-class _Image(ctypes.Structure):
+class _Image(Structure):
     """``reid_image``."""
 
     _fields_ = (
-        ("path", ctypes.c_char_p),
-        ("pixels", ctypes.c_void_p),
-        ("height_px", ctypes.c_size_t),
-        ("width_px", ctypes.c_size_t),
-        ("row_bytes", ctypes.c_size_t),
-        ("jpeg", ctypes.c_char_p),
-        ("jpeg_bytes", ctypes.c_size_t),
+        ("path", c_char_p),
+        ("pixels", c_void_p),
+        ("height_px", c_size_t),
+        ("width_px", c_size_t),
+        ("row_bytes", c_size_t),
+        ("jpeg", c_char_p),
+        ("jpeg_bytes", c_size_t),
     )
 
 
-class _Options(ctypes.Structure):
+class _Options(Structure):
     """``reid_reader_options``."""
 
     _fields_ = (
-        ("size", ctypes.c_size_t),
-        ("height_px", ctypes.c_size_t),
-        ("width_px", ctypes.c_size_t),
-        ("bicubic", ctypes.c_int),
-        ("bgr", ctypes.c_int),
-        ("threads", ctypes.c_int),
+        ("size", c_size_t),
+        ("height_px", c_size_t),
+        ("width_px", c_size_t),
+        ("bicubic", c_int),
+        ("bgr", c_int),
+        ("threads", c_int),
     )
 
 
-def _load(path: str) -> ctypes.CDLL:
+def _load(path: str) -> CDLL:
     what_to_do = f"Build it with make cpp, or unset {LIBRARY_VARIABLE}: images are then read in Python."
     try:
-        library = ctypes.CDLL(path)
-        library.reid_version.restype = ctypes.c_char_p
+        library = CDLL(path)
+        library.reid_version.restype = c_char_p
         version = library.reid_version().decode()
         if version != LIBRARY_VERSION:
             raise NotInstalledError(
                 f"{LIBRARY_VARIABLE}: {path} is libreidruntime {version}, expected {LIBRARY_VERSION}. {what_to_do}"
             )
-        library.reid_last_error.restype = ctypes.c_char_p
-        library.reid_open_reader.argtypes = (ctypes.POINTER(_Options), ctypes.POINTER(ctypes.c_void_p))
-        library.reid_read.argtypes = (
-            ctypes.c_void_p,
-            ctypes.POINTER(_Image),
-            ctypes.c_size_t,
-            ctypes.c_void_p,
-            ctypes.POINTER(ctypes.c_int),
-        )
-        library.reid_close_reader.argtypes = (ctypes.c_void_p,)
+        library.reid_last_error.restype = c_char_p
+        library.reid_open_reader.argtypes = (POINTER(_Options), POINTER(c_void_p))
+        library.reid_read.argtypes = (c_void_p, POINTER(_Image), c_size_t, c_void_p, POINTER(c_int))
+        library.reid_close_reader.argtypes = (c_void_p,)
         library.reid_close_reader.restype = None
     except (OSError, AttributeError) as error:
         raise NotInstalledError(
@@ -207,7 +258,3 @@ def _set(slot: _Image, image: Image) -> Any:
     if path and b"\0" not in path:
         slot.path = path
     return path
-
-
-def _by_number(outcomes: Iterable[tuple[int, ImageError | None]]) -> dict[int, ImageError]:
-    return {number: error for number, error in outcomes if error is not None}
