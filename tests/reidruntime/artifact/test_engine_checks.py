@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from reidruntime.artifact.engine_checks import check_engine
+from reidruntime.artifact.checks import check_engine
 from reidruntime.errors import ArtifactError
 from reidruntime.tensorrt_library import Gpu, version_tuple
 

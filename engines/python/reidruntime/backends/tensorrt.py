@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidruntime.artifact.engine_checks import check_engine
+from reidruntime.artifact.checks import check_engine
 from reidruntime.artifact.manifest import Engine, Manifest, file_sha256
 from reidruntime.backends import Answer
 from reidruntime.backends.lanes import NUM_LANES, Lane, Lanes, Shape
