@@ -107,6 +107,10 @@ class PipelinedBackend(Backend, Protocol):
     in_flight: int
     tensor_device: str
 
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Answer one batch: start it, and wait for the answer."""
+        return self.submit(batch)()
+
     def submit(self, batch: NDArray[Any]) -> Answer:
         """Start a batch; what is returned waits for its answer, and must be called once.
 

@@ -4,7 +4,7 @@ While the network answers one batch, the next is copied in and the last one out.
 graph: one call then launches all that the network enqueues.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -52,7 +52,7 @@ class Lane:
     pinned_in: Bytes
     pinned_out: Bytes
     runs: Counter[int] = field(default_factory=Counter)
-    graphs: dict[int, Callable[[], None]] = field(default_factory=dict)
+    graphs: dict[int, Callable[[], object]] = field(default_factory=dict)
     state: Any = None
 
 
@@ -73,7 +73,7 @@ class LaneNetwork(Protocol):
         """Enqueue the network on the lane's stream, from the lane's input to its output on the GPU."""
         ...
 
-    def capture(self, lane: Lane, shape: Shape) -> Callable[[], None] | None:
+    def capture(self, lane: Lane, shape: Shape) -> Callable[[], object] | None:
         """Answer the batch that is in the lane, and return what launches the same as a CUDA graph, None without one."""
         ...
 
@@ -96,16 +96,7 @@ class Lanes:
         name: str,
         graphs_allowed: bool = True,
     ) -> None:
-        """Make the first lanes.
-
-        Args:
-            network: what runs in them.
-            input_spec: the network's input.
-            output_spec: the network's output.
-            largest_batch: the buffers hold that many images.
-            memory: which library provides the memory.
-            name: of the artifact, for messages.
-            graphs_allowed: whether CUDA graphs are to be captured.
+        """Make the first lanes, with buffers for ``largest_batch`` images; ``name`` is the artifact's, for messages.
 
         Raises:
             NotInstalledError: the memory's library or the GPU is missing.
@@ -116,7 +107,9 @@ class Lanes:
         self.graphs_allowed = graphs_allowed
         self._host_memory: DeviceMemory | None = None  # opened for the first host array
         self._host_buffers: set[int] = set()  # addresses of page-locked memory
-        self._free_buffers: dict[int, SimpleQueue[Bytes]] = {}  # by their number of rows
+        self._free_buffers: defaultdict[int, SimpleQueue[Bytes]] = defaultdict(
+            SimpleQueue
+        )  # by number of rows
         self._making = Lock()  # a host buffer is found or made by one thread at a time
         self._is_closed = False
         self._idle: SimpleQueue[Lane] = SimpleQueue()
@@ -125,14 +118,11 @@ class Lanes:
             self._idle.put(self._new_lane())
 
     def submit(self, batch: NDArray[Any], *, padded: int | None = None) -> Answer:
-        """Enqueue the copy in, the network and the copy out.
+        """Enqueue the copy in, the network and the copy out; what is returned waits for the answer, once.
 
         Args:
             batch: in the network's own input type and layout, at most ``largest_batch`` rows.
             padded: run the network on that many rows; what the rows beyond the batch hold does not matter.
-
-        Returns:
-            What waits for the answer; it must be called once.
         """
         lane = self._free_lane()
         try:
@@ -161,38 +151,33 @@ class Lanes:
         return answer
 
     def host_array(self, num_rows: int) -> NDArray[Any]:
-        """Page-locked memory for a batch, which :meth:`submit` does not copy on the host.
+        """Page-locked memory for at most ``largest_batch`` rows, which :meth:`submit` does not copy on the host.
 
-        Args:
-            num_rows: at most ``largest_batch``.
-
-        Returns:
-            An array of the network's own input type and layout; its memory is reused when nobody holds the array.
+        It is of the network's own input type and layout, and is reused when nobody holds the array.
         """
         size = min(1 << (num_rows - 1).bit_length(), self._largest_batch)  # so that buffers fit again
         shape = (num_rows, *row_shape(self._input))
         with self._making:
             if self._is_closed:
                 return np.empty(shape, self._input.dtype)
-            free = self._free_buffers.setdefault(size, SimpleQueue())
-            buffer = free.get_nowait() if not free.empty() else self._new_host_buffer(size)
+            free = self._free_buffers[size]
+            if free.empty():
+                self._host_memory = self._host_memory or open_device_memory(self._memory_name)
+                buffer = self._host_memory.pinned_buffer(_num_bytes(size, self._input))
+                self._host_buffers.add(buffer.ctypes.data)
+            else:
+                buffer = free.get_nowait()
         # A view keeps alive the array at the root of its views, which is this one: it is no view of an array.
         contents = np.frombuffer(buffer.data, np.uint8)
         finalize(contents, free.put, buffer).atexit = False
         return contents[: _num_bytes(num_rows, self._input)].view(self._input.dtype).reshape(shape)
 
     def run_tensor(self, images: Any, *, padded: int | None = None) -> Any:
-        """Answer a torch tensor on the GPU, in the order of torch's current stream.
+        """Answer a torch tensor on the GPU with another, ready in the order of torch's current stream.
 
         The images are copied into a lane, and the answer out of it, which takes a thousandth of the network's time: a
-        CUDA graph reads from one address, and TensorRT from aligned ones, which views do not have.
-
-        Args:
-            images: in the network's own input type and layout.
-            padded: as for :meth:`submit`.
-
-        Returns:
-            A torch tensor on the GPU, ready in stream order.
+        CUDA graph reads from one address, and TensorRT from aligned ones, which views do not have. The arguments are
+        those of :meth:`submit`.
 
         Raises:
             InputError: the images are on another GPU than the network.
@@ -241,13 +226,6 @@ class Lanes:
             # An array that somebody still writes to keeps its memory until the process ends.
             if self._host_memory is not None and num_free == len(self._host_buffers):
                 self._host_memory.close()
-
-    def _new_host_buffer(self, num_rows: int) -> Bytes:
-        if self._host_memory is None:
-            self._host_memory = open_device_memory(self._memory_name)
-        buffer = self._host_memory.pinned_buffer(_num_bytes(num_rows, self._input))
-        self._host_buffers.add(buffer.ctypes.data)
-        return buffer
 
     def _page_locked(self, batch: NDArray[Any], lane: Lane) -> Bytes:
         """The bytes of a batch where the GPU copies from: its own place, or the lane's."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from reidruntime.artifact.checks import check_engine
 from reidruntime.artifact.manifest import Engine, Manifest, file_sha256
-from reidruntime.backends import Answer
+from reidruntime.backends import Answer, PipelinedBackend
 from reidruntime.backends.lanes import NUM_LANES, Lane, Lanes, Shape
 from reidruntime.device_memory import MemoryName
 from reidruntime.errors import ArtifactError, GpuError, NotInstalledError
@@ -27,7 +27,7 @@ class _Contexts:
     of_graphs: list[Any] = field(default_factory=list)
 
 
-class TensorRtBackend:
+class TensorRtBackend(PipelinedBackend):
     """A deserialized engine; any number of threads may call it at once, each batch runs in a lane of its own.
 
     A batch size that comes again is captured as a CUDA graph. A graph is tied to the state of the context that it was
@@ -89,10 +89,6 @@ class TensorRtBackend:
         """Enqueue the copy in, the network and the copy out of a batch, which must be within the batch profile."""
         return self._lanes.submit(batch)
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Answer one batch; raises GpuError where CUDA or TensorRT fails."""
-        return self.submit(batch)()
-
     def run_tensor(self, images: Any) -> Any:
         """Answer a torch tensor on the GPU with another; see :meth:`reidruntime.backends.lanes.Lanes.run_tensor`."""
         return self._lanes.run_tensor(images)
@@ -125,7 +121,7 @@ class TensorRtBackend:
         """For the lanes: the network."""
         self._execute(lane.state.by_profile[self._profile_of(shape[0])], lane, shape)
 
-    def capture(self, lane: Lane, shape: Shape) -> Callable[[], None] | None:
+    def capture(self, lane: Lane, shape: Shape) -> Callable[[], object] | None:
         """For the lanes: answer a batch in a context of its own, and keep what that enqueued as a graph.
 
         TensorRT does what a new shape needs in the first run, where nothing is captured yet.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reidruntime.backends import Answer, Network, failed_run
+from reidruntime.backends import Answer, Network, PipelinedBackend, failed_run
 from reidruntime.backends.lanes import NUM_LANES, Lane, Lanes, Shape, row_shape, tensor_at
 from reidruntime.backends.torch_network import TorchNetwork
 from reidruntime.errors import GpuError, NotInstalledError
@@ -18,7 +18,7 @@ from reidruntime.torch_settings import exact_float32, fastest_convolutions
 _BATCH_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
-class TorchCudaBackend:
+class TorchCudaBackend(PipelinedBackend):
     """A network in torch; any number of threads may call it at once.
 
     Each batch is padded to one of a few sizes, each of which is captured as a CUDA graph when it comes first. On a CPU,
@@ -38,15 +38,11 @@ class TorchCudaBackend:
         *,
         device: Literal["cpu", "cuda"],
         threads: int,
-        in_lanes: bool | None = None,
+        in_lanes: bool = False,
     ) -> None:
-        """Load the network, and answer one image.
+        """Load a network in FP32 or FP16, and answer one image.
 
-        Args:
-            network: what to load: FP32 or FP16.
-            device: "cpu" computes the same without a GPU.
-            threads: of torch on a CPU.
-            in_lanes: whether batches run in lanes; default: on a GPU.
+        ``threads`` are those of torch on a CPU, where batches run in lanes only if ``in_lanes``.
 
         Raises:
             NotInstalledError: torch finds no GPU.
@@ -73,7 +69,7 @@ class TorchCudaBackend:
         self.tensor_device = device
         self.preferred_batch = default_batch_size(first_gpu() if on_gpu else None)
         self._lanes: Lanes | None = None
-        if in_lanes or (in_lanes is None and on_gpu):
+        if on_gpu or in_lanes:
             self._lanes = Lanes(
                 self,
                 network.input,
@@ -92,16 +88,15 @@ class TorchCudaBackend:
     def submit(self, batch: NDArray[Any]) -> Answer:
         """Start a batch; one that is larger than the lanes are is answered in parts, all but the last at once."""
         if self._lanes is None:
-            features = self._on_cpu(batch)
+            try:
+                features: NDArray[Any] = self._computed(torch.from_numpy(batch)).numpy()
+            except RuntimeError as error:
+                raise failed_run(self._network, len(batch), "torch", error) from error
             return lambda: features
         *first, last = (batch[start : start + self._largest] for start in range(0, len(batch), self._largest))
         answered = [self._lanes.submit(part, padded=self._padded(len(part)))() for part in first]
         answer = self._lanes.submit(last, padded=self._padded(len(last)))
         return lambda: np.concatenate([*answered, answer()]) if answered else answer()
-
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Answer one batch; raises GpuError where the GPU fails, ArtifactError where torch does on a CPU."""
-        return self.submit(batch)()
 
     def run_tensor(self, images: Any) -> Any:
         """Answer a torch tensor on the network's device with another; nothing passes through the host."""
@@ -140,7 +135,7 @@ class TorchCudaBackend:
         """For the lanes: the network, from a lane's input to its output."""
         self._work(lane, shape)()
 
-    def capture(self, lane: Lane, shape: Shape) -> Callable[[], None] | None:
+    def capture(self, lane: Lane, shape: Shape) -> Callable[[], object] | None:
         """For the lanes: answer plainly, while cuDNN chooses its kernels, then record the same."""
         work = self._work(lane, shape)
         with fastest_convolutions():
@@ -175,10 +170,3 @@ class TorchCudaBackend:
     def _computed(self, images: torch.Tensor) -> torch.Tensor:
         with exact_float32():
             return self._torch_network(images)
-
-    def _on_cpu(self, batch: NDArray[Any]) -> NDArray[Any]:
-        try:
-            features: NDArray[Any] = self._computed(torch.from_numpy(batch)).numpy()
-        except RuntimeError as error:
-            raise failed_run(self._network, len(batch), "torch", error) from error
-        return features

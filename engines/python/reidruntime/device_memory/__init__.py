@@ -41,7 +41,7 @@ class DeviceMemory(Protocol):
         """Wait until everything enqueued is done."""
         ...
 
-    def captured(self, work: Callable[[], None]) -> Callable[[], None] | None:
+    def captured(self, work: Callable[[], None]) -> Callable[[], object] | None:
         """Record what ``work`` enqueues as a CUDA graph; returns what launches it, None where that cannot be done."""
         ...
 

@@ -2,6 +2,8 @@
 
 import ctypes
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,22 +22,21 @@ class CudaPythonMemory:
         except ImportError as error:
             raise NotInstalledError('cuda-python is not installed: pip install "reidexport[trt]"') from error
         self._cuda: Any = runtime
-        self._device: list[int] = []
-        self._pinned: list[int] = []
-        self._graphs: list[Any] = []
         (self._stream,) = self._call("cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
         self.stream = int(self._stream)
+        self._owned = ExitStack()  # freed in the reverse order, the stream last
+        self._owned.callback(self._call, "cudaStreamDestroy", self._stream)
 
     def device_buffer(self, num_bytes: int) -> int:
         """Allocate on the GPU."""
         (address,) = self._call("cudaMalloc", num_bytes)
-        self._device.append(int(address))
+        self._owned.callback(self._call, "cudaFree", int(address))
         return int(address)
 
     def pinned_buffer(self, num_bytes: int) -> Bytes:
         """Allocate page-locked host memory."""
         (address,) = self._call("cudaMallocHost", num_bytes)
-        self._pinned.append(int(address))
+        self._owned.callback(self._call, "cudaFreeHost", int(address))
         return np.ctypeslib.as_array((ctypes.c_uint8 * num_bytes).from_address(int(address)))
 
     def copy_in(self, pinned: Bytes, address: int) -> None:
@@ -52,7 +53,7 @@ class CudaPythonMemory:
         """Wait until everything enqueued is done."""
         self._call("cudaStreamSynchronize", self._stream)
 
-    def captured(self, work: Callable[[], None]) -> Callable[[], None] | None:
+    def captured(self, work: Callable[[], None]) -> Callable[[], object] | None:
         """Record what ``work`` enqueues as a CUDA graph; None where it cannot be recorded."""
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         graph = None
@@ -68,25 +69,15 @@ class CudaPythonMemory:
         finally:
             if graph is not None:
                 self._call("cudaGraphDestroy", graph)
-        self._graphs.append(executable)
-        return lambda: self._launch(executable)
+        self._owned.callback(self._call, "cudaGraphExecDestroy", executable)
+        return partial(self._call, "cudaGraphLaunch", executable, self._stream)
 
     def close(self) -> None:
         """Free everything."""
-        if self._stream is None:
-            return
-        self.wait()
-        for graph in self._graphs:
-            self._call("cudaGraphExecDestroy", graph)
-        for address in self._device:
-            self._call("cudaFree", address)
-        for address in self._pinned:
-            self._call("cudaFreeHost", address)
-        self._call("cudaStreamDestroy", self._stream)
-        self._stream = None
-
-    def _launch(self, executable: Any) -> None:
-        self._call("cudaGraphLaunch", executable, self._stream)
+        if self._stream is not None:
+            with self._owned:
+                self.wait()
+            self._stream = None
 
     def _call(self, function: str, *arguments: Any) -> tuple[Any, ...]:
         status, *values = getattr(self._cuda, function)(*arguments)

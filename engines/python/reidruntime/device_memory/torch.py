@@ -77,17 +77,13 @@ class TorchMemory:
         except GpuError:
             _failed_graphs.append(graph)
             return None  # run plainly, where a fault that is not the capture's shows itself
-        return lambda: self._launch(graph)
+        return self._on_stream()(lambda: graph.replay())
 
     def close(self) -> None:
         """Free everything."""
         self.wait()
         self._device.clear()
         self._pinned.clear()
-
-    def _launch(self, graph: Any) -> None:
-        with self._on_stream():
-            graph.replay()
 
     @contextmanager
     def _on_stream(self) -> Iterator[None]:
