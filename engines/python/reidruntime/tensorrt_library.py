@@ -4,7 +4,9 @@ import ctypes
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,11 @@ _MULTIPROCESSOR_COUNT, _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 16
 
 DEFAULT_BATCH = 32  # where neither the caller nor the artifact nor the device has a preference
 # The fewest multiprocessors, the best batch, the largest batch.
-_BATCHES = ((100, 64, 256), (48, 32, 128), (0, 8, 32))
+_BATCHES = (
+    (100, 64, 256),  # A100, H100, H200
+    (48, 32, 128),  # L4, A10, V100
+    (0, 8, 32),  # Jetson, T4, and where it is not known
+)
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,7 @@ def import_tensorrt(flavor: Flavor) -> Any:
 
 
 def make_logger(trt: Any, log: Callable[[str], None] = lambda _: None) -> Any:
-    """A logger that passes on TensorRT's messages from level WARNING up, and keeps its errors in a list, ``errors``.
-
-    Args:
-        trt: from :func:`import_tensorrt`.
-        log: called with a line for every message.
-    """
+    """A logger of TensorRT's that passes on lines from level WARNING up, and keeps its errors in a list, ``errors``."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -91,12 +92,7 @@ def make_logger(trt: Any, log: Callable[[str], None] = lambda _: None) -> Any:
 
 def version_tuple(version: str) -> tuple[int, ...]:
     """``"10.16.1.11"`` -> (10, 16, 1, 11); what is not a number ends it."""
-    parts = []
-    for part in version.split("."):
-        if not part.isdecimal():
-            break
-        parts.append(int(part))
-    return tuple(parts)
+    return tuple(map(int, takewhile(str.isdecimal, version.split("."))))
 
 
 def first_gpu() -> Gpu | None:
@@ -137,16 +133,8 @@ def default_batch_profile(gpu: Gpu | None) -> BatchProfile:
     """The batch sizes to build an engine for where the caller names none.
 
     A batch is to fill the multiprocessors, and to leave most activations in the L2 cache. By estimate, 64 images of
-    ResNet-50 do both on an H100; throughput grows little beyond.
-
-    | multiprocessors | such as          | smallest:best:largest |
-    |-----------------|------------------|-----------------------|
-    | 100 and more    | A100, H100, H200 | 1:64:256              |
-    | 48 to 99        | L4, A10, V100    | 1:32:128              |
-    | fewer, unknown  | Jetson, T4       | 1:8:32                |
-
-    Args:
-        gpu: the one that the engine will run on; None where it is not known.
+    ResNet-50 do both on an H100; throughput grows little beyond. An unknown GPU gets what suits the
+    smallest.
     """
     multiprocessors = gpu.num_multiprocessors if gpu else 0
     optimum, maximum = next(sizes for at_least, *sizes in _BATCHES if multiprocessors >= at_least)
@@ -173,26 +161,20 @@ def _driver_version() -> str:
 
 def _import_native() -> Any:
     try:
-        import tensorrt
+        return import_module("tensorrt")
     except ModuleNotFoundError as error:
         if error.name != "tensorrt" or find_spec("tensorrt_bindings") is None:
             raise
-        import tensorrt_bindings as tensorrt  # alone, with libraries that the loader finds elsewhere
-
-    return tensorrt
+        return import_module("tensorrt_bindings")  # alone, with libraries that the loader finds elsewhere
 
 
 def _import_rtx() -> Any:
     if find_spec("tensorrt_rtx") is not None:  # NVIDIA's own package, which finds its libraries by itself
-        import tensorrt_rtx
-
-        return tensorrt_rtx
+        return import_module("tensorrt_rtx")
     provider = find_spec(_RTX_LIBRARIES)
     if provider is not None and provider.origin is not None:
         folder = Path(provider.origin).parent
         for pattern in _RTX_LOAD_ORDER:
             for library in sorted(folder.glob(pattern))[:1]:
                 ctypes.CDLL(str(library), os.RTLD_GLOBAL)
-    import tensorrt_rtx_bindings
-
-    return tensorrt_rtx_bindings
+    return import_module("tensorrt_rtx_bindings")

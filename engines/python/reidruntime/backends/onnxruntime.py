@@ -30,6 +30,8 @@ class OnnxRuntimeBackend:
     computed there as ONNX defines them, in float32, as CUDA has no integer convolutions in ONNX Runtime.
     """
 
+    _name = "ONNX Runtime"
+
     def __init__(self, network: Network, *, device: Literal["cpu", "cuda"], threads: int) -> None:
         """Load the network.
 
@@ -42,29 +44,28 @@ class OnnxRuntimeBackend:
             # CUDA has no integer convolutions to fuse Q/DQ pairs into, and no kernel to dequantize an int32 bias.
             network = replace(network, by_definition=True)
         self._network = network
-        self._session = _load(network, device, threads)
-        self.preferred_batch = default_batch_size(first_gpu() if device == "cuda" else None)
-        self._place = f"CPU, {threads} threads" if device == "cpu" else "CUDA"
+        on_cpu = device == "cpu"
+        self._session = _session_on_cpu(network, threads) if on_cpu else _session_on_cuda(network, threads)
+        self.preferred_batch = default_batch_size(None if on_cpu else first_gpu())
+        version, place = (
+            import_onnxruntime(device).__version__,
+            f"CPU, {threads} threads" if on_cpu else "CUDA",
+        )
+        computed = ", as defined, in fp32" if network.by_definition else ""
+        self._description = f"ONNX Runtime {version}, {place}, {network.precision}{computed}"
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Answer one batch; raises ArtifactError where ONNX Runtime fails."""
-        return answer(self._session, self._network, batch, "ONNX Runtime")
+        """Answer one batch; raises ArtifactError where ONNX Runtime or its provider fails."""
+        network = self._network
+        try:
+            features: NDArray[Any] = self._session.run([network.output.name], {network.input.name: batch})[0]
+        except Exception as error:  # its exception classes share no other base
+            raise failed_run(network, len(batch), self._name, error) from error
+        return features
 
     def describe(self) -> str:
-        """Name and version, device, threads, precision."""
-        import onnxruntime
-
-        computed = ", as defined, in fp32" if self._network.by_definition else ""
-        return f"ONNX Runtime {onnxruntime.__version__}, {self._place}, {self._network.precision}{computed}"
-
-
-def answer(session: Any, network: Network, batch: NDArray[Any], name: str) -> NDArray[Any]:
-    """What a session answers for a batch; ``name`` is what to call it in the ArtifactError of a failure."""
-    try:
-        features: NDArray[Any] = session.run([network.output.name], {network.input.name: batch})[0]
-    except Exception as error:  # its exception classes share no other base
-        raise failed_run(network, len(batch), name, error) from error
-    return features
+        """Names and versions, device, threads, precision."""
+        return self._description
 
 
 def cuda_is_installed() -> bool:
@@ -96,18 +97,14 @@ def import_onnxruntime(device: Literal["cpu", "cuda"]) -> Any:
     return onnxruntime
 
 
-def _load(network: Network, device: Literal["cpu", "cuda"], threads: int) -> Any:
-    onnxruntime = import_onnxruntime(device)
-    if device == "cpu":
-        return _session_on_cpu(network, threads)
+def _session_on_cuda(network: Network, threads: int) -> Any:
     if not cuda_is_installed():
-        raise NotInstalledError(f"The installed onnxruntime cannot use CUDA: {_INSTALL[device]}")
-    _load_cuda_libraries(onnxruntime)
+        raise NotInstalledError(f"The installed onnxruntime cannot use CUDA: {_INSTALL['cuda']}")
+    _load_cuda_libraries()
     try:
-        return _session(network, device, threads)
+        return _session(network, "cuda", threads)
     except Exception as error:  # its exception classes share no other base
-        _raise_cause(network, threads)
-        raise _cuda_start_error(str(error).strip()) from error
+        raise _cause(error, network, threads) from error
 
 
 def _session_on_cpu(network: Network, threads: int) -> Any:
@@ -136,7 +133,7 @@ def _session(
     )
 
 
-def _load_cuda_libraries(onnxruntime: Any) -> None:
+def _load_cuda_libraries() -> None:
     """Load CUDA and cuDNN from wherever pip installed them.
 
     Left alone, ``preload_dlls`` looks for the folder ``nvidia`` beside its own package only, and prints what it misses.
@@ -147,43 +144,44 @@ def _load_cuda_libraries(onnxruntime: Any) -> None:
             folders.setdefault(folder.parent.name, str(folder.resolve()))
     for place in (None, *folders.values()):
         with redirect_stdout(StringIO()):
-            onnxruntime.preload_dlls(directory=place)
+            import_onnxruntime("cuda").preload_dlls(directory=place)
 
 
-def _raise_cause(network: Network, threads: int) -> None:
-    """Raise why a session that may only use CUDA cannot be made.
+def _cause(refusal: Exception, network: Network, threads: int) -> ArtifactError | GpuError:
+    """Why a session that may only use CUDA cannot be made: CUDA has no kernel for some nodes, or does not start.
 
-    Where CUDA does not start and where it has no kernel for a node, ONNX Runtime's message is the same: that nodes are
-    assigned to the CPU. A session that may use the CPU as well shows the difference.
+    ONNX Runtime's message is the same for both: that nodes are assigned to the CPU. A session that may use the CPU as
+    well shows the difference.
 
     Raises:
-        ArtifactError: ONNX Runtime refuses the file on the CPU as well, or CUDA has no kernel for some of its nodes.
-        GpuError: CUDA does not start.
+        ArtifactError: ONNX Runtime refuses the file on the CPU as well.
+        GpuError: CUDA does not start, which ONNX Runtime says by itself.
     """
     try:
         session = _session(network, "cuda", threads, cpu_fallback=True)
     except Exception as error:  # its exception classes share no other base
         _session_on_cpu(network, threads)
-        raise _cuda_start_error(str(error).strip()) from error
+        raise _cuda_start_error(error) from error
     cpu, cuda = (_PROVIDERS[device][0] for device in ("cpu", "cuda"))
     if cuda not in session.get_providers():
-        raise _cuda_start_error(_loading_failure())
+        return _cuda_start_error(_loading_failure())
     assigned = session.get_provider_graph_assignment_info()
     nodes = [node for part in assigned if part.ep_name == cpu for node in part.get_nodes()]
-    if nodes:
-        named = ", ".join(f"{node.op_type} ({node.name})" for node in nodes[:_NODES_NAMED])
-        more = f" and {len(nodes) - _NODES_NAMED} more" if len(nodes) > _NODES_NAMED else ""
-        raise ArtifactError(
-            f"{network.path}: ONNX Runtime has no CUDA kernel for {named}{more}, and would run that on the CPU. "
-            "Use device cpu, or build a TensorRT engine (reidexport trt)."
-        )
+    if not nodes:
+        return _cuda_start_error(refusal)
+    named = ", ".join(f"{node.op_type} ({node.name})" for node in nodes[:_NODES_NAMED])
+    more = f" and {len(nodes) - _NODES_NAMED} more" if len(nodes) > _NODES_NAMED else ""
+    return ArtifactError(
+        f"{network.path}: ONNX Runtime has no CUDA kernel for {named}{more}, and would run that on the CPU. "
+        "Use device cpu, or build a TensorRT engine (reidexport trt)."
+    )
 
 
-def _cuda_start_error(reason: str) -> GpuError:
+def _cuda_start_error(reason: object) -> GpuError:
     return GpuError(
-        f"The installed onnxruntime supports CUDA, but CUDA does not start: {reason}. Check the GPU and its driver "
-        "with nvidia-smi, and that CUDA and cuDNN are installed in the versions that this onnxruntime was built for: "
-        f"{_INSTALL['cuda']}. Device cpu needs neither."
+        f"The installed onnxruntime supports CUDA, but CUDA does not start: {str(reason).strip()}. Check the GPU and "
+        "its driver with nvidia-smi, and that CUDA and cuDNN are installed in the versions that this onnxruntime was "
+        f"built for: {_INSTALL['cuda']}. Device cpu needs neither."
     )
 
 

@@ -2,22 +2,18 @@
 
 from typing import Any
 
-from numpy.typing import NDArray
-
 from reidruntime.backends import Network
-from reidruntime.backends.onnxruntime import answer
+from reidruntime.backends.onnxruntime import OnnxRuntimeBackend
 from reidruntime.errors import ArtifactError, NotInstalledError
 from reidruntime.tensorrt_library import INSTALL, default_batch_size, first_gpu
 
 _REGISTRATION = "reidruntime-tensorrt-rtx"
 
 
-class TensorRtRtxBackend:
-    """An ``onnxruntime.InferenceSession`` whose every layer runs in TensorRT for RTX.
+class TensorRtRtxBackend(OnnxRuntimeBackend):
+    """An ``onnxruntime.InferenceSession`` whose every layer runs in TensorRT for RTX."""
 
-    Attributes:
-        preferred_batch: see :class:`reidruntime.backends.BatchPreferringBackend`.
-    """
+    _name = "TensorRT for RTX"
 
     def __init__(self, network: Network) -> None:
         """Load the network.
@@ -42,7 +38,7 @@ class TensorRtRtxBackend:
         # Without it, what the provider cannot take would run on the CPU.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
-            self._session: Any = onnxruntime.InferenceSession(network.path, options)
+            self._session = onnxruntime.InferenceSession(network.path, options)
         except Exception as error:  # its exception classes share no other base
             raise ArtifactError(f"{network.path}: TensorRT for RTX cannot load it: {error}") from error
         if provider not in self._session.get_providers():
@@ -52,14 +48,6 @@ class TensorRtRtxBackend:
         self.preferred_batch = default_batch_size(gpu)
         self._network = network
         self._description = f"TensorRT for RTX in ONNX Runtime {onnxruntime.__version__}, {network.precision}"
-
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Answer one batch; raises ArtifactError where it fails."""
-        return answer(self._session, self._network, batch, "TensorRT for RTX")
-
-    def describe(self) -> str:
-        """Name and versions, precision."""
-        return self._description
 
 
 def _import_provider() -> tuple[Any, str]:
