@@ -9,17 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidruntime.artifact.onnx_metadata import DTYPES
-from reidruntime.artifact.protobuf import (
-    Fields,
-    MalformedError,
-    contents,
-    fields,
-    floats,
-    integers,
-    messages,
-    text,
-    texts,
-)
+from reidruntime.artifact.protobuf import MalformedError, Message
 from reidruntime.errors import ArtifactError
 
 Array = NDArray[np.generic]
@@ -56,8 +46,7 @@ def read_onnx_graph(path: Path) -> OnnxGraph:
             operators of another domain, subgraphs or types that are not arrays.
     """
     try:
-        data = path.read_bytes()
-        return _model(data)
+        return _graph(Message(path.read_bytes()))
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}). Expected an ONNX file.") from error
     except (MalformedError, ValueError, IndexError, OverflowError, struct.error) as error:
@@ -66,62 +55,55 @@ def read_onnx_graph(path: Path) -> OnnxGraph:
         ) from error
 
 
-def _model(data: bytes) -> OnnxGraph:
+def _graph(model: Message) -> OnnxGraph:
     """ModelProto: graph = 7, opset_import = 8 {domain = 1, version = 2}; GraphProto: node = 1, initializer = 5."""
-    model = fields(data, range(len(data)))
     nodes: list[OnnxNode] = []
     constants: dict[str, Array] = {}
-    for graph in messages(data, model[7]):
-        for node in (_node(data, found) for found in messages(data, graph[1])):
+    for graph in model.messages(7):
+        for node in map(_node, graph.messages(1)):
             if node.op == "Constant":
                 constants[node.outputs[0]] = _constant(node)
             else:
                 nodes.append(node)
-        constants.update(_tensor(data, found) for found in messages(data, graph[5]))
-    opsets = [
-        version
-        for imported in messages(data, model[8])
-        if text(data, imported[1]) in _OWN_DOMAINS
-        for version in integers(data, imported[2])
-    ]
+        constants.update(map(_tensor, graph.messages(5)))
+    imported = [each for each in model.messages(8) if each.text(1) in _OWN_DOMAINS]
+    opsets = [version for each in imported for version in each.integers(2)]
     return OnnxGraph(tuple(nodes), constants, max(opsets, default=0))
 
 
-def _node(data: bytes, found: Fields) -> OnnxNode:
+def _node(node: Message) -> OnnxNode:
     """NodeProto: input = 1, output = 2, name = 3, op_type = 4, attribute = 5, domain = 7."""
-    op, domain = text(data, found[4]), text(data, found[7])
+    op, domain = node.text(4), node.text(7)
     if domain not in _OWN_DOMAINS:
         raise MalformedError(f"operator {op} is of the domain {domain}, only ONNX's own are known")
-    attributes = dict(_attribute(data, each) for each in messages(data, found[5]))
-    return OnnxNode(op, text(data, found[3]), texts(data, found[1]), texts(data, found[2]), attributes)
+    attributes = dict(map(_attribute, node.messages(5)))
+    return OnnxNode(op, node.text(3), node.texts(1), node.texts(2), attributes)
 
 
-def _attribute(data: bytes, found: Fields) -> tuple[str, Attribute]:
+def _attribute(attribute: Message) -> tuple[str, Attribute]:
     """AttributeProto: name = 1, f = 2, i = 3, s = 4, t = 5, floats = 7, ints = 8."""
-    name = text(data, found[1])
-    if found.keys() & {6, 9, 10, 11}:  # graphs, and lists of texts, tensors and graphs
+    name = attribute.text(1)
+    if any(
+        number in attribute for number in (6, 9, 10, 11)
+    ):  # graphs, and lists of texts, tensors and graphs
         raise MalformedError(f"attribute {name} holds a subgraph or a list of objects")
-    single = (
-        *floats(data, found[2]),
-        *integers(data, found[3]),
-        *texts(data, found[4]),
-        *(_tensor(data, each)[1] for each in messages(data, found[5])),
-    )
-    return name, single[0] if single else floats(data, found[7]) or integers(data, found[8])
+    tensors = [array for _, array in map(_tensor, attribute.messages(5))]
+    single = (*attribute.floats(2), *attribute.integers(3), *attribute.texts(4), *tensors)
+    return name, single[0] if single else attribute.floats(7) or attribute.integers(8)
 
 
-def _tensor(data: bytes, found: Fields) -> tuple[str, Array]:
+def _tensor(tensor: Message) -> tuple[str, Array]:
     """TensorProto: dims = 1, data_type = 2, float/int32/int64_data = 4, 5, 7, name = 8, raw = 9, data_location = 14."""
-    name, dims, kinds = text(data, found[8]), integers(data, found[1]), integers(data, found[2])
+    name, dims, kinds = tensor.text(8), tensor.integers(1), tensor.integers(2)
     if not kinds or kinds[0] not in DTYPES:
         raise MalformedError(f"a tensor of the data type {[*kinds, 0][0]}, which is not known")
     dtype = np.dtype(DTYPES[kinds[0]]).newbyteorder("<")
-    if _EXTERNAL in integers(data, found[14]):
+    if _EXTERNAL in tensor.integers(14):
         raise MalformedError("its weights are in another file; export it as one file")
-    if raw := contents(data, found[9]):
+    if raw := tensor.contents(9):
         array = np.frombuffer(raw[0], dtype)
     else:
-        numbers = floats(data, found[4]) or integers(data, found[5]) or integers(data, found[7])
+        numbers = tensor.floats(4) or tensor.integers(5) or tensor.integers(7)
         # FP16 is there by its bits, as integers.
         array = np.array(numbers, np.uint16).view(dtype) if dtype == np.float16 else np.array(numbers, dtype)
     if array.size != np.prod(dims, dtype=np.int64):

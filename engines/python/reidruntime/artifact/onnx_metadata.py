@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision, manifest_from_json
-from reidruntime.artifact.protobuf import Fields, MalformedError, Values, fields, integers, messages, text
+from reidruntime.artifact.protobuf import MalformedError, Message
 from reidruntime.errors import ArtifactError
 
 # TensorProto's data types.
@@ -53,7 +53,7 @@ def read_onnx(path: Path) -> OnnxFile:
             if path.stat().st_size == 0:
                 raise ArtifactError(f"{path}: the file is empty. Export it again.")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _model(data)
+                return _file(Message(data))
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}). Expected an ONNX file.") from error
     except (MalformedError, UnicodeDecodeError) as error:
@@ -83,40 +83,39 @@ def manifest_from_onnx(path: str | Path) -> Manifest | None:
     return None if text is None else manifest_from_json(text, str(path))
 
 
-def _model(data: mmap.mmap) -> OnnxFile:
+def _file(model: Message) -> OnnxFile:
     """ModelProto: producer_name = 2, producer_version = 3, graph = 7, metadata_props = 14 {key = 1, value = 2}."""
-    model = fields(data, range(len(data)))
-    if len(model[7]) != 1:
+    graphs = model.messages(7)
+    if len(graphs) != 1:
         raise MalformedError("it has no graph")
-    (graph,) = messages(data, model[7])
     # TensorProto: data_type = 2, name = 8.
-    stored = {text(data, found[8]): _dtype(data, found[2]) for found in messages(data, graph[5])}
+    stored = {tensor.text(8): _dtype(tensor, 2) for tensor in graphs[0].messages(5)}
     dtypes = list(stored.values())
-    inputs = [_tensor(data, found) for found in messages(data, graph[11])]
+    inputs = [_tensor(value) for value in graphs[0].messages(11)]
     return OnnxFile(
-        producer=(text(data, model[2]), text(data, model[3])),
-        metadata={text(data, each[1]): text(data, each[2]) for each in messages(data, model[14])},
+        producer=(model.text(2), model.text(3)),
+        metadata={each.text(1): each.text(2) for each in model.messages(14)},
         inputs=tuple(tensor for tensor in inputs if tensor.name not in stored),
-        outputs=tuple(_tensor(data, found) for found in messages(data, graph[12])),
+        outputs=tuple(_tensor(value) for value in graphs[0].messages(12)),
         precision="fp16" if dtypes.count("float16") > dtypes.count("float32") else "fp32",
     )
 
 
-def _tensor(data: mmap.mmap, found: Fields) -> OnnxTensor:
+def _tensor(value: Message) -> OnnxTensor:
     """ValueInfoProto: name = 1, type = 2 {tensor_type = 1 {elem_type = 1, shape = 2 {dim = 1}}}."""
     dtype, shape = "unknown", None
-    for about in messages(data, found[2]):
-        for tensor_type in messages(data, about[1]):
-            dtype = _dtype(data, tensor_type[1])
-            for dims in messages(data, tensor_type[2]):
-                shape = tuple(_dimension(data, dim) for dim in messages(data, dims[1]))
-    return OnnxTensor(text(data, found[1]), dtype, shape)
+    for about in value.messages(2):
+        for tensor_type in about.messages(1):
+            dtype = _dtype(tensor_type, 1)
+            for dims in tensor_type.messages(2):
+                shape = tuple(_dimension(dim) for dim in dims.messages(1))
+    return OnnxTensor(value.text(1), dtype, shape)
 
 
-def _dtype(data: mmap.mmap, kinds: Values) -> str:
-    return DTYPES.get(next(iter(integers(data, kinds)), 0), "unknown")
+def _dtype(message: Message, number: int) -> str:
+    return DTYPES.get(next(iter(message.integers(number)), 0), "unknown")
 
 
-def _dimension(data: mmap.mmap, found: Fields) -> int | None:
+def _dimension(dim: Message) -> int | None:
     """A fixed size; None for a named, absent or negative one."""
-    return next((size for size in integers(data, found[1]) if size > 0), None)
+    return next((size for size in dim.integers(1) if size > 0), None)
