@@ -207,13 +207,8 @@ def choose(
        converts them anew in every run.
     5. ONNX Runtime on the CPU.
 
-    The figures are of two CPU cores.
-
-    Args:
-        backend: what the caller asked for.
-        device: what the caller asked for.
-        depthwise: whether the file is fp32 and its convolutions are mostly depthwise.
-        is_int8: whether the file is int8, which torch-cuda does not compute.
+    The figures are of two CPU cores. ``depthwise`` is for fp32 files whose convolutions are mostly depthwise,
+    ``is_int8`` for int8 files, which torch-cuda does not compute.
 
     Raises:
         InputError: the backend or device does not exist, or do not go together.

@@ -11,6 +11,7 @@ The nodes made here, beside ONNX's own:
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -45,6 +46,13 @@ class _Links:
         is_it = node is not None and node.op == op and self._num_readers[name] == 1
         return node if is_it and id(node) not in self._changed else None
 
+    def pairs(self, op: str, before: str) -> Iterator[tuple[OnnxNode, OnnxNode]]:
+        """The nodes of an operator with those of another that write their first input, which nothing else reads."""
+        for node in self.nodes:
+            writer = self.only_writer(node.inputs[0], before) if node.op == op else None
+            if writer is not None:
+                yield node, writer
+
     def change(self, node: OnnxNode, *new: OnnxNode) -> None:
         """Put others in a node's place; none takes it out."""
         self._changed[id(node)] = new
@@ -56,9 +64,8 @@ class _Links:
 
 def _pool_before_bias(links: _Links) -> None:
     """Conv → MaxPool: the bias is added to the pooled map, a quarter of the size; no bit of the answer changes."""
-    for pool in links.nodes:
-        conv = links.only_writer(pool.inputs[0], "Conv") if pool.op == "MaxPool" else None
-        if conv is None or len(conv.inputs) < 3 or conv.inputs[2] not in links.constants:
+    for pool, conv in links.pairs("MaxPool", "Conv"):
+        if len(conv.inputs) < 3 or conv.inputs[2] not in links.constants:
             continue
         pooled, bias = f"{pool.outputs[0]}_without_bias", f"{conv.inputs[2]}_per_channel"
         links.constants[bias] = links.constants[conv.inputs[2]].reshape(-1, 1, 1)
@@ -69,10 +76,9 @@ def _pool_before_bias(links: _Links) -> None:
 
 def _fuse_clip(links: _Links) -> None:
     """Conv → Clip from 0: a ConvRelu, and a Clip with the upper limit alone."""
-    for clip in links.nodes:
-        from_zero = clip.op == "Clip" and _starts_at_zero(clip, links.constants)
-        conv = links.only_writer(clip.inputs[0], "Conv") if from_zero else None
-        if conv is not None:
+    for clip, conv in links.pairs("Clip", "Conv"):
+        lowest = links.constants.get(clip.inputs[1]) if len(clip.inputs) > 1 else None
+        if lowest is not None and not lowest.any():
             positive = f"{clip.outputs[0]}_positive"
             links.change(conv, replace(conv, op="ConvRelu", outputs=(positive,)))
             links.change(clip, replace(clip, inputs=(positive, "", *clip.inputs[2:])))
@@ -80,21 +86,18 @@ def _fuse_clip(links: _Links) -> None:
 
 def _fuse_relu(links: _Links) -> None:
     """Conv → Relu, and Conv → Add → Relu."""
-    for relu in links.nodes:
-        if relu.op != "Relu":
-            continue
-        if conv := links.only_writer(relu.inputs[0], "Conv"):
-            links.change(relu, replace(conv, op="ConvRelu", outputs=relu.outputs))
-            links.change(conv)
-        elif add := links.only_writer(relu.inputs[0], "Add"):
-            for name, other in (add.inputs, add.inputs[::-1]):
-                conv = links.only_writer(name, "Conv")
-                if conv is not None and other not in links.constants:
-                    inputs = (*conv.inputs[:2], conv.inputs[2] if len(conv.inputs) > 2 else "", other)
-                    links.change(relu, replace(conv, op="ConvAddRelu", inputs=inputs, outputs=relu.outputs))
-                    links.change(conv)
-                    links.change(add)
-                    break
+    for relu, conv in links.pairs("Relu", "Conv"):
+        links.change(relu, replace(conv, op="ConvRelu", outputs=relu.outputs))
+        links.change(conv)
+    for relu, add in links.pairs("Relu", "Add"):
+        for name, other in (add.inputs, add.inputs[::-1]):
+            summand = links.only_writer(name, "Conv")
+            if summand is not None and other not in links.constants:
+                inputs = (*summand.inputs[:2], summand.inputs[2] if len(summand.inputs) > 2 else "", other)
+                links.change(relu, replace(summand, op="ConvAddRelu", inputs=inputs, outputs=relu.outputs))
+                links.change(summand)
+                links.change(add)
+                break
 
 
 def _join_biases(links: _Links) -> None:
@@ -132,16 +135,8 @@ def _fuse_normalization(links: _Links) -> None:
 
 def _fuse_mean(links: _Links) -> None:
     """Cast to float32 → ReduceMean."""
-    for mean in links.nodes:
-        cast = links.only_writer(mean.inputs[0], "Cast") if mean.op == "ReduceMean" else None
-        if cast is not None and cast.attributes["to"] == _FLOAT:
-            attributes = {**mean.attributes, "to": _FLOAT}
+    for mean, cast in links.pairs("ReduceMean", "Cast"):
+        if cast.attributes["to"] == _FLOAT:
+            inputs, attributes = (cast.inputs[0], *mean.inputs[1:]), {**mean.attributes, "to": _FLOAT}
             links.change(cast)
-            links.change(
-                mean, replace(mean, inputs=(cast.inputs[0], *mean.inputs[1:]), attributes=attributes)
-            )
-
-
-def _starts_at_zero(clip: OnnxNode, constants: dict[str, Array]) -> bool:
-    lowest = constants.get(clip.inputs[1]) if len(clip.inputs) > 1 else None
-    return lowest is not None and not lowest.any()
+            links.change(mean, replace(mean, inputs=inputs, attributes=attributes))

@@ -23,10 +23,6 @@ class TorchCudaBackend(PipelinedBackend):
 
     Each batch is padded to one of a few sizes, each of which is captured as a CUDA graph when it comes first. On a CPU,
     where it is meant for comparison, the same graph runs without lanes.
-
-    Attributes:
-        preferred_batch: how many images a run should take, where neither the caller nor the artifact has a preference.
-        tensor_device: the type of device that it runs on.
     """
 
     in_flight = NUM_LANES

@@ -38,13 +38,7 @@ class TorchNetwork:
     """
 
     def __init__(self, path: Path, input_name: str, output_name: str, device: torch.device) -> None:
-        """Read a file, and move its weights to the device.
-
-        Args:
-            path: the ONNX file.
-            input_name: of the graph's one input.
-            output_name: of the tensor to answer with.
-            device: where to compute.
+        """Read a file whose graph has one input, and move its weights to the device.
 
         Raises:
             ArtifactError: the file cannot be read or is of an opset that is too old. Or it holds an operator, or a form
@@ -59,12 +53,18 @@ class TorchNetwork:
         fused = fuse(graph, (output_name,))
         self.operators = Counter(node.op for node in fused.nodes)
         self.convolutions: list[Convolution] = []
-        self._zeros = Zeros()
+        zeros = Zeros()
         self._input_name, self._output_name = input_name, output_name
         steps: list[tuple[Operator, tuple[str, ...], str]] = []
         for node in fused.nodes:
+            operator: Operator
             try:
-                operator, inputs = self._operator(node, fused.constants, device)
+                if node.op in _CONVOLUTIONS:
+                    operator = Convolution(node, fused.constants, device, zeros)
+                    inputs = node.inputs[0], *node.inputs[3:]
+                    self.convolutions.append(operator)
+                else:
+                    operator, inputs = operator_of(node, fused.constants)
             except UnknownOperatorError as error:
                 raise ArtifactError(
                     f"{path}: torch-cuda cannot compute {node.op} ({node.name or node.outputs[0]}): {error}. Use "
@@ -101,15 +101,6 @@ class TorchNetwork:
         reasons = [reason for each in candidates for reason in each.refusals.values() if reason]
         summary = f"{len(fused)} of {len(candidates)} convolutions in one call with their ReLU"
         return f"{summary} (cuDNN: {reasons[0]})" if reasons else summary
-
-    def _operator(
-        self, node: OnnxNode, constants: dict[str, Array], device: torch.device
-    ) -> tuple[Operator, tuple[str, ...]]:
-        if node.op not in _CONVOLUTIONS:
-            return operator_of(node, constants)
-        convolution = Convolution(node, constants, device, self._zeros)
-        self.convolutions.append(convolution)
-        return convolution, (node.inputs[0], *node.inputs[3:])
 
 
 class Convolution:

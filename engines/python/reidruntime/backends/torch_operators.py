@@ -20,14 +20,9 @@ class UnknownOperatorError(Exception):
 
 
 def operator_of(node: OnnxNode, constants: dict[str, Array]) -> tuple[Operator, tuple[str, ...]]:
-    """What computes a node.
+    """What computes a node that is no convolution: a function of tensors, and the names of those that it takes.
 
-    Args:
-        node: of an ONNX graph, fused or not; not a convolution.
-        constants: of the graph: shapes, axes and limits are read here, once.
-
-    Returns:
-        A function of tensors, and the names of the tensors that it takes.
+    Shapes, axes and limits are read from the graph's constants here, once.
 
     Raises:
         UnknownOperatorError: nothing computes it.
@@ -38,11 +33,14 @@ def operator_of(node: OnnxNode, constants: dict[str, Array]) -> tuple[Operator, 
         raise UnknownOperatorError("this operator is not supported")
     if len(node.outputs) != 1:
         raise UnknownOperatorError(f"it has {len(node.outputs)} outputs, expected one")
-    if node.op in _WITH_ATTRIBUTES:
-        compute, defaults = _WITH_ATTRIBUTES[node.op]
-        attributes = {name: node.attributes.get(name, default) for name, default in defaults.items()}
-        return partial(compute, **attributes), tuple(name for name in node.inputs if name)
-    return _BUILDERS[node.op](Form(node, constants))
+    form = Form(node, constants)
+    if node.op in _BUILDERS:
+        return _BUILDERS[node.op](form)
+    compute, defaults, required = _WITH_ATTRIBUTES[node.op]
+    for name, known in required.items():
+        form.require(name, known)
+    attributes = {name: form.attribute(name, default) for name, default in defaults.items()}
+    return partial(compute, **attributes), form.tensors
 
 
 _ELEMENTWISE: dict[str, Operator] = {
@@ -60,18 +58,32 @@ _ELEMENTWISE: dict[str, Operator] = {
     "MatMul": torch.matmul,
     "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),
 }
-# With the attributes that they take, and what the absence of one means in ONNX.
-_WITH_ATTRIBUTES: dict[str, tuple[Operator, dict[str, Any]]] = {
-    "Concat": (lambda *parts, axis: torch.cat(parts, axis), {"axis": None}),
-    "Gelu": (functional.gelu, {"approximate": "none"}),
-    "HardSigmoid": (lambda x, alpha, beta: (x * alpha + beta).clamp_(0, 1), {"alpha": 0.2, "beta": 0.5}),
+
+
+def _gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None, **attributes: int) -> Tensor:
+    return functional.linear(x, weight if attributes["transB"] else weight.T, bias)
+
+
+def _layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None = None, *, epsilon: float) -> Tensor:
+    return functional.layer_norm(x, scale.shape, scale, bias, epsilon)
+
+
+# With the attributes that they take and what the absence of one means in ONNX, and those of which one value is known.
+_WITH_ATTRIBUTES: dict[str, tuple[Operator, dict[str, Any], dict[str, Any]]] = {
+    "Concat": (lambda *parts, axis: torch.cat(parts, axis), {"axis": None}, {}),
+    "Flatten": (lambda x: x.flatten(1), {}, {"axis": 1}),
+    "Gelu": (functional.gelu, {"approximate": "none"}, {}),
+    "Gemm": (_gemm, {"transB": 0}, {"alpha": 1.0, "beta": 1.0, "transA": 0}),
+    "HardSigmoid": (lambda x, alpha, beta: (x * alpha + beta).clamp_(0, 1), {"alpha": 0.2, "beta": 0.5}, {}),
     "InstanceNormalization": (
         lambda x, scale, bias, epsilon: functional.instance_norm(x, weight=scale, bias=bias, eps=epsilon),
         {"epsilon": 1e-5},
+        {},
     ),
-    "LeakyRelu": (lambda x, alpha: functional.leaky_relu(x, alpha), {"alpha": 0.01}),
-    "Softmax": (lambda x, axis: x.softmax(axis), {"axis": -1}),
-    "Transpose": (lambda x, perm: x.permute(perm), {"perm": None}),
+    "LayerNormalization": (_layer_norm, {"epsilon": 1e-5}, {"axis": -1}),
+    "LeakyRelu": (lambda x, alpha: functional.leaky_relu(x, alpha), {"alpha": 0.01}, {}),
+    "Softmax": (lambda x, axis: x.softmax(axis), {"axis": -1}, {}),
+    "Transpose": (lambda x, perm: x.permute(perm), {"perm": None}, {}),
 }
 
 
@@ -142,43 +154,12 @@ def _clip(form: Form) -> _Built:
     return lambda x: x.clamp(low, high), form.inputs[:1]
 
 
-def _flatten(form: Form) -> _Built:
-    form.require("axis", 1)
-    return lambda x: x.flatten(1), form.tensors
-
-
-def _gemm(form: Form) -> _Built:
-    form.require("alpha", 1.0)
-    form.require("beta", 1.0)
-    form.require("transA", 0)
-    transposed = form.attribute("transB", 0)
-
-    def gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return functional.linear(x, weight if transposed else weight.T, bias)
-
-    return gemm, form.tensors
-
-
-def _layer_norm(form: Form) -> _Built:
-    form.require("axis", -1)
-    epsilon = form.attribute("epsilon", 1e-5)
-
-    def layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
-        return functional.layer_norm(x, scale.shape, scale, bias, epsilon)
-
-    return layer_norm, form.tensors
-
-
-def _pool(form: Form, pool: Callable[..., Tensor], **more: Any) -> _Built:
+def _pool(form: Form, pool: Callable[..., Tensor], *flags: str) -> _Built:
     kernel, strides = form.attribute("kernel_shape"), form.attribute("strides", (1, 1))
-    padding, ceil = form.symmetric_pads(), bool(form.attribute("ceil_mode", 0))
+    padding, options = form.symmetric_pads(), {name: bool(form.attribute(name, 0)) for name in flags}
     form.require("dilations", (1, 1))
     form.require("storage_order", 0)
-    return lambda x: pool(x, kernel, strides, padding, ceil_mode=ceil, **more), form.tensors
-
-
-def _average_pool(form: Form) -> _Built:
-    return _pool(form, functional.avg_pool2d, count_include_pad=bool(form.attribute("count_include_pad", 0)))
+    return lambda x: pool(x, kernel, strides, padding, **options), form.tensors
 
 
 def _reduce(form: Form, reduce: Callable[..., Tensor]) -> _Built:
@@ -192,11 +173,7 @@ def _reshape(form: Form) -> _Built:
     sizes = form.numbers(1)
     if 0 in sizes and form.attribute("allowzero", 0):
         raise UnknownOperatorError("it makes an empty tensor")
-
-    def reshape(x: Tensor) -> Tensor:
-        return x.reshape([size or x.shape[place] for place, size in enumerate(sizes)])
-
-    return reshape, form.inputs[:1]
+    return lambda x: x.reshape([n or x.shape[axis] for axis, n in enumerate(sizes)]), form.inputs[:1]
 
 
 def _slice(form: Form) -> _Built:
@@ -210,18 +187,14 @@ def _slice(form: Form) -> _Built:
 
         def mirror(x: Tensor) -> Tensor:
             size = -end - 1 if end < 0 else max(x.shape[axis] - end - 1, 0)
-            return _cut(x.flip(axis), axis, slice(size))
+            return x.flip(axis).movedim(axis, 0)[:size].movedim(0, axis)
 
         return mirror, form.inputs[:1]
     if step < 1:
         raise UnknownOperatorError(
             f"it steps by {step} from {start}, expected forward, or backward from the last one"
         )
-    return lambda x: _cut(x, axis, slice(start, end, step)), form.inputs[:1]
-
-
-def _cut(x: Tensor, axis: int, part: slice) -> Tensor:
-    return x[(slice(None),) * (axis % x.ndim) + (part,)]
+    return lambda x: x.movedim(axis, 0)[start:end:step].movedim(0, axis), form.inputs[:1]
 
 
 def _squeeze(form: Form) -> _Built:
@@ -235,13 +208,10 @@ def _unsqueeze(form: Form) -> _Built:
 
 
 _BUILDERS: dict[str, Callable[[Form], _Built]] = {
-    "AveragePool": _average_pool,
+    "AveragePool": lambda form: _pool(form, functional.avg_pool2d, "ceil_mode", "count_include_pad"),
     "Cast": _cast,
     "Clip": _clip,
-    "Flatten": _flatten,
-    "Gemm": _gemm,
-    "LayerNormalization": _layer_norm,
-    "MaxPool": lambda form: _pool(form, functional.max_pool2d),
+    "MaxPool": lambda form: _pool(form, functional.max_pool2d, "ceil_mode"),
     "Normalize": _normalize,
     "ReduceMean": lambda form: _reduce(form, torch.mean),
     "ReduceSum": lambda form: _reduce(form, torch.sum),
