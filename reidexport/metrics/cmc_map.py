@@ -15,7 +15,7 @@ from reidruntime.artifact.manifest import Metric
 from reidexport.errors import InputError
 from reidexport.metrics.distances import checked_features
 from reidexport.metrics.kernels.ranking_kernels import Counts, Pairs, score_queries
-from reidexport.metrics.labels import checked_labels, pairs_from_labels
+from reidexport.metrics.labels import checked_pairs
 from reidexport.metrics.ranking import counts_from_distances, counts_from_features
 
 
@@ -89,9 +89,8 @@ def evaluate_rank(
             "distmat must be a (num_query, num_gallery) array of numbers, "
             f"got {distances.dtype} of shape {distances.shape}."
         )
-    labels = checked_labels(distances.shape, q_pids, g_pids, q_camids, g_camids)
+    pairs = checked_pairs(distances.shape, q_pids, g_pids, q_camids, g_camids)
     max_rank = _checked_max_rank(max_rank, distances.shape[1])
-    pairs = pairs_from_labels(labels)
     return _scores(pairs, counts_from_distances(distances, pairs), max_rank)
 
 
@@ -123,9 +122,8 @@ def rank_features(
             or no query has a match.
     """
     query, gallery = checked_features(q_feats, g_feats)
-    labels = checked_labels((len(query), len(gallery)), q_pids, g_pids, q_camids, g_camids)
+    pairs = checked_pairs((len(query), len(gallery)), q_pids, g_pids, q_camids, g_camids)
     max_rank = _checked_max_rank(max_rank, len(gallery))
-    pairs = pairs_from_labels(labels)
     return _scores(pairs, counts_from_features(query, gallery, pairs, metric), max_rank)
 
 
@@ -154,11 +152,7 @@ def _scores(pairs: Pairs, counts: Counts, max_rank: int) -> RankMetrics:
 
 
 def _checked_max_rank(max_rank: int, num_gallery: int) -> int:
-    """``max_rank``, cut to the size of the gallery.
-
-    Raises:
-        InputError: it is less than 1.
-    """
+    """``max_rank``, cut to the size of the gallery."""
     if max_rank < 1:
         raise InputError(f"max_rank must be at least 1, got {max_rank}.")
     return min(max_rank, num_gallery)

@@ -27,7 +27,7 @@ from reidexport.metrics.distances import (
     row_norms,
 )
 from reidexport.metrics.kernels.ranking_kernels import Pairs
-from reidexport.metrics.labels import checked_labels, pairs_from_labels
+from reidexport.metrics.labels import checked_pairs
 from reidexport.records.accuracy import OperatingPoint
 
 FPRS = (1e-2, 1e-3, 1e-4)
@@ -100,8 +100,7 @@ def verification_roc(
             overflow, or there are no genuine pairs or no impostors.
     """
     query, gallery = checked_features(q_feats, g_feats)
-    labels = checked_labels((len(query), len(gallery)), q_pids, g_pids, q_camids, g_camids)
-    pairs = pairs_from_labels(labels)
+    pairs = checked_pairs((len(query), len(gallery)), q_pids, g_pids, q_camids, g_camids)
     num_genuine = int(pairs.is_match.sum())
     num_impostor = len(query) * len(pairs.kept) - len(pairs.columns)
     if num_genuine == 0 or num_impostor == 0:
@@ -117,7 +116,7 @@ def verification_roc(
         _point(fpr, _num_allowed(fpr, num_impostor), genuine, impostors) for fpr in sorted(FPRS, reverse=True)
     )
     curve = [_point(num / num_impostor, num, genuine, impostors) for num in _curve_counts(len(impostors) - 1)]
-    persons = np.unique(np.repeat(labels.q_pids, np.diff(pairs.starts))[pairs.is_match])
+    persons = np.unique(np.repeat(np.asarray(q_pids), np.diff(pairs.starts))[pairs.is_match])
     return VerificationRoc(
         metric=metric,
         num_genuine=num_genuine,

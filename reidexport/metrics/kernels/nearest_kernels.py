@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from reidruntime.compiled import compiled
 
+from reidexport.metrics.kernels.ranking_kernels import num_below
+
 _CHUNK = 64  # columns that are looked at together: most of the time none of them is near enough
 
 
@@ -45,7 +47,7 @@ def take_rows(tile, squares, corner, neighbors, begin, end):  # type: ignore[no-
         for start in range(0, row.size, _CHUNK):
             chunk = row[start : start + _CHUNK]
             _raise_to(farthest, chunk)
-            if _any_below(chunk, neighbors.distances[image, -1]):
+            if num_below(chunk, neighbors.distances[image, -1]) > 0:
                 for j in range(chunk.size):
                     _insert(neighbors, image, corner[1] + start + j, chunk[j])
         neighbors.largest[image] = farthest.max()
@@ -62,14 +64,6 @@ def _turn_into_distances(row, square, others):  # type: ignore[no-untyped-def]
 def _raise_to(farthest, distances):  # type: ignore[no-untyped-def]
     for j in range(distances.size):
         farthest[j] = distances[j] if distances[j] > farthest[j] else farthest[j]
-
-
-@compiled
-def _any_below(distances, limit):  # type: ignore[no-untyped-def]
-    number = np.int32(0)
-    for j in range(distances.size):
-        number = np.int32(number + (distances[j] < limit))
-    return number > 0
 
 
 @compiled
