@@ -1,11 +1,10 @@
 """``draw_dataset``: people and cameras, photographed into Market-1501's folders."""
 
 import io
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from reidexport.errors import DatasetError, InputError
 
 _PEOPLE, _STRANGERS, _CAMERAS, _SHOTS = range(4)  # streams of random numbers, so that none depends on another
 _DISTRACTORS_PER_TEST_PID, _JUNK_PER_TEST_PID = 3, 1
+_TURN = 2 * np.pi
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,15 @@ def draw_dataset(
         raise DatasetError(f"{root} exists already and is not an empty folder. Remove it, or choose another.")
     tasks = list(_tasks(num_train_pids, num_test_pids, num_cameras, images_per_camera, seed))
     cameras = [install_camera(_rng(seed, _CAMERAS, camid), *size) for camid in range(num_cameras)]
-    temporary = _temporary_beside(root)
-    try:
+    with _temporary_beside(root) as temporary:
+        drawn = Path(temporary, "drawn")  # of the usual permissions, which the temporary folder has not
         for folder in {task.folder for task in tasks}:
-            (temporary / folder).mkdir()
+            (drawn / folder).mkdir(parents=True, exist_ok=True)
         for done, task in enumerate(tasks, start=1):
-            _draw(temporary, task, cameras[task.camid], seed, size)
+            _draw(drawn, task, cameras[task.camid], seed, size)
             if progress:
                 progress(done, len(tasks))
-        temporary.chmod(0o755)
-        if root.exists():
-            root.rmdir()
-        temporary.rename(root)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        drawn.replace(root)
     return load_dataset(root)
 
 
@@ -101,7 +96,7 @@ def draw_people(
     images = []
     for number in range(count):
         rng = _rng(seed, _STRANGERS, number)
-        jpeg = photograph(dress(rng), cameras[number % 4], _shot(rng, _facing(rng), missed=False), rng, size)
+        jpeg = photograph(dress(rng), cameras[number % 4], _shot(rng, rng.uniform(0, _TURN), missed=False), rng, size)
         images.append(np.asarray(Image.open(io.BytesIO(jpeg))))
     return images
 
@@ -125,7 +120,7 @@ def _tasks(num_train: int, num_test: int, num_cameras: int, per_camera: int, see
 def _draw(root: Path, task: _Task, camera: Camera, seed: int, size: tuple[int, int]) -> None:
     rng = _rng(seed, _SHOTS, task.pid - JUNK_PID, task.camid, task.number)
     # A person crosses one camera's view in one direction: its images there resemble each other.
-    facing = _facing(_rng(seed, _SHOTS, task.pid - JUNK_PID, task.camid))
+    facing = _rng(seed, _SHOTS, task.pid - JUNK_PID, task.camid).uniform(0, _TURN)
     jpeg = photograph(task.person, camera, _shot(rng, facing, missed=task.pid == JUNK_PID), rng, size)
     pid = str(task.pid) if task.pid < 0 else f"{task.pid:04d}"
     name = f"{pid}_c{task.camid + 1}s1_{25 * task.number + 1:06d}_00.jpg"
@@ -133,17 +128,13 @@ def _draw(root: Path, task: _Task, camera: Camera, seed: int, size: tuple[int, i
 
 
 def _shot(rng: np.random.Generator, facing: float, *, missed: bool) -> Shot:
-    pose = Pose(facing + rng.normal(0, 0.3), rng.uniform(0, 2 * np.pi), rng.uniform(0.08, 0.19))
+    pose = Pose(facing + rng.normal(0, 0.3), rng.uniform(0, _TURN), rng.uniform(0.08, 0.19))
     if missed:
         aside = float(rng.choice([-1, 1]))
         return Shot(
             pose, aside * rng.uniform(0.34, 0.5), rng.uniform(-0.4, 0.4), rng.uniform(0.8, 1.7), False
         )
     return Shot(pose, rng.normal(0, 0.045), rng.normal(0, 0.018), rng.normal(1, 0.03), rng.random() < 0.12)
-
-
-def _facing(rng: np.random.Generator) -> float:
-    return rng.uniform(0, 2 * np.pi)
 
 
 def _rng(*key: int) -> np.random.Generator:
@@ -172,9 +163,9 @@ def _check_numbers(
             raise InputError(f"A drawn data set needs {name} to be at least {minimum}, got {number}.")
 
 
-def _temporary_beside(root: Path) -> Path:
+def _temporary_beside(root: Path) -> TemporaryDirectory[str]:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
+        return TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.")
     except OSError as error:
         raise DatasetError(f"{root}: cannot make a data set there ({error.strerror}).") from error

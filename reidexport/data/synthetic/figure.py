@@ -3,7 +3,6 @@
 import numpy as np
 from PIL import Image
 
-from reidexport.data.synthetic.bags import draw_backpack, draw_carried
 from reidexport.data.synthetic.pose import Limb, Pose, arms, body_width, legs, point
 from reidexport.data.synthetic.sheet import Frame, Paint, Sheet, paint_of, shaded
 from reidexport.data.synthetic.wardrobe import DrawnPerson
@@ -17,14 +16,14 @@ def draw_figure(person: DrawnPerson, pose: Pose, frame: Frame) -> Image.Image:
     _draw_arm(sheet, person, far_arm, upper)
     _draw_legs(sheet, person, pose, lower)
     if person.bag == "backpack" and pose.front > -0.25:
-        draw_backpack(sheet, person, pose)
+        _draw_backpack(sheet, person, pose)
     _draw_torso(sheet, person, pose, upper)
     if person.bag == "backpack" and pose.front <= -0.25:
-        draw_backpack(sheet, person, pose)
+        _draw_backpack(sheet, person, pose)
     _draw_head(sheet, person, pose)
     _draw_arm(sheet, person, near_arm, upper)
     if person.bag in ("shoulder", "hand"):
-        draw_carried(sheet, person, pose, near_arm)
+        _draw_carried(sheet, person, pose, near_arm)
     return sheet.image
 
 
@@ -96,3 +95,27 @@ def _draw_head(sheet: Sheet, person: DrawnPerson, pose: Pose) -> None:
         sheet.ellipse(x, y + 0.5 * tall, 1.08 * narrow, 0.62 * tall, person.hat)
         brim = x + 0.055 * pose.side
         sheet.ellipse(brim, y + 0.3 * tall, 0.95 * narrow, 0.16 * tall, shaded(person.hat, 0.75))
+
+
+def _draw_backpack(sheet: Sheet, person: DrawnPerson, pose: Pose) -> None:
+    """On the back: behind the torso where the person faces the camera, else before it."""
+    width = person.build * body_width(pose)
+    x, half = -0.1 * pose.side * person.build, 0.08 * width * max(abs(pose.front), 0.55)
+    sheet.ellipse(x, 0.77, half, 0.05, person.bag_color)
+    sheet.trapezoid(x, (0.77, half), (0.575, 1.05 * half), person.bag_color)
+    sheet.trapezoid(x, (0.67, 0.7 * half), (0.595, 0.7 * half), shaded(person.bag_color, 0.7))
+
+
+def _draw_carried(sheet: Sheet, person: DrawnPerson, pose: Pose, arm: Limb) -> None:
+    """In the hand of the nearer arm, or on a strap over the shoulder."""
+    dark = shaded(person.bag_color, 0.72)
+    if person.bag == "hand":
+        x, y = arm.end
+        sheet.trapezoid(x, (y - 0.03, 0.045), (y - 0.13, 0.055), person.bag_color)
+        sheet.capsule(point(x - 0.03, y - 0.03), arm.end, 0.006, 0.006, dark)
+        return
+    width = person.build * body_width(pose)
+    x, y = 0.1 * width, 0.52
+    sheet.capsule(point(-0.075 * width, 0.835), point(x, y), 0.009, 0.009, dark)
+    sheet.trapezoid(x, (y + 0.04, 0.053), (y - 0.06, 0.053), person.bag_color)
+    sheet.trapezoid(x, (y + 0.04, 0.053), (y - 0.005, 0.053), dark)
