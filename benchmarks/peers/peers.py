@@ -86,15 +86,12 @@ def torch_network(checkpoint: Any, options: Any, precision: str = "fp32") -> Cal
     """
     import torch
 
-    from reidexport.checkpoint.loading import model_from_checkpoint
+    from reidexport.evaluation.torch_session import TorchBackend
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(num_threads())
-    on_gpu = device == "cuda"
-    model = model_from_checkpoint(checkpoint).to(device)
+    network = TorchBackend(checkpoint, options, num_threads())
+    on_gpu = network.device.type == "cuda"
     if on_gpu:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    which = 1 if options.feature == "f_i" else 0
+        network.model.to(memory_format=torch.channels_last)
 
     def features(images: torch.Tensor) -> torch.Tensor:
         with (
@@ -102,39 +99,31 @@ def torch_network(checkpoint: Any, options: Any, precision: str = "fp32") -> Cal
             torch.backends.cudnn.flags(enabled=True, benchmark=on_gpu, allow_tf32=False),
             torch.autocast("cuda", torch.float16, enabled=on_gpu and precision == "fp16"),
         ):
-            images = images.to(device, non_blocking=True)
+            images = images.to(network.device, non_blocking=True)
             if on_gpu:
                 images = images.contiguous(memory_format=torch.channels_last)
-            found = model(images)[which]
-            if options.flip:
-                found = (found + model(images.flip(3))[which]) / 2
-            if options.normalize:
-                found = torch.nn.functional.normalize(found)
-        answer: torch.Tensor = found.float().cpu()
+            answer: torch.Tensor = network.features(images).float().cpu()
         return answer
 
     return features
 
 
 def torch_compile(checkpoint: Any, options: Any) -> Embed:
-    """The folded inference graph through torch.compile, compiled for each batch size on its own."""
+    """The folded inference graph on the CPU through torch.compile, compiled for each batch size on its own."""
     import torch
 
     from reidexport.export.graph import graph_from_checkpoint
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(num_threads())
     network = checkpoint.sha256, options
     if network not in _compiled_networks:
         torch._dynamo.reset()  # after eight networks it would stop compiling
-        _compiled_networks[network] = torch.compile(
-            graph_from_checkpoint(checkpoint, options).to(device), dynamic=False
-        )
+        _compiled_networks[network] = torch.compile(graph_from_checkpoint(checkpoint, options), dynamic=False)
     compiled = _compiled_networks[network]
 
     def embed(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            features: npt.NDArray[np.float32] = compiled(torch.from_numpy(pixels).to(device)).cpu().numpy()
+            features: npt.NDArray[np.float32] = compiled(torch.from_numpy(pixels)).numpy()
         return features
 
     return embed

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from reidruntime.artifact.manifest import Manifest, Metric, Precision, file_sha256
+from reidruntime.artifact.manifest import Manifest, Metric, file_sha256
 from reidruntime.backends import BACKENDS, backend_places
 from reidruntime.session import Session, SessionOptions, open_session
 from reidruntime.tensorrt_library import first_gpu
@@ -21,9 +21,8 @@ from reidexport.errors import GpuError, InputError, NotInstalledError
 from reidexport.evaluation.opening import exported_manifest
 from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.timing import bench_session
-from reidexport.machine import MachineInfo, is_busy
+from reidexport.machine import is_busy
 from reidexport.metrics.agreement import agreement, check_comparable
-from reidexport.metrics.distances import Floats
 from reidexport.progress import ProgressBar, no_progress_bar
 from reidexport.records.accuracy import NotRun, ParityRow, ParityTable, Ranks, WorstQuery
 from reidexport.records.base import here
@@ -55,16 +54,6 @@ class Task:
     def is_place_of(self, row: ParityRow | NotRun) -> bool:
         """Whether a row is this file, perhaps in an older version, on this backend."""
         return (row.artifact, row.backend) == (str(self.artifact), self.backend)
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """One session on the data set."""
-
-    evaluation: Evaluation
-    feats: Floats
-    p50_batch1_ms: float
-    precision: Precision | Literal["bf16"]
 
 
 def tasks_from_artifacts(
@@ -137,26 +126,23 @@ def measure_parity(
     metric = metric or reference.manifest.metric
     for task in tasks:
         check_comparable(str(task.artifact), task.manifest, reference.manifest)
-    place = here()
+    about = {"dataset": dataset.name, "metric": metric, **here()}
     if finished:
         before = finished.reference.manifest_sha256, finished.reference.artifact_sha256
         now = reference.manifest.sha256, file_sha256(reference_file)
-        _check_same(
-            _facts(*before, finished.dataset, finished.metric, finished.machine, finished.versions),
-            _facts(*now, dataset.name, metric, **place),
-        )
+        _check_same(_facts(*before, dict(finished)), _facts(*now, about))
     pending = [task for task in tasks if not (finished and any(map(task.is_done_by, finished.rows)))]
     if finished and not pending:
         return finished
-    expected = _measured(reference, f"{reference_file.name}, reference", dataset, metric, progress_bar)
+    row, expected = _measured(
+        reference, reference_file, reference.backend, dataset, metric, None, progress_bar
+    )
     table = ParityTable(
-        dataset=dataset.name,
-        metric=metric,
-        reference=_row(reference_file, reference.backend, expected, None),
+        reference=row,
         rows=_without(pending, finished.rows if finished else ()),
         not_run=_without(pending, finished.not_run if finished else ()),
-        is_busy=is_busy(place["machine"]) or (finished is not None and finished.is_busy),
-        **place,
+        is_busy=is_busy(about["machine"]) or (finished is not None and finished.is_busy),
+        **about,
     )
     keep(table)
     for task in pending:
@@ -189,22 +175,15 @@ def _without(pending: list[Task], earlier: tuple[AnyRow, ...]) -> tuple[AnyRow, 
     return tuple(row for row in earlier if not any(task.is_place_of(row) for task in pending))
 
 
-def _facts(
-    manifest_sha256: str,
-    artifact_sha256: str | None,
-    dataset: str,
-    metric: Metric,
-    machine: MachineInfo,
-    versions: Mapping[str, str],
-) -> dict[str, Any]:
-    """What all rows of a table have in common."""
+def _facts(manifest_sha256: str, artifact_sha256: str | None, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What all rows of a table have in common, by what a message calls it."""
     return {
         "reference": manifest_sha256[:12],
         "reference file": (artifact_sha256 or "not known")[:12],
-        "data set": dataset,
-        "metric": metric,
-        **{name: fact for name, fact in machine.items() if name not in _MOMENTARY},
-        **versions,
+        "data set": about["dataset"],
+        "metric": about["metric"],
+        **{name: fact for name, fact in about["machine"].items() if name not in _MOMENTARY},
+        **about["versions"],
     }
 
 
@@ -218,40 +197,41 @@ def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _run(
-    task: Task, dataset: Dataset, metric: Metric, expected: _Measured, progress_bar: ProgressBar
+    task: Task, dataset: Dataset, metric: Metric, expected: Evaluation, progress_bar: ProgressBar
 ) -> ParityRow | NotRun:
     backend, device = backend_places()[task.backend]
-    title = f"{task.artifact.name}, {task.backend}"
     try:
         with open_session(task.artifact, SessionOptions(backend, device, task.threads)) as session:
-            found = _measured(session, title, dataset, metric, progress_bar)
+            row, _ = _measured(session, task.artifact, task.backend, dataset, metric, expected, progress_bar)
     except (InputError, NotInstalledError, GpuError) as error:
         return NotRun(artifact=str(task.artifact), backend=task.backend, reason=str(error))
-    return _row(task.artifact, task.backend, found, expected)
+    return row
 
 
 def _measured(
-    session: Session, title: str, dataset: Dataset, metric: Metric, progress_bar: ProgressBar
-) -> _Measured:
+    session: Session,
+    file: Path,
+    backend: str,
+    dataset: Dataset,
+    metric: Metric,
+    expected: Evaluation | None,
+    progress_bar: ProgressBar,
+) -> tuple[ParityRow, Evaluation]:
+    """A row of the table, or the reference's, which is compared with nothing; and what it is made of."""
     latency = bench_session(session, (1,), seconds_per_batch=_LATENCY_SECONDS).batches[0].p50_ms
-    with progress_bar(title, len(dataset.query) + len(dataset.scored_gallery)) as progress:
+    title = f"{file.name}, {backend if expected else 'reference'}"
+    num_images = len(dataset.query) + len(dataset.scored_gallery)
+    with progress_bar(title, num_images) as progress:
         evaluation = evaluate(session, dataset, metric=metric, progress=progress)
-    feats = np.concatenate([evaluation.q_feats, evaluation.g_feats])
-    return _Measured(evaluation, feats, latency, session.precision)
-
-
-def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None) -> ParityRow:
-    """A row of the table, or the reference's, which is compared with nothing."""
-    evaluation = found.evaluation
-    cosines = agreement(found.feats, expected.feats).cosines if expected else np.ones(1)
+    cosines = agreement(evaluation.feats, expected.feats).cosines if expected else np.ones(1)
     ranks = Ranks(**evaluation.metrics.as_dict())
-    wanted = Ranks(**expected.evaluation.metrics.as_dict()) if expected else None
-    return ParityRow(
+    wanted = Ranks(**expected.metrics.as_dict()) if expected else None
+    row = ParityRow(
         artifact=str(file),
         artifact_sha256=file_sha256(file),
         manifest_sha256=evaluation.manifest.sha256,
         backend=backend,
-        precision=found.precision,
+        precision=session.precision,
         runtime=evaluation.runtime,
         size_mib=round(file.stat().st_size / 2**20, 2),
         layer_precisions=evaluation.manifest.layer_precisions,
@@ -259,11 +239,12 @@ def _row(file: Path, backend: str, found: _Measured, expected: _Measured | None)
         drops=ranks.drops_from(wanted) if wanted else {},
         min_cosine=float(cosines.min()),
         mean_cosine=float(cosines.mean()),
-        worst_queries=_worst_queries(evaluation, expected.evaluation) if expected else (),
-        p50_batch1_ms=found.p50_batch1_ms,
-        images_per_s=len(found.feats) / evaluation.embedding_seconds,
+        worst_queries=_worst_queries(evaluation, expected) if expected else (),
+        p50_batch1_ms=latency,
+        images_per_s=num_images / evaluation.embedding_seconds,
         **evaluation.roc().as_json(),
     )
+    return row, evaluation
 
 
 def _worst_queries(found: Evaluation, expected: Evaluation) -> tuple[WorstQuery, ...]:

@@ -55,6 +55,11 @@ class Evaluation:
     q_feats: Features = field(repr=False)
     g_feats: Features = field(repr=False)
 
+    @property
+    def feats(self) -> Features:
+        """The features of the queries, then those of the gallery."""
+        return np.concatenate([self.q_feats, self.g_feats])
+
     def nearest(self, queries: Sequence[int], k: int) -> Neighbors:
         """The k nearest gallery images of some queries, by number, without what the protocol leaves out.
 

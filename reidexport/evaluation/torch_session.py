@@ -35,19 +35,16 @@ class TorchBackend:
         """uint8 (B, H, W, 3) RGB → float32 (B, D)."""
         with torch.inference_mode(), exact_float32():  # by default cuDNN's convolutions compute in TF32
             images = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float() / 255
-            images = (images - self.mean) / self.std
-            features = self._features(images)
-            if self.options.flip:
-                features = (features + self._features(images.flip(3))) / 2
-            if self.options.normalize:
-                features = torch.nn.functional.normalize(features)
-        answer: NDArray[np.float32] = features.cpu().numpy()
+            answer: NDArray[np.float32] = self.features((images - self.mean) / self.std).cpu().numpy()
         return answer
 
-    def _features(self, images: Tensor) -> Tensor:
-        f_t, f_i = self.model(images)
-        features: Tensor = f_i if self.options.feature == "f_i" else f_t
-        return features
+    def features(self, images: Tensor) -> Tensor:
+        """Normalized images, float (B, 3, H, W), on the network's device → features (B, D)."""
+        which = 1 if self.options.feature == "f_i" else 0
+        features: Tensor = self.model(images)[which]
+        if self.options.flip:
+            features = (features + self.model(images.flip(3))[which]) / 2
+        return torch.nn.functional.normalize(features) if self.options.normalize else features
 
     def describe(self) -> str:
         """Name, version, device and precision."""
