@@ -29,7 +29,6 @@ from benchmarks.peers.gallery_peers import (
     Search,
     faiss_flat,
     faiss_knn,
-    gpu_peers_missing,
     gpu_searches,
     usearch_exact,
 )
@@ -81,42 +80,16 @@ def large(tmp_path_factory: pytest.TempPathFactory, market: Searched, quick: boo
 @pytest.mark.parametrize("scan", ["float32", "int8"])
 def test_market1501(compare: Compare, market: Searched, scan: Scan) -> None:
     """All queries of Market-1501 in its whole gallery."""
-    queries, _, rows = market
-    products = np.empty((len(queries), len(rows)), np.float32)
-    _compare_exact(
-        compare,
-        market,
-        scan,
-        {"faiss IndexFlatIP": faiss_flat(rows, _K)},
-        f"{_TIMED}; {_LIMIT}",
-        limit=lambda: np.matmul(queries, rows.T, out=products),
-    )
+    peers = {"faiss IndexFlatIP": faiss_flat(market.rows, _K)}
+    limit = _multiplication(market.queries, market.rows)
+    _compare_exact(compare, market, scan, peers, f"{_TIMED}; {_LIMIT}", limit=limit)
 
 
-def test_market1501_on_a_gpu(compare: Compare, market: Searched) -> None:
-    """The same on a GPU, against what is installed for it there."""
-    if device() != "cuda":
-        pytest.skip(NO_GPU)
-    queries, _, rows = market
-    gallery = Gallery(_DIM, threads=num_threads(), device="cuda")
-    gallery.add(rows)
-    q_tensor, g_tensor = (torch.from_numpy(features).cuda() for features in (queries, rows))
-
-    def multiply() -> None:
-        torch.mm(q_tensor, g_tensor.T)
-        torch.cuda.synchronize()
-
-    row = _compare_exact(
-        compare,
-        Searched(queries, gallery, rows),
-        "auto",
-        gpu_searches(rows, _K),
-        "float32 queries in, indices and distances out, in the CPU's memory, rows on the GPU before; limit: torch.mm "
-        "of the same features on the GPU",
-        limit=multiply,
-    )
-    row["name"] += " on a GPU"
-    row["not_installed"] = gpu_peers_missing()
+@pytest.mark.skipif(device() != "cuda", reason=NO_GPU)
+def test_market1501_on_a_gpu(compare: Compare, market: Searched, tmp_path: Path) -> None:
+    """The same on a GPU, to the CPU's bits."""
+    market.gallery.save(tmp_path / "market.gallery")
+    compare_on_device(compare, tmp_path / "market.gallery", market.queries, "cuda")
 
 
 def test_usearch(compare: Compare, market: Searched) -> None:
@@ -143,7 +116,7 @@ def test_large_gallery(compare: Compare, large: Path, market: Searched, scan: Sc
         scan,
         {"faiss knn": faiss_knn(rows, _K)},
         f"{_TIMED}; {_LIMIT}, by blocks of 20,000 rows; faiss: knn, which is what IndexFlatIP calls",
-        limit=lambda: _multiply(queries, rows),
+        limit=_multiplication(queries, rows),
         rounds=2,
     )
     row["peak_process_mib"] = peak_mib
@@ -152,25 +125,23 @@ def test_large_gallery(compare: Compare, large: Path, market: Searched, scan: Sc
 @pytest.mark.skipif(device() != "cuda", reason=NO_GPU)
 def test_large_gallery_on_a_gpu(compare: Compare, large: Path, market: Searched) -> None:
     """The same on a GPU, to the CPU's bits."""
-    compare_large_on_device(compare, large, market.queries, "cuda")
+    compare_on_device(compare, large, market.queries, "cuda")
 
 
-def compare_large_on_device(compare: Compare, large: Path, queries: Features, where: str) -> Row:
+def compare_on_device(compare: Compare, saved: Path, queries: Features, where: str) -> Row:
     """Search a gallery that was saved on a device of torch; some queries are searched on the CPU without torch, too."""
-    gallery = load_gallery(large, threads=num_threads(), device=where)
-    rows = gallery.parts[0]
-    few = queries[:_NUM_CHECKED]
-    found, expected = (
-        gallery.search(few, _K),
-        load_gallery(large, verify=False).search(few, _K, scan="float32"),
-    )
+    gallery = load_gallery(saved, threads=num_threads(), device=where)
+    rows, few = gallery.parts[0], queries[:_NUM_CHECKED]
+    found = gallery.search(few, _K)
+    expected = load_gallery(saved, verify=False).search(few, _K, scan="float32")
     assert found.indices.tobytes() == expected.indices.tobytes()
     assert found.distances.tobytes() == expected.distances.tobytes()
+    peers, missing = gpu_searches(rows, _K) if where == "cuda" else ({}, [])
     row = _compare_exact(
         compare,
         Searched(queries, gallery, rows),
         "auto",
-        gpu_searches(rows, _K) if where == "cuda" else {},
+        peers,
         "float32 queries in, indices and distances out, in the CPU's memory, rows on the device before; limit: "
         "torch.mm of the same features, queries copied to it, by blocks of 20,000 rows",
         limit=_multiplication_on(where, queries, rows),
@@ -179,16 +150,31 @@ def compare_large_on_device(compare: Compare, large: Path, queries: Features, wh
     row["name"] += " on a GPU"
     row["queries_per_s"] = rounded(len(queries) / row["seconds"]["reidexport"]["median"])
     row["num_bit_equal_to_the_cpu"] = len(few)
-    row["not_installed"] = gpu_peers_missing()
+    row["not_installed"] = missing
     return row
 
 
+def _blocks(rows: Features) -> list[Features]:
+    return [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
+
+
+def _multiplication(queries: Features, rows: Features) -> Side:
+    """The products of all queries and rows in float32, by numpy."""
+    blocks = _blocks(rows)
+    out = np.empty((len(queries), len(blocks[0])), np.float32)
+
+    def multiply() -> None:
+        for block in blocks:
+            np.matmul(queries, block.T, out=out[:, : len(block)])
+
+    return multiply
+
+
 def _multiplication_on(where: str, queries: Features, rows: Features) -> Side:
-    """The products of all queries and rows in float32, on a device that holds the rows."""
-    blocks = [torch.from_numpy(rows[start : start + _ROWS_AT_ONCE].copy()).to(where)
-              for start in range(0, len(rows), _ROWS_AT_ONCE)]  # fmt: skip
+    """The same by torch, on a device that holds the rows."""
+    blocks = [torch.from_numpy(block.copy()).to(where) for block in _blocks(rows)]
     q_tensor = torch.from_numpy(queries)
-    out = torch.empty((len(queries), _ROWS_AT_ONCE), device=where)
+    out = torch.empty((len(queries), len(blocks[0])), device=where)
 
     def multiply() -> None:
         on_device = q_tensor.to(where)
@@ -229,17 +215,10 @@ def _compare_exact(
     return row
 
 
-def _multiply(queries: Features, rows: Features) -> None:
-    products = np.empty((len(queries), _ROWS_AT_ONCE), np.float32)
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        np.matmul(queries, rows[start : start + _ROWS_AT_ONCE].T, out=products)
-
-
 def _check_nearest(found: Found, queries: Features, rows: Features) -> None:
     """Compare some answers with the inner products of all rows in float64, sorted."""
     few = queries[:_NUM_CHECKED].astype(np.float64)
-    blocks = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
-    products = np.concatenate([few @ block.T.astype(np.float64) for block in blocks], axis=1)
+    products = np.concatenate([few @ block.T.astype(np.float64) for block in _blocks(rows)], axis=1)
     expected = np.sort(products, axis=1)[:, : -_K - 1 : -1]
     ours = np.take_along_axis(products, found[:_NUM_CHECKED], axis=1)
     np.testing.assert_allclose(ours, expected, atol=2e-7)

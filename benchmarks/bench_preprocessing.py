@@ -65,23 +65,23 @@ def _measure(
         batch = [(i, EncodedImage("jpeg", jpeg)) for i, jpeg in enumerate(jpegs[start : start + _BATCH_SIZE])]
         assert reader.read(batch, out[: len(batch)]) == {}
 
+    def in_threads(read: Callable[[int, Image8], object], count: int, num_at_once: int) -> None:
+        """Call it for every index, each thread with a batch of its own to write to."""
+
+        def read_part(part: Sequence[int]) -> None:
+            out = _empty_batch()
+            for index in part:
+                read(index, out)
+
+        list(workers.map(read_part, [range(start, count, num_at_once) for start in range(num_at_once)]))
+
     def read_all(reader: PythonReader) -> None:
         """As sessions do."""
+        num_at_once = reader.num_at_once(_BATCH_SIZE)
+        in_threads(lambda index, out: read_batch(reader, starts[index], out), len(starts), num_at_once)
 
-        def read_part(part: Sequence[int]) -> None:
-            out = _empty_batch()
-            for index in part:
-                read_batch(reader, starts[index], out)
-
-        _in_parts(read_part, len(starts), workers, reader.num_at_once(_BATCH_SIZE))
-
-    def in_all_threads(read_one: Callable[[bytes, Image8], object]) -> None:
-        def read_part(part: Sequence[int]) -> None:
-            out = _empty_batch()
-            for index in part:
-                read_one(jpegs[index], out[index % _BATCH_SIZE])
-
-        _in_parts(read_part, len(jpegs), workers, threads)
+    def read_each(read: Callable[[bytes, Image8], object]) -> None:
+        in_threads(lambda index, out: read(jpegs[index], out[index % _BATCH_SIZE]), len(jpegs), threads)
 
     for start in starts:
         expected = [read_with_pillow(jpeg) for jpeg in jpegs[start : start + _BATCH_SIZE]]
@@ -91,11 +91,11 @@ def _measure(
     peers: dict[str, Side] = {
         name: lambda reader=reader: read_all(reader) for name, reader in readers.items()
     }
-    peers["Pillow"] = lambda: in_all_threads(lambda jpeg, row: np.copyto(row, read_with_pillow(jpeg)))
+    peers["Pillow"] = lambda: read_each(lambda jpeg, row: np.copyto(row, read_with_pillow(jpeg)))
     if find_spec("simplejpeg"):
         import simplejpeg
 
-        peers["limit"] = lambda: in_all_threads(lambda jpeg, _: simplejpeg.decode_jpeg(jpeg, "RGB"))
+        peers["limit"] = lambda: read_each(lambda jpeg, _: simplejpeg.decode_jpeg(jpeg, "RGB"))
     on_threads = f"{threads} thread{'s' * (threads > 1)}"
     with ThreadPoolExecutor(threads) as workers:
         row = compare(
@@ -112,12 +112,6 @@ def _measure(
 
 def _empty_batch() -> Image8:
     return np.empty((_BATCH_SIZE, _HEIGHT_PX, _WIDTH_PX, 3), np.uint8)
-
-
-def _in_parts(
-    work: Callable[[Sequence[int]], None], count: int, workers: ThreadPoolExecutor, threads: int
-) -> None:
-    list(workers.map(work, [range(start, count, threads) for start in range(threads)]))
 
 
 def _sizes(records: Sequence[Any]) -> str:

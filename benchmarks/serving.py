@@ -12,10 +12,11 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +42,25 @@ _MODEL = "measured"
 _DIRECT_SHARE = 0.25  # of the clients' time, for each of the session's own two sides
 
 Features = NDArray[np.float32]
+Ask = Callable[[Image8], Features]
 
 
 @dataclass
 class SideAnswers:
-    """What one side answered in all its turns; times in seconds."""
+    """What one side answered in all its turns; clients add to the lists at the same time.
 
-    num_images: int = 0
+    Attributes:
+        latencies: in seconds.
+        images_per_s: of each turn.
+        differences: of each answer that is checked: whether it has the expected bits, and the largest difference from
+            them, of any component and of any row in relative L2.
+        failures: what became of the other requests.
+    """
+
     latencies: list[float] = field(default_factory=list)
     images_per_s: list[float] = field(default_factory=list)
-    num_sent: int = 0
-    num_bit_equal: int = 0
-    max_difference: float = 0.0
-    max_relative_l2: float = 0.0
+    differences: list[tuple[bool, float, float]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-
-    def compare(self, found: Features, expected: Features) -> None:
-        """Count an answer, and how far it is from the one expected."""
-        self.num_bit_equal += int(np.array_equal(found, expected))
-        rows = agreement(found, expected)
-        self.max_difference = max(self.max_difference, float(rows.max_abs_errors.max()))
-        self.max_relative_l2 = max(self.max_relative_l2, float(rows.relative_l2.max()))
 
     def speed(self, batch_size: int) -> RequestSpeed:
         """As it is reported."""
@@ -99,7 +98,7 @@ def main() -> None:
         options.batch,
         options.max_batch,
         options.instances,
-        options.seconds / NUM_TURNS,
+        options.seconds,
     )
     print(record.model_dump_json(indent=2, include={"direct", "served", "answers"}))
     if disturbed := disturbance(record.others_cpu_share, record.machine):
@@ -111,25 +110,26 @@ def main() -> None:
 def measure(
     artifact: Path, num_clients: int, batch_size: int, max_batch: int, instances: int, seconds: float
 ) -> ServingRecord:
-    """Let the session and the clients take turns of ``seconds``.
+    """Let the session and the clients take turns; all those of the clients together take ``seconds``.
 
     Raises:
         RuntimeError: the server does not start.
     """
-    place = here()
+    place, turn_s = here(), seconds / NUM_TURNS
     with open_session(artifact) as session, _serving(artifact, max_batch, instances) as port:
         requests = _requests(session, batch_size)
         expected = [session.run(pixels) for pixels in requests]
         largest = np.concatenate(requests)[:max_batch]
         direct, together, served = SideAnswers(), SideAnswers(), SideAnswers()
-        with _clients(port, num_clients) as clients:
-            _clients_turn(clients, requests, expected, SideAnswers(), session, 2.0)  # warms up
+        with _clients(port, num_clients, session.manifest.output.name) as clients:
+            _turn(clients, requests, SideAnswers(), 2.0)  # warms up
             before = cpu_use()
             for _ in range(NUM_TURNS):
-                _direct_turn(session, requests, direct, seconds * _DIRECT_SHARE)
-                _direct_turn(session, [largest], together, seconds * _DIRECT_SHARE)
-                _clients_turn(clients, requests, expected, served, session, seconds)
+                _turn([session.run], requests, direct, turn_s * _DIRECT_SHARE)
+                _turn([session.run], [largest], together, turn_s * _DIRECT_SHARE)
+                _turn(clients, requests, served, turn_s, expected)
             share = others_share(before, cpu_use())
+        are_bit_equal, differences, relative_l2 = zip(*served.differences, strict=True)
         return ServingRecord(
             artifact=artifact.name,
             artifact_sha256=file_sha256(artifact),
@@ -139,19 +139,19 @@ def measure(
             batch_size=batch_size,
             max_batch=max_batch,
             instances=instances,
-            seconds=seconds * NUM_TURNS,
+            seconds=seconds,
             direct=direct.speed(batch_size),
             direct_at_max_batch=together.speed(max_batch),
             served=served.speed(batch_size),
             share_of_direct=served.share_of(direct),
             share_of_direct_at_max_batch=served.share_of(together),
             answers=RequestAnswers(
-                num_requests=served.num_sent,
+                num_requests=len(served.latencies) + len(served.failures),
                 num_answered=len(served.latencies),
                 failures=tuple(served.failures),
-                num_bit_equal=served.num_bit_equal,
-                max_difference=served.max_difference,
-                max_relative_l2=served.max_relative_l2,
+                num_bit_equal=sum(are_bit_equal),
+                max_difference=max(differences),
+                max_relative_l2=max(relative_l2),
             ),
             others_cpu_share=share,
             **place,
@@ -180,13 +180,19 @@ def _serving(artifact: Path, max_batch: int, instances: int) -> Iterator[int]:
 
 
 @contextmanager
-def _clients(port: int, count: int) -> Iterator[list[Any]]:
-    """Clients with a connection each."""
+def _clients(port: int, count: int, output: str) -> Iterator[list[Ask]]:
+    """Calls of the server, over a connection each."""
     clients = [
         grpc.InferenceServerClient(f"127.0.0.1:{port}", channel_args=[("grpc.use_local_subchannel_pool", 1)])
         for _ in range(count)
     ]
-    yield clients
+
+    def ask(client: Any, pixels: Image8) -> Features:
+        tensor = grpc.InferInput("images", pixels.shape, "UINT8")
+        tensor.set_data_from_numpy(pixels)
+        return client.infer(_MODEL, [tensor], client_timeout=60).as_numpy(output)
+
+    yield [partial(ask, client) for client in clients]
     for client in clients:
         client.close()
 
@@ -197,54 +203,37 @@ def _requests(session: Session, batch_size: int) -> list[Image8]:
     return [np.stack([people[number] for number in row]) for row in chosen]
 
 
-def _direct_turn(session: Session, requests: Sequence[Image8], answers: SideAnswers, seconds: float) -> None:
-    began, images = time.perf_counter(), 0
-    while (start := time.perf_counter()) - began < seconds:
-        images += len(session.run(requests[len(answers.latencies) % len(requests)]))
-        answers.latencies.append(time.perf_counter() - start)
-    answers.images_per_s.append(images / (time.perf_counter() - began))
-
-
-def _clients_turn(
-    clients: Sequence[Any],
+def _turn(
+    askers: Sequence[Ask],
     requests: Sequence[Image8],
-    expected: Sequence[Features],
     answers: SideAnswers,
-    session: Session,
     seconds: float,
+    expected: Sequence[Features] = (),
 ) -> None:
-    """All clients at once; a request that is sent before the time is over is waited for."""
-    output = session.manifest.output.name
-    began = time.perf_counter()
+    """All at once, each one request after the other; one that is sent before the time is over is waited for.
 
-    def ask(first: int) -> SideAnswers:
-        own, number = SideAnswers(), first
+    Where there are ``expected`` features, answers are compared with them.
+    """
+    num_before, began = len(answers.latencies), time.perf_counter()
+
+    def ask_on(asker: Ask, number: int) -> None:
         while (start := time.perf_counter()) - began < seconds:
             number = (number + 1) % len(requests)
-            own.num_sent += 1
-            tensor = grpc.InferInput("images", requests[number].shape, "UINT8")
-            tensor.set_data_from_numpy(requests[number])
             try:
-                found = clients[first].infer(_MODEL, [tensor], client_timeout=60).as_numpy(output)
+                found = asker(requests[number])
             except grpc.InferenceServerException as error:
-                own.failures.append(str(error))
+                answers.failures.append(str(error))
                 continue
-            own.latencies.append(time.perf_counter() - start)
-            own.num_images += len(found)
-            own.compare(found, expected[number])
-        return own
+            answers.latencies.append(time.perf_counter() - start)
+            if expected:
+                rows = agreement(found, expected[number])
+                largest = float(rows.max_abs_errors.max()), float(rows.relative_l2.max())
+                answers.differences.append((np.array_equal(found, expected[number]), *largest))
 
-    with ThreadPoolExecutor(len(clients)) as threads:
-        parts = list(threads.map(ask, range(len(clients))))
-    elapsed = time.perf_counter() - began
-    answers.images_per_s.append(sum(part.num_images for part in parts) / elapsed)
-    for part in parts:
-        answers.num_sent += part.num_sent
-        answers.num_bit_equal += part.num_bit_equal
-        answers.latencies += part.latencies
-        answers.failures += part.failures
-        answers.max_difference = max(answers.max_difference, part.max_difference)
-        answers.max_relative_l2 = max(answers.max_relative_l2, part.max_relative_l2)
+    with ThreadPoolExecutor(len(askers)) as threads:
+        list(threads.map(ask_on, askers, range(len(askers))))
+    num_images = (len(answers.latencies) - num_before) * len(requests[0])
+    answers.images_per_s.append(num_images / (time.perf_counter() - began))
 
 
 if __name__ == "__main__":

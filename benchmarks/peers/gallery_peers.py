@@ -38,43 +38,35 @@ def usearch_exact(rows: Features, k: int) -> Search:
     return lambda queries: usearch.search(rows, queries, k, metric, exact=True, threads=threads).keys
 
 
-def gpu_peers_missing() -> list[str]:
-    """Which of the peers on a GPU are not installed, and why they are not peers."""
+def gpu_searches(rows: Features, k: int) -> tuple[dict[str, Search], list[str]]:
+    """Those of faiss and cuVS on the first GPU, by name; and which are not installed, and why they are not peers."""
+    found: dict[str, Search] = {}
     missing = []
     if not find_spec("faiss"):
         missing.append("faiss-gpu")
     else:
         import faiss
 
-        if not faiss.get_num_gpus():
-            missing.append("faiss-gpu (this faiss is for CPUs)")
-    return [*missing, *([] if find_spec("cuvs") else ["cuVS"])]
-
-
-def gpu_searches(rows: Features, k: int) -> dict[str, Search]:
-    """Those of faiss and cuVS on the first GPU, by name, where they are installed."""
-    found: dict[str, Search] = {}
-    if find_spec("faiss"):
-        import faiss
-
         if faiss.get_num_gpus():
             flat = faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), rows.shape[1])
             flat.add(rows)
             found["faiss-gpu"] = lambda queries: flat.search(queries, k)[1]
-    if find_spec("cuvs"):
-        import torch
-        from cuvs.neighbors import brute_force
+        else:
+            missing.append("faiss-gpu (this faiss is for CPUs)")
+    if not find_spec("cuvs"):
+        return found, [*missing, "cuVS"]
+    import torch
+    from cuvs.neighbors import brute_force
 
-        kept = torch.from_numpy(rows).cuda()  # the index does not hold what it was built from
-        torch.cuda.synchronize()  # cuVS works on a stream of its own
-        index = brute_force.build(kept, metric="inner_product")
+    kept = torch.from_numpy(rows).cuda()  # the index does not hold what it was built from
+    torch.cuda.synchronize()  # cuVS works on a stream of its own
+    index = brute_force.build(kept, metric="inner_product")
 
-        def search(queries: Features) -> Found:
-            q_tensor = torch.from_numpy(queries).to(kept.device)
-            torch.cuda.synchronize()
-            distances, neighbors = brute_force.search(index, q_tensor, k)
-            distances.copy_to_host()
-            return neighbors.copy_to_host()
+    def search(queries: Features) -> Found:
+        q_tensor = torch.from_numpy(queries).to(kept.device)
+        torch.cuda.synchronize()
+        distances, neighbors = brute_force.search(index, q_tensor, k)
+        distances.copy_to_host()
+        return neighbors.copy_to_host()
 
-        found["cuVS brute force"] = search
-    return found
+    return found | {"cuVS brute force": search}, missing

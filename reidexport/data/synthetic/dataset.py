@@ -96,7 +96,9 @@ def draw_people(
     images = []
     for number in range(count):
         rng = _rng(seed, _STRANGERS, number)
-        jpeg = photograph(dress(rng), cameras[number % 4], _shot(rng, rng.uniform(0, _TURN), missed=False), rng, size)
+        jpeg = photograph(
+            dress(rng), cameras[number % 4], _shot(rng, rng.uniform(0, _TURN), missed=False), rng, size
+        )
         images.append(np.asarray(Image.open(io.BytesIO(jpeg))))
     return images
 
