@@ -98,14 +98,10 @@ def test_scores_from_features(compare: Compare, market: Data, metric: Any) -> No
         {"limit": lambda: np.matmul(q_feats, g_feats.T, out=products)},
     )
     row["scores"] = found.as_dict()
-    row["limit_gflop_per_s"] = _gflop_per_s(products.size, row["seconds"]["limit"]["median"])
+    row["limit_gflop_per_s"] = round(2e-9 * products.size * _DIM / row["seconds"]["limit"]["median"], 1)
     row["allocated_mib"] = {
         n: _peak_mib(data(n, len(q_feats)), metric) for n in (len(g_feats), 4 * len(g_feats))
     }
-
-
-def _gflop_per_s(num_products: int, seconds: float) -> float:
-    return round(2e-9 * num_products * _DIM / seconds, 1)
 
 
 def _peak_mib(features: Data, metric: Any) -> int:

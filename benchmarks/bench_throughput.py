@@ -6,11 +6,12 @@ pytest benchmarks/bench_throughput.py -k "on_the_gpu and fp16" --compile-mode de
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from reidruntime.backends import BACKENDS
+from reidruntime.images.resize import Image8
 
 from benchmarks.harness.comparison import Compare, ComparisonOptions, Row
 from benchmarks.harness.gpu_limit import Rates, layers_of, limit_images_per_s, measured_rates
@@ -18,7 +19,7 @@ from benchmarks.harness.gpu_peaks import device_seconds
 from benchmarks.harness.operations import operations_per_image, peak
 from benchmarks.harness.subjects import NO_GPU, Subject, device
 from benchmarks.harness.turns import calls_in_a_row, rounded
-from benchmarks.peers.gpu_peers import Answer, CompileMode, onnxruntime_peers
+from benchmarks.peers.gpu_peers import Answer, CompileMode, Opener, onnxruntime_peers
 from benchmarks.peers.peers import onnxruntime_takes
 
 _PEERS = "same pixels, batch, threads and device, all warm"
@@ -35,21 +36,22 @@ def test_offline(
     """Batch after batch, against the vendors' own calls, torch eager and torch.compile."""
     if quick and batch_size > 8:
         pytest.skip("quick: small batches only")
+    # On a GPU, the limit is that of what is in its memory already: see test_on_the_gpu.
+    has_limit = not _ON_GPU and subject.path.suffix == ".onnx"
+    if has_limit:
+        peak(subject.precision)  # and again behind the comparison: it remembers the higher one
     pixels = subject.pixels(batch_size)
-    sides = subject.peers(pixels, compile_mode=None if quick else compile_mode)
-    limit = peak(subject.precision) if _has_limit(subject) else None
     row = compare(
         f"throughput of {subject}, batch {batch_size}",
         f"uint8 pixels in memory to float32 features; {_PEERS}; each turn is calls in a row for {_turn_s(quick)} s",
         lambda: subject.session.run(pixels),
-        sides,
+        subject.peers(pixels, compile_mode=None if quick else compile_mode),
         ComparisonOptions(measure=partial(calls_in_a_row, at_least_s=_turn_s(quick))),
     )
     images_per_s = batch_size / row["seconds"]["reidexport"]["median"]
     row |= subject.about(batch_size=batch_size, images_per_s=rounded(images_per_s))
-    if limit:
-        operations = operations_per_image(subject.path)
-        limit = max(limit, peak(subject.precision))
+    if has_limit:
+        operations, limit = operations_per_image(subject.path), peak(subject.precision)
         row["operations_per_image"] = operations
         row["peak_gop_per_s"], row["peak_product"] = rounded(limit.gop_per_s), limit.product
         if operations:
@@ -90,25 +92,29 @@ def compare_on_device(
 ) -> Row:
     """Measure a session that takes tensors, with all that is installed beside it.
 
-    Args:
-        compare: the fixture.
-        subject: an artifact whose session has ``run_tensor``.
-        batch_size: within the artifact's profile.
-        where: "cuda", or "cpu" to try the program out.
-        compile_mode: of ``torch.compile``; None: it is not a peer.
-        rates: of the device, in the precision of the artifact; None: the row has no limit.
-        turn_s: the least time of a turn.
+    ``where`` is "cuda", or "cpu" to try the program out. Without a ``compile_mode``, ``torch.compile`` is no peer;
+    without ``rates`` of the device, in the precision of the artifact, the row has no limit.
 
     Raises:
         ExceptionGroup: peers fail; the others were measured, and the row names those that failed.
     """
-    sides = _sides_on_device(subject, batch_size, where, compile_mode)
+    pixels = subject.pixels(batch_size)
+    # Kept to the end, because CUDA graphs and bindings read them by address.
+    images, own = (torch.from_numpy(array).to(where) for array in (pixels, subject.own_input(pixels)))
+    openers = subject.torch_peers(images, compile_mode=compile_mode)
+    not_installed = []
+    if subject.path.suffix == ".onnx" and onnxruntime_takes(where):
+        openers |= onnxruntime_peers(subject.path, own)
+    elif subject.path.suffix == ".onnx":
+        not_installed.append(f"an onnxruntime for {where}")
+    ours = partial(subject.session.run_tensor, own)
+    peers, failed = _checked_peers(subject, pixels, ours, openers)
     row = compare(
         f"throughput of {subject}, batch {batch_size}, in the memory of {where}",
         f"a tensor of uint8 pixels to a tensor of features, both in the memory of {where}; {_PEERS}; each turn is "
         f"calls in a row for {turn_s} s, timed on the device",
-        sides.ours,
-        sides.peers,
+        ours,
+        peers,
         ComparisonOptions(measure=partial(device_seconds, at_least_s=turn_s, device=where)),
     )
     images_per_s = {side: batch_size / figures["median"] for side, figures in row["seconds"].items()}
@@ -117,54 +123,35 @@ def compare_on_device(
         in_memory_of=where,
         images_per_s=rounded(images_per_s.pop("reidexport")),
         peers_images_per_s={side: rounded(figure) for side, figure in images_per_s.items()},
-        not_installed=sides.not_installed,
-        failed_peers={name: f"{type(error).__name__}: {error}" for name, error in sides.failed.items()},
+        not_installed=not_installed,
+        failed_peers={name: f"{type(error).__name__}: {error}" for name, error in failed.items()},
     )
     if rates:
         row |= _limit(subject, batch_size, rates, row)
-    if sides.failed:
-        raise ExceptionGroup(
-            f"{subject}: peers that are installed and fail: {', '.join(sides.failed)}",
-            [*sides.failed.values()],
-        )
+    if failed:
+        message = f"{subject}: peers that are installed and fail: {', '.join(failed)}"
+        raise ExceptionGroup(message, [*failed.values()])
     return row
 
 
-class _Sides(NamedTuple):
-    """What is compared on a device, and which peers are not: ``failed`` by name, with their errors."""
-
-    ours: Answer
-    peers: dict[str, Answer]
-    failed: dict[str, Exception]
-    not_installed: list[str]
-    inputs: tuple[torch.Tensor, torch.Tensor]  # kept because CUDA graphs and bindings read them by address
-
-
-def _sides_on_device(
-    subject: Subject, batch_size: int, where: str, compile_mode: CompileMode | None
-) -> _Sides:
-    """Our session and its peers, whose answers are checked, on one batch in a device's memory."""
-    pixels = subject.pixels(batch_size)
-    images, own = (torch.from_numpy(array).to(where) for array in (pixels, subject.own_input(pixels)))
-    openers = subject.torch_peers(images, compile_mode=compile_mode)
-    not_installed = []
-    if subject.path.suffix == ".onnx" and onnxruntime_takes(where):
-        openers |= onnxruntime_peers(subject.path, own)
-    elif subject.path.suffix == ".onnx":
-        not_installed.append(f"an onnxruntime for {where}")
+def _checked_peers(
+    subject: Subject, pixels: Image8, ours: Answer, openers: dict[str, Opener]
+) -> tuple[dict[str, Answer], dict[str, Exception]]:
+    """The peers whose answers are right, once ours is, and the errors of the others, by name."""
     expected = subject.session.run(pixels)
 
     def checked(answer: Answer) -> Answer:
-        subject.check(answer().float().reshape(batch_size, -1).cpu().numpy(), expected)
+        subject.check(answer().float().reshape(len(pixels), -1).cpu().numpy(), expected)
         return answer
 
-    sides = _Sides(checked(lambda: subject.session.run_tensor(own)), {}, {}, not_installed, (images, own))
+    checked(ours)
+    peers, failed = {}, {}
     for name, open_peer in openers.items():
         try:
-            sides.peers[name] = checked(open_peer())
+            peers[name] = checked(open_peer())
         except Exception as error:  # noqa: BLE001 - the caller raises it, once all others are measured
-            sides.failed[name] = error
-    return sides
+            failed[name] = error
+    return peers, failed
 
 
 def _limit(subject: Subject, batch_size: int, rates: Rates, row: Row) -> dict[str, Any]:
@@ -189,8 +176,3 @@ def _limit(subject: Subject, batch_size: int, rates: Rates, row: Row) -> dict[st
 def _turn_s(quick: bool) -> float:
     """A GPU needs less than a CPU: its work is not interrupted."""
     return 0.02 if quick else 0.1 if _ON_GPU else 0.3
-
-
-def _has_limit(subject: Subject) -> bool:
-    """On a GPU, of what is in its memory already: see test_on_the_gpu."""
-    return device() == "cpu" and subject.path.suffix == ".onnx"

@@ -119,21 +119,18 @@ def checkpoint(checkpoint_file: Path | None) -> Checkpoint | None:
     return load_checkpoint(checkpoint_file) if checkpoint_file else None
 
 
-@pytest.fixture(scope="session")
-def artifact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where seeded artifacts are exported to, each when it is first asked for."""
-    return tmp_path_factory.mktemp("artifacts")
-
-
 @pytest.fixture
 def subject(
-    request: pytest.FixtureRequest, checkpoint: Checkpoint | None, data_root: Path, artifact_folder: Path
+    request: pytest.FixtureRequest,
+    checkpoint: Checkpoint | None,
+    data_root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Subject]:
     """One artifact on one backend; skipped with the reason where that backend does not run it."""
     path, backend = request.param
     if not request.config.getoption("--artifact"):
         precision = seeded_artifacts()[path]
-        path = artifact_folder / path
+        path = tmp_path_factory.getbasetemp() / path  # of all tests: exported when it is first asked for
         if checkpoint and not path.exists():
             graph = graph_from_checkpoint(checkpoint)
             calibration = data_root if precision == "int8" else None

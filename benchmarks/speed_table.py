@@ -5,12 +5,12 @@ Of every machine in ``benchmarks/results`` on which ``pytest benchmarks`` ran.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from reidexport.files import replaced_when_whole
 from reidexport.records.reading import read_record
-from reidexport.records.speed import Benchmark, BenchmarkRow, Ratio
+from reidexport.records.speed import Benchmark, BenchmarkRow
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 RESULTS = Path(__file__).parent / "results"
@@ -107,16 +107,14 @@ def _cell(question: str, row: BenchmarkRow) -> str:
 def _lines(row: BenchmarkRow, peers: tuple[str, ...]) -> Iterator[list[str]]:
     """A line for each of the peers that were there."""
     for peer in peers:
-        if peer in row.seconds:
-            name = "the matrix product alone" if peer == "limit" else peer
-            yield [row.name, f"{row.seconds['reidexport'].median:.3g}", name, _times(row.ratios, peer)]
-
-
-def _times(ratios: Mapping[str, Ratio] | str, peer: str) -> str:
-    if isinstance(ratios, str):
-        return "disturbed"
-    ratio = ratios[peer]
-    return f"{ratio.median:.3g} ({ratio.lowest:.3g} to {ratio.highest:.3g})"
+        if peer not in row.seconds:
+            continue
+        times = "disturbed"
+        if not isinstance(row.ratios, str):
+            ratio = row.ratios[peer]
+            times = f"{ratio.median:.3g} ({ratio.lowest:.3g} to {ratio.highest:.3g})"
+        name = "the matrix product alone" if peer == "limit" else peer
+        yield [row.name, f"{row.seconds['reidexport'].median:.3g}", name, times]
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.harness.turns import Measure, Side, all_of, one_call, rounded, spread
+from benchmarks.harness.turns import Measure, Side, one_call, rounded, spread
 from benchmarks.peers.peers import num_threads
 from reidexport.cpu_share import cpu_use, disturbance, others_share
 from reidexport.machine import MachineInfo, machine_info
@@ -83,7 +84,7 @@ def compare(
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "threads": num_threads(),
         "rounds": len(turns["reidexport"]),
-        options.unit: {side: spread(all_of(figures)) for side, figures in turns.items()},
+        options.unit: {side: spread([*chain(*figures)]) for side, figures in turns.items()},
         "ratios": f"not given: {disturbed}"
         if disturbed
         else {peer: _ratio(turns[peer], turns["reidexport"]) for peer in peers},
@@ -93,7 +94,7 @@ def compare(
     }
     if options.percentiles:
         for percent in (50, 90, 99):
-            row[f"p{percent}_ms"] = rounded(1000 * np.percentile(all_of(turns["reidexport"]), percent))
+            row[f"p{percent}_ms"] = rounded(1000 * np.percentile([*chain(*turns["reidexport"])], percent))
     return row
 
 

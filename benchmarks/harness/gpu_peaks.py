@@ -3,7 +3,6 @@
 Every function also runs on the CPU, so that programs which measure a GPU can be tried out without one.
 """
 
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from statistics import median
@@ -12,7 +11,7 @@ from typing import Literal
 import torch
 from reidruntime.torch_settings import exact_float32
 
-from benchmarks.harness.turns import one_call
+from benchmarks.harness.turns import calls_in_a_row, one_call
 
 MatrixPrecision = Literal["fp16", "bf16", "fp32"]
 
@@ -64,16 +63,9 @@ def device_seconds(work: Callable[[], object], at_least_s: float, device: str = 
         at_least_s: how long to measure, after a warm-up of at most 0.3 s, which also raises the GPU's clocks.
         device: "cuda" or "cpu".
     """
-    times = _times_on_gpu if device == "cuda" else one_call
-    _repeat(lambda: times(work), min(_WARM_UP_S, at_least_s))
-    return _repeat(lambda: times(work), at_least_s)
-
-
-def _repeat(times: Callable[[], list[float]], at_least_s: float) -> list[float]:
-    began, found = time.perf_counter(), times()
-    while time.perf_counter() - began < at_least_s:
-        found += times()
-    return found
+    measure = _times_on_gpu if device == "cuda" else one_call
+    calls_in_a_row(work, min(_WARM_UP_S, at_least_s), measure)
+    return calls_in_a_row(work, at_least_s, measure)
 
 
 def _times_on_gpu(work: Callable[[], object]) -> list[float]:

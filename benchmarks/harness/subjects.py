@@ -217,11 +217,7 @@ def open_subject(path: Path, backend: BackendName, checkpoint: Checkpoint | None
         )
     # Where there is a GPU, what is measured is on it: a session on the CPU in its place would be a wrong result.
     place: DeviceName = "cuda" if device() == "cuda" else "auto"
-    return Subject(
-        path,
-        open_session(path, SessionOptions(backend, place, num_threads())),
-        checkpoint,
-    )
+    return Subject(path, open_session(path, SessionOptions(backend, place, num_threads())), checkpoint)
 
 
 def write_seeded_checkpoint(path: Path, backbone: str) -> None:

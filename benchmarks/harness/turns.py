@@ -15,18 +15,13 @@ def one_call(run: Side) -> list[float]:
     return [time.perf_counter() - start]
 
 
-def calls_in_a_row(run: Side, at_least_s: float = 0.3) -> list[float]:
+def calls_in_a_row(run: Side, at_least_s: float, measure: Measure = one_call) -> list[float]:
     """Seconds of each of several calls, one after the other, as a side is really used."""
     run()  # brings its own weights back into the caches
-    seconds: list[float] = []
-    while sum(seconds) < at_least_s:
-        seconds += one_call(run)
+    began, seconds = time.perf_counter(), measure(run)
+    while time.perf_counter() - began < at_least_s:
+        seconds += measure(run)
     return seconds
-
-
-def all_of(turns: Sequence[list[float]]) -> list[float]:
-    """The figures of all turns."""
-    return [figure for turn in turns for figure in turn]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
