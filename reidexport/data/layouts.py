@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from reidexport.data.records import Dataset, ImageRecord, records_from_folder
@@ -60,37 +61,26 @@ class Found:
 def recognized_in(folder: Path) -> list[Found]:
     """The data sets whose tree starts at ``folder``: none, one, or two for CUHK03's detected and labeled."""
     if all((folder / name).is_dir() for name in _BOXES):
-        return [Found(folder, _boxes_names(folder), _read_boxes)]
+        # A well-known folder name decides; any other one may be called what the user says it is.
+        known = USUAL_FOLDERS.get(folder.absolute().name.lower())
+        names = (known,) if known else (folder.absolute().name, *sorted(set(USUAL_FOLDERS.values())))
+        return [Found(folder, names, partial(_read_parts, _BOXES))]
     if all((folder / name).is_file() for name in _LISTS):
         versions = [
             name for name, parts in _MSMT17_FOLDERS.items() if all((folder / p).is_dir() for p in parts)
         ]
         return [Found(folder, (name,), _read_msmt17) for name in versions]
     if all((folder / name).is_dir() for name in ("query", "gallery")):
-        return [Found(folder, (folder.absolute().name, "folder"), _read_folder)]
+        parts = ("train", "query", "gallery")
+        return [Found(folder, (folder.absolute().name, "folder"), partial(_read_parts, parts))]
     kinds = [kind for kind in ("detected", "labeled") if _splits_file(folder, kind).is_file()]
     return [Found(folder, (f"cuhk03-{kind}",), _read_cuhk03_splits) for kind in kinds]
 
 
-def _boxes_names(folder: Path) -> tuple[str, ...]:
-    """A well-known folder name decides; any other one may be called what the user says it is."""
-    known = USUAL_FOLDERS.get(folder.absolute().name.lower())
-    return (known,) if known else (folder.absolute().name, *sorted(set(USUAL_FOLDERS.values())))
-
-
-def _read_boxes(folder: Path, name: str) -> Dataset:
-    """Market-1501 (Zheng et al., ICCV 2015) and the data sets that copied its tree."""
-    return Dataset(name, *(records_from_folder(folder / part) for part in _BOXES))
-
-
-def _read_folder(folder: Path, name: str) -> Dataset:
-    train = folder / "train"
-    return Dataset(
-        name,
-        records_from_folder(train) if train.is_dir() else (),
-        records_from_folder(folder / "query"),
-        records_from_folder(folder / "gallery"),
-    )
+def _read_parts(parts: tuple[str, ...], folder: Path, name: str) -> Dataset:
+    """Of train, which may be missing, query and gallery: as in Market-1501 (Zheng et al., ICCV 2015)."""
+    folders = (folder / part for part in parts)
+    return Dataset(name, *(records_from_folder(part) if part.is_dir() else () for part in folders))
 
 
 def _read_msmt17(folder: Path, name: str) -> Dataset:

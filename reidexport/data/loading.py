@@ -32,7 +32,10 @@ def load_dataset(root: str | Path, name: str | None = None) -> Dataset:
         return fitting[0].read(
             fitting[0].folder, name if name not in (None, "folder") else fitting[0].names[0]
         )
-    raise DatasetError(_several(root, fitting) if fitting else _none(root, name, found))
+    if not fitting:
+        raise DatasetError(_none(root, name, found))
+    listed = "\n".join(f"    {each.names[0]:16} in {each.folder}" for each in fitting)
+    raise DatasetError(f"{root} holds more than one data set; name one, or pass its own folder:\n{listed}")
 
 
 def _search(folder: Path, depth: int) -> list[Found]:
@@ -41,11 +44,6 @@ def _search(folder: Path, depth: int) -> list[Found]:
         return found
     children = sorted(child for child in folder.iterdir() if child.is_dir())
     return [each for child in children for each in _search(child, depth - 1)]
-
-
-def _several(root: Path, fitting: list[Found]) -> str:
-    listed = "\n".join(f"    {each.names[0]:16} in {each.folder}" for each in fitting)
-    return f"{root} holds more than one data set; name one, or pass its own folder:\n{listed}"
 
 
 def _none(root: Path, name: str | None, found: list[Found]) -> str:

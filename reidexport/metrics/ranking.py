@@ -14,13 +14,7 @@ from reidexport.errors import InputError
 from reidexport.metrics.distances import Floats, center_of, comparable_rows, refuse_overflow, row_norms
 from reidexport.metrics.kernels.ranking_kernels import Counts, Pairs, count_in_rows
 from reidexport.metrics.kernels.row_threads import row_threads
-from reidexport.metrics.kernels.tile_kernels import (
-    Features,
-    RankingInputs,
-    count_in_tile,
-    measure_pairs,
-    prepare_tile,
-)
+from reidexport.metrics.kernels.tile_kernels import Features, count_in_tile, measure_pairs, prepare_tile
 
 Float64s = npt.NDArray[np.float64]
 
@@ -79,7 +73,7 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
     left *= -1 if center is None else -2
     q_norms = row_norms(left)
     counts = _no_counts(pairs, np.float64)
-    ranking = RankingInputs(features, pairs, counts)
+    ranking = features, pairs, counts
     subtracted = np.zeros(left.shape[1], left.dtype) if center is None else center
     products = np.empty(_ROWS * _COLUMNS, left.dtype)
     right, g_norms = np.empty((_COLUMNS, left.shape[1]), left.dtype), np.empty(_COLUMNS)
@@ -108,12 +102,9 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
 
 
 def _slack(left: Floats, q_norms: Float64s, g_norm: float) -> Float64s:
-    """For each row of ``left``, how far rounding can take a product from the exact distance.
+    """How far rounding can take a product of each row of ``left`` from the exact distance.
 
-    Args:
-        left: (num_query, dim), the left factors.
-        q_norms: (num_query,), the norms of its rows.
-        g_norm: the largest norm of a right factor.
+    ``q_norms`` are the norms of these rows, ``g_norm`` is the largest of a right factor.
     """
     limits, dim = np.finfo(left.dtype), left.shape[1]
     unit = (limits.eps + np.finfo(np.float64).eps) / 2

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from reidruntime.artifact.manifest import Metric
 
 from reidexport.errors import InputError
+from reidexport.metrics.cmc_map import checked_pairs
 from reidexport.metrics.distances import (
     Floats,
     checked_features,
@@ -27,7 +28,6 @@ from reidexport.metrics.distances import (
     row_norms,
 )
 from reidexport.metrics.kernels.ranking_kernels import Pairs
-from reidexport.metrics.labels import checked_pairs
 from reidexport.records.accuracy import OperatingPoint
 
 FPRS = (1e-2, 1e-3, 1e-4)

@@ -29,13 +29,9 @@ class NearestNeighbors(NamedTuple):
 def take_rows(tile, squares, corner, neighbors, begin, end):  # type: ignore[no-untyped-def]
     """Rows [begin, end): turn products of features into distances, and update the rows' images with them.
 
-    Args:
-        tile: (rows, width) products, replaced by squared Euclidean distances.
-        squares: (num_images,) squared norms of the features.
-        corner: the images of the tile's first row and first column.
-        neighbors: updated; what it has so far are images before ``corner[1]``.
-        begin: the first row.
-        end: one past the last.
+    The products in ``tile``, (rows, width), are replaced by squared Euclidean distances, for which ``squares`` are the
+    squared norms of all features. ``corner`` holds the images of the tile's first row and first column: the neighbors
+    so far are images before the latter.
     """
     farthest = np.empty(_CHUNK, tile.dtype)  # of a chunk's columns, each on its own, for vector instructions
     for i in range(begin, end):

@@ -30,14 +30,9 @@ def count_members(wide, half, lengths, begin, end):  # type: ignore[no-untyped-d
 def encode(feats, wide, half, largest, encoding, begin, end):  # type: ignore[no-untyped-def]
     """Images [begin, end): weights exp(-distance / largest), summing to 1, on each image's expanded set.
 
-    Args:
-        feats: (num_images, dim).
-        wide: images (num_images, k1 + 1) and which of them are reciprocal.
-        half: the same of the nearer half.
-        largest: (num_images,), each image's largest distance.
-        encoding: rows as long as :func:`count_members` says, written.
-        begin: the first image.
-        end: one past the last.
+    ``wide`` is images (num_images, k1 + 1) and which of them are reciprocal, ``half`` the same of the nearer half,
+    ``largest`` (num_images,) each image's largest distance; ``encoding``, rows as long as :func:`count_members` says,
+    is written.
     """
     core, added = np.full(len(largest), -1, np.int32), np.full(len(largest), -1, np.int32)
     members = np.empty(len(largest), np.int32)

@@ -82,15 +82,9 @@ def _transpose(rows, first_row, result, next_entry):  # type: ignore[no-untyped-
 
 @compiled
 def add_jaccard(rows, holders, share, distmat, begin, end):  # type: ignore[no-untyped-def]
-    """Rows [begin, end): add ``share`` times the Jaccard distance of rows that sum to 1 to ``distmat``.
+    """Rows [begin, end) of ``distmat``, (num_rows, num_columns): add ``share`` times the Jaccard distance.
 
-    Args:
-        rows: the first of them are those that ``distmat`` has as rows.
-        holders: those that it has as columns, transposed.
-        share: a factor.
-        distmat: (num_rows, num_columns), added to.
-        begin: the first row.
-        end: one past the last.
+    The first of ``rows``, each of which sums to 1, are those of the matrix; ``holders`` are its columns, transposed.
     """
     overlap = np.empty(distmat.shape[1])
     for i in range(begin, end):

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from reidruntime.compiled import compiled
 
-from reidexport.metrics.kernels.ranking_kernels import Counts, Pairs, num_below, num_up_to
+from reidexport.metrics.kernels.ranking_kernels import num_below, num_up_to
 
 _CHUNK = 32  # columns that are passed over at once where all of them are beyond a query's farthest match
 _LANES = 32  # partial sums in a fixed order: vector instructions, and the same bits wherever it is inlined
@@ -18,20 +18,6 @@ class Features(NamedTuple):
     query: npt.NDArray[np.floating[Any]]
     gallery: npt.NDArray[np.floating[Any]]
     is_cosine: bool
-
-
-class RankingInputs(NamedTuple):
-    """What every tile is counted with.
-
-    Attributes:
-        features: as they were given.
-        pairs: of which matches are counted for.
-        counts: with the exact distances as values.
-    """
-
-    features: Features
-    pairs: Pairs
-    counts: Counts
 
 
 @compiled
@@ -83,16 +69,9 @@ def measure_pairs(features, pairs, values, begin, end):  # type: ignore[no-untyp
 
 @compiled
 def prepare_tile(features, images, center, right, norms, begin, end):  # type: ignore[no-untyped-def]
-    """Rows [begin, end): write what the products are taken of, and its norms.
+    """Rows [begin, end): write what the products are taken of to ``right``, and its norms, float64.
 
-    Args:
-        features: as they were given.
-        images: the gallery images that the rows are to be made of.
-        center: (dim,), is subtracted; for cosine rows are scaled to unit length instead.
-        right: (len(images), dim), written.
-        norms: (len(images),) float64, written.
-        begin: the first row.
-        end: one past the last.
+    Row i is made of the gallery's ``images[i]``: ``center`` is subtracted, or for cosine it is scaled to unit length.
     """
     for i in range(begin, end):
         image, row = features.gallery[images[i]], right[i]
@@ -120,7 +99,7 @@ def count_in_tile(tile, terms, corner, bounds, ranking, begin, end):  # type: ig
         terms: (width,) of the dtype of ``tile``, to be added to each row.
         corner: the query of the tile's first row, and the position in ``pairs.kept`` of its first column.
         bounds: (2, num_pairs) of the dtype of ``tile``: the lowest and the highest of each match.
-        ranking: a :class:`RankingInputs`.
+        ranking: :class:`Features`, the pairs, and the counts, whose values are the exact distances.
         begin: the first row.
         end: one past the last.
     """
