@@ -8,22 +8,22 @@ CPUs against torch in turn (A B C, A B C, …): a ratio is that of two neighbors
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from numpy.typing import NDArray
 from reidruntime import Manifest, Session, SessionOptions, open_session
 from reidruntime.artifact.manifest import Precision, QuantizationTarget
 from reidruntime.backends import BackendName
 
-from benchmarks.harness.turns import spread
+from benchmarks.harness.turns import one_call, spread
 from reidexport import evaluate, graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.checkpoint.loading import Checkpoint
 from reidexport.cpu_share import cpu_use, disturbance, others_share
 from reidexport.data import load_dataset
+from reidexport.evaluation.timing import noise
 from reidexport.evaluation.torch_session import session_from_checkpoint
 from reidexport.machine import MachineInfo
 from reidexport.progress import progress_bar
@@ -142,14 +142,10 @@ def _speeds(
         }
     found, disturbed = [], {}
     for size in batch_sizes:
-        wanted = checkpoint.preprocess
-        pixels = np.random.default_rng(0).integers(
-            0, 256, (size, wanted.height_px, wanted.width_px, 3), dtype=np.uint8
-        )
+        calls = [partial(session.run, noise(session, size)) for session in sessions.values()]
         before = cpu_use()
-        times: NDArray[np.float64] = np.array(
-            [[_seconds(session, pixels) for session in sessions.values()] for _ in range(rounds + 1)]
-        )[1:]  # the first round warms up
+        times = np.array([[one_call(call) for call in calls] for _ in range(rounds + 1)])
+        times = times[1:, :, 0]  # the first round warms up
         if reason := disturbance(others_share(before, cpu_use()), machine):
             disturbed[size] = reason
             continue
@@ -168,12 +164,6 @@ def _speeds(
     for session in sessions.values():
         session.close()
     return found, disturbed
-
-
-def _seconds(session: Session, pixels: NDArray[np.uint8]) -> float:
-    began = time.perf_counter()
-    session.run(pixels)
-    return time.perf_counter() - began
 
 
 def _print(record: PrecisionsRecord) -> None:

@@ -52,7 +52,10 @@ def page_with_tables(page: str) -> str:
 def machine_tables(folder: Path) -> Iterator[str]:
     """The tables of one machine's results: networks against torch, then everything else against its peers."""
     link = f"[{folder.name}](../benchmarks/results/{folder.name})"
-    rows = _rows_by_question(folder)
+    rows: dict[str, list[BenchmarkRow]] = defaultdict(list)
+    for file in sorted(folder.glob("*.json")):
+        if isinstance(record := read_record(file), Benchmark):
+            rows[record.question] += record.rows
     networks: dict[str, dict[str, str]] = {}
     for question in _NETWORK_QUESTIONS:
         for row in rows[question]:
@@ -73,14 +76,6 @@ def machine_tables(folder: Path) -> Iterator[str]:
     ]
     if lines:
         yield _table([link, "time, s", "against", "times as fast"], lines)
-
-
-def _rows_by_question(folder: Path) -> dict[str, list[BenchmarkRow]]:
-    rows: dict[str, list[BenchmarkRow]] = defaultdict(list)
-    for file in sorted(folder.glob("*.json")):
-        if isinstance(record := read_record(file), Benchmark):
-            rows[record.question] += record.rows
-    return rows
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:

@@ -77,6 +77,7 @@ def compare(
     )
     share = others_share(before, cpu_use())
     disturbed = disturbance(share, machine)
+    medians = {side: np.array([*map(statistics.median, figures)]) for side, figures in turns.items()}
     row: Row = benchmark.extra_info
     row |= {
         "name": name,
@@ -87,7 +88,7 @@ def compare(
         options.unit: {side: spread([*chain(*figures)]) for side, figures in turns.items()},
         "ratios": f"not given: {disturbed}"
         if disturbed
-        else {peer: _ratio(turns[peer], turns["reidexport"]) for peer in peers},
+        else {peer: spread(medians[peer] / medians["reidexport"]) for peer in peers},
         "others_cpu_share": share,
         **{key: value for key, value in now.items() if key in _OF_THE_MOMENT},
         "environment": {key: value for key, value in os.environ.items() if key.startswith(_THREADING)},
@@ -114,8 +115,3 @@ def _turns(
         lambda: turns["reidexport"].append(measure(ours)), setup=peers_turn, rounds=rounds
     )
     return turns
-
-
-def _ratio(theirs: list[list[float]], ours: list[list[float]]) -> dict[str, float]:
-    """Of the rounds' medians."""
-    return spread([statistics.median(a) / statistics.median(b) for a, b in zip(theirs, ours, strict=True)])

@@ -71,7 +71,20 @@ def layers_of(path: Path) -> list[Layer]:
             number = len(kernels)
             kernels.append([node])
         kernel_of |= dict.fromkeys(node.output, number)
-    return [_layer(nodes, shapes, bytes_of, constants, users) for nodes in kernels]
+
+    def layer(nodes: list[onnx.NodeProto]) -> Layer:
+        inside = {name for node in nodes for name in node.output}
+        used_inside = Counter(name for node in nodes for name in node.input)
+        read = {name for name in used_inside if name} - inside
+        written = {name for name in inside if users[name] > used_inside[name]}
+        return Layer(
+            nodes[0].name,
+            sum(2 * multiply_adds(node, shapes) for node in nodes),
+            sum(bytes_of[name] for name in (read - constants) | written),
+            sum(bytes_of[name] for name in read & constants),
+        )
+
+    return [layer(nodes) for nodes in kernels]
 
 
 def limit_images_per_s(layers: Sequence[Layer], rates: Rates, batch_size: int) -> float:
@@ -92,25 +105,6 @@ def measured_rates(precision: MatrixPrecision, device: str, matrix_size: int, co
     return Rates(
         matrix_product_tflop_per_s(precision, matrix_size, device),
         copy_gb_per_s(device, size_mib=copy_mib),
-    )
-
-
-def _layer(
-    nodes: list[onnx.NodeProto],
-    shapes: dict[str, list[int]],
-    bytes_of: dict[str, int],
-    constants: set[str],
-    users: Counter[str],
-) -> Layer:
-    inside = {name for node in nodes for name in node.output}
-    used_inside = Counter(name for node in nodes for name in node.input)
-    read = {name for name in used_inside if name} - inside
-    written = {name for name in inside if users[name] > used_inside[name]}
-    return Layer(
-        nodes[0].name,
-        sum(2 * multiply_adds(node, shapes) for node in nodes),
-        sum(bytes_of[name] for name in (read - constants) | written),
-        sum(bytes_of[name] for name in read & constants),
     )
 
 

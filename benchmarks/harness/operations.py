@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
 
 from benchmarks.harness.peak_kernels import gop_per_s, kernels
 from benchmarks.harness.turns import Side, calls_in_a_row
-from benchmarks.peers.peers import num_threads
+from benchmarks.peers.peers import num_threads, onnxruntime_session
 
 _SIDE = 1024  # of the square products: 4 MB a matrix in float32, worked on by blocks that the caches hold
 _AT_LEAST_S = 0.1  # for each library
@@ -104,26 +103,17 @@ def _bf16_products() -> dict[str, Side]:
 
 
 def _int8_products() -> dict[str, Side]:
-    import onnxruntime
     import torch
 
     rng = np.random.default_rng(0)
     left = rng.integers(0, 128, (_SIDE, _SIDE), np.uint8)
     right = rng.integers(-64, 64, (_SIDE, _SIDE), np.int8)
-    shape = [_SIDE, _SIDE]
-    graph = helper.make_graph(
-        [helper.make_node("MatMulInteger", ["left", "right"], ["product"])],
-        "product",
-        [helper.make_tensor_value_info("left", TensorProto.UINT8, shape)],
-        [helper.make_tensor_value_info("product", TensorProto.INT32, shape)],
-        [onnx.numpy_helper.from_array(right, "right")],
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": 18]> product (uint8[{_SIDE}, {_SIDE}] left)'
+        f" => (int32[{_SIDE}, {_SIDE}] product) {{ product = MatMulInteger(left, right) }}"
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads()
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(right, "right"))
+    session = onnxruntime_session(model.SerializeToString(), "cpu", {})
     signed, other = torch.from_numpy(left.view(np.int8)), torch.from_numpy(right)
     torch.set_num_threads(num_threads())
     return {

@@ -47,6 +47,14 @@ _MULTIPLY_ADDS = {
     ],
 }
 
+# What is multiplied: its name, a one on the left, a one on the right, and the type of the sums. Products are summed in
+# groups that fill 32 bits.
+_NUMBERS = {
+    "fp32": ("floats", np.float32(1), np.float32(1), np.float32),
+    "bf16": ("bfloat16", np.uint16(0x3F80), np.uint16(0x3F80), np.float32),  # NumPy has none: the bits of 1.0
+    "int8": ("bytes", np.uint8(1), np.int8(1), np.int32),
+}
+
 # These multiply whole tiles: where a CPU has them, its vectors are not its limit.
 _TILES = {"bf16": "amx-bf16", "int8": "amx-int8"}
 
@@ -71,23 +79,6 @@ ret
 """
 
 _engines: list[llvm.ExecutionEngine] = []  # own the machine code
-
-
-class _Numbers(NamedTuple):
-    """What is multiplied; products are summed in groups that fill 32 bits."""
-
-    name: str
-    left: Vector  # a one
-    right: Vector  # a one
-    sums: type[np.generic]
-
-
-_NUMBERS = {
-    "fp32": _Numbers("floats", np.ones(1, np.float32), np.ones(1, np.float32), np.float32),
-    # NumPy has no bfloat16: these are the bits of 1.0.
-    "bf16": _Numbers("bfloat16", np.full(1, 0x3F80, np.uint16), np.full(1, 0x3F80, np.uint16), np.float32),
-    "int8": _Numbers("bytes", np.ones(1, np.uint8), np.ones(1, np.int8), np.int32),
-}
 
 
 class Kernel(NamedTuple):
@@ -139,19 +130,19 @@ def _places(num_threads: int) -> list[set[int]]:
 
 
 def _kernel(precision: str, bits: int, code: str) -> Kernel:
-    numbers = _NUMBERS[precision]
-    size = bits // 8 // numbers.left.itemsize
+    numbers, left_one, right_one, type_of_sums = _NUMBERS[precision]
+    size = bits // 8 // left_one.itemsize
     function = _assembled(_assembly(bits, code))
     pair_ones = np.ones(bits // 16, np.int16)
 
     def run(rounds: int, left: Vector, right: Vector) -> Vector:
-        sums = np.empty((_SUMS, bits // 32), numbers.sums)
+        sums = np.empty((_SUMS, bits // 32), type_of_sums)
         function(rounds, *(array.ctypes.data for array in (left, right, pair_ones, sums)))
         return sums
 
     names = ", ".join(instruction.split()[-4] for instruction in code.split("; "))  # three operands follow
-    ones = np.repeat(numbers.left, size), np.repeat(numbers.right, size)
-    return Kernel(f"{names} of {size} {numbers.name}", 2 * _SUMS * size, ones, run)
+    ones = np.repeat(left_one, size), np.repeat(right_one, size)
+    return Kernel(f"{names} of {size} {numbers}", 2 * _SUMS * size, ones, run)
 
 
 def _assembly(bits: int, code: str) -> str:

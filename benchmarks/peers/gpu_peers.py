@@ -7,7 +7,7 @@ without graphs, so that it can be tried out.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,6 @@ _MAX_COMPILED = 64
 _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}
 
 _networks: dict[Any, nn.Module] = {}  # by all that makes one
-_compiled_networks: dict[Any, Any] = {}  # by network and mode
 
 
 class Float16Backbone(nn.Module):
@@ -136,16 +135,12 @@ def _torch_at_its_best(*, tf32: bool) -> Iterator[None]:
 
 def _ready(network: Callable[[Tensor], Tensor], images: Tensor, *, tf32: bool) -> Answer:
     """The network's answer to these images; in a CUDA graph, what was chosen when it was captured stays so."""
-    with torch.inference_mode(), _torch_at_its_best(tf32=tf32):
-        run = captured(network, images)
-    if images.device.type == "cuda":
-        return run
 
-    def plain() -> Tensor:
+    def answer(images: Tensor) -> Tensor:
         with torch.inference_mode(), _torch_at_its_best(tf32=tf32):
-            return run()
+            return network(images)
 
-    return plain
+    return captured(answer, images)
 
 
 def _network(
@@ -160,12 +155,11 @@ def _network(
     return _networks[key]
 
 
+@cache
 def _compiled(network: nn.Module, mode: CompileMode) -> Callable[[Tensor], Tensor]:
-    if (network, mode) not in _compiled_networks:
-        # As for every side, the CUDA graph is captured here.
-        chosen = "max-autotune-no-cudagraphs" if mode == "max-autotune" else mode
-        _compiled_networks[network, mode] = torch.compile(network, dynamic=False, mode=chosen)
-    compiled = _compiled_networks[network, mode]
+    # As for every side, the CUDA graph is captured here.
+    chosen = "max-autotune-no-cudagraphs" if mode == "max-autotune" else mode
+    compiled = torch.compile(network, dynamic=False, mode=chosen)
 
     def answer(images: Tensor) -> Tensor:
         with torch._dynamo.config.patch(recompile_limit=_MAX_COMPILED, fail_on_recompile_limit_hit=True):

@@ -41,8 +41,8 @@ def bare_onnxruntime(path: Path, device: str) -> Embed:
     return lambda batch: session.run(None, {name: batch})[0]
 
 
-def onnxruntime_session(path: Path, device: str, provider_options: dict[str, str]) -> Any:
-    """Open a file on a device.
+def onnxruntime_session(model: Path | bytes, device: str, provider_options: dict[str, str]) -> Any:
+    """Open a file, or its content, on a device.
 
     Raises:
         RuntimeError: ONNX Runtime does not run it on the device, but elsewhere.
@@ -53,9 +53,9 @@ def onnxruntime_session(path: Path, device: str, provider_options: dict[str, str
     options.intra_op_num_threads = num_threads()
     options.log_severity_level = 3
     provider = _PROVIDERS[device]
-    session = onnxruntime.InferenceSession(path, options, providers=[(provider, provider_options)])
+    session = onnxruntime.InferenceSession(model, options, providers=[(provider, provider_options)])
     if (chosen := session.get_providers()[0]) != provider:
-        raise RuntimeError(f"ONNX Runtime runs {path} on {chosen}, not on {provider}.")
+        raise RuntimeError(f"ONNX Runtime runs {model!s} on {chosen}, not on {provider}.")
     return session
 
 

@@ -20,6 +20,7 @@ from reidexport.records.accuracy import EvaluationRecord
 from reidexport.records.base import here
 
 Features = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 
 class Embedder(Protocol):
@@ -67,7 +68,7 @@ class Evaluation:
             InputError: the norm of a feature is not one that a gallery takes: 0, or 1e-12 to 1e12.
         """
         gallery = Gallery(self.g_feats.shape[1], metric=self.metric)
-        q_pids, g_pids, q_camids, g_camids = map(np.array, _labels(self.query, self.gallery))
+        q_pids, g_pids, q_camids, g_camids = _labels(self.query, self.gallery)
         gallery.add(self.g_feats, pids=g_pids, camids=g_camids)
         chosen = list(queries)
         return gallery.search(
@@ -180,16 +181,11 @@ def score_features(
     return evaluate_rank(k_reciprocal(*feats), *labels)
 
 
-def _labels(
-    query: Sequence[ImageRecord], gallery: Sequence[ImageRecord]
-) -> tuple[list[int], list[int], list[int], list[int]]:
+def _labels(query: Sequence[ImageRecord], gallery: Sequence[ImageRecord]) -> tuple[Ints, Ints, Ints, Ints]:
     """q_pids, g_pids, q_camids, g_camids."""
-    return (
-        [record.pid for record in query],
-        [record.pid for record in gallery],
-        [record.camid for record in query],
-        [record.camid for record in gallery],
-    )
+    q_pids, q_camids = np.array([(record.pid, record.camid) for record in query], np.int64).reshape(-1, 2).T
+    g_pids, g_camids = np.array([(record.pid, record.camid) for record in gallery], np.int64).reshape(-1, 2).T
+    return q_pids, g_pids, q_camids, g_camids
 
 
 def _refuse_broken(feats: Features, records: Sequence[ImageRecord]) -> None:

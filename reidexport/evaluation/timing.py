@@ -52,7 +52,7 @@ def bench_session(
 
 
 def _time_batch(session: Session, batch_size: int, seconds: float) -> BatchTiming:
-    batch = _pixels(session, batch_size)
+    batch = noise(session, batch_size)
     _run_for(session, batch, min(_WARM_UP_SECONDS, seconds), 2)
     times = _run_for(session, batch, seconds, _MIN_REPEATS)
     p50, p90, p99 = (float(value) * 1000 for value in np.percentile(times, (50, 90, 99)))
@@ -69,7 +69,7 @@ def _time_batch(session: Session, batch_size: int, seconds: float) -> BatchTimin
 def _time_files(session: Session, paths: Sequence[str], batch_size: int, seconds: float) -> EndToEnd:
     """Files and network in turn, several times over, as machines drift."""
     session.embed(paths[:batch_size], batch_size=batch_size)
-    batch = _pixels(session, batch_size)
+    batch = noise(session, batch_size)
     num_turns = min(_TURNS, -(-len(paths) // batch_size))
     times, elapsed = _run_for(session, batch, seconds / num_turns, 1), 0.0
     for turn in range(num_turns):
@@ -102,8 +102,8 @@ def _run_for(session: Session, batch: Image8, seconds: float, min_repeats: int) 
     return times
 
 
-def _pixels(session: Session, batch_size: int) -> Image8:
-    """Noise, as zeros would let some kernels off lightly."""
+def noise(session: Session, batch_size: int) -> Image8:
+    """Random pixels for ``session.run``, as zeros would let some kernels off lightly."""
     wanted = session.manifest.preprocess
     shape = (batch_size, wanted.height_px, wanted.width_px, 3)
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -109,7 +109,10 @@ def count_in_tile(tile, terms, corner, bounds, ranking, begin, end):  # type: ig
     for i in range(begin, end):
         query = corner[0] + i
         first, last = pairs.starts[query], pairs.starts[query + 1]
-        farthest = _highest_of_matches(pairs.is_match[first:last], bounds[1, first:last])
+        farthest = bounds.dtype.type(-np.inf)
+        for pair in range(first, last):
+            if pairs.is_match[pair]:
+                farthest = max(farthest, bounds[1, pair])
         for j in range(width):
             row[j] = tile[i, j] + terms[j]
         size = _move_near_to_front(row, farthest, near)
@@ -130,15 +133,6 @@ def count_in_tile(tile, terms, corner, bounds, ranking, begin, end):  # type: ig
                         exact[j] = exact_distance(features.query[query], image, features.is_cosine)
                     is_tie = exact[j] == value and column < pairs.columns[pair]
                     counts.before[pair] += exact[j] < value or is_tie
-
-
-@compiled
-def _highest_of_matches(is_match, highest):  # type: ignore[no-untyped-def]
-    farthest = highest.dtype.type(-np.inf)
-    for pair in range(highest.size):
-        if is_match[pair]:
-            farthest = max(farthest, highest[pair])
-    return farthest
 
 
 @compiled
