@@ -71,13 +71,11 @@ def _opened(side: str, artifact: Path, backend: str, checkpoint: list[str]) -> A
     if side == "openvino bare":
         return peers.bare_openvino(artifact)
     if side == "torch eager":
-        from reidruntime import manifest_from_onnx
+        from reidruntime.artifact.own_manifest import artifact_manifest
 
         from reidexport import GraphOptions, load_checkpoint
 
-        facts = manifest_from_onnx(artifact)
-        if facts is None:
-            raise ValueError(f"{artifact} carries no manifest.")
+        facts = artifact_manifest(artifact)
         options = GraphOptions(feature=facts.feature, normalize=facts.normalized, flip=facts.flip)
         return peers.torch_eager(load_checkpoint(checkpoint[0]), options)
     from reidruntime import SessionOptions, open_session

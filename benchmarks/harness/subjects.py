@@ -19,14 +19,13 @@ from reidruntime.images.resize import Image8
 from torch import nn
 
 from benchmarks.harness.fresh_process import fresh_answer
-from benchmarks.peers.gpu_peers import Answer, CompileMode, Opener, torch_peers
+from benchmarks.peers.gpu_peers import Answer, CompileMode, Opener, compiled_on_cpu, torch_peers
 from benchmarks.peers.peers import (
     Embed,
     bare_onnxruntime,
     bare_openvino,
     num_threads,
     onnxruntime_takes,
-    torch_compile,
     torch_eager,
 )
 from reidexport import Checkpoint, GraphOptions, save_checkpoint
@@ -114,16 +113,24 @@ class Subject:
         """
         if self.checkpoint is None:
             return {}
-        if device() == "cuda":
-            images = torch.from_numpy(pixels).cuda()
-            peers_on_gpu = self.torch_peers(images, compile_mode=compile_mode)
-            return {
-                name: with_copies(open_peer(), images, pixels) for name, open_peer in peers_on_gpu.items()
+        source = torch.from_numpy(pixels)
+        if device() == "cpu":
+            sides: dict[str, Ready] = {
+                "torch eager": partial(torch_eager(self.checkpoint, self.options), pixels)
             }
-        peers = {"torch eager": torch_eager(self.checkpoint, self.options)}
-        if compile_mode is not None:
-            peers["torch.compile"] = torch_compile(self.checkpoint, self.options)
-        return {name: partial(embed, pixels) for name, embed in peers.items()}
+            if compile_mode is not None:
+                compiled = compiled_on_cpu(self.checkpoint, self.options, source)
+                sides["torch.compile"] = lambda: compiled().numpy()
+            return sides
+        images = source.cuda()
+
+        def copied(answer: Answer) -> Features:
+            """The answer, with the pixels copied to where it reads them, and the features copied back."""
+            images.copy_(source)
+            return answer().cpu().numpy()
+
+        peers = self.torch_peers(images, compile_mode=compile_mode)
+        return {name: partial(copied, open_peer()) for name, open_peer in peers.items()}
 
     def torch_peers(self, images: torch.Tensor, *, compile_mode: CompileMode | None) -> dict[str, Opener]:
         """:func:`benchmarks.peers.gpu_peers.torch_peers` of the checkpoint; none without a checkpoint."""
@@ -171,18 +178,6 @@ def fresh_sides(
     inputs = {"reidexport": "pixels.npy", **dict.fromkeys(subject.bare_peers(), "own.npy")}
     inputs |= {"torch eager": "pixels.npy"} if checkpoint else {}
     return {side: partial(answer, side, name) for side, name in inputs.items()}
-
-
-def with_copies(answer: Answer, images: torch.Tensor, pixels: Image8) -> Ready:
-    """The same answer, with the pixels copied to where it reads them, and the features copied back."""
-    source = torch.from_numpy(pixels)
-
-    def run() -> Features:
-        images.copy_(source)
-        features: Features = answer().cpu().numpy()
-        return features
-
-    return run
 
 
 def seeded_artifacts() -> dict[Path, Precision]:

@@ -78,6 +78,12 @@ def torch_peers(
     return found
 
 
+def compiled_on_cpu(checkpoint: Checkpoint, options: GraphOptions, images: Tensor) -> Answer:
+    """The same graph through ``torch.compile`` as its users write it: on the CPU, and not channels-last."""
+    network = _network(checkpoint, options, "fp32", "cpu", torch.contiguous_format)
+    return _ready(_compiled(network, "default"), images, tf32=False)
+
+
 def onnxruntime_peers(path: Path, images: Tensor) -> dict[str, Opener]:
     """ONNX Runtime on the device of the images, by name: as it comes, and on a GPU also in NHWC and in a CUDA graph.
 
@@ -144,14 +150,18 @@ def _ready(network: Callable[[Tensor], Tensor], images: Tensor, *, tf32: bool) -
 
 
 def _network(
-    checkpoint: Checkpoint, options: GraphOptions, precision: Literal["fp32", "fp16"], device: str
+    checkpoint: Checkpoint,
+    options: GraphOptions,
+    precision: Literal["fp32", "fp16"],
+    device: str,
+    memory_format: torch.memory_format = torch.channels_last,
 ) -> nn.Module:
-    key = checkpoint.sha256, options, precision, device
+    key = checkpoint.sha256, options, precision, device, memory_format
     if key not in _networks:
         graph = graph_from_checkpoint(checkpoint, options)
         if precision == "fp16":
             graph.backbone = Float16Backbone(graph.backbone)
-        _networks[key] = graph.eval().to(device).to(memory_format=torch.channels_last)
+        _networks[key] = graph.eval().to(device).to(memory_format=memory_format)
     return _networks[key]
 
 

@@ -16,9 +16,6 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 Embed = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 
 
-_compiled_networks: dict[Any, Callable[[Any], Any]] = {}  # compiling one for a batch size takes half a minute
-
-
 def num_threads() -> int:
     """Threads of every side: OMP_NUM_THREADS, which some libraries obey anyhow, or the CPUs of this process."""
     outermost = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # the others are for nested regions
@@ -106,24 +103,3 @@ def torch_network(checkpoint: Any, options: Any, precision: str = "fp32") -> Cal
         return answer
 
     return features
-
-
-def torch_compile(checkpoint: Any, options: Any) -> Embed:
-    """The folded inference graph on the CPU through torch.compile, compiled for each batch size on its own."""
-    import torch
-
-    from reidexport.export.graph import graph_from_checkpoint
-
-    torch.set_num_threads(num_threads())
-    network = checkpoint.sha256, options
-    if network not in _compiled_networks:
-        torch._dynamo.reset()  # after eight networks it would stop compiling
-        _compiled_networks[network] = torch.compile(graph_from_checkpoint(checkpoint, options), dynamic=False)
-    compiled = _compiled_networks[network]
-
-    def embed(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        with torch.inference_mode():
-            features: npt.NDArray[np.float32] = compiled(torch.from_numpy(pixels)).numpy()
-        return features
-
-    return embed

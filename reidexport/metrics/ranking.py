@@ -58,11 +58,7 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
     reach of rounding (see :func:`_slack`); what comes closer to a match is measured pair by pair in float64. So ranks
     depend on the features alone, and copies of a feature tie.
 
-    Args:
-        q_feats: (num_query, dim), from :func:`reidexport.metrics.distances.checked_features`.
-        g_feats: (num_gallery, dim), likewise.
-        pairs: those of their labels.
-        metric: ``cosine`` or ``euclidean``.
+    Features are those of :func:`reidexport.metrics.distances.checked_features`, and ``pairs`` those of their labels.
 
     Raises:
         InputError: the metric is unknown, or the distances overflow the dtype of the features.
