@@ -30,6 +30,7 @@ _MSMT17_FOLDERS = {"msmt17-v1": ("train", "test"), "msmt17-v2": ("mask_train_v2"
 _MSMT17_TREE = (
     "{}/\n    list_train.txt  list_query.txt  list_gallery.txt\n    {}/  0000/0000_000_01_….jpg …\n    {}/"
 )
+_SPLITS_FILE = "splits_new_{}.json"
 _CUHK03_HELP = (
     "\nor what torchreid makes of the raw cuhk-03.mat: images_{0}/ beside splits_new_{0}.json. The .mat file "
     "itself is not read: run torchreid's CUHK03 loader on it once, or get the CUHK03-NP images."
@@ -73,7 +74,7 @@ def recognized_in(folder: Path) -> list[Found]:
     if all((folder / name).is_dir() for name in ("query", "gallery")):
         parts = ("train", "query", "gallery")
         return [Found(folder, (folder.absolute().name, "folder"), partial(_read_parts, parts))]
-    kinds = [kind for kind in ("detected", "labeled") if _splits_file(folder, kind).is_file()]
+    kinds = [kind for kind in ("detected", "labeled") if (folder / _SPLITS_FILE.format(kind)).is_file()]
     return [Found(folder, (f"cuhk03-{kind}",), _read_cuhk03_splits) for kind in kinds]
 
 
@@ -116,14 +117,10 @@ def _record_from_line(line: str, listing: Path, folder: Path, first_pid: int) ->
         ) from error
 
 
-def _splits_file(folder: Path, kind: str) -> Path:
-    return folder / f"splits_new_{kind}.json"
-
-
 def _read_cuhk03_splits(folder: Path, name: str) -> Dataset:
     """CUHK03 (Li et al., CVPR 2014) in the protocol of Zhong et al., CVPR 2017, as torchreid unpacks it."""
     kind = name.removeprefix("cuhk03-")
-    listing = _splits_file(folder, kind)
+    listing = folder / _SPLITS_FILE.format(kind)
     try:
         (split,) = json.loads(listing.read_text())
         parts = [split[part] for part in ("train", "query", "gallery")]

@@ -28,8 +28,6 @@ FULL_BATCH = 32
 # Relative L2 by which a row may differ between batches: kernels differ by batch size in their rounding.
 CONSISTENCY_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 1e-2}
 
-Progress = Callable[[int], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -48,7 +46,7 @@ def verify(
     dataset: Dataset | None = None,
     limits: Limits | None = None,
     metric: Metric | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Verification:
     """Compare two sessions that must answer alike.
 
