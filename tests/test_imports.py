@@ -12,7 +12,7 @@ from tests import ROOT
 
 PLANTED = {
     "reidexport/metrics/distances.py": ("reidexport.evaluation.scoring", "reidexport, from the commands"),
-    "reidexport/embed/table.py": ("reidexport.embed.cluster.run", "Embedding: what runs on a cluster"),
+    "reidexport/embed/table.py": ("reidexport.embed.cluster", "Embedding: what runs on a cluster"),
     "reidexport/cli/app.py": ("train.recipe", "Packages use only those below them"),
     "engines/python/reidgallery/rows.py": ("reidruntime.artifact.manifest", "A gallery knows nothing of"),
     "engines/python/reidruntime/backends/openvino.py": ("reidruntime.session", "What a session is made of"),

@@ -37,11 +37,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def open_binary(path: str, folder: Path = Path()) -> Iterator[IO[bytes]]:
-    """Open a file or a URL for reading; ``folder`` is where relative paths start.
-
-    Raises:
-        InputError: it is missing.
-    """
+    """Open a file or a URL for reading; raises InputError where it is missing. Relative paths start in ``folder``."""
     try:
         if is_url(path):
             system, inner = file_system(path)

@@ -10,18 +10,18 @@ A part appears whole: what exists is done, and nothing else needs to be remember
 Parquet files leave out names that begin with ``_``.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from itertools import accumulate, islice, zip_longest
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from reidruntime.artifact.manifest import file_sha256
 
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
@@ -208,15 +208,10 @@ def _num_rows(path: Path) -> int:
 
 
 def _read_plan(folder: Path) -> Plan:
-    offsets: list[int] = []
-    digest = hashlib.sha256()
-    position = 0
-    with (folder / PLAN_NAME).open("rb") as file:
-        for line in file:
-            offsets.append(position)
-            position += len(line)
-            digest.update(line)
-    return Plan(folder, digest.hexdigest(), tuple(offsets[1:]))
+    path = folder / PLAN_NAME
+    with path.open("rb") as lines:
+        starts = list(accumulate(map(len, lines), initial=0))
+    return Plan(folder, file_sha256(path), tuple(starts[1:-1]))
 
 
 def _check_same(plan: Path, replanned: Path) -> None:

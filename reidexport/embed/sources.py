@@ -11,9 +11,12 @@ from reidexport.embed.opening import file_system, is_url, open_parquet
 from reidexport.embed.plan import Columns, Kind, Shard
 from reidexport.errors import InputError
 
-TAR_SUFFIXES = frozenset({".tar", ".tar.gz", ".tgz"})
-PARQUET_SUFFIXES = frozenset({".parquet"})
-_KNOWN = IMAGE_SUFFIXES | TAR_SUFFIXES | PARQUET_SUFFIXES
+_SUFFIXES: dict[Kind, frozenset[str]] = {
+    "images": IMAGE_SUFFIXES,
+    "tar": frozenset({".tar", ".tar.gz", ".tgz"}),
+    "parquet": frozenset({".parquet"}),
+}
+_KNOWN = frozenset().union(*_SUFFIXES.values())
 
 
 def shards_of(
@@ -37,10 +40,12 @@ def shards_of(
         InputError: a source does not exist, holds nothing that is known, or lacks a column.
         NotInstalledError: fsspec has no package for a URL.
     """
-    files: dict[Kind, dict[str, None]] = {"images": {}, "tar": {}, "parquet": {}}
+    files: dict[Kind, dict[str, None]] = {kind: {} for kind in _SUFFIXES}
     for source in sources:
         for path in _files_at_url(source) if is_url(source) else files_of(source, _KNOWN):
-            kind = _kind_of(path)
+            kind: Kind = next(
+                (each for each, known in _SUFFIXES.items() if has_suffix(path, known)), "images"
+            )
             is_found = path != source and not is_url(path)
             if kind != "parquet" or not is_found or _holds_images(Path(path), columns, own):
                 files[kind][path] = None
@@ -82,12 +87,6 @@ def _holds_images(path: Path, columns: Columns, own: Collection[Path]) -> bool:
 
 def _leaves(file: pq.ParquetFile) -> list[str]:
     return [file.schema.column(index).path for index in range(len(file.schema))]
-
-
-def _kind_of(path: str) -> Kind:
-    if has_suffix(path, TAR_SUFFIXES):
-        return "tar"
-    return "parquet" if has_suffix(path, PARQUET_SUFFIXES) else "images"
 
 
 def _divided(path: str, shard_size: int, columns: Columns) -> Iterator[list[int]]:

@@ -18,8 +18,8 @@ from reidruntime import SessionOptions, open_session
 from reidruntime.backends import DeviceName
 
 from reidexport.cli.embed import with_address
-from reidexport.embed.cluster import cluster
-from reidexport.embed.cluster.cluster import Pool, pool_for
+from reidexport.embed import cluster
+from reidexport.embed.cluster import Pool, pool_for
 from reidexport.errors import ClusterError
 from tests.conftest import Run
 from tests.standins.embedding_runs import Prefix, start_run, wait_for_parts

@@ -8,7 +8,7 @@ import pytest
 from reidruntime import SessionOptions
 from reidruntime.artifact.own_manifest import artifact_manifest
 
-from reidexport.embed.cluster.worker import ShardEmbedder
+from reidexport.embed.cluster import ShardEmbedder
 from reidexport.embed.plan import Shard, make_plan
 from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.errors import InputError
