@@ -18,7 +18,8 @@ from reidexport.data.times import parse_time, time_text
 from reidexport.embed.files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
-from reidexport.gallery.searching import Answer, answers_sheet, search_gallery
+from reidexport.gallery.contact_sheets import answers_sheet
+from reidexport.gallery.searching import Answer, search_gallery
 from reidexport.progress import progress_bar
 from reidexport.records.embeddings import AnsweredQuery, SearchRecord, SeenImage
 from reidexport.records.reading import write_record

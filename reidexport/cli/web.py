@@ -26,7 +26,8 @@ def web(
 
     With --artifact it searches for images of your own, too.
     """
-    from reidexport.gallery.web import Searcher, page_server
+    from reidexport.gallery.web.searcher import Searcher
+    from reidexport.gallery.web.server import page_server
 
     with open_gallery(gallery) as known, run.open(artifact) if artifact else nullcontext() as session:
         searcher = Searcher(known, session)

@@ -1,27 +1,16 @@
-"""Search a gallery and show what was found: per query its nearest images, as objects or a contact sheet."""
+"""Search a gallery: what was found for each query, by its images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from reidgallery import Gallery, MilvusGallery, SearchFilter
+from reidgallery import Gallery, MilvusGallery, Neighbors, SearchFilter
 from reidgallery.input import ALL_ROWS, UNLABELED
 
-from reidexport.errors import InputError
-from reidexport.gallery.contact_sheets import (
-    QUERY_COLOR,
-    RIGHT_COLOR,
-    WRONG_COLOR,
-    Cell,
-    contact_sheet,
-    person_and_camera,
-)
 from reidexport.records.embeddings import Hit, SeenImage
 
-_LABEL_LENGTH = 14  # letters that fit under a thumbnail
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -62,10 +51,20 @@ def search_gallery(
         manifest_sha256=queries.manifest_sha256,
     )
     query_images = seen_images(queries, np.arange(len(queries)))
+    return answers_from_neighbors(query_images, found, lambda rows: seen_images(gallery, rows), threshold)
+
+
+def answers_from_neighbors(
+    queries: Iterable[SeenImage],
+    found: Neighbors,
+    images_of: Callable[[Rows], list[SeenImage]],
+    threshold: float = np.inf,
+) -> list[Answer]:
+    """What was found for each query; ``images_of`` are those of some rows of the gallery."""
     answers = []
-    for query, rows, distances in zip(query_images, found.indices, found.distances, strict=True):
+    for query, rows, distances in zip(queries, *found, strict=True):
         is_hit = (rows >= 0) & (distances <= threshold)
-        images = zip(seen_images(gallery, rows[is_hit]), rows[is_hit], distances[is_hit], strict=True)
+        images = zip(images_of(rows[is_hit]), rows[is_hit], distances[is_hit], strict=True)
         hits = tuple(
             Hit(**vars(image), rank=rank, row=int(row), distance=float(distance))
             for rank, (image, row, distance) in enumerate(images, 1)
@@ -74,39 +73,10 @@ def search_gallery(
     return answers
 
 
-def seen_images(gallery: Gallery | MilvusGallery, rows: NDArray[np.int64]) -> list[SeenImage]:
+def seen_images(gallery: Gallery | MilvusGallery, rows: Rows) -> list[SeenImage]:
     """Some rows of a gallery as images."""
     *ids, paths = gallery.labels(rows)
     pids, camids, times = (
         [None if label == UNLABELED else label for label in column.tolist()] for column in ids
     )
     return list(map(SeenImage, paths, pids, camids, times))
-
-
-def answers_sheet(answers: Sequence[Answer], *, num_ranks: int, height_px: int = 192) -> Image.Image:
-    """Draw queries, a row each, with what was found: green frames are the query's person, red ones another.
-
-    Frames are gray where a person is not known.
-
-    Raises:
-        ImageError: an image cannot be read.
-        InputError: an image has no path.
-    """
-    rows = []
-    for answer in answers:
-        row = [_cell(answer.query, QUERY_COLOR, "")]
-        for hit in answer.hits[:num_ranks]:
-            known = answer.query.pid is not None and hit.pid is not None
-            color = RIGHT_COLOR if hit.pid == answer.query.pid else WRONG_COLOR
-            row.append(_cell(hit, color if known else QUERY_COLOR, f"{hit.distance:.3f}"))
-        rows.append(row)
-    return contact_sheet(rows, num_ranks=num_ranks, height_px=height_px)
-
-
-def _cell(image: SeenImage, color: str, note: str) -> Cell:
-    if not image.path:
-        raise InputError("A contact sheet shows image files, but an image of the gallery has no path.")
-    path = Path(image.path)
-    if image.pid is None or image.camid is None:
-        return Cell(path, color, path.stem[-_LABEL_LENGTH:], note)
-    return Cell(path, color, person_and_camera(image.pid, image.camid), note)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import Field
@@ -145,18 +144,6 @@ def _get_image(searcher: _Searcher, row: int) -> Response:
     return Response(searcher.jpeg(row), media_type="image/jpeg")
 
 
-@_routes.post("/search")
-async def _post_search(searcher: _Searcher, request: Request, search: _SearchRequest) -> dict[str, Any]:
-    body = await _bounded_body(request)
-    return await run_in_threadpool(_answer_as_json, searcher, search, body)
-
-
-@_routes.post("/sheet")
-async def _post_sheet(searcher: _Searcher, request: Request, search: _SearchRequest) -> Response:
-    body = await _bounded_body(request)
-    return Response(await run_in_threadpool(_sheet_png, searcher, search, body), media_type="image/png")
-
-
 async def _bounded_body(request: Request) -> bytes:
     body, size = bytearray(), 0
     try:
@@ -177,6 +164,31 @@ async def _bounded_body(request: Request) -> bytes:
     return bytes(body)
 
 
+_Body = Annotated[bytes, Depends(_bounded_body)]
+
+
+@_routes.post("/search")
+def _post_search(searcher: _Searcher, search: _SearchRequest, body: _Body) -> dict[str, Any]:
+    started = time.perf_counter()
+    answer, _ = _search(searcher, search, body)
+    seconds = time.perf_counter() - started
+    return {
+        "query": _image_as_json(answer.query, search.row),
+        "hits": [
+            {**_image_as_json(hit, hit.row), "is_same_person": _is_same_person(answer.query, hit)}
+            for hit in answer.hits
+        ],
+        "ms": 1000 * seconds,
+    }
+
+
+@_routes.post("/sheet")
+def _post_sheet(searcher: _Searcher, search: _SearchRequest, body: _Body) -> Response:
+    buffer = io.BytesIO()
+    contact_sheet_of(*_search(searcher, search, body)).save(buffer, "PNG")
+    return Response(buffer.getvalue(), media_type="image/png")
+
+
 def _search(searcher: Searcher, search: SearchRequest, body: bytes) -> tuple[Answer, Pixels | None]:
     """What was found, and the uploaded image that was searched for."""
     if search.row is not None:
@@ -187,46 +199,15 @@ def _search(searcher: Searcher, search: SearchRequest, body: bytes) -> tuple[Ans
     return searcher.by_upload(upload, search.name, search), upload
 
 
-def _answer_as_json(searcher: Searcher, search: SearchRequest, body: bytes) -> dict[str, Any]:
-    started = time.perf_counter()
-    answer, _ = _search(searcher, search, body)
-    seconds = time.perf_counter() - started
-    return {
-        "query": _image_as_json(answer.query, search.row),
-        "hits": [
-            {
-                **_image_as_json(hit, hit.row),
-                "rank": hit.rank,
-                "distance": hit.distance,
-                "is_same_person": _is_same_person(answer.query, hit),
-            }
-            for hit in answer.hits
-        ],
-        "ms": 1000 * seconds,
-    }
-
-
-def _sheet_png(searcher: Searcher, search: SearchRequest, body: bytes) -> bytes:
-    buffer = io.BytesIO()
-    contact_sheet_of(*_search(searcher, search, body)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def _images_as_json(searcher: Searcher, rows: Sequence[int]) -> list[dict[str, Any]]:
     images = searcher.images(np.array(rows, np.int64))
     return [_image_as_json(image, row) for image, row in zip(images, rows, strict=True)]
 
 
 def _image_as_json(image: SeenImage, row: int | None) -> dict[str, Any]:
-    path = Path(image.path)
-    return {
-        "row": row,
-        "path": image.path,
-        "pid": image.pid,
-        "camid": image.camid,
-        "time": None if image.time is None else f"time {time_text(image.time)}",
-        "has_file": bool(image.path) and path.is_file(),
-    }
+    time = None if image.time is None else f"time {time_text(image.time)}"
+    has_file = bool(image.path) and Path(image.path).is_file()
+    return {**vars(image), "row": row, "time": time, "has_file": has_file}
 
 
 def _is_same_person(query: SeenImage, hit: SeenImage) -> bool | None:

@@ -75,20 +75,14 @@ class Guard:
             return False
         try:
             name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
+            if name not in self._names:
+                ipaddress.ip_address(name)
+        except ValueError:  # neither a name of ours nor an address
             return False
-        return name in self._names or _is_address(name)
+        return True
 
     def _is_token(self, text: str) -> bool:
         return secrets.compare_digest(text.encode(), self._token.encode())
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _refusal(text: str) -> HTMLResponse:

@@ -49,11 +49,7 @@ def decode_upload(data: bytes, name: str) -> Pixels:
 
 
 def shown_jpeg(path: Path) -> bytes:
-    """An image file as a JPEG of at most 256 x 512 pixels: never the file's own bytes.
-
-    Raises:
-        ImageError: the file is missing, or is not an image.
-    """
+    """An image file as a JPEG of at most 256 x 512 pixels, never its own bytes; raises ImageError where it is none."""
     if not path.is_file():
         raise ImageError(f"{path}: file not found.")
     image = Image.fromarray(decode_image(path))

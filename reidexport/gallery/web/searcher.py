@@ -3,6 +3,7 @@
 import tempfile
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, Field
 from reidgallery import Gallery, MilvusGallery, SearchFilter
-from reidgallery.input import UNLABELED
 from reidruntime import Session
 
 from reidexport.data.name_labels import time_from_name
 from reidexport.data.records import pid_and_camid
 from reidexport.errors import InputError
-from reidexport.gallery.searching import Answer, answers_sheet, search_gallery, seen_images
+from reidexport.gallery.contact_sheets import answers_sheet
+from reidexport.gallery.searching import Answer, answers_from_neighbors, seen_images
 from reidexport.gallery.web.catalogue import Catalogue, catalogue_of
 from reidexport.gallery.web.images import Pixels, shown_jpeg
 from reidexport.records.embeddings import SeenImage
@@ -33,13 +34,13 @@ class SearchLimits(BaseModel, frozen=True):
         k: how many images.
         camids: only those of these cameras, from 0; None for all.
         other_cameras: only those of other cameras than the query's, where that is known.
-        threshold: only those at this distance or less; None for any.
+        threshold: only those at this distance or less.
     """
 
     k: int = Field(10, ge=1, le=MAX_MATCHES)
     camids: frozenset[Annotated[int, Field(ge=0, le=MAX_NUMBER)]] | None = None
     other_cameras: bool = False
-    threshold: float | None = None
+    threshold: float = np.inf
 
 
 class Searcher:
@@ -48,6 +49,7 @@ class Searcher:
     Attributes:
         catalogue: the labels of the gallery.
         metric: how it measures distances.
+        takes_uploads: whether uploaded images can be searched for.
     """
 
     def __init__(self, gallery: Gallery | MilvusGallery, session: Session | None = None) -> None:
@@ -63,14 +65,9 @@ class Searcher:
         if session is not None:
             gallery.check_artifact(session.manifest.sha256)
         self.catalogue: Catalogue = catalogue_of(gallery)
-        self.metric = gallery.metric
+        self.metric, self.takes_uploads = gallery.metric, session is not None
         self._gallery, self._session = gallery, session
         self._lock = threading.Lock()
-
-    @property
-    def takes_uploads(self) -> bool:
-        """Whether uploaded images can be searched for."""
-        return self._session is not None
 
     def warm_up(self) -> None:
         """Search once, so that the first visitor does not wait for compiling and loading."""
@@ -80,11 +77,7 @@ class Searcher:
                 self.by_upload(np.zeros((2, 1, 3), np.uint8), "", SearchLimits(k=1))
 
     def images(self, rows: NDArray[np.int64]) -> list[SeenImage]:
-        """Some rows, as they are labeled.
-
-        Raises:
-            InputError: there is no such row.
-        """
+        """Some rows, as they are labeled; raises InputError where there is no such row."""
         for row in rows.tolist():
             if row not in self.catalogue:
                 raise InputError(f"The gallery has no row {row}.")
@@ -110,10 +103,7 @@ class Searcher:
         rows = np.array([row])
         (image,) = self.images(rows)
         with self._lock:
-            features = self._gallery.embeddings(rows)
-            answer = self._search(features, image, limits, limits.k + 1)
-        others = [hit for hit in answer.hits if hit.row != row][: limits.k]
-        return replace(answer, hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(others, 1)))
+            return self._search(self._gallery.embeddings(rows), image, limits, row)
 
     def by_upload(self, pixels: Pixels, name: str, limits: SearchLimits) -> Answer:
         """Find the images nearest to an uploaded one: uint8 RGB, shape (height, width, 3).
@@ -128,20 +118,23 @@ class Searcher:
         pid, camid = pid_and_camid(name) or (None, None)
         with self._lock:
             features = self._session.embed([pixels])
-            return self._search(features, SeenImage(name, pid, camid, time_from_name(name)), limits, limits.k)
+            return self._search(features, SeenImage(name, pid, camid, time_from_name(name)), limits)
 
     def _search(
-        self, features: NDArray[np.float32], image: SeenImage, limits: SearchLimits, k: int
+        self, features: NDArray[np.float32], image: SeenImage, limits: SearchLimits, own_row: int = -1
     ) -> Answer:
-        known = (image.pid, image.camid, image.time)
-        pid, camid, time = (UNLABELED if label is None else label for label in known)
-        query = Gallery(self._gallery.dim, metric=self._gallery.metric)
-        query.add(features, pids=[pid], camids=[camid], times=[time], paths=[image.path])
-        other_cameras = limits.other_cameras and image.camid is not None
-        filter = SearchFilter(other_cameras=other_cameras, among_camids=limits.camids)
-        threshold = np.inf if limits.threshold is None else limits.threshold
-        (answer,) = search_gallery(self._gallery, query, k, filter=filter, threshold=threshold)
-        return answer
+        found = self._gallery.search(
+            features,
+            limits.k + 1,
+            filter=SearchFilter(
+                other_cameras=limits.other_cameras and image.camid is not None, among_camids=limits.camids
+            ),
+            camids=None if image.camid is None else [image.camid],
+        )
+        found.indices[found.indices == own_row] = -1
+        images_of = partial(seen_images, self._gallery)
+        (answer,) = answers_from_neighbors([image], found, images_of, limits.threshold)
+        return replace(answer, hits=answer.hits[: limits.k])
 
 
 def contact_sheet_of(answer: Answer, upload: Pixels | None) -> Image.Image:

@@ -16,7 +16,8 @@ from reidruntime import Session, open_session
 from reidexport.data import Dataset
 from reidexport.embed.files import read_gallery, write_embeddings
 from reidexport.errors import InputError
-from reidexport.gallery.searching import SeenImage, answers_sheet, search_gallery
+from reidexport.gallery.contact_sheets import answers_sheet
+from reidexport.gallery.searching import SeenImage, search_gallery
 from tests.conftest import Exported, Run
 from tests.standins.runtime_models import DIM, small_manifest
 

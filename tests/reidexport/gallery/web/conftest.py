@@ -14,7 +14,8 @@ from reidruntime import Session, open_session
 
 from reidexport.data import Dataset
 from reidexport.embed.files import add_embeddings, gallery_from_manifest
-from reidexport.gallery.web import Searcher, page_server
+from reidexport.gallery.web.searcher import Searcher
+from reidexport.gallery.web.server import page_server
 from tests.conftest import Exported
 
 

@@ -12,7 +12,7 @@ from reidgallery import Gallery, MilvusGallery, SearchFilter
 from reidruntime import Session
 
 from reidexport.data import Dataset
-from reidexport.gallery.web import Searcher
+from reidexport.gallery.web.searcher import Searcher
 from tests.reidexport.gallery.web.conftest import Site, served
 
 

@@ -12,7 +12,8 @@ import pytest
 from reidgallery import Gallery
 
 from reidexport.errors import InputError
-from reidexport.gallery.web import Searcher, page_server
+from reidexport.gallery.web.searcher import Searcher
+from reidexport.gallery.web.server import page_server
 from tests.conftest import Exported, Run
 from tests.reidexport.gallery.web.conftest import served
 
