@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from reidgallery import Gallery, load_gallery
-from reidgallery.file import SUFFIX as GALLERY_SUFFIX
+from reidgallery.file import GALLERY_SUFFIX
 from reidruntime.artifact.manifest import Manifest, manifest_from_json
 
 from reidexport.data.name_labels import labels_from_names
-from reidexport.embed.table import SUFFIX as TABLE_SUFFIX
-from reidexport.embed.table import EmbeddingTable, embeddings_writer, open_table
+from reidexport.embed.table import TABLE_SUFFIX, embeddings_writer, open_table
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 
@@ -90,29 +89,16 @@ def read_gallery(path: Path) -> Gallery:
             folder holds none, or an unfinished run.
         ArtifactError: its manifest is of another version.
     """
-    if path.is_dir():
-        return _gallery_of(open_table(path))
+    if path.is_dir() or path.suffix == TABLE_SUFFIX:
+        table = open_table(path)
+        gallery = Gallery(table.dim, metric=table.metric, manifest_sha256=table.manifest_sha256)
+        for part in table.labeled_parts():
+            gallery.add(**part._asdict())
+        return gallery
     check_suffix(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
-    if path.suffix == GALLERY_SUFFIX:
-        return load_gallery(path)
-    if path.suffix == TABLE_SUFFIX:
-        return _gallery_of(open_table(path))
-    paths, embeddings, manifest_sha256, manifest_text = _read_npz(path)
-    manifest = manifest_from_json(manifest_text, str(path))
-    gallery = Gallery(
-        manifest.architecture.feature_dim, metric=manifest.metric, manifest_sha256=manifest_sha256
-    )
-    add_embeddings(gallery, embeddings, paths)
-    return gallery
-
-
-def _gallery_of(table: EmbeddingTable) -> Gallery:
-    gallery = Gallery(table.dim, metric=table.metric, manifest_sha256=table.manifest_sha256)
-    for part in table.parts():
-        gallery.add(**part._asdict())
-    return gallery
+    return load_gallery(path) if path.suffix == GALLERY_SUFFIX else _read_npz(path)
 
 
 def add_embeddings(gallery: Gallery, embeddings: NDArray[np.float32], paths: Sequence[str]) -> None:
@@ -143,11 +129,14 @@ def _write_parquet(path: Path, paths: list[str], blocks: Blocks, manifest: Manif
             start += len(block)
 
 
-def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32], str, str]:
-    """Paths, embeddings, the manifest's sha256 and the manifest."""
+def _read_npz(path: Path) -> Gallery:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            texts = str(arrays["manifest_sha256"]), str(arrays["manifest"])
-            return arrays["paths"].tolist(), arrays["embeddings"], *texts
+            sha256, text = str(arrays["manifest_sha256"]), str(arrays["manifest"])
+            paths, embeddings = arrays["paths"].tolist(), arrays["embeddings"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a file that reidexport embed wrote, or damaged ({error}).") from error
+    manifest = manifest_from_json(text, str(path))
+    gallery = Gallery(manifest.architecture.feature_dim, metric=manifest.metric, manifest_sha256=sha256)
+    add_embeddings(gallery, embeddings, paths)
+    return gallery

@@ -15,8 +15,7 @@ from reidexport.embed.files import check_names, check_suffix, write_embeddings
 from reidexport.embed.plan import Done, Plan, Shard, make_plan, planned_shard_size
 from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.embed.sources import shards_of
-from reidexport.embed.table import SUFFIX as TABLE_SUFFIX
-from reidexport.embed.table import open_table
+from reidexport.embed.table import TABLE_SUFFIX, open_table
 from reidexport.errors import ImageError, InputError
 from reidexport.progress import ProgressBar, no_progress_bar
 from reidexport.records.embeddings import EmbeddingRun
@@ -130,7 +129,7 @@ def _finish(plan: Plan, output: Path, manifest: Manifest) -> None:
     """Join the parts into a file, if the output is one."""
     if output.suffix:
         table = open_table(plan.folder)
-        write_embeddings(output, list(table.paths()), table.embeddings(), manifest)
+        write_embeddings(output, list(table.paths), table.embeddings(), manifest)
         shutil.rmtree(plan.folder)
     else:
         plan.remove_left_overs()

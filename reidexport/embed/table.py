@@ -1,17 +1,19 @@
 """Embeddings in Parquet: one file, or a folder of parts, read and written a few thousand rows at a time."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from reidgallery.gallery import LabeledRows
-from reidgallery.input import UNLABELED
+from reidgallery import MilvusGallery
+from reidgallery.input import UNLABELED, LabeledRows
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Metric, manifest_from_json
 
 from reidexport.data.name_labels import labels_from_names
@@ -19,11 +21,12 @@ from reidexport.embed.plan import check_finished, text_array, texts_of
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 
-SUFFIX = ".parquet"
+TABLE_SUFFIX = ".parquet"
 _METRIC_KEY = "reidexport.metric"  # in place of the manifest, where a gallery knows no more
 _BATCH_ROWS = 4096
 _LABELS = ("pid", "camid", "time")
 _DAMAGED = (OSError, pa.ArrowException, KeyError, TypeError, AttributeError)
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -44,39 +47,42 @@ class EmbeddingTable:
     manifest_sha256: str | None
     num_rows: int
 
-    def parts(self) -> Iterator[LabeledRows]:
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def labeled_parts(self) -> Iterator[LabeledRows]:
         """The rows, a few thousand at a time; persons, cameras and times are those of the columns, else of the names.
 
         Raises:
             InputError: a file is damaged.
         """
-        for path in self.files:
-            with _opened(path) as file:
-                stored = [name for name in _LABELS if name in file.schema_arrow.names]
-                for batch in file.iter_batches(_BATCH_ROWS, columns=["path", "embedding", *stored]):
-                    paths = texts_of(batch.column("path"))
-                    embeddings = self._rows(batch)
-                    labels = dict(zip(_LABELS, labels_from_names(paths), strict=True))
-                    for name in stored:
-                        labels[name] = batch.column(name).fill_null(UNLABELED).cast(pa.int64()).to_numpy()
-                    yield LabeledRows(embeddings, labels["pid"], labels["camid"], labels["time"], paths)
+        return self._read(self._labeled_rows, "path", "embedding", *_LABELS)
 
     def embeddings(self) -> Iterator[NDArray[np.float32]]:
-        """The embeddings alone, as :meth:`parts` has them; raises InputError where a file is damaged."""
+        """The embeddings alone, as :meth:`labeled_parts` has them; raises InputError likewise."""
+        return self._read(self._rows, "embedding")
+
+    @property
+    def paths(self) -> Iterator[str]:
+        """The path of every row, in order; raises InputError likewise."""
+        return chain.from_iterable(self._read(lambda batch: texts_of(batch.column("path")), "path"))
+
+    def _read(self, read: Callable[[pa.RecordBatch], _Read], *columns: str) -> Iterator[_Read]:
+        """What ``read`` makes of a few thousand rows at a time, with those of the columns that the files have."""
         for path in self.files:
             with _opened(path) as file:
-                yield from map(self._rows, file.iter_batches(_BATCH_ROWS, columns=["embedding"]))
+                yield from map(read, file.iter_batches(_BATCH_ROWS, columns=list(columns)))
 
     def _rows(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
         rows: NDArray[np.float32] = batch.column("embedding").flatten().to_numpy()
         return rows.reshape(-1, self.dim)
 
-    def paths(self) -> Iterator[str]:
-        """The path of every row, in order; raises InputError where a file is damaged."""
-        for path in self.files:
-            with _opened(path) as file:
-                for batch in file.iter_batches(columns=["path"]):
-                    yield from texts_of(batch.column(0))
+    def _labeled_rows(self, batch: pa.RecordBatch) -> LabeledRows:
+        paths = texts_of(batch.column("path"))
+        labels = dict(zip(_LABELS, labels_from_names(paths), strict=True))
+        for name in set(_LABELS).intersection(batch.schema.names):
+            labels[name] = batch.column(name).fill_null(UNLABELED).cast(pa.int64()).to_numpy()
+        return LabeledRows(self._rows(batch), labels["pid"], labels["camid"], labels["time"], paths)
 
 
 def open_table(path: Path) -> EmbeddingTable:
@@ -91,14 +97,14 @@ def open_table(path: Path) -> EmbeddingTable:
     """
     if path.is_dir():
         check_finished(path)
-        files = [file for file in sorted(path.rglob(f"*{SUFFIX}")) if not file.name.startswith(".")]
+        files = [file for file in sorted(path.rglob(f"*{TABLE_SUFFIX}")) if not file.name.startswith(".")]
         tables = [_table_of(file) for file in files if _holds_embeddings(file)]
     elif path.is_file():
         tables = [_table_of(path)]
     else:
         raise InputError(f"{path}: there is no such file.")
     if not tables:
-        raise InputError(f"{path}: no {SUFFIX} file in this folder holds embeddings.")
+        raise InputError(f"{path}: no {TABLE_SUFFIX} file in this folder holds embeddings.")
     first = tables[0]
     for other in tables:
         for name in ("dim", "metric", "manifest_sha256"):
@@ -111,15 +117,7 @@ def open_table(path: Path) -> EmbeddingTable:
     return replace(first, files=parts, num_rows=sum(table.num_rows for table in tables))
 
 
-def write_table(
-    path: Path,
-    parts: Iterable[LabeledRows],
-    dim: int,
-    *,
-    metric: Metric,
-    manifest_sha256: str | None,
-    progress: Callable[[int], None] | None = None,
-) -> int:
+def write_table(path: Path, gallery: MilvusGallery, progress: Callable[[int], None] | None = None) -> int:
     """Write the rows of a gallery into one Parquet file; an old file is replaced by a whole new one.
 
     The columns are those of ``reidexport embed`` and ``pid``, ``camid`` and ``time``. The file's metadata holds the
@@ -127,10 +125,7 @@ def write_table(
 
     Args:
         path: ``*.parquet``.
-        parts: the rows.
-        dim: dimension of the embeddings.
-        metric: how to compare them.
-        manifest_sha256: of the artifact that made them; None where that is not known.
+        gallery: the gallery; a few MiB of it are in memory at a time.
         progress: called with the number of rows written.
 
     Returns:
@@ -139,12 +134,12 @@ def write_table(
     Raises:
         InputError: the path is invalid.
     """
-    num_rows = 0
+    num_rows, metadata = 0, {_METRIC_KEY: gallery.metric}
     with (
         replaced_when_whole(path) as temporary,
-        _rows_writer(temporary, dim, manifest_sha256, {_METRIC_KEY: metric}, _LABELS) as write,
+        _rows_writer(temporary, gallery.dim, gallery.manifest_sha256, metadata, _LABELS) as write,
     ):
-        for part in parts:
+        for part in gallery.labeled_parts():
             write(part.paths, part.embeddings, part.pids, part.camids, part.times)
             num_rows += len(part.paths)
             if progress:
@@ -160,7 +155,7 @@ def embeddings_writer(path: Path, manifest: Manifest) -> AbstractContextManager[
 
 @contextmanager
 def _rows_writer(
-    path: Path, dim: int, manifest_sha256: str | None, metadata: dict[str, str], labels: Sequence[str] = ()
+    path: Path, dim: int, manifest_sha256: str | None, metadata: Mapping[str, str], labels: Sequence[str] = ()
 ) -> Iterator[Callable[..., None]]:
     columns = {
         "path": pa.string(),

@@ -7,7 +7,6 @@ from reidgallery import MilvusGallery
 from reidruntime.artifact.manifest import Metric
 
 _FILE_PREFIX = "milvus:"
-TOKEN_VARIABLE = "MILVUS_TOKEN"  # noqa: S105 - its name; a token on the command line is seen by everyone
 
 
 def is_milvus(address: str) -> bool:
@@ -26,5 +25,5 @@ def open_milvus(
         dim,
         metric=metric,
         manifest_sha256=manifest_sha256,
-        token=os.environ.get(TOKEN_VARIABLE, ""),
+        token=os.environ.get("MILVUS_TOKEN", ""),  # on the command line everyone would see it
     )

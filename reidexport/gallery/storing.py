@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reidgallery import Gallery, load_gallery
-from reidgallery.file import SUFFIX as GALLERY_SUFFIX
+from reidgallery.file import GALLERY_SUFFIX
 from reidgallery.milvus.collection import IndexKind, check_index
 from reidgallery.milvus.recall import Recall, measured_recall
 from reidgallery.milvus.rows import check_paths
 
 from reidexport.embed.files import read_gallery
-from reidexport.embed.table import SUFFIX as TABLE_SUFFIX
-from reidexport.embed.table import EmbeddingTable, open_table, write_table
+from reidexport.embed.table import TABLE_SUFFIX, EmbeddingTable, open_table, write_table
 from reidexport.errors import InputError
 from reidexport.gallery.milvus_address import is_milvus, open_milvus
 from reidexport.progress import ProgressBar, no_progress_bar
@@ -56,27 +55,19 @@ def store_in_milvus(
     """
     if index is not None:
         check_index(address, index)
-    new: EmbeddingTable | Gallery
-    if source.suffix == TABLE_SUFFIX or source.is_dir():
-        new = open_table(source)
-        check_paths(new.paths())
-        num_rows = new.num_rows
-    else:
-        new = read_gallery(source)
-        num_rows = len(new)
+    is_table = source.suffix == TABLE_SUFFIX or source.is_dir()
+    new: EmbeddingTable | Gallery = open_table(source) if is_table else read_gallery(source)
+    check_paths(new.paths)
     with open_milvus(address, new.dim, metric=new.metric, manifest_sha256=new.manifest_sha256) as gallery:
-        with progress_bar("storing", num_rows) as progress:
-            if isinstance(new, Gallery):
-                gallery.extend(new, progress)
-            else:
-                gallery.add_parts(new.parts(), manifest_sha256=new.manifest_sha256, progress=progress)
+        with progress_bar("storing", len(new)) as progress:
+            gallery.add_parts(new.labeled_parts(), manifest_sha256=new.manifest_sha256, progress=progress)
         recall = None
         if index is not None:
             if index != gallery.index:
                 gallery.use_index(index)
             with progress_bar("measuring recall", len(gallery)) as progress:
                 recall = measured_recall(gallery, progress=progress)
-        return StoreRun(num_rows, len(gallery), gallery.index, recall)
+        return StoreRun(len(new), len(gallery), gallery.index, recall)
 
 
 def export_from_milvus(address: str, path: Path, *, progress_bar: ProgressBar = no_progress_bar) -> int:
@@ -92,14 +83,7 @@ def export_from_milvus(address: str, path: Path, *, progress_bar: ProgressBar = 
     if path.suffix != TABLE_SUFFIX:
         raise InputError(f"{path}: a gallery in Milvus is written to {TABLE_SUFFIX} files.")
     with open_milvus(address) as gallery, progress_bar("writing", len(gallery)) as progress:
-        return write_table(
-            path,
-            gallery.labeled_parts(),
-            gallery.dim,
-            metric=gallery.metric,
-            manifest_sha256=gallery.manifest_sha256,
-            progress=progress,
-        )
+        return write_table(path, gallery, progress)
 
 
 def forget_persons(gallery: str, pids: Collection[int]) -> tuple[int, int]:

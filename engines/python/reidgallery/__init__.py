@@ -1,7 +1,7 @@
 """Galleries of embeddings, searched exactly: in memory, in a file, or in Milvus.
 
 >>> gallery = Gallery(dim=2048, metric="cosine")
->>> gallery.add(embeddings, pids=pids, camids=camids, paths=paths)
+>>> gallery.add(embeddings, pids=pids, camids=camids, times=times, paths=paths)
 >>> gallery.search(queries, k=10).indices  # (num_query, 10), nearest first
 >>> gallery.search(queries, filter=SearchFilter(other_cameras=True), camids=q_camids)
 """

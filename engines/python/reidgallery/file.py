@@ -16,12 +16,12 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from glob import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,15 +29,19 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from reidruntime.errors import InputError
 
 from reidgallery.input import UNLABELED, RowLabels
-from reidgallery.rows import Features, Floats64, Metric
+from reidgallery.rows import GalleryRows, Metric
 
 MAGIC = b"REIDGAL1"
-SUFFIX = ".gallery"
+GALLERY_SUFFIX = ".gallery"
 _PREFIX_BYTES = len(MAGIC) + 8 + 32
 _ALIGNMENT = 64
 _CHUNK_BYTES = 2**24
-_NO_CHECKSUM = "0" * 64
-_SECTIONS = ("embeddings", "lengths", "pids", "camids", "path_ends", "times", "paths")
+_SECTIONS = {
+    "embeddings": "<f4",
+    "lengths": "<f8",
+    **dict.fromkeys(("pids", "camids", "path_ends", "times"), "<i8"),
+    "paths": "u1",
+}
 
 
 class Header(BaseModel):
@@ -73,15 +77,13 @@ class GalleryContent(NamedTuple):
     Attributes:
         metric: how to compare.
         manifest_sha256: of the artifact that made the embeddings; None where that is not known.
-        parts: float32 arrays of shape (n, dim), N rows in all, one part at least.
-        norms: float64, (N,): Euclidean norms of the rows.
+        rows: the embeddings.
         labels: of the rows.
     """
 
     metric: Metric
     manifest_sha256: str | None
-    parts: Sequence[Features]
-    norms: Floats64
+    rows: GalleryRows
     labels: RowLabels
 
 
@@ -102,8 +104,8 @@ def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> 
         InputError: the folder cannot be written to, ``path`` is not a regular file, or somebody else has replaced it
             since it was read.
     """
-    if path.suffix != SUFFIX:
-        raise InputError(f"{path}: expected a name that ends in {SUFFIX}.")
+    if path.suffix != GALLERY_SUFFIX:
+        raise InputError(f"{path}: expected a name that ends in {GALLERY_SUFFIX}.")
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is not a regular file. Choose another path.")
     target = path.resolve()
@@ -152,7 +154,7 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
     header, start, identity = _header(path, mapped)
     sections = {}
     for name, size in header.section_bytes().items():
-        sections[name] = mapped[start : start + size]
+        sections[name] = np.asarray(mapped[start : start + size]).view(_SECTIONS[name])
         start += size
     if start != len(mapped):
         raise InputError(f"{path}: the gallery is {len(mapped)} bytes long, expected {start}. Make it again.")
@@ -162,21 +164,16 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
             raise InputError(
                 f"{path}: the gallery is damaged: its {name} do not fit their checksum. Make it again."
             )
-    embeddings = np.asarray(sections["embeddings"]).view("<f4").reshape(header.num_rows, header.dim)
-    integers = {
-        name: np.array(sections[name].view("<i8"))
-        for name in ("pids", "camids", "path_ends", "times")
-        if name in sections
-    }
-    text = sections["paths"].tobytes()
+    text, ends = sections["paths"].tobytes(), [0, *sections["path_ends"].tolist()]
     labels = RowLabels(
-        integers["pids"],
-        integers["camids"],
-        integers.get("times", np.full(header.num_rows, UNLABELED)),
-        [os.fsdecode(text[start:stop]) for start, stop in pairwise([0, *integers["path_ends"].tolist()])],
+        sections["pids"].copy(),
+        sections["camids"].copy(),
+        sections["times"].copy() if "times" in sections else np.full(header.num_rows, UNLABELED),
+        [os.fsdecode(text[start:stop]) for start, stop in pairwise(ends)],
     )
-    norms = np.array(sections["lengths"].view("<f8"))
-    return GalleryContent(header.metric, header.manifest_sha256, [embeddings], norms, labels), identity
+    embeddings = sections["embeddings"].reshape(header.num_rows, header.dim)
+    rows = GalleryRows([embeddings], sections["lengths"].copy())
+    return GalleryContent(header.metric, header.manifest_sha256, rows, labels), identity
 
 
 def _header(path: Path, mapped: NDArray[np.uint8]) -> tuple[Header, int, str]:
@@ -211,24 +208,30 @@ def _write(path: Path, content: GalleryContent) -> str:
     labels, texts = content.labels, [os.fsencode(text) for text in content.labels.paths]
     header = Header(
         num_rows=len(labels.pids),
-        dim=content.parts[0].shape[1],
+        dim=content.rows.parts[0].shape[1],
         metric=content.metric,
         manifest_sha256=content.manifest_sha256,
         path_bytes=sum(map(len, texts)),
-        sha256=dict.fromkeys(_SECTIONS, _NO_CHECKSUM),
+        sha256=dict.fromkeys(_SECTIONS, "0" * 64),
     )
-    sections: dict[str, Iterable[bytes | memoryview]] = {
-        "embeddings": _little_endian(content.parts, "<f4"),
-        "lengths": _little_endian([content.norms], "<f8"),
-        "pids": _little_endian([labels.pids], "<i8"),
-        "camids": _little_endian([labels.camids], "<i8"),
-        "path_ends": _little_endian([np.cumsum([len(text) for text in texts], dtype=np.int64)], "<i8"),
-        "times": _little_endian([labels.times], "<i8"),
-        "paths": texts,
+    sections: dict[str, Sequence[NDArray[Any]]] = {
+        "embeddings": content.rows.parts,
+        "lengths": [content.rows.norms],
+        "pids": [labels.pids],
+        "camids": [labels.camids],
+        "path_ends": [np.cumsum(list(map(len, texts)), dtype=np.int64)],
+        "times": [labels.times],
+        "paths": [np.frombuffer(b"".join(texts), np.uint8)],
     }
+    checksums = {}
     with path.open("xb") as file:
         file.write(_packed(header))  # its length is that of the final one
-        checksums = {name: _write_section(file.write, pieces) for name, pieces in sections.items()}
+        for name, arrays in sections.items():
+            digest = hashlib.sha256()
+            for piece in _pieces(arrays, _SECTIONS[name]):
+                file.write(piece)
+                digest.update(piece)
+            checksums[name] = digest.hexdigest()
         file.seek(0)
         packed = _packed(header.model_copy(update={"sha256": checksums}))
         file.write(packed)
@@ -243,20 +246,12 @@ def _packed(header: Header) -> bytes:
     return MAGIC + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text
 
 
-def _little_endian(arrays: Iterable[NDArray[np.generic]], dtype: str) -> Iterator[memoryview]:
+def _pieces(arrays: Iterable[NDArray[Any]], dtype: str) -> Iterator[memoryview]:
     """The bytes of the arrays, a few MiB at a time."""
     for array in arrays:
         rows = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
         for start in range(0, len(array), rows):
             yield np.ascontiguousarray(array[start : start + rows], dtype).reshape(-1).view(np.uint8).data
-
-
-def _write_section(write: Callable[[bytes | memoryview], int], pieces: Iterable[bytes | memoryview]) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        write(piece)
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 @contextmanager

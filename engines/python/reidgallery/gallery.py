@@ -1,13 +1,8 @@
-"""A gallery: embeddings of known images, searched exactly.
-
->>> gallery = Gallery(dim=2048, metric="cosine")
->>> gallery.add(embeddings, pids=pids, camids=camids, times=times, paths=paths)
->>> gallery.search(queries, k=10).indices  # (num_query, 10), nearest first
-"""
+"""A gallery: embeddings of known images, searched exactly."""
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +14,14 @@ from reidgallery.input import (
     ALL_ROWS,
     JUNK_PID,
     UNLABELED,
+    BaseGallery,
+    LabeledRows,
+    NeededLabel,
     Queries,
     RowLabels,
     SearchFilter,
-    check_artifact,
     check_dim_and_metric,
     check_removed_pids,
-    checked_labels,
-    checked_queries,
-    checked_rows,
     missing_labels,
 )
 from reidgallery.rows import (
@@ -51,24 +45,8 @@ _LARGE_PART = 2**15  # rows
 _LARGE_GALLERY, _MANY_QUERIES = 2**12, 2**9  # projecting the rows costs about what so many queries do
 
 
-class LabeledRows(NamedTuple):
-    """Some rows of a gallery: float32 of shape (n, dim), with n pids, camids, times and paths."""
-
-    embeddings: Features
-    pids: Ints
-    camids: Ints
-    times: Ints
-    paths: Sequence[str]
-
-
-class Gallery:
-    """Embeddings of one artifact, with the person, the camera, the time and the path of each image.
-
-    Attributes:
-        dim: dimension of the embeddings.
-        metric: ``cosine`` or ``euclidean``.
-        manifest_sha256: of the artifact that made the embeddings; None where that is not known.
-    """
+class Gallery(BaseGallery):
+    """A gallery in memory, or mapped from a file."""
 
     def __init__(
         self,
@@ -103,22 +81,18 @@ class Gallery:
         self._threads = default_threads() if threads is None else threads
         if self._threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}.")
-        self._parts: list[Features] = []
-        self._norms = np.empty(0, np.float64)
-        self._labels = checked_labels(0, None, None, None, None)
-        self._coded: CodedGallery | None = None
         self._on_device = None if device is None else DeviceRows(device, metric)
-        self._projected: ProjectedRows | None = None
-        self._is_projected = False
         self._read_from: tuple[Path, str] | None = None
+        nobody = np.empty(0, np.int64)
+        self._hold([], np.empty(0, np.float64), RowLabels(nobody, nobody, nobody, []))
 
     def __len__(self) -> int:
-        return len(self._norms)
+        return len(self._rows.norms)
 
     @property
     def parts(self) -> Sequence[Features]:
         """The embeddings: float32 arrays of shape (n, dim) whose rows follow each other; do not write to them."""
-        return self._parts
+        return self._rows.parts
 
     @property
     def pids(self) -> Ints:
@@ -140,45 +114,16 @@ class Gallery:
         """The path of each row; empty where not known."""
         return self._labels.paths
 
-    def add(
-        self,
-        embeddings: npt.ArrayLike,
-        *,
-        pids: npt.ArrayLike | None = None,
-        camids: npt.ArrayLike | None = None,
-        times: npt.ArrayLike | None = None,
-        paths: Sequence[str] | None = None,
-        manifest_sha256: str | None = None,
-    ) -> None:
-        """Append rows, which are kept as they are, not normalized.
-
-        Args:
-            embeddings: float32, shape (N, dim).
-            pids: N integers from -1; default: not known.
-            camids: N integers from 0; default: not known.
-            times: N integers from 0 of any one clock, such as milliseconds since 1970 (UTC) or frames; default: not
-                known.
-            paths: N paths; default: none.
-            manifest_sha256: of the artifact that made them; None leaves the check to the caller.
-
-        Raises:
-            InputError: shapes, labels or artifacts do not fit; nothing has been added then.
-        """
-        rows, norms, new = checked_rows(embeddings, self.dim, pids, camids, times, paths)
-        self.check_artifact(manifest_sha256, "embeddings")
-        known = self._labels
-        self._append(rows, norms)
-        known.paths.extend(new.paths)
-        self._labels = RowLabels(
-            np.append(known.pids, new.pids),
-            np.append(known.camids, new.camids),
-            np.append(known.times, new.times),
+    def _add(self, rows: LabeledRows, norms: Floats64) -> None:
+        parts, known = self._parts_with(rows.embeddings), self._labels
+        known.paths.extend(rows.paths)
+        labels = RowLabels(
+            np.append(known.pids, rows.pids),
+            np.append(known.camids, rows.camids),
+            np.append(known.times, rows.times),
             known.paths,
         )
-
-    def check_artifact(self, manifest_sha256: str | None, name: str = "queries") -> None:
-        """Raise InputError if both artifacts are known and differ; ``name`` is what the other one made."""
-        check_artifact(self.manifest_sha256, manifest_sha256, name)
+        self._hold(parts, np.append(self._rows.norms, norms), labels)
 
     def extend(self, other: "Gallery") -> None:
         """Append all rows of another gallery.
@@ -186,18 +131,15 @@ class Gallery:
         Raises:
             InputError: it has another dimension, metric or artifact.
         """
-        if other.metric != self.metric:
-            raise InputError(f"This gallery compares by {self.metric}, the other one by {other.metric}.")
+        self._check_metric(other)
         for rows in other.labeled_parts():
             self.add(**rows._asdict(), manifest_sha256=other.manifest_sha256)
 
     def labeled_parts(self) -> Iterator[LabeledRows]:
         """All rows, in order, a part of ``parts`` at a time; one part of no rows where the gallery is empty."""
-        first, (pids, camids, times, paths) = 0, self._labels
-        for part in list(self._parts) or [np.empty((0, self.dim), np.float32)]:
-            rows = slice(first, first + len(part))
+        pids, camids, times, paths = self._labels
+        for part, rows in self._rows.placed_parts():
             yield LabeledRows(part, pids[rows], camids[rows], times[rows], paths[rows])
-            first = rows.stop
 
     def labels(self, rows: Ints) -> RowLabels:
         """The pids, camids, times and paths of some rows."""
@@ -219,12 +161,7 @@ class Gallery:
         """
         if bad := [row for row in rows.tolist() if not 0 <= row < len(self)]:
             raise InputError(f"The gallery has {len(self)} rows, and no row {bad[0]}.")
-        ends = np.cumsum([len(part) for part in self._parts])
-        found = np.empty((len(rows), self.dim), np.float32)
-        for i, row in enumerate(rows.tolist()):
-            part = int(np.searchsorted(ends, row, "right"))
-            found[i] = self._parts[part][row - ends[part]]
-        return found
+        return self._rows.take(rows)
 
     def remove(self, pids: Collection[int]) -> int:
         """Forget persons: no search finds them, and the next :meth:`save` writes a file without them.
@@ -241,16 +178,12 @@ class Gallery:
             InputError: a pid is less than -1.
         """
         kept = ~np.isin(self.pids, check_removed_pids(pids))
-        shares = [kept[start:stop] for start, stop in self._rows().part_bounds()]
-        shared = [(part, share) for part, share in zip(self._parts, shares, strict=True) if share.any()]
-        parts = [part if share.all() else part[share] for part, share in shared]
-        self._norms, self._labels = self._norms[kept], self.labels(np.flatnonzero(kept))
-        self._parts = parts
-        self._coded = self._projected = None
-        self._is_projected = False
+        shares = [(part, kept[place]) for part, place in self._rows.placed_parts()]
+        parts = [part if share.all() else part[share] for part, share in shares]
+        self._hold(parts, self._rows.norms[kept], self.labels(np.flatnonzero(kept)))
         if self._on_device:
-            for (part, share), packed in zip(shared, parts, strict=True):
-                if packed is not part:
+            for (part, share), packed in zip(shares, parts, strict=True):
+                if 0 < len(packed) < len(part):
                     self._on_device.pack(part, share, packed)
         return len(kept) - int(np.count_nonzero(kept))
 
@@ -289,16 +222,14 @@ class Gallery:
             InputError: an argument does not fit, or the filter needs labels that are missing.
             NotInstalledError: ONNX Runtime, which the int8 scan needs, is not installed.
         """
-        checked = checked_queries(queries, k, self.dim, filter, pids, camids)
-        self.check_artifact(manifest_sha256)
+        checked = self._checked_queries(queries, k, filter, pids, camids, manifest_sha256)
         if scan not in get_args(Scan):
             raise InputError(f"scan must be one of {', '.join(get_args(Scan))}, got {scan!r}.")
-        self._check_needed_labels(filter)
         q_keys, g_keys = self._keys(checked, filter)
         question = Question(
             queries=checked.rows,
             q_norms=checked.norms,
-            gallery=self._rows(),
+            gallery=self._rows,
             k=k,
             metric=self.metric,
             allowed=self._allowed(filter),
@@ -316,56 +247,48 @@ class Gallery:
                 replaced the file, whose rows would be lost.
         """
         target = Path(path)
-        parts = self._parts or [np.empty((0, self.dim), np.float32)]
-        content = GalleryContent(self.metric, self.manifest_sha256, parts, self._norms, self._labels)
+        content = GalleryContent(self.metric, self.manifest_sha256, self._rows, self._labels)
         place = target.resolve()
         expected = self._read_from[1] if self._read_from and self._read_from[0] == place else None
         self._read_from = place, write_gallery(target, content, expected)
 
-    def _append(self, rows: Features, norms: Floats64) -> None:
-        """Add a part; small ones are joined, so that many short calls leave few parts and copy little.
+    def _hold(self, parts: Sequence[Features], norms: Floats64, labels: RowLabels) -> None:
+        """Have these rows from now on; what a search made of others is let go."""
+        filled = [part for part in parts if len(part)]
+        self._rows = GalleryRows(filled or [np.empty((0, self.dim), np.float32)], norms)
+        self._labels = labels
+        self._coded: CodedGallery | None = None
+        self._projected: ProjectedRows | None = None
+        self._is_projected = False
+
+    def _parts_with(self, rows: Features) -> list[Features]:
+        """The parts and another; small ones are joined, so that many short calls leave few parts and copy little.
 
         A part that is mapped from a file cannot be written to, and stays as it is.
         """
-        if not len(rows):
-            return
-        first, size = len(self._parts), len(rows)
+        parts, joined = list(self.parts), [rows]
         while (
-            first
-            and self._parts[first - 1].flags.writeable
-            and len(self._parts[first - 1]) <= min(size, _LARGE_PART)
+            parts and parts[-1].flags.writeable and len(parts[-1]) <= min(sum(map(len, joined)), _LARGE_PART)
         ):
-            first -= 1
-            size += len(self._parts[first])
-        self._parts[first:] = [np.concatenate([*self._parts[first:], rows])]
-        self._norms = np.concatenate([self._norms, norms])
-        self._coded = self._projected = None
-        self._is_projected = False
-
-    def _rows(self) -> GalleryRows:
-        return GalleryRows(self._parts, self._norms)
+            joined.insert(0, parts.pop())
+        return [*parts, np.concatenate(joined)]
 
     def _prepared(self, scan: Scan, num_query: int) -> Prepared | None:
         if scan == "auto" and self._on_device is not None:
             return self._on_device
         if scan == "float32" or not has_kernels():
             return None
-        if scan == "int8":
-            return self._coded_gallery()
         is_worth_it = self._is_projected or (num_query >= _MANY_QUERIES and len(self) >= _LARGE_GALLERY)
-        projected = self._projected_rows() if is_worth_it else None
-        return self._coded_gallery() if projected and can_multiply() else projected
-
-    def _projected_rows(self) -> ProjectedRows | None:
-        if not self._is_projected:
-            self._projected, self._is_projected = self._rows().projected(self._threads), True
-        return self._projected
-
-    def _coded_gallery(self) -> CodedGallery:
-        if self.dim > MAX_DIM:
+        if scan == "auto" and not is_worth_it:
+            return None
+        if scan == "int8" and self.dim > MAX_DIM:
             raise InputError(f"The int8 scan takes up to {MAX_DIM} dimensions, the gallery has {self.dim}.")
+        if not self._is_projected:
+            self._projected, self._is_projected = self._rows.projected(self._threads), True
+        if scan == "auto" and not (self._projected and can_multiply()):
+            return self._projected
         if self._coded is None:
-            self._coded = self._rows().coded(self._projected_rows())
+            self._coded = self._rows.coded(self._projected)
         return self._coded
 
     def _allowed(self, filter: SearchFilter) -> npt.NDArray[np.bool_]:
@@ -389,12 +312,11 @@ class Gallery:
             return _pair_keys(queries.pids, queries.camids, self.pids, self.camids)
         return np.full(len(queries.rows), -1, np.int64), np.zeros(len(self), np.int64)
 
-    def _check_needed_labels(self, filter: SearchFilter) -> None:
-        for needed in filter.needed_labels():
-            is_missing = getattr(self._labels, f"{needed.name}s") == UNLABELED
-            rows = np.flatnonzero(is_missing & (self.pids > 0) if needed.of_persons else is_missing)
-            if len(rows):
-                raise missing_labels(needed, len(rows), len(self), int(rows[0]), self.paths[rows[0]])
+    def _check_needed_label(self, needed: NeededLabel) -> None:
+        is_missing = getattr(self._labels, f"{needed.name}s") == UNLABELED
+        rows = np.flatnonzero(is_missing & (self.pids > 0) if needed.of_persons else is_missing)
+        if len(rows):
+            raise missing_labels(needed, len(rows), len(self), int(rows[0]), self.paths[rows[0]])
 
 
 def load_gallery(
@@ -413,17 +335,14 @@ def load_gallery(
         InputError: the file is missing, not a gallery, or damaged.
     """
     content, identity = read_gallery(Path(path), verify=verify)
-    embeddings = content.parts[0]
     gallery = Gallery(
-        embeddings.shape[1],
+        content.rows.parts[0].shape[1],
         metric=content.metric,
         manifest_sha256=content.manifest_sha256,
         threads=threads,
         device=device,
     )
-    if len(embeddings):
-        gallery._parts = [embeddings]
-    gallery._norms, gallery._labels = content.norms, content.labels
+    gallery._hold(*content.rows, content.labels)
     gallery._read_from = Path(path).resolve(), identity
     return gallery
 

@@ -1,6 +1,7 @@
 """What a gallery accepts, wherever it keeps its rows; every check raises InputError, which states what was expected."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
@@ -37,17 +38,14 @@ class SearchFilter:
 
     def needed_labels(self) -> list["NeededLabel"]:
         """The labels that every row must have."""
-        needed = []
-        if self.other_cameras:
-            needed.append(NeededLabel("other_cameras", "camid"))
-        if self.exclude_junk:
-            needed.append(NeededLabel("exclude_junk", "pid"))
-            needed.append(NeededLabel("exclude_junk", "camid", of_persons=True))
-        if self.among_camids is not None:
-            needed.append(NeededLabel("among_camids", "camid"))
-        if self.since is not None or self.until is not None:
-            needed.append(NeededLabel("A time window", "time"))
-        return needed
+        is_needed = {
+            NeededLabel("other_cameras", "camid"): self.other_cameras,
+            NeededLabel("exclude_junk", "pid"): self.exclude_junk,
+            NeededLabel("exclude_junk", "camid", of_persons=True): self.exclude_junk,
+            NeededLabel("among_camids", "camid"): self.among_camids is not None,
+            NeededLabel("A time window", "time"): (self.since, self.until) != (None, None),
+        }
+        return [label for label, needed in is_needed.items() if needed]
 
 
 ALL_ROWS = SearchFilter()
@@ -60,6 +58,21 @@ class RowLabels(NamedTuple):
     camids: Ints
     times: Ints
     paths: list[str]
+
+
+class LabeledRows(NamedTuple):
+    """Some rows of a gallery: float32 of shape (n, dim), with n pids, camids, times and paths."""
+
+    embeddings: Features
+    pids: Ints
+    camids: Ints
+    times: Ints
+    paths: Sequence[str]
+
+    def of(self, some: slice) -> "LabeledRows":
+        """Some of them."""
+        ids = self.pids[some], self.camids[some], self.times[some]
+        return LabeledRows(self.embeddings[some], *ids, self.paths[some])
 
 
 class NeededLabel(NamedTuple):
@@ -90,23 +103,15 @@ def check_dim_and_metric(dim: int, metric: str) -> None:
         raise InputError(f"The metric must be cosine or euclidean, got {metric!r}.")
 
 
-def check_artifact(known: str | None, manifest_sha256: str | None, name: str) -> None:
-    """Two artifacts, where both are known, are the same; ``name`` is what the other one made."""
-    if manifest_sha256 is not None and known is not None and manifest_sha256 != known:
-        raise InputError(
-            f"{name} were made by another artifact than this gallery's (manifest {manifest_sha256[:12]}…, expected "
-            f"{known[:12]}…): their distances mean nothing. Embed both with the same file."
-        )
-
-
-def checked_features(rows: npt.ArrayLike, dim: int, name: str) -> Features:
-    """Float32 of shape (N, dim), contiguous."""
-    array = np.asarray(rows)
+def checked_features(features: npt.ArrayLike, dim: int, name: str) -> tuple[Features, Floats64]:
+    """Float32 of shape (N, dim), contiguous; and the norms of the rows."""
+    array = np.asarray(features)
     if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != dim:
         raise InputError(
             f"{name} must be float32 of shape (N, {dim}), got {array.dtype} of shape {array.shape}."
         )
-    return np.ascontiguousarray(array)
+    rows = np.ascontiguousarray(array)
+    return rows, row_norms(rows, name)
 
 
 def checked_integers(numbers: npt.ArrayLike, name: str, length: int) -> Ints:
@@ -142,60 +147,23 @@ def checked_paths(paths: Sequence[str] | None, length: int) -> list[str]:
     return texts
 
 
-def checked_labels(
-    length: int,
-    pids: npt.ArrayLike | None,
-    camids: npt.ArrayLike | None,
-    times: npt.ArrayLike | None,
-    paths: Sequence[str] | None,
-) -> RowLabels:
-    """Labels of that many rows, not known where none are given."""
-    return RowLabels(
-        checked_ids(pids, "pids", length),
-        checked_ids(camids, "camids", length),
-        checked_ids(times, "times", length),
-        checked_paths(paths, length),
-    )
-
-
 def checked_rows(
-    embeddings: npt.ArrayLike,
     dim: int,
+    embeddings: npt.ArrayLike,
     pids: npt.ArrayLike | None,
     camids: npt.ArrayLike | None,
     times: npt.ArrayLike | None,
     paths: Sequence[str] | None,
-) -> tuple[Features, Floats64, RowLabels]:
-    """Rows of that dimension to be added, their norms and their labels."""
-    rows = checked_features(embeddings, dim, "embeddings")
-    norms = row_norms(rows, "embeddings")
-    return rows, norms, checked_labels(len(rows), pids, camids, times, paths)
-
-
-def checked_queries(
-    queries: npt.ArrayLike,
-    k: int,
-    dim: int,
-    filter: SearchFilter,
-    pids: npt.ArrayLike | None,
-    camids: npt.ArrayLike | None,
-) -> Queries:
-    """Rows of that dimension, to be searched for k each, with the labels that the filter compares."""
-    rows = checked_features(queries, dim, "queries")
-    norms = row_norms(rows, "queries")
-    if k < 1:
-        raise InputError(f"k must be at least 1, got {k}.")
-    found = Queries(
-        rows, norms, checked_ids(pids, "pids", len(rows)), checked_ids(camids, "camids", len(rows))
+) -> tuple[LabeledRows, Floats64]:
+    """Rows of that dimension to be added, with labels, not known where none are given; and their norms."""
+    rows, norms = checked_features(embeddings, dim, "embeddings")
+    labels = RowLabels(
+        checked_ids(pids, "pids", len(rows)),
+        checked_ids(camids, "camids", len(rows)),
+        checked_ids(times, "times", len(rows)),
+        checked_paths(paths, len(rows)),
     )
-    if filter.since is not None and filter.until is not None and filter.since > filter.until:
-        raise InputError(f"since must not be after until, got {filter.since} and {filter.until}.")
-    has_no_camid = found.camids == UNLABELED
-    if filter.other_cameras and has_no_camid.any():
-        raise InputError("other_cameras needs the camids of the queries.")
-    if filter.exclude_junk and (has_no_camid | (found.pids == UNLABELED)).any() and not filter.other_cameras:
-        raise InputError("exclude_junk needs the pids and camids of the queries.")
-    return found
+    return LabeledRows(rows, *labels), norms
 
 
 def check_removed_pids(pids: Collection[int]) -> list[int]:
@@ -212,3 +180,93 @@ def missing_labels(needed: NeededLabel, count: int, total: int, row: int, path: 
         f"{needed.option} needs the {needed.name} of every row, which {count} of {total} do not have "
         f"(the first: row {row} {path}). Add the rows with {needed.name}s."
     )
+
+
+class BaseGallery(ABC):
+    """Embeddings of one artifact, with the person, the camera, the time and the path of each image.
+
+    Attributes:
+        dim: dimension of the embeddings.
+        metric: ``cosine`` or ``euclidean``.
+        manifest_sha256: of the artifact that made the embeddings; None where that is not known.
+    """
+
+    dim: int
+    metric: Metric
+    manifest_sha256: str | None
+
+    def add(
+        self,
+        embeddings: npt.ArrayLike,
+        *,
+        pids: npt.ArrayLike | None = None,
+        camids: npt.ArrayLike | None = None,
+        times: npt.ArrayLike | None = None,
+        paths: Sequence[str] | None = None,
+        manifest_sha256: str | None = None,
+    ) -> None:
+        """Append rows, which are kept as they are, not normalized.
+
+        Args:
+            embeddings: float32, shape (N, dim).
+            pids: N integers from -1; default: not known.
+            camids: N integers from 0; default: not known.
+            times: N integers from 0 of any one clock, such as milliseconds since 1970 (UTC) or frames; default: not
+                known.
+            paths: N paths; default: none.
+            manifest_sha256: of the artifact that made them; None leaves the check to the caller.
+
+        Raises:
+            InputError: shapes, labels or artifacts do not fit; nothing has been added then.
+        """
+        rows, norms = checked_rows(self.dim, embeddings, pids, camids, times, paths)
+        self.check_artifact(manifest_sha256, "embeddings")
+        self._add(rows, norms)
+
+    @abstractmethod
+    def _add(self, rows: LabeledRows, norms: Floats64) -> None:
+        """Append rows that have been checked."""
+
+    def check_artifact(self, manifest_sha256: str | None, name: str = "queries") -> None:
+        """Raise InputError if both artifacts are known and differ; ``name`` is what the other one made."""
+        known = self.manifest_sha256
+        if manifest_sha256 is not None and known is not None and manifest_sha256 != known:
+            raise InputError(
+                f"{name} were made by another artifact than this gallery's (manifest {manifest_sha256[:12]}…, expected "
+                f"{known[:12]}…): their distances mean nothing. Embed both with the same file."
+            )
+
+    def _check_metric(self, other: "BaseGallery") -> None:
+        """Raise InputError for a gallery that compares by another metric."""
+        if other.metric != self.metric:
+            raise InputError(f"This gallery compares by {self.metric}, the other one by {other.metric}.")
+
+    def _checked_queries(
+        self,
+        queries: npt.ArrayLike,
+        k: int,
+        filter: SearchFilter,
+        pids: npt.ArrayLike | None,
+        camids: npt.ArrayLike | None,
+        manifest_sha256: str | None,
+    ) -> Queries:
+        """The arguments of a search for k rows each, with the labels that the filter compares."""
+        rows, norms = checked_features(queries, self.dim, "queries")
+        if k < 1:
+            raise InputError(f"k must be at least 1, got {k}.")
+        q_pids, q_camids = checked_ids(pids, "pids", len(rows)), checked_ids(camids, "camids", len(rows))
+        if filter.since is not None and filter.until is not None and filter.since > filter.until:
+            raise InputError(f"since must not be after until, got {filter.since} and {filter.until}.")
+        has_no_camid = q_camids == UNLABELED
+        if filter.other_cameras and has_no_camid.any():
+            raise InputError("other_cameras needs the camids of the queries.")
+        if filter.exclude_junk and (has_no_camid | (q_pids == UNLABELED)).any() and not filter.other_cameras:
+            raise InputError("exclude_junk needs the pids and camids of the queries.")
+        self.check_artifact(manifest_sha256)
+        for needed in filter.needed_labels():
+            self._check_needed_label(needed)
+        return Queries(rows, norms, q_pids, q_camids)
+
+    @abstractmethod
+    def _check_needed_label(self, needed: NeededLabel) -> None:
+        """Raise InputError where some rows do not have it."""

@@ -1,7 +1,6 @@
 """What a search goes through: gallery rows in blocks, and which of them a query may find."""
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -37,7 +36,7 @@ class GalleryRows(NamedTuple):
     """N rows of dimension D.
 
     Attributes:
-        parts: float32 arrays of shape (n, D) whose rows, one after the other, are the gallery's.
+        parts: float32 arrays of shape (n, D) whose rows, one after the other, are the gallery's; one at least.
         norms: float64, (N,): Euclidean norms of the rows.
     """
 
@@ -50,9 +49,18 @@ class GalleryRows(NamedTuple):
             for start in range(0, len(part), BLOCK_ROWS):
                 yield part[start : start + BLOCK_ROWS]
 
-    def part_bounds(self) -> list[tuple[int, int]]:
-        """The first row of each part, and the one behind its last."""
-        return list(pairwise(np.cumsum([0, *map(len, self.parts)]).tolist()))
+    def placed_parts(self) -> list[tuple[Features, slice]]:
+        """Each part, and where its rows are among all."""
+        ends = np.cumsum([0, *map(len, self.parts)]).tolist()
+        return list(zip(self.parts, map(slice, ends, ends[1:]), strict=False))
+
+    def take(self, numbers: Ints) -> Features:
+        """The rows of these numbers, in this order."""
+        taken = np.empty((len(numbers), self.parts[0].shape[1]), np.float32)
+        for part, place in self.placed_parts():
+            is_here = (numbers >= place.start) & (numbers < place.stop)
+            taken[is_here] = part[numbers[is_here] - place.start]
+        return taken
 
     def coded(self, projected: ProjectedRows | None) -> CodedGallery:
         """The same blocks, or those of the projected rows, in 7-bit integers: a quarter of the memory."""
@@ -67,22 +75,14 @@ class GalleryRows(NamedTuple):
         """The rows along the few directions that matter; None where there are none."""
         sampled = np.linspace(0, len(self.norms) - 1, min(NUM_SAMPLED, len(self.norms))).astype(np.int64)
         sampled = sampled[self.norms[sampled] > 0]
-        sample = []
-        for part, (start, stop) in zip(self.parts, self.part_bounds(), strict=True):
-            chosen = sampled[(sampled >= start) & (sampled < stop)]
-            sample.append(part[chosen - start] / self.norms[chosen, None].astype(np.float32))
-        basis = principal_basis(np.concatenate(sample))
+        sample = self.take(sampled)
+        sample /= self.norms[sampled, None].astype(np.float32)
+        basis = principal_basis(sample)
         if basis is None:
             return None
-        parts = [
-            project(part, self.norms[start:stop], basis, threads)
-            for part, (start, stop) in zip(self.parts, self.part_bounds(), strict=True)
-        ]
-        return ProjectedRows(
-            basis,
-            np.concatenate([part.rows for part in parts]),
-            np.concatenate([part.residuals for part in parts]),
-        )
+        parts = [project(part, self.norms[place], basis, threads) for part, place in self.placed_parts()]
+        _, rows, residuals = zip(*parts, strict=True)
+        return ProjectedRows(basis, np.concatenate(rows), np.concatenate(residuals))
 
 
 class Question(NamedTuple):
@@ -120,11 +120,7 @@ class Question(NamedTuple):
 
 
 def row_norms(rows: Features, name: str) -> Floats64:
-    """Euclidean norms, in float64.
-
-    Raises:
-        InputError: a row holds NaN or infinity, or is too large or too small to be an embedding.
-    """
+    """Euclidean norms, in float64; raises InputError for NaN, infinity and norms outside of ``EMBEDDING_NORMS``."""
     norms = np.empty(len(rows))
     with np.errstate(invalid="ignore"):
         for start in range(0, len(rows), _ROWS_AT_ONCE):

@@ -101,7 +101,7 @@ from reidgallery.milvus import gallery as milvus_gallery
 from reidexport.cli import main
 milvus_gallery._MESSAGE_BYTES = 4 * 8 * 10  # ten rows in one call
 calls, count = itertools.count(1), int(sys.argv.pop(1))
-connect = milvus_gallery.connect
+connect = milvus_gallery.Client
 
 def connect_until_killed(*arguments, **options):
     client = connect(*arguments, **options)
@@ -115,7 +115,7 @@ def connect_until_killed(*arguments, **options):
     client.upsert = upsert_until_killed
     return client
 
-milvus_gallery.connect = connect_until_killed
+milvus_gallery.Client = connect_until_killed
 main()
 """
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from reidgallery import Gallery, SearchFilter
-from reidgallery.gallery import LabeledRows
-from reidgallery.input import UNLABELED
+from reidgallery.input import UNLABELED, LabeledRows
 from reidgallery.milvus import gallery as milvus_gallery
 from reidgallery.milvus.gallery import MilvusGallery
 from reidruntime import InputError

@@ -244,7 +244,7 @@ def test_only_what_is_new_is_uploaded(
         assert found.indices.tolist() == expected.indices.tolist()
         assert found.distances.tobytes() == expected.distances.tobytes()
         assert by_torch._on_device is not None
-        return by_torch._on_device.blocks(by_torch._rows())
+        return by_torch._on_device.blocks(by_torch._rows)
 
     before = search()
     assert uploaded == [rows.nbytes]

@@ -1,17 +1,16 @@
 """The collection that a gallery is in Milvus: its fields, its facts, and the index that searches it."""
 
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from reidruntime.errors import InputError
 
-from reidgallery.milvus.client import is_file, refusals_as_errors
+from reidgallery.milvus.client import Client, is_file
 from reidgallery.rows import Metric
 
 IndexKind = Literal["exact", "approximate", "gpu-exact", "gpu-approximate"]
 
 MAX_PATH_BYTES = 65_535
-LABEL_FIELDS = ["row", "pid", "camid", "time", "path"]
+LABEL_FIELDS = ["pid", "camid", "time", "path"]
 _METRICS: dict[Metric, str] = {"cosine": "COSINE", "euclidean": "L2"}
 _METRIC, _ARTIFACT = "reidruntime.metric", "reidruntime.manifest_sha256"  # properties of the collection
 _VECTOR_INDEX, _PATH_INDEX = "embedding_idx", "path_idx"
@@ -24,16 +23,6 @@ _INDEXES: dict[IndexKind, tuple[str, dict[str, int]]] = {
 _BREADTH = 128  # how many candidates an approximate search keeps, at least
 
 
-@dataclass(frozen=True)
-class Facts:
-    """The facts that a collection stores; ``index`` is None where a killed program left it without one."""
-
-    dim: int
-    metric: Metric
-    manifest_sha256: str | None
-    index: IndexKind | None
-
-
 def check_index(address: str, index: IndexKind) -> None:
     """Raise InputError for an index that does not exist, or cannot be kept in a file."""
     if index not in _INDEXES:
@@ -44,7 +33,7 @@ def check_index(address: str, index: IndexKind) -> None:
 
 
 def create_collection(
-    client: Any, address: str, name: str, dim: int, metric: Metric, manifest_sha256: str | None
+    client: Client, name: str, dim: int, metric: Metric, manifest_sha256: str | None
 ) -> None:
     """Make an empty collection, searched exactly."""
     from pymilvus import DataType
@@ -55,66 +44,63 @@ def create_collection(
     for label in ("pid", "camid", "time"):
         schema.add_field(label, DataType.INT64)
     schema.add_field("path", DataType.VARCHAR, max_length=MAX_PATH_BYTES)
-    with refusals_as_errors(address):
-        client.create_collection(
-            name,
-            schema=schema,
-            index_params=_with_path_index(_vector_index(client, "exact", metric)),
-            consistency_level="Strong",
-            properties={_METRIC: metric, _ARTIFACT: manifest_sha256 or ""},
-        )
+    client.create_collection(
+        name,
+        schema=schema,
+        index_params=_index_params(client, "exact", metric, with_paths=True),
+        consistency_level="Strong",
+        properties={_METRIC: metric, _ARTIFACT: manifest_sha256 or ""},
+    )
 
 
-def read_facts(client: Any, address: str, name: str) -> Facts:
-    """What a collection is.
+def read_facts(client: Client, name: str) -> tuple[int, Metric, str | None, IndexKind | None]:
+    """The dimension, metric, artifact and index of a collection; no index where a killed program left it without.
 
     Raises:
         InputError: it is not a gallery, or one of an earlier version.
     """
-    with refusals_as_errors(address):
-        found = client.describe_collection(name)
-        index_type = (client.describe_index(name, _VECTOR_INDEX) or {}).get("index_type")
+    found = client.describe_collection(name)
+    index_type = (client.describe_index(name, _VECTOR_INDEX) or {}).get("index_type")
     fields = {field["name"]: field["params"] for field in found["fields"]}
     metric = found["properties"].get(_METRIC)
     if "embedding" not in fields or metric not in _METRICS:
-        raise InputError(f"{address}: the collection {name} is not a gallery of reidgallery.")
+        raise InputError(f"{client.address}: the collection {name} is not a gallery of reidgallery.")
     if "time" not in fields:
         raise InputError(
-            f"{address}: the collection {name} is of an earlier version, which kept no times. Store the embeddings in "
-            "another one."
+            f"{client.address}: the collection {name} is of an earlier version, which kept no times. Store the "
+            "embeddings in another one."
         )
     index = next((kind for kind, (text, _) in _INDEXES.items() if text == index_type), None)
     manifest_sha256 = found["properties"].get(_ARTIFACT) or None
-    return Facts(int(fields["embedding"]["dim"]), metric, manifest_sha256, index)
+    return int(fields["embedding"]["dim"]), metric, manifest_sha256, index
 
 
-def load_collection(client: Any, address: str, name: str, index: IndexKind, metric: Metric) -> None:
+def load_collection(client: Client, name: str, index: IndexKind, metric: Metric) -> None:
     """Make a collection ready to be searched."""
-    from pymilvus import MilvusException
-
-    with refusals_as_errors(address):
-        try:
-            client.load_collection(name)
-        except MilvusException:
-            if not is_file(address):
-                raise
-            # milvus-lite writes index files in place, so a killed program leaves one torn: build them from the rows.
-            for index_name in (_VECTOR_INDEX, _PATH_INDEX):
-                if client.describe_index(name, index_name):
-                    client.drop_index(name, index_name)
-            client.create_index(name, _with_path_index(_vector_index(client, index, metric)))
-            client.load_collection(name)
-
-
-def replace_index(client: Any, address: str, name: str, index: IndexKind, metric: Metric) -> None:
-    """Build another index over all rows, in place of the present one, and wait for it."""
-    with refusals_as_errors(address):
-        client.flush(name)
-        client.release_collection(name)
-        if client.describe_index(name, _VECTOR_INDEX):
-            client.drop_index(name, _VECTOR_INDEX)
-        client.create_index(name, _vector_index(client, index, metric))
+    try:
         client.load_collection(name)
+    except InputError:
+        if not is_file(client.address):
+            raise
+        # milvus-lite writes index files in place, so a killed program leaves one torn: build them from the rows.
+        for index_name in (_VECTOR_INDEX, _PATH_INDEX):
+            _drop_index(client, name, index_name)
+        client.create_index(name, _index_params(client, index, metric, with_paths=True))
+        client.load_collection(name)
+
+
+def replace_index(client: Client, name: str, index: IndexKind, metric: Metric) -> None:
+    """Build another index over all rows, in place of the present one, and wait for it."""
+    client.flush(name)
+    client.release_collection(name)
+    _drop_index(client, name, _VECTOR_INDEX)
+    client.create_index(name, _index_params(client, index, metric))
+    client.load_collection(name)
+
+
+def _drop_index(client: Client, name: str, index_name: str) -> None:
+    if client.describe_index(name, index_name):
+        client.drop_index(name, index_name)
 
 
 def search_params(index: IndexKind, k: int) -> dict[str, dict[str, int]]:
@@ -127,12 +113,7 @@ def search_params(index: IndexKind, k: int) -> dict[str, dict[str, int]]:
     return {}
 
 
-def _with_path_index(indexes: Any) -> Any:
-    indexes.add_index("path", index_name=_PATH_INDEX, index_type="INVERTED")
-    return indexes
-
-
-def _vector_index(client: Any, index: IndexKind, metric: Metric) -> Any:
+def _index_params(client: Client, index: IndexKind, metric: Metric, with_paths: bool = False) -> Any:
     index_type, params = _INDEXES[index]
     indexes = client.prepare_index_params()
     indexes.add_index(
@@ -142,4 +123,6 @@ def _vector_index(client: Any, index: IndexKind, metric: Metric) -> Any:
         metric_type=_METRICS[metric],
         params=params,
     )
+    if with_paths:
+        indexes.add_index("path", index_name=_PATH_INDEX, index_type="INVERTED")
     return indexes

@@ -8,28 +8,28 @@ A ``.gallery`` is copied with ``gallery.extend(load_gallery("people.gallery"))``
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from reidruntime.errors import InputError
 
-from reidgallery.gallery import Gallery, LabeledRows
+from reidgallery.gallery import Gallery
 from reidgallery.input import (
     ALL_ROWS,
     UNLABELED,
+    BaseGallery,
+    LabeledRows,
     NeededLabel,
     RowLabels,
     SearchFilter,
-    check_artifact,
     check_dim_and_metric,
     check_removed_pids,
-    checked_queries,
     checked_rows,
     missing_labels,
 )
-from reidgallery.milvus.client import connect, disconnect, is_file, refusals_as_errors
+from reidgallery.milvus.client import Client, is_file
 from reidgallery.milvus.collection import (
     LABEL_FIELDS,
     IndexKind,
@@ -42,7 +42,7 @@ from reidgallery.milvus.collection import (
 )
 from reidgallery.milvus.filters import queries_by_condition
 from reidgallery.milvus.rows import Records, check_paths, embeddings_of, labels_of, numbers_of, records_of
-from reidgallery.rows import Features, Ints, Metric
+from reidgallery.rows import Features, Floats64, Ints, Metric
 from reidgallery.scan.candidates import Neighbors, no_neighbors
 
 _MESSAGE_BYTES = 2**24  # of embeddings in one call; servers take 64 MiB
@@ -50,22 +50,21 @@ _QUERIES_AT_ONCE = 256
 _ROWS_AT_ONCE = 16_384  # the most that a server answers with
 
 
-class MilvusGallery:
+class MilvusGallery(BaseGallery):
     """As :class:`reidgallery.Gallery`, with the rows in a collection of Milvus, searched exactly unless told otherwise.
 
     Rows are found as soon as they are added. They have numbers in the order of adding, which stay theirs; so the
     ``indices`` of a search are those of a Gallery filled alike, until persons are removed. Distances are Milvus' own,
     in float32: those of a Gallery to 1e-5, and rows that are nearer to each other than that may change places.
 
-    A path stands for one row: adding it again replaces that row. So a program that was killed while adding, run again
-    with the same paths, leaves every row once, and in order. Rows without a path are always new.
+    A path stands for one row: adding it again replaces that row. So a program that was killed while adding, or that
+    Milvus failed, run again with the same paths, leaves every row once, and in order. Rows without a path are always
+    new. A path that occurs twice among added rows, or that Milvus cannot store, is an InputError.
 
     One program at a time may add rows; milvus-lite refuses to open a file that another one has open.
 
     Attributes:
-        dim: dimension of the embeddings.
-        metric: ``cosine`` or ``euclidean``.
-        manifest_sha256: of the artifact that made the embeddings; None where that is not known.
+        dim, metric, manifest_sha256: those of every gallery.
         index: what searches; see :meth:`use_index`.
     """
 
@@ -96,27 +95,24 @@ class MilvusGallery:
         """
         check_dim_and_metric(1 if dim is None else dim, metric or "cosine")
         self._address, self._collection = address, collection
-        self._client = connect(address, token, is_new_allowed=dim is not None)
+        self._client = Client(address, token, is_new_allowed=dim is not None)
         try:
-            with refusals_as_errors(address):
-                exists = self._client.has_collection(collection)
-            if not exists:
+            if not self._client.has_collection(collection):
                 if dim is None:
                     raise InputError(f"{address}: has no gallery {collection}. Pass dim to make one.")
-                create_collection(self._client, address, collection, dim, metric or "cosine", manifest_sha256)
-            facts = read_facts(self._client, address, collection)
-            self.dim, self.metric, self.manifest_sha256 = facts.dim, facts.metric, facts.manifest_sha256
+                create_collection(self._client, collection, dim, metric or "cosine", manifest_sha256)
+            self.dim, self.metric, self.manifest_sha256, index = read_facts(self._client, collection)
             if self.dim != (dim or self.dim) or self.metric != (metric or self.metric):
                 raise InputError(
                     f"{address}: the gallery has {self.dim} dimensions and compares by {self.metric}, expected "
                     f"{dim or self.dim} and {metric or self.metric}. Choose another address or collection."
                 )
             self.check_artifact(manifest_sha256, "embeddings")
-            if facts.index is None:
+            if index is None:
                 self.use_index("exact")
             else:
-                self.index: IndexKind = facts.index
-                load_collection(self._client, address, collection, facts.index, facts.metric)
+                self.index: IndexKind = index
+                load_collection(self._client, collection, index, self.metric)
         except BaseException:
             self.close()
             raise
@@ -129,7 +125,7 @@ class MilvusGallery:
 
     def close(self) -> None:
         """Leave the server; or the file, which is closed when no gallery of this process is in it any more."""
-        disconnect(self._client, self._address)
+        self._client.disconnect()
 
     def __len__(self) -> int:
         return self._count("")
@@ -147,31 +143,12 @@ class MilvusGallery:
             InputError: the index does not exist, or not in this Milvus.
         """
         check_index(self._address, index)
-        replace_index(self._client, self._address, self._collection, index, self.metric)
+        replace_index(self._client, self._collection, index, self.metric)
         self.index = index
 
-    def add(
-        self,
-        embeddings: npt.ArrayLike,
-        *,
-        pids: npt.ArrayLike | None = None,
-        camids: npt.ArrayLike | None = None,
-        times: npt.ArrayLike | None = None,
-        paths: Sequence[str] | None = None,
-        manifest_sha256: str | None = None,
-    ) -> None:
-        """Add rows as :meth:`Gallery.add` does, but in place of those that have the same path.
-
-        Raises:
-            InputError: shapes, labels or artifacts do not fit, a path occurs twice or cannot be stored; nothing has
-                been added then. Or Milvus fails on the way: add the same again.
-        """
-        self.check_artifact(manifest_sha256, "embeddings")
-        self._store(self._checked(embeddings, pids, camids, times, paths), self._next_row())
-
-    def check_artifact(self, manifest_sha256: str | None, name: str = "queries") -> None:
-        """As :meth:`Gallery.check_artifact`."""
-        check_artifact(self.manifest_sha256, manifest_sha256, name)
+    def _add(self, rows: LabeledRows, norms: Floats64) -> None:
+        check_paths(rows.paths)
+        self._store(rows, self._next_row())
 
     def extend(self, other: Gallery, progress: Callable[[int], None] | None = None) -> None:
         """Add all rows of a gallery.
@@ -183,8 +160,7 @@ class MilvusGallery:
         Raises:
             InputError: it has another dimension, metric or artifact, or two rows of one path; or as :meth:`add`.
         """
-        if other.metric != self.metric:
-            raise InputError(f"This gallery compares by {self.metric}, the other one by {other.metric}.")
+        self._check_metric(other)
         check_paths(other.paths)
         self.add_parts(other.labeled_parts(), manifest_sha256=other.manifest_sha256, progress=progress)
 
@@ -208,98 +184,60 @@ class MilvusGallery:
         self.check_artifact(manifest_sha256, "embeddings")
         done, next_row = 0, self._next_row()
         for part in parts:
-            rows, pids, camids, times, paths = self._checked(*part)
-            for some in _slices(len(rows), _ROWS_AT_ONCE):
-                labels = pids[some], camids[some], times[some], paths[some]
-                next_row = self._store(LabeledRows(rows[some], *labels), next_row)
+            rows, _ = checked_rows(self.dim, *part)
+            check_paths(rows.paths)
+            for some in _slices(len(rows.paths), _ROWS_AT_ONCE):
+                next_row = self._store(rows.of(some), next_row)
                 done += some.stop - some.start
                 if progress:
                     progress(done)
 
     def numbered_parts(self) -> Iterator[tuple[Ints, LabeledRows]]:
-        """All rows with their numbers, in order, a few MiB at a time.
-
-        Raises:
-            InputError: Milvus fails on the way.
-        """
+        """All rows with their numbers, in order, a few MiB at a time; raises InputError where Milvus fails."""
         for some in _slices(self._next_row(), self._rows_in_message()):
-            found = self._records(range(some.start, some.stop), [*LABEL_FIELDS, "embedding"])
-            if found:
+            if found := self._records(_within(some), [*LABEL_FIELDS, "embedding"]):
                 yield numbers_of(found), LabeledRows(embeddings_of(found, self.dim), *labels_of(found))
 
     def labeled_parts(self) -> Iterator[LabeledRows]:
-        """All rows, in order, a few MiB at a time; raises InputError where Milvus fails on the way."""
-        for _, part in self.numbered_parts():
-            yield part
+        """The rows alone, as :meth:`numbered_parts` has them."""
+        return (part for _, part in self.numbered_parts())
 
     def sample(self, count: int, seed: int) -> tuple[Ints, Features]:
-        """Some rows, drawn: their numbers and embeddings, at most ``count``, fewer where there are not as many.
-
-        Raises:
-            InputError: Milvus fails.
-        """
-        num_rows = self._next_row()
-        drawn = np.random.default_rng(seed).permutation(num_rows)
-        found = Records()
-        for some in _slices(num_rows, max(1, min(count, self._rows_in_message()))):
-            if len(found) >= count:
-                break
-            found += self._records(drawn[some].tolist(), ["row", "embedding"])
-        return numbers_of(found[:count]), embeddings_of(found[:count], self.dim)
+        """Some rows, drawn: their numbers and embeddings, at most ``count``; raises InputError where Milvus fails."""
+        drawn = np.sort(np.random.default_rng(seed).permutation(self.row_numbers())[:count])
+        return drawn, self.embeddings(drawn)
 
     def labels(self, rows: Ints) -> RowLabels:
-        """The pids, camids, times and paths of some rows.
-
-        Raises:
-            InputError: a row does not exist.
-        """
+        """As :meth:`Gallery.labels`; raises InputError where a row does not exist."""
         return labels_of(self._existing_records(rows, LABEL_FIELDS, _ROWS_AT_ONCE))
 
     def row_numbers(self) -> Ints:
         """The numbers of all rows, ascending; where persons were removed, some are missing."""
         numbers = [np.empty(0, np.int64)]
         for some in _slices(self._next_row(), _ROWS_AT_ONCE):
-            found = self._query(f"row >= {some.start} and row < {some.stop}", ["row"])
-            numbers.append(np.sort(numbers_of(found)))
+            numbers.append(numbers_of(self._records(_within(some), [])))
         return np.concatenate(numbers)
 
     def embeddings(self, rows: Ints) -> Features:
-        """The embeddings of some rows, few at a time.
-
-        Returns:
-            float32, shape (len(rows), dim).
-
-        Raises:
-            InputError: a row does not exist, or Milvus refuses.
-        """
-        found = self._existing_records(rows, ["row", "embedding"], self._rows_in_message())
+        """As :meth:`Gallery.embeddings`, few rows at a time; raises InputError where Milvus refuses, too."""
+        found = self._existing_records(rows, ["embedding"], self._rows_in_message())
         return embeddings_of(found, self.dim)
 
     def remove(self, pids: Collection[int]) -> int:
-        """Forget persons: from now on no search and no count finds them. The other rows keep their numbers.
+        """Forget persons as :meth:`Gallery.remove` does, at once; but the other rows keep their numbers.
 
         Their embeddings leave the disk when Milvus next rewrites its files: a server is asked to do so now, and keeps
         what it deleted for as long as it is configured to; milvus-lite does so by itself as more rows are added. Until
         then they can be dug up: where they may not, fill another file without them, and delete this one.
-
-        Args:
-            pids: the persons; -1 for junk.
-
-        Returns:
-            How many rows they had.
-
-        Raises:
-            InputError: a pid is less than -1.
         """
         removed = check_removed_pids(pids)
         if not removed:
             return 0
         condition = f"pid in {removed}"
         num_rows = self._count(condition)
-        with refusals_as_errors(self._address):
-            self._client.delete(self._collection, filter=condition)
-            self._client.flush(self._collection)
-            self._client.compact(self._collection)
+        self._client.delete(self._collection, filter=condition)
+        self._client.flush(self._collection)
+        self._client.compact(self._collection)
         return num_rows
 
     def search(
@@ -320,22 +258,18 @@ class MilvusGallery:
         Raises:
             InputError: an argument does not fit, the filter needs labels that are missing, or Milvus refuses.
         """
-        checked = checked_queries(queries, k, self.dim, filter, pids, camids)
-        self.check_artifact(manifest_sha256)
-        for needed in filter.needed_labels():
-            self._check_needed_label(needed)
+        checked = self._checked_queries(queries, k, filter, pids, camids, manifest_sha256)
         found = no_neighbors(len(checked.rows), k)
         for condition, numbers in queries_by_condition(checked, filter).items():
             for some in _slices(len(numbers), _QUERIES_AT_ONCE):
                 own = numbers[some]
-                with refusals_as_errors(self._address):
-                    answers = self._client.search(
-                        self._collection,
-                        data=list(checked.rows[own]),
-                        limit=k,
-                        filter=condition,
-                        search_params=search_params(self.index, k),
-                    )
+                answers = self._client.search(
+                    self._collection,
+                    data=list(checked.rows[own]),
+                    limit=k,
+                    filter=condition,
+                    search_params=search_params(self.index, k),
+                )
                 for i, hits in zip(own, answers, strict=True):
                     distances = np.array([hit["distance"] for hit in hits], np.float32)
                     if self.metric == "cosine":
@@ -346,38 +280,25 @@ class MilvusGallery:
                     found.distances[i, : len(hits)] = distances[order]
         return found
 
-    def _checked(
-        self,
-        embeddings: npt.ArrayLike,
-        pids: npt.ArrayLike | None,
-        camids: npt.ArrayLike | None,
-        times: npt.ArrayLike | None,
-        paths: Sequence[str] | None,
-    ) -> LabeledRows:
-        rows, _, labels = checked_rows(embeddings, self.dim, pids, camids, times, paths)
-        check_paths(labels.paths)
-        return LabeledRows(rows, *labels)
-
-    def _store(self, part: LabeledRows, next_row: int) -> int:
+    def _store(self, rows: LabeledRows, next_row: int) -> int:
         """Put rows that have been checked where their paths are, the new ones from ``next_row`` on.
 
         Returns:
             The number of the next new row.
         """
-        for some in _slices(len(part.paths), self._rows_in_message()):
-            texts = json.dumps([path for path in part.paths[some] if path], ensure_ascii=False)
-            records = self._query(f"path in {texts}", ["row", "path"]) if any(part.paths[some]) else []
+        for some in _slices(len(rows.paths), self._rows_in_message()):
+            part = rows.of(some)
+            texts = json.dumps([path for path in part.paths if path], ensure_ascii=False)
+            records = self._records(f"path in {texts}", ["path"]) if any(part.paths) else []
             known = {record["path"]: record["row"] for record in records}
             numbers = []
-            for path in part.paths[some]:
+            for path in part.paths:
                 numbers.append(known.get(path, next_row))
                 next_row += path not in known
-            with refusals_as_errors(self._address):
-                self._client.upsert(self._collection, records_of(part, some, numbers))
+            self._client.upsert(self._collection, records_of(part, numbers))
         if is_file(self._address):
             # milvus-lite searches its files five times as fast as its log; a server knows when to flush.
-            with refusals_as_errors(self._address):
-                self._client.flush(self._collection)
+            self._client.flush(self._collection)
         return next_row
 
     def _rows_in_message(self) -> int:
@@ -387,7 +308,7 @@ class MilvusGallery:
         """The records of rows, in their order; raises InputError for one that is missing."""
         wanted, found = np.unique(rows), Records()
         for some in _slices(len(wanted), at_once):
-            found += self._records(wanted[some].tolist(), fields)
+            found += self._records(f"row in {wanted[some].tolist()}", fields)
         numbers = numbers_of(found)
         if missing := sorted(set(rows.tolist()) - set(numbers.tolist())):
             raise InputError(f"{self._address}: has no row {missing[0]}.")
@@ -395,29 +316,28 @@ class MilvusGallery:
 
     def _check_needed_label(self, needed: NeededLabel) -> None:
         condition = f"{needed.name} == {UNLABELED}" + " and pid > 0" * needed.of_persons
-        if unlabeled := self._query(condition, ["row", "path"], limit=_ROWS_AT_ONCE):
-            first = min(unlabeled, key=lambda record: int(record["row"]))
-            count = self._count(condition)
+        if unlabeled := self._records(condition, ["path"], limit=_ROWS_AT_ONCE):
+            first, count = unlabeled[0], self._count(condition)
             raise missing_labels(needed, count, len(self), first["row"], first["path"])
 
     def _next_row(self) -> int:
         """One more than the last row's number; usually that is their count, so nothing has to be read."""
         row = len(self)
-        while later := self._query(f"row >= {row}", ["row"], limit=_ROWS_AT_ONCE):
-            row = 1 + max(record["row"] for record in later)
+        while later := self._records(f"row >= {row}", [], limit=_ROWS_AT_ONCE):
+            row = 1 + int(later[-1]["row"])
         return row
 
-    def _records(self, rows: Iterable[int], fields: list[str]) -> Records:
-        """The records of those of some rows that exist, in order."""
-        found = self._query(f"row in {list(rows)}", fields)
+    def _records(self, condition: str, fields: list[str], limit: int | None = None) -> Records:
+        """The numbers and some other fields of the rows that a condition holds for, in order."""
+        found = self._client.query(self._collection, condition, ["row", *fields], limit=limit)
         return sorted(found, key=lambda record: int(record["row"]))
 
     def _count(self, condition: str) -> int:
-        return int(self._query(condition, ["count(*)"])[0]["count(*)"])
+        return int(self._client.query(self._collection, condition, ["count(*)"])[0]["count(*)"])
 
-    def _query(self, condition: str, fields: list[str], limit: int | None = None) -> Records:
-        with refusals_as_errors(self._address):
-            return list(self._client.query(self._collection, condition, fields, limit=limit))
+
+def _within(numbers: slice) -> str:
+    return f"row >= {numbers.start} and row < {numbers.stop}"
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from reidruntime.errors import InputError
 
-from reidgallery.gallery import LabeledRows
-from reidgallery.input import RowLabels
+from reidgallery.input import LabeledRows, RowLabels
 from reidgallery.milvus.collection import MAX_PATH_BYTES
 from reidgallery.rows import Features, Ints
 
@@ -49,15 +48,10 @@ def labels_of(records: Records) -> RowLabels:
     return RowLabels(pids, camids, times, [record["path"] for record in records])
 
 
-def records_of(part: LabeledRows, some: slice, numbers: Sequence[int]) -> Records:
-    """Some rows of a part, which get these numbers."""
-    columns = (
-        numbers,
-        part.embeddings[some].tolist(),  # half as fast again as arrays
-        part.pids[some].tolist(),
-        part.camids[some].tolist(),
-        part.times[some].tolist(),
-        part.paths[some],
-    )
+def records_of(part: LabeledRows, numbers: Sequence[int]) -> Records:
+    """The rows of a part, which get these numbers."""
+    # Lists are half as fast again as arrays.
+    arrays = part.embeddings, part.pids, part.camids, part.times
+    columns = (numbers, *(array.tolist() for array in arrays), part.paths)
     names = ("row", "embedding", "pid", "camid", "time", "path")
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]

@@ -39,32 +39,6 @@ class DeviceBlock(NamedTuple):
     offsets: Any
 
 
-def import_torch(device: str) -> Any:
-    """Torch, which can use that device.
-
-    Raises:
-        NotInstalledError: torch is not installed, or finds no such GPU.
-        InputError: there is no device of that name.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise NotInstalledError(
-            f"Searching on {device!r} needs torch, which is not installed: pip install torch"
-        ) from error
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"There is no device {device!r}. Expected cpu, cuda or cuda:NUMBER.") from error
-    if wanted.type not in ("cpu", "cuda"):
-        raise InputError(f"The device must be cpu, cuda or cuda:NUMBER, got {device!r}.")
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise NotInstalledError(
-            f"torch finds no GPU {device!r}. Check with nvidia-smi, or leave the device out."
-        )
-    return torch
-
-
 class DeviceRows:
     """The rows of one gallery on a device; threads may ask for them at once.
 
@@ -75,9 +49,29 @@ class DeviceRows:
     """
 
     def __init__(self, device: str, metric: Metric) -> None:
-        """Start without rows; raises as :func:`import_torch` does."""
-        self.torch = import_torch(device)
-        self.device = self.torch.device(device)
+        """Start without rows.
+
+        Raises:
+            NotInstalledError: torch is not installed, or finds no such GPU.
+            InputError: there is no device of that name.
+        """
+        try:
+            import torch
+        except ImportError as error:
+            raise NotInstalledError(
+                f"Searching on {device!r} needs torch, which is not installed: pip install torch"
+            ) from error
+        try:
+            self.device = torch.device(device)
+        except RuntimeError as error:
+            raise InputError(f"There is no device {device!r}. Expected cpu, cuda or cuda:NUMBER.") from error
+        if self.device.type not in ("cpu", "cuda"):
+            raise InputError(f"The device must be cpu, cuda or cuda:NUMBER, got {device!r}.")
+        if self.device.type == "cuda" and (self.device.index or 0) >= torch.cuda.device_count():
+            raise NotInstalledError(
+                f"torch finds no GPU {device!r}. Check with nvidia-smi, or leave the device out."
+            )
+        self.torch: Any = torch
         self.metric = metric
         self._lock = threading.Lock()
         self._parts: dict[int, tuple[Features, list[DeviceBlock]]] = {}  # by id, with what keeps the id taken
@@ -87,9 +81,9 @@ class DeviceRows:
         with self._lock, self.torch.inference_mode():
             ids, blocks = set(map(id, gallery.parts)), []
             self._parts = {key: value for key, value in self._parts.items() if key in ids}
-            for part, (start, stop) in zip(gallery.parts, gallery.part_bounds(), strict=True):
+            for part, place in gallery.placed_parts():
                 if id(part) not in self._parts:
-                    self._parts[id(part)] = part, self._uploaded(part, gallery.norms[start:stop])
+                    self._parts[id(part)] = part, self._uploaded(part, gallery.norms[place])
                 blocks += self._parts[id(part)][1]
             return blocks
 
@@ -110,10 +104,6 @@ class DeviceRows:
         residuals = self.torch.linalg.vector_norm(scaled.sub_(rounded), dim=1)
         return rounded, residuals * (1 + 2.0**-22 * scaled.shape[1])  # norms are summed in float32
 
-    def upload(self, rows: Any) -> Any:
-        """Rows of the gallery's own memory, on the device."""
-        return rows.to(self.device)
-
     def _uploaded(self, part: Features, norms: Floats64) -> list[DeviceBlock]:
         rows = self._tensor(part)
         scales, offsets = (
@@ -128,7 +118,7 @@ class DeviceRows:
 
     def _block(self, rows: Any, scales: Any, offsets: Any) -> DeviceBlock:
         room = self._free_bytes()
-        on_device = self.upload(rows)
+        on_device = rows.to(self.device)
         rounded, residuals = self.rounded(on_device * scales[:, None])
         return DeviceBlock(
             on_device if room >= rows.nbytes + rounded.nbytes else rows,

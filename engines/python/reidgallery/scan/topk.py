@@ -13,18 +13,18 @@ from itertools import pairwise
 import numpy as np
 from reidruntime.compiled import kernel_module
 
-from reidgallery.rows import CodedGallery, Features, Question
-from reidgallery.scan import topk_numpy
+from reidgallery.rows import CodedGallery, Features, Floats64, Ints, Question
 from reidgallery.scan.candidates import (
     Candidates,
     Neighbors,
     all_candidates,
     candidate_capacity,
     no_neighbors,
+    unscored_candidates,
 )
 from reidgallery.scan.device_rows import DeviceRows
 from reidgallery.scan.projection_scan import ProjectedRows
-from reidgallery.scan.scoring import distances_from_sums, lowest_scores
+from reidgallery.scan.scoring import distances_from_sums, float32_scoring, lowest_scores
 from reidgallery.scan.topk_scan import float32_candidates, int8_candidates, projected_candidates
 from reidgallery.scan.topk_torch import bfloat16_candidates, wide_candidates
 
@@ -33,6 +33,7 @@ Prepared = ProjectedRows | DeviceRows | CodedGallery
 _MAX_QUERIES_AT_ONCE = 4096
 _CANDIDATES_BYTES = 2**28
 _SHARE_QUERIES = 1024  # that the caches hold beside some of the rows that these are measured to
+_NUMPY_SCORES, _NUMPY_PAIRS = 2**22, 256  # at once, where numba is not installed
 
 
 def nearest_rows(question: Question, threads: int, prepared: Prepared | None = None) -> Neighbors:
@@ -51,7 +52,7 @@ def nearest_rows(question: Question, threads: int, prepared: Prepared | None = N
     nearest = no_neighbors(num_query, question.k)
     at_once = max(1, min(_MAX_QUERIES_AT_ONCE, _CANDIDATES_BYTES // (12 * candidate_capacity(width))))
     scans = _scans(threads, prepared)
-    rank = partial(_ranked, threads=threads) if has_kernels() else topk_numpy.ranked
+    rank = partial(_ranked, threads=threads) if has_kernels() else _ranked_by_numpy
     for start in range(0, num_query if width else 0, at_once):
         queries = np.arange(start, min(start + at_once, num_query))
         for scan in scans:  # each answers the queries that the one before could not
@@ -78,7 +79,7 @@ def _scans(threads: int, prepared: Prepared | None) -> list[Callable[[Question],
     if isinstance(prepared, DeviceRows):
         scans = [partial(bfloat16_candidates, rows=prepared), partial(wide_candidates, rows=prepared)]
     if not has_kernels():
-        return [*scans, topk_numpy.float32_candidates]
+        return [*scans, _numpy_candidates]
     if isinstance(prepared, ProjectedRows):
         scans = [partial(projected_candidates, projected=prepared, threads=threads)]
     elif isinstance(prepared, CodedGallery):
@@ -130,6 +131,50 @@ def _exact_distances(question: Question, candidates: Candidates) -> Features:
 
     starts, stops = candidates.ends[:-1].copy(), candidates.ends[1:]
     is_squared, sums = question.metric == "euclidean", np.empty(len(candidates.rows))
-    for part, (first, _) in zip(question.gallery.parts, question.gallery.part_bounds(), strict=True):
-        topk_kernels.measure(question.queries, part, first, starts, stops, candidates.rows, is_squared, sums)
+    for part, place in question.gallery.placed_parts():
+        topk_kernels.measure(
+            question.queries, part, place.start, starts, stops, candidates.rows, is_squared, sums
+        )
     return distances_from_sums(question, candidates.queries(), candidates.rows, sums)
+
+
+def _numpy_candidates(question: Question) -> Candidates:
+    """The rows that can be among the k nearest of each query, by a float32 matrix product, without numba."""
+    scoring, rows = float32_scoring(question), list[Ints]()
+    offsets = np.where(question.allowed, scoring.g_offsets, -np.inf)
+    at_once = max(1, _NUMPY_SCORES // len(offsets))
+    for start in range(0, len(question.queries), at_once):
+        some = slice(start, start + at_once)
+        products = [question.queries[some] @ block.T for block in question.gallery.blocks()]
+        scores = np.concatenate(products, axis=1) * scoring.q_scales[some, None] * scoring.g_scales + offsets
+        scores[question.q_keys[some, None] == question.g_keys] = -np.inf
+        lowest = np.partition(scores, -question.k, axis=1)[:, -question.k] - 2 * scoring.errors[some]
+        rows += map(np.flatnonzero, (scores >= lowest[:, None]) & (scores > -np.inf))
+    return unscored_candidates(rows)
+
+
+def _ranked_by_numpy(question: Question, candidates: Candidates) -> Neighbors:
+    """As :func:`_ranked`, without numba: slower, with the same answer."""
+    found = no_neighbors(len(question.queries), question.k)
+    for query, ends in enumerate(pairwise(candidates.ends)):
+        rows = candidates.rows[slice(*ends)]
+        distances = distances_from_sums(
+            question, np.full(len(rows), query), rows, _numpy_sums(question, query, rows)
+        )
+        order = np.argsort(distances, kind="stable")[: question.k]
+        found.indices[query, : len(order)] = rows[order]
+        found.distances[query, : len(order)] = distances[order]
+    return found
+
+
+def _numpy_sums(question: Question, query: int, rows: Ints) -> Floats64:
+    """Inner products, or squared Euclidean distances, of a query and some rows."""
+    sums, left = [np.empty(0)], question.queries[query].astype(np.float64)
+    for start in range(0, len(rows), _NUMPY_PAIRS):
+        right = question.gallery.take(rows[start : start + _NUMPY_PAIRS]).astype(np.float64)
+        factors = np.broadcast_to(left, right.shape), right
+        if question.metric == "euclidean":
+            factors = left - right, left - right
+        # A sum of its own for each row: BLAS would add up copies of a row in different orders.
+        sums.append(np.einsum("nd,nd->n", *factors))
+    return np.concatenate(sums)

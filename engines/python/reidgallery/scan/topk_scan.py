@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from reidgallery.rows import CodedGallery, Features, Floats64, GalleryRows, Ints, Question
 from reidgallery.scan.blas_threads import single_threaded_blas
 from reidgallery.scan.candidates import Candidates, candidate_capacity
-from reidgallery.scan.int8_scan import QUERY_LIMIT, code_rows, multiply
+from reidgallery.scan.int8_scan import QUERY_LIMIT, CodedRows, code_rows, multiply
 from reidgallery.scan.projection_scan import ProjectedRows, project
 from reidgallery.scan.scoring import (
     Scoring,
@@ -49,15 +49,11 @@ class Shortlists(NamedTuple):
     best: Features
 
 
-class _Products(NamedTuple):
-    """Products of queries with blocks of the gallery, which have these sizes.
+class _Block(NamedTuple):
+    """So many rows of the gallery, and their products with some queries, in memory that is handed in or their own."""
 
-    ``of`` gives those of some queries with one of the blocks, in memory that it is handed or its own.
-    """
-
-    blocks: Sequence[Any]
-    sizes: Sequence[int]
-    of: Callable[[slice, Any, Features], NDArray[Any]]
+    size: int
+    products: Callable[[slice, Features], NDArray[Any]]
 
 
 class _Rescoring(NamedTuple):
@@ -72,31 +68,22 @@ class _Scan(NamedTuple):
     """What to multiply, how products become scores, and how its candidates are scored in the end."""
 
     question: Question
-    products: _Products
+    blocks: Sequence[_Block]
     scoring: Scoring
     rescoring: _Rescoring | None = None
 
 
-class _Kept(NamedTuple):
-    """What some queries keep of some blocks: :class:`Shortlists` with rows and scores one after the other."""
-
-    counts: Ints
-    rows: Ints
-    highest: Features
-    best: Features
-
-
 def float32_candidates(question: Question, threads: int) -> Candidates:
     """The rows that can be among the k nearest of each query, by blocks of a float32 matrix product."""
-    products = _float32_products(question.queries, question.gallery)
-    return _candidates(_Scan(question, products, float32_scoring(question)), threads)
+    blocks = _float32_blocks(question.queries, question.gallery)
+    return _candidates(_Scan(question, blocks, float32_scoring(question)), threads)
 
 
 def projected_candidates(question: Question, projected: ProjectedRows, threads: int) -> Candidates:
     """As :func:`float32_candidates`, by products of ``gallery.projected()``."""
     queries = project(question.queries, question.q_norms, projected.basis, threads)
-    products = _float32_products(queries.rows, GalleryRows([projected.rows], question.gallery.norms))
-    return _candidates(_Scan(question, products, projected_scoring(question, queries, projected)), threads)
+    blocks = _float32_blocks(queries.rows, GalleryRows([projected.rows], question.gallery.norms))
+    return _candidates(_Scan(question, blocks, projected_scoring(question, queries, projected)), threads)
 
 
 def int8_candidates(question: Question, coded: CodedGallery, threads: int) -> Candidates:
@@ -112,25 +99,24 @@ def int8_candidates(question: Question, coded: CodedGallery, threads: int) -> Ca
         rescoring = _Rescoring(queries, coded.projected.rows, scoring)
     codes = code_rows(queries, QUERY_LIMIT)
     scoring = int8_scoring(question, codes, coded)
-    products = _Products(
-        coded.blocks,
-        [len(block.scales) for block in coded.blocks],
-        lambda some, block, _: multiply(codes.codes[some], block.codes, 1),
-    )
     if rescoring:
         scoring = with_both_bounds(scoring, rescoring.scoring)
-    return _candidates(_Scan(question, products, scoring, rescoring), threads)
+
+    def products(block: CodedRows, some: slice, _: Features) -> NDArray[np.int32]:
+        return multiply(codes.codes[some], block.codes, 1)
+
+    blocks = [_Block(len(block.scales), partial(products, block)) for block in coded.blocks]
+    return _candidates(_Scan(question, blocks, scoring, rescoring), threads)
 
 
-def _float32_products(queries: Features, gallery: GalleryRows) -> _Products:
-    """In the same memory again and again: fresh pages would cost a tenth of the product's time."""
+def _float32_blocks(queries: Features, gallery: GalleryRows) -> list[_Block]:
+    """Products in the same memory again and again: fresh pages would cost a tenth of their time."""
 
-    def products(some: slice, block: Features, memory: Features) -> Features:
+    def products(block: Features, some: slice, memory: Features) -> Features:
         out = memory[: (some.stop - some.start) * len(block)].reshape(-1, len(block))
         return np.matmul(queries[some], block.T, out=out)
 
-    blocks = list(gallery.blocks())
-    return _Products(blocks, list(map(len, blocks)), products)
+    return [_Block(len(block), partial(products, block)) for block in gallery.blocks()]
 
 
 def _candidates(scan: _Scan, threads: int) -> Candidates:
@@ -139,13 +125,14 @@ def _candidates(scan: _Scan, threads: int) -> Candidates:
     offsets = np.where(question.allowed, scan.scoring.g_offsets, -np.inf)
     scan = scan._replace(scoring=scan.scoring._replace(g_offsets=offsets))
     errors = scan.rescoring.scoring.errors if scan.rescoring else scan.scoring.errors
-    parts, shares = _divided(len(question.queries), len(scan.products.blocks), threads)
+    parts, shares = _divided(len(question.queries), len(scan.blocks), threads)
     with single_threaded_blas(), ThreadPoolExecutor(threads, "topk") as workers:
         kept = [workers.map(partial(_scan_blocks, scan), parts, repeat(blocks)) for blocks in shares]
         merged = [_merged(own, question.k, errors[part]) for *own, part in zip(*kept, parts, strict=True)]
-    counts, rows, highest, _ = (np.concatenate(values) for values in zip(*merged, strict=True))
-    found = Candidates(np.append(0, np.cumsum(np.maximum(counts, 0))), rows, highest, counts >= 0)
-    return found._replace(highest=(highest + errors[found.queries()]).astype(np.float32))
+    counts = np.concatenate([np.diff(own.ends) for own in merged])
+    _, rows, highest, is_whole = (np.concatenate(values) for values in zip(*merged, strict=True))
+    highest = (highest + np.repeat(errors, counts)).astype(np.float32)
+    return Candidates(np.append(0, np.cumsum(counts)), rows, highest, is_whole)
 
 
 def _divided(num_query: int, num_blocks: int, threads: int) -> tuple[list[slice], list[slice]]:
@@ -163,17 +150,23 @@ def _even_parts(length: int, num_parts: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
-def _scan_blocks(scan: _Scan, queries: slice, blocks: slice) -> _Kept:
-    """The candidates of some queries among the rows of some blocks."""
+def _scan_blocks(scan: _Scan, queries: slice, blocks: slice) -> tuple[Candidates, Features]:
+    """The candidates of some queries among the rows of some blocks, but for the errors, and the best of groups."""
     from reidgallery.scan import topk_kernels
 
-    question, products = scan.question, scan.products
-    lists = _empty_shortlists(queries.stop - queries.start, question.k)
-    memory = np.empty(len(lists.counts) * max(products.sizes), np.float32)
-    first = sum(products.sizes[: blocks.start])
-    for block, size in zip(products.blocks[blocks], products.sizes[blocks], strict=True):
+    question, num_query = scan.question, queries.stop - queries.start
+    shape = num_query, candidate_capacity(question.k)
+    lists = Shortlists(
+        np.zeros(num_query, np.int64),
+        np.empty(shape, np.int64),
+        np.empty(shape, np.float32),
+        np.full((num_query, max(_FEWEST_GROUPS, _GROUPS_OF_K * question.k)), -np.inf, np.float32),
+    )
+    memory = np.empty(num_query * max(block.size for block in scan.blocks), np.float32)
+    first = sum(block.size for block in scan.blocks[: blocks.start])
+    for size, products in scan.blocks[blocks]:
         scoring = scan.scoring.block(question, queries, slice(first, first + size))
-        topk_kernels.select(products.of(queries, block, memory), first, scoring, question.k, lists)
+        topk_kernels.select(products(queries, memory), first, scoring, question.k, lists)
         first += size
     topk_kernels.drop(scoring.margins, question.k, lists)
     if scan.rescoring:
@@ -183,31 +176,21 @@ def _scan_blocks(scan: _Scan, queries: slice, blocks: slice) -> _Kept:
         topk_kernels.drop(scoring.margins, question.k, lists)
     is_kept = np.arange(max(0, lists.counts.max(initial=0))) < lists.counts[:, None]
     some = slice(is_kept.shape[1])
-    return _Kept(lists.counts, lists.rows[:, some][is_kept], lists.highest[:, some][is_kept], lists.best)
+    ends = np.append(0, np.cumsum(np.maximum(lists.counts, 0)))
+    rows, highest = lists.rows[:, some][is_kept], lists.highest[:, some][is_kept]
+    return Candidates(ends, rows, highest, lists.counts >= 0), lists.best
 
 
-def _empty_shortlists(num_query: int, k: int) -> Shortlists:
-    shape = num_query, candidate_capacity(k)
-    return Shortlists(
-        np.zeros(num_query, np.int64),
-        np.empty(shape, np.int64),
-        np.empty(shape, np.float32),
-        np.full((num_query, max(_FEWEST_GROUPS, _GROUPS_OF_K * k)), -np.inf, np.float32),
-    )
-
-
-def _merged(shares: Sequence[_Kept], k: int, errors: Floats64) -> _Kept:
-    """What shares of the gallery, in order, keep for the same queries; what is no longer among the best is dropped."""
+def _merged(shares: Sequence[tuple[Candidates, Features]], k: int, errors: Floats64) -> Candidates:
+    """The candidates of shares of the gallery, in order; what is no longer among the best is dropped."""
     if len(shares) == 1:
-        return shares[0]
-    best = np.concatenate([share.best for share in shares], axis=1)
-    counts = np.stack([share.counts for share in shares])
-    is_whole = np.atleast_1d(np.all(counts >= 0, axis=0))
-    numbers = np.arange(len(is_whole))
-    queries = np.concatenate([np.repeat(numbers, np.maximum(own, 0)) for own in counts])
-    rows, highest = (np.concatenate(values) for values in zip(*(share[1:3] for share in shares), strict=True))
+        return shares[0][0]
+    found, best = zip(*shares, strict=True)
+    is_whole = np.logical_and.reduce([own.is_whole for own in found])
+    queries = np.concatenate([own.queries() for own in found])
+    _, rows, highest, _ = (np.concatenate(values) for values in zip(*found, strict=True))
     order = np.argsort(queries, kind="stable")
-    thresholds = np.partition(best, -k, axis=1)[:, -k] - (2 * errors).astype(np.float32)
+    thresholds = np.partition(np.hstack(best), -k, axis=1)[:, -k] - (2 * errors).astype(np.float32)
     order = order[is_whole[queries[order]] & (highest[order] >= thresholds[queries[order]])]
     counts = np.bincount(queries[order], minlength=len(is_whole))
-    return _Kept(np.where(is_whole, counts, -1), rows[order], highest[order], best)
+    return Candidates(np.append(0, np.cumsum(counts)), rows[order], highest[order], is_whole)

@@ -149,7 +149,7 @@ def _tiles(
             if queries.dtype == rows.torch.bfloat16:
                 scores = _bfloat16_products(rows.torch, queries, _rounded_rows(rows, block, own))
             else:
-                scores = (queries @ rows.upload(block.rows[own]).T).mul_(block.scales[own])
+                scores = (queries @ block.rows[own].to(rows.device).T).mul_(block.scales[own])
             if rows.metric == "euclidean":
                 scores.add_(block.offsets[own])
             columns = slice(first, first + scores.shape[1])
@@ -165,7 +165,7 @@ def _tiles(
 def _rounded_rows(rows: DeviceRows, block: DeviceBlock, own: slice) -> Any:
     if block.rounded is not None:
         return block.rounded[own]
-    rounded, _ = rows.rounded(rows.upload(block.rows[own]) * block.scales[own, None])
+    rounded, _ = rows.rounded(block.rows[own].to(rows.device) * block.scales[own, None])
     return rounded
 
 
@@ -204,7 +204,7 @@ def _rescored(rows: DeviceRows, blocks: list[DeviceBlock], uploaded: _Uploaded, 
         for pairs in is_here.nonzero().split(at_once):
             queries, places = pairs.unbind(1)
             own = best.rows[queries, places] - first
-            products = rows.upload(block.rows[own.to(block.rows.device)]).mul_(uploaded.queries[queries])
+            products = block.rows[own.to(block.rows.device)].to(rows.device).mul_(uploaded.queries[queries])
             scores[queries, places] = products.sum(1) * block.scales[own] + block.offsets[own]
         first = stop
     return _Best(scores, best.rows)
