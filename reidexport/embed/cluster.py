@@ -187,17 +187,13 @@ def ray_cluster(address: str) -> Iterator[None]:
     if address.startswith("ray://"):
         raise InputError(f"--ray {address}: run the command on a machine of the cluster, with --ray auto.")
     ray = import_ray()
-    is_local = address == LOCAL
+    options: dict[str, Any] = {}
+    if address == LOCAL:
+        memory = _OBJECT_STORE_MIB << 20
+        options = {"num_cpus": default_threads(), "object_store_memory": memory, "include_dashboard": False}
     with _native_messages_dropped():
         try:
-            ray.init(
-                address=address,
-                num_cpus=default_threads() if is_local else None,
-                object_store_memory=_OBJECT_STORE_MIB << 20 if is_local else None,
-                include_dashboard=False if is_local else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise ClusterError(
                 f"--ray {address}: {error} Run the command on a machine of the cluster; ray start makes one."

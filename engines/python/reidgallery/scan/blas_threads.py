@@ -10,6 +10,7 @@ from threading import Lock
 
 from threadpoolctl import ThreadpoolController
 
+_controller = cache(ThreadpoolController)  # looks through the libraries of the process, which takes a while
 _lock = Lock()
 _num_users = 0
 _limit = None
@@ -30,8 +31,3 @@ def single_threaded_blas() -> Iterator[None]:
             _num_users -= 1
             if _num_users == 0 and _limit is not None:
                 _limit.restore_original_limits()
-
-
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()  # looks through the libraries of the process, which takes a while
