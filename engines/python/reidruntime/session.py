@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -138,7 +138,7 @@ def chosen_batch_size(manifest: Manifest, wanted: int | None, default: int = DEF
     return min(size, profile.maximum) if profile.maximum else size
 
 
-class Session:
+class Session(AbstractContextManager["Session"]):
     """An opened artifact; made by :func:`open_session`. One caller at a time.
 
     Attributes:
@@ -300,9 +300,6 @@ class Session:
         if isinstance(self._network, PipelinedBackend):
             self._network.close()
         self._network = None
-
-    def __enter__(self) -> "Session":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

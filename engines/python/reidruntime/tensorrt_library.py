@@ -24,7 +24,7 @@ _RTX_LOAD_ORDER = ("libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
 _SUCCESS, _NO_DEVICE = 0, 100  # CUresult
 _DEVICE_NODE = Path("/dev/nvidiactl")  # exists where the driver's kernel module is loaded
 # CUdevice_attribute
-_MULTIPROCESSOR_COUNT, _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 16, 75, 76
+_MULTIPROCESSOR_COUNT, _COMPUTE_CAPABILITY = 16, (75, 76)
 
 DEFAULT_BATCH = 32  # where neither the caller nor the artifact nor the device has a preference
 # The fewest multiprocessors, the best batch, the largest batch.
@@ -123,10 +123,7 @@ def first_gpu() -> Gpu | None:
 
 def compute_capability(driver: ctypes.CDLL, device: ctypes.c_int) -> str:
     """That of a GPU by its CUdevice, such as ``"9.0"``."""
-    major, minor = (
-        _attribute(driver, device, which) for which in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR)
-    )
-    return f"{major}.{minor}"
+    return ".".join(str(_attribute(driver, device, which)) for which in _COMPUTE_CAPABILITY)
 
 
 def default_batch_profile(gpu: Gpu | None) -> BatchProfile:

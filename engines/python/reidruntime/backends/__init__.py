@@ -145,9 +145,9 @@ def open_backend(
 
     Raises:
         InputError: the backend or device does not exist, or do not go together.
-        NotInstalledError: the backend or the device is missing.
+        NotInstalledError: the backend, the device, or what the backend needs of the device is missing.
         GpuError: the GPU and a backend for it exist, and do not start; ``"auto"`` then chooses no other.
-        ArtifactError: the backend refuses the file.
+        ArtifactError: the backend refuses the file, some of its operators, or to compute in the precision asked for.
     """
     if backend == "tensorrt":
         raise InputError(

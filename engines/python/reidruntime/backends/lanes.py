@@ -96,12 +96,7 @@ class Lanes:
         name: str,
         graphs_allowed: bool = True,
     ) -> None:
-        """Make the first lanes, with buffers for ``largest_batch`` images; ``name`` is the artifact's, for messages.
-
-        Raises:
-            NotInstalledError: the memory's library or the GPU is missing.
-            GpuError: CUDA fails.
-        """
+        """Make the first lanes, with buffers for ``largest_batch`` images; ``name`` is the artifact's, for messages."""
         self._network, self._input, self._output = network, input_spec, output_spec
         self._largest_batch, self._memory_name, self._name = largest_batch, memory, name
         self.graphs_allowed = graphs_allowed
@@ -126,7 +121,11 @@ class Lanes:
         """
         lane = self._free_lane()
         try:
-            lane.memory.copy_in(self._page_locked(batch, lane), lane.device_in)
+            pixels = np.ascontiguousarray(batch).reshape(-1).view(np.uint8)
+            if pixels.ctypes.data not in self._host_buffers:  # the GPU copies from page-locked memory only
+                lane.pinned_in[: pixels.nbytes] = pixels
+                pixels = lane.pinned_in[: pixels.nbytes]
+            lane.memory.copy_in(pixels, lane.device_in)
             self._compute(lane, (padded or len(batch), *batch.shape[1:]))
             shape = (len(batch), *row_shape(self._output))
             answered = lane.pinned_out[: _num_bytes(len(batch), self._output)]
@@ -226,16 +225,6 @@ class Lanes:
             # An array that somebody still writes to keeps its memory until the process ends.
             if self._host_memory is not None and num_free == len(self._host_buffers):
                 self._host_memory.close()
-
-    def _page_locked(self, batch: NDArray[Any], lane: Lane) -> Bytes:
-        """The bytes of a batch where the GPU copies from: its own place, or the lane's."""
-        batch = np.ascontiguousarray(batch)
-        own = batch.reshape(-1).view(np.uint8)
-        if batch.ctypes.data in self._host_buffers:
-            return own
-        pinned = lane.pinned_in[: batch.nbytes]
-        pinned[:] = own
-        return pinned
 
     def _compute(self, lane: Lane, shape: Shape) -> None:
         """Enqueue the network: as a CUDA graph where the batch size has one, which it gets when it comes again."""

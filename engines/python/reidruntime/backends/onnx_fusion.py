@@ -117,12 +117,9 @@ def _join_biases(links: _Links) -> None:
 
 def _fuse_normalization(links: _Links) -> None:
     """Cast → Transpose → Sub (→ Cast): bytes are read once, and written in the type that the network computes in."""
-    for sub in links.nodes:
-        if sub.op != "Sub" or sub.inputs[1] not in links.constants:
-            continue
-        transpose = links.only_writer(sub.inputs[0], "Transpose")
-        cast = links.only_writer(transpose.inputs[0], "Cast") if transpose else None
-        if transpose is None or cast is None or cast.attributes["to"] != _FLOAT:
+    for sub, transpose in links.pairs("Sub", "Transpose"):
+        cast = links.only_writer(transpose.inputs[0], "Cast")
+        if cast is None or cast.attributes["to"] != _FLOAT or sub.inputs[1] not in links.constants:
             continue
         readers = [node for node in links.nodes if sub.outputs[0] in node.inputs]
         last = readers[0] if len(readers) == 1 and readers[0].op == "Cast" else sub

@@ -33,13 +33,6 @@ class OnnxRuntimeBackend:
     _name = "ONNX Runtime"
 
     def __init__(self, network: Network, *, device: Literal["cpu", "cuda"], threads: int) -> None:
-        """Load the network.
-
-        Raises:
-            NotInstalledError: onnxruntime is missing, or has no support for the device.
-            GpuError: onnxruntime supports CUDA, which does not start.
-            ArtifactError: ONNX Runtime refuses the file, or CUDA some of its nodes.
-        """
         if device == "cuda" and network.precision == "int8":
             # CUDA has no integer convolutions to fuse Q/DQ pairs into, and no kernel to dequantize an int32 bias.
             network = replace(network, by_definition=True)
@@ -47,10 +40,8 @@ class OnnxRuntimeBackend:
         on_cpu = device == "cpu"
         self._session = _session_on_cpu(network, threads) if on_cpu else _session_on_cuda(network, threads)
         self.preferred_batch = default_batch_size(None if on_cpu else first_gpu())
-        version, place = (
-            import_onnxruntime(device).__version__,
-            f"CPU, {threads} threads" if on_cpu else "CUDA",
-        )
+        version = import_onnxruntime(device).__version__
+        place = f"CPU, {threads} threads" if on_cpu else "CUDA"
         computed = ", as defined, in fp32" if network.by_definition else ""
         self._description = f"ONNX Runtime {version}, {place}, {network.precision}{computed}"
 
@@ -74,10 +65,7 @@ def cuda_is_installed() -> bool:
 
 
 def import_onnxruntime(device: Literal["cpu", "cuda"]) -> Any:
-    """The module ``onnxruntime``.
-
-    Args:
-        device: what it is wanted for; the message about a missing package names the one for it.
+    """The module ``onnxruntime``; the message about a missing package names the one for ``device``.
 
     Raises:
         NotInstalledError: it is missing or damaged.

@@ -19,12 +19,7 @@ class OpenVinoBackend:
     """
 
     def __init__(self, network: Network, *, threads: int, in_bf16: bool = False) -> None:
-        """Load the network, with its convolutions and linear layers in bfloat16 where ``in_bf16``.
-
-        Raises:
-            NotInstalledError: openvino is missing, or the CPU has no bfloat16.
-            ArtifactError: OpenVINO refuses the file, or uses another precision than requested.
-        """
+        """Load the network, with its convolutions and linear layers in bfloat16 where ``in_bf16``."""
         try:
             import openvino
         except ImportError as error:

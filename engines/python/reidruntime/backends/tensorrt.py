@@ -47,13 +47,7 @@ class TensorRtBackend(PipelinedBackend):
         memory: MemoryName = "cuda-python",
         allow_host_code: bool = False,
     ) -> None:
-        """Check the engine against this machine, and load it.
-
-        Raises:
-            NotInstalledError: TensorRT, the memory's library or the GPU is missing.
-            ArtifactError: the engine does not fit this machine or its manifest, or TensorRT refuses it.
-            GpuError: CUDA fails.
-        """
+        """Check the engine against this machine, and load it; raises what ``open_session`` does."""
         flavor = manifest.engine.flavor if manifest.engine else "tensorrt"
         trt = import_tensorrt(flavor)
         gpu = first_gpu()

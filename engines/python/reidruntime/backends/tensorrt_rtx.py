@@ -16,12 +16,6 @@ class TensorRtRtxBackend(OnnxRuntimeBackend):
     _name = "TensorRT for RTX"
 
     def __init__(self, network: Network) -> None:
-        """Load the network.
-
-        Raises:
-            NotInstalledError: the provider, or an RTX GPU, is missing.
-            ArtifactError: it refuses the file.
-        """
         gpu = first_gpu()
         if gpu is None:
             raise NotInstalledError("TensorRT for RTX needs an NVIDIA RTX GPU, none is here (nvidia-smi).")

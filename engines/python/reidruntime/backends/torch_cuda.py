@@ -39,11 +39,6 @@ class TorchCudaBackend(PipelinedBackend):
         """Load a network in FP32 or FP16, and answer one image.
 
         ``threads`` are those of torch on a CPU, where batches run in lanes only if ``in_lanes``.
-
-        Raises:
-            NotInstalledError: torch finds no GPU.
-            ArtifactError: the file holds an operator that is not known; the message names it.
-            GpuError: the GPU fails.
         """
         on_gpu = device == "cuda"
         if on_gpu and not torch.cuda.is_available():

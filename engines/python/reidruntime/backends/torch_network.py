@@ -128,10 +128,10 @@ class Convolution:
         self._weight = weight.contiguous(memory_format=torch.channels_last)
         self._bias = bias[0] if bias else None
         self._form = (
-            form.attribute("strides", (1, 1)),
+            form.attributes.get("strides", (1, 1)),
             padding,
-            form.attribute("dilations", (1, 1)),
-            form.attribute("group", 1),
+            form.attributes.get("dilations", (1, 1)),
+            form.attributes.get("group", 1),
         )
         self._has_relu = node.op != "Conv"
         self._may_be_one_call = self._has_relu and device.type == "cuda"

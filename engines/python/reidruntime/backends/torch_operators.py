@@ -39,7 +39,7 @@ def operator_of(node: OnnxNode, constants: dict[str, Array]) -> tuple[Operator, 
     compute, defaults, required = _WITH_ATTRIBUTES[node.op]
     for name, known in required.items():
         form.require(name, known)
-    attributes = {name: form.attribute(name, default) for name, default in defaults.items()}
+    attributes = {name: form.attributes.get(name, default) for name, default in defaults.items()}
     return partial(compute, **attributes), form.tensors
 
 
@@ -91,12 +91,8 @@ class Form:
     """A node's attributes and constant inputs."""
 
     def __init__(self, node: OnnxNode, constants: dict[str, Array]) -> None:
-        self._attributes, self._constants = node.attributes, constants
+        self.attributes, self._constants = node.attributes, constants
         self.inputs, self.tensors = node.inputs, tuple(name for name in node.inputs if name)
-
-    def attribute(self, name: str, default: Any = None) -> Any:
-        """An attribute, or what its absence means in ONNX."""
-        return self._attributes.get(name, default)
 
     def numbers(self, place: int, default: Sequence[int] | None = None) -> list[Any]:
         """A constant input as a flat list."""
@@ -109,15 +105,15 @@ class Form:
         numbers: list[Any] = self._constants[self.inputs[place]].reshape(-1).tolist()
         return numbers
 
-    def require(self, name: str, *known: Any) -> None:
-        """Refuse an attribute that is present and not one of these."""
-        if name in self._attributes and self._attributes[name] not in known:
-            raise UnknownOperatorError(f"{name} is {self._attributes[name]}, expected {known[0]}")
+    def require(self, name: str, known: Any) -> None:
+        """Refuse an attribute that is present and has another value."""
+        if self.attributes.get(name, known) != known:
+            raise UnknownOperatorError(f"{name} is {self.attributes[name]}, expected {known}")
 
     def symmetric_pads(self) -> tuple[int, int]:
         """Padding of height and width, the same at both ends."""
         self.require("auto_pad", "NOTSET")
-        top, left, bottom, right = self.attribute("pads", (0, 0, 0, 0))
+        top, left, bottom, right = self.attributes.get("pads", (0, 0, 0, 0))
         if (top, left) != (bottom, right):
             raise UnknownOperatorError(
                 f"pads are {(top, left, bottom, right)}, expected the same at both ends"
@@ -130,7 +126,7 @@ _Built = tuple[Operator, tuple[str, ...]]
 
 def _normalize(form: Form) -> _Built:
     """The fused operator of :mod:`reidruntime.backends.onnx_fusion`."""
-    perm, dtype = form.attribute("perm"), DTYPES[form.attribute("to")]
+    perm, dtype = form.attributes["perm"], DTYPES[form.attributes["to"]]
 
     def normalize(images: Tensor, mean: Tensor) -> Tensor:
         planes = images.permute(perm)
@@ -142,9 +138,9 @@ def _normalize(form: Form) -> _Built:
 
 
 def _cast(form: Form) -> _Built:
-    if form.attribute("to") not in DTYPES:
-        raise UnknownOperatorError(f"it casts to the data type {form.attribute('to')}")
-    dtype = DTYPES[form.attribute("to")]
+    if form.attributes.get("to") not in DTYPES:
+        raise UnknownOperatorError(f"it casts to the data type {form.attributes.get('to')}")
+    dtype = DTYPES[form.attributes["to"]]
     return lambda x: x.to(dtype), form.tensors
 
 
@@ -155,8 +151,8 @@ def _clip(form: Form) -> _Built:
 
 
 def _pool(form: Form, pool: Callable[..., Tensor], *flags: str) -> _Built:
-    kernel, strides = form.attribute("kernel_shape"), form.attribute("strides", (1, 1))
-    padding, options = form.symmetric_pads(), {name: bool(form.attribute(name, 0)) for name in flags}
+    kernel, strides = form.attributes.get("kernel_shape"), form.attributes.get("strides", (1, 1))
+    padding, options = form.symmetric_pads(), {name: bool(form.attributes.get(name, 0)) for name in flags}
     form.require("dilations", (1, 1))
     form.require("storage_order", 0)
     return lambda x: pool(x, kernel, strides, padding, **options), form.tensors
@@ -164,14 +160,16 @@ def _pool(form: Form, pool: Callable[..., Tensor], *flags: str) -> _Built:
 
 def _reduce(form: Form, reduce: Callable[..., Tensor]) -> _Built:
     form.require("noop_with_empty_axes", 0)
-    axes = list(form.attribute("axes", ())) or form.numbers(1)  # an attribute before opset 18 (ReduceSum: 13)
-    keep, dtype = bool(form.attribute("keepdims", 1)), DTYPES.get(form.attribute("to"))
+    axes = list(form.attributes.get("axes", ())) or form.numbers(
+        1
+    )  # an attribute before opset 18 (ReduceSum: 13)
+    keep, dtype = bool(form.attributes.get("keepdims", 1)), DTYPES.get(form.attributes.get("to", 0))
     return lambda x: reduce(x, axes, keepdim=keep, dtype=dtype), form.inputs[:1]
 
 
 def _reshape(form: Form) -> _Built:
     sizes = form.numbers(1)
-    if 0 in sizes and form.attribute("allowzero", 0):
+    if 0 in sizes and form.attributes.get("allowzero", 0):
         raise UnknownOperatorError("it makes an empty tensor")
     return lambda x: x.reshape([n or x.shape[axis] for axis, n in enumerate(sizes)]), form.inputs[:1]
 

@@ -40,11 +40,7 @@ def read_ahead(
 ) -> Generator[ReadBatch, None, None]:
     """Read a stream of images in order, by worker threads, holding only a few batches of it in memory.
 
-    Args:
-        images: any iterable.
-        size: images per batch; the last one may have fewer.
-        reader: what reads a batch.
-        memory: makes what so many images are read into.
+    The last batch may have fewer images than ``size``; ``memory`` makes what so many images are read into.
     """
     numbered = iter(enumerate(images))
     pending: deque[Future[ReadBatch]] = deque()
@@ -121,11 +117,6 @@ class LibraryReader(PythonReader):
     """Reads a batch in one call of ``libreidruntime``; what it does not take, Pillow accepts or refuses."""
 
     def __init__(self, library: str, preprocess: Preprocess, threads: int) -> None:
-        """Load the library.
-
-        Raises:
-            NotInstalledError: it cannot be loaded, or is of another version.
-        """
         super().__init__(preprocess, threads)
         self._library, self._path = _load(library), library
         options = _Options(
@@ -180,11 +171,7 @@ class LibraryReader(PythonReader):
 
 
 def open_batch_reader(preprocess: Preprocess, threads: int) -> PythonReader:
-    """A reader that uses ``libreidruntime`` where ``REIDRUNTIME_LIBRARY`` names it.
-
-    Args:
-        preprocess: the manifest's preprocessing.
-        threads: how many read at once.
+    """What reads in ``threads`` threads, with ``libreidruntime`` where ``REIDRUNTIME_LIBRARY`` names it.
 
     Raises:
         NotInstalledError: the variable is set, and what it names cannot be used; Python does not step in.
