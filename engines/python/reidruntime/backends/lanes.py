@@ -102,9 +102,8 @@ class Lanes:
         self.graphs_allowed = graphs_allowed
         self._host_memory: DeviceMemory | None = None  # opened for the first host array
         self._host_buffers: set[int] = set()  # addresses of page-locked memory
-        self._free_buffers: defaultdict[int, SimpleQueue[Bytes]] = defaultdict(
-            SimpleQueue
-        )  # by number of rows
+        # Those that nobody holds, by their number of rows.
+        self._free_buffers: defaultdict[int, SimpleQueue[Bytes]] = defaultdict(SimpleQueue)
         self._making = Lock()  # a host buffer is found or made by one thread at a time
         self._is_closed = False
         self._idle: SimpleQueue[Lane] = SimpleQueue()
@@ -218,8 +217,7 @@ class Lanes:
             lane.state = None
             lane.memory.close()
         self._lanes.clear()
-        while not self._idle.empty():
-            self._idle.get_nowait()
+        self._idle = SimpleQueue()
         with self._making:
             num_free = sum(free.qsize() for free in self._free_buffers.values())
             # An array that somebody still writes to keeps its memory until the process ends.

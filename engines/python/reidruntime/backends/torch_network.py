@@ -120,7 +120,6 @@ class Convolution:
         if constants[names[0]].ndim != 4:
             raise UnknownOperatorError(f"its weight has {constants[names[0]].ndim} dimensions, expected 4")
         form = Form(node, constants)
-        padding = form.symmetric_pads()
         weight, *bias = (torch.tensor(constants[name], device=device) for name in names)
         self._dtype = weight.dtype
         if device.type == "cpu":
@@ -129,7 +128,7 @@ class Convolution:
         self._bias = bias[0] if bias else None
         self._form = (
             form.attributes.get("strides", (1, 1)),
-            padding,
+            form.symmetric_pads(),
             form.attributes.get("dilations", (1, 1)),
             form.attributes.get("group", 1),
         )

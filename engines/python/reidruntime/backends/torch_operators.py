@@ -160,9 +160,8 @@ def _pool(form: Form, pool: Callable[..., Tensor], *flags: str) -> _Built:
 
 def _reduce(form: Form, reduce: Callable[..., Tensor]) -> _Built:
     form.require("noop_with_empty_axes", 0)
-    axes = list(form.attributes.get("axes", ())) or form.numbers(
-        1
-    )  # an attribute before opset 18 (ReduceSum: 13)
+    # An attribute before opset 18 (ReduceSum: 13).
+    axes = list(form.attributes.get("axes", ())) or form.numbers(1)
     keep, dtype = bool(form.attributes.get("keepdims", 1)), DTYPES.get(form.attributes.get("to", 0))
     return lambda x: reduce(x, axes, keepdim=keep, dtype=dtype), form.inputs[:1]
 

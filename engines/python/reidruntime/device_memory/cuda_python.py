@@ -56,19 +56,17 @@ class CudaPythonMemory:
     def captured(self, work: Callable[[], None]) -> Callable[[], object] | None:
         """Record what ``work`` enqueues as a CUDA graph; None where it cannot be recorded."""
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        graph = None
         try:
-            self._call("cudaStreamBeginCapture", self._stream, mode)
-            try:
-                work()
-            finally:
-                (graph,) = self._call("cudaStreamEndCapture", self._stream)
-            (executable,) = self._call("cudaGraphInstantiate", graph, 0)
+            with ExitStack() as recorded:
+                self._call("cudaStreamBeginCapture", self._stream, mode)
+                try:
+                    work()
+                finally:
+                    (graph,) = self._call("cudaStreamEndCapture", self._stream)
+                    recorded.callback(self._call, "cudaGraphDestroy", graph)
+                (executable,) = self._call("cudaGraphInstantiate", graph, 0)
         except GpuError:
             return None  # run plainly, where a fault that is not the capture's shows itself
-        finally:
-            if graph is not None:
-                self._call("cudaGraphDestroy", graph)
         self._owned.callback(self._call, "cudaGraphExecDestroy", executable)
         return partial(self._call, "cudaGraphLaunch", executable, self._stream)
 
