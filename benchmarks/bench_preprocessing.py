@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -35,7 +36,7 @@ def read_with_pillow(jpeg: bytes) -> Image8:
 @pytest.mark.parametrize("threads", _THREADS)
 def test_jpeg_to_pixels(compare: Compare, dataset: Dataset, threads: int, quick: bool) -> None:
     """In Python, bit-equal to Pillow: against Pillow, and against decoding alone with the same decoder."""
-    _measure(compare, dataset, threads, quick, PythonReader(_PREPROCESS, threads), "", {})
+    _measure(compare, dataset, threads, quick, "", {"reidexport": PythonReader(_PREPROCESS, threads)})
 
 
 @pytest.mark.parametrize("threads", _THREADS)
@@ -44,8 +45,11 @@ def test_jpeg_to_pixels_in_cpp(compare: Compare, dataset: Dataset, threads: int,
     library = os.environ.get(LIBRARY_VARIABLE)
     if not library:
         pytest.skip(f"needs a build of the C++ library, named in {LIBRARY_VARIABLE}: make cpp")
-    peers = {"reidexport in Python": PythonReader(_PREPROCESS, threads)}
-    _measure(compare, dataset, threads, quick, LibraryReader(library, _PREPROCESS, threads), " in C++", peers)
+    readers = {
+        "reidexport": LibraryReader(library, _PREPROCESS, threads),
+        "reidexport in Python": PythonReader(_PREPROCESS, threads),
+    }
+    _measure(compare, dataset, threads, quick, " in C++", readers)
 
 
 def _measure(
@@ -53,7 +57,6 @@ def _measure(
     dataset: Dataset,
     threads: int,
     quick: bool,
-    ours: PythonReader,
     where: str,
     readers: dict[str, PythonReader],
 ) -> None:
@@ -85,25 +88,23 @@ def _measure(
 
     for start in starts:
         expected = [read_with_pillow(jpeg) for jpeg in jpegs[start : start + _BATCH_SIZE]]
-        for reader in (ours, *readers.values()):
+        for reader in readers.values():
             read_batch(reader, start, out := _empty_batch())
             assert np.array_equal(out[: len(expected)], expected)
-    peers: dict[str, Side] = {
-        name: lambda reader=reader: read_all(reader) for name, reader in readers.items()
-    }
-    peers["Pillow"] = lambda: read_each(lambda jpeg, row: np.copyto(row, read_with_pillow(jpeg)))
+    sides: dict[str, Side] = {name: partial(read_all, reader) for name, reader in readers.items()}
+    sides["Pillow"] = lambda: read_each(lambda jpeg, row: np.copyto(row, read_with_pillow(jpeg)))
     if find_spec("simplejpeg"):
         import simplejpeg
 
-        peers["limit"] = lambda: read_each(lambda jpeg, _: simplejpeg.decode_jpeg(jpeg, "RGB"))
+        sides["limit"] = lambda: read_each(lambda jpeg, _: simplejpeg.decode_jpeg(jpeg, "RGB"))
     on_threads = f"{threads} thread{'s' * (threads > 1)}"
     with ThreadPoolExecutor(threads) as workers:
         row = compare(
             f"JPEG to {_HEIGHT_PX}x{_WIDTH_PX} pixels{where}, {on_threads}",
             f"{len(jpegs)} JPEG files of {_sizes(records)} px in memory to batches of {_BATCH_SIZE}; {on_threads} "
             "on all sides; limit: simplejpeg decodes, and nothing else",
-            lambda: read_all(ours),
-            peers,
+            sides.pop("reidexport"),
+            sides,
         )
     row["threads"] = threads
     row["images_per_s"] = rounded(len(jpegs) / row["seconds"]["reidexport"]["median"])

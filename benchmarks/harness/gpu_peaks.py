@@ -23,13 +23,8 @@ def matrix_product_tflop_per_s(
 ) -> float:
     """The rate of the product of two square matrices, in 1e12 operations a second, two for each multiply-add.
 
-    The matrices are random: zeros draw less power, and run faster than any network.
-
-    Args:
-        precision: of the factors; "fp32" is not rounded to TF32.
-        size: rows and columns. 8192 reaches the peak of tensor cores.
-        device: "cuda" or "cpu".
-        at_least_s: how long to measure, after a warm-up of at most 0.3 s.
+    The matrices are random: zeros draw less power, and run faster than any network. A ``size`` of 8192 rows and columns
+    reaches the peak of tensor cores. Factors in "fp32" are not rounded to TF32.
     """
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
     left, right = (torch.randn((size, size), device=device).to(dtype) for _ in range(2))
@@ -42,10 +37,7 @@ def matrix_product_tflop_per_s(
 def copy_gb_per_s(device: str = "cuda", *, size_mib: int = 512, at_least_s: float = 0.5) -> float:
     """The rate of a copy within the device's memory, in 1e9 bytes a second; bytes read and written both count.
 
-    Args:
-        device: "cuda" or "cpu".
-        size_mib: of what is copied; several times what the GPU's caches hold.
-        at_least_s: how long to measure, after a warm-up of at most 0.3 s.
+    ``size_mib`` is several times what the GPU's caches hold.
     """
     source = torch.zeros(size_mib << 20, dtype=torch.uint8, device=device)
     target = source.clone()

@@ -105,7 +105,9 @@ def kernels(precision: str) -> tuple[Kernel, ...]:
 
 def gop_per_s(kernel: Kernel, num_threads: int) -> float:
     """The most that threads do at once, in 1e9 operations a second; the best of bursts of about 0.1 s in all."""
-    barrier = Barrier(num_threads)
+    barrier, cpus_here = Barrier(num_threads), os.sched_getaffinity(0)
+    # A CPU for each thread, as the system may start several on one; fewer threads go where the system likes.
+    places = [{cpu} for cpu in cpus_here] if num_threads == len(cpus_here) else [cpus_here] * num_threads
 
     def burst() -> tuple[float, float]:
         barrier.wait()
@@ -118,15 +120,9 @@ def gop_per_s(kernel: Kernel, num_threads: int) -> float:
         return [burst() for _ in range(_BURSTS)]
 
     with ThreadPoolExecutor(num_threads) as pool:
-        times = np.array(list(pool.map(bursts, _places(num_threads))))
+        times = np.array(list(pool.map(bursts, places)))
     seconds = times[..., 1].max(axis=0) - times[..., 0].min(axis=0)
     return float(1e-9 * num_threads * _ROUNDS * kernel.operations_per_round / seconds.min())
-
-
-def _places(num_threads: int) -> list[set[int]]:
-    """A CPU for each thread, as the system may start several on one; fewer threads go where the system likes."""
-    cpus = os.sched_getaffinity(0)
-    return [{cpu} for cpu in cpus] if num_threads == len(cpus) else [cpus] * num_threads
 
 
 def _kernel(precision: str, bits: int, code: str) -> Kernel:

@@ -54,7 +54,16 @@ def records_from_folder(folder: Path) -> tuple[ImageRecord, ...]:
     images = sorted(path for path in paths if not path.name.startswith("."))
     if not images:
         raise DatasetError(f"{folder} holds no *.jpg, *.jpeg or *.png image.")
-    return tuple(_record_from_name(path) for path in images)
+    records = []
+    for path in images:
+        labels = pid_and_camid(path.name)
+        if labels is None:
+            raise DatasetError(
+                f"{path}: the name contains no person and camera. Expected <pid>_c<camera>_<anything>, such as "
+                "0001_c1s1_000151_00.jpg, with pid -1 for junk, 0 for a distractor, and cameras from 1."
+            )
+        records.append(ImageRecord(path, *labels))
+    return tuple(records)
 
 
 def pid_and_camid(name: str) -> tuple[int, int] | None:
@@ -63,13 +72,3 @@ def pid_and_camid(name: str) -> tuple[int, int] | None:
     if found is None or int(found[1]) < JUNK_PID or int(found[2]) < 1:
         return None
     return int(found[1]), int(found[2]) - 1
-
-
-def _record_from_name(path: Path) -> ImageRecord:
-    labels = pid_and_camid(path.name)
-    if labels is None:
-        raise DatasetError(
-            f"{path}: the name contains no person and camera. Expected <pid>_c<camera>_<anything>, such as "
-            "0001_c1s1_000151_00.jpg, with pid -1 for junk, 0 for a distractor, and cameras from 1."
-        )
-    return ImageRecord(path, *labels)

@@ -32,7 +32,6 @@ class Embedder(Protocol):
     @property
     def embed(self) -> Callable[..., Features]:
         """As :meth:`reidruntime.Session.embed`: paths to one float32 row of features per image."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

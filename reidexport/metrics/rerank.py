@@ -17,13 +17,7 @@ from reidexport.metrics.distances import Floats, checked_features, refuse_overfl
 from reidexport.metrics.kernels.nearest_kernels import NearestNeighbors, take_columns, take_rows
 from reidexport.metrics.kernels.reciprocal_kernels import count_members, encode, mark_reciprocal
 from reidexport.metrics.kernels.row_threads import OverRows, row_threads
-from reidexport.metrics.kernels.sparse_rows import (
-    SparseRows,
-    add_jaccard,
-    empty_rows,
-    mean_of_rows,
-    transposed,
-)
+from reidexport.metrics.kernels.sparse_rows import add_jaccard, empty_rows, mean_of_rows, transposed
 
 _ROWS, _COLUMNS = 1024, 8192  # of a tile: 32 MiB of float32
 
@@ -62,7 +56,13 @@ def k_reciprocal(
     refuse_overflow(norms[len(query) :], norms.max(), feats.dtype, "g_feats")
     with row_threads() as over_rows:
         neighbors, distmat = _neighbors(feats, len(query), k1, over_rows)
-        encoding = _encoding(feats, neighbors, k1, over_rows)
+        # Each image as weights on its expanded set of reciprocal neighbors.
+        wide = _reciprocal(neighbors.images, over_rows)
+        half = _reciprocal(neighbors.images[:, : round(k1 / 2) + 1], over_rows)
+        lengths = np.empty(len(feats), np.int64)
+        over_rows(partial(count_members, wide, half, lengths), len(feats))
+        encoding = empty_rows(lengths, feats.dtype)
+        over_rows(partial(encode, feats, wide, half, neighbors.largest, encoding), len(feats))
         if k2 > 1:
             encoding = mean_of_rows(encoding, neighbors.images[:, :k2], over_rows)
         distmat *= lambda_value
@@ -101,17 +101,6 @@ def _neighbors(
             distmat[row : row + len(queries), first : first + queries.shape[1]] = queries
     distmat /= neighbors.largest[:num_query, None]
     return neighbors, distmat
-
-
-def _encoding(feats: Floats, neighbors: NearestNeighbors, k1: int, over_rows: OverRows) -> SparseRows:
-    """Each image as weights on its expanded set of reciprocal neighbors."""
-    wide = _reciprocal(neighbors.images, over_rows)
-    half = _reciprocal(neighbors.images[:, : round(k1 / 2) + 1], over_rows)
-    lengths = np.empty(len(feats), np.int64)
-    over_rows(partial(count_members, wide, half, lengths), len(feats))
-    encoding = empty_rows(lengths, feats.dtype)
-    over_rows(partial(encode, feats, wide, half, neighbors.largest, encoding), len(feats))
-    return encoding
 
 
 def _reciprocal(

@@ -110,14 +110,12 @@ def _lay_over(picture: Picture, layer: Image.Image, camera: Camera, rng: np.rand
     alpha = pixels[..., 3:] / 255
     soft = np.asarray(layer.getchannel("A").filter(ImageFilter.GaussianBlur(3)), np.float32) / 255
     relief = np.roll(soft, -2, axis=1) - np.roll(soft, 2, axis=1)
-    shade = 0.97 + camera.light * relief + 0.06 * _folds(rng, *soft.shape)
+    height, width = soft.shape
+    coarse = Image.fromarray(rng.normal(size=(height // 9, width // 9)).astype(np.float32))
+    folds = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    shade = 0.97 + camera.light * relief + 0.06 * folds
     picture *= 1 - alpha
     picture += alpha * pixels[..., :3] * shade[..., None]
-
-
-def _folds(rng: np.random.Generator, height: int, width: int) -> Picture:
-    coarse = rng.normal(size=(height // 9, width // 9)).astype(np.float32)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _developed(picture: Picture, camera: Camera, rng: np.random.Generator) -> bytes:

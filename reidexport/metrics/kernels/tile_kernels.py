@@ -94,14 +94,10 @@ def count_in_tile(tile, terms, corner, bounds, ranking, begin, end):  # type: ig
     An image nearer than a match's lowest bound is before it, and one beyond its highest is not: those are
     as far from its distance as rounding can take the product. What is between is measured exactly.
 
-    Args:
-        tile: (rows, width) products of features.
-        terms: (width,) of the dtype of ``tile``, to be added to each row.
-        corner: the query of the tile's first row, and the position in ``pairs.kept`` of its first column.
-        bounds: (2, num_pairs) of the dtype of ``tile``: the lowest and the highest of each match.
-        ranking: :class:`Features`, the pairs, and the counts, whose values are the exact distances.
-        begin: the first row.
-        end: one past the last.
+    ``tile``, (rows, width), holds products of features; ``terms``, (width,), is to be added to each row; ``bounds``,
+    (2, num_pairs), is the lowest and the highest of each match: all of one dtype. ``corner`` is the query of the first
+    row, and the position in ``pairs.kept`` of the first column. ``ranking`` is a :class:`Features`, the pairs, and the
+    counts, whose values are the exact distances.
     """
     features, pairs, counts = ranking
     width = terms.size
