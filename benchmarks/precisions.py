@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -136,10 +137,8 @@ def _speeds(
     Of batch sizes whose measurement other processes disturbed, the second answer tells by what instead.
     """
     sessions: dict[tuple[str, str], Session] = {("fp32", "torch eager"): session_from_checkpoint(checkpoint)}
-    for name in TIMED_FORMS:
-        sessions |= {
-            (name, backend): open_session(files[name], SessionOptions(backend)) for backend in BACKENDS
-        }
+    for name, backend in product(TIMED_FORMS, BACKENDS):
+        sessions[name, backend] = open_session(files[name], SessionOptions(backend))
     found, disturbed = [], {}
     for size in batch_sizes:
         calls = [partial(session.run, noise(session, size)) for session in sessions.values()]

@@ -72,9 +72,8 @@ def compare(
     """
     ours()  # compiles what is not compiled yet
     now, before = machine_info(), cpu_use()
-    turns = _turns(
-        benchmark, ours, peers, options.measure, min(options.rounds, 2) if quick else options.rounds
-    )
+    rounds = min(options.rounds, 2) if quick else options.rounds
+    turns = _turns(benchmark, ours, peers, options.measure, rounds)
     share = others_share(before, cpu_use())
     disturbed = disturbance(share, machine)
     medians = {side: np.array([*map(statistics.median, figures)]) for side, figures in turns.items()}
@@ -84,7 +83,7 @@ def compare(
         "timed": timed,
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "threads": num_threads(),
-        "rounds": len(turns["reidexport"]),
+        "rounds": rounds,
         options.unit: {side: spread([*chain(*figures)]) for side, figures in turns.items()},
         "ratios": f"not given: {disturbed}"
         if disturbed

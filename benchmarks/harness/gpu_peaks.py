@@ -48,12 +48,9 @@ def copy_gb_per_s(device: str = "cuda", *, size_mib: int = 512, at_least_s: floa
 def device_seconds(work: Callable[[], object], at_least_s: float, device: str = "cuda") -> list[float]:
     """How long the GPU needs for each call's work, by CUDA's events; the CPU waits after every tenth call only.
 
-    Where the CPU enqueues more slowly than the GPU works, that is part of the time: a caller would see it too.
-
-    Args:
-        work: enqueues something on torch's current stream; on the CPU, does it.
-        at_least_s: how long to measure, after a warm-up of at most 0.3 s, which also raises the GPU's clocks.
-        device: "cuda" or "cpu".
+    ``work`` enqueues something on torch's current stream; on the CPU, it does it. Where the CPU enqueues more slowly
+    than the GPU works, that is part of the time: a caller would see it too. Measuring begins after a warm-up of at most
+    0.3 s, which also raises the GPU's clocks.
     """
     measure = _times_on_gpu if device == "cuda" else one_call
     calls_in_a_row(work, min(_WARM_UP_S, at_least_s), measure)

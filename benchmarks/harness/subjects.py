@@ -115,9 +115,8 @@ class Subject:
             return {}
         source = torch.from_numpy(pixels)
         if device() == "cpu":
-            sides: dict[str, Ready] = {
-                "torch eager": partial(torch_eager(self.checkpoint, self.options), pixels)
-            }
+            eager = torch_eager(self.checkpoint, self.options)
+            sides: dict[str, Ready] = {"torch eager": partial(eager, pixels)}
             if compile_mode is not None:
                 compiled = compiled_on_cpu(self.checkpoint, self.options, source)
                 sides["torch.compile"] = lambda: compiled().numpy()

@@ -34,12 +34,11 @@ class Agreement(NamedTuple):
 
 def agreement(found: Features, expected: Features) -> Agreement:
     """Compare features (N, D) with those that they should be, row by row."""
-    rows = Agreement(*np.empty((3, len(found))))
+    rows = np.empty((3, len(found)))
     for start in range(0, len(found), _ROWS_AT_ONCE):
         some = slice(start, start + _ROWS_AT_ONCE)
-        for values, compared in zip(rows, _agreement(found[some], expected[some]), strict=True):
-            values[some] = compared
-    return rows
+        rows[:, some] = _agreement(found[some], expected[some])
+    return Agreement(*rows)
 
 
 @np.errstate(invalid="ignore", over="ignore")

@@ -30,7 +30,8 @@ def counts_from_distances(distances: npt.NDArray[Any], pairs: Pairs) -> Counts:
         InputError: a distance is NaN.
     """
     distances = np.ascontiguousarray(distances, _compiled_dtype(distances.dtype))
-    counts = _no_counts(pairs, distances.dtype)
+    num_pairs = len(pairs.columns)
+    counts = Counts(np.zeros(num_pairs, distances.dtype), np.zeros(num_pairs, np.int64))
     has_nan = np.zeros(len(distances), bool)
     with row_threads() as over_rows:
         over_rows(partial(count_in_rows, distances, pairs, counts, has_nan), len(distances))
@@ -38,10 +39,6 @@ def counts_from_distances(distances: npt.NDArray[Any], pairs: Pairs) -> Counts:
         row = int(np.argmax(has_nan))
         raise InputError(f"Distances are NaN, first for query {row}: its features overflow or are damaged.")
     return counts
-
-
-def _no_counts(pairs: Pairs, dtype: npt.DTypeLike) -> Counts:
-    return Counts(np.zeros(len(pairs.columns), dtype), np.zeros(len(pairs.columns), np.int64))
 
 
 def _compiled_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -68,7 +65,7 @@ def counts_from_features(q_feats: Floats, g_feats: Floats, pairs: Pairs, metric:
     left = comparable_rows(features.query, center)
     left *= -1 if center is None else -2
     q_norms = row_norms(left)
-    counts = _no_counts(pairs, np.float64)
+    counts = Counts(np.zeros(len(pairs.columns)), np.zeros(len(pairs.columns), np.int64))
     ranking = features, pairs, counts
     subtracted = np.zeros(left.shape[1], left.dtype) if center is None else center
     products = np.empty(_ROWS * _COLUMNS, left.dtype)
