@@ -23,7 +23,7 @@ from reidexport.models.baseline import (
     backbone_channels,
     is_backbone,
 )
-from reidexport.models.mobilenet import torchvision_names
+from reidexport.models.trunk import TIMM_NAMES, torchvision_names
 from train.recipe import Recipe
 
 _CLASSIFIER_STD = 0.001  # authors' weights_init_classifier
@@ -151,8 +151,6 @@ def _from_file(path: Path, model: Baseline) -> dict[str, Tensor]:
 def _download(name: str) -> dict[str, Tensor]:
     import timm
     from torchvision.models import get_model_weights, list_models
-
-    from reidexport.models.senet import TIMM_NAMES
 
     timm_name = TIMM_NAMES.get(name) or name.removeprefix("timm/")
     is_timm = name in TIMM_NAMES or name.startswith("timm/")

@@ -17,7 +17,7 @@ from reidexport.models.baseline import (
     build_backbone,
 )
 from reidexport.models.resnet import StemPool
-from reidexport.models.senet import TIMM_NAMES
+from reidexport.models.trunk import TIMM_NAMES
 
 Shapes = dict[str, tuple[int, ...]]
 

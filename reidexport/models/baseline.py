@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import timm
 import torch
 from torch import Tensor, nn
 
-from reidexport.models.mobilenet import mobilenet_v2
 from reidexport.models.osnet import OSNet, Variant
-from reidexport.models.resnest import resnest50
 from reidexport.models.resnet import ResNet, StemPool
-from reidexport.models.senet import TIMM_NAMES, senet
-from reidexport.models.timm_backbone import PREFIX, TimmBackbone, is_timm_name
-from reidexport.models.trunk import Trunk
+from reidexport.models.timm_backbone import PREFIX, TimmBackbone
+from reidexport.models.trunk import TIMM_NAMES, Trunk, mobilenet_v2, resnest50, senet
 
 Pooling = Literal["avg", "gem"]
 Neck = Literal["bnneck", "reduction-bnneck", "fc", "none"]
@@ -105,7 +103,7 @@ def backbone_channels(architecture: BaselineArchitecture) -> int:
 
 def is_backbone(name: str) -> bool:
     """Whether a backbone of this name exists."""
-    return name in BACKBONES or (name.startswith(PREFIX) and is_timm_name(name.removeprefix(PREFIX)))
+    return name in BACKBONES or (name.startswith(PREFIX) and timm.is_model(name.removeprefix(PREFIX)))
 
 
 def build_backbone(architecture: BaselineArchitecture) -> ResNet | OSNet | TimmBackbone | Trunk:
@@ -140,8 +138,6 @@ def _build_neck(neck: Neck, in_features: int, feature_dim: int) -> nn.Module:
         norm = nn.BatchNorm1d(in_features)
         norm.bias.requires_grad_(False)
         return norm
-    if neck == "reduction-bnneck":
-        return nn.Sequential(nn.Linear(in_features, feature_dim, bias=False), nn.BatchNorm1d(feature_dim))
-    return nn.Sequential(
-        nn.Linear(in_features, feature_dim), nn.BatchNorm1d(feature_dim), nn.ReLU(inplace=True)
-    )
+    linear = nn.Linear(in_features, feature_dim, bias=neck == "fc")
+    relu = [nn.ReLU(inplace=True)] if neck == "fc" else []
+    return nn.Sequential(linear, nn.BatchNorm1d(feature_dim), *relu)

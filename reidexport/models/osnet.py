@@ -34,7 +34,7 @@ def _conv_norm(
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
     bn: nn.Module = nn.Identity()
     if norm != "none":
-        bn = nn.BatchNorm2d(out_channels) if norm == "batch" else _instance_norm(out_channels)
+        bn = nn.BatchNorm2d(out_channels) if norm == "batch" else nn.InstanceNorm2d(out_channels, affine=True)
     return nn.Sequential(OrderedDict(conv=conv, bn=bn, relu=nn.ReLU(inplace=True) if relu else nn.Identity()))
 
 
@@ -82,7 +82,9 @@ class OSBlock(nn.Module):
         self.downsample: nn.Module = nn.Identity()
         if in_channels != out_channels:
             self.downsample = _conv_norm(in_channels, out_channels, relu=False)
-        self.IN: nn.Module = nn.Identity() if instance_norm == "none" else _instance_norm(out_channels)
+        self.IN: nn.Module = nn.Identity()
+        if instance_norm != "none":
+            self.IN = nn.InstanceNorm2d(out_channels, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C_out, H, W)."""
@@ -122,7 +124,3 @@ class OSNet(nn.Module):
         x = self.pool3(self.conv3(x))
         features: Tensor = self.conv5(self.conv4(x))
         return features
-
-
-def _instance_norm(channels: int) -> nn.InstanceNorm2d:
-    return nn.InstanceNorm2d(channels, affine=True)

@@ -28,7 +28,7 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, last_stride: int) -> None:
         super().__init__()
-        if not is_timm_name(name):
+        if not timm.is_model(name):
             near = difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
             raise InputError(f"timm has no network {name}" + (f"; it has {', '.join(near)}" if near else ""))
         self.trunk: Any = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
@@ -51,11 +51,6 @@ class TimmBackbone(nn.Module):
         return features
 
 
-def is_timm_name(name: str) -> bool:
-    """Whether timm has a network of this name."""
-    return bool(timm.is_model(name))
-
-
 def _run_once(name: str) -> tuple[dict[str, int], set[str], Tensor]:
     """One image on the meta device: the input height of strided layers, the parts that ran, and the features."""
     with torch.device("meta"):
@@ -63,14 +58,13 @@ def _run_once(name: str) -> tuple[dict[str, int], set[str], Tensor]:
     heights: dict[str, int] = {}
     parts: set[str] = set()
 
-    def note(layer: str, strided: bool, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def note(layer: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         parts.add(layer.partition(".")[0])
-        if strided:
+        if isinstance(module, _Strided) and module.stride in (2, (2, 2)):
             heights[layer] = int(inputs[0].shape[2])
 
     for layer, module in trunk.named_modules():
-        strided = isinstance(module, _Strided) and module.stride in (2, (2, 2))
-        module.register_forward_pre_hook(partial(note, layer, strided))
+        module.register_forward_pre_hook(partial(note, layer))
     try:
         features: Tensor = trunk.eval().forward_features(torch.empty(1, 3, *_TRIAL_PX, device="meta"))
     except (AssertionError, RuntimeError, AttributeError) as error:

@@ -16,7 +16,7 @@ from reidexport.export.graph import graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.models import Baseline, BaselineArchitecture
 from reidexport.models.baseline import backbone_channels, build_backbone, is_backbone
-from reidexport.models.mobilenet import torchvision_names
+from reidexport.models.trunk import torchvision_names
 
 CONVOLUTIONAL = [
     "mobilenet_v2",
