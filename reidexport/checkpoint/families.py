@@ -60,8 +60,7 @@ FAST_REID = Family(
         (r"^pixel_(mean|std)$", ""),
         (r"^heads\.pool_layer\.p$", "pool.p"),
         (r"^heads\.(weight|classifier\.weight)$", "classifier.weight"),
-        (r"^heads\.bnneck\.", "neck."),
-        (r"^heads\.bottleneck\.", "neck."),
+        (r"^heads\.(bnneck|bottleneck)\.", "neck."),
     ),
     backbones=(
         *("resnet18", "resnet34", "resnet50", "resnet101", "resnest50"),
@@ -87,12 +86,7 @@ TORCHREID = Family(
     backbones=(*OSNETS, *RESNETS),
     last_stride=2,
 )
-REIDEXPORT = Family(
-    name="reidexport",
-    key_map=(),
-    backbones=BACKBONES,
-    last_stride=1,
-)
+REIDEXPORT = Family(name="reidexport", key_map=(), backbones=BACKBONES, last_stride=1)
 
 
 def family_of(keys: set[str]) -> Family | None:
@@ -115,17 +109,13 @@ def rename_keys(state_dict: dict[str, Tensor], family: Family) -> dict[str, Tens
             name = re.sub(pattern, replacement, name)
         if name and not name.endswith("num_batches_tracked"):
             renamed[name] = tensor
-    return _flatten_neck(renamed)
-
-
-def _flatten_neck(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """fast-reid's neck is a Sequential of BatchNorm2d, with a 1×1 convolution before it where it reduces."""
-    weight = state_dict.get("neck.0.weight")
-    if weight is not None and weight.ndim == 4:
-        state_dict["neck.0.weight"] = weight.flatten(1)
-    if weight is not None and weight.ndim == 1:
-        return {re.sub(r"^neck\.0\.", "neck.", key): tensor for key, tensor in state_dict.items()}
-    return state_dict
+    # fast-reid's neck is a Sequential of BatchNorm2d, with a 1×1 convolution before it where it reduces.
+    first = renamed.get("neck.0.weight")
+    if first is not None and first.ndim == 4:
+        renamed["neck.0.weight"] = first.flatten(1)
+    if first is not None and first.ndim == 1:
+        renamed = {re.sub(r"^neck\.0\.", "neck.", key): tensor for key, tensor in renamed.items()}
+    return renamed
 
 
 def candidate(family: Family, backbone: str) -> BaselineArchitecture:

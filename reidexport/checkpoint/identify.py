@@ -21,7 +21,12 @@ def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) ->
         CheckpointError: none fits; the message names the nearest one and the first tensor that differs.
     """
     found = {key: tuple(tensor.shape) for key, tensor in state_dict.items() if key.startswith("backbone.")}
-    candidates = [candidate(family, name) for name in _names(family, arch)]
+    names = [name for name in family.backbones if arch in (None, name, name.removesuffix("+nl"))]
+    if not names:
+        raise CheckpointError(
+            f"--arch {arch}: {family.name} has no such backbone; it has {', '.join(family.backbones)}"
+        )
+    candidates = [candidate(family, name) for name in names]
     nearest = max(candidates, key=lambda architecture: _similarity(found, backbone_shapes(architecture)))
     problem = first_difference(found, backbone_shapes(nearest))
     if problem is not None:
@@ -50,17 +55,6 @@ def first_difference(found: Shapes, expected: Shapes) -> str | None:
     return None if extra is None else f"{extra} of shape {list(found[extra])} is unexpected"
 
 
-def _names(family: Family, arch: str | None) -> list[str]:
-    if arch is None:
-        return list(family.backbones)
-    names = [name for name in family.backbones if name in (arch, f"{arch}+nl")]
-    if not names:
-        raise CheckpointError(
-            f"--arch {arch}: {family.name} has no such backbone; it has {', '.join(family.backbones)}"
-        )
-    return names
-
-
 def _similarity(found: Shapes, expected: Shapes) -> float:
     agreeing = sum(found.get(key) == shape for key, shape in expected.items())
     return agreeing / max(len(found.keys() | expected.keys()), 1)
@@ -68,11 +62,15 @@ def _similarity(found: Shapes, expected: Shapes) -> float:
 
 def _with_head(architecture: BaselineArchitecture, state_dict: dict[str, Tensor]) -> BaselineArchitecture:
     """Complete the backbone's architecture by the pooling, neck and classifier that the tensors show."""
-    neck = _neck_of(state_dict)
-    backbone_dim = backbone_channels(architecture)
+    neck, feature_dim = _neck_of(state_dict), backbone_channels(architecture)
     weight = state_dict.get("neck.weight", state_dict.get("neck.0.weight"))
-    feature_dim = backbone_dim if weight is None else weight.shape[0]
-    _check_neck(neck, weight, backbone_dim)
+    if weight is not None:
+        taken = weight.shape if neck == "bnneck" else weight.shape[1:]
+        if taken != (feature_dim,):
+            raise CheckpointError(
+                f"the neck takes {list(taken)} features, the backbone gives {[feature_dim]}"
+            )
+        feature_dim = weight.shape[0]
     classifier = state_dict.get("classifier.weight")
     if classifier is not None and tuple(classifier.shape[1:]) != (feature_dim,):
         raise CheckpointError(
@@ -94,10 +92,3 @@ def _neck_of(state_dict: dict[str, Tensor]) -> Neck:
     if "neck.0.weight" not in state_dict:
         return "none"
     return "fc" if "neck.0.bias" in state_dict else "reduction-bnneck"
-
-
-def _check_neck(neck: Neck, weight: Tensor | None, backbone_dim: int) -> None:
-    expected = (backbone_dim,)
-    found = expected if weight is None else tuple(weight.shape if neck == "bnneck" else weight.shape[1:])
-    if found != expected:
-        raise CheckpointError(f"the neck takes {list(found)} features, the backbone gives {list(expected)}")

@@ -6,10 +6,10 @@ What the weights do not show is assumed as in the family's published configurati
 ``Checkpoint.assumed``; :class:`CheckpointChoices` override it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -36,7 +36,6 @@ from reidexport.models.baseline import (
     RESNETS,
     Baseline,
     BaselineArchitecture,
-    Pooling,
     is_backbone,
 )
 
@@ -100,16 +99,17 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
         contents = read(weights, choices.arch)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    contents = _with_choices(contents, choices)
+    assumed = () if weights.header is not None else tuple(_assumptions(contents, weights, choices))
+    family, architecture, preprocess, state_dict = _with_choices(contents, choices)
     return Checkpoint(
         name=path.name,
         sha256=file_sha256(path),
-        family=contents.family.name,
+        family=family.name,
         layout=weights.layout,
-        architecture=contents.architecture,
-        preprocess=contents.preprocess,
-        state_dict=contents.state_dict,
-        assumed=tuple(text for fact, text in contents.assumed.items() if getattr(choices, fact) is None),
+        architecture=architecture,
+        preprocess=preprocess,
+        state_dict=state_dict,
+        assumed=assumed,
     )
 
 
@@ -145,15 +145,7 @@ def save_weights(
     preprocess: Preprocess,
     extra: dict[str, object] | None = None,
 ) -> None:
-    """:func:`save_checkpoint` for weights that are not in a model at the moment.
-
-    Args:
-        path: where to; an existing file is replaced only by a whole one.
-        architecture: the network.
-        state_dict: its weights by name, on any device.
-        preprocess: the input that it was trained with.
-        extra: plain data to keep beside it, such as the recipe or the epoch.
-    """
+    """:func:`save_checkpoint` for a network's weights by name, on any device, that are in no model at the moment."""
     content = {
         **(extra or {}),
         "format": FORMAT,
@@ -173,27 +165,17 @@ def imagenet_preprocess(height_px: int, width_px: int) -> Preprocess:
 
 
 class _Contents(NamedTuple):
-    """What a file says or its family implies; ``assumed`` has a text for each fact that is only implied."""
+    """What a file says, or its family implies."""
 
     family: Family
     architecture: BaselineArchitecture
     preprocess: Preprocess
     state_dict: dict[str, Tensor]
-    assumed: dict[str, str]
 
 
 def _contents_by_header(weights: Weights, arch: str | None) -> _Contents:
-    """Of a checkpoint of this project: its header says everything."""
-    architecture, preprocess = _read_header(weights.header or {})
-    if arch not in (None, architecture.backbone):
-        raise CheckpointError(f"--arch {arch}: the file says that it is {architecture.backbone}")
-    state_dict = rename_keys(weights.state_dict, REIDEXPORT)
-    _check_names(state_dict, architecture)
-    return _Contents(REIDEXPORT, architecture, preprocess, _finite(state_dict), {})
-
-
-def _read_header(header: Mapping[str, Any]) -> tuple[BaselineArchitecture, Preprocess]:
-    """Architecture and preprocessing, refused where no network can have them."""
+    """Of a checkpoint of this project: its header says everything, and is refused where no network can be so."""
+    header = weights.header or {}
     try:
         architecture = TypeAdapter(BaselineArchitecture).validate_python(header.get("architecture"))
         preprocess = Preprocess.model_validate(header.get("preprocess"))
@@ -209,7 +191,11 @@ def _read_header(header: Mapping[str, Any]) -> tuple[BaselineArchitecture, Prepr
         raise CheckpointError(
             f"its header says a {architecture.feature_dim}-d feature and {architecture.num_classes} classes"
         )
-    return architecture, preprocess
+    if arch not in (None, architecture.backbone):
+        raise CheckpointError(f"--arch {arch}: the file says that it is {architecture.backbone}")
+    state_dict = rename_keys(weights.state_dict, REIDEXPORT)
+    _check_names(state_dict, architecture)
+    return _Contents(REIDEXPORT, architecture, preprocess, _finite(state_dict))
 
 
 def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
@@ -231,58 +217,39 @@ def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
     preprocess = imagenet_preprocess(*size).model_copy(
         update={"resize": family.resize, "mean": mean, "std": std}
     )
-    architecture = _by_convention(identified, family)
-    contents = _Contents(
-        family,
-        _with_strides_and_stem_of(weights, architecture),
-        preprocess,
-        state_dict,
-        assumed=_assumptions(architecture, family, weights, size, "pool.p" in state_dict),
-    )
-    return _with_pooling(contents, architecture.pooling) if "pooling" in contents.assumed else contents
+    return _Contents(family, _with_unseen_facts(identified, family, weights), preprocess, state_dict)
 
 
-def _by_convention(architecture: BaselineArchitecture, family: Family) -> BaselineArchitecture:
-    """What the family's own code does, and neither names nor shapes show."""
-    if family is TORCHREID and architecture.neck == "fc" and architecture.last_stride is not None:
-        architecture = replace(architecture, last_stride=1)  # its resnet50_fc512; its plain resnet50 has 2
-    if architecture.non_local and architecture.pooling == "avg":
-        # fast-reid's AGW pools with a fixed power that its weights do not hold.
-        architecture = replace(architecture, pooling="gem")
-    return architecture
-
-
-def _assumptions(
-    architecture: BaselineArchitecture,
-    family: Family,
-    weights: Weights,
-    size: tuple[int, int],
-    pooling_is_learned: bool,
-) -> dict[str, str]:
-    """A text for each fact that is only the family's convention, by the choice that sets it."""
-    texts = {"size": f"input {size[0]}x{size[1]} px (as in {family.name}; set with --size)"}
-    if architecture.non_local and not pooling_is_learned:
-        texts["pooling"] = "generalized-mean pooling with p = 3 (as in fast-reid's AGW)"
-    elif architecture.backbone == "resnest50" and architecture.pooling == "avg":
-        texts["pooling"] = (
-            "average pooling (as in fast-reid's BoT; its AGW has the same weights: --pooling gem)"
-        )
-    if weights.last_stride is None and architecture.last_stride is not None:
-        texts["last_stride"] = (
-            f"last stride {architecture.last_stride} (as in {family.name}; set with --last-stride)"
-        )
-    if weights.stem_relu is None and not architecture.stem_relu:
-        texts["stem_relu"] = f"no ReLU after the stem (as in {family.name}'s code; set with --stem-relu)"
-    return texts
-
-
-def _with_strides_and_stem_of(weights: Weights, architecture: BaselineArchitecture) -> BaselineArchitecture:
-    """What a pickled module shows of itself, instead of the family's convention."""
-    if weights.last_stride is not None and architecture.last_stride is not None:
-        architecture = replace(architecture, last_stride=weights.last_stride)
+def _with_unseen_facts(
+    architecture: BaselineArchitecture, family: Family, weights: Weights
+) -> BaselineArchitecture:
+    """What neither names nor shapes show: as a pickled module has it, else as the family's own code does."""
+    last_stride, stem_relu = architecture.last_stride, architecture.stem_relu
+    if last_stride is not None:
+        # torchreid's resnet50_fc512 has 1; its plain resnet50 has 2.
+        last_stride = 1 if family is TORCHREID and architecture.neck == "fc" else last_stride
+        last_stride = weights.last_stride or last_stride
     if weights.stem_relu is not None and architecture.backbone in (*RESNETS, *IBN_RESNETS):
-        architecture = replace(architecture, stem_relu=weights.stem_relu)
-    return architecture
+        stem_relu = weights.stem_relu
+    # fast-reid's AGW pools with a fixed power that its weights do not hold.
+    pooling = "gem" if architecture.non_local else architecture.pooling
+    return replace(architecture, last_stride=last_stride, stem_relu=stem_relu, pooling=pooling)
+
+
+def _assumptions(contents: _Contents, weights: Weights, choices: CheckpointChoices) -> Iterator[str]:
+    """A text for each fact that is only the family's convention, and not chosen, with the option that sets it."""
+    family, architecture, preprocess, state_dict = contents
+    if choices.size is None:
+        size = f"{preprocess.height_px}x{preprocess.width_px}"
+        yield f"input {size} px (as in {family.name}; set with --size)"
+    if choices.pooling is None and architecture.non_local and "pool.p" not in state_dict:
+        yield "generalized-mean pooling with p = 3 (as in fast-reid's AGW)"
+    elif choices.pooling is None and (architecture.backbone, architecture.pooling) == ("resnest50", "avg"):
+        yield "average pooling (as in fast-reid's BoT; its AGW has the same weights: --pooling gem)"
+    if choices.last_stride is None and weights.last_stride is None and architecture.last_stride is not None:
+        yield f"last stride {architecture.last_stride} (as in {family.name}; set with --last-stride)"
+    if choices.stem_relu is None and weights.stem_relu is None and not architecture.stem_relu:
+        yield f"no ReLU after the stem (as in {family.name}'s code; set with --stem-relu)"
 
 
 def _pixel_statistics(state_dict: dict[str, Tensor]) -> tuple[Channels3, Channels3]:
@@ -297,33 +264,26 @@ def _pixel_statistics(state_dict: dict[str, Tensor]) -> tuple[Channels3, Channel
 
 def _with_choices(contents: _Contents, choices: CheckpointChoices) -> _Contents:
     """What the user says instead of what was assumed; refused where the network leaves no choice."""
-    architecture, preprocess = contents.architecture, contents.preprocess
-    backbone, pooling = architecture.backbone, choices.pooling
+    family, architecture, preprocess, state_dict = contents
+    backbone, pooling = architecture.backbone, choices.pooling or architecture.pooling
     if choices.last_stride is not None and architecture.last_stride is None:
         raise InputError(f"{backbone} has no last stride to set: leave --last-stride out")
     if choices.stem_relu not in (None, architecture.stem_relu) and backbone not in (*RESNETS, *IBN_RESNETS):
         raise InputError(f"the stem of {backbone} always has its ReLU: leave --stem-relu out")
-    if pooling not in (None, architecture.pooling):
-        if architecture.pooling != "avg" and "pooling" not in contents.assumed:
-            raise InputError("the weights hold the power of a learned GeM pooling: leave --pooling out")
-        contents = _with_pooling(contents, pooling or architecture.pooling)
+    if pooling == "gem":
+        state_dict = {**state_dict, "pool.p": state_dict.get("pool.p", torch.tensor([3.0]))}
+    elif "pool.p" in state_dict:
+        raise InputError("the weights hold the power of a learned GeM pooling: leave --pooling out")
     if choices.size is not None:
         height_px, width_px = choices.size
         preprocess = preprocess.model_copy(update={"height_px": height_px, "width_px": width_px})
     architecture = replace(
-        contents.architecture,
+        architecture,
         last_stride=choices.last_stride or architecture.last_stride,
         stem_relu=architecture.stem_relu if choices.stem_relu is None else choices.stem_relu,
+        pooling=pooling,
     )
-    return contents._replace(architecture=architecture, preprocess=preprocess)
-
-
-def _with_pooling(contents: _Contents, pooling: Pooling) -> _Contents:
-    power = {"pool.p": torch.tensor([3.0])} if pooling == "gem" else {}
-    weights = {key: tensor for key, tensor in contents.state_dict.items() if key != "pool.p"}
-    return contents._replace(
-        architecture=replace(contents.architecture, pooling=pooling), state_dict={**weights, **power}
-    )
+    return _Contents(family, architecture, preprocess, state_dict)
 
 
 def _check_names(state_dict: dict[str, Tensor], architecture: BaselineArchitecture) -> None:
@@ -347,8 +307,7 @@ def _finite(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors in float32, all their values finite there."""
     state_dict = {key: tensor.float() for key, tensor in state_dict.items()}
     for key, tensor in state_dict.items():
-        num_bad = int((~torch.isfinite(tensor)).sum())
-        if num_bad:
+        if num_bad := int((~torch.isfinite(tensor)).sum()):
             raise CheckpointError(
                 f"{key} holds {num_bad} values that are not finite numbers: the training diverged or the file is "
                 "damaged. Use an earlier checkpoint."

@@ -9,6 +9,7 @@ of stand-ins with real tensors in it, and ``os.system`` opens as a stand-in that
 import collections
 import io
 import lzma
+import os
 import pickle
 import pickletools
 import struct
@@ -62,16 +63,14 @@ class StandIn:
     """What a pickled object of any class but a tensor becomes: its constructor arguments and its state, inert."""
 
     qualified_name = ""
+    args: tuple[object, ...]
+    state: Any
 
     def __new__(cls, *args: object, **kwargs: object) -> "StandIn":
         """Keep the arguments of a constructor or call; do nothing with them."""
         stand_in = object.__new__(cls)
         stand_in.args, stand_in.state = args, {}
         return stand_in
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        self.args: tuple[object, ...]
-        self.state: Any
 
     def __setstate__(self, state: object) -> None:
         self.state = state
@@ -126,6 +125,7 @@ class _InertUnpickler(pickle.Unpickler):
     def __init__(self, stream: BinaryIO) -> None:
         _check_opcodes(stream)
         super().__init__(stream, encoding="latin1")
+        self.stream = stream
         self.code_names: list[str] = []
         self.storages: dict[str, _Storage] = {}
 
@@ -175,10 +175,6 @@ class _ZipUnpickler(_InertUnpickler):
 class _LegacyUnpickler(_InertUnpickler):
     """Storages come after the pickle (torch before 1.6): made empty here, filled by ``read_storages``."""
 
-    def __init__(self, stream: BinaryIO, file_size: int) -> None:
-        super().__init__(stream)
-        self.file_size = file_size
-
     def persistent_load(self, pid: Any) -> Any:
         """The storage of a tensor, still empty."""
         if pid[0] == "module":  # the class of a module, with its source text
@@ -188,14 +184,15 @@ class _LegacyUnpickler(_InertUnpickler):
             raise CheckpointError("it holds storage views, a form that torch stopped writing in 0.4")
         if key not in self.storages:
             num_bytes = num_elements * dtype.itemsize
-            if num_bytes > self.file_size:
+            file_size = os.fstat(self.stream.fileno()).st_size
+            if num_bytes > file_size:
                 raise CheckpointError(
-                    f"storage {key} claims {num_bytes} bytes in a file of {self.file_size}: it is cut"
+                    f"storage {key} claims {num_bytes} bytes in a file of {file_size}: it is cut"
                 )
             self.storages[key] = _Storage(torch.empty(num_bytes, dtype=torch.uint8), dtype)
         return self.storages[key]
 
-    def read_storages(self, stream: BinaryIO, keys: list[str]) -> None:
+    def read_storages(self, keys: list[str]) -> None:
         """Fill the storages from the bytes behind the pickles, in the order of ``keys``."""
         if unfilled := self.storages.keys() - set(keys):
             raise CheckpointError(
@@ -203,10 +200,10 @@ class _LegacyUnpickler(_InertUnpickler):
             )
         for key in keys:
             storage = self.storages[key]
-            (num_elements,) = struct.unpack("<q", stream.read(8))
+            (num_elements,) = struct.unpack("<q", self.stream.read(8))
             num_bytes = storage.data.numel()
             _check_size(num_elements * storage.dtype.itemsize, num_bytes, f"storage {key}")
-            data = bytearray(stream.read(num_bytes))
+            data = bytearray(self.stream.read(num_bytes))
             _check_size(len(data), num_bytes, f"storage {key}")
             storage.data.copy_(_bytes_tensor(data))
 
@@ -253,19 +250,18 @@ def _read_zip(path: Path) -> object:
 
 def _read_legacy(path: Path) -> object:
     with path.open("rb") as stream:
-        file_size = path.stat().st_size
-        if _LegacyUnpickler(stream, file_size).load_without_code() != LEGACY_MAGIC:
+        if _LegacyUnpickler(stream).load_without_code() != LEGACY_MAGIC:
             raise pickle.UnpicklingError("no magic number of torch.save")
-        _LegacyUnpickler(stream, file_size).load_without_code()  # protocol version
-        system = _LegacyUnpickler(stream, file_size).load_without_code()
+        _LegacyUnpickler(stream).load_without_code()  # protocol version
+        system = _LegacyUnpickler(stream).load_without_code()
         if isinstance(system, dict) and system.get("little_endian") is False:
             raise CheckpointError(BIG_ENDIAN)
-        unpickler = _LegacyUnpickler(stream, file_size)
+        unpickler = _LegacyUnpickler(stream)
         loaded = unpickler.load_without_code()
-        keys = _LegacyUnpickler(stream, file_size).load_without_code()
+        keys = _LegacyUnpickler(stream).load_without_code()
         if not isinstance(keys, list):
             raise pickle.UnpicklingError("no list of storages")
-        unpickler.read_storages(stream, keys)
+        unpickler.read_storages(keys)
         return loaded
 
 
