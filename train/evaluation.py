@@ -17,8 +17,7 @@ from reidexport.checkpoint.loading import Checkpoint, imagenet_preprocess, model
 from reidexport.data import Dataset
 from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.torch_session import session_from_checkpoint
-from reidexport.export.graph import GraphOptions, graph_from_checkpoint
-from reidexport.export.graph_manifest import manifest_of_graph
+from reidexport.export.graph import GraphOptions, graph_from_checkpoint, manifest_of_graph
 from reidexport.models import Baseline
 from train.augmentation import normalize
 from train.images import decoded

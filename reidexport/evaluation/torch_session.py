@@ -16,8 +16,7 @@ from reidruntime.torch_settings import exact_float32
 from torch import Tensor
 
 from reidexport.checkpoint.loading import Checkpoint, model_from_checkpoint
-from reidexport.export.graph import GraphOptions, graph_from_checkpoint
-from reidexport.export.graph_manifest import manifest_of_graph
+from reidexport.export.graph import GraphOptions, graph_from_checkpoint, manifest_of_graph
 
 
 class TorchBackend:

@@ -45,43 +45,44 @@ def fp16_model(model: onnx.ModelProto) -> onnx.ModelProto:
     }
     is_float = {name for name, each in types.items() if each.elem_type == TensorProto.FLOAT}
     is_map = {name for name, each in types.items() if len(each.shape.dim) > 2}
-    chosen = _fp16_nodes(model, weights, is_map)
-    if not chosen:
+    in_fp16 = _fp16_tensors(model, weights, is_map)
+    if not in_fp16:
         raise InputError("the network has no float32 convolution to convert")
-    in_fp16 = {output for node in graph.node if node.name in chosen for output in node.output}
     nodes: list[onnx.NodeProto] = []
     made: set[str] = set()
     for node in graph.node:
-        wants_fp16 = node.name in chosen
+        wants_fp16 = not in_fp16.isdisjoint(node.output)
         for place, name in enumerate(node.input):
-            if name in weights:
-                if wants_fp16:
-                    node.input[place] = _fp16_weight(weights[name], graph, made)
+            if name in weights and wants_fp16:
+                node.input[place] = _fp16_weight(weights[name], graph, made)
             elif name in is_float and wants_fp16 != (name in in_fp16):
                 node.input[place] = _cast(name, wants_fp16, nodes, made)
         nodes.append(node)
-    for output in graph.output:
-        if output.name in in_fp16:
-            _keep_output_float(output.name, nodes)
+    for name in (output.name for output in graph.output if output.name in in_fp16):
+        # It is cast back to float32 under its own name.
+        inner = f"{name}_before_cast"
+        rename_tensor(nodes, name, inner)
+        nodes.append(helper.make_node("Cast", [inner], [name], name=f"cast_{name}", to=TensorProto.FLOAT))
     del graph.node[:]
     graph.node.extend(nodes)
-    _drop_unused_weights(graph)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
     del graph.value_info[:]  # they state the old types; shape inference makes them anew
     return onnx.shape_inference.infer_shapes(converted, check_type=True, strict_mode=True)
 
 
-def _fp16_nodes(model: onnx.ModelProto, weights: Collection[str], is_map: Collection[str]) -> set[str]:
-    """Names of the nodes that compute in FP16."""
-    fp16_tensors: set[str] = set()
-    chosen: set[str] = set()
+def _fp16_tensors(model: onnx.ModelProto, weights: Collection[str], is_map: Collection[str]) -> set[str]:
+    """Names of the tensors that are computed in FP16."""
+    found: set[str] = set()
     for node in model.graph.node:
         over_map = node.op_type == "MatMul" and node.input[1] in weights and node.input[0] in is_map
         is_convolution = node.op_type in _CONVOLUTIONS and node.input[1] in weights
-        follows = node.op_type in _FOLLOWS and not fp16_tensors.isdisjoint(node.input)
+        follows = node.op_type in _FOLLOWS and not found.isdisjoint(node.input)
         if over_map or is_convolution or follows:
-            chosen.add(node.name)
-            fp16_tensors.update(node.output)
-    return chosen
+            found.update(node.output)
+    return found
 
 
 def _fp16_weight(weight: TensorProto, graph: onnx.GraphProto, made: set[str]) -> str:
@@ -110,22 +111,8 @@ def _cast(name: str, to_fp16: bool, nodes: list[onnx.NodeProto], made: set[str])
     return copy
 
 
-def _keep_output_float(name: str, nodes: list[onnx.NodeProto]) -> None:
-    """Cast a graph output that an FP16 node computes back to float32, under its own name."""
-    inner = f"{name}_before_cast"
-    rename_tensor(nodes, name, inner)
-    nodes.append(helper.make_node("Cast", [inner], [name], name=f"cast_{name}", to=TensorProto.FLOAT))
-
-
 def rename_tensor(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
     """Let nodes read and write a tensor under another name."""
     for node in nodes:
         for names in (node.input, node.output):
             names[:] = [new if each == old else each for each in names]
-
-
-def _drop_unused_weights(graph: onnx.GraphProto) -> None:
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

@@ -12,14 +12,21 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from reidruntime.artifact.manifest import Feature
+from reidruntime.artifact.manifest import (
+    Architecture,
+    BatchProfile,
+    Feature,
+    Manifest,
+    Producer,
+    Source,
+    TensorSpec,
+)
 from torch import Tensor, nn
 
 from reidexport.checkpoint.loading import Checkpoint, model_from_checkpoint
 from reidexport.errors import InputError
 from reidexport.export.folding import divide_first_convolution, fold_batch_norms, fold_neck
-
-InputType = Literal["uint8", "float32"]
+from reidexport.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +43,7 @@ class GraphOptions:
     feature: Feature | None = None
     normalize: bool = False
     flip: bool = False
-    input: InputType = "uint8"
+    input: Literal["uint8", "float32"] = "uint8"
 
 
 class InferenceGraph(nn.Module):
@@ -50,7 +57,6 @@ class InferenceGraph(nn.Module):
     """
 
     def __init__(self, checkpoint: Checkpoint, options: GraphOptions) -> None:
-        """Fold; see :func:`graph_from_checkpoint`."""
         super().__init__()
         model = model_from_checkpoint(checkpoint)
         has_neck = checkpoint.architecture.neck != "none"
@@ -128,3 +134,35 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
             "Choose a larger --size."
         ) from error
     return graph
+
+
+def manifest_of_graph(graph: InferenceGraph, static_batch: int | None = None) -> Manifest:
+    """The manifest of an artifact that answers as this graph does, in FP32, at any batch size or at one."""
+    checkpoint, options, pixels = graph.checkpoint, graph.options, graph.preprocess
+    return Manifest(
+        producer=Producer(name="reidexport", version=__version__),
+        source=Source(name=checkpoint.name, sha256=checkpoint.sha256),
+        architecture=Architecture(
+            backbone=checkpoint.architecture.backbone,
+            family=checkpoint.family,
+            last_stride=checkpoint.architecture.last_stride,
+            stem_relu=checkpoint.architecture.stem_relu,
+            pooling=checkpoint.architecture.pooling,
+            neck=checkpoint.architecture.neck,
+            feature_dim=graph.feature_dim,
+        ),
+        input=TensorSpec(
+            name="images", dtype=options.input, shape=(static_batch, *graph.example(1).shape[1:])
+        ),
+        output=TensorSpec(
+            name=str(options.feature), dtype="float32", shape=(static_batch, graph.feature_dim)
+        ),
+        preprocess=pixels,
+        feature=options.feature or "f_i",
+        normalized=options.normalize,
+        flip=options.flip,
+        metric="cosine",
+        precision="fp32",
+        layer_precisions={},
+        batch_profile=BatchProfile(minimum=static_batch or 1, optimum=static_batch, maximum=static_batch),
+    )

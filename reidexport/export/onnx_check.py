@@ -1,17 +1,21 @@
-"""What a written ONNX file must pass: ONNX's own checker, and the answers of what it was made from."""
+"""What a written ONNX file must pass: ONNX's own checker, and the answers of what it was made from.
+
+Its own answers are those of ONNX Runtime on the CPU.
+"""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
-from reidruntime.artifact.manifest import Parity, Precision
+from reidruntime.artifact.manifest import Manifest, Parity, Precision
 
-from reidexport.errors import ExportError, ParityError
-from reidexport.export.onnx_answers import Answer, open_onnx
+from reidexport.errors import ExportError, NotInstalledError, ParityError
 from reidexport.metrics.agreement import agreement
+
+Answer = Callable[[NDArray[Any]], NDArray[Any]]
 
 CHECKED_BATCHES = (1, 2, 5)
 # Relative L2 error that the file's answers may have against torch's float32 ones.
@@ -21,6 +25,40 @@ _PRECISION_OF_TYPE = {
     onnx.TensorProto.FLOAT16: "fp16",
     onnx.TensorProto.INT8: "int8",
 }
+
+
+def require_onnxruntime() -> None:
+    """Check that ONNX Runtime, which every written file is compared with, is installed.
+
+    Raises:
+        NotInstalledError: it is missing.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise NotInstalledError(
+            'the exported file is checked with ONNX Runtime, which is not installed: pip install "reidexport[cpu]" '
+            '(or "reidexport[gpu]")'
+        ) from error
+
+
+def open_onnx(network: Path | bytes, *, by_definition: bool = False) -> Answer:
+    """A function from images, as the network takes them, to its features.
+
+    Args:
+        network: a file or its content, with one input and one output.
+        by_definition: compute Q/DQ pairs one by one in float32, as ONNX defines them, and not with this CPU's integer
+            kernels, which may be worse.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if by_definition:
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
 
 
 def check_file(file: Path, model: onnx.ModelProto, opset: int) -> None:
@@ -56,25 +94,26 @@ def check_parity(
     answer: Answer,
     file: Path,
     batches: Iterable[NDArray[Any]],
-    precision: Precision,
+    manifest: Manifest,
     reference: str,
-    *,
-    by_definition: bool = False,
 ) -> Parity:
     """Compare a file, in ONNX Runtime on the CPU, with what it was made from.
+
+    Q/DQ pairs in the form for TensorRT are computed as ONNX defines them, and not with this CPU's integer kernels.
 
     Args:
         answer: the reference: images to features (B, D).
         file: the ONNX file: one input, one output.
         batches: images to compare on, one array per batch size, as both take them.
-        precision: of the file; decides the tolerance.
+        manifest: of the file; its precision decides the tolerance.
         reference: what to call the reference.
-        by_definition: compute Q/DQ pairs as ONNX defines them, and not with this CPU's integer kernels.
 
     Raises:
         ParityError: they differ by more than the tolerance, or in shape.
     """
-    answer_of_file = open_onnx(file, by_definition=by_definition)
+    quantization, tolerance = manifest.quantization, TOLERANCE[manifest.precision]
+    for_tensorrt = quantization is not None and quantization.target == "tensorrt"
+    answer_of_file = open_onnx(file, by_definition=for_tensorrt)
     errors, cosines, num_images = [], [], 0
     for images in batches:
         size = len(images)
@@ -91,10 +130,10 @@ def check_parity(
         errors.append(float(rows.relative_l2.max()))
         cosines.append(float(rows.cosines.min()))
         num_images += size
-        if not errors[-1] <= TOLERANCE[precision]:
+        if not errors[-1] <= tolerance:
             raise ParityError(
                 f"at batch {size} the file is off by a relative L2 error of {errors[-1]:.2e}, allowed "
-                f"{TOLERANCE[precision]:.0e}; nothing was written"
+                f"{tolerance:.0e}; nothing was written"
             )
     return Parity(
         reference=reference,

@@ -13,15 +13,18 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision, Quantization, QuantizationTarget
-from reidruntime.images.preprocess import normalize
+from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision, QuantizationTarget
 
 from reidexport.errors import ExportError, InputError
 from reidexport.export.fp16 import fp16_model
-from reidexport.export.graph import InferenceGraph
-from reidexport.export.graph_manifest import manifest_of_graph
-from reidexport.export.onnx_answers import require_onnxruntime
-from reidexport.export.onnx_check import CHECKED_BATCHES, check_file, check_parity, layer_precisions
+from reidexport.export.graph import InferenceGraph, manifest_of_graph
+from reidexport.export.onnx_check import (
+    CHECKED_BATCHES,
+    check_file,
+    check_parity,
+    layer_precisions,
+    require_onnxruntime,
+)
 from reidexport.export.quantization.calibration import load_calibration_images
 from reidexport.export.quantization.int8 import int8_model
 from reidexport.files import replaced_when_whole
@@ -68,40 +71,29 @@ def onnx_from_graph(
     if (precision == "int8") != (calibration is not None):
         raise InputError("INT8, and nothing else, needs a folder of images to calibrate with")
     require_onnxruntime()
-    sizes = CHECKED_BATCHES if batch == "dynamic" else (batch,)
-    quantization: Quantization | None = None
+    static = None if batch == "dynamic" else batch
+    sizes = (static,) if static else CHECKED_BATCHES
+    manifest = manifest_of_graph(graph, static).model_copy(update={"precision": precision})
     with replaced_when_whole(Path(path)) as temporary, torch.inference_mode():
-        model = _fp32_model(graph, batch)
+        model = _fp32_model(graph, static)
         images = [graph.example(size).numpy() for size in sizes]
         if precision == "fp16":
             model = fp16_model(model)
         if calibration is not None:
-            calibrated, held_out = _calibration_inputs(graph, calibration, log)
-            static = None if batch == "dynamic" else batch
+            drawn = load_calibration_images(calibration, graph.preprocess)
+            for warning in drawn.warnings:
+                log(f"warning: {warning}")
             model, quantization = int8_model(
-                model, calibrated, held_out, target=target, batch=static, log=log, progress_bar=progress_bar
+                model, drawn, target=target, batch=static, log=log, progress_bar=progress_bar
             )
             # Noise is not what the ranges were made for.
-            images = [np.resize(held_out, (size, *held_out.shape[1:])) for size in sizes]
-        return _write_checked(graph, model, temporary, batch, precision, images, quantization)
+            images = [np.resize(drawn.held_out, (size, *drawn.held_out.shape[1:])) for size in sizes]
+            manifest = manifest.model_copy(update={"quantization": quantization})
+        return _write_checked(graph, model, temporary, manifest, images)
 
 
-def _calibration_inputs(
-    graph: InferenceGraph, source: str | Path, log: Callable[[str], None]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Images to calibrate on and to measure the outcome on, in the form that the graph takes."""
-    preprocess = graph.preprocess
-    images = load_calibration_images(source, preprocess)
-    for warning in images.warnings:
-        log(f"warning: {warning}")
-    if preprocess.in_graph:
-        return images.calibrated, images.held_out
-    return normalize(images.calibrated, preprocess), normalize(images.held_out, preprocess)
-
-
-def _fp32_model(graph: InferenceGraph, batch: int | Literal["dynamic"]) -> onnx.ModelProto:
+def _fp32_model(graph: InferenceGraph, static_batch: int | None) -> onnx.ModelProto:
     """The network as torch exports it, without the traces of this machine that torch leaves in every node."""
-    example = graph.example(2 if batch == "dynamic" else batch)
     exporter_log = logging.getLogger("onnxscript")
     level = exporter_log.level
     with warnings.catch_warnings():
@@ -111,14 +103,14 @@ def _fp32_model(graph: InferenceGraph, batch: int | Literal["dynamic"]) -> onnx.
         try:
             program = torch.onnx.export(
                 graph,
-                (example,),
+                (graph.example(static_batch or 2),),
                 dynamo=True,
                 opset_version=OPSET,
                 external_data=False,
                 verbose=False,
                 input_names=["images"],
                 output_names=[str(graph.options.feature)],
-                dynamic_shapes=({0: "batch"},) if batch == "dynamic" else None,
+                dynamic_shapes=None if static_batch else ({0: "batch"},),
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise ExportError(f"torch {torch.__version__} cannot export this graph: {error}") from error
@@ -138,28 +130,15 @@ def _fp32_model(graph: InferenceGraph, batch: int | Literal["dynamic"]) -> onnx.
 
 
 def _write_checked(
-    graph: InferenceGraph,
-    model: onnx.ModelProto,
-    file: Path,
-    batch: int | Literal["dynamic"],
-    precision: Precision,
-    images: list[NDArray[Any]],
-    quantization: Quantization | None,
+    graph: InferenceGraph, model: onnx.ModelProto, file: Path, manifest: Manifest, images: list[NDArray[Any]]
 ) -> Manifest:
-    """Write a network, check it and its answers to ``images``, and write it again with its manifest."""
+    """Write a network, check it and its answers to ``images``, and write it again with its manifest, completed."""
     onnx.save(model, file)
     check_file(file, model, OPSET)
     parity = check_parity(
-        lambda batch_of_images: graph(torch.from_numpy(batch_of_images)).numpy(),
-        file,
-        images,
-        precision,
-        graph.checkpoint.name,
-        by_definition=quantization is not None and quantization.target == "tensorrt",
+        lambda batch: graph(torch.from_numpy(batch)).numpy(), file, images, manifest, graph.checkpoint.name
     )
-    manifest = manifest_of_graph(
-        graph, batch=batch, precision=precision, layer_precisions=layer_precisions(model), parity=parity
-    ).model_copy(update={"quantization": quantization})
+    manifest = manifest.model_copy(update={"layer_precisions": layer_precisions(model), "parity": parity})
     model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
     onnx.save(model, file)
     return manifest

@@ -14,8 +14,7 @@ from reidruntime.artifact.manifest import Manifest
 
 from reidexport.errors import InputError
 from reidexport.export.float_input import with_one_scale
-from reidexport.export.onnx_answers import require_onnxruntime
-from reidexport.export.onnx_check import CHECKED_BATCHES, check_parity
+from reidexport.export.onnx_check import CHECKED_BATCHES, check_parity, require_onnxruntime
 from reidexport.files import replaced_when_whole
 from reidexport.tensorrt.source import load_onnx
 
@@ -171,7 +170,7 @@ def _check_answers(artifact: Path, manifest: Manifest, network: Path, section: d
             lambda given: session.embed(list(images[: len(given)])),
             network,
             (tracker_input(section, images[:size]) for size in sizes),
-            manifest.precision,
+            manifest,
             artifact.name,
         )
 

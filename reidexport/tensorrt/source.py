@@ -18,8 +18,13 @@ from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import kind_of
 from reidexport.export.fp16 import fp16_model
-from reidexport.export.onnx_answers import open_onnx, require_onnxruntime
-from reidexport.export.onnx_check import CHECKED_BATCHES, check_parity, layer_precisions
+from reidexport.export.onnx_check import (
+    CHECKED_BATCHES,
+    check_parity,
+    layer_precisions,
+    open_onnx,
+    require_onnxruntime,
+)
 
 
 @dataclass(frozen=True)
@@ -141,16 +146,10 @@ def _converted_to_fp16(path: Path, manifest: Manifest, target: Path) -> EngineSo
     model = fp16_model(load_onnx(path))
     onnx.save(model, target)
     batch = manifest.batch_profile.static
-    parity = check_parity(
-        open_onnx(path),
-        target,
-        (_noise(manifest, size) for size in ((batch,) if batch else CHECKED_BATCHES)),
-        "fp16",
-        path.name,
-    )
-    changed = manifest.model_copy(
-        update={"precision": "fp16", "layer_precisions": layer_precisions(model), "parity": parity}
-    )
+    images = [_noise(manifest, size) for size in ((batch,) if batch else CHECKED_BATCHES)]
+    changed = manifest.model_copy(update={"precision": "fp16", "layer_precisions": layer_precisions(model)})
+    parity = check_parity(open_onnx(path), target, images, changed, path.name)
+    changed = changed.model_copy(update={"parity": parity})
     return EngineSource(target, changed, path.name, file_sha256(path), kept=False)
 
 

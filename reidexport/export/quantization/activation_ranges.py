@@ -22,8 +22,6 @@ _SMALLEST_LIMIT = 2.0**-10
 _LEVELS = 256
 _PERCENTILES: dict[RangeMethod, float] = {"percentile-99.99": 99.99, "percentile-99.999": 99.999}
 _TRIED_SHARES = np.linspace(0.3, 1.0, 36)
-Floats = NDArray[np.floating[Any]]
-
 Range = tuple[float, float]
 
 
@@ -46,7 +44,11 @@ class Histogram:
         self.lowest = min(self.lowest, float(flat.min()))
         self.highest = max(self.highest, float(flat.max()))
         while max(-self.lowest, self.highest) > self._limit:
-            self._double()
+            # Twice the limit: every two bins become one in the middle half.
+            pairs = self._counts.reshape(-1, 2).sum(1)
+            self._counts[:] = 0
+            self._counts[_NUM_BINS // 4 : -_NUM_BINS // 4] = pairs
+            self._limit *= 2
         _count(flat, self._limit, self._counts)
 
     def range_by(self, method: RangeMethod, *, symmetric: bool) -> Range:
@@ -55,22 +57,13 @@ class Histogram:
         ``"min-max"`` covers everything, ``"percentile-P"`` cuts the same share off both ends, ``"least-squares"`` uses
         the share of the whole range that rounding and clipping together change least.
         """
-        if method == "min-max":
-            found = self.lowest, self.highest
-        elif method == "least-squares":
-            found = self._least_squares(symmetric)
-        else:
+        found = self.lowest, self.highest
+        if method in _PERCENTILES:
             found = self._central(_PERCENTILES[method])
         lowest, highest = min(found[0], 0.0), max(found[1], 0.0)
-        largest = max(-lowest, highest)
-        return (-largest, largest) if symmetric else (lowest, highest)
-
-    def _double(self) -> None:
-        """Twice the limit: every two bins become one in the middle half."""
-        pairs = self._counts.reshape(-1, 2).sum(1)
-        self._counts[:] = 0
-        self._counts[_NUM_BINS // 4 : -_NUM_BINS // 4] = pairs
-        self._limit *= 2
+        if symmetric:
+            lowest, highest = -max(-lowest, highest), max(-lowest, highest)
+        return self._least_squares(lowest, highest) if method == "least-squares" else (lowest, highest)
 
     def _central(self, percent: float) -> Range:
         edges = np.linspace(-self._limit, self._limit, _NUM_BINS + 1)
@@ -80,13 +73,10 @@ class Histogram:
         last = np.searchsorted(below, below[-1] - cut)
         return max(float(edges[first]), self.lowest), min(float(edges[last + 1]), self.highest)
 
-    def _least_squares(self, symmetric: bool) -> Range:
+    def _least_squares(self, lowest: float, highest: float) -> Range:
         width = 2 * self._limit / _NUM_BINS
         centers = (np.arange(_NUM_BINS) + 0.5) * width - self._limit
         centers, counts = centers[self._counts > 0], self._counts[self._counts > 0]
-        lowest, highest = min(self.lowest, 0.0), max(self.highest, 0.0)
-        if symmetric:
-            lowest, highest = -max(-lowest, highest), max(-lowest, highest)
         candidates = [(float(lowest * share), float(highest * share)) for share in _TRIED_SHARES]
         return min(candidates, key=lambda each: _squared_error(centers, counts, *each))
 
@@ -112,16 +102,16 @@ def collect_histograms(
 
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
-    outputs = {value.name for value in model.graph.output}
-    watched.graph.output.extend(
-        value for value in model.graph.value_info if value.name in names and value.name not in outputs
-    )
+    del watched.graph.output[:]
+    values = {each.name: each for each in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
+    watched.graph.output.extend(values[name] for name in sorted(names))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
         watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    input_name, histograms, done = session.get_inputs()[0].name, {name: Histogram() for name in names}, 0
+    input_name, done = session.get_inputs()[0].name, 0
+    histograms = {name: Histogram() for name in sorted(names)}
 
     def add(name: str, values: NDArray[np.float32]) -> None:
         if not np.isfinite(values).all():
@@ -130,15 +120,16 @@ def collect_histograms(
 
     with ThreadPoolExecutor(default_threads()) as workers:
         for batch in batches:
-            wanted = sorted(names)
-            list(workers.map(add, wanted, session.run(wanted, {input_name: batch})))
+            list(workers.map(add, histograms, session.run(None, {input_name: batch})))
             done += len(batch)
             if progress:
                 progress(done)
     return histograms
 
 
-def _squared_error(values: Floats, counts: NDArray[np.int64], lowest: float, highest: float) -> float:
+def _squared_error(
+    values: NDArray[np.floating[Any]], counts: NDArray[np.int64], lowest: float, highest: float
+) -> float:
     """Of values that are clipped to a range and rounded to one of its 256 codes."""
     scale = (highest - lowest) / (_LEVELS - 1)
     if scale == 0:

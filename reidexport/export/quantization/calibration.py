@@ -1,12 +1,15 @@
 """The images that INT8 is calibrated on: real ones, and never those that accuracy is measured on."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from reidruntime.artifact.manifest import Preprocess
-from reidruntime.images.preprocess import image_pixels
+from reidruntime.images.preprocess import image_pixels, normalize
 from reidruntime.images.resize import Image8
 from reidruntime.threads import default_threads
 
@@ -24,16 +27,17 @@ _NOISE_LIKENESS = 0.85
 
 @dataclass(frozen=True)
 class CalibrationImages:
-    """Images of one size, drawn from a folder: those to calibrate on, and others to measure the outcome on.
+    """Images drawn from a folder: those to calibrate on, and others to measure the outcome on.
 
     Attributes:
-        calibrated: uint8, shape (N, height, width, 3), in the network's channel order.
+        calibrated: as the network takes them: pixels, uint8 (N, height, width, 3) in its channel order, where it
+            normalizes them itself, else normalized.
         held_out: the same; none of them is among ``calibrated``.
         warnings: what may make the calibration poor, a sentence each.
     """
 
-    calibrated: Image8
-    held_out: Image8
+    calibrated: NDArray[Any]
+    held_out: NDArray[Any]
     warnings: tuple[str, ...]
 
 
@@ -53,10 +57,10 @@ def load_calibration_images(source: str | Path, preprocess: Preprocess) -> Calib
     chosen = [paths[place] for place in order[: NUM_CALIBRATED + NUM_HELD_OUT]]
     with ThreadPoolExecutor(default_threads()) as workers:
         pixels = np.stack(list(workers.map(lambda path: image_pixels(path, path, preprocess), chosen)))
-    num_calibrated = round(len(pixels) * NUM_CALIBRATED / (NUM_CALIBRATED + NUM_HELD_OUT))
-    return CalibrationImages(
-        pixels[:num_calibrated], pixels[num_calibrated:], tuple(_warnings(pixels, source))
-    )
+    inputs = pixels if preprocess.in_graph else normalize(pixels, preprocess)
+    num_calibrated = round(len(inputs) * NUM_CALIBRATED / (NUM_CALIBRATED + NUM_HELD_OUT))
+    warnings = tuple(_warnings(pixels, source))
+    return CalibrationImages(inputs[:num_calibrated], inputs[num_calibrated:], warnings)
 
 
 def find_calibration_images(source: str | Path) -> list[str]:
@@ -92,14 +96,8 @@ def looks_like_noise(pixels: Image8) -> bool:
     return bool(np.median(likeness) > _NOISE_LIKENESS or np.median(gray.var((1, 2))) < 1)
 
 
-def _warnings(pixels: Image8, source: str | Path) -> list[str]:
-    found = []
+def _warnings(pixels: Image8, source: str | Path) -> Iterator[str]:
     if len(pixels) < _FEW:
-        found.append(
-            f"{source}: only {len(pixels)} images to calibrate on; use {_FEW} or more, of all cameras and lights"
-        )
+        yield f"{source}: only {len(pixels)} images to calibrate on; use {_FEW} or more, of all cameras and lights"
     if looks_like_noise(pixels):
-        found.append(
-            f"{source}: these images look like noise, not photographs: ranges from them will not fit real images"
-        )
-    return found
+        yield f"{source}: these images look like noise, not photographs: ranges from them will not fit real images"

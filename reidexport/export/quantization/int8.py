@@ -14,9 +14,7 @@ Pooling behind the last map, neck, L2 and output stay float32.
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import onnx
@@ -24,10 +22,11 @@ from numpy.typing import NDArray
 from reidruntime.artifact.manifest import Quantization, QuantizationTarget, RangeMethod
 
 from reidexport.errors import InputError, ParityError
-from reidexport.export.onnx_answers import open_onnx
+from reidexport.export.onnx_check import open_onnx
 from reidexport.export.quantization.activation_ranges import Histogram, Range, collect_histograms
+from reidexport.export.quantization.calibration import CalibrationImages
 from reidexport.metrics.agreement import agreement
-from reidexport.progress import ProgressBar, no_progress_bar
+from reidexport.progress import ProgressBar
 
 # Mean relative L2 error of the features, above which layers are left in float32.
 TARGET_ERROR = 0.04
@@ -38,42 +37,28 @@ _NUM_IMAGES_PER_LAYER = 8
 _BATCH_SIZE = 8
 _NUM_PRINTED = 10
 _MAP_RANK = 4  # batch, channels, height, width
-_ACTIVATIONS, _POOLINGS = {"Relu", "Clip"}, {"MaxPool", "AveragePool"}
+_FOLLOWS = {"Relu", "Clip", "MaxPool", "AveragePool"}
+
+_WEIGHT_BITS: dict[QuantizationTarget, Literal[7, 8]] = {"cpu": 7, "tensorrt": 8}
 
 Pixels = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class _Form:
-    """What a target's Q/DQ graph looks like."""
-
-    weight_bits: Literal[7, 8]
-    symmetric: bool
-    only_convolutions: bool
-
-
-_FORMS: dict[QuantizationTarget, _Form] = {
-    "cpu": _Form(weight_bits=7, symmetric=False, only_convolutions=False),
-    "tensorrt": _Form(weight_bits=8, symmetric=True, only_convolutions=True),
-}
+_Item = TypeVar("_Item")
 
 
 def int8_model(
     model: onnx.ModelProto,
-    calibrated: Pixels,
-    held_out: Pixels,
+    images: CalibrationImages,
     *,
     target: QuantizationTarget,
-    batch: int | None = None,
-    log: Callable[[str], None] = lambda _: None,
-    progress_bar: ProgressBar = no_progress_bar,
+    batch: int | None,
+    log: Callable[[str], None],
+    progress_bar: ProgressBar,
 ) -> tuple[onnx.ModelProto, Quantization]:
     """Quantize a network: ranges by the rule that changes the features least, the layers that hurt most left float32.
 
     Args:
         model: an FP32 network with one input, weights inside.
-        calibrated: images as the network takes them, to measure ranges on.
-        held_out: others, to measure errors on.
+        images: to measure ranges on, and others to measure errors on.
         target: which form to write.
         batch: the one batch size that the network takes, if it does.
         log: called with a line for each thing that was found out.
@@ -86,17 +71,17 @@ def int8_model(
         InputError: the network has no convolution, or there are fewer images than its batch.
         ParityError: the features are off by more than 15 % even with layers left in float32.
     """
-    form = _FORMS[target]
+    calibrated, held_out = images.calibrated, images.held_out
     typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-    layers = _quantizable_layers(typed, form)
+    layers = _quantizable_layers(typed, target)
     if not layers:
         raise InputError("the network has no convolution to quantize")
     if min(len(calibrated), len(held_out)) < (batch or 1):
         raise InputError(f"the network takes batches of {batch}: pass more images to calibrate on")
-    tensors, batches = _tensors_of(typed, layers), _batches(calibrated, batch)
+    tensors = _float_tensors_of(typed, _nodes_in_int8(typed, layers, target))
     with progress_bar("ranges", len(calibrated)) as progress:
-        histograms = collect_histograms(typed, tensors, batches, progress)
-    trials = _Trials(typed, form, batch, held_out)
+        histograms = collect_histograms(typed, tensors, _batches(calibrated, batch), progress)
+    trials = _Trials(typed, target, batch, held_out)
     method, ranges, error = _best_ranges(histograms, layers, trials, log, progress_bar)
     sensitivity = _sensitivity(layers, ranges, trials, log, progress_bar)
     left_out, error = _layers_to_leave_out(sensitivity, ranges, trials, error)
@@ -109,7 +94,7 @@ def int8_model(
         )
     quantization = Quantization(
         target=target,
-        weight_bits=form.weight_bits,
+        weight_bits=_WEIGHT_BITS[target],
         range_method=method,
         num_calibrated_images=len(calibrated),
         num_held_out_images=len(held_out),
@@ -117,35 +102,27 @@ def int8_model(
         sensitivity=sensitivity,
         float_layers=left_out,
     )
-    return _with_qdq(typed, set(layers) - set(left_out), ranges, form), quantization
+    return _with_qdq(typed, set(layers) - set(left_out), ranges, target), quantization
 
 
 class _Trials:
     """A network to try ways of quantizing on; what it answers in float32 is computed once."""
 
-    def __init__(self, model: onnx.ModelProto, form: _Form, batch: int | None, images: Pixels) -> None:
-        self._model, self._form, self._batch, self._images = model, form, batch, images
+    def __init__(
+        self, model: onnx.ModelProto, target: QuantizationTarget, batch: int | None, images: Pixels
+    ) -> None:
+        self.model, self.target = model, target
+        self._batch, self._images = batch, images
         self._expected = _features(model, images, batch)
 
     def error(
         self, layers: Collection[str], ranges: dict[str, Range], num_images: int | None = None
     ) -> float:
         """Mean relative L2 error of the features with these layers in INT8, on the first images or on all."""
-        quantized = _with_qdq(self._model, layers, ranges, self._form)
+        quantized = _with_qdq(self.model, layers, ranges, self.target)
         images = self._images[: max(num_images, self._batch or 1)] if num_images else self._images
         found = _features(quantized, images, self._batch)
         return float(agreement(found, self._expected[: len(found)]).relative_l2.mean())
-
-    def weight_of(self, layer: str) -> str:
-        """Name of a convolution's weight, which shows where in the network it is; empty for an addition."""
-        node = next(node for node in self._model.graph.node if node.name == layer)
-        return node.input[1] if node.op_type == "Conv" else ""
-
-    def ranges(self, histograms: dict[str, Histogram], method: RangeMethod) -> dict[str, Range]:
-        """Of every tensor, in this form."""
-        return {
-            name: each.range_by(method, symmetric=self._form.symmetric) for name, each in histograms.items()
-        }
 
 
 def _best_ranges(
@@ -157,17 +134,18 @@ def _best_ranges(
 ) -> tuple[RangeMethod, dict[str, Range], float]:
     """The rule that changes the features least with every layer in INT8, its ranges and that change."""
     methods: tuple[RangeMethod, ...] = get_args(RangeMethod)
-    errors: dict[RangeMethod, float] = {}
-    with progress_bar("range methods", len(methods)) as progress:
-        for method in methods:
-            errors[method] = trials.error(layers, trials.ranges(histograms, method))
-            if progress:
-                progress(len(errors))
+    symmetric = trials.target == "tensorrt"
+    ranges = {
+        method: {name: each.range_by(method, symmetric=symmetric) for name, each in histograms.items()}
+        for method in methods
+    }
+    shown = _under_bar(methods, "range methods", progress_bar)
+    errors = {method: trials.error(layers, ranges[method]) for method in shown}
     best = min(methods, key=lambda method: errors[method])
     log("relative L2 error of the features with every layer in INT8, by how the ranges are chosen:")
     for method in methods:
         log(f"  {errors[method]:.4f}  {method}" + " (chosen)" * (method == best))
-    return best, trials.ranges(histograms, best), errors[best]
+    return best, ranges[best], errors[best]
 
 
 def _sensitivity(
@@ -178,28 +156,32 @@ def _sensitivity(
     progress_bar: ProgressBar,
 ) -> dict[str, float]:
     """The error with each layer alone in INT8, worst first."""
-    found: dict[str, float] = {}
-    with progress_bar("sensitivity", len(layers)) as progress:
-        for layer in layers:
-            found[layer] = trials.error([layer], ranges, _NUM_IMAGES_PER_LAYER)
-            if progress:
-                progress(len(found))
+    shown = _under_bar(layers, "sensitivity", progress_bar)
+    found = {layer: trials.error([layer], ranges, _NUM_IMAGES_PER_LAYER) for layer in shown}
     ordered = dict(sorted(found.items(), key=lambda item: -item[1]))
+    # The name of its weight shows where in the network a convolution is; an addition has none.
+    weights = {node.name: node.input[1] for node in trials.model.graph.node if node.op_type == "Conv"}
     log("layers that hurt most, each alone in INT8:")
     for layer, value in list(ordered.items())[:_NUM_PRINTED]:
-        log(f"  {value:.4f}  {layer}  {trials.weight_of(layer)}".rstrip())
+        log(f"  {value:.4f}  {layer}  {weights.get(layer, '')}".rstrip())
     return ordered
+
+
+def _under_bar(items: Sequence[_Item], what: str, progress_bar: ProgressBar) -> Iterator[_Item]:
+    """The items, one after the other, while a bar shows how many are done."""
+    with progress_bar(what, len(items)) as progress:
+        for done, item in enumerate(items, start=1):
+            yield item
+            if progress:
+                progress(done)
 
 
 def _layers_to_leave_out(
     sensitivity: dict[str, float], ranges: dict[str, Range], trials: _Trials, error: float
 ) -> tuple[tuple[str, ...], float]:
     """The fewest layers, worst first, without which the error is the target's, and the error without them."""
-    layers, num_left_out = list(sensitivity), 0
-    while error > TARGET_ERROR:
-        num_more = _num_more_to_leave_out(list(sensitivity.values()), num_left_out, error)
-        if num_more == 0:
-            break
+    layers, errors, num_left_out = list(sensitivity), list(sensitivity.values()), 0
+    while error > TARGET_ERROR and (num_more := _num_more_to_leave_out(errors, num_left_out, error)):
         num_left_out += num_more
         error = trials.error(layers[num_left_out:], ranges)
     return tuple(layers[:num_left_out]), error
@@ -208,10 +190,7 @@ def _layers_to_leave_out(
 def _num_more_to_leave_out(sensitivities: Sequence[float], num_left_out: int, error: float) -> int:
     """How many more should do, if the squares of the layers' errors add up, as those of independent errors do.
 
-    Args:
-        sensitivities: of all layers, worst first.
-        num_left_out: how many are left out already.
-        error: with the others in INT8.
+    The sensitivities are those of all layers, worst first; ``error`` is what remains with ``num_left_out`` of them out.
     """
     squares = np.square(sensitivities[num_left_out:])
     remaining = error**2 * (1 - np.cumsum(squares) / squares.sum())
@@ -220,8 +199,8 @@ def _num_more_to_leave_out(sensitivities: Sequence[float], num_left_out: int, er
     return max(min(int(wanted), allowed), 0)
 
 
-def _quantizable_layers(model: onnx.ModelProto, form: _Form) -> list[str]:
-    """Names of the convolutions, and of the additions of maps where the form has them."""
+def _quantizable_layers(model: onnx.ModelProto, target: QuantizationTarget) -> list[str]:
+    """Names of the convolutions, and for CPUs of the additions of maps."""
     weights = {tensor.name for tensor in model.graph.initializer}
     maps = {
         value.name for value in model.graph.value_info if len(value.type.tensor_type.shape.dim) == _MAP_RANK
@@ -230,29 +209,34 @@ def _quantizable_layers(model: onnx.ModelProto, form: _Form) -> list[str]:
         node.name
         for node in model.graph.node
         if (node.op_type == "Conv" and node.input[1] in weights)
-        or (not form.only_convolutions and node.op_type == "Add" and maps.issuperset(node.input))
+        or (target == "cpu" and node.op_type == "Add" and maps.issuperset(node.input))
     ]
 
 
-def _tensors_of(model: onnx.ModelProto, layers: Sequence[str]) -> set[str]:
-    """Float tensors that layers, and the activations and poolings among them, take and give."""
+def _nodes_in_int8(model: onnx.ModelProto, layers: Collection[str], target: QuantizationTarget) -> set[str]:
+    """Names of these layers, and for CPUs of the activations and poolings whose input is then in INT8."""
+    found, tensors = set(layers), set[str]()
+    for node in model.graph.node if target == "cpu" else ():
+        if node.op_type in _FOLLOWS and node.input[0] in tensors:
+            found.add(node.name)
+        if node.name in found:
+            tensors.update(node.output)
+    return found
+
+
+def _float_tensors_of(model: onnx.ModelProto, nodes: Collection[str]) -> set[str]:
+    """Names of the float tensors that nodes take and give, their weights aside."""
     floats = {
         value.name
         for value in (*model.graph.value_info, *model.graph.input)
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     }
-    chosen = set(layers)
-    return {
-        name
-        for node in model.graph.node
-        if node.name in chosen or node.op_type in _ACTIVATIONS | _POOLINGS
-        for name in (*node.input, *node.output)
-        if name in floats
-    }
+    names = {name for node in model.graph.node if node.name in nodes for name in (*node.input, *node.output)}
+    return floats & names
 
 
 def _with_qdq(
-    model: onnx.ModelProto, layers: Collection[str], ranges: dict[str, Range], form: _Form
+    model: onnx.ModelProto, layers: Collection[str], ranges: dict[str, Range], target: QuantizationTarget
 ) -> onnx.ModelProto:
     """The network with some layers in INT8; ONNX Runtime's own quantizer writes the Q/DQ pairs."""
     from onnxruntime.quantization import CalibrationMethod, QuantType
@@ -262,42 +246,31 @@ def _with_qdq(
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     data = {name: tuple(np.array(end, np.float32) for end in each) for name, each in ranges.items()}
-    chosen = set(layers)
-    if not form.only_convolutions:
-        chosen |= _followers(model, chosen)
-    options: dict[str, Any] = {"ActivationSymmetric": form.symmetric, "QuantizeBias": not form.symmetric}
-    if form.only_convolutions:
+    symmetric = target == "tensorrt"
+    options: dict[str, Any] = {"ActivationSymmetric": symmetric, "QuantizeBias": not symmetric}
+    if target == "tensorrt":
         options["OpTypesToExcludeOutputQuantization"] = ["Conv"]
-    with _quiet():
+    logging.disable(logging.WARNING)  # the quantizer's notices of tensors that it passes over
+    try:
         quantizer = QDQQuantizer(
             copy,
             per_channel=True,
-            reduce_range=form.weight_bits == 7,
+            reduce_range=_WEIGHT_BITS[target] == 7,
             weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QInt8 if form.symmetric else QuantType.QUInt8,
+            activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, data),
-            nodes_to_quantize=sorted(chosen),
+            nodes_to_quantize=sorted(_nodes_in_int8(model, layers, target)),
             nodes_to_exclude=[],
-            op_types_to_quantize=["Conv", "Add", *sorted(_ACTIVATIONS | _POOLINGS)],
+            op_types_to_quantize=["Conv", "Add", *sorted(_FOLLOWS)],
             extra_options=options,
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
+    finally:
+        logging.disable(logging.NOTSET)
     quantized: onnx.ModelProto = quantizer.model.model
     quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
     return quantized
-
-
-def _followers(model: onnx.ModelProto, layers: set[str]) -> set[str]:
-    """Activations and poolings whose input is in INT8: they compute in INT8 too."""
-    in_int8, found = set(), set()
-    for node in model.graph.node:
-        follows = node.op_type in _ACTIVATIONS | _POOLINGS and node.input[0] in in_int8
-        if follows:
-            found.add(node.name)
-        if follows or node.name in layers:
-            in_int8.update(node.output)
-    return found
 
 
 def _features(model: onnx.ModelProto, images: Pixels, batch: int | None) -> NDArray[np.float64]:
@@ -311,13 +284,3 @@ def _batches(images: Pixels, batch: int | None) -> Iterator[Pixels]:
     size = batch or _BATCH_SIZE
     end = len(images) // size * size if batch else len(images)
     return (images[start : start + size] for start in range(0, end, size))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the quantizer's notices of tensors that it passes over."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -63,3 +63,16 @@ def test_a_network_that_is_not_finite_is_refused(tmp_path) -> None:  # type: ign
     model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weights, "weights"))
     with pytest.raises(InputError, match="tensor maps of the network is not finite"):
         collect_histograms(model, {"maps"}, [np.ones((2, HEIGHT, WIDTH, 3), np.uint8)])
+
+
+def test_a_float_input_is_counted_like_any_other_tensor() -> None:
+    """The first convolution of a network that takes normalized images has the input itself quantized."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18]>
+        network (float[N, 2] images) => (float[N, 2] features) { features = Relu(images) }"""
+    )
+    found = collect_histograms(model, {"images", "features"}, [np.array([[-1, 2]], np.float32)])
+    assert {name: (each.lowest, each.highest) for name, each in found.items()} == {
+        "images": (-1, 2),
+        "features": (0, 2),
+    }

@@ -16,7 +16,7 @@ from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.data import Dataset
 from reidexport.errors import ParityError
 from reidexport.export.graph import GraphOptions
-from reidexport.export.onnx_answers import open_onnx
+from reidexport.export.onnx_check import open_onnx
 from reidexport.export.quantization import int8 as quantization
 from reidexport.export.quantization.int8 import TARGET_ERROR, _num_more_to_leave_out
 from tests.conftest import Exported, Run
