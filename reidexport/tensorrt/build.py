@@ -6,6 +6,7 @@ The engine is as TensorRT wrote it, so that trtexec and Triton load it; the mani
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,13 @@ from reidruntime.tensorrt_library import Gpu, first_gpu, import_tensorrt, make_l
 
 from reidexport.errors import EngineError, NotInstalledError
 from reidexport.files import replaced_when_whole
-from reidexport.tensorrt.batch_profiles import batch_profile_for, optimization_profiles, profile_text
-from reidexport.tensorrt.options import BuildOptions, check_options
+from reidexport.tensorrt.options import (
+    BuildOptions,
+    batch_profile_for,
+    check_options,
+    optimization_profiles,
+    profile_text,
+)
 from reidexport.tensorrt.precision import (
     check_precision,
     count_precisions,
@@ -30,7 +36,7 @@ from reidexport.tensorrt.precision import (
     proved_layers,
 )
 from reidexport.tensorrt.source import EngineSource
-from reidexport.tensorrt.timing_cache import default_timing_cache, load_timing_cache, save_timing_cache
+from reidexport.tensorrt.timing_cache import default_timing_cache, timing_cache
 
 
 def engine_from_onnx(
@@ -61,7 +67,7 @@ def engine_from_onnx(
     options, path = options or BuildOptions(), Path(path)
     # An engine of TensorRT for RTX is finished by the GPU that loads it.
     gpu = first_gpu() if options.flavor == "tensorrt" else None
-    profile = batch_profile_for(source.manifest.batch_profile, options.batch_profile, gpu, source.name)
+    profile = batch_profile_for(source, options.batch_profile, gpu)
     check_options(options, source, path)
     trt = import_tensorrt(options.flavor)
     if options.flavor == "tensorrt" and gpu is None:
@@ -74,7 +80,20 @@ def engine_from_onnx(
         engine, layers = _build(trt, logger, source, profile, options, gpu, path, log)
         temporary.write_bytes(engine)
         del engine
-        facts = _engine_facts(trt.__version__, source, options, gpu, layers, file_sha256(temporary))
+        facts = Engine(
+            flavor=options.flavor,
+            tensorrt_version=trt.__version__,
+            gpu_name=gpu.name if gpu else None,
+            compute_capability=gpu.compute_capability if gpu else None,
+            driver_version=gpu.driver_version if gpu else None,
+            onnx_name=source.name,
+            onnx_sha256=source.sha256,
+            plan_sha256=file_sha256(temporary),
+            version_compatible=options.version_compatible,
+            hardware_compatible=options.hardware_compatible,
+            weights_stripped=options.strip_weights,
+            layers=layers,
+        )
         manifest = source.manifest.model_copy(update={"batch_profile": profile, "engine": facts})
         with replaced_when_whole(engine_manifest_path(path)) as beside:
             beside.write_text(manifest.model_dump_json(indent=2) + "\n")
@@ -100,25 +119,23 @@ def _build(
         raise EngineError(_parser_failure(parser, logger.errors, source))
     precision, quantization = source.manifest.precision, source.manifest.quantization
     num_float = len(quantization.float_layers) if quantization else 0
-    parsed = layers_of_network(network, trt)
+    parsed = layers_of_network(network)
     check_precision(parsed, precision, "network", num_float)
     profiles = optimization_profiles(profile, options.flavor)
     config = _builder_config(trt, builder, source, profiles, options)
-    cache = None
+    cache: AbstractContextManager[None] = nullcontext()
     if gpu is not None:
-        cache = options.timing_cache or default_timing_cache(trt.__version__, gpu)
-        load_timing_cache(cache, config, log)
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        raise EngineError(
-            f"{source.name}: TensorRT {trt.__version__} could not build it:\n  "
-            + ("\n  ".join(logger.errors) or "it gave no reason")
-        )
-    if cache is not None:
-        save_timing_cache(cache, config)
+        cache = timing_cache(options.timing_cache or default_timing_cache(trt.__version__, gpu), config, log)
+    with cache:
+        engine = builder.build_serialized_network(network, config)
+        if engine is None:
+            raise EngineError(
+                f"{source.name}: TensorRT {trt.__version__} could not build it:\n  "
+                + ("\n  ".join(logger.errors) or "it gave no reason")
+            )
     finished = None
     if options.flavor == "tensorrt":
-        finished = proved_layers(
+        proved = proved_layers(
             _inspection(trt, logger, engine),
             parsed,
             precision,
@@ -127,8 +144,8 @@ def _build(
             described_in=path.with_name(path.name + ".layers.json"),
             log=log,
         )
-    counts = None if finished is None else count_precisions(finished)
-    return engine, LayerCounts(network=count_precisions(parsed), plan=counts)
+        finished = count_precisions(proved)
+    return engine, LayerCounts(network=count_precisions(parsed), plan=finished)
 
 
 def _builder_config(
@@ -174,31 +191,6 @@ def _inspection(trt: Any, logger: Any, engine: Any) -> str:
         raise EngineError("TensorRT cannot load the engine it built:\n  " + "\n  ".join(logger.errors))
     inspector = loaded.create_engine_inspector()
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-
-
-def _engine_facts(
-    version: str,
-    source: EngineSource,
-    options: BuildOptions,
-    gpu: Gpu | None,
-    layers: LayerCounts,
-    sha256: str,
-) -> Engine:
-    """What the manifest says of the engine."""
-    return Engine(
-        flavor=options.flavor,
-        tensorrt_version=version,
-        gpu_name=gpu.name if gpu else None,
-        compute_capability=gpu.compute_capability if gpu else None,
-        driver_version=gpu.driver_version if gpu else None,
-        onnx_name=source.name,
-        onnx_sha256=source.sha256,
-        plan_sha256=sha256,
-        version_compatible=options.version_compatible,
-        hardware_compatible=options.hardware_compatible,
-        weights_stripped=options.strip_weights,
-        layers=layers,
-    )
 
 
 def _parser_failure(parser: Any, errors: list[str], source: EngineSource) -> str:

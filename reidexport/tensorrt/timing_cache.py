@@ -25,31 +25,23 @@ def default_timing_cache(tensorrt_version: str, gpu: Gpu) -> Path:
     return home / "reidexport" / "timing" / name
 
 
-def load_timing_cache(path: Path, config: Any, log: Callable[[str], None]) -> None:
-    """Pass what earlier builds measured to the builder; an empty cache where none fits."""
-    with _locked(path, fcntl.LOCK_SH):
-        data = path.read_bytes() if path.is_file() else b""
-    cache = config.create_timing_cache(data)  # None for a damaged file
-    if cache is None or not config.set_timing_cache(cache, False):
-        log(f"{path}: TensorRT does not take this timing cache; starting with an empty one")
-        config.set_timing_cache(config.create_timing_cache(b""), False)
+@contextmanager
+def timing_cache(path: Path, config: Any, log: Callable[[str], None]) -> Iterator[None]:
+    """Let the builder know within the block what earlier builds measured, and merge what it measured into the file.
 
-
-def save_timing_cache(path: Path, config: Any) -> None:
-    """Merge what the builder measured into the file."""
-    learned = config.get_timing_cache()
-    with _locked(path, fcntl.LOCK_EX):
+    The lock is a file beside it, which stays; what is there to read is always whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(path.name + ".lock").open("a") as lock:
+        cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")  # None if damaged
+        if cache is None or not config.set_timing_cache(cache, False):
+            log(f"{path}: TensorRT does not take this timing cache; starting with an empty one")
+            config.set_timing_cache(config.create_timing_cache(b""), False)
+        yield
+        learned = config.get_timing_cache()
+        fcntl.flock(lock, fcntl.LOCK_EX)
         known = config.create_timing_cache(path.read_bytes()) if path.is_file() else None
         if known is not None:
             learned.combine(known, False)  # what is of another version or device is dropped
         with replaced_when_whole(path) as temporary:
             temporary.write_bytes(learned.serialize())
-
-
-@contextmanager
-def _locked(path: Path, kind: int) -> Iterator[None]:
-    """Hold a lock beside the file while the block runs; the lock file stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(path.name + ".lock").open("a") as lock:
-        fcntl.flock(lock, kind)
-        yield
