@@ -303,6 +303,17 @@ def test_a_missing_backend_is_not_replaced(tmp_path: Path, monkeypatch: pytest.M
         open_session(path, SessionOptions(backend="onnxruntime", device="cpu"))
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino-bf16", "tensorrt-rtx"])
+def test_devices_are_never_ignored(tmp_path: Path, backend: Any) -> None:
+    """A device that does not exist is refused by every backend, and the CPU by the one for GPUs only."""
+    path = write_artifact(tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="There is no device 'gpu'"):
+        open_session(path, SessionOptions(backend=backend, device="gpu"))  # type: ignore[arg-type]
+    if backend == "tensorrt-rtx":
+        with pytest.raises(InputError, match="runs on a GPU, got device cpu"):
+            open_session(path, SessionOptions(backend=backend, device="cpu"))
+
+
 def test_cuda_is_required_when_asked_for(tmp_path: Path) -> None:
     """Device cuda with a CPU build of onnxruntime raises, and OpenVINO has no such device."""
     onnxruntime = pytest.importorskip("onnxruntime")

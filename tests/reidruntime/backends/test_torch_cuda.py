@@ -144,6 +144,7 @@ REFUSED: list[tuple[list[onnx.NodeProto], dict[str, Any], str]] = [
         {"s": np.float32(1), "z": np.uint8(0)},
         r"a\.onnx: torch-cuda cannot compute QuantizeLinear \(y\): this operator is not supported. Use backend onnx",
     ),
+    ([node("Unsqueeze", "axes")], {"axes": np.array([2, 3])}, "it adds 2 dimensions, expected one"),
     ([node("MaxPool", kernel_shape=[2, 2], pads=[0, 0, 1, 1])], {}, "expected the same at both ends"),
     (
         [node("MaxPool", kernel_shape=[2, 2], auto_pad="SAME_UPPER")],

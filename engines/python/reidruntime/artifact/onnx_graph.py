@@ -83,9 +83,8 @@ def _node(node: Message) -> OnnxNode:
 def _attribute(attribute: Message) -> tuple[str, Attribute]:
     """AttributeProto: name = 1, f = 2, i = 3, s = 4, t = 5, floats = 7, ints = 8."""
     name = attribute.text(1)
-    if any(
-        number in attribute for number in (6, 9, 10, 11)
-    ):  # graphs, and lists of texts, tensors and graphs
+    objects = (6, 9, 10, 11)  # graphs, and lists of texts, tensors and graphs
+    if any(number in attribute for number in objects):
         raise MalformedError(f"attribute {name} holds a subgraph or a list of objects")
     tensors = [array for _, array in map(_tensor, attribute.messages(5))]
     single = (*attribute.floats(2), *attribute.integers(3), *attribute.texts(4), *tensors)

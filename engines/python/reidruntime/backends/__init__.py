@@ -149,6 +149,9 @@ def open_backend(
         GpuError: the GPU and a backend for it exist, and do not start; ``"auto"`` then chooses no other.
         ArtifactError: the backend refuses the file, some of its operators, or to compute in the precision asked for.
     """
+    for what, value, known in (("backend", backend, BackendName), ("device", device, DeviceName)):
+        if value not in get_args(known):
+            raise InputError(f"There is no {what} {value!r}. Expected one of: {', '.join(get_args(known))}.")
     if backend == "tensorrt":
         raise InputError(
             f"{network.path}: TensorRT runs engines. Build one (reidexport trt {network.path.name}), or use backend "
@@ -157,6 +160,8 @@ def open_backend(
     if backend == "tensorrt-rtx":
         from reidruntime.backends.tensorrt_rtx import TensorRtRtxBackend
 
+        if device == "cpu":
+            raise InputError(f"{network.path}: backend tensorrt-rtx runs on a GPU, got device cpu.")
         return backend, TensorRtRtxBackend(network)
     if backend == "openvino-bf16":
         from reidruntime.backends.openvino import OpenVinoBackend
@@ -211,13 +216,10 @@ def choose(
     ``is_int8`` for int8 files, which torch-cuda does not compute.
 
     Raises:
-        InputError: the backend or device does not exist, or do not go together.
+        InputError: the backend and the device do not go together.
         NotInstalledError: what is needed is missing or damaged.
         GpuError: there are a GPU and an onnxruntime that can use it, and the GPU's driver does not start.
     """
-    for what, value, known in (("backend", backend, BackendName), ("device", device, DeviceName)):
-        if value not in get_args(known):
-            raise InputError(f"There is no {what} {value!r}. Expected one of: {', '.join(get_args(known))}.")
     if backend == "openvino":
         if device == "cuda":
             raise InputError("OpenVINO runs on the CPU here. Use backend onnxruntime for device cuda.")

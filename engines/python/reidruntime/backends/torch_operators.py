@@ -200,8 +200,10 @@ def _squeeze(form: Form) -> _Built:
 
 
 def _unsqueeze(form: Form) -> _Built:
-    (axis,) = form.numbers(1)
-    return lambda x: x.unsqueeze(axis), form.inputs[:1]
+    axes = form.numbers(1)
+    if len(axes) != 1:
+        raise UnknownOperatorError(f"it adds {len(axes)} dimensions, expected one")
+    return lambda x: x.unsqueeze(axes[0]), form.inputs[:1]
 
 
 _BUILDERS: dict[str, Callable[[Form], _Built]] = {
