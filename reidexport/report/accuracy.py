@@ -10,8 +10,6 @@ from reidexport.report.plots import Dot, accuracy_against_latency, roc_curves
 from reidexport.report.results import Result, Results, of_type
 from reidexport.report.units import NONE, count, digits, percent, points
 
-_DROP_HEADS = ("rank-1 drop\npoints", "mAP drop\npoints")
-_LAYER_HEADS = ("size\nMiB", "layers")
 _NUM_WORST = 10
 _LEAST_DROP_POINTS = 0.005  # less is written as 0.00
 
@@ -23,23 +21,24 @@ def trade_off(results: Results) -> Section:
         "Up and to the left is better. Colors and shapes are precisions, the hollow mark is the reference. "
         "The vertical axis does not begin at 0: read its figures."
     )
-    notes = tuple(note for result in found for note in busy(result.record.is_busy, result.file))
-    plots = tuple(_trade_off_plot(f"accuracy-{i}", result) for i, result in enumerate(found))
-    return Section("Accuracy against latency", lead, notes, plots)
+    plots = [_trade_off_plot(f"accuracy-{i}", result) for i, result in enumerate(found)]
+    return Section("Accuracy against latency", lead, busy(found), plots)
 
 
 def _trade_off_plot(name: str, result: Result[ParityTable]) -> Plot:
     table = result.record
     precisions = list(dict.fromkeys(row.precision for row in table.all_rows))
-    dots, cells = [], []
+    dots, rows = [], []
     for number, row in enumerate(table.all_rows, 1):
         i = precisions.index(row.precision)
         mark = Mark(i, SHAPES[i % len(SHAPES)], is_hollow=row is table.reference)
         dots.append(Dot(str(number), row.p50_batch1_ms, row.mAP, mark))
-        cells.append((marked(mark, _name(row), str(number)), digits(row.p50_batch1_ms), percent(row.mAP)))
-    key = ReportTable(
-        "The numbers in the plot", source(result), ("artifact", "median latency\nms", "mAP\n%"), cells
-    )
+        rows.append({
+            "artifact": marked(mark, _name(row), str(number)),
+            "median latency\nms": digits(row.p50_batch1_ms),
+            "mAP\n%": percent(row.mAP),
+        })  # fmt: skip
+    key = ReportTable("The numbers in the plot", rows, source(result))
     svg = accuracy_against_latency(name, dots)
     return Plot(svg, f"{table.dataset}, {table.metric} distance, one image at a time.", key)
 
@@ -50,7 +49,7 @@ def parity(results: Results) -> Section:
     notes: list[str] = []
     for result in of_type(results, ParityTable):
         tables += [_parity_table(result), _worst_queries(result)]
-        notes += busy(result.record.is_busy, result.file)
+        notes += busy([result])
         notes += [f"{row.artifact}: {warning}" for row in result.record.all_rows for warning in row.warnings]
         notes += [
             f"{each.artifact} on {each.backend}: not run: {each.reason.removeprefix(f'{each.artifact}: ')}"
@@ -60,7 +59,7 @@ def parity(results: Results) -> Section:
         "Drops are in percentage points, reference minus artifact: positive is a loss. Cosines are of each image's "
         "feature with the reference's. Images/s are from files to features, during the evaluation."
     )
-    return Section("Parity with the reference", lead, tuple(notes), tables=tuple(tables))
+    return Section("Parity with the reference", lead, notes, tables=tables)
 
 
 def _name(row: ParityRow) -> str:
@@ -74,27 +73,27 @@ def runs_in(row: ParityRow) -> str:
 
 def _parity_table(result: Result[ParityTable]) -> ReportTable:
     rows = [
-        (
-            _name(row),
-            *(percent(value) for value in (row.rank1, row.mAP, row.mINP)),
-            *_drops(row.drops),
-            f"{row.min_cosine:.6f}",
-            digits(row.p50_batch1_ms),
-            digits(row.images_per_s),
-        )
+        {
+            "artifact": _name(row),
+            "rank-1\n%": percent(row.rank1),
+            "mAP\n%": percent(row.mAP),
+            "mINP\n%": percent(row.mINP),
+            **_drops(row.drops),
+            "lowest cosine": f"{row.min_cosine:.6f}",
+            "median latency\nms, batch 1": digits(row.p50_batch1_ms),
+            "images/s": digits(row.images_per_s),
+        }
         for row in result.record.all_rows
     ]
-    columns = (
-        *("artifact", "rank-1\n%", "mAP\n%", "mINP\n%", *_DROP_HEADS),
-        *("lowest cosine", "median latency\nms, batch 1", "images/s"),
-    )
     caption = f"Artifacts on {result.record.dataset}; the first is the reference"
-    return ReportTable(caption, source(result), columns, rows)
+    return ReportTable(caption, rows, source(result))
 
 
-def _drops(drops: Mapping[str, float]) -> tuple[str, str]:
-    """The cells of the columns ``_DROP_HEADS``."""
-    return points(drops.get("rank1")), points(drops.get("mAP"))
+def _drops(drops: Mapping[str, float]) -> dict[str, str]:
+    return {
+        "rank-1 drop\npoints": points(drops.get("rank1")),
+        "mAP drop\npoints": points(drops.get("mAP")),
+    }
 
 
 def _worst_queries(result: Result[ParityTable]) -> ReportTable:
@@ -106,65 +105,62 @@ def _worst_queries(result: Result[ParityTable]) -> ReportTable:
     ]
     lost.sort(key=lambda each: -each[0].ap_drop)
     rows = [
-        (
-            worst.image,
-            _name(row),
-            count(worst.reference_rank),
-            count(worst.candidate_rank),
-            points(worst.ap_drop),
-        )
+        {
+            "query": worst.image,
+            "artifact": _name(row),
+            "first match\nreference": count(worst.reference_rank),
+            "first match\nartifact": count(worst.candidate_rank),
+            "AP drop\npoints": points(worst.ap_drop),
+        }
         for worst, row in lost[:_NUM_WORST]
     ]
-    columns = ("query", "artifact", "first match\nreference", "first match\nartifact", "AP drop\npoints")
     caption = "Queries that lost most: the rank of their first match, and their average precision (AP)"
     if len(lost) > _NUM_WORST:
         caption += f"; {_NUM_WORST} of the {len(lost)} in the file"
-    return ReportTable(caption, source(result), columns, rows, ("artifact",))
+    return ReportTable(caption, rows, source(result), ("artifact",))
 
 
 def verification(results: Results) -> Section:
     """The verdicts of ``reidexport verify``."""
     found = of_type(results, Verification)
     rows = [
-        (
-            lines(verified.artifact, source(result)),
-            "✓ passed" if verified.passed else "✗ FAILED",
-            count(verified.num_images),
-            f"{verified.min_cosine:.6f}",
-            f"{verified.max_relative_l2:.1e}",
-            *_drops(verified.drops),
-            percent(verified.top1_agreement),
-        )
+        {
+            "artifact": lines(verified.artifact, source(result)),
+            "verdict": "✓ passed" if verified.passed else "✗ FAILED",
+            "images": count(verified.num_images),
+            "lowest cosine": f"{verified.min_cosine:.6f}",
+            "largest difference\nrelative L2": f"{verified.max_relative_l2:.1e}",
+            **_drops(verified.drops),
+            "same nearest image\n% of queries": percent(verified.top1_agreement),
+        }
         for result in found
         for verified in [result.record]
     ]
-    columns = (
-        *("artifact", "verdict", "images", "lowest cosine", "largest difference\nrelative L2"),
-        *(*_DROP_HEADS, "same nearest image\n% of queries"),
-    )
-    table = ReportTable("Each artifact's features beside its checkpoint's", "", columns, rows, ("verdict",))
-    failures = tuple(
-        f"{each.record.artifact}: {failure}" for each in found for failure in each.record.failures
-    )
+    caption = "Each artifact's features beside its checkpoint's"
+    table = ReportTable(caption, rows, text_columns=("verdict",))
+    failures = [f"{each.record.artifact}: {failure}" for each in found for failure in each.record.failures]
     lead = "The gate of reidexport verify, image by image. Drops in percentage points: positive is a loss."
-    return Section("Verified against the checkpoint", lead, failures, tables=(table,))
+    return Section("Verified against the checkpoint", lead, failures, tables=[table])
 
 
 def evaluations(results: Results) -> Section:
     """The scores of ``reidexport eval``."""
     rows = [
-        (
-            lines(scores.artifact, source(result)),
-            scores.dataset,
-            scores.metric + (", re-ranked" if scores.rerank else ""),
-            *map(percent, (scores.rank1, scores.rank5, scores.rank10, scores.mAP, scores.mINP)),
-        )
+        {
+            "artifact": lines(scores.artifact, source(result)),
+            "data set": scores.dataset,
+            "distance": scores.metric + (", re-ranked" if scores.rerank else ""),
+            "rank-1": percent(scores.rank1),
+            "rank-5": percent(scores.rank5),
+            "rank-10": percent(scores.rank10),
+            "mAP": percent(scores.mAP),
+            "mINP": percent(scores.mINP),
+        }
         for result in of_type(results, EvaluationRecord)
         for scores in [result.record]
     ]
-    columns = ("artifact", "data set", "distance", "rank-1", "rank-5", "rank-10", "mAP", "mINP")
-    table = ReportTable("Scores in per cent", "", columns, rows, ("data set", "distance"))
-    return Section("Accuracy", "Every query against the whole gallery.", tables=(table,))
+    table = ReportTable("Scores in per cent", rows, text_columns=("data set", "distance"))
+    return Section("Accuracy", "Every query against the whole gallery.", tables=[table])
 
 
 def thresholds(results: Results) -> Section:
@@ -195,32 +191,29 @@ def thresholds(results: Results) -> Section:
             below = "; below, each minus the first, which is drawn broad" if len(curves) > 1 else ""
             caption = f"{record.dataset}. Above, the curves{below}."
             plots.append(Plot(roc_curves(f"roc-{len(plots)}", curves), caption, key))
-        elif key.columns[1:]:
+        elif len(key.rows[0]) > 1:
             tables.append(key)
     lead = (
         "Two images are taken for one person when their distance is at most the threshold. False positives are pairs "
         "of different people that pass, true positives pairs of one person that do."
     )
-    return Section("Distance thresholds", lead, tuple(notes), tuple(plots), tuple(tables))
+    return Section("Distance thresholds", lead, notes, plots, tables)
 
 
 def _operating_points(
     metric: str, files: str, rows: Sequence[ParityRow | EvaluationRecord], marks: Sequence[Mark]
 ) -> ReportTable:
     pairs = {point.fpr: point.num_false for row in reversed(rows) for point in row.operating_points}
-    rates = sorted(pairs, reverse=True)
-    cells = []
+    cells: list[dict[str, str]] = []
     for mark, row in zip(marks, rows, strict=True):
-        found = {point.fpr: point for point in row.operating_points}
-        figures = [
-            lines(percent(point.tpr), f"{point.threshold:.4f}") if (point := found.get(rate)) else NONE
-            for rate in rates
-        ]
         name = row.artifact if isinstance(row, EvaluationRecord) else _name(row)
-        cells.append((marked(mark, name), *figures))
-    heads = [lines(f"at {100 * rate:g} %", f"{count(pairs[rate])} pairs") for rate in rates]
+        cells.append({"artifact": marked(mark, name)})
+        found = {point.fpr: point for point in row.operating_points}
+        for rate, num_pairs in sorted(pairs.items(), reverse=True):
+            heading, point = lines(f"at {100 * rate:g} %", f"{count(num_pairs)} pairs"), found.get(rate)
+            cells[-1][heading] = lines(percent(point.tpr), f"{point.threshold:.4f}") if point else NONE
     caption = f"True positives in per cent, and the {metric} distance, at each rate of false positives"
-    return ReportTable(caption, files, ("artifact", *heads), cells)
+    return ReportTable(caption, cells, files)
 
 
 def precisions(results: Results) -> Section:
@@ -228,34 +221,31 @@ def precisions(results: Results) -> Section:
     tables = [_layers_of_artifacts(result) for result in of_type(results, ParityTable)]
     tables += [_layers_of_precisions(result) for result in of_type(results, PrecisionsRecord)]
     lead = "How many layers compute in which number format, as the file itself says."
-    return Section("Precision of layers", lead, tables=tuple(tables))
+    return Section("Precision of layers", lead, tables=tables)
 
 
 def _layers_of_artifacts(result: Result[ParityTable]) -> ReportTable:
-    rows = [
-        (row.artifact, f"{row.size_mib:.2f}", _layers(row.layer_precisions))
-        for row in result.record.rows
-        if row.layer_precisions
-    ]
-    columns = ("artifact", *_LAYER_HEADS)
-    return ReportTable(
-        "Layers of each artifact", source(result), columns, list(dict.fromkeys(rows)), ("layers",)
-    )
+    rows: list[dict[str, str]] = []
+    for row in result.record.rows:
+        cells = {"artifact": row.artifact, **_layers(row.size_mib, row.layer_precisions)}
+        if row.layer_precisions and cells not in rows:
+            rows.append(cells)
+    return ReportTable("Layers of each artifact", rows, source(result), ("layers",))
 
 
 def _layers_of_precisions(result: Result[PrecisionsRecord]) -> ReportTable:
-    precisions = result.record.precisions
-    rows = [
-        (
-            *(each.name, f"{each.size_mib:.2f}", _layers(each.layer_precisions)),
-            *((percent(of.rank1), percent(of.mAP), *_drops(of.drops)) if (of := each.scores) else ()),
-        )
-        for each in precisions
-    ]
-    scores = ("rank-1\n%", "mAP\n%", *_DROP_HEADS) if precisions[0].scores else ()
-    columns = ("precision", *_LAYER_HEADS, *scores)
-    return ReportTable(result.record.architecture, source(result), columns, rows, ("layers",))
+    rows = []
+    for each in result.record.precisions:
+        cells = {"precision": each.name, **_layers(each.size_mib, each.layer_precisions)}
+        if of := each.scores:
+            cells |= {"rank-1\n%": percent(of.rank1), "mAP\n%": percent(of.mAP), **_drops(of.drops)}
+        rows.append(cells)
+    return ReportTable(result.record.architecture, rows, source(result), ("layers",))
 
 
-def _layers(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))
+def _layers(size_mib: float, counts: Mapping[str, int]) -> dict[str, str]:
+    most_first = sorted(counts.items(), key=lambda item: -item[1])
+    return {
+        "size\nMiB": f"{size_mib:.2f}",
+        "layers": ", ".join(f"{number} {name}" for name, number in most_first),
+    }

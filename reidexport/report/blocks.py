@@ -1,14 +1,16 @@
 """What a page is made of: sections of tables, plots and ranked lists."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
+from reidexport.records.accuracy import ParityTable
 from reidexport.records.base import Measurement
+from reidexport.records.speed import Benchmark
 from reidexport.report.marks import Mark, swatch
-from reidexport.report.results import Machine, Result, Results
+from reidexport.report.results import Result
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,10 @@ class Fact:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """Cells as text or markup; the first of each row is its heading, those of ``text_columns`` are left-aligned.
+    """Each row has a cell, text or markup, for each column; the first is its heading.
 
-    Of a cell or a column's name with several lines, those after the first are small.
+    Of a cell or a column's name with several lines, those after the first are small. Those of ``text_columns`` are
+    left-aligned.
 
     Attributes:
         caption: what is shown.
@@ -32,9 +35,8 @@ class ReportTable:
     """
 
     caption: str
-    source: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
+    rows: Sequence[Mapping[str, str]]
+    source: str = ""
     text_columns: tuple[str, ...] = ()
 
 
@@ -64,7 +66,7 @@ class Ranking:
 
     caption: str
     query: Thumbnail
-    found: tuple[Thumbnail, ...]
+    found: Sequence[Thumbnail]
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,11 @@ class Section:
 
     title: str
     lead: str
-    notes: tuple[str, ...] = ()
-    plots: tuple[Plot, ...] = ()
-    tables: tuple[ReportTable, ...] = ()
-    pairs: tuple[tuple[str, str], ...] = ()
-    rankings: tuple[Ranking, ...] = ()
+    notes: Sequence[str] = ()
+    plots: Sequence[Plot] = ()
+    tables: Sequence[ReportTable] = ()
+    pairs: Mapping[str, str] = field(default_factory=dict)
+    rankings: Sequence[Ranking] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -111,19 +113,10 @@ def source(*results: Result[Measurement]) -> str:
     return files if number is None else f"{files}, machine {number}"
 
 
-def machines(results: Results) -> list[Machine]:
-    """The different machines, in the order in which the results name them."""
-    return list(dict.fromkeys(result.machine for result in results))
-
-
-def with_machine_numbers(results: Results) -> Results:
-    """The results, each with the number of its machine if there are several machines."""
-    known = machines(results)
-    if len(known) < 2:
-        return results
-    return [replace(result, machine_number=known.index(result.machine) + 1) for result in results]
-
-
-def busy(is_busy: bool, file: str) -> tuple[str, ...]:
-    """A note where something else ran beside a measurement."""
-    return (f"{file}: the machine was busy with something else: its times are doubtful.",) if is_busy else ()
+def busy(results: Sequence[Result[ParityTable | Benchmark]]) -> list[str]:
+    """A note for each file beside whose measurement something else ran."""
+    return [
+        f"{result.file}: the machine was busy with something else: its times are doubtful."
+        for result in results
+        if result.record.is_busy
+    ]

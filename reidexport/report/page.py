@@ -1,5 +1,6 @@
 """Results as one HTML page that needs nothing beside it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -8,9 +9,9 @@ from reidexport.evaluation.scoring import Evaluation
 from reidexport.files import replaced_when_whole
 from reidexport.records.accuracy import EvaluationRecord, ParityTable, Ranks, Verification
 from reidexport.records.speed import Benchmark, BenchReport, PrecisionsRecord
-from reidexport.report import accuracy, gpu_checks, peers, people, provenance, speeds
+from reidexport.report import accuracy, peers, people, provenance, speeds
 from reidexport.report.accuracy import runs_in
-from reidexport.report.blocks import Fact, breakable, with_machine_numbers
+from reidexport.report.blocks import Fact, breakable
 from reidexport.report.results import Results, records_of
 from reidexport.report.units import digits, percent, points, share
 from reidexport.version import __version__
@@ -43,7 +44,6 @@ def write_report(
 
 def report_page(results: Results, evaluation: Evaluation | None, artifact: str, title: str) -> str:
     """The page's HTML; see :func:`write_report`."""
-    results = with_machine_numbers(results)
     sections = [
         accuracy.trade_off(results),
         peers.throughput(results),
@@ -55,7 +55,7 @@ def report_page(results: Results, evaluation: Evaluation | None, artifact: str, 
         speeds.precision_speeds(results),
         *peers.other_questions(results),
         speeds.command_speeds(results),
-        gpu_checks.gpu_checks(results),
+        speeds.gpu_checks(results),
     ]
     if evaluation is not None:
         sections += [people.ranked_lists(evaluation, artifact), people.features_of_some(evaluation, artifact)]
@@ -80,11 +80,11 @@ def report_page(results: Results, evaluation: Evaluation | None, artifact: str, 
 
 def headline(results: Results) -> list[Fact]:
     """The figures that a reader wants first, of those that the results hold."""
-    found = (_accuracy(results), _loss(results), _verdicts(results), _latency(results), _throughput(results))
-    return [fact for fact in found if fact is not None]
+    figures = (_accuracy, _loss, _verdicts, _latency, _throughput)
+    return [fact for figure in figures for fact in figure(results)]
 
 
-def _accuracy(results: Results) -> Fact | None:
+def _accuracy(results: Results) -> Iterator[Fact]:
     """Of the first reference, or of the first evaluation."""
     found: list[tuple[Ranks, str]] = [
         (table.reference, f"{table.dataset}, reference {table.reference.artifact}")
@@ -92,13 +92,11 @@ def _accuracy(results: Results) -> Fact | None:
     ]
     scores = records_of(results, EvaluationRecord)
     found += [(record, f"{record.dataset}, {record.artifact}") for record in scores]
-    if not found:
-        return None
-    ranks, note = found[0]
-    return Fact(f"{percent(ranks.rank1)} / {percent(ranks.mAP)}", "rank-1 / mAP, %", note)
+    for ranks, note in found[:1]:
+        yield Fact(f"{percent(ranks.rank1)} / {percent(ranks.mAP)}", "rank-1 / mAP, %", note)
 
 
-def _loss(results: Results) -> Fact | None:
+def _loss(results: Results) -> Iterator[Fact]:
     tables, verified = records_of(results, ParityTable), records_of(results, Verification)
     drops = [(row.drops, f"{row.artifact}, {runs_in(row)}") for table in tables for row in table.rows]
     drops += [(record.drops, record.artifact) for record in verified]
@@ -109,21 +107,19 @@ def _loss(results: Results) -> Fact | None:
         if each.scores
     ]
     losses = [(of_artifact["mAP"], note) for of_artifact, note in drops if "mAP" in of_artifact]
-    if not losses:
-        return None
-    drop, note = max(losses)
-    return Fact(points(drop), "largest mAP drop, percentage points", note)
+    if losses:
+        drop, note = max(losses)
+        yield Fact(points(drop), "largest mAP drop, percentage points", note)
 
 
-def _verdicts(results: Results) -> Fact | None:
+def _verdicts(results: Results) -> Iterator[Fact]:
     verdicts = [record.passed for record in records_of(results, Verification)]
-    if not verdicts:
-        return None
-    sign = "✓" if all(verdicts) else "✗"
-    return Fact(f"{sign} {sum(verdicts)} of {len(verdicts)}", "passed verification", "against the checkpoint")
+    if verdicts:
+        passed = f"{'✓' if all(verdicts) else '✗'} {sum(verdicts)} of {len(verdicts)}"
+        yield Fact(passed, "passed verification", "against the checkpoint")
 
 
-def _latency(results: Results) -> Fact | None:
+def _latency(results: Results) -> Iterator[Fact]:
     timings = [
         (row.p50_batch1_ms, f"{row.artifact}, {runs_in(row)}")
         for table in records_of(results, ParityTable)
@@ -136,13 +132,12 @@ def _latency(results: Results) -> Fact | None:
         for batch in bench.batches
         if batch.batch_size == 1
     ]
-    if not timings:
-        return None
-    p50_ms, note = min(timings)
-    return Fact(f"{digits(p50_ms)} ms", "lowest median latency, one image", note)
+    if timings:
+        p50_ms, note = min(timings)
+        yield Fact(f"{digits(p50_ms)} ms", "lowest median latency, one image", note)
 
 
-def _throughput(results: Results) -> Fact | None:
+def _throughput(results: Results) -> Iterator[Fact]:
     found = [
         (row.images_per_s, row.name.removeprefix("throughput of "), row.share_of_limit)
         for benchmark in records_of(results, Benchmark)
@@ -154,9 +149,8 @@ def _throughput(results: Results) -> Fact | None:
         for bench in records_of(results, BenchReport)
         for batch in bench.batches
     ]
-    if not found:
-        return None
-    images_per_s, note, share_of_limit = max(found, key=lambda each: each[:2])
-    if share_of_limit is not None:
-        note += f", {share(share_of_limit)} of the limit"
-    return Fact(f"{digits(images_per_s)} images/s", "highest throughput, network alone", note)
+    if found:
+        images_per_s, note, share_of_limit = max(found, key=lambda each: each[:2])
+        if share_of_limit is not None:
+            note += f", {share(share_of_limit)} of the limit"
+        yield Fact(f"{digits(images_per_s)} images/s", "highest throughput, network alone", note)

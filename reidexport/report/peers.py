@@ -1,7 +1,7 @@
 """A section for each question of the benchmarks: our figures beside the peers', and throughput beside its limit."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from reidexport.records.speed import Benchmark, BenchmarkRow, Spread
 from reidexport.report.blocks import Plot, ReportTable, Section, busy, lines, marked, source
@@ -53,9 +53,9 @@ def _section(question: str, results: Results) -> Section:
     return Section(
         _TITLES.get(question, question.replace("_", " ").capitalize()),
         " ".join(_lead(question, [row for result in found for row in result.record.rows])),
-        tuple(note for result in found for note in _notes(result)),
-        tuple(plots),
-        tuple(tables),
+        [note for result in found for note in _notes(result)],
+        plots,
+        tables,
     )
 
 
@@ -79,7 +79,7 @@ def _lead(question: str, rows: Sequence[BenchmarkRow]) -> Iterator[str]:
 def _notes(result: Result[Benchmark]) -> Sequence[str]:
     rows = result.record.rows
     reasons = [f"{row.name}: ratios {row.ratios}" for row in rows if isinstance(row.ratios, str)]
-    return reasons or busy(result.record.is_busy, result.file)
+    return reasons or busy([result])
 
 
 def _comparison(rows: Sequence[Row]) -> ReportTable:
@@ -88,18 +88,20 @@ def _comparison(rows: Sequence[Row]) -> ReportTable:
     marks = {peer: _mark(peer, i) for i, peer in enumerate(peers)}
     ratios = [{} if isinstance(row.ratios, str) else row.ratios for _, row in rows]
     axis = axis_of(ratio for of_row in ratios for ratio in of_row.values())
-    cells = []
+    cells: list[dict[str, str]] = []
     for label, of_row, (_, row) in zip(_labels(rows), ratios, rows, strict=True):
         drawn = strip(axis, [(peer, mark, of_row[peer]) for peer, mark in marks.items() if peer in of_row])
-        figures = [_cell(_median(row, peer), of_row.get(peer)) for peer in peers]
-        cells.append((label, *([drawn] if any(ratios) else []), _median(row, _OURS), *figures))
-    heads = (*([axis_heading(axis)] if any(ratios) else []), f"{_OURS}\nmedian")
+        cells.append({
+            "what": label,
+            **({axis_heading(axis): drawn} if any(ratios) else {}),
+            f"{_OURS}\nmedian": _median(row, _OURS),
+            **{marked(mark, peer): _cell(_median(row, peer), of_row.get(peer)) for peer, mark in marks.items()},
+        })  # fmt: skip
     is_memory = all(row.peak_mib for _, row in rows)
     caption = (
         "How many times our memory each peer needs" if is_memory else "How many times as fast as each peer"
     )
-    columns = ("what", *heads, *(marked(mark, peer) for peer, mark in marks.items()))
-    return ReportTable(caption, source(*(result for result, _ in rows)), columns, cells)
+    return ReportTable(caption, cells, source(*(result for result, _ in rows)))
 
 
 def _mark(peer: str, i: int) -> Mark:
@@ -166,28 +168,29 @@ def _throughput_plot(name: str, rows: Sequence[Row]) -> Plot | None:
     colors = {group: color for color, group in enumerate(limits)}
     batches = sorted({batch for of_series in series.values() for batch in of_series})
     drawn: list[Line] = []
-    cells: list[tuple[str, ...]] = []
+    cells: list[dict[str, str]] = []
+
+    def add(mark: Mark, label: str, images_per_s: Mapping[int, float], figures: Mapping[int, str]) -> None:
+        drawn.append(Line(mark, images_per_s))
+        in_columns = {f"batch {batch}\nimages/s": figures.get(batch, NONE) for batch in batches}
+        cells.append({"artifact": marked(mark, label), **in_columns})
+
     for i, ((precision, artifact, label), of_series) in enumerate(series.items()):
         mark = Mark(colors[precision, artifact], SHAPES[i % len(SHAPES)], "-")
-        drawn.append(Line(mark, {batch: row.images_per_s or 0.0 for batch, row in of_series.items()}))
-        cells.append((marked(mark, label), *(_throughput_cell(of_series.get(batch)) for batch in batches)))
+        speeds = {batch: row.images_per_s or 0.0 for batch, row in of_series.items()}
+        add(mark, label, speeds, {batch: _throughput_cell(row) for batch, row in of_series.items()})
     for (precision, artifact), of_group in limits.items():
         if of_group:
-            mark = Mark(colors[precision, artifact], line="--")
-            drawn.append(Line(mark, of_group))
-            heading = marked(mark, lines(f"limit of {precision}", artifact))
-            cells.append((heading, *(digits(of_group.get(batch)) for batch in batches)))
-    table = ReportTable(
-        "Images per second, and the share of the limit measured with each",
-        source(*(result for result, _ in rows)),
-        ("artifact", *(f"batch {batch}\nimages/s" for batch in batches)),
-        cells,
-    )
+            mark, label = (
+                Mark(colors[precision, artifact], line="--"),
+                lines(f"limit of {precision}", artifact),
+            )
+            add(mark, label, of_group, {batch: digits(limit) for batch, limit in of_group.items()})
+    caption = "Images per second, and the share of the limit measured with each"
+    table = ReportTable(caption, cells, source(*(result for result, _ in rows)))
     caption = "The network alone. Dashed: the highest limit measured at each batch size."
     return Plot(throughput_against_batch(name, drawn), caption, table)
 
 
-def _throughput_cell(row: BenchmarkRow | None) -> str:
-    if row is None:
-        return NONE
+def _throughput_cell(row: BenchmarkRow) -> str:
     return lines(digits(row.images_per_s), None if row.share_of_limit is None else share(row.share_of_limit))

@@ -43,7 +43,7 @@ def ranked_lists(evaluation: Evaluation, artifact: str) -> Section:
         "What the protocol leaves out (the query's person seen by the query's camera) is left out here too. "
         "Under each image: person, camera, distance."
     )
-    return Section("Ranked lists", lead, rankings=tuple(rankings))
+    return Section("Ranked lists", lead, rankings=rankings)
 
 
 def _ranking(
@@ -62,7 +62,7 @@ def _ranking(
     precision = evaluation.metrics.average_precisions[index]
     first = evaluation.metrics.first_match_ranks[index]
     caption = f"{query.path.name}: average precision {precision:.1%}, first match at rank {first} ({why})"
-    return Ranking(caption, _thumbnail(query, "", "query", "query"), tuple(found))
+    return Ranking(caption, _thumbnail(query, "", "query", "query"), found)
 
 
 def _thumbnail(record: ImageRecord, sign: str, distance: str, description: str) -> Thumbnail:
@@ -96,7 +96,7 @@ def features_of_some(evaluation: Evaluation, artifact: str) -> Section:
         "are people, shapes are cameras."
     )
     plot = Plot(svg, f"{len(chosen)} images of {len(people)} people.")
-    return Section("Features in two dimensions", lead, plots=(plot,))
+    return Section("Features in two dimensions", lead, plots=[plot])
 
 
 def principal_components(

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from reidexport.report.blocks import ReportTable, Section, machines
-from reidexport.report.results import Results
+from reidexport.report.blocks import ReportTable, Section
+from reidexport.report.results import Results, machines
 from reidexport.report.units import NONE
 
 
@@ -20,34 +20,30 @@ def machine_line(results: Results) -> str:
 def machines_and_versions(results: Results) -> Section:
     """Every machine, and the versions of what ran on it."""
     rows = [
-        (
-            str(number),
-            machine.cpu,
-            str(machine.cores),
-            NONE if machine.memory_mib is None else f"{machine.memory_mib / 1024:.1f}",
-            ", ".join(machine.gpus) or "none",
-            machine.system,
-        )
+        {
+            "machine": str(number),
+            "processor": machine.cpu,
+            "cores": str(machine.cores),
+            "memory\nGiB": NONE if machine.memory_mib is None else f"{machine.memory_mib / 1024:.1f}",
+            "GPUs": ", ".join(machine.gpus) or "none",
+            "system": machine.system,
+        }
         for number, machine in enumerate(machines(results), 1)
     ]
-    columns = ("machine", "processor", "cores", "memory\nGiB", "GPUs", "system")
-    table = ReportTable("Machines", "", columns, rows, ("processor", "GPUs", "system"))
-    return Section("Machines and versions", "", tables=(table,), pairs=_versions(results))
+    table = ReportTable("Machines", rows, text_columns=("processor", "GPUs", "system"))
+    return Section("Machines and versions", "", tables=[table], pairs=_versions(results))
 
 
-def _versions(results: Results) -> tuple[tuple[str, str], ...]:
+def _versions(results: Results) -> dict[str, str]:
     """Each package with its version; where the results have several, in how many files each is."""
     found: dict[str, Counter[str]] = {}
     for result in results:
         for package, version in result.record.versions.items():
             found.setdefault(package, Counter())[version] += 1
-    return tuple(
-        (
-            package,
-            ", ".join(v if len(versions) == 1 else f"{v} ({n} files)" for v, n in versions.most_common()),
-        )
+    return {
+        package: ", ".join(v if len(versions) == 1 else f"{v} ({n} files)" for v, n in versions.most_common())
         for package, versions in found.items()
-    )
+    }
 
 
 def how_measured(results: Results) -> Section:
@@ -58,13 +54,15 @@ def how_measured(results: Results) -> Section:
         commands.setdefault(result.record.command, []).append(result.file)
         for what in result.record.timed_regions:
             timed.setdefault(what, []).append(result.file)
-    tables = (
-        _files_of("What wrote the files", "command", commands),
-        _files_of("What is inside the timed region", "timed", timed),
-    )
+    tables = [
+        ReportTable(
+            caption,
+            [{"files": ", ".join(files), column: what} for what, files in found.items()],
+            text_columns=(column,),
+        )
+        for caption, column, found in (
+            ("What wrote the files", "command", commands),
+            ("What is inside the timed region", "timed", timed),
+        )
+    ]
     return Section("How each number was measured", "", tables=tables)
-
-
-def _files_of(caption: str, column: str, found: dict[str, list[str]]) -> ReportTable:
-    rows = [(", ".join(files), what) for what, files in found.items()]
-    return ReportTable(caption, "", ("files", column), rows, (column,))

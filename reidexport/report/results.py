@@ -1,9 +1,9 @@
 """The records that the commands wrote, as the report shows them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from reidexport.errors import InputError
 from reidexport.records.base import Measurement
@@ -43,21 +43,26 @@ Results = Sequence[Result[Measurement]]
 
 
 def read_results(paths: Sequence[Path]) -> list[Result[Measurement]]:
-    """Read result files; of a folder, every ``*.json`` in it and below it.
+    """Read result files; of a folder, every ``*.json`` in it and below it. Their machines are numbered.
 
     Raises:
         InputError: a file cannot be read, is not of a kind that the report shows, or a folder holds none.
     """
-    return [_read_result(file, name) for path in paths for file, name in _named_files(path)]
+    results = [_read_result(file, name) for path in paths for file, name in _named_files(path)]
+    known = machines(results)
+    if len(known) > 1:
+        results = [replace(result, machine_number=known.index(result.machine) + 1) for result in results]
+    return results
+
+
+def machines(results: Results) -> list[Machine]:
+    """The different machines, in the order in which the results name them."""
+    return list(dict.fromkeys(result.machine for result in results))
 
 
 def of_type(results: Results, model: type[MeasurementT]) -> list[Result[MeasurementT]]:
     """Those of the results that are of one kind."""
-    return [
-        Result(result.record, result.file, result.machine_number)
-        for result in results
-        if isinstance(result.record, model)
-    ]
+    return [cast("Result[MeasurementT]", each) for each in results if isinstance(each.record, model)]
 
 
 def records_of(results: Results, model: type[MeasurementT]) -> list[MeasurementT]:

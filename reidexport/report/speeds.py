@@ -1,7 +1,9 @@
-"""Sections about time that need no peers: the precisions beside torch, and what the commands measured."""
+"""Sections about time that need no peers: the precisions beside torch, what the commands measured, GPU checks."""
 
+from collections import Counter
 from collections.abc import Sequence
 
+from reidexport.records.checks import GpuCheckRecord
 from reidexport.records.speed import (
     BenchReport,
     OverheadRecord,
@@ -13,22 +15,22 @@ from reidexport.report.blocks import ReportTable, Section, lines, marked, source
 from reidexport.report.marks import SHAPES, Mark
 from reidexport.report.results import Result, Results, of_type
 from reidexport.report.strips import axis_heading, axis_of, strip
-from reidexport.report.units import NONE, count, digits, interval, points, share, times
+from reidexport.report.units import NONE, count, digits, interval, percent, points, share, times
 
 
 def precision_speeds(results: Results) -> Section:
     """Precisions and runtimes beside torch eager."""
     found = of_type(results, PrecisionsRecord)
-    notes = tuple(
+    notes = [
         f"{result.file}: batch {batch_size} is left out: {reason}"
         for result in found
         for batch_size, reason in result.record.disturbed.items()
-    )
+    ]
     lead = (
         "How many times as fast as torch eager, which takes turns with the others in one run; below it the lowest and "
         "highest ratio, the median latency of a batch, and images/s."
     )
-    tables = tuple(_precision_speeds(result) for result in found)
+    tables = [_precision_speeds(result) for result in found]
     return Section("Speed of the precisions", lead, notes, tables=tables)
 
 
@@ -39,19 +41,14 @@ def _precision_speeds(result: Result[PrecisionsRecord]) -> ReportTable:
     for each in result.record.speed:
         by_name.setdefault(lines(each.precision, each.runtime), {})[each.batch_size] = each
     axis = axis_of(each.times_torch for each in result.record.speed)
-    rows = [
-        (
-            name,
-            strip(
-                axis, [(f"batch {batch}", marks[batch], each.times_torch) for batch, each in speeds.items()]
-            ),
-            *(_speed_cell(speeds.get(batch)) for batch in batches),
-        )
-        for name, speeds in by_name.items()
-    ]
-    heads = (marked(marks[batch], f"batch {batch}") for batch in batches)
-    columns = ("precision", axis_heading(axis), *heads)
-    return ReportTable(result.record.architecture, source(result), columns, rows)
+    rows = []
+    for name, speeds in by_name.items():
+        ratios = [(f"batch {batch}", marks[batch], each.times_torch) for batch, each in speeds.items()]
+        row = {"precision": name, axis_heading(axis): strip(axis, ratios)}
+        for batch, mark in marks.items():
+            row[marked(mark, f"batch {batch}")] = _speed_cell(speeds.get(batch))
+        rows.append(row)
+    return ReportTable(result.record.architecture, rows, source(result))
 
 
 def _speed_cell(each: PrecisionSpeed | None) -> str:
@@ -64,82 +61,127 @@ def _speed_cell(each: PrecisionSpeed | None) -> str:
 def command_speeds(results: Results) -> Section:
     """What ``reidexport bench``, ``reid_overhead`` and ``benchmarks.serving`` measured."""
     benches = of_type(results, BenchReport)
-    tables = (
+    tables = [
         _network_alone(benches),
         _files_to_features(benches),
         _overheads(of_type(results, OverheadRecord)),
         _servings(of_type(results, ServingRecord)),
-    )
-    notes = tuple(f"{result.file}: {warning}" for result in benches for warning in result.record.warnings)
+    ]
+    notes = [f"{result.file}: {warning}" for result in benches for warning in result.record.warnings]
     lead = "p50, p90 and p99: so many of 100 runs took at most this long."
     return Section("Speed of each artifact", lead, notes, tables=tables)
 
 
 def _network_alone(benches: Sequence[Result[BenchReport]]) -> ReportTable:
     rows = [
-        (
-            lines(result.record.artifact, source(result)),
-            str(batch.batch_size),
-            *(digits(value) for value in (batch.p50_ms, batch.p90_ms, batch.p99_ms)),
-            digits(batch.images_per_s),
-        )
+        {
+            "artifact": lines(result.record.artifact, source(result)),
+            "batch": str(batch.batch_size),
+            "p50\nms": digits(batch.p50_ms),
+            "p90\nms": digits(batch.p90_ms),
+            "p99\nms": digits(batch.p99_ms),
+            "images/s": digits(batch.images_per_s),
+        }
         for result in benches
         for batch in result.record.batches
     ]
-    columns = ("artifact", "batch", "p50\nms", "p90\nms", "p99\nms", "images/s")
-    return ReportTable("The network alone", "", columns, rows)
+    return ReportTable("The network alone", rows)
 
 
 def _files_to_features(benches: Sequence[Result[BenchReport]]) -> ReportTable:
     rows = [
-        (
-            lines(result.record.artifact, source(result)),
-            str(end.batch_size),
-            digits(end.images_per_s),
-            share(end.share_of_net),
-        )
+        {
+            "artifact": lines(result.record.artifact, source(result)),
+            "batch": str(end.batch_size),
+            "images/s": digits(end.images_per_s),
+            "of the network alone": share(end.share_of_net),
+        }
         for result in benches
         if (end := result.record.end_to_end) is not None
     ]
-    columns = ("artifact", "batch", "images/s", "of the network alone")
-    return ReportTable("From image files to features", "", columns, rows)
+    return ReportTable("From image files to features", rows)
 
 
 def _overheads(overheads: Sequence[Result[OverheadRecord]]) -> ReportTable:
     rows = [
-        (
-            lines(of.artifact, source(result)),
-            str(of.batch_size),
-            digits(of.bare_p50_ms),
-            digits(of.reid_embed_p50_ms),
-            f"{points(100 * of.overhead)} %",
-            " to ".join(points(100 * pick(of.overhead_of_rounds)) for pick in (min, max)),
-        )
+        {
+            "artifact": lines(of.artifact, source(result)),
+            "batch": str(of.batch_size),
+            "without it\nms": digits(of.bare_p50_ms),
+            "with it\nms": digits(of.reid_embed_p50_ms),
+            "overhead": f"{points(100 * of.overhead)} %",
+            "lowest to highest\n%": " to ".join(
+                points(100 * pick(of.overhead_of_rounds)) for pick in (min, max)
+            ),
+        }
         for result in overheads
         for of in [result.record]
     ]
-    columns = ("artifact", "batch", "without it\nms", "with it\nms", "overhead", "lowest to highest\n%")
-    caption = "What the C++ runtime adds to the median latency of the bare network"
-    return ReportTable(caption, "", columns, rows)
+    return ReportTable("What the C++ runtime adds to the median latency of the bare network", rows)
 
 
 def _servings(servings: Sequence[Result[ServingRecord]]) -> ReportTable:
     rows = [
-        (
-            lines(of.artifact, source(result)),
-            f"{of.num_clients} × {of.batch_size}",
-            digits(of.served.images_per_s.median),
-            share(of.share_of_direct.median),
-            digits(of.served.p50_ms),
-            digits(of.served.p99_ms),
-            f"{count(of.answers.num_answered)} of {count(of.answers.num_requests)}",
-            count(of.answers.num_bit_equal),
-        )
+        {
+            "artifact": lines(of.artifact, source(result)),
+            "clients × batch": f"{of.num_clients} × {of.batch_size}",
+            "images/s": digits(of.served.images_per_s.median),
+            "of the session": share(of.share_of_direct.median),
+            "p50\nms": digits(of.served.p50_ms),
+            "p99\nms": digits(of.served.p99_ms),
+            "requests\nanswered": f"{count(of.answers.num_answered)} of {count(of.answers.num_requests)}",
+            "answers\nequal to the bit": count(of.answers.num_bit_equal),
+        }
         for result in servings
         for of in [result.record]
     ]
-    columns = (
-        *("artifact", "clients × batch", "images/s", "of the session", "p50\nms", "p99\nms"),
-        *("requests\nanswered", "answers\nequal to the bit"),
-    )
-    return ReportTable("A server under load, beside the session without it", "", columns, rows)
+    return ReportTable("A server under load, beside the session without it", rows)
+
+
+def gpu_checks(results: Results) -> Section:
+    """The outcomes of ``make gpu-check``: what passed, what failed and why, and how fast each path was."""
+    found = of_type(results, GpuCheckRecord)
+    notes = [f"{result.file}: {why}" for result in found for why in result.record.failures]
+    notes += [
+        f"{result.file}: {each.group}: {each.check} failed: {each.reason}"
+        for result in found
+        for each in result.record.checks
+        if each.outcome == "failed"
+    ]
+    notes += [
+        f"{result.file}: of --quick: its speeds say nothing." for result in found if result.record.quick
+    ]
+    tables = [table for result in found for table in (_check_outcomes(result), _check_speeds(result))]
+    lead = "Every path on a GPU, checked and measured. What is not installed there is skipped."
+    return Section("GPU check", lead, notes, tables=tables)
+
+
+def _check_outcomes(result: Result[GpuCheckRecord]) -> ReportTable:
+    counts: dict[str, Counter[str]] = {}
+    for each in result.record.checks:
+        counts.setdefault(each.group, Counter())[each.outcome] += 1
+    outcomes = ("passed", "failed", "skipped")
+    rows = [
+        {"what": group, **{outcome: count(found[outcome]) for outcome in outcomes}}
+        for group, found in counts.items()
+    ]
+    return ReportTable("Checks", rows, source(result))
+
+
+def _check_speeds(result: Result[GpuCheckRecord]) -> ReportTable:
+    rows = [
+        {
+            "what": f"{each.group} {found.get('precision', '')}",
+            "batch": str(found.get("batch_size", "")),
+            "p50\nms": digits(found.get("caller_p50_ms")),
+            "images/s\nof a caller": digits(found["caller_images_per_s"]),
+            "images/s\nstreamed": digits(found.get("streamed_images_per_s")),
+            "images/s\nfrom files": digits(found.get("files_images_per_s")),
+            "images/s\non the GPU": digits(found.get("device_images_per_s")),
+            "of the limit, %": percent(found.get("device_share_of_limit")),
+        }
+        for each in result.record.checks
+        for found in [each.measured]
+        if "caller_images_per_s" in found
+    ]
+    return ReportTable("Speed: arrays in and out, overlapped, from files, and on the GPU", rows)
