@@ -7,22 +7,15 @@ Results go to stdout, progress and messages to stderr. Exit status: 0 done, 1 a 
 import signal
 import sys
 
-# What brings a package, where it is not the extra ``export``.
+# The packages that an extra brings; all others come with ``export``.
 _EXTRAS = {
-    "onnxruntime": "cpu",
-    "openvino": "cpu",
-    "jinja2": "report",
-    "markupsafe": "report",
-    "matplotlib": "report",
-    "ray": "ray",
-    "fsspec": "ray",
-    "yaml": "cli",
-    "tritonclient": "triton",
-    "aiohttp": "serve,cpu",
-    "grpc": "serve,cpu",
-    "fastapi": "web",
-    "starlette": "web",
-    "uvicorn": "web",
+    "cli": ("yaml",),
+    "cpu": ("onnxruntime", "openvino"),
+    "report": ("jinja2", "markupsafe", "matplotlib"),
+    "ray": ("ray", "fsspec"),
+    "triton": ("tritonclient",),
+    "serve,cpu": ("aiohttp", "grpc"),
+    "web": ("fastapi", "starlette", "uvicorn"),
 }
 
 
@@ -39,17 +32,14 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
+        return
     except ReidExportError as error:
-        print(f"reidexport: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+        message, status = str(error), error.exit_status
     except OSError as error:
-        print(
-            f"reidexport: {error.filename or 'the file system'}: {error.strerror or error}", file=sys.stderr
-        )
-        sys.exit(2)
+        message, status = f"{error.filename or 'the file system'}: {error.strerror or error}", 2
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0], "export")
-        print(
-            f'reidexport: {error.name} is not installed: pip install "reidexport[{extra}]"', file=sys.stderr
-        )
-        sys.exit(3)
+        package = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, packages in _EXTRAS.items() if package in packages), "export")
+        message, status = f'{error.name} is not installed: pip install "reidexport[{extra}]"', 3
+    print(f"reidexport: {message}", file=sys.stderr)
+    sys.exit(status)

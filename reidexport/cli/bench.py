@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from reidexport.cli.artifact_options import ArtifactArgument, ForeignOptions, RunOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import JsonOption, log
+from reidexport.cli.shared_options import ArtifactArgument, ForeignOptions, RunOptions
 from reidexport.data.image_paths import find_images
 from reidexport.errors import InputError
 from reidexport.evaluation.timing import bench_session

@@ -3,8 +3,11 @@
 import os
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from reidexport.cli.output import JsonOption
+from reidexport.records.reading import write_record
 
 
 def doctor(json_file: JsonOption = None) -> None:
@@ -13,11 +16,7 @@ def doctor(json_file: JsonOption = None) -> None:
     Looks at the processor, NVIDIA's driver and GPUs, the packages and whether they get along, the environment,
     and the data sets under REIDEXPORT_DATA.
     """
-    from rich.console import Console
-    from rich.text import Text
-
     from reidexport.doctor import examine_this_machine
-    from reidexport.records.reading import write_record
 
     examination = examine_this_machine(os.environ)
     write_record(json_file, examination)

@@ -14,9 +14,9 @@ from reidruntime.artifact.own_manifest import artifact_manifest
 from typer import Argument, Option
 from typer.core import TyperCommand
 
-from reidexport.cli.artifact_options import ArtifactArgument, BatchOption, ForeignOptions, RunOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import JsonOption, log
+from reidexport.cli.shared_options import ArtifactArgument, BatchOption, ForeignOptions, RunOptions
 from reidexport.embed.cluster import ClusterRunOptions, embed_shards_on_ray, import_ray
 from reidexport.embed.plan import ERRORS_NAME, Columns, Done, Plan
 from reidexport.embed.run import Executor, embed_images, run_folder

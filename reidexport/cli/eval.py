@@ -8,16 +8,22 @@ from reidruntime import Session
 from reidruntime.artifact.manifest import Feature, Metric
 from typer import Argument, Option
 
-from reidexport.cli.artifact_options import BatchOption, ForeignOptions, RunOptions
-from reidexport.cli.checkpoint_options import CheckpointOptions
-from reidexport.cli.data_options import DataOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import JsonOption, log
+from reidexport.cli.shared_options import (
+    BatchOption,
+    CheckpointOptions,
+    DataOptions,
+    ForeignOptions,
+    RunOptions,
+)
 from reidexport.errors import InputError
+from reidexport.progress import progress_bar
+from reidexport.records.accuracy import EvaluationRecord, Ranks
+from reidexport.records.reading import write_record
 
 if TYPE_CHECKING:
     from reidexport.metrics.thresholds import VerificationRoc
-    from reidexport.records.accuracy import EvaluationRecord
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,6 @@ def eval_(
 ) -> None:
     """Measure rank-1, rank-5, rank-10, mAP and mINP on a data set."""
     from reidexport.evaluation.scoring import evaluate
-    from reidexport.progress import progress_bar
-    from reidexport.records.reading import write_record
 
     if scoring.thresholds and scoring.rerank:
         raise InputError(
@@ -89,19 +93,14 @@ def _open_session(
     from reidexport.evaluation.opening import open_any
 
     if replace(foreign, size=None) == ForeignOptions():
-        return open_any(
-            artifact,
-            run.options(),
-            feature=feature,
-            choices=checkpoint.choices(foreign.size),
-            log=log,
-        )
+        choices = checkpoint.choices(foreign.size)
+        return open_any(artifact, run.options(), feature=feature, choices=choices, log=log)
     if feature is not None or checkpoint != CheckpointOptions():
         raise InputError("--feature and --last-stride are for checkpoints, --mean and --std for ONNX files.")
     return run.open(artifact, foreign.manifest(artifact))
 
 
-def _print(record: "EvaluationRecord") -> None:
+def _print(record: EvaluationRecord) -> None:
     print(f"artifact  {record.artifact}  ({record.feature}, {record.precision})")
     print(f"runtime   {record.runtime}")
     print(
@@ -109,9 +108,8 @@ def _print(record: "EvaluationRecord") -> None:
         f"{record.num_gallery} gallery images ({record.num_distractor} distractors), {record.num_junk} junk left out"
     )
     print(f"metric    {record.metric}{', re-ranked' if record.rerank else ''}")
-    scores = ("rank1", "rank5", "rank10", "mAP", "mINP")
-    print("  ".join(f"{name:>7}" for name in scores))
-    print("  ".join(f"{getattr(record, name):7.2%}" for name in scores))
+    print("  ".join(f"{name:>7}" for name in Ranks.model_fields))
+    print("  ".join(f"{getattr(record, name):7.2%}" for name in Ranks.model_fields))
 
 
 def _print_thresholds(roc: "VerificationRoc") -> None:

@@ -8,10 +8,9 @@ from typing import Annotated, Literal
 from reidruntime.artifact.manifest import Feature, Manifest, Precision, QuantizationTarget
 from typer import Argument, Option
 
-from reidexport.cli.artifact_options import SizeOption
-from reidexport.cli.checkpoint_options import CheckpointOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import log
+from reidexport.cli.shared_options import CheckpointOptions, SizeOption
 from reidexport.errors import InputError
 
 

@@ -2,20 +2,19 @@
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from reidruntime.artifact.manifest import Metric
 from reidruntime.backends import backend_places
 from typer import Argument, Option
 
-from reidexport.cli.artifact_options import ThreadsOption
-from reidexport.cli.data_options import DataOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import log, text_table
+from reidexport.cli.shared_options import DataOptions, ThreadsOption
 from reidexport.errors import InputError
-
-if TYPE_CHECKING:
-    from reidexport.records.accuracy import ParityRow, ParityTable
+from reidexport.progress import progress_bar
+from reidexport.records.accuracy import ParityRow, ParityTable
+from reidexport.records.reading import write_record
 
 _NAME_WIDTH = 28
 _WIDTH = 110
@@ -49,8 +48,6 @@ def parity(
     """Compare artifacts with their reference on a data set, on every backend that can run them."""
     from reidexport.evaluation.opening import open_reference
     from reidexport.evaluation.parity import measure_parity, parity_from_json, tasks_from_artifacts
-    from reidexport.progress import progress_bar
-    from reidexport.records.reading import write_record
 
     if resume and json_file is None:
         raise InputError("--resume continues a table in a file: pass --json FILE too.")
@@ -73,7 +70,7 @@ def parity(
         raise InputError("None of the artifacts could be run; the reasons are above.")
 
 
-def _print(table: "ParityTable") -> None:
+def _print(table: ParityTable) -> None:
     rows = table.all_rows
     print(f"data set {table.dataset}, metric {table.metric}; drops from the reference in percentage points")
     names = ["rank-1", "rank-5", "rank-10", "mAP", "mINP", "rank-1 drop", "mAP drop"]
@@ -99,17 +96,17 @@ def _print(table: "ParityTable") -> None:
         log("warning: The machine was busy before the measurement: speeds are doubtful.")
 
 
-def _print_grid(names: list[str], rows: list[tuple["ParityRow", list[str]]]) -> None:
+def _print_grid(names: list[str], rows: list[tuple[ParityRow, list[str]]]) -> None:
     lines = [[_short(Path(row.artifact).name), row.backend, row.precision, *cells] for row, cells in rows]
     print(f"\n{text_table([['', '', '', *names], *lines], num_names=3)}")
 
 
-def _scores(row: "ParityRow") -> list[str]:
+def _scores(row: ParityRow) -> list[str]:
     shares = [f"{100 * value:.2f}" for value in (row.rank1, row.rank5, row.rank10, row.mAP, row.mINP)]
-    return shares + [_points(row.drops[name]) if row.drops else "" for name in ("rank1", "mAP")]
+    return shares + [f"{row.drops[name]:+z.2f}" if row.drops else "" for name in ("rank1", "mAP")]
 
 
-def _features_and_speed(row: "ParityRow") -> list[str]:
+def _features_and_speed(row: ParityRow) -> list[str]:
     return [
         f"{row.min_cosine:.6f}",
         f"{row.mean_cosine:.6f}",
@@ -119,15 +116,10 @@ def _features_and_speed(row: "ParityRow") -> list[str]:
     ]
 
 
-def _worst_query(row: "ParityRow") -> list[str]:
+def _worst_query(row: ParityRow) -> list[str]:
     worst = row.worst_queries[0]
     ranks = f"{worst.reference_rank} -> {worst.candidate_rank}"
-    return [_short(Path(worst.image).name), ranks, _points(worst.ap_drop)]
-
-
-def _points(drop: float) -> str:
-    """Percentage points with their sign; what rounds to nothing is +0.00."""
-    return f"{round(drop, 2) + 0.0:+.2f}"
+    return [_short(Path(worst.image).name), ranks, f"{worst.ap_drop:+z.2f}"]
 
 
 def _short(name: str) -> str:

@@ -5,10 +5,11 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from reidexport.cli.artifact_options import RunOptions
-from reidexport.cli.data_options import DatasetOption
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.shared_options import DatasetOption, RunOptions
+from reidexport.data import load_dataset
 from reidexport.errors import InputError
+from reidexport.progress import progress_bar
 
 
 @with_option_groups
@@ -33,10 +34,8 @@ def report(
 
     With --artifact and --data the page shows images of the data set: mind its terms before passing it on.
     """
-    from reidexport.data import load_dataset
     from reidexport.evaluation.opening import open_any
     from reidexport.evaluation.scoring import evaluate
-    from reidexport.progress import progress_bar
     from reidexport.report import read_results, write_report
 
     if (artifact is None) != (data is None):
@@ -46,10 +45,7 @@ def report(
     if artifact is not None and data is not None:
         records = load_dataset(data, dataset)
         total = len(records.query) + len(records.scored_gallery)
-        with (
-            open_any(artifact, run.options()) as session,
-            progress_bar("embedding", total) as progress,
-        ):
+        with open_any(artifact, run.options()) as session, progress_bar("embedding", total) as progress:
             evaluation = evaluate(session, records, progress=progress)
     write_report(out, found, evaluation, artifact.name if artifact else "")
     print(out)

@@ -9,10 +9,9 @@ from typing import Annotated
 from reidgallery import Gallery, MilvusGallery, SearchFilter
 from typer import Argument, Option
 
-from reidexport.cli.artifact_options import RunOptions
-from reidexport.cli.gallery_options import GalleryArgument, GalleryArtifactOption, open_gallery
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import JsonOption
+from reidexport.cli.shared_options import GalleryArgument, GalleryArtifactOption, RunOptions, open_gallery
 from reidexport.data.image_paths import find_images
 from reidexport.data.times import parse_time, time_text
 from reidexport.embed.files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from reidexport.cli.artifact_options import ArtifactArgument, BatchingOptions, ForeignOptions, RunOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import log
+from reidexport.cli.shared_options import ArtifactArgument, BatchingOptions, ForeignOptions, RunOptions
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from typing import Annotated
 from reidruntime.artifact.manifest import BatchProfile, Flavor, Manifest, Precision
 from typer import Argument, Option
 
-from reidexport.cli.artifact_options import ForeignOptions
-from reidexport.cli.checkpoint_options import CheckpointOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import log
+from reidexport.cli.shared_options import CheckpointOptions, ForeignOptions
 from reidexport.errors import InputError
 
 _native = partial(Option, rich_help_panel="Native TensorRT only")

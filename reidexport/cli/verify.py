@@ -3,18 +3,19 @@
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
-from reidexport.cli.artifact_options import RunOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import JsonOption
+from reidexport.cli.shared_options import RunOptions
+from reidexport.data import load_dataset
 from reidexport.errors import InputError
-
-if TYPE_CHECKING:
-    from reidexport.records.accuracy import Verification
+from reidexport.progress import progress_bar
+from reidexport.records.accuracy import Verification
+from reidexport.records.reading import write_record
 
 NUM_DRAWN = 64
 
@@ -45,13 +46,10 @@ def verify(
     json_file: JsonOption = None,
 ) -> None:
     """Compare an artifact with its reference; exit status 1 when it lost more than allowed."""
-    from reidexport.data import load_dataset
     from reidexport.data.synthetic import draw_people
     from reidexport.evaluation.opening import open_reference
     from reidexport.evaluation.verification import Limits
     from reidexport.evaluation.verification import verify as verify_sessions
-    from reidexport.progress import progress_bar
-    from reidexport.records.reading import write_record
 
     if dataset and not data:
         raise InputError("--dataset chooses among the data sets of a folder: pass --data too")
@@ -81,7 +79,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _print(result: "Verification") -> None:
+def _print(result: Verification) -> None:
     print(f"candidate  {result.candidate}")
     print(f"reference  {result.reference}")
     print(

@@ -6,10 +6,9 @@ from typing import Annotated
 
 from typer import Option
 
-from reidexport.cli.artifact_options import RunOptions
-from reidexport.cli.gallery_options import GalleryArgument, GalleryArtifactOption, open_gallery
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import log
+from reidexport.cli.shared_options import GalleryArgument, GalleryArtifactOption, RunOptions, open_gallery
 
 
 @with_option_groups

@@ -1,7 +1,6 @@
 """Any record, written to a file and read again."""
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,7 +41,8 @@ def record_text(record: Record) -> str:
 
     NaN and infinity, which JSON does not have, become null.
     """
-    return json.dumps(_finite(record.model_dump(mode="json")), indent=2, allow_nan=False)
+    text = json.dumps(record.model_dump(mode="json"))
+    return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=2)
 
 
 def write_record(path: Path | None, record: Record) -> None:
@@ -80,14 +80,6 @@ def read_record(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]] |
         return ANY_RECORD.validate_python(content)
     except ValidationError as error:
         raise InputError(f"{path}: {_problem(content, error)}") from error
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _problem(content: dict[str, Any], error: ValidationError) -> str:

@@ -121,7 +121,7 @@ def test_a_page_without_a_gallery_leaves_no_session_open(
         return open_session(*arguments, **options)
 
     close = Session.close
-    monkeypatch.setattr("reidexport.cli.artifact_options.open_session", open_)
+    monkeypatch.setattr("reidexport.cli.shared_options.open_session", open_)
     monkeypatch.setattr(Session, "close", lambda self: (changes.append("closed"), close(self)))
     done = run("web", tmp_path / "none.gallery", "--artifact", exported.onnx)
     assert (done.returncode, "there is no such file" in done.stderr) == (2, True)

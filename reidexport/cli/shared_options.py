@@ -1,12 +1,14 @@
-"""The options of every command that opens an artifact."""
+"""The options that several commands share: of artifacts, checkpoints, data sets and galleries."""
 
 import re
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
+from reidgallery import Gallery, MilvusGallery
 from reidruntime import (
     ImageInput,
     Manifest,
@@ -20,14 +22,34 @@ from reidruntime.artifact.manifest import ChannelOrder, Channels3, Layout, Resiz
 from reidruntime.backends import BackendName, DeviceName
 from typer import Argument, Option
 
+from reidexport.checkpoint.choices import CheckpointChoices
+from reidexport.data import Dataset, load_dataset
+from reidexport.embed.files import read_gallery
 from reidexport.errors import InputError
+from reidexport.gallery.milvus_address import is_milvus, open_milvus
 
+_stated = partial(Option, rich_help_panel="What a checkpoint cannot tell")
 _fact = partial(Option, rich_help_panel="Facts about an ONNX file that carries no manifest")
 
 ArtifactArgument = Annotated[Path, Argument(metavar="ARTIFACT", help="An ONNX file.")]
 ThreadsOption = Annotated[int | None, Option(min=1, help="Threads of the network; all CPUs if left out.")]
 BatchOption = Annotated[int | None, Option(min=1, help="Images per run of the network.")]
 SizeOption = Annotated[str | None, Option(metavar="HxW", help="Height and width in pixels.")]
+DatasetOption = Annotated[
+    str | None, Option(metavar="NAME", help="Which data set, where the folder holds several.")
+]
+GalleryArgument = Annotated[
+    str,
+    Argument(
+        metavar="GALLERY",
+        help="What reidexport embed wrote: *.gallery, *.npz, *.parquet, a folder of *.parquet; or what reidexport "
+        "store filled: milvus:FILE.db, http(s)://HOST:PORT.",
+    ),
+]
+GalleryArtifactOption = Annotated[
+    Path | None,
+    Option("--artifact", metavar="ARTIFACT", help="What embedded the gallery, to embed query images."),
+]
 
 
 @dataclass(frozen=True)
@@ -82,7 +104,7 @@ class ForeignOptions:
             given = {"--size": self.size, "--mean": self.mean, "--std": self.std}
             missing = " ".join(name for name, value in given.items() if value is None)
             raise InputError(f"{artifact}: the file carries no manifest; give {missing} too.")
-        height_px, width_px = parse_size(self.size)
+        height_px, width_px = _parse_size(self.size)
         images = ImageInput(
             height_px=height_px,
             width_px=width_px,
@@ -93,6 +115,36 @@ class ForeignOptions:
             resize=self.resize or "bilinear",
         )
         return manifest_for_foreign_onnx(artifact, images)
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """What a checkpoint cannot tell, but for the size of images."""
+
+    arch: Annotated[str | None, _stated(help="The backbone, when it is not recognized.")] = None
+    last_stride: Annotated[int | None, _stated(min=1, max=2, help="Stride of the last stage.")] = None
+    stem_relu: Annotated[bool | None, _stated(help="Whether a ReLU follows a ResNet's stem.")] = None
+    pooling: Annotated[Literal["avg", "gem"] | None, _stated(help="Global pooling; gem has p = 3.")] = None
+
+    def choices(self, size: str | None) -> CheckpointChoices:
+        """The options with ``--size``, as the user typed it.
+
+        Raises:
+            InputError: the size is not two positive numbers.
+        """
+        return CheckpointChoices(**asdict(self), size=_parse_size(size) if size else None)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The data set to score on."""
+
+    data: Annotated[Path, Option(metavar="ROOT", help="Data set folder, or the folder that holds it.")]
+    dataset: DatasetOption = None
+
+    def load(self) -> Dataset:
+        """The data set, with the errors of :func:`reidexport.data.load_dataset`."""
+        return load_dataset(self.data, self.dataset)
 
 
 @dataclass(frozen=True)
@@ -107,7 +159,12 @@ class BatchingOptions:
     ] = 500
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def open_gallery(gallery: str) -> AbstractContextManager[Gallery | MilvusGallery]:
+    """The gallery behind a path or an address."""
+    return open_milvus(gallery) if is_milvus(gallery) else nullcontext(read_gallery(Path(gallery)))
+
+
+def _parse_size(text: str) -> tuple[int, int]:
     """``"256x128"`` -> (256, 128), height first; raises InputError for anything else."""
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if not found:

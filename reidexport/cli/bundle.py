@@ -1,0 +1,95 @@
+"""``reidexport bundle``: what other programs need to run an artifact."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from typer import Argument, Option
+
+from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.shared_options import ArtifactArgument, BatchingOptions, ForeignOptions
+from reidexport.data.image_paths import find_images
+
+bundle = typer.Typer(help="Write what other programs need to run an artifact.", no_args_is_help=True)
+
+
+@bundle.command()
+@with_option_groups
+def deepstream(
+    artifact: ArtifactArgument,
+    output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="Where to write.")],
+    tracker: Annotated[
+        Literal["NvDeepSORT", "NvDCF"],
+        Option(help="Whose configuration; NvDCF finds lost targets again by their embeddings."),
+    ] = "NvDeepSORT",
+    batch_size: Annotated[
+        int | None, Option(min=1, help="Crops per run of the network; the file's own, or 100.")
+    ] = None,
+    installed_at: Annotated[
+        str | None,
+        Option(
+            metavar="FOLDER",
+            help="Absolute path of the folder on the machine that runs DeepStream; where it is written if left out.",
+        ),
+    ] = None,
+    *,
+    foreign: ForeignOptions,
+) -> None:
+    """Write the network and the tracker's ReID section, so that the tracker feeds the one as the other needs it.
+
+    The tracker subtracts a mean per channel and multiplies by one number. A deviation per channel moves into the
+    network, which is compared with the artifact before it appears.
+    """
+    from reidruntime.artifact.own_manifest import artifact_manifest
+
+    from reidexport.serving.deepstream import write_deepstream_bundle
+
+    config = write_deepstream_bundle(
+        artifact,
+        foreign.manifest(artifact) or artifact_manifest(artifact),
+        output,
+        tracker=tracker,
+        batch_size=batch_size,
+        installed_at=installed_at,
+    )
+    typer.echo(f"wrote {config}: the ReID section for {tracker}'s configuration")
+    typer.echo(f"  and {artifact.stem}_deepstream.onnx, which answers as {artifact} does")
+
+
+@bundle.command()
+@with_option_groups
+def triton(
+    artifacts: Annotated[
+        list[Path], Argument(metavar="ARTIFACT...", help="ONNX files and TensorRT engines.")
+    ],
+    repository: Annotated[Path, Option("--output", "-o", help="The folder to write.")],
+    device: Annotated[
+        Literal["cpu", "gpu"], Option(help="What runs ONNX files; engines run on GPUs.")
+    ] = "cpu",
+    instances: Annotated[int, Option(min=1, help="Copies of a network, on every GPU.")] = 1,
+    *,
+    batching: BatchingOptions,
+    images: Annotated[
+        list[str] | None, Option(metavar="PATH", help="Images to warm up with; people are drawn if left out.")
+    ] = None,
+) -> None:
+    """Write a model repository: for each artifact the network, a decoder of image files, and both together.
+
+    NAME_onnx or NAME_tensorrt takes the artifact's own input, NAME_…_jpeg the bytes of image files. The decoder runs in
+    Triton's Python backend and needs this package there, without extras. Existing files are never written over.
+    """
+    from reidexport.serving.triton.bundle import write_repository
+    from reidexport.serving.triton.config import Batching
+
+    written = write_repository(
+        artifacts,
+        repository,
+        device=device,
+        instances=instances,
+        batching=Batching(**asdict(batching)),
+        image_paths=find_images(images or []),
+    )
+    for network, ensemble in written.items():
+        typer.echo(f"{repository / network}, {repository / ensemble}")
+    typer.echo(f"tritonserver --model-repository={repository.resolve()}", err=True)
