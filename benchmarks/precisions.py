@@ -28,7 +28,6 @@ from reidexport.evaluation.timing import noise
 from reidexport.evaluation.torch_session import session_from_checkpoint
 from reidexport.machine import MachineInfo
 from reidexport.progress import progress_bar
-from reidexport.records.accuracy import Ranks
 from reidexport.records.base import here
 from reidexport.records.reading import write_record
 from reidexport.records.speed import (
@@ -110,11 +109,11 @@ def _scored(
     dataset = load_dataset(data)
     total = len(dataset.query) + len(dataset.scored_gallery)
     with session_from_checkpoint(checkpoint) as session, progress_bar("torch", total) as progress:
-        reference = Ranks(**evaluate(session, dataset, progress=progress).metrics.as_dict())
+        reference = evaluate(session, dataset, progress=progress).metrics.ranks
     scored = []
     for row in rows:
         with open_session(files[row.name]) as session, progress_bar(row.name, total) as progress:
-            found = Ranks(**evaluate(session, dataset, progress=progress).metrics.as_dict())
+            found = evaluate(session, dataset, progress=progress).metrics.ranks
         scores = PrecisionScores(
             dataset=dataset.name,
             runtime=session.description,

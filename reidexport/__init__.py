@@ -24,23 +24,17 @@ if TYPE_CHECKING:
     from reidexport.metrics.thresholds import verification_roc
 
 _HOMES = {
-    "Checkpoint": "reidexport.checkpoint.loading",
-    "CheckpointChoices": "reidexport.checkpoint.choices",
-    "GraphOptions": "reidexport.export.graph",
-    "InferenceGraph": "reidexport.export.graph",
-    "Limits": "reidexport.evaluation.verification",
-    "Manifest": "reidruntime.artifact.manifest",
-    "ReidExportError": "reidexport.errors",
-    "evaluate": "reidexport.evaluation.scoring",
-    "graph_from_checkpoint": "reidexport.export.graph",
-    "load_checkpoint": "reidexport.checkpoint.loading",
-    "measure_parity": "reidexport.evaluation.parity",
-    "onnx_from_graph": "reidexport.export.onnx_export",
-    "save_checkpoint": "reidexport.checkpoint.loading",
-    "session_from_checkpoint": "reidexport.evaluation.torch_session",
-    "tasks_from_artifacts": "reidexport.evaluation.parity",
-    "verification_roc": "reidexport.metrics.thresholds",
-    "verify": "reidexport.evaluation.verification",
+    "reidexport.checkpoint.choices": ["CheckpointChoices"],
+    "reidexport.checkpoint.loading": ["Checkpoint", "load_checkpoint", "save_checkpoint"],
+    "reidexport.errors": ["ReidExportError"],
+    "reidexport.evaluation.parity": ["measure_parity", "tasks_from_artifacts"],
+    "reidexport.evaluation.scoring": ["evaluate"],
+    "reidexport.evaluation.torch_session": ["session_from_checkpoint"],
+    "reidexport.evaluation.verification": ["Limits", "verify"],
+    "reidexport.export.graph": ["GraphOptions", "InferenceGraph", "graph_from_checkpoint"],
+    "reidexport.export.onnx_export": ["onnx_from_graph"],
+    "reidexport.metrics.thresholds": ["verification_roc"],
+    "reidruntime.artifact.manifest": ["Manifest"],
 }
 
 __all__ = [
@@ -65,6 +59,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'reidexport' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'reidexport' has no attribute {name!r}")

@@ -1,11 +1,12 @@
-"""Files that are either whole or missing."""
+"""Files and folders that are either whole or missing."""
 
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from reidexport.errors import InputError
 
@@ -43,3 +44,37 @@ def replaced_when_whole(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_when_whole(
+    path: Path, refusal: Callable[[OSError], InputError], *, make_parents: bool = False, replace: bool = False
+) -> Iterator[Path]:
+    """Yield an empty folder beside ``path`` to fill; it takes the place of ``path`` when the block succeeds.
+
+    When the block fails, what it wrote is removed, and an earlier ``path`` stays as it was.
+
+    Args:
+        path: where to.
+        refusal: makes the error to raise where no folder can be made beside ``path``.
+        make_parents: whether to make the folders above ``path``, too.
+        replace: whether ``path`` may be a folder that holds something; else it is missing or empty.
+    """
+    path = path.resolve()  # "." has no name to put a neighbor beside
+    try:
+        if make_parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise refusal(error) from error
+    with temporary as outer:
+        made, old = Path(outer, "new"), Path(outer, "old")
+        made.mkdir()  # of the usual permissions, which the outer one has not
+        yield made
+        if replace and path.exists():
+            path.rename(old)
+        try:
+            made.rename(path)
+        finally:
+            if old.exists() and not path.exists():
+                old.rename(path)

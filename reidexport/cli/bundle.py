@@ -79,8 +79,8 @@ def triton(
     NAME_onnx or NAME_tensorrt takes the artifact's own input, NAME_…_jpeg the bytes of image files. The decoder runs in
     Triton's Python backend and needs this package there, without extras. Existing files are never written over.
     """
-    from reidexport.serving.triton.bundle import write_repository
     from reidexport.serving.triton.config import Batching
+    from reidexport.serving.triton.repository import write_repository
 
     written = write_repository(
         artifacts,

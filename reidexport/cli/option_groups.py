@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import wraps
-from typing import Any, get_type_hints
+from typing import Any
 
 
 def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
@@ -14,27 +14,15 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
         command: takes ``name: Group`` where ``Group`` is a dataclass with fields ``field: Annotated[type,
             Option(...)] = default``; a field without a default is an option that must be given.
     """
-    hints = get_type_hints(command, include_extras=True)
-    hints.pop("return", None)
-    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
-    parameters = []
-    for name, parameter in inspect.signature(command).parameters.items():
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {
+        name: each.annotation for name, each in signature.parameters.items() if is_dataclass(each.annotation)
+    }
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
         group = groups.get(name)
-        if group is None:
-            options = {name: (hints[name], parameter.default)}
-        else:
-            types = get_type_hints(group, include_extras=True)
-            options = {
-                field.name: (
-                    types[field.name],
-                    parameter.empty if field.default is MISSING else field.default,
-                )
-                for field in fields(group)
-            }
-        parameters += [
-            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-            for option, (annotation, default) in options.items()
-        ]
+        options = inspect.signature(group, eval_str=True).parameters.values() if group else [parameter]
+        parameters += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
 
     @wraps(command)
     def grouped(**values: Any) -> None:
@@ -42,6 +30,6 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         command(**values)
 
-    vars(grouped)["__signature__"] = inspect.Signature(parameters)
+    vars(grouped)["__signature__"] = signature.replace(parameters=parameters)
     grouped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return grouped

@@ -1,19 +1,22 @@
 """``run_demo``: the whole way, step after step, into one folder."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.demo import steps
-from reidexport.demo.folder import replaced_folder
 from reidexport.demo.steps import DemoSettings
 from reidexport.demo.summary import FILES, markdown
+from reidexport.errors import InputError
+from reidexport.files import folder_when_whole
 from reidexport.records.demo import DemoSummary
 from reidexport.records.reading import write_record
 from reidexport.report import read_results, write_report
 
+MARKER = ".reidexport-demo"
 _PRECISIONS: tuple[Literal["fp32", "fp16"], ...] = ("fp32", "fp16")
 
 
@@ -69,3 +72,38 @@ def _run_steps(folder: Path, settings: DemoSettings, log: Callable[[str], None])
         artifacts=tuple(artifacts),
         seconds=time.perf_counter() - began,
     )
+
+
+@contextmanager
+def replaced_folder(out: Path, contents: tuple[str, ...]) -> Iterator[Path]:
+    """:func:`reidexport.files.folder_when_whole`, which replaces ``out`` only if it is the demo's own.
+
+    Args:
+        out: where to; it may be missing, empty, or an earlier result.
+        contents: the names that the demo writes: anything else in ``out`` is the user's, and is not touched.
+
+    Raises:
+        InputError: ``out`` holds something else, or cannot be made.
+    """
+    out = out.resolve()
+    _refuse_foreign(out, contents)
+
+    def refusal(error: OSError) -> InputError:
+        return InputError(f"{out}: cannot make a folder there ({error.strerror}). Choose another --out.")
+
+    with folder_when_whole(out, refusal, make_parents=True, replace=True) as made:
+        (made / MARKER).touch()
+        yield made
+
+
+def _refuse_foreign(out: Path, contents: tuple[str, ...]) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out} is not a folder. Choose another --out.")
+    names = {entry.name for entry in out.iterdir()}
+    foreign = sorted(names - {MARKER, *contents}) if MARKER in names else sorted(names)
+    if foreign:
+        raise InputError(
+            f"{out} holds {foreign[0]}, which the demo did not make. Empty it, or choose another --out."
+        )

@@ -1,17 +1,21 @@
 """The demo's steps; each calls the public function that a user would call."""
 
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from reidruntime.session import Session, open_session
 
+import reidexport
 from reidexport.checkpoint.loading import Checkpoint
 from reidexport.data import Dataset, ImageRecord, load_dataset
-from reidexport.demo.training import train_smoke
+from reidexport.errors import InputError, NotInstalledError
 from reidexport.evaluation.scoring import Evaluation, evaluate, score_features
 from reidexport.evaluation.timing import bench_session
 from reidexport.evaluation.torch_session import session_from_checkpoint
@@ -23,6 +27,7 @@ from reidexport.progress import progress_bar
 from reidexport.records.accuracy import Ranks, Verification
 from reidexport.records.demo import DemoArtifact, DemoData, DemoTraining
 
+CHECKOUT = Path(reidexport.__file__).parents[1]
 _RAW_WIDTH_HEIGHT = (32, 64)
 _NUM_DRAWN, _NUM_RANKS = 6, 8
 
@@ -44,7 +49,7 @@ class DemoSettings:
 
 def train(folder: Path, settings: DemoSettings) -> tuple[Dataset, DemoTraining]:
     """Draw people into ``data``, train on them into ``checkpoint.pth``, and return how."""
-    result = train_smoke(folder / "training", settings.changes)
+    result = _train_smoke(folder / "training", settings.changes)
     (folder / "training" / "data").rename(folder / "data")
     (folder / "training" / "best.pth").rename(folder / "checkpoint.pth")
     (folder / "training" / "last.pth").unlink()  # only to continue the training
@@ -58,6 +63,24 @@ def train(folder: Path, settings: DemoSettings) -> tuple[Dataset, DemoTraining]:
         seconds=result["seconds"],
     )
     return load_dataset(folder / "data"), training
+
+
+def _train_smoke(out: Path, changes: tuple[str, ...]) -> dict[str, Any]:
+    """Run the trainer's ``smoke`` recipe as a user would; it draws people into ``out/data``. Return ``result.json``."""
+    if not (CHECKOUT / "train" / "__main__.py").is_file():
+        raise NotInstalledError(
+            "the demo trains its network with the repository's trainer, which is not part of the installed package: "
+            "run it in a checkout of reidexport, after pip install --editable '.[export,cpu,train]'"
+        )
+    options = [f"--out={out}", *(f"--set={change}" for change in changes)]
+    command = [sys.executable, "-m", "train", "smoke", *options]
+    done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
+    if done.returncode == 3:
+        raise NotInstalledError("the trainer lacks a package: pip install 'reidexport[train]'")
+    if done.returncode:
+        raise InputError(f"the trainer stopped with exit status {done.returncode}: {' '.join(command)}")
+    result: dict[str, Any] = json.loads((out / "result.json").read_text())
+    return result
 
 
 def export(
@@ -102,9 +125,8 @@ def draw_ranked_lists(evaluation: Evaluation, path: Path) -> None:
 
 def raw_pixel_ranks(dataset: Dataset) -> Ranks:
     """The scores of comparing pixels instead of features: what a network must beat."""
-    gallery = dataset.scored_gallery
-    ranks = score_features(_pixels(dataset.query), _pixels(gallery), dataset.query, gallery, metric="cosine")
-    return Ranks(**ranks.as_dict())
+    q_pixels, g_pixels = _pixels(dataset.query), _pixels(dataset.scored_gallery)
+    return score_features(q_pixels, g_pixels, dataset.query, dataset.scored_gallery, metric="cosine").ranks
 
 
 def _pixels(records: tuple[ImageRecord, ...]) -> NDArray[np.float32]:

@@ -1,8 +1,16 @@
-"""Whether the right packages are installed, in versions that work, and get along with each other."""
+"""Whether the right packages are installed, in versions that work, and get along with each other.
 
-from collections.abc import Iterable, Mapping
+What reidexport's extras ask for is read from package metadata; nothing is imported.
+"""
 
-from reidexport.doctor.requirements import Requirement, extra_of, missing_packages, within
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
+from importlib.util import find_spec
+from pathlib import Path
+
 from reidexport.records.checks import Finding
 
 PACKAGES = (
@@ -35,6 +43,19 @@ _USES = {
     "cpu": "running artifacts on the CPU",
     "gpu": "running artifacts on an NVIDIA GPU",
 }
+_NUM_PLACES = 8  # of a version; they have fewer
+_REQUIREMENT = re.compile(
+    r"""([\w.-]+)(?:\[[^\]]*\])?\s*([^;]*?)\s*(?:;\s*extra\s*==\s*['"]([\w-]+)['"])?$"""
+)
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One package that an extra (or, with "", every installation) asks for; ``bounds`` such as ">=2.11,<2.15"."""
+
+    package: str
+    bounds: str
+    extra: str
 
 
 def package_findings(
@@ -128,3 +149,57 @@ def _missing_finding(extra: str, missing: tuple[str, ...], packages: Mapping[str
     uninstall = "pip uninstall -y onnxruntime && " if replaces else ""
     text = f"not installed: {', '.join(missing)} ({_USES[extra]})"
     return Finding("note", f"for {extra}", text, f'{uninstall}pip install "reidexport[{extra}]"')
+
+
+def own_requirements() -> tuple[Requirement, ...]:
+    """What the installed reidexport asks for; nothing when it runs from a folder without being installed."""
+    try:
+        return parse_requirements(requires("reidexport") or ())
+    except PackageNotFoundError:
+        return ()
+
+
+def parse_requirements(lines: Iterable[str]) -> tuple[Requirement, ...]:
+    """Parse ``Requires-Dist`` lines; one with another marker than an extra is left out."""
+    found = (_REQUIREMENT.match(line) for line in lines)
+    return tuple(Requirement(each[1].lower(), each[2], each[3] or "") for each in found if each)
+
+
+def within(installed: str, bounds: str) -> bool:
+    """Whether a version keeps bounds made of ``>=`` and ``<``; suffixes such as ``+cu130`` or ``rc1`` do not count."""
+    bounds_found = re.findall(r"(>=|<)\s*([\d.]+)", bounds)
+    return all((_numbers(installed) >= _numbers(limit)) == (sign == ">=") for sign, limit in bounds_found)
+
+
+def extra_of(package: str, requirements: Sequence[Requirement]) -> str | None:
+    """The smallest extra that brings a package, or None."""
+    sizes = Counter(each.extra for each in requirements)
+    extras = [each.extra for each in requirements if each.package == package and each.extra]
+    return min(extras, key=lambda extra: sizes[extra], default=None)
+
+
+def missing_packages(
+    extra: str, requirements: Iterable[Requirement], installed: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Those packages of an extra that are not installed."""
+    return tuple(
+        each.package for each in requirements if each.extra == extra and each.package not in installed
+    )
+
+
+def torch_cuda_version() -> str | None:
+    """The CUDA that the installed torch was built for, read from its ``version.py``; None without either."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).with_name("version.py")
+    text = path.read_text() if path.is_file() else ""
+    found = re.search(r"^cuda\b[^=\n]*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Of the same length for every version, as 2 is 2.0."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    numbers = [int(part) for part in found.group().split(".")] if found else []
+    return (*numbers, *(0 for _ in range(len(numbers), _NUM_PLACES)))

@@ -24,7 +24,7 @@ from reidexport.evaluation.timing import bench_session
 from reidexport.machine import is_busy
 from reidexport.metrics.agreement import agreement, check_comparable
 from reidexport.progress import ProgressBar, no_progress_bar
-from reidexport.records.accuracy import NotRun, ParityRow, ParityTable, Ranks, WorstQuery
+from reidexport.records.accuracy import NotRun, ParityRow, ParityTable, WorstQuery
 from reidexport.records.base import here
 from reidexport.records.reading import read_record
 
@@ -224,8 +224,8 @@ def _measured(
     with progress_bar(title, num_images) as progress:
         evaluation = evaluate(session, dataset, metric=metric, progress=progress)
     cosines = agreement(evaluation.feats, expected.feats).cosines if expected else np.ones(1)
-    ranks = Ranks(**evaluation.metrics.as_dict())
-    wanted = Ranks(**expected.metrics.as_dict()) if expected else None
+    ranks = evaluation.metrics.ranks
+    wanted = expected.metrics.ranks if expected else None
     row = ParityRow(
         artifact=str(file),
         artifact_sha256=file_sha256(file),

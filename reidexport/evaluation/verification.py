@@ -144,8 +144,7 @@ def _ranks(features: Features, dataset: Dataset | None, metric: Metric) -> Ranks
     if dataset is None:
         return None
     q_feats, g_feats = np.split(np.nan_to_num(features), [len(dataset.query)])
-    scores = score_features(q_feats, g_feats, dataset.query, dataset.scored_gallery, metric=metric)
-    return Ranks(**scores.as_dict())
+    return score_features(q_feats, g_feats, dataset.query, dataset.scored_gallery, metric=metric).ranks
 
 
 def _judged(result: Verification, limits: Limits, consistency_tolerance: float) -> Verification:

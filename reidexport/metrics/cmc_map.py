@@ -18,6 +18,7 @@ from reidexport.errors import InputError
 from reidexport.metrics.distances import checked_features
 from reidexport.metrics.kernels.ranking_kernels import Counts, Pairs, score_queries
 from reidexport.metrics.ranking import counts_from_distances, counts_from_features
+from reidexport.records.accuracy import Ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +56,14 @@ class RankMetrics:
     def _rank(self, k: int) -> float:
         return float(self.cmc[min(k, len(self.cmc)) - 1])
 
+    @property
+    def ranks(self) -> Ranks:
+        """The scores as records hold them."""
+        return Ranks(**self.as_dict())
+
     def as_dict(self) -> dict[str, float]:
         """The scores under the keys that every JSON file of this project uses."""
-        return {name: getattr(self, name) for name in ("rank1", "rank5", "rank10", "mAP", "mINP")}
+        return {name: getattr(self, name) for name in Ranks.model_fields}
 
 
 def checked_pairs(

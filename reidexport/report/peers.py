@@ -9,7 +9,7 @@ from reidexport.report.marks import NUM_SERIES, SHAPES, Mark
 from reidexport.report.plots import Line, throughput_against_batch
 from reidexport.report.results import Result, Results, of_type
 from reidexport.report.strips import axis_heading, axis_of, strip
-from reidexport.report.units import NONE, digits, duration, interval, mib, share, times
+from reidexport.report.units import NONE, count, digits, duration, ratio, share
 
 _TITLES = {
     "throughput": "Throughput",
@@ -118,13 +118,13 @@ def _median(row: BenchmarkRow, side: str) -> str:
     figure = _figures(row).get(side)
     if figure is None:
         return NONE
-    return duration(figure.median) if row.seconds else mib(figure.median)
+    return duration(figure.median) if row.seconds else f"{count(round(figure.median))} MiB"
 
 
-def _cell(median: str, ratio: Spread | None) -> str:
-    if ratio is None:
+def _cell(median: str, quotient: Spread | None) -> str:
+    if quotient is None:
         return median if median == NONE else lines(NONE, median)
-    return lines(times(ratio.median), interval(ratio), median)
+    return lines(ratio(quotient), median)
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:

@@ -71,10 +71,10 @@ class Line(NamedTuple):
     images_per_s: Mapping[int, float]
 
 
+@rc_context(_STYLE)
 def accuracy_against_latency(name: str, dots: Sequence[Dot]) -> Markup:
     """MAP over the median latency of the network at batch 1, each dot with its label."""
-    with rc_context(_STYLE):
-        return _svg(draw_accuracy_against_latency(dots), name, "mAP against latency of each artifact")
+    return _svg(draw_accuracy_against_latency(dots), name, "mAP against latency of each artifact")
 
 
 def draw_accuracy_against_latency(dots: Sequence[Dot]) -> Figure:
@@ -97,19 +97,20 @@ def draw_accuracy_against_latency(dots: Sequence[Dot]) -> Figure:
     return figure
 
 
+@rc_context(_STYLE)
 def throughput_against_batch(name: str, series: Sequence[Line]) -> Markup:
     """Images per second over the batch size."""
-    with rc_context(_STYLE):
-        figure, axes = _figure()
-        for line in series:
-            axes.plot(*zip(*sorted(line.images_per_s.items()), strict=True), **_line_style(line.mark))
-        batches = sorted({batch for line in series for batch in line.images_per_s})
-        axes.set(xlabel="batch size", ylabel="images/s", xscale="log")
-        axes.set_ylim(bottom=0)
-        _set_x_ticks(axes, batches)
-        return _svg(figure, name, "throughput against batch size, with the measured limits")
+    figure, axes = _figure()
+    for line in series:
+        axes.plot(*zip(*sorted(line.images_per_s.items()), strict=True), **_line_style(line.mark))
+    batches = sorted({batch for line in series for batch in line.images_per_s})
+    axes.set(xlabel="batch size", ylabel="images/s", xscale="log")
+    axes.set_ylim(bottom=0)
+    _set_x_ticks(axes, batches)
+    return _svg(figure, name, "throughput against batch size, with the measured limits")
 
 
+@rc_context(_STYLE)
 def roc_curves(name: str, curves: Sequence[tuple[Mark, Roc]]) -> Markup:
     """True positive rate over false positive rate, of pairs of images; below it, less that of the first curve.
 
@@ -117,33 +118,33 @@ def roc_curves(name: str, curves: Sequence[tuple[Mark, Roc]]) -> Markup:
         name: of the plot, different from every other on the page.
         curves: each with a false positive rate above 0; the first of several is broad, to be seen below.
     """
-    with rc_context(_STYLE):
-        is_one = len(curves) == 1
-        figure = Figure(figsize=(_WIDTH_INCHES, 3.6 if is_one else 5.6), dpi=72, layout="constrained")
-        heights = (3, 2)[: len(curves)]
-        panels = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)
-        upper, lower = panels[0, 0], panels[-1, 0]
-        rates = [(mark, np.asarray(roc.fpr), 100 * np.asarray(roc.tpr)) for mark, roc in curves]
-        # Zero has no place on a logarithmic axis.
-        drawn = [(mark, fpr[fpr > 0], tpr[fpr > 0]) for mark, fpr, tpr in rates]
-        _, first_fpr, first_tpr = drawn[0]
-        for i, (mark, fpr, tpr) in enumerate(drawn):
-            is_broad = i == 0 and not is_one
-            style = _line_style(mark) | ({"linewidth": 6, "alpha": 0.35} if is_broad else {"linewidth": 1.5})
-            upper.plot(fpr, tpr, **style)
-            if not is_one:
-                lower.plot(fpr, tpr - np.interp(np.log(fpr), np.log(first_fpr), first_tpr), **style)
-        low = max(min(float(fpr.min()) for _, fpr, _ in drawn), 1e-6)
-        high = max(float(fpr.max()) for _, fpr, _ in drawn)
-        lower.set(ylabel="difference from the first,\npoints", xlabel="false positive rate")
-        upper.set(ylabel="true positive rate, %", ylim=(0, 101), xscale="log")
-        lower.set_xlim(low, max(1.05 * high, 10 * low))
-        lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
-        lower.xaxis.set_minor_formatter(NullFormatter())
-        figure.align_ylabels()
-        return _svg(figure, name, "receiver operating characteristic of each artifact, and the differences")
+    is_one = len(curves) == 1
+    figure = Figure(figsize=(_WIDTH_INCHES, 3.6 if is_one else 5.6), dpi=72, layout="constrained")
+    heights = (3, 2)[: len(curves)]
+    panels = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)
+    upper, lower = panels[0, 0], panels[-1, 0]
+    rates = [(mark, np.asarray(roc.fpr), 100 * np.asarray(roc.tpr)) for mark, roc in curves]
+    # Zero has no place on a logarithmic axis.
+    drawn = [(mark, fpr[fpr > 0], tpr[fpr > 0]) for mark, fpr, tpr in rates]
+    _, first_fpr, first_tpr = drawn[0]
+    for i, (mark, fpr, tpr) in enumerate(drawn):
+        is_broad = i == 0 and not is_one
+        style = _line_style(mark) | ({"linewidth": 6, "alpha": 0.35} if is_broad else {"linewidth": 1.5})
+        upper.plot(fpr, tpr, **style)
+        if not is_one:
+            lower.plot(fpr, tpr - np.interp(np.log(fpr), np.log(first_fpr), first_tpr), **style)
+    low = max(min(float(fpr.min()) for _, fpr, _ in drawn), 1e-6)
+    high = max(float(fpr.max()) for _, fpr, _ in drawn)
+    lower.set(ylabel="difference from the first,\npoints", xlabel="false positive rate")
+    upper.set(ylabel="true positive rate, %", ylim=(0, 101), xscale="log")
+    lower.set_xlim(low, max(1.05 * high, 10 * low))
+    lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
+    lower.xaxis.set_minor_formatter(NullFormatter())
+    figure.align_ylabels()
+    return _svg(figure, name, "receiver operating characteristic of each artifact, and the differences")
 
 
+@rc_context(_STYLE)
 def projection(
     name: str,
     points: npt.NDArray[np.float64],
@@ -161,28 +162,27 @@ def projection(
         shares: of the variance, along the two axes.
     """
     people, cameras = np.asarray(pids), np.asarray(camids)
-    with rc_context(_STYLE):
-        figure, axes = _figure(width=6, height=5.4)
-        for color, pid in zip(_PEOPLE, np.unique(people), strict=False):
-            for camid in np.unique(cameras):
-                chosen = points[(people == pid) & (cameras == camid)]
-                marker = SHAPES[camid % len(SHAPES)]
-                axes.plot(*chosen.T, marker, color=color, markersize=5, markeredgewidth=0, alpha=0.8)
+    figure, axes = _figure(width=6, height=5.4)
+    for color, pid in zip(_PEOPLE, np.unique(people), strict=False):
         for camid in np.unique(cameras):
+            chosen = points[(people == pid) & (cameras == camid)]
             marker = SHAPES[camid % len(SHAPES)]
-            axes.plot([], [], marker, color=_SOFT, markeredgewidth=0, label=f"camera {camid + 1}")
-        axes.set_xlabel(f"first component, {shares[0]:.0%} of the variance")
-        axes.set_ylabel(f"second component, {shares[1]:.0%}")
-        axes.tick_params(labelbottom=False, labelleft=False, length=0)
-        axes.set_aspect("equal", "datalim")
-        figure.legend(loc="outside lower center", ncols=3)
-        centers = [
-            Label(float(x), float(y), str(pid))
-            for pid in np.unique(people)
-            for x, y in [np.median(points[people == pid], axis=0)]
-        ]
-        spread_labels(figure, axes, centers, mark_pt=0, leader_color=_SOFT)
-        return _svg(figure, name, "features of some people in two dimensions")
+            axes.plot(*chosen.T, marker, color=color, markersize=5, markeredgewidth=0, alpha=0.8)
+    for camid in np.unique(cameras):
+        marker = SHAPES[camid % len(SHAPES)]
+        axes.plot([], [], marker, color=_SOFT, markeredgewidth=0, label=f"camera {camid + 1}")
+    axes.set_xlabel(f"first component, {shares[0]:.0%} of the variance")
+    axes.set_ylabel(f"second component, {shares[1]:.0%}")
+    axes.tick_params(labelbottom=False, labelleft=False, length=0)
+    axes.set_aspect("equal", "datalim")
+    figure.legend(loc="outside lower center", ncols=3)
+    centers = [
+        Label(float(x), float(y), str(pid))
+        for pid in np.unique(people)
+        for x, y in [np.median(points[people == pid], axis=0)]
+    ]
+    spread_labels(figure, axes, centers, mark_pt=0, leader_color=_SOFT)
+    return _svg(figure, name, "features of some people in two dimensions")
 
 
 def _figure(width: float = _WIDTH_INCHES, height: float = _HEIGHT_INCHES) -> tuple[Figure, Axes]:

@@ -15,7 +15,7 @@ from reidexport.report.blocks import ReportTable, Section, lines, marked, source
 from reidexport.report.marks import SHAPES, Mark
 from reidexport.report.results import Result, Results, of_type
 from reidexport.report.strips import axis_heading, axis_of, strip
-from reidexport.report.units import NONE, count, digits, interval, percent, points, share, times
+from reidexport.report.units import NONE, count, digits, percent, points, ratio, share
 
 
 def precision_speeds(results: Results) -> Section:
@@ -54,8 +54,9 @@ def _precision_speeds(result: Result[PrecisionsRecord]) -> ReportTable:
 def _speed_cell(each: PrecisionSpeed | None) -> str:
     if each is None:
         return NONE
-    figures = (f"{digits(each.p50_ms)} ms", f"{digits(each.images_per_s)} images/s")
-    return lines(times(each.times_torch.median), interval(each.times_torch), *figures)
+    return lines(
+        ratio(each.times_torch), f"{digits(each.p50_ms)} ms", f"{digits(each.images_per_s)} images/s"
+    )
 
 
 def command_speeds(results: Results) -> Section:

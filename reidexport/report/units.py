@@ -20,11 +20,6 @@ def points(drop: float | None) -> str:
     return NONE if drop is None else f"{drop:+z.2f}".replace("+0.00", "0.00").replace("-", "−")
 
 
-def mib(value: float) -> str:
-    """Memory: 310 MiB."""
-    return f"{count(round(value))} MiB"
-
-
 def duration(seconds: float) -> str:
     """Seconds in the unit that suits them."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
@@ -38,14 +33,9 @@ def count(number: int) -> str:
     return f"{number:,}".replace(",", "\N{THIN SPACE}")
 
 
-def times(ratio: float) -> str:
-    """A ratio: 2.41 ×."""
-    return f"{digits(ratio)} ×"
-
-
-def interval(ratio: Spread) -> str:
-    """From the lowest to the highest."""
-    return f"{digits(ratio.lowest)} to {digits(ratio.highest)}"
+def ratio(spread: Spread) -> str:
+    """A ratio as 2.41 ×, and on a second line its lowest and highest."""
+    return f"{digits(spread.median)} ×\n{digits(spread.lowest)} to {digits(spread.highest)}"
 
 
 def digits(value: float | None) -> str:

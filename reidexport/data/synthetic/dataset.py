@@ -15,6 +15,7 @@ from reidexport.data.synthetic.camera import Camera, Shot, install_camera, photo
 from reidexport.data.synthetic.pose import Pose
 from reidexport.data.synthetic.wardrobe import DrawnPerson, dress
 from reidexport.errors import DatasetError, InputError
+from reidexport.files import folder_when_whole
 
 _PEOPLE, _STRANGERS, _CAMERAS, _SHOTS = range(4)  # streams of random numbers, so that none depends on another
 _DISTRACTORS_PER_TEST_PID, _JUNK_PER_TEST_PID = 3, 1
@@ -72,15 +73,17 @@ def draw_dataset(
         raise DatasetError(f"{root} exists already and is not an empty folder. Remove it, or choose another.")
     tasks = list(_tasks(num_train_pids, num_test_pids, num_cameras, images_per_camera, seed))
     cameras = [install_camera(_rng(seed, _CAMERAS, camid), *size) for camid in range(num_cameras)]
-    with _temporary_beside(root) as temporary:
-        drawn = Path(temporary, "drawn")  # of the usual permissions, which the temporary folder has not
+
+    def refusal(error: OSError) -> DatasetError:
+        return DatasetError(f"{root}: cannot make a data set there ({error.strerror}).")
+
+    with folder_when_whole(root, refusal, make_parents=True) as temporary:
         for folder in {task.folder for task in tasks}:
-            (drawn / folder).mkdir(parents=True, exist_ok=True)
+            (temporary / folder).mkdir()
         for done, task in enumerate(tasks, start=1):
-            _draw(drawn, task, cameras[task.camid], seed, size)
+            _draw(temporary, task, cameras[task.camid], seed, size)
             if progress:
                 progress(done, len(tasks))
-        drawn.replace(root)
     return load_dataset(root)
 
 
@@ -163,11 +166,3 @@ def _check_numbers(
     for name, (number, minimum) in least.items():
         if number < minimum:
             raise InputError(f"A drawn data set needs {name} to be at least {minimum}, got {number}.")
-
-
-def _temporary_beside(root: Path) -> TemporaryDirectory[str]:
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        return TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.")
-    except OSError as error:
-        raise DatasetError(f"{root}: cannot make a data set there ({error.strerror}).") from error

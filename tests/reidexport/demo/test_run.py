@@ -9,8 +9,8 @@ from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.cli.demo import demo
 from reidexport.cli.output import text_table
 from reidexport.data import load_dataset
-from reidexport.demo import DemoSettings, run_demo, training
-from reidexport.demo.folder import MARKER, replaced_folder
+from reidexport.demo import DemoSettings, run_demo, steps
+from reidexport.demo.run import MARKER, replaced_folder
 from reidexport.demo.summary import FILES, accuracy_table, markdown, parity_table
 from reidexport.errors import InputError, NotInstalledError
 from reidexport.records.demo import DemoSummary
@@ -135,7 +135,7 @@ def test_without_the_trainer_the_demo_says_where_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An installed package has none: the message sends to a checkout, and nothing is left behind."""
-    monkeypatch.setattr(training, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(steps, "CHECKOUT", tmp_path)
     with pytest.raises(NotInstalledError, match="run it in a checkout of reidexport"):
         run_demo(tmp_path / "out", settings=SMALL)
     assert list(tmp_path.iterdir()) == []

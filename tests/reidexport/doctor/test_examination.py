@@ -12,17 +12,18 @@ from typer.testing import CliRunner
 
 from reidexport.cli.doctor import doctor
 from reidexport.doctor import Finding, examine, examine_this_machine
-from reidexport.doctor.hardware import DetectedGpu, NvidiaDriver, cpu_features, nvidia_driver
-from reidexport.doctor.machine_checks import (
+from reidexport.doctor.examination import (
     dataset_findings,
     environment_findings,
     gpu_findings,
     system_findings,
 )
-from reidexport.doctor.packages import conflicts, package_findings
-from reidexport.doctor.requirements import (
+from reidexport.doctor.hardware import DetectedGpu, NvidiaDriver, cpu_features, nvidia_driver
+from reidexport.doctor.packages import (
+    conflicts,
     extra_of,
     own_requirements,
+    package_findings,
     parse_requirements,
     within,
 )

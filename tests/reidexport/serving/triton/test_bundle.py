@@ -22,9 +22,8 @@ from reidruntime.errors import ArtifactError, InputError
 from reidruntime.images.preprocess import decode_bytes, image_pixels, normalize
 from tritonclient.grpc import model_config_pb2 as schema
 
-from reidexport.serving.triton.bundle import write_repository
 from reidexport.serving.triton.config import Batching
-from reidexport.serving.triton.repository import warm_up_images
+from reidexport.serving.triton.repository import warm_up_images, write_repository
 from tests.conftest import Run
 from tests.standins.runtime_models import (
     DIM,

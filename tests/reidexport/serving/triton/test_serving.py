@@ -424,7 +424,7 @@ def test_a_bundle_works_in_triton(tmp_path: Path, batch: int | None) -> None:
     """Triton takes every configuration and warm-up file, and the ensemble answers files as the session does."""
     from tritonclient import grpc
 
-    from reidexport.serving.triton.bundle import write_repository
+    from reidexport.serving.triton.repository import write_repository
     from reidexport.serving.triton.tritonserver import installed_server, tritonserver
 
     artifact, model = tmp_path / "net.onnx", _RUNS_ONNX
