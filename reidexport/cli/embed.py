@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -145,9 +144,14 @@ def embed(
         import_ray()  # or say that it is missing, before the images are searched for
         nodes = ClusterRunOptions(cluster.ray, cluster.actors, run.options())
         execute = partial(embed_shards_on_ray, artifact, manifest, nodes)
-    with _interruptible(run_folder(output)):
+    try:
         known = manifest or artifact_manifest(artifact)
         done = embed_images(execute, images, output, known, options, progress_bar)
+    except KeyboardInterrupt:
+        kept = run_folder(output)
+        finished = f"What is finished is in {kept}: continue with --resume."
+        log(f"Interrupted. {finished if kept.exists() else 'Nothing is finished: --resume starts anew.'}")
+        raise typer.Exit(130) from None
     if cluster.ray is not None:
         for description in done.sessions:
             log(description)
@@ -166,17 +170,6 @@ def _embed_here(
     with run.open(artifact, manifest) as session:
         log(session.description)
         yield from embed_shards(session, plan, numbers, options)
-
-
-@contextmanager
-def _interruptible(kept: Path) -> Iterator[None]:
-    """Ctrl-C ends with status 130, and a message that names where the finished part is."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        finished = f"What is finished is in {kept}: continue with --resume."
-        log(f"Interrupted. {finished if kept.exists() else 'Nothing is finished: --resume starts anew.'}")
-        raise typer.Exit(130) from None
 
 
 def _report(run: EmbeddingRun, artifact: Path, json_file: Path | None) -> None:

@@ -69,28 +69,23 @@ def package_findings(
         torch_cuda: the CUDA that torch was built for.
         num_gpus: NVIDIA GPUs that this process may use.
     """
-    torch_text = f" ({_what_torch_sees(torch_cuda, num_gpus)})"
-    versions = [
-        _version_finding(name, packages[name], requirements, torch_text if name == "torch" else "")
+    built = f"built for CUDA {torch_cuda}, {'with a GPU to use' if num_gpus else 'runs on the CPU here'}"
+    about_torch = f" ({built if torch_cuda else 'built without CUDA'})"
+    findings = [
+        _version_finding(name, packages[name], requirements, about_torch if name == "torch" else "")
         for name in PACKAGES
         if name in packages
     ]
     on_gpu = num_gpus > 0 or "onnxruntime-gpu" in packages
-    extras = ("cli", "export", "gpu" if on_gpu else "cpu")
-    return versions + [
-        _missing_finding(extra, missing, packages)
-        for extra in extras
-        if (missing := missing_packages(extra, requirements, packages))
-    ]
+    for extra in ("cli", "export", "gpu" if on_gpu else "cpu"):
+        wanted = [each.package for each in requirements if each.extra == extra]
+        if missing := [package for package in wanted if package not in packages]:
+            findings.append(_missing_finding(extra, missing, packages))
+    return findings
 
 
 def conflicts(packages: Mapping[str, str], num_gpus: int) -> list[Finding]:
-    """Packages that do not get along with each other or with this machine.
-
-    Args:
-        packages: installed versions by name.
-        num_gpus: NVIDIA GPUs that this process may use.
-    """
+    """Packages that do not get along with each other or with this machine; as for :func:`package_findings`."""
     return [*_onnxruntime_conflicts(packages, num_gpus), *_torch_conflicts(packages)]
 
 
@@ -127,12 +122,6 @@ def _torch_conflicts(packages: Mapping[str, str]) -> Iterable[Finding]:
         yield Finding("problem", "torch", text, 'pip install --force-reinstall "reidexport[export]"')
 
 
-def _what_torch_sees(torch_cuda: str | None, num_gpus: int) -> str:
-    if torch_cuda is None:
-        return "built without CUDA"
-    return f"built for CUDA {torch_cuda}, {'with a GPU to use' if num_gpus else 'runs on the CPU here'}"
-
-
 def _version_finding(name: str, version: str, requirements: tuple[Requirement, ...], more: str) -> Finding:
     bounds = next((each.bounds for each in requirements if each.package == name), "")
     if within(version, bounds):
@@ -143,7 +132,7 @@ def _version_finding(name: str, version: str, requirements: tuple[Requirement, .
     return Finding("problem", name, text, f'pip install "{what}"')
 
 
-def _missing_finding(extra: str, missing: tuple[str, ...], packages: Mapping[str, str]) -> Finding:
+def _missing_finding(extra: str, missing: list[str], packages: Mapping[str, str]) -> Finding:
     # Installing onnxruntime-gpu over onnxruntime is the conflict that this command warns of.
     replaces = extra == "gpu" and "onnxruntime-gpu" in missing and "onnxruntime" in packages
     uninstall = "pip uninstall -y onnxruntime && " if replaces else ""
@@ -176,15 +165,6 @@ def extra_of(package: str, requirements: Sequence[Requirement]) -> str | None:
     sizes = Counter(each.extra for each in requirements)
     extras = [each.extra for each in requirements if each.package == package and each.extra]
     return min(extras, key=lambda extra: sizes[extra], default=None)
-
-
-def missing_packages(
-    extra: str, requirements: Iterable[Requirement], installed: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Those packages of an extra that are not installed."""
-    return tuple(
-        each.package for each in requirements if each.extra == extra and each.package not in installed
-    )
 
 
 def torch_cuda_version() -> str | None:

@@ -1,10 +1,10 @@
 """Sections about answers: accuracy, what each artifact lost, thresholds, and the precision of layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from reidexport.records.accuracy import EvaluationRecord, ParityRow, ParityTable, Verification
 from reidexport.records.speed import PrecisionsRecord
-from reidexport.report.blocks import Plot, ReportTable, Section, busy, lines, marked, source
+from reidexport.report.blocks import Plot, ReportTable, Section, busy, by_artifact, lines, marked, source
 from reidexport.report.marks import DASHES, NUM_SERIES, SHAPES, Mark
 from reidexport.report.plots import Dot, accuracy_against_latency, roc_curves
 from reidexport.report.results import Result, Results, of_type
@@ -123,44 +123,41 @@ def _worst_queries(result: Result[ParityTable]) -> ReportTable:
 def verification(results: Results) -> Section:
     """The verdicts of ``reidexport verify``."""
     found = of_type(results, Verification)
-    rows = [
-        {
-            "artifact": lines(verified.artifact, source(result)),
-            "verdict": "✓ passed" if verified.passed else "✗ FAILED",
-            "images": count(verified.num_images),
-            "lowest cosine": f"{verified.min_cosine:.6f}",
-            "largest difference\nrelative L2": f"{verified.max_relative_l2:.1e}",
-            **_drops(verified.drops),
-            "same nearest image\n% of queries": percent(verified.top1_agreement),
-        }
-        for result in found
-        for verified in [result.record]
-    ]
     caption = "Each artifact's features beside its checkpoint's"
-    table = ReportTable(caption, rows, text_columns=("verdict",))
+    table = by_artifact(caption, found, _verdict, text_columns=("verdict",))
     failures = [f"{each.record.artifact}: {failure}" for each in found for failure in each.record.failures]
     lead = "The gate of reidexport verify, image by image. Drops in percentage points: positive is a loss."
     return Section("Verified against the checkpoint", lead, failures, tables=[table])
 
 
+def _verdict(verified: Verification) -> Iterator[dict[str, str]]:
+    yield {
+        "verdict": "✓ passed" if verified.passed else "✗ FAILED",
+        "images": count(verified.num_images),
+        "lowest cosine": f"{verified.min_cosine:.6f}",
+        "largest difference\nrelative L2": f"{verified.max_relative_l2:.1e}",
+        **_drops(verified.drops),
+        "same nearest image\n% of queries": percent(verified.top1_agreement),
+    }
+
+
 def evaluations(results: Results) -> Section:
     """The scores of ``reidexport eval``."""
-    rows = [
-        {
-            "artifact": lines(scores.artifact, source(result)),
-            "data set": scores.dataset,
-            "distance": scores.metric + (", re-ranked" if scores.rerank else ""),
-            "rank-1": percent(scores.rank1),
-            "rank-5": percent(scores.rank5),
-            "rank-10": percent(scores.rank10),
-            "mAP": percent(scores.mAP),
-            "mINP": percent(scores.mINP),
-        }
-        for result in of_type(results, EvaluationRecord)
-        for scores in [result.record]
-    ]
-    table = ReportTable("Scores in per cent", rows, text_columns=("data set", "distance"))
+    found = of_type(results, EvaluationRecord)
+    table = by_artifact("Scores in per cent", found, _scores, text_columns=("data set", "distance"))
     return Section("Accuracy", "Every query against the whole gallery.", tables=[table])
+
+
+def _scores(scores: EvaluationRecord) -> Iterator[dict[str, str]]:
+    yield {
+        "data set": scores.dataset,
+        "distance": scores.metric + (", re-ranked" if scores.rerank else ""),
+        "rank-1": percent(scores.rank1),
+        "rank-5": percent(scores.rank5),
+        "rank-10": percent(scores.rank10),
+        "mAP": percent(scores.mAP),
+        "mINP": percent(scores.mINP),
+    }
 
 
 def thresholds(results: Results) -> Section:

@@ -1,16 +1,21 @@
 """What a page is made of: sections of tables, plots and ranked lists."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from markupsafe import Markup, escape
 
-from reidexport.records.accuracy import ParityTable
+from reidexport.records.accuracy import EvaluationRecord, ParityTable, Verification
 from reidexport.records.base import Measurement
-from reidexport.records.speed import Benchmark
+from reidexport.records.speed import Benchmark, BenchReport, OverheadRecord, ServingRecord
 from reidexport.report.marks import Mark, swatch
 from reidexport.report.results import Result
+
+AboutArtifact = TypeVar(
+    "AboutArtifact", Verification, EvaluationRecord, BenchReport, OverheadRecord, ServingRecord
+)
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,21 @@ def source(*results: Result[Measurement]) -> str:
     files = ", ".join(dict.fromkeys(result.file for result in results))
     number = results[0].machine_number
     return files if number is None else f"{files}, machine {number}"
+
+
+def by_artifact(
+    caption: str,
+    results: Sequence[Result[AboutArtifact]],
+    cells: Callable[[AboutArtifact], Iterable[dict[str, str]]],
+    text_columns: tuple[str, ...] = (),
+) -> ReportTable:
+    """A table whose rows, which ``cells`` gives for each record, begin with the record's artifact and file."""
+    rows = [
+        {"artifact": lines(result.record.artifact, source(result)), **row}
+        for result in results
+        for row in cells(result.record)
+    ]
+    return ReportTable(caption, rows, text_columns=text_columns)
 
 
 def busy(results: Sequence[Result[ParityTable | Benchmark]]) -> list[str]:

@@ -1,7 +1,7 @@
 """Sections about time that need no peers: the precisions beside torch, what the commands measured, GPU checks."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from reidexport.records.checks import GpuCheckRecord
 from reidexport.records.speed import (
@@ -11,7 +11,7 @@ from reidexport.records.speed import (
     PrecisionsRecord,
     ServingRecord,
 )
-from reidexport.report.blocks import ReportTable, Section, lines, marked, source
+from reidexport.report.blocks import ReportTable, Section, by_artifact, lines, marked, source
 from reidexport.report.marks import SHAPES, Mark
 from reidexport.report.results import Result, Results, of_type
 from reidexport.report.strips import axis_heading, axis_of, strip
@@ -62,81 +62,60 @@ def _speed_cell(each: PrecisionSpeed | None) -> str:
 def command_speeds(results: Results) -> Section:
     """What ``reidexport bench``, ``reid_overhead`` and ``benchmarks.serving`` measured."""
     benches = of_type(results, BenchReport)
+    overheads, servings = of_type(results, OverheadRecord), of_type(results, ServingRecord)
     tables = [
-        _network_alone(benches),
-        _files_to_features(benches),
-        _overheads(of_type(results, OverheadRecord)),
-        _servings(of_type(results, ServingRecord)),
+        by_artifact("The network alone", benches, _network_alone),
+        by_artifact("From image files to features", benches, _files_to_features),
+        by_artifact(
+            "What the C++ runtime adds to the median latency of the bare network", overheads, _overhead
+        ),
+        by_artifact("A server under load, beside the session without it", servings, _serving),
     ]
     notes = [f"{result.file}: {warning}" for result in benches for warning in result.record.warnings]
     lead = "p50, p90 and p99: so many of 100 runs took at most this long."
     return Section("Speed of each artifact", lead, notes, tables=tables)
 
 
-def _network_alone(benches: Sequence[Result[BenchReport]]) -> ReportTable:
-    rows = [
-        {
-            "artifact": lines(result.record.artifact, source(result)),
+def _network_alone(bench: BenchReport) -> Iterator[dict[str, str]]:
+    for batch in bench.batches:
+        yield {
             "batch": str(batch.batch_size),
             "p50\nms": digits(batch.p50_ms),
             "p90\nms": digits(batch.p90_ms),
             "p99\nms": digits(batch.p99_ms),
             "images/s": digits(batch.images_per_s),
         }
-        for result in benches
-        for batch in result.record.batches
-    ]
-    return ReportTable("The network alone", rows)
 
 
-def _files_to_features(benches: Sequence[Result[BenchReport]]) -> ReportTable:
-    rows = [
-        {
-            "artifact": lines(result.record.artifact, source(result)),
+def _files_to_features(bench: BenchReport) -> Iterator[dict[str, str]]:
+    if end := bench.end_to_end:
+        yield {
             "batch": str(end.batch_size),
             "images/s": digits(end.images_per_s),
             "of the network alone": share(end.share_of_net),
         }
-        for result in benches
-        if (end := result.record.end_to_end) is not None
-    ]
-    return ReportTable("From image files to features", rows)
 
 
-def _overheads(overheads: Sequence[Result[OverheadRecord]]) -> ReportTable:
-    rows = [
-        {
-            "artifact": lines(of.artifact, source(result)),
-            "batch": str(of.batch_size),
-            "without it\nms": digits(of.bare_p50_ms),
-            "with it\nms": digits(of.reid_embed_p50_ms),
-            "overhead": f"{points(100 * of.overhead)} %",
-            "lowest to highest\n%": " to ".join(
-                points(100 * pick(of.overhead_of_rounds)) for pick in (min, max)
-            ),
-        }
-        for result in overheads
-        for of in [result.record]
-    ]
-    return ReportTable("What the C++ runtime adds to the median latency of the bare network", rows)
+def _overhead(of: OverheadRecord) -> Iterator[dict[str, str]]:
+    yield {
+        "batch": str(of.batch_size),
+        "without it\nms": digits(of.bare_p50_ms),
+        "with it\nms": digits(of.reid_embed_p50_ms),
+        "overhead": f"{points(100 * of.overhead)} %",
+        "lowest to highest\n%": " to ".join(points(100 * pick(of.overhead_of_rounds)) for pick in (min, max)),
+    }
 
 
-def _servings(servings: Sequence[Result[ServingRecord]]) -> ReportTable:
-    rows = [
-        {
-            "artifact": lines(of.artifact, source(result)),
-            "clients × batch": f"{of.num_clients} × {of.batch_size}",
-            "images/s": digits(of.served.images_per_s.median),
-            "of the session": share(of.share_of_direct.median),
-            "p50\nms": digits(of.served.p50_ms),
-            "p99\nms": digits(of.served.p99_ms),
-            "requests\nanswered": f"{count(of.answers.num_answered)} of {count(of.answers.num_requests)}",
-            "answers\nequal to the bit": count(of.answers.num_bit_equal),
-        }
-        for result in servings
-        for of in [result.record]
-    ]
-    return ReportTable("A server under load, beside the session without it", rows)
+def _serving(of: ServingRecord) -> Iterator[dict[str, str]]:
+    yield {
+        "clients × batch": f"{of.num_clients} × {of.batch_size}",
+        "images/s": digits(of.served.images_per_s.median),
+        "of the session": share(of.share_of_direct.median),
+        "p50\nms": digits(of.served.p50_ms),
+        "p99\nms": digits(of.served.p99_ms),
+        "requests\nanswered": f"{count(of.answers.num_answered)} of {count(of.answers.num_requests)}",
+        "answers\nequal to the bit": count(of.answers.num_bit_equal),
+    }
 
 
 def gpu_checks(results: Results) -> Section:

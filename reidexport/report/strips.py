@@ -42,41 +42,35 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 def strip(axis: Axis, ratios: Sequence[tuple[str, Mark, Spread]]) -> Markup:
     """The ratios of one row, below each other: the median as a mark, a line from the lowest to the highest."""
-    drawn = [_ratio(axis, ratio, 100 * i / (len(ratios) + 1)) for i, ratio in enumerate(ratios, 1)]
-    return Markup('<svg class="strip" role="img" aria-label="ratios">{}{}</svg>').format(
-        _grid(axis), Markup("").join(drawn)
+    drawn = Markup("").join(
+        Markup(
+            "<g><title>{name}: {median:.3g} × ({lowest:.3g} to {highest:.3g})</title>"
+            '<line x1="{left}" x2="{right}" y1="{y:.1f}%" y2="{y:.1f}%" style="stroke: {color}"/>'
+            '<svg x="{middle}" y="{y:.1f}%" overflow="visible">{shape}</svg></g>'
+        ).format(
+            name=name,
+            **spread.model_dump(),
+            left=_place(axis, spread.lowest),
+            middle=_place(axis, spread.median),
+            right=_place(axis, spread.highest),
+            y=100 * i / (len(ratios) + 1),
+            color=css_color(mark),
+            shape=shape(mark),
+        )
+        for i, (name, mark, spread) in enumerate(ratios, 1)
     )
-
-
-def _ratio(axis: Axis, ratio: tuple[str, Mark, Spread], height: float) -> Markup:
-    name, mark, spread = ratio
-    return Markup(
-        "<g><title>{name}: {median:.3g} × ({lowest:.3g} to {highest:.3g})</title>"
-        '<line x1="{left}" x2="{right}" y1="{y:.1f}%" y2="{y:.1f}%" style="stroke: {color}"/>'
-        '<svg x="{middle}" y="{y:.1f}%" overflow="visible">{shape}</svg></g>'
-    ).format(
-        name=name,
-        **spread.model_dump(),
-        left=_place(axis, spread.lowest),
-        middle=_place(axis, spread.median),
-        right=_place(axis, spread.highest),
-        y=height,
-        color=css_color(mark),
-        shape=shape(mark),
-    )
+    return Markup('<svg class="strip" role="img" aria-label="ratios">{}{}</svg>').format(_grid(axis), drawn)
 
 
 def axis_heading(axis: Axis) -> Markup:
     """The axis with its figures, for the heading of a column of strips."""
-    figures = [
+    figures = Markup("").join(
         Markup('<text x="{}" y="100%" dy="-6" text-anchor="middle">{:g}</text>').format(
             _place(axis, tick), tick
         )
         for tick in log_ticks(*axis)
-    ]
-    return Markup('<svg class="strip" role="img" aria-label="axis of ratios">{}</svg>').format(
-        Markup("").join(figures)
     )
+    return Markup('<svg class="strip" role="img" aria-label="axis of ratios">{}</svg>').format(figures)
 
 
 def _grid(axis: Axis) -> Markup:
