@@ -38,40 +38,35 @@ def run_demo(
         NotInstalledError: ONNX Runtime or the trainer is missing.
         ParityError: an exported file does not answer as torch does.
     """
-    settings = settings or DemoSettings()
+    settings, log = settings or DemoSettings(), log or (lambda _: None)
     with replaced_folder(Path(out), FILES) as folder:
-        summary = _run_steps(folder, settings, log or (lambda _: None))
+        began = time.perf_counter()
+        log("drawing people, and training a ResNet-18 with BNNeck on them")
+        dataset, training = steps.train(folder, settings)
+        checkpoint = load_checkpoint(folder / "checkpoint.pth")
+        artifacts = []
+        (folder / "results").mkdir()
+        for precision in _PRECISIONS:
+            log(f"exporting {precision}, verifying it against the checkpoint, measuring it")
+            path = folder / f"model-{precision}.onnx"
+            artifact, evaluation = steps.export(checkpoint, dataset, path, precision, settings)
+            for record in (artifact.eval, artifact.verify, artifact.bench):
+                write_record(folder / "results" / f"{record.kind}-{precision}.json", record)
+            artifacts.append(artifact)
+        steps.draw_ranked_lists(evaluation, folder / "ranked-lists.png")
+        results = read_results([folder / "results"])
+        write_report(folder / "report.html", results, evaluation, path.name, title="reidexport demo")
+        summary = DemoSummary(
+            passed=all(artifact.verify.passed for artifact in artifacts),
+            dataset=steps.counts(dataset),
+            training=training,
+            raw_pixels=steps.raw_pixel_ranks(dataset),
+            artifacts=tuple(artifacts),
+            seconds=time.perf_counter() - began,
+        )
         write_record(folder / "summary.json", summary)
         (folder / "summary.md").write_text(markdown(summary), encoding="utf-8")
     return summary
-
-
-def _run_steps(folder: Path, settings: DemoSettings, log: Callable[[str], None]) -> DemoSummary:
-    """Every file but the summary."""
-    began = time.perf_counter()
-    log("drawing people, and training a ResNet-18 with BNNeck on them")
-    dataset, training = steps.train(folder, settings)
-    checkpoint = load_checkpoint(folder / "checkpoint.pth")
-    artifacts = []
-    (folder / "results").mkdir()
-    for precision in _PRECISIONS:
-        log(f"exporting {precision}, verifying it against the checkpoint, measuring it")
-        path = folder / f"model-{precision}.onnx"
-        artifact, evaluation = steps.export(checkpoint, dataset, path, precision, settings)
-        for record in (artifact.eval, artifact.verify, artifact.bench):
-            write_record(folder / "results" / f"{record.kind}-{precision}.json", record)
-        artifacts.append(artifact)
-    steps.draw_ranked_lists(evaluation, folder / "ranked-lists.png")
-    results = read_results([folder / "results"])
-    write_report(folder / "report.html", results, evaluation, path.name, title="reidexport demo")
-    return DemoSummary(
-        passed=all(artifact.verify.passed for artifact in artifacts),
-        dataset=steps.counts(dataset),
-        training=training,
-        raw_pixels=steps.raw_pixel_ranks(dataset),
-        artifacts=tuple(artifacts),
-        seconds=time.perf_counter() - began,
-    )
 
 
 @contextmanager
@@ -86,7 +81,14 @@ def replaced_folder(out: Path, contents: tuple[str, ...]) -> Iterator[Path]:
         InputError: ``out`` holds something else, or cannot be made.
     """
     out = out.resolve()
-    _refuse_foreign(out, contents)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is not a folder. Choose another --out.")
+    names = {entry.name for entry in out.iterdir()} if out.exists() else set()
+    foreign = sorted(names - {MARKER, *contents}) if MARKER in names else sorted(names)
+    if foreign:
+        raise InputError(
+            f"{out} holds {foreign[0]}, which the demo did not make. Empty it, or choose another --out."
+        )
 
     def refusal(error: OSError) -> InputError:
         return InputError(f"{out}: cannot make a folder there ({error.strerror}). Choose another --out.")
@@ -94,16 +96,3 @@ def replaced_folder(out: Path, contents: tuple[str, ...]) -> Iterator[Path]:
     with folder_when_whole(out, refusal, make_parents=True, replace=True) as made:
         (made / MARKER).touch()
         yield made
-
-
-def _refuse_foreign(out: Path, contents: tuple[str, ...]) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise InputError(f"{out} is not a folder. Choose another --out.")
-    names = {entry.name for entry in out.iterdir()}
-    foreign = sorted(names - {MARKER, *contents}) if MARKER in names else sorted(names)
-    if foreign:
-        raise InputError(
-            f"{out} holds {foreign[0]}, which the demo did not make. Empty it, or choose another --out."
-        )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from reidruntime.session import Session, open_session
+from reidruntime.session import open_session
 
 import reidexport
 from reidexport.checkpoint.loading import Checkpoint
@@ -24,7 +24,7 @@ from reidexport.export.graph import graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.gallery.contact_sheets import ranked_list_sheet
 from reidexport.progress import progress_bar
-from reidexport.records.accuracy import Ranks, Verification
+from reidexport.records.accuracy import Ranks
 from reidexport.records.demo import DemoArtifact, DemoData, DemoTraining
 
 CHECKOUT = Path(reidexport.__file__).parents[1]
@@ -93,26 +93,21 @@ def export(
     """Write one ONNX file, verify it against the checkpoint, evaluate it and measure its speed."""
     onnx_from_graph(graph_from_checkpoint(checkpoint), path, precision=precision)
     with open_session(path) as session, session_from_checkpoint(checkpoint) as reference:
-        verified = _verified(session, reference, dataset)
+        with progress_bar("verifying", 2 * (len(dataset.query) + len(dataset.gallery))) as show:
+            verified = verify(session, reference, dataset=dataset, progress=show)
         evaluation = evaluate(session, dataset)
         bench = bench_session(session, settings.batch_sizes, seconds_per_batch=settings.seconds_per_batch)
+    # The folder is made under another name, so images are named without it.
+    worst = tuple(each.model_copy(update={"image": Path(each.image).name}) for each in verified.worst)
     result = DemoArtifact(
         artifact=path.name,
         precision=precision,
         size_mib=path.stat().st_size / 2**20,
         eval=evaluation.record(path.name),
-        verify=verified.model_copy(update={"artifact": path.name}),
+        verify=verified.model_copy(update={"artifact": path.name, "worst": worst}),
         bench=bench.model_copy(update={"artifact": path.name}),
     )
     return result, evaluation
-
-
-def _verified(session: Session, reference: Session, dataset: Dataset) -> Verification:
-    with progress_bar("verifying", 2 * (len(dataset.query) + len(dataset.gallery))) as show:
-        result = verify(session, reference, dataset=dataset, progress=show)
-    # The folder is made under another name, so images are named without it.
-    worst = tuple(each.model_copy(update={"image": Path(each.image).name}) for each in result.worst)
-    return result.model_copy(update={"worst": worst})
 
 
 def draw_ranked_lists(evaluation: Evaluation, path: Path) -> None:

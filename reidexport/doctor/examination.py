@@ -84,13 +84,7 @@ def backend_finding() -> Finding:
 
 
 def system_findings(machine: MachineInfo, features: tuple[str, ...], python: str) -> list[Finding]:
-    """Operating system, Python, processor and memory.
-
-    Args:
-        machine: from :func:`reidexport.machine.machine_info`.
-        features: from :func:`reidexport.doctor.hardware.cpu_features`.
-        python: its version.
-    """
+    """Operating system, Python, processor, memory; ``features`` are those of :func:`cpu_features`."""
     memory = machine["memory_mib"]
     extensions = ", ".join(features) or "its instruction sets are not known"
     processor = f"{machine['cpu']}, {machine['cores']} cores for this process; {extensions}"

@@ -41,7 +41,10 @@ def nvidia_driver(
     newest = f"{number.value // 1000}.{number.value % 1000 // 10}"
     status = cuda.cuInit(0)
     if status != 0:
-        return NvidiaDriver(version, newest, (), f"CUDA does not start ({_error_name(cuda, status)})")
+        text = ctypes.c_char_p()
+        cuda.cuGetErrorName(status, ctypes.byref(text))
+        why = text.value.decode() if text.value else f"error {status}"
+        return NvidiaDriver(version, newest, (), f"CUDA does not start ({why})")
     count = ctypes.c_int(0)
     cuda.cuDeviceGetCount(ctypes.byref(count))
     return NvidiaDriver(version, newest, tuple(_gpu(cuda, index) for index in range(count.value)))
@@ -53,12 +56,6 @@ def _gpu(cuda: ctypes.CDLL, index: int) -> DetectedGpu:
     cuda.cuDeviceGetName(name, len(name), device)
     cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
     return DetectedGpu(name.value.decode(), compute_capability(cuda, device), memory.value >> 20)
-
-
-def _error_name(cuda: ctypes.CDLL, status: int) -> str:
-    text = ctypes.c_char_p()
-    cuda.cuGetErrorName(status, ctypes.byref(text))
-    return text.value.decode() if text.value else f"error {status}"
 
 
 def _driver_version(nvml_library: str) -> str | None:

@@ -10,6 +10,7 @@ from reidexport.machine import MachineInfo
 from reidexport.records.base import Measurement, Record, RecordPart
 
 Level = Literal["ok", "note", "problem"]
+Outcome = Literal["passed", "failed", "skipped"]
 
 
 class GpuCheck(RecordPart):
@@ -17,7 +18,7 @@ class GpuCheck(RecordPart):
 
     group: str
     check: str
-    outcome: Literal["passed", "failed", "skipped"]
+    outcome: Outcome
     reason: str = ""
     seconds: float | None = None
     measured: dict[str, Any] = Field(default_factory=dict)

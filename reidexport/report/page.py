@@ -37,13 +37,6 @@ def write_report(
         ImageError: an image of ``evaluation`` cannot be read.
         InputError: ``out`` cannot be written to.
     """
-    page = report_page(results, evaluation, artifact, title)
-    with replaced_when_whole(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-
-
-def report_page(results: Results, evaluation: Evaluation | None, artifact: str, title: str) -> str:
-    """The page's HTML; see :func:`write_report`."""
     sections = [
         accuracy.trade_off(results),
         peers.throughput(results),
@@ -68,7 +61,7 @@ def report_page(results: Results, evaluation: Evaluation | None, artifact: str, 
         lstrip_blocks=True,
     )
     environment.filters["breakable"] = breakable
-    return environment.get_template("report.html").render(
+    page = environment.get_template("report.html").render(
         title=title,
         machines=provenance.machine_line(results),
         num_files=len(results),
@@ -76,6 +69,8 @@ def report_page(results: Results, evaluation: Evaluation | None, artifact: str, 
         sections=[section for section in sections if not section.is_empty],
         version=__version__,
     )
+    with replaced_when_whole(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def headline(results: Results) -> list[Fact]:

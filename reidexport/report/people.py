@@ -2,7 +2,6 @@
 
 import base64
 import io
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -66,15 +65,12 @@ def _ranking(
 
 
 def _thumbnail(record: ImageRecord, sign: str, distance: str, description: str) -> Thumbnail:
-    label = person_and_camera(record.pid, record.camid)
-    return Thumbnail(_jpeg_uri(record.path), sign, label, distance, f"{description}, {label}")
-
-
-def _jpeg_uri(path: Path) -> str:
-    small = rgb_image(path).resize(_WIDTH_HEIGHT, Image.Resampling.LANCZOS)
+    small = rgb_image(record.path).resize(_WIDTH_HEIGHT, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    uri = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    label = person_and_camera(record.pid, record.camid)
+    return Thumbnail(uri, sign, label, distance, f"{description}, {label}")
 
 
 def features_of_some(evaluation: Evaluation, artifact: str) -> Section:

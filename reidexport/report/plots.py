@@ -1,8 +1,12 @@
-"""Plots as SVG that takes its colors from the page, so that they follow its theme."""
+"""Plots as SVG that takes its colors from the page, so that they follow its theme; their labels cover nothing.
+
+Each has a name that is different from every other on the page.
+"""
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import cos, hypot, pi, sin
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +16,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.transforms import Bbox
 
 from reidexport.records.accuracy import Roc
 from reidexport.report.marks import NUM_SERIES, SHAPES, Mark
-from reidexport.report.plot_labels import Label, spread_labels
 from reidexport.report.strips import log_ticks
 
 # Matplotlib wants numbers for colors: these stand for the page's own, and are replaced in what it draws.
@@ -53,6 +57,20 @@ _STYLE: dict[Any, Any] = {
 }
 _WIDTH_INCHES, _HEIGHT_INCHES = 5.4, 3.9
 _LEAST_SPAN_POINTS, _LEAST_SPAN_TIMES = 0.05, 1.25  # of axes of accuracy and of latency: less is noise
+# Of labels, which are tried at these distances from their points.
+_DISTANCES_PT = (10, 11, 13, 18, 24, 31, 39, 48, 58, 70, 85, 105, 130, 160, 200)
+_NUM_DIRECTIONS = 16
+_WITHOUT_LEADER_PT = 14  # a label so near needs no line to its point
+_FONT_PT, _LINE_PT = 9, 11
+_TEXT_STYLE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": _FONT_PT, "fontweight": "bold"}
+
+
+class Label(NamedTuple):
+    """A text and the point that it names, in the units of the axes."""
+
+    x: float
+    y: float
+    text: str
 
 
 class Dot(NamedTuple):
@@ -93,7 +111,7 @@ def draw_accuracy_against_latency(dots: Sequence[Dot]) -> Figure:
     axes.ticklabel_format(axis="y", useOffset=False)
     _set_x_ticks(axes, log_ticks(*axes.get_xlim()))
     labels = [Label(dot.p50_ms, 100 * dot.mAP, dot.label) for dot in dots]
-    spread_labels(figure, axes, labels, mark_pt=10, leader_color=_SOFT)
+    _spread_labels(figure, axes, labels, mark_pt=10)
     return figure
 
 
@@ -114,9 +132,7 @@ def throughput_against_batch(name: str, series: Sequence[Line]) -> Markup:
 def roc_curves(name: str, curves: Sequence[tuple[Mark, Roc]]) -> Markup:
     """True positive rate over false positive rate, of pairs of images; below it, less that of the first curve.
 
-    Args:
-        name: of the plot, different from every other on the page.
-        curves: each with a false positive rate above 0; the first of several is broad, to be seen below.
+    Each has a false positive rate above 0; the first of several is broad, to be seen below.
     """
     is_one = len(curves) == 1
     figure = Figure(figsize=(_WIDTH_INCHES, 3.6 if is_one else 5.6), dpi=72, layout="constrained")
@@ -154,12 +170,8 @@ def projection(
 ) -> Markup:
     """Features in two dimensions: color and number say who, the mark which camera.
 
-    Args:
-        name: of the plot, different from every other on the page.
-        points: (N, 2) floats.
-        pids: of the N points, of at most 20 people.
-        camids: of the N points, from 0.
-        shares: of the variance, along the two axes.
+    ``points`` are (N, 2), of at most 20 people ``pids``, and ``camids`` from 0; ``shares`` are of the variance, along
+    the two axes.
     """
     people, cameras = np.asarray(pids), np.asarray(camids)
     figure, axes = _figure(width=6, height=5.4)
@@ -181,7 +193,7 @@ def projection(
         for pid in np.unique(people)
         for x, y in [np.median(points[people == pid], axis=0)]
     ]
-    spread_labels(figure, axes, centers, mark_pt=0, leader_color=_SOFT)
+    _spread_labels(figure, axes, centers, mark_pt=0)
     return _svg(figure, name, "features of some people in two dimensions")
 
 
@@ -208,6 +220,49 @@ def _set_x_ticks(axes: Axes, ticks: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _spread_labels(figure: Figure, axes: Axes, labels: Sequence[Label], *, mark_pt: float) -> None:
+    """Write each label at the free place nearest to its point, with a line to a point that is far away.
+
+    The figure has 72 dots per inch and everything else on it: nothing may move afterwards. No label covers a mark,
+    of the size ``mark_pt``; where that is 0, labels may cover their points.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    points = axes.transData.transform([(label.x, label.y) for label in labels])
+    taken = [_box(x, y, mark_pt, mark_pt) for x, y in points] if mark_pt else []
+    frame = axes.get_window_extent()
+    leader = {"arrowstyle": "-", "color": _SOFT, "linewidth": 0.8, "shrinkA": 5, "shrinkB": 4}
+    for label, (x, y) in zip(labels, points, strict=True):
+        point = (label.x, label.y)
+        written = axes.annotate(label.text, point, (0, 0), textcoords="offset points", **_TEXT_STYLE)
+        width_pt = written.get_window_extent().width + 2
+        places = [(at, _box(x + at[0], y + at[1], width_pt, _LINE_PT)) for at in _offsets_pt()]
+        free = (
+            (at, box)
+            for at, box in places
+            if box.count_overlaps(taken) == 0 and frame.contains(*box.min) and frame.contains(*box.max)
+        )
+        at, box = next(free, places[-1])
+        written.set_position(at)
+        if hypot(*at) > _WITHOUT_LEADER_PT:
+            axes.annotate("", point, at, textcoords="offset points", arrowprops=leader)
+        taken.append(box)
+
+
+def _box(x: float, y: float, width: float, height: float) -> Bbox:
+    """The box around a center."""
+    return Bbox.from_bounds(x - width / 2, y - height / 2, width, height)
+
+
+def _offsets_pt() -> Iterator[tuple[float, float]]:
+    """Of a label's center from its point: none, then in all directions, the nearest first."""
+    yield 0.0, 0.0
+    for distance in _DISTANCES_PT:
+        for i in range(_NUM_DIRECTIONS):
+            angle = 2 * pi * i / _NUM_DIRECTIONS
+            yield distance * cos(angle), distance * sin(angle)
 
 
 def _svg(figure: Figure, name: str, title: str) -> Markup:

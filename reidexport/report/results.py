@@ -48,7 +48,14 @@ def read_results(paths: Sequence[Path]) -> list[Result[Measurement]]:
     Raises:
         InputError: a file cannot be read, is not of a kind that the report shows, or a folder holds none.
     """
-    results = [_read_result(file, name) for path in paths for file, name in _named_files(path)]
+    results: list[Result[Measurement]] = []
+    for file, name in (named for path in paths for named in _named_files(path)):
+        record = read_record(file, _without_folders)
+        if not isinstance(record, Measurement):
+            raise InputError(
+                f"{file}: a record of the kind {record.kind} is not shown in a report: leave it out."
+            )
+        results.append(Result(record, name))
     known = machines(results)
     if len(known) > 1:
         results = [replace(result, machine_number=known.index(result.machine) + 1) for result in results]
@@ -78,15 +85,6 @@ def _named_files(path: Path) -> list[tuple[Path, str]]:
     if not found:
         raise InputError(f"{path}: the folder holds no *.json. Choose one with files that --json FILE wrote.")
     return [(file, file.relative_to(path).as_posix()) for file in found]
-
-
-def _read_result(path: Path, name: str) -> Result[Measurement]:
-    record = read_record(path, _without_folders)
-    if not isinstance(record, Measurement):
-        raise InputError(
-            f"{path}: a record of the kind {record.kind} is not shown in a report: leave it out."
-        )
-    return Result(record, name)
 
 
 def _without_folders(part: dict[str, Any]) -> dict[str, Any]:

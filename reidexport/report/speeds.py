@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from reidexport.records.checks import GpuCheckRecord
+from reidexport.records.checks import GpuCheckRecord, Outcome
 from reidexport.records.speed import (
     BenchReport,
     OverheadRecord,
@@ -137,13 +137,12 @@ def gpu_checks(results: Results) -> Section:
 
 
 def _check_outcomes(result: Result[GpuCheckRecord]) -> ReportTable:
-    counts: dict[str, Counter[str]] = {}
-    for each in result.record.checks:
-        counts.setdefault(each.group, Counter())[each.outcome] += 1
-    outcomes = ("passed", "failed", "skipped")
+    checks = result.record.checks
+    counts = Counter((each.group, each.outcome) for each in checks)
+    outcomes: tuple[Outcome, ...] = ("passed", "failed", "skipped")
     rows = [
-        {"what": group, **{outcome: count(found[outcome]) for outcome in outcomes}}
-        for group, found in counts.items()
+        {"what": group, **{outcome: count(counts[group, outcome]) for outcome in outcomes}}
+        for group in dict.fromkeys(each.group for each in checks)
     ]
     return ReportTable("Checks", rows, source(result))
 

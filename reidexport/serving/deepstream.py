@@ -89,13 +89,9 @@ def write_deepstream_bundle(
 
 
 def reid_section(manifest: Manifest, onnx_file: str, *, tracker: Tracker, batch_size: int) -> dict[str, Any]:
-    """The keys of Gst-nvtracker's ``ReID`` section for a network whose three deviations are equal.
+    """The keys of Gst-nvtracker's ``ReID`` section for a network from ``with_one_scale``: its deviations are equal.
 
-    Args:
-        manifest: of the network, from :func:`reidexport.export.float_input.with_one_scale`.
-        onnx_file: its path where DeepStream runs.
-        tracker: whose configuration.
-        batch_size: crops per run of the network.
+    ``onnx_file`` is the network's path where DeepStream runs, ``batch_size`` how many crops it takes per run.
     """
     pixels = manifest.preprocess
     return {

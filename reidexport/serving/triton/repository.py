@@ -101,17 +101,10 @@ def warm_up_images(paths: Sequence[str] = ()) -> list[bytes]:
 def write_models(
     folder: Path, network: ModelConfig, manifest: Manifest, images: Sequence[bytes], artifact: Path | None
 ) -> str:
-    """Write a network, what decodes for it, and the ensemble of both, into ``folder``.
+    """Write a network, what decodes for it, and the ensemble of both, into ``folder``; the ensemble's name.
 
-    Args:
-        folder: the repository.
-        network: its configuration.
-        manifest: its artifact's.
-        images: bytes of the image files to warm up with.
-        artifact: copied where Triton's backend looks for it; None for the Python backend.
-
-    Returns:
-        The name of the ensemble.
+    They are warmed up with ``images``, bytes of image files. The ``artifact`` is copied to where Triton's backend looks
+    for it; None for the Python backend.
 
     Raises:
         ImageError: an image cannot be decoded.
