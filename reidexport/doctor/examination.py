@@ -53,13 +53,18 @@ def examine(
 ) -> Examination:
     """Judge the facts about a machine; only the backend is looked up on this one."""
     num_gpus = len(driver.gpus) if driver else 0
+    try:
+        backend, device = choose("auto", "auto")
+        opening = Finding("ok", "backend", f"open_session uses {backend} on {device}")
+    except NotInstalledError as error:
+        opening = Finding("problem", "backend", str(error))
     findings = (
         *system_findings(machine, features, python),
         *gpu_findings(driver),
         *package_findings(packages, requirements, torch_cuda, num_gpus),
         *conflicts(packages, num_gpus),
         *environment_findings(env, machine["cores"]),
-        backend_finding(),
+        opening,
         *dataset_findings(env.get("REIDEXPORT_DATA")),
     )
     return Examination(
@@ -72,15 +77,6 @@ def examine(
         torch_cuda=torch_cuda,
         findings=findings,
     )
-
-
-def backend_finding() -> Finding:
-    """What ``open_session`` uses here by default."""
-    try:
-        backend, device = choose("auto", "auto")
-    except NotInstalledError as error:
-        return Finding("problem", "backend", str(error))
-    return Finding("ok", "backend", f"open_session uses {backend} on {device}")
 
 
 def system_findings(machine: MachineInfo, features: tuple[str, ...], python: str) -> list[Finding]:

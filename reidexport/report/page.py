@@ -1,5 +1,6 @@
 """Results as one HTML page that needs nothing beside it."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,11 @@ from reidexport.evaluation.scoring import Evaluation
 from reidexport.files import replaced_when_whole
 from reidexport.records.accuracy import EvaluationRecord, ParityTable, Ranks, Verification
 from reidexport.records.speed import Benchmark, BenchReport, PrecisionsRecord
-from reidexport.report import accuracy, peers, people, provenance, speeds
+from reidexport.report import accuracy, peers, people, speeds
 from reidexport.report.accuracy import runs_in
-from reidexport.report.blocks import Fact, breakable
-from reidexport.report.results import Results, records_of
-from reidexport.report.units import digits, percent, points, share
+from reidexport.report.blocks import Fact, ReportTable, Section, breakable
+from reidexport.report.results import Results, machines, records_of
+from reidexport.report.units import NONE, digits, percent, points, share
 from reidexport.version import __version__
 
 
@@ -37,22 +38,23 @@ def write_report(
         ImageError: an image of ``evaluation`` cannot be read.
         InputError: ``out`` cannot be written to.
     """
+    throughput, *other_comparisons = peers.comparisons(results)
     sections = [
         accuracy.trade_off(results),
-        peers.throughput(results),
+        throughput,
         accuracy.parity(results),
         accuracy.verification(results),
         accuracy.evaluations(results),
         accuracy.thresholds(results),
         accuracy.precisions(results),
         speeds.precision_speeds(results),
-        *peers.other_questions(results),
+        *other_comparisons,
         speeds.command_speeds(results),
         speeds.gpu_checks(results),
     ]
     if evaluation is not None:
         sections += [people.ranked_lists(evaluation, artifact), people.features_of_some(evaluation, artifact)]
-    sections += [provenance.machines_and_versions(results), provenance.how_measured(results)]
+    sections += [_machines_and_versions(results), _how_measured(results)]
     environment = Environment(
         loader=PackageLoader("reidexport.report", ""),
         autoescape=True,
@@ -63,7 +65,7 @@ def write_report(
     environment.filters["breakable"] = breakable
     page = environment.get_template("report.html").render(
         title=title,
-        machines=provenance.machine_line(results),
+        machines=_machine_line(results),
         num_files=len(results),
         facts=headline(results),
         sections=[section for section in sections if not section.is_empty],
@@ -149,3 +151,58 @@ def _throughput(results: Results) -> Iterator[Fact]:
         if share_of_limit is not None:
             note += f", {share(share_of_limit)} of the limit"
         yield Fact(f"{digits(images_per_s)} images/s", "highest throughput, network alone", note)
+
+
+def _machine_line(results: Results) -> str:
+    """The machines in one line, for the head of the page; numbered as elsewhere where there are several."""
+    known = machines(results)
+    return "; ".join(
+        (f"machine {number}: " if len(known) > 1 else "")
+        + f"{machine.cpu}, {machine.cores} cores, {', '.join(machine.gpus) or 'no GPU'}"
+        for number, machine in enumerate(known, 1)
+    )
+
+
+def _machines_and_versions(results: Results) -> Section:
+    """Every machine, and the versions of what ran on it."""
+    rows = [
+        {
+            "machine": str(number),
+            "processor": machine.cpu,
+            "cores": str(machine.cores),
+            "memory\nGiB": NONE if machine.memory_mib is None else f"{machine.memory_mib / 1024:.1f}",
+            "GPUs": ", ".join(machine.gpus) or "none",
+            "system": machine.system,
+        }
+        for number, machine in enumerate(machines(results), 1)
+    ]
+    table = ReportTable("Machines", rows, text_columns=("processor", "GPUs", "system"))
+    return Section("Machines and versions", "", tables=[table], pairs=_versions(results))
+
+
+def _versions(results: Results) -> dict[str, str]:
+    """Each package with its version; where the results have several, in how many files each is."""
+    found: dict[str, Counter[str]] = {}
+    for result in results:
+        for package, version in result.record.versions.items():
+            found.setdefault(package, Counter())[version] += 1
+    return {
+        package: ", ".join(v if len(versions) == 1 else f"{v} ({n} files)" for v, n in versions.most_common())
+        for package, versions in found.items()
+    }
+
+
+def _how_measured(results: Results) -> Section:
+    """What wrote each file, and what was inside the timed region."""
+    tables = []
+    for caption, column, regions in (
+        ("What wrote the files", "command", [(each.record.command,) for each in results]),
+        ("What is inside the timed region", "timed", [each.record.timed_regions for each in results]),
+    ):
+        files: dict[str, list[str]] = {}
+        for result, whats in zip(results, regions, strict=True):
+            for what in whats:
+                files.setdefault(what, []).append(result.file)
+        rows = [{"files": ", ".join(of_what), column: what} for what, of_what in files.items()]
+        tables.append(ReportTable(caption, rows, text_columns=(column,)))
+    return Section("How each number was measured", "", tables=tables)

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from reidexport.records.speed import Benchmark, BenchmarkRow, Spread
 from reidexport.report.blocks import Plot, ReportTable, Section, busy, lines, marked, source
-from reidexport.report.marks import NUM_SERIES, SHAPES, Mark
-from reidexport.report.plots import Line, throughput_against_batch
+from reidexport.report.marks import NUM_SERIES, SHAPES, Mark, axis_heading, axis_of, strip
+from reidexport.report.plots import throughput_against_batch
 from reidexport.report.results import Result, Results, of_type
-from reidexport.report.strips import axis_heading, axis_of, strip
 from reidexport.report.units import NONE, count, digits, duration, ratio, share
 
 _TITLES = {
@@ -26,16 +25,10 @@ _OURS, _LIMIT = "reidexport", "limit"
 Row = tuple[Result[Benchmark], BenchmarkRow]
 
 
-def throughput(results: Results) -> Section:
-    """Images per second against the batch size beside the measured limits, and against the peers."""
-    return _section("throughput", results)
-
-
-def other_questions(results: Results) -> list[Section]:
-    """Everything that was compared with peers, but throughput: questions without a title of their own come last."""
+def comparisons(results: Results) -> list[Section]:
+    """Everything that was compared with peers, throughput first; questions without a title of their own come last."""
     unknown = {result.record.question for result in of_type(results, Benchmark)} - _TITLES.keys()
-    questions = [*_TITLES, *sorted(unknown)]
-    return [_section(question, results) for question in questions if question != "throughput"]
+    return [_section(question, results) for question in (*_TITLES, *sorted(unknown))]
 
 
 def _section(question: str, results: Results) -> Section:
@@ -94,8 +87,8 @@ def _comparison(rows: Sequence[Row]) -> ReportTable:
         cells.append({
             "what": label,
             **({axis_heading(axis): drawn} if any(ratios) else {}),
-            f"{_OURS}\nmedian": _median(row, _OURS),
-            **{marked(mark, peer): _cell(_median(row, peer), of_row.get(peer)) for peer, mark in marks.items()},
+            f"{_OURS}\nmedian": _median(row, _OURS) or NONE,
+            **{marked(mark, peer): lines(ratio(of_row.get(peer)), _median(row, peer)) for peer, mark in marks.items()},
         })  # fmt: skip
     is_memory = all(row.peak_mib for _, row in rows)
     caption = (
@@ -114,17 +107,10 @@ def _figures(row: BenchmarkRow) -> dict[str, Spread]:
     return row.seconds or row.peak_mib
 
 
-def _median(row: BenchmarkRow, side: str) -> str:
-    figure = _figures(row).get(side)
-    if figure is None:
-        return NONE
+def _median(row: BenchmarkRow, side: str) -> str | None:
+    if (figure := _figures(row).get(side)) is None:
+        return None
     return duration(figure.median) if row.seconds else f"{count(round(figure.median))} MiB"
-
-
-def _cell(median: str, quotient: Spread | None) -> str:
-    if quotient is None:
-        return median if median == NONE else lines(NONE, median)
-    return lines(ratio(quotient), median)
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
@@ -167,11 +153,11 @@ def _throughput_plot(name: str, rows: Sequence[Row]) -> Plot | None:
         return None
     colors = {group: color for color, group in enumerate(limits)}
     batches = sorted({batch for of_series in series.values() for batch in of_series})
-    drawn: list[Line] = []
+    drawn: list[tuple[Mark, Mapping[int, float]]] = []
     cells: list[dict[str, str]] = []
 
     def add(mark: Mark, label: str, images_per_s: Mapping[int, float], figures: Mapping[int, str]) -> None:
-        drawn.append(Line(mark, images_per_s))
+        drawn.append((mark, images_per_s))
         in_columns = {f"batch {batch}\nimages/s": figures.get(batch, NONE) for batch in batches}
         cells.append({"artifact": marked(mark, label), **in_columns})
 

@@ -19,8 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 from matplotlib.transforms import Bbox
 
 from reidexport.records.accuracy import Roc
-from reidexport.report.marks import NUM_SERIES, SHAPES, Mark
-from reidexport.report.strips import log_ticks
+from reidexport.report.marks import NUM_SERIES, SHAPES, Mark, log_ticks
 
 # Matplotlib wants numbers for colors: these stand for the page's own, and are replaced in what it draws.
 _INK, _SOFT, _LINE = "#010101", "#010102", "#010103"
@@ -65,14 +64,6 @@ _FONT_PT, _LINE_PT = 9, 11
 _TEXT_STYLE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": _FONT_PT, "fontweight": "bold"}
 
 
-class Label(NamedTuple):
-    """A text and the point that it names, in the units of the axes."""
-
-    x: float
-    y: float
-    text: str
-
-
 class Dot(NamedTuple):
     """One artifact in the plane of speed and accuracy."""
 
@@ -80,13 +71,6 @@ class Dot(NamedTuple):
     p50_ms: float
     mAP: float
     mark: Mark
-
-
-class Line(NamedTuple):
-    """Images per second at some batch sizes."""
-
-    mark: Mark
-    images_per_s: Mapping[int, float]
 
 
 @rc_context(_STYLE)
@@ -110,18 +94,18 @@ def draw_accuracy_against_latency(dots: Sequence[Dot]) -> Figure:
     axes.set_xlim(middle / half, middle * half)
     axes.ticklabel_format(axis="y", useOffset=False)
     _set_x_ticks(axes, log_ticks(*axes.get_xlim()))
-    labels = [Label(dot.p50_ms, 100 * dot.mAP, dot.label) for dot in dots]
+    labels = [(dot.label, (dot.p50_ms, 100 * dot.mAP)) for dot in dots]
     _spread_labels(figure, axes, labels, mark_pt=10)
     return figure
 
 
 @rc_context(_STYLE)
-def throughput_against_batch(name: str, series: Sequence[Line]) -> Markup:
+def throughput_against_batch(name: str, series: Sequence[tuple[Mark, Mapping[int, float]]]) -> Markup:
     """Images per second over the batch size."""
     figure, axes = _figure()
-    for line in series:
-        axes.plot(*zip(*sorted(line.images_per_s.items()), strict=True), **_line_style(line.mark))
-    batches = sorted({batch for line in series for batch in line.images_per_s})
+    for mark, images_per_s in series:
+        axes.plot(*zip(*sorted(images_per_s.items()), strict=True), **_line_style(mark))
+    batches = sorted({batch for _, images_per_s in series for batch in images_per_s})
     axes.set(xlabel="batch size", ylabel="images/s", xscale="log")
     axes.set_ylim(bottom=0)
     _set_x_ticks(axes, batches)
@@ -188,11 +172,7 @@ def projection(
     axes.tick_params(labelbottom=False, labelleft=False, length=0)
     axes.set_aspect("equal", "datalim")
     figure.legend(loc="outside lower center", ncols=3)
-    centers = [
-        Label(float(x), float(y), str(pid))
-        for pid in np.unique(people)
-        for x, y in [np.median(points[people == pid], axis=0)]
-    ]
+    centers = [(str(pid), tuple(np.median(points[people == pid], axis=0))) for pid in np.unique(people)]
     _spread_labels(figure, axes, centers, mark_pt=0)
     return _svg(figure, name, "features of some people in two dimensions")
 
@@ -222,21 +202,22 @@ def _set_x_ticks(axes: Axes, ticks: Sequence[float]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _spread_labels(figure: Figure, axes: Axes, labels: Sequence[Label], *, mark_pt: float) -> None:
+def _spread_labels(
+    figure: Figure, axes: Axes, labels: Sequence[tuple[str, tuple[float, float]]], *, mark_pt: float
+) -> None:
     """Write each label at the free place nearest to its point, with a line to a point that is far away.
 
-    The figure has 72 dots per inch and everything else on it: nothing may move afterwards. No label covers a mark,
-    of the size ``mark_pt``; where that is 0, labels may cover their points.
+    A label is a text and the point that it names. The figure has 72 dots per inch and everything else on it:
+    nothing may move afterwards. No label covers a mark, of the size ``mark_pt``; at 0, labels may cover their points.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    points = axes.transData.transform([(label.x, label.y) for label in labels])
+    points = axes.transData.transform([point for _, point in labels])
     taken = [_box(x, y, mark_pt, mark_pt) for x, y in points] if mark_pt else []
     frame = axes.get_window_extent()
     leader = {"arrowstyle": "-", "color": _SOFT, "linewidth": 0.8, "shrinkA": 5, "shrinkB": 4}
-    for label, (x, y) in zip(labels, points, strict=True):
-        point = (label.x, label.y)
-        written = axes.annotate(label.text, point, (0, 0), textcoords="offset points", **_TEXT_STYLE)
+    for (text, point), (x, y) in zip(labels, points, strict=True):
+        written = axes.annotate(text, point, (0, 0), textcoords="offset points", **_TEXT_STYLE)
         width_pt = written.get_window_extent().width + 2
         places = [(at, _box(x + at[0], y + at[1], width_pt, _LINE_PT)) for at in _offsets_pt()]
         free = (

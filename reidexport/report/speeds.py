@@ -12,9 +12,8 @@ from reidexport.records.speed import (
     ServingRecord,
 )
 from reidexport.report.blocks import ReportTable, Section, by_artifact, lines, marked, source
-from reidexport.report.marks import SHAPES, Mark
+from reidexport.report.marks import SHAPES, Mark, axis_heading, axis_of, strip
 from reidexport.report.results import Result, Results, of_type
-from reidexport.report.strips import axis_heading, axis_of, strip
 from reidexport.report.units import NONE, count, digits, percent, points, ratio, share
 
 

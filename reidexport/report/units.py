@@ -33,8 +33,10 @@ def count(number: int) -> str:
     return f"{number:,}".replace(",", "\N{THIN SPACE}")
 
 
-def ratio(spread: Spread) -> str:
+def ratio(spread: Spread | None) -> str:
     """A ratio as 2.41 ×, and on a second line its lowest and highest."""
+    if spread is None:
+        return NONE
     return f"{digits(spread.median)} ×\n{digits(spread.lowest)} to {digits(spread.highest)}"
 
 

@@ -79,7 +79,7 @@ def file_network(
         max_batch_size=max_batch,
         input=[_tensor(schema.ModelInput, manifest.input, static)],
         output=[_tensor(schema.ModelOutput, manifest.output, static)],
-        instance_group=[_instances(place, instances)],
+        instance_group=[schema.ModelInstanceGroup(kind=f"KIND_{place.upper()}", count=instances)],
         dynamic_batching=None if static else _dynamic_batching(manifest, max_batch, batching),
         parameters=_parameters({METADATA_KEY: manifest.to_json()}),
     )
@@ -107,7 +107,8 @@ def session_network(name: str, manifest: Manifest, artifact: Path, options: Serv
         max_batch_size=max_batch,
         input=[schema.ModelInput(name="images", data_type=schema.TYPE_UINT8, dims=pixels)],
         output=[_tensor(schema.ModelOutput, manifest.output, static=False)],
-        instance_group=[_instances("cpu", options.instances)],  # processes; their sessions choose the device
+        # Processes; their sessions choose the device.
+        instance_group=[schema.ModelInstanceGroup(kind="KIND_CPU", count=options.instances)],
         dynamic_batching=_dynamic_batching(manifest, max_batch, options.batching),
         parameters=_parameters({
             METADATA_KEY: manifest.to_json(),
@@ -131,7 +132,7 @@ def decoder(name: str, manifest: Manifest, network: ModelConfig) -> ModelConfig:
         max_batch_size=network.max_batch_size,
         input=[_jpeg_input(network)],
         output=[schema.ModelOutput(name=fed.name, data_type=fed.data_type, dims=fed.dims)],
-        instance_group=[_instances("cpu", 1)],
+        instance_group=[schema.ModelInstanceGroup(kind="KIND_CPU", count=1)],
         dynamic_batching=batching,
         parameters=_parameters({METADATA_KEY: manifest.to_json(), "output": form}),
     )
@@ -180,10 +181,6 @@ def _tensor(message: Any, spec: TensorSpec, static: bool) -> Any:
 def _jpeg_input(network: ModelConfig) -> Any:
     dims = [1] if network.max_batch_size else network.input[0].dims[:1]
     return schema.ModelInput(name=JPEG_INPUT, data_type=schema.TYPE_STRING, dims=dims)
-
-
-def _instances(place: Place, count: int) -> Any:
-    return schema.ModelInstanceGroup(kind=f"KIND_{place.upper()}", count=count)
 
 
 def _parameters(values: dict[str, str]) -> dict[str, Any]:

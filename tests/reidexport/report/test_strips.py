@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from reidexport.records.speed import Spread
-from reidexport.report.marks import Mark
-from reidexport.report.strips import axis_heading, axis_of, log_ticks, strip
+from reidexport.report.marks import Mark, axis_heading, axis_of, log_ticks, strip
 
 
 def test_ticks_of_logarithmic_axes_are_few_and_inside() -> None:
