@@ -83,7 +83,12 @@ def _print(table: ParityTable) -> None:
     # Fewer digits could round up, and let impostors pass.
     _print_grid(names, [(row, [f"{point.threshold:.9g}" for point in row.operating_points]) for row in rows])
     print("  max: the threshold, the largest distance to pass, as in `reidexport search` but for rounding")
-    if losers := [(row, _worst_query(row)) for row in table.rows if row.worst_queries]:
+    losers = []
+    for row in table.rows:
+        for worst in row.worst_queries[:1]:
+            ranks = f"{worst.reference_rank} -> {worst.candidate_rank}"
+            losers.append((row, [_short(Path(worst.image).name), ranks, f"{worst.ap_drop:+z.2f}"]))
+    if losers:
         _print_grid(["query that lost most AP", "first match at", "AP drop"], losers)
     if table.not_run:
         print()
@@ -114,12 +119,6 @@ def _features_and_speed(row: ParityRow) -> list[str]:
         f"{row.images_per_s:.1f}",
         f"{row.size_mib:.2f}",
     ]
-
-
-def _worst_query(row: ParityRow) -> list[str]:
-    worst = row.worst_queries[0]
-    ranks = f"{worst.reference_rank} -> {worst.candidate_rank}"
-    return [_short(Path(worst.image).name), ranks, f"{worst.ap_drop:+z.2f}"]
 
 
 def _short(name: str) -> str:

@@ -127,11 +127,7 @@ class CheckpointOptions:
     pooling: Annotated[Literal["avg", "gem"] | None, _stated(help="Global pooling; gem has p = 3.")] = None
 
     def choices(self, size: str | None) -> CheckpointChoices:
-        """The options with ``--size``, as the user typed it.
-
-        Raises:
-            InputError: the size is not two positive numbers.
-        """
+        """The options with ``--size``, as the user typed it; raises InputError where that is not two numbers."""
         return CheckpointChoices(**asdict(self), size=_parse_size(size) if size else None)
 
 

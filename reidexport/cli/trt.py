@@ -28,11 +28,7 @@ class EnginePrecision:
     ] = False
 
     def chosen(self) -> Precision | None:
-        """The chosen one, or None for that of the source.
-
-        Raises:
-            InputError: more than one was chosen.
-        """
+        """The chosen one, or None for that of the source; raises InputError where more than one was chosen."""
         known: tuple[Precision, ...] = ("fp16", "fp32", "int8")
         given = [name for name in known if getattr(self, name)]
         if len(given) > 1:

@@ -61,13 +61,9 @@ class Requirement:
 def package_findings(
     packages: Mapping[str, str], requirements: tuple[Requirement, ...], torch_cuda: str | None, num_gpus: int
 ) -> list[Finding]:
-    """The version of every package, and what each extra still lacks.
+    """The version of every package, and what each extra still lacks, where this process may use ``num_gpus`` GPUs.
 
-    Args:
-        packages: installed versions by name.
-        requirements: what reidexport asks for.
-        torch_cuda: the CUDA that torch was built for.
-        num_gpus: NVIDIA GPUs that this process may use.
+    ``packages`` and ``torch_cuda`` are those of an :class:`Examination`.
     """
     built = f"built for CUDA {torch_cuda}, {'with a GPU to use' if num_gpus else 'runs on the CPU here'}"
     about_torch = f" ({built if torch_cuda else 'built without CUDA'})"

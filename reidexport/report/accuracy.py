@@ -215,29 +215,24 @@ def _operating_points(
 
 def precisions(results: Results) -> Section:
     """How many layers compute in which precision, and what that costs."""
-    tables = [_layers_of_artifacts(result) for result in of_type(results, ParityTable)]
-    tables += [_layers_of_precisions(result) for result in of_type(results, PrecisionsRecord)]
+    tables = []
+    for of_artifacts in of_type(results, ParityTable):
+        rows = [
+            {"artifact": row.artifact, **_layers(row.size_mib, row.layer_precisions)}
+            for row in of_artifacts.record.rows
+            if row.layer_precisions
+        ]
+        different = [row for i, row in enumerate(rows) if row not in rows[:i]]
+        tables.append(ReportTable("Layers of each artifact", different, source(of_artifacts), ("layers",)))
+    for result in of_type(results, PrecisionsRecord):
+        rows = []
+        for each in result.record.precisions:
+            rows.append({"precision": each.name, **_layers(each.size_mib, each.layer_precisions)})
+            if of := each.scores:
+                rows[-1] |= {"rank-1\n%": percent(of.rank1), "mAP\n%": percent(of.mAP), **_drops(of.drops)}
+        tables.append(ReportTable(result.record.architecture, rows, source(result), ("layers",)))
     lead = "How many layers compute in which number format, as the file itself says."
     return Section("Precision of layers", lead, tables=tables)
-
-
-def _layers_of_artifacts(result: Result[ParityTable]) -> ReportTable:
-    rows: list[dict[str, str]] = []
-    for row in result.record.rows:
-        cells = {"artifact": row.artifact, **_layers(row.size_mib, row.layer_precisions)}
-        if row.layer_precisions and cells not in rows:
-            rows.append(cells)
-    return ReportTable("Layers of each artifact", rows, source(result), ("layers",))
-
-
-def _layers_of_precisions(result: Result[PrecisionsRecord]) -> ReportTable:
-    rows = []
-    for each in result.record.precisions:
-        cells = {"precision": each.name, **_layers(each.size_mib, each.layer_precisions)}
-        if of := each.scores:
-            cells |= {"rank-1\n%": percent(of.rank1), "mAP\n%": percent(of.mAP), **_drops(of.drops)}
-        rows.append(cells)
-    return ReportTable(result.record.architecture, rows, source(result), ("layers",))
 
 
 def _layers(size_mib: float, counts: Mapping[str, int]) -> dict[str, str]:

@@ -21,11 +21,7 @@ _JPEG_QUALITY = 82
 
 
 def ranked_lists(evaluation: Evaluation, artifact: str) -> Section:
-    """The queries with the lowest average precision, and some at random, each with its nearest gallery images.
-
-    Raises:
-        ImageError: an image cannot be read.
-    """
+    """The queries with the lowest average precision, and some at random, each with its nearest gallery images."""
     precisions = evaluation.metrics.average_precisions
     valid = np.flatnonzero(np.isfinite(precisions))
     worst = valid[np.argsort(precisions[valid], kind="stable")][:_NUM_WORST]
@@ -34,8 +30,20 @@ def ranked_lists(evaluation: Evaluation, artifact: str) -> Section:
     chosen = np.sort(np.random.default_rng(_SEED).choice(others, count, replace=False))
     reasons = ["among the worst"] * len(worst) + ["at random"] * len(chosen)
     shown = [*worst.tolist(), *chosen.tolist()]
-    found = evaluation.nearest(shown, _NUM_RANKS)
-    rankings = [_ranking(evaluation, *each) for each in zip(shown, reasons, *found, strict=True)]
+    rankings = []
+    for index, why, rows, distances in zip(
+        shown, reasons, *evaluation.nearest(shown, _NUM_RANKS), strict=True
+    ):
+        query = evaluation.query[index]
+        found = []
+        for rank, (row, distance) in enumerate(zip(rows[rows >= 0], distances[rows >= 0], strict=True), 1):
+            image = evaluation.gallery[row]
+            sign, same = ("✓", "the same person") if image.pid == query.pid else ("✗", "another person")
+            found.append(_thumbnail(image, sign, f"{distance:.3f}", f"rank {rank}: {same}"))
+        first = evaluation.metrics.first_match_ranks[index]
+        precision = f"average precision {precisions[index]:.1%}, first match at rank {first}"
+        caption = f"{query.path.name}: {precision} ({why})"
+        rankings.append(Ranking(caption, _thumbnail(query, "", "query", "query"), found))
     lead = (
         f"Queries of {evaluation.dataset} and the gallery images that {artifact} puts nearest to them: "
         f"the {len(worst)} with the lowest average precision, and {count} at random. ✓ is the same person, ✗ another. "
@@ -43,25 +51,6 @@ def ranked_lists(evaluation: Evaluation, artifact: str) -> Section:
         "Under each image: person, camera, distance."
     )
     return Section("Ranked lists", lead, rankings=rankings)
-
-
-def _ranking(
-    evaluation: Evaluation,
-    index: int,
-    why: str,
-    rows: npt.NDArray[np.int64],
-    distances: npt.NDArray[np.float32],
-) -> Ranking:
-    query = evaluation.query[index]
-    found = []
-    for rank, (row, distance) in enumerate(zip(rows[rows >= 0], distances[rows >= 0], strict=True), 1):
-        image = evaluation.gallery[row]
-        sign, same = ("✓", "the same person") if image.pid == query.pid else ("✗", "another person")
-        found.append(_thumbnail(image, sign, f"{distance:.3f}", f"rank {rank}: {same}"))
-    precision = evaluation.metrics.average_precisions[index]
-    first = evaluation.metrics.first_match_ranks[index]
-    caption = f"{query.path.name}: average precision {precision:.1%}, first match at rank {first} ({why})"
-    return Ranking(caption, _thumbnail(query, "", "query", "query"), found)
 
 
 def _thumbnail(record: ImageRecord, sign: str, distance: str, description: str) -> Thumbnail:
