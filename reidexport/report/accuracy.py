@@ -17,30 +17,28 @@ _LEAST_DROP_POINTS = 0.005  # less is written as 0.00
 def trade_off(results: Results) -> Section:
     """Accuracy against latency."""
     found = of_type(results, ParityTable)
+    plots: list[Plot] = []
+    for result in found:
+        table = result.record
+        precisions = list(dict.fromkeys(row.precision for row in table.all_rows))
+        dots, rows = [], []
+        for number, row in enumerate(table.all_rows, 1):
+            i = precisions.index(row.precision)
+            mark = Mark(i, SHAPES[i % len(SHAPES)], is_hollow=row is table.reference)
+            dots.append(Dot(str(number), row.p50_batch1_ms, row.mAP, mark))
+            rows.append({
+                "artifact": marked(mark, _name(row), str(number)),
+                "median latency\nms": digits(row.p50_batch1_ms),
+                "mAP\n%": percent(row.mAP),
+            })  # fmt: skip
+        svg = accuracy_against_latency(f"accuracy-{len(plots)}", dots)
+        caption = f"{table.dataset}, {table.metric} distance, one image at a time."
+        plots.append(Plot(svg, caption, ReportTable("The numbers in the plot", rows, source(result))))
     lead = (
         "Up and to the left is better. Colors and shapes are precisions, the hollow mark is the reference. "
         "The vertical axis does not begin at 0: read its figures."
     )
-    plots = [_trade_off_plot(f"accuracy-{i}", result) for i, result in enumerate(found)]
     return Section("Accuracy against latency", lead, busy(found), plots)
-
-
-def _trade_off_plot(name: str, result: Result[ParityTable]) -> Plot:
-    table = result.record
-    precisions = list(dict.fromkeys(row.precision for row in table.all_rows))
-    dots, rows = [], []
-    for number, row in enumerate(table.all_rows, 1):
-        i = precisions.index(row.precision)
-        mark = Mark(i, SHAPES[i % len(SHAPES)], is_hollow=row is table.reference)
-        dots.append(Dot(str(number), row.p50_batch1_ms, row.mAP, mark))
-        rows.append({
-            "artifact": marked(mark, _name(row), str(number)),
-            "median latency\nms": digits(row.p50_batch1_ms),
-            "mAP\n%": percent(row.mAP),
-        })  # fmt: skip
-    key = ReportTable("The numbers in the plot", rows, source(result))
-    svg = accuracy_against_latency(name, dots)
-    return Plot(svg, f"{table.dataset}, {table.metric} distance, one image at a time.", key)
 
 
 def parity(results: Results) -> Section:

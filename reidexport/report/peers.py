@@ -36,8 +36,14 @@ def _section(question: str, results: Results) -> Section:
     found = [
         each for each in of_type(results, Benchmark) if each.record.question == question and each.record.rows
     ]
+    notes: list[str] = []
     plots: list[Plot] = []
     tables: list[ReportTable] = []
+    for each in found:
+        no_ratios = [
+            f"{row.name}: ratios {row.ratios}" for row in each.record.rows if isinstance(row.ratios, str)
+        ]
+        notes += no_ratios or busy([each])
     for machine in dict.fromkeys(result.machine for result in found):
         rows = [(result, row) for result in found if result.machine == machine for row in result.record.rows]
         tables.append(_comparison(rows))
@@ -46,7 +52,7 @@ def _section(question: str, results: Results) -> Section:
     return Section(
         _TITLES.get(question, question.replace("_", " ").capitalize()),
         " ".join(_lead(question, [row for result in found for row in result.record.rows])),
-        [note for result in found for note in _notes(result)],
+        notes,
         plots,
         tables,
     )
@@ -67,12 +73,6 @@ def _lead(question: str, rows: Sequence[BenchmarkRow]) -> Iterator[str]:
     limits = dict.fromkeys(found[1] for row in rows if (found := re.search("limit: ([^;]*)", row.timed)))
     if limits:
         yield f"“Limit” stands for {'; or '.join(limits)}."
-
-
-def _notes(result: Result[Benchmark]) -> Sequence[str]:
-    rows = result.record.rows
-    reasons = [f"{row.name}: ratios {row.ratios}" for row in rows if isinstance(row.ratios, str)]
-    return reasons or busy([result])
 
 
 def _comparison(rows: Sequence[Row]) -> ReportTable:

@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from PIL import Image
 from reidruntime import Manifest
 from reidruntime.artifact.checks import check_manifest
-from reidruntime.artifact.manifest import Engine, engine_manifest_path, file_sha256
+from reidruntime.artifact.manifest import engine_manifest_path, file_sha256
 from reidruntime.artifact.onnx_metadata import read_onnx
 from reidruntime.images.preprocess import decode_bytes, image_pixels, network_input
 from tritonclient.grpc import model_config_pb2 as schema
@@ -153,7 +153,19 @@ def _manifest(artifact: Path) -> Manifest:
     """The manifest of an artifact that Triton can run; raises ArtifactError for any other file."""
     manifest = exported_manifest(artifact, "Export it with reidexport onnx.")
     if kind_of(artifact) == "engine":
-        _check_engine(manifest.engine, artifact)
+        engine, beside = manifest.engine, engine_manifest_path(artifact)
+        if engine is None:
+            raise ArtifactError(f"{beside}: not the manifest of an engine. Build it with reidexport trt.")
+        if engine.flavor != "tensorrt" or engine.weights_stripped:
+            form = "without weights" if engine.weights_stripped else "for TensorRT for RTX"
+            raise ArtifactError(
+                f"{artifact}: an engine {form}, which Triton does not load. Build it again without --flavor rtx and "
+                "--strip-weights."
+            )
+        if file_sha256(artifact) != engine.plan_sha256:
+            raise ArtifactError(
+                f"{artifact}: not the engine that {beside.name} describes. Copy both files again."
+            )
         return manifest
     check_manifest(manifest, read_onnx(artifact), artifact)
     if manifest.quantization and manifest.quantization.target == "tensorrt":
@@ -162,19 +174,3 @@ def _manifest(artifact: Path) -> Manifest:
             "with --target cpu."
         )
     return manifest
-
-
-def _check_engine(engine: Engine | None, artifact: Path) -> None:
-    beside = engine_manifest_path(artifact)
-    if engine is None:
-        raise ArtifactError(f"{beside}: not the manifest of an engine. Build it with reidexport trt.")
-    if engine.flavor != "tensorrt" or engine.weights_stripped:
-        form = "without weights" if engine.weights_stripped else "for TensorRT for RTX"
-        raise ArtifactError(
-            f"{artifact}: an engine {form}, which Triton does not load. Build it again without --flavor rtx and "
-            "--strip-weights."
-        )
-    if file_sha256(artifact) != engine.plan_sha256:
-        raise ArtifactError(
-            f"{artifact}: not the engine that {beside.name} describes. Copy both files again."
-        )
