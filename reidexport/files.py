@@ -71,8 +71,10 @@ def folder_when_whole(
         made, old = Path(outer, "new"), Path(outer, "old")
         made.mkdir()  # of the usual permissions, which the outer one has not
         yield made
-        if replace and path.exists():
+        if path.exists() and replace:
             path.rename(old)
+        elif path.exists():
+            path.rmdir()
         try:
             made.rename(path)
         finally:
