@@ -71,11 +71,9 @@ def run_demo(
 
 @contextmanager
 def replaced_folder(out: Path, contents: tuple[str, ...]) -> Iterator[Path]:
-    """:func:`reidexport.files.folder_when_whole`, which replaces ``out`` only if it is the demo's own.
+    """Yield an empty folder to fill, which replaces ``out`` when it is whole, and if that is the demo's own.
 
-    Args:
-        out: where to; it may be missing, empty, or an earlier result.
-        contents: the names that the demo writes: anything else in ``out`` is the user's, and is not touched.
+    Anything in ``out`` but ``contents``, the names that the demo writes, is the user's, and is not touched.
 
     Raises:
         InputError: ``out`` holds something else, or cannot be made.

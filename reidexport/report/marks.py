@@ -91,7 +91,16 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def strip(axis: Axis, ratios: Sequence[tuple[str, Mark, Spread]]) -> Markup:
-    """The ratios of one row, below each other: the median as a mark, a line from the lowest to the highest."""
+    """The ratios of one row, below each other: the median as a mark, a line from the lowest to the highest.
+
+    Behind them is a line at each figure of the axis, the one at 1 stronger.
+    """
+    grid = Markup("").join(
+        Markup('<line class="{0}" x1="{1}" x2="{1}" y1="0" y2="100%"/>').format(
+            "one" if tick == 1 else "tick", _place(axis, tick)
+        )
+        for tick in sorted({*log_ticks(*axis), 1.0})
+    )
     drawn = Markup("").join(
         Markup(
             "<g><title>{name}: {median:.3g} × ({lowest:.3g} to {highest:.3g})</title>"
@@ -109,7 +118,7 @@ def strip(axis: Axis, ratios: Sequence[tuple[str, Mark, Spread]]) -> Markup:
         )
         for i, (name, mark, spread) in enumerate(ratios, 1)
     )
-    return Markup('<svg class="strip" role="img" aria-label="ratios">{}{}</svg>').format(_grid(axis), drawn)
+    return Markup('<svg class="strip" role="img" aria-label="ratios">{}{}</svg>').format(grid, drawn)
 
 
 def axis_heading(axis: Axis) -> Markup:
@@ -121,16 +130,6 @@ def axis_heading(axis: Axis) -> Markup:
         for tick in log_ticks(*axis)
     )
     return Markup('<svg class="strip" role="img" aria-label="axis of ratios">{}</svg>').format(figures)
-
-
-def _grid(axis: Axis) -> Markup:
-    """A line at each figure of the axis, the one at 1 stronger."""
-    return Markup("").join(
-        Markup('<line class="{0}" x1="{1}" x2="{1}" y1="0" y2="100%"/>').format(
-            "one" if tick == 1 else "tick", _place(axis, tick)
-        )
-        for tick in sorted({*log_ticks(*axis), 1.0})
-    )
 
 
 def _place(axis: Axis, value: float) -> str:
