@@ -43,11 +43,12 @@ def serve(
     """
     manifest = foreign.manifest(artifact)
 
-    from reidexport.serving.triton.config import Batching, ServerOptions, model_name
+    from reidexport.serving.triton.config import Batching, Ports, ServerOptions, model_name
     from reidexport.serving.triton.serving import serve as serve_artifact
 
     options = ServerOptions(
-        **asdict(address),
+        host=address.host,
+        ports=Ports(address.http_port, address.grpc_port, address.metrics_port),
         max_request_bytes=max_request_mib << 20,
         batching=Batching(**asdict(batching)),
         instances=instances,

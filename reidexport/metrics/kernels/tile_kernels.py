@@ -34,28 +34,33 @@ def exact_distance(q, g, is_cosine):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def squared_distance(left, right):  # type: ignore[no-untyped-def]
+    """Of two features, summed in float64."""
+    return _summed(left, right, True)
+
+
+@compiled
 def _product(left, right):  # type: ignore[no-untyped-def]
+    return _summed(left, right, False)
+
+
+@compiled
+def _summed(left, right, differences):  # type: ignore[no-untyped-def]
+    """The squared differences, or else the products."""
     lanes = np.zeros(_LANES)
     whole = left.size // _LANES * _LANES
     for start in range(0, whole, _LANES):
         for lane in range(_LANES):
-            lanes[lane] += np.float64(left[start + lane]) * np.float64(right[start + lane])
+            lanes[lane] += _term(left[start + lane], right[start + lane], differences)
     for k in range(whole, left.size):
-        lanes[k - whole] += np.float64(left[k]) * np.float64(right[k])
+        lanes[k - whole] += _term(left[k], right[k], differences)
     return lanes.sum()
 
 
 @compiled
-def squared_distance(left, right):  # type: ignore[no-untyped-def]
-    """Of two features, summed in float64."""
-    lanes = np.zeros(_LANES)
-    whole = left.size // _LANES * _LANES
-    for start in range(0, whole, _LANES):
-        for lane in range(_LANES):
-            lanes[lane] += (np.float64(left[start + lane]) - np.float64(right[start + lane])) ** 2
-    for k in range(whole, left.size):
-        lanes[k - whole] += (np.float64(left[k]) - np.float64(right[k])) ** 2
-    return lanes.sum()
+def _term(left, right, difference):  # type: ignore[no-untyped-def]
+    a, b = np.float64(left), np.float64(right)
+    return (a - b) ** 2 if difference else a * b
 
 
 @compiled

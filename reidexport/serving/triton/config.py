@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from reidruntime import Manifest
 from reidruntime.artifact.manifest import METADATA_KEY, TensorSpec
@@ -32,6 +32,14 @@ class Batching:
     max_queue_delay_us: int = 500
 
 
+class Ports(NamedTuple):
+    """Where one server listens for each protocol."""
+
+    http: int
+    grpc: int
+    metrics: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """Where a server on this machine listens (a port of 0 is any free one), what it refuses, and how it answers.
@@ -41,9 +49,7 @@ class ServerOptions:
     """
 
     host: str
-    http_port: int
-    grpc_port: int
-    metrics_port: int
+    ports: Ports
     max_request_bytes: int
     batching: Batching
     session: SessionOptions = DEFAULT_OPTIONS

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import grpc
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 
-from reidexport.serving.triton.config import ServerOptions
+from reidexport.serving.triton.config import Ports, ServerOptions
 from reidexport.serving.triton.tritonserver import TritonProcess
 
 _MODEL = r"/v2/models/[\w.-]+(/versions/\d+)?"
@@ -70,28 +70,22 @@ class Traffic:
 
 
 @asynccontextmanager
-async def gateway(
-    triton: TritonProcess, options: ServerOptions, traffic: Traffic
-) -> AsyncIterator[tuple[int, int, int]]:
-    """Listen until the end of the block; there, new requests are refused and those accepted are answered.
-
-    Yields:
-        The ports: HTTP, gRPC, metrics.
-    """
+async def gateway(triton: TritonProcess, options: ServerOptions, traffic: Traffic) -> AsyncIterator[Ports]:
+    """Listen until the end of the block; there, new requests are refused and those accepted are answered."""
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     timeout = ClientTimeout(total=_ANSWER_TIMEOUT_S)
     async with (
         ClientSession(connector=TCPConnector(limit=0), timeout=timeout) as client,
-        grpc.aio.insecure_channel(f"127.0.0.1:{triton.grpc_port}", options=unlimited) as channel,
+        grpc.aio.insecure_channel(f"127.0.0.1:{triton.ports.grpc}", options=unlimited) as channel,
         AsyncExitStack() as stack,
     ):
 
         async def answer(request: web.Request) -> web.Response:
-            url = f"http://127.0.0.1:{triton.http_port}{request.path}"
+            url = f"http://127.0.0.1:{triton.ports.http}{request.path}"
             return await _answer(request, client, url, options.max_request_bytes, traffic)
 
         async def metrics(_: web.Request) -> web.Response:
-            return await _forward(client, "GET", f"http://127.0.0.1:{triton.metrics_port}/metrics")
+            return await _forward(client, "GET", f"http://127.0.0.1:{triton.ports.metrics}/metrics")
 
         async def listen(route: web.RouteDef, port: int) -> int:
             app = web.Application(client_max_size=options.max_request_bytes)
@@ -102,15 +96,15 @@ async def gateway(
             await web.TCPSite(runner, options.host, port).start()
             return int(runner.addresses[0][1])
 
-        http_port = await listen(web.route("*", "/{path:.*}", answer), options.http_port)
-        metrics_port = await listen(web.get("/metrics", metrics), options.metrics_port)
+        http_port = await listen(web.route("*", "/{path:.*}", answer), options.ports.http)
+        metrics_port = await listen(web.get("/metrics", metrics), options.ports.metrics)
         server = _grpc_server(channel, options.max_request_bytes, traffic)
         host = f"[{options.host}]" if ":" in options.host else options.host
-        grpc_port = server.add_insecure_port(f"{host}:{options.grpc_port}")
+        grpc_port = server.add_insecure_port(f"{host}:{options.ports.grpc}")
         await server.start()
         stack.push_async_callback(server.stop, _UPLOAD_GRACE_S)
         stack.push_async_callback(traffic.finish)
-        yield http_port, grpc_port, metrics_port
+        yield Ports(http_port, grpc_port, metrics_port)
 
 
 async def _answer(

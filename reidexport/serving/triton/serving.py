@@ -74,14 +74,13 @@ def serve(
 def _check_ports(options: ServerOptions) -> None:
     """Before anything is loaded; raises InputError where one cannot be listened on."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    ports = {"http": options.http_port, "grpc": options.grpc_port, "metrics": options.metrics_port}
-    for kind, port in ports.items():
+    for protocol, port in options.ports._asdict().items():
         try:
             socket.create_server((options.host, port), family=family).close()
         except OSError as error:
             raise InputError(
                 f"{options.host}:{port}: cannot listen there ({error.strerror}). "
-                f"Choose another --{kind}-port or --host."
+                f"Choose another --{protocol}-port or --host."
             ) from error
 
 
@@ -95,9 +94,9 @@ async def _serve(
     status: int | None = None
     with tritonserver(server, repository) as triton, suppress(asyncio.CancelledError):
         await _until_ready(triton)
-        async with gateway(triton, options, traffic) as (http_port, grpc_port, metrics_port):
-            log(f"serving {name} and {name}_jpeg: http://{host}:{http_port}, gRPC {host}:{grpc_port}, "
-                f"metrics http://{host}:{metrics_port}/metrics")  # fmt: skip
+        async with gateway(triton, options, traffic) as ports:
+            log(f"serving {name} and {name}_jpeg: http://{host}:{ports.http}, gRPC {host}:{ports.grpc}, "
+                f"metrics http://{host}:{ports.metrics}/metrics")  # fmt: skip
             try:
                 status = await asyncio.to_thread(triton.process.wait)
             except asyncio.CancelledError:
@@ -116,7 +115,7 @@ async def _until_ready(triton: TritonProcess) -> None:
             if (status := triton.process.poll()) is not None:
                 raise ServerError(f"Triton did not start (status {status}); see its messages.")
             with suppress(ClientError):  # it does not listen yet
-                async with client.get(f"http://127.0.0.1:{triton.http_port}/v2/health/ready") as answer:
+                async with client.get(f"http://127.0.0.1:{triton.ports.http}/v2/health/ready") as answer:
                     if answer.ok:
                         return
             await asyncio.sleep(_POLL_S)

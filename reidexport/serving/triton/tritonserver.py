@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from reidruntime.tensorrt_library import first_gpu
 
 from reidexport.errors import NotInstalledError
+from reidexport.serving.triton.config import Ports
 
 INSTALL = 'pip install "reidexport[serve,cpu]"'
 _LOCAL = "127.0.0.1"
@@ -32,9 +33,7 @@ class TritonProcess:
     """A started server and its ports on this machine."""
 
     process: subprocess.Popen[bytes]
-    http_port: int
-    grpc_port: int
-    metrics_port: int
+    ports: Ports
 
 
 @contextmanager
@@ -54,7 +53,7 @@ def tritonserver(server: Path, repository: Path) -> Iterator[TritonProcess]:
     Raises:
         NotInstalledError: this Python's shared library is missing.
     """
-    http_port, grpc_port, metrics_port = _free_ports(3)
+    ports = _free_ports()
     prefix = f"reidexport-{os.getpid()}-{secrets.token_hex(4)}"
     with TemporaryDirectory(prefix="reidexport-triton-") as backends:
         # The Python backend looks for the stub beside its library; the package keeps one for every version of Python.
@@ -67,9 +66,8 @@ def tritonserver(server: Path, repository: Path) -> Iterator[TritonProcess]:
             f"--model-repository={repository}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={prefix}",
-            *(f"--http-address={_LOCAL}", f"--http-port={http_port}"),
-            *(f"--grpc-address={_LOCAL}", f"--grpc-port={grpc_port}"),
-            *(f"--metrics-address={_LOCAL}", f"--metrics-port={metrics_port}"),
+            *(f"--{protocol}-address={_LOCAL}" for protocol in Ports._fields),
+            *(f"--{protocol}-port={port}" for protocol, port in ports._asdict().items()),
             f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
             "--log-info=0",
             *([] if first_gpu() else ["--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]),
@@ -83,7 +81,7 @@ def tritonserver(server: Path, repository: Path) -> Iterator[TritonProcess]:
             preexec_fn=lambda: ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM),
         )
         try:
-            yield TritonProcess(process, http_port, grpc_port, metrics_port)
+            yield TritonProcess(process, ports)
         finally:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -146,8 +144,8 @@ def _libpython_folder() -> Path:
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports() -> Ports:
     """Free ports of this machine."""
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server((_LOCAL, 0))) for _ in range(count)]
-        return [int(opened.getsockname()[1]) for opened in sockets]
+        sockets = [stack.enter_context(socket.create_server((_LOCAL, 0))) for _ in Ports._fields]
+        return Ports(*(int(opened.getsockname()[1]) for opened in sockets))

@@ -82,20 +82,30 @@ def test_reduction_neck_is_a_linear_layer_and_a_norm(load: Load, resnet18: Weigh
     torch.testing.assert_close(f_i, wanted)
 
 
+def left_out(prefix: str) -> Callable[[Weights], Weights]:
+    """The same weights without some."""
+    return lambda weights: without(weights, prefix)
+
+
+def with_ones(name: str, *shape: int) -> Callable[[Weights], Weights]:
+    """The same weights with a tensor of ones, which replaces the one of that name."""
+    return lambda weights: {**weights, name: torch.ones(shape)}
+
+
 MISMATCHES: dict[str, tuple[Callable[[Weights], Weights], str]] = {
     "shape": (
-        lambda weights: {**weights, "base.layer2.0.conv1.weight": torch.ones(128, 32, 3, 3)},
+        with_ones("base.layer2.0.conv1.weight", 128, 32, 3, 3),
         "First difference: backbone.layer2.0.conv1.weight has shape [128, 32, 3, 3], expected [128, 64, 3, 3]",
     ),
     "missing": (
-        lambda weights: without(weights, "base.layer3.1.bn2.weight"),
+        left_out("base.layer3.1.bn2.weight"),
         "First difference: backbone.layer3.1.bn2.weight of shape [256] is missing",
     ),
     "unexpected": (
-        lambda weights: {**weights, "base.layer5.0.conv1.weight": torch.ones(2, 3)},
+        with_ones("base.layer5.0.conv1.weight", 2, 3),
         "First difference: backbone.layer5.0.conv1.weight of shape [2, 3] is unexpected",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", MISMATCHES)
@@ -110,26 +120,23 @@ def test_mismatch_names_the_first_difference(kind: str, load: Load, resnet18: We
 
 HEADS: dict[str, tuple[Callable[[Weights], Weights], str]] = {
     "cut neck": (
-        lambda weights: without(weights, "bottleneck.running_var"),
+        left_out("bottleneck.running_var"),
         "its weights are not those of resnet18: neck.running_var of shape [512] is missing",
     ),
     "neck statistics of another length": (
-        lambda weights: {**weights, "bottleneck.running_var": torch.ones(4)},
+        with_ones("bottleneck.running_var", 4),
         "neck.running_var has shape [4], expected [512]",
     ),
-    "something else": (
-        lambda weights: {**weights, "attention.weight": torch.ones(4)},
-        "attention.weight of shape [4] is unexpected",
-    ),
+    "something else": (with_ones("attention.weight", 4), "attention.weight of shape [4] is unexpected"),
     "neck of another backbone": (
-        lambda weights: {**weights, "bottleneck.weight": torch.ones(2048)},
+        with_ones("bottleneck.weight", 2048),
         "the neck takes [2048] features, the backbone gives [512]",
     ),
     "classifier of another backbone": (
-        lambda weights: {**weights, "classifier.weight": torch.ones(10, 2048)},
+        with_ones("classifier.weight", 10, 2048),
         "classifier.weight has shape [10, 2048], expected [classes, 512]",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", HEADS)

@@ -445,7 +445,7 @@ def test_a_bundle_works_in_triton(tmp_path: Path, batch: int | None) -> None:
     with open_session(artifact, SessionOptions(backend="onnxruntime", threads=1)) as session:
         expected = session.embed(paths)
     with tritonserver(installed_server(), tmp_path / "models") as triton:
-        client = grpc.InferenceServerClient(f"127.0.0.1:{triton.grpc_port}")
+        client = grpc.InferenceServerClient(f"127.0.0.1:{triton.ports.grpc}")
         deadline = time.monotonic() + 60
         while not is_ready(client):
             assert triton.process.poll() is None and time.monotonic() < deadline, (
