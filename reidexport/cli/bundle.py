@@ -1,6 +1,5 @@
 """``reidexport bundle``: what other programs need to run an artifact."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -79,7 +78,6 @@ def triton(
     NAME_onnx or NAME_tensorrt takes the artifact's own input, NAME_…_jpeg the bytes of image files. The decoder runs in
     Triton's Python backend and needs this package there, without extras. Existing files are never written over.
     """
-    from reidexport.serving.triton.config import Batching
     from reidexport.serving.triton.repository import write_repository
 
     written = write_repository(
@@ -87,7 +85,7 @@ def triton(
         repository,
         device=device,
         instances=instances,
-        batching=Batching(**asdict(batching)),
+        batching=batching.options(),
         image_paths=find_images(images or []),
     )
     for network, ensemble in written.items():

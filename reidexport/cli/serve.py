@@ -1,6 +1,6 @@
 """``reidexport serve``: an artifact behind HTTP and gRPC, on a Triton server of this machine."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -43,14 +43,14 @@ def serve(
     """
     manifest = foreign.manifest(artifact)
 
-    from reidexport.serving.triton.config import Batching, Ports, ServerOptions, model_name
+    from reidexport.serving.triton.config import Ports, ServerOptions, model_name
     from reidexport.serving.triton.serving import serve as serve_artifact
 
     options = ServerOptions(
         host=address.host,
         ports=Ports(address.http_port, address.grpc_port, address.metrics_port),
         max_request_bytes=max_request_mib << 20,
-        batching=Batching(**asdict(batching)),
+        batching=batching.options(),
         instances=instances,
         session=run.options(),
     )

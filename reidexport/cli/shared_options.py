@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from reidgallery import Gallery, MilvusGallery
 from reidruntime import (
@@ -27,6 +27,9 @@ from reidexport.data import Dataset, load_dataset
 from reidexport.embed.files import read_gallery
 from reidexport.errors import InputError
 from reidexport.gallery.milvus_address import is_milvus, open_milvus
+
+if TYPE_CHECKING:
+    from reidexport.serving.triton.config import Batching
 
 _stated = partial(Option, rich_help_panel="What a checkpoint cannot tell")
 _fact = partial(Option, rich_help_panel="Facts about an ONNX file that carries no manifest")
@@ -153,6 +156,12 @@ class BatchingOptions:
     max_queue_delay_us: Annotated[
         int, Option(min=0, help="How long a batch that is not full waits for more.")
     ] = 500
+
+    def options(self) -> "Batching":
+        """The same for what configures Triton."""
+        from reidexport.serving.triton.config import Batching
+
+        return Batching(self.max_batch, self.max_queue_delay_us)
 
 
 def open_gallery(gallery: str) -> AbstractContextManager[Gallery | MilvusGallery]:

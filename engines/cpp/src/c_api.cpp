@@ -1,9 +1,11 @@
 // The C API: the one place where exceptions become statuses and messages.
 #include <cstring>
 #include <exception>
+#include <initializer_list>
 #include <new>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "error.h"
 #include "image_reader.h"
@@ -56,6 +58,13 @@ void need(Pointer pointer, const char* what) {
     if (pointer == nullptr) reid::fail_input(std::string(what) + " must not be NULL.");
 }
 
+/// Whether there are images; then all that a call needs beside its handle is checked.
+bool has_images(size_t num_images, std::initializer_list<std::pair<const void*, const char*>> needed) {
+    if (num_images == 0) return false;
+    for (const auto& [pointer, what] : needed) need(pointer, what);
+    return true;
+}
+
 /// The caller's options, whose struct may be an older, shorter one.
 template <typename Options>
 Options known(const Options* options, const std::string& type) {
@@ -100,9 +109,7 @@ reid_status reid_embed(reid_session* session, const reid_image* images, size_t n
                        float* features) {
     return guarded([&] {
         need(session, "session");
-        if (num_images == 0) return;
-        need(images, "images");
-        need(features, "features");
+        if (!has_images(num_images, {{images, "images"}, {features, "features"}})) return;
         session->session.embed({images, num_images}, batch_size, features);
     });
 }
@@ -110,9 +117,7 @@ reid_status reid_embed(reid_session* session, const reid_image* images, size_t n
 reid_status reid_run(reid_session* session, const uint8_t* pixels, size_t num_images, float* features) {
     return guarded([&] {
         need(session, "session");
-        if (num_images == 0) return;
-        need(pixels, "pixels");
-        need(features, "features");
+        if (!has_images(num_images, {{pixels, "pixels"}, {features, "features"}})) return;
         session->session.run({pixels, num_images * reid_height_px(session) * reid_width_px(session) * 3}, features);
     });
 }
@@ -133,10 +138,7 @@ reid_status reid_read(reid_reader* reader, const reid_image* images, size_t num_
                       reid_status* statuses) {
     return guarded([&] {
         need(reader, "reader");
-        if (num_images == 0) return;
-        need(images, "images");
-        need(pixels, "pixels");
-        need(statuses, "statuses");
+        if (!has_images(num_images, {{images, "images"}, {pixels, "pixels"}, {statuses, "statuses"}})) return;
         std::optional<std::string> why_not;  // of the first that is not read
         for (const std::exception_ptr& failure : reader->reader.read({images, num_images}, pixels)) {
             *statuses++ = failure ? guarded([&] { std::rethrow_exception(failure); }) : REID_OK;
