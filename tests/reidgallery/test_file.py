@@ -109,7 +109,7 @@ def test_every_flipped_byte_is_detected(saved: Path) -> None:
 def test_a_file_that_is_cut_off_or_longer_is_refused(saved: Path, tmp_path: Path) -> None:
     """Every shorter file, a longer one, an empty one, none and another format are refused in words."""
     whole = saved.read_bytes()
-    for length in (1, 7, 20, 60, len(whole) // 2, len(whole) - 1):
+    for length in range(1, len(whole)):
         saved.write_bytes(whole[:length])
         with pytest.raises(InputError, match=r"people\.gallery: "):
             load_gallery(saved)

@@ -134,6 +134,17 @@ def test_no_copy_of_removed_persons_stays_in_memory() -> None:
         assert gallery._projected is None
 
 
+def test_adding_nothing_keeps_what_searches_made() -> None:
+    """No rows, or those of an empty gallery, do not make the next search prepare the others again."""
+    gallery = gallery_of(np.random.default_rng(6).standard_normal((600, 64)).astype(np.float32))
+    gallery.search(np.eye(64, dtype=np.float32)[:1], 3, scan="int8")
+    made = gallery._coded
+    assert made is not None
+    gallery.add(np.empty((0, 64), np.float32))
+    gallery.extend(Gallery(64))
+    assert gallery._coded is made
+
+
 def test_rows_without_a_person_cannot_be_removed() -> None:
     """Asking for the pid of unlabeled rows is refused, and everyone can be removed."""
     gallery = gallery_of(np.eye(3, dtype=np.float32))

@@ -67,6 +67,16 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     return made
 
 
+def test_memory_is_freed_once_even_if_the_gpu_fails(runtime: Runtime) -> None:
+    """Where waiting for the GPU fails, everything is freed all the same, and not again by another close."""
+    memory = CudaPythonMemory()
+    runtime.failing.add("cudaStreamSynchronize")
+    with pytest.raises(GpuError, match="cudaStreamSynchronize failed"):
+        memory.close()
+    memory.close()
+    assert runtime.count("cudaStreamDestroy") == runtime.count("cudaStreamSynchronize") == 1
+
+
 def test_a_captured_graph_is_launched_and_freed(runtime: Runtime) -> None:
     """What was recorded is instantiated once, launched as often as asked, and destroyed with the memory."""
     memory = CudaPythonMemory()

@@ -152,12 +152,16 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
     except ValueError as error:
         raise InputError(f"{path}: the file is empty, expected a gallery. Make it again.") from error
     header, start, identity = _header(path, mapped)
+    sizes = header.section_bytes()
+    length = start + sum(sizes.values())
+    if length != len(mapped):
+        raise InputError(
+            f"{path}: the gallery is {len(mapped)} bytes long, expected {length}. Make it again."
+        )
     sections = {}
-    for name, size in header.section_bytes().items():
+    for name, size in sizes.items():
         sections[name] = np.asarray(mapped[start : start + size]).view(_SECTIONS[name])
         start += size
-    if start != len(mapped):
-        raise InputError(f"{path}: the gallery is {len(mapped)} bytes long, expected {start}. Make it again.")
     for name, section in sections.items():
         is_read = verify or name != "embeddings"
         if is_read and hashlib.sha256(section.data).hexdigest() != header.sha256[name]:

@@ -115,6 +115,8 @@ class Gallery(BaseGallery):
         return self._labels.paths
 
     def _add(self, rows: LabeledRows, norms: Floats64) -> None:
+        if not len(norms):
+            return  # and keep what searches made of the others
         parts, known = self._parts_with(rows.embeddings), self._labels
         known.paths.extend(rows.paths)
         labels = RowLabels(

@@ -13,7 +13,8 @@ Pooling behind the last map, neck, L2 and output stay float32.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -139,8 +140,8 @@ def _best_ranges(
         method: {name: each.range_by(method, symmetric=symmetric) for name, each in histograms.items()}
         for method in methods
     }
-    shown = _under_bar(methods, "range methods", progress_bar)
-    errors = {method: trials.error(layers, ranges[method]) for method in shown}
+    with closing(_under_bar(methods, "range methods", progress_bar)) as shown:
+        errors = {method: trials.error(layers, ranges[method]) for method in shown}
     best = min(methods, key=lambda method: errors[method])
     log("relative L2 error of the features with every layer in INT8, by how the ranges are chosen:")
     for method in methods:
@@ -156,8 +157,8 @@ def _sensitivity(
     progress_bar: ProgressBar,
 ) -> dict[str, float]:
     """The error with each layer alone in INT8, worst first."""
-    shown = _under_bar(layers, "sensitivity", progress_bar)
-    found = {layer: trials.error([layer], ranges, _NUM_IMAGES_PER_LAYER) for layer in shown}
+    with closing(_under_bar(layers, "sensitivity", progress_bar)) as shown:
+        found = {layer: trials.error([layer], ranges, _NUM_IMAGES_PER_LAYER) for layer in shown}
     ordered = dict(sorted(found.items(), key=lambda item: -item[1]))
     # The name of its weight shows where in the network a convolution is; an addition has none.
     weights = {node.name: node.input[1] for node in trials.model.graph.node if node.op_type == "Conv"}
@@ -167,7 +168,7 @@ def _sensitivity(
     return ordered
 
 
-def _under_bar(items: Sequence[_Item], what: str, progress_bar: ProgressBar) -> Iterator[_Item]:
+def _under_bar(items: Sequence[_Item], what: str, progress_bar: ProgressBar) -> Generator[_Item, None, None]:
     """The items, one after the other, while a bar shows how many are done."""
     with progress_bar(what, len(items)) as progress:
         for done, item in enumerate(items, start=1):

@@ -204,8 +204,14 @@ class MilvusGallery(BaseGallery):
 
     def sample(self, count: int, seed: int) -> tuple[Ints, Features]:
         """Some rows, drawn: their numbers and embeddings, at most ``count``; raises InputError where Milvus fails."""
-        drawn = np.sort(np.random.default_rng(seed).permutation(self.row_numbers())[:count])
-        return drawn, self.embeddings(drawn)
+        num_rows = self._next_row()
+        drawn = np.random.default_rng(seed).permutation(num_rows)
+        found = Records()
+        for some in _slices(num_rows, max(1, min(count, self._rows_in_message()))):
+            if len(found) >= count:
+                break
+            found += self._records(f"row in {drawn[some].tolist()}", ["embedding"])
+        return numbers_of(found[:count]), embeddings_of(found[:count], self.dim)
 
     def labels(self, rows: Ints) -> RowLabels:
         """As :meth:`Gallery.labels`; raises InputError where a row does not exist."""

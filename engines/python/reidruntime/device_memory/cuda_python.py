@@ -73,9 +73,11 @@ class CudaPythonMemory:
     def close(self) -> None:
         """Free everything."""
         if self._stream is not None:
-            with self._owned:
-                self.wait()
-            self._stream = None
+            try:
+                with self._owned:
+                    self.wait()
+            finally:
+                self._stream = None
 
     def _call(self, function: str, *arguments: Any) -> tuple[Any, ...]:
         status, *values = getattr(self._cuda, function)(*arguments)
