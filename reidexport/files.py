@@ -72,9 +72,7 @@ def folder_when_whole(
         made.mkdir()  # of the usual permissions, which the outer one has not
         yield made
         if path.exists() and replace:
-            path.rename(old)
-        elif path.exists():
-            path.rmdir()
+            path.rename(old)  # else the new one takes the place of an empty one, in one step
         try:
             made.rename(path)
         finally:

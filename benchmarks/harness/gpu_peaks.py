@@ -50,7 +50,7 @@ def device_seconds(work: Callable[[], object], at_least_s: float, device: str = 
 
     ``work`` enqueues something on torch's current stream; on the CPU, it does it. Where the CPU enqueues more slowly
     than the GPU works, that is part of the time: a caller would see it too. Measuring begins after a warm-up of at most
-    0.3 s, which also raises the GPU's clocks.
+    0.3 s, which also raises the GPU's clocks. ``device`` is "cuda" or "cpu".
     """
     measure = _times_on_gpu if device == "cuda" else one_call
     calls_in_a_row(work, min(_WARM_UP_S, at_least_s), measure)

@@ -52,7 +52,8 @@ def onnxruntime_session(model: Path | bytes, device: str, provider_options: dict
     provider = _PROVIDERS[device]
     session = onnxruntime.InferenceSession(model, options, providers=[(provider, provider_options)])
     if (chosen := session.get_providers()[0]) != provider:
-        raise RuntimeError(f"ONNX Runtime runs {model!s} on {chosen}, not on {provider}.")
+        what = model if isinstance(model, Path) else "a network in memory"
+        raise RuntimeError(f"ONNX Runtime runs {what} on {chosen}, not on {provider}.")
     return session
 
 

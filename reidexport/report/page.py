@@ -29,7 +29,7 @@ def write_report(
 
     Args:
         out: the HTML file.
-        results: as :func:`reidexport.report.read_results` reads them.
+        results: as one call of :func:`reidexport.report.read_results` reads them, which numbers their machines.
         evaluation: whose ranked lists and features to show; None shows neither.
         artifact: what to call the artifact of ``evaluation``.
         title: the heading of the page.
