@@ -154,6 +154,7 @@ def _train_in(
     stop: Callable[[], bool],
     log: Callable[[str], None],
 ) -> dict[str, Any]:
+    """:func:`train` in a group of processes, which nothing that is made here may outlive."""
     device = default_device()
     _check_world(recipe, processes)
     saved = saved_run(out, recipe, options.init, dataset.name, resume=options.resume)
