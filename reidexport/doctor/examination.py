@@ -12,12 +12,13 @@ from reidexport.doctor.packages import (
     PACKAGES,
     Requirement,
     conflicts,
+    importable_versions,
     own_requirements,
     package_findings,
     torch_cuda_version,
 )
 from reidexport.errors import DatasetError, NotInstalledError
-from reidexport.machine import CPUINFO, MachineInfo, file_text, installed_versions, machine_info
+from reidexport.machine import CPUINFO, MachineInfo, file_text, machine_info
 from reidexport.records.checks import Examination, Finding, NvidiaDriver
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -29,14 +30,15 @@ def examine_this_machine(env: Mapping[str, str]) -> Examination:
     Args:
         env: environment variables, usually ``os.environ``; ``REIDEXPORT_DATA`` is the folder of data sets.
     """
+    requirements = own_requirements()
     return examine(
         machine_info(),
         cpu_features(file_text(CPUINFO)),
         platform.python_version(),
         nvidia_driver(),
-        installed_versions(PACKAGES),
+        importable_versions((*PACKAGES, *(each.package for each in requirements))),
         torch_cuda_version(),
-        own_requirements(),
+        requirements,
         env,
     )
 

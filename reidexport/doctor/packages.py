@@ -1,16 +1,18 @@
 """Whether the right packages are installed, in versions that work, and get along with each other.
 
-What reidexport's extras ask for is read from package metadata; nothing is imported.
+What reidexport's extras ask for is read from package metadata; nothing is imported. A package counts as installed when
+what a program imports exists, whichever distribution brought it: conda's and NVIDIA's have names of their own.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from reidexport.machine import installed_versions
 from reidexport.records.checks import Finding
 
 PACKAGES = (
@@ -37,6 +39,8 @@ PACKAGES = (
     "tensorrt-cu13",
     "tensorrt-rtx",
 )
+# Where the name that a program imports is not the package's own.
+_MODULES = {"pillow": "PIL", "pyyaml": "yaml"}
 _USES = {
     "cli": "the commands",
     "export": "reading checkpoints and writing ONNX",
@@ -134,6 +138,21 @@ def _missing_finding(extra: str, missing: list[str], packages: Mapping[str, str]
     uninstall = "pip uninstall -y onnxruntime && " if replaces else ""
     text = f"not installed: {', '.join(missing)} ({_USES[extra]})"
     return Finding("note", f"for {extra}", text, f'{uninstall}pip install "reidexport[{extra}]"')
+
+
+def importable_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those of the packages that can be imported, by the packages' names.
+
+    Where none of that name is installed, the version is that of the distribution that brings the module.
+    """
+    wanted = tuple(dict.fromkeys(packages))
+    found, distributions = installed_versions(wanted), packages_distributions()
+    for package in wanted:
+        module = _MODULES.get(package, package.replace("-", "_"))
+        others = [each for each in distributions.get(module, ()) if each.lower() not in wanted]
+        if package not in found and others:
+            found[package] = version(others[0])
+    return found
 
 
 def own_requirements() -> tuple[Requirement, ...]:

@@ -1,5 +1,6 @@
 """The doctor judges machines that are described to it, and this one without importing anything heavy."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from reidexport.doctor.hardware import DetectedGpu, NvidiaDriver, cpu_features, 
 from reidexport.doctor.packages import (
     conflicts,
     extra_of,
+    importable_versions,
     own_requirements,
     package_findings,
     parse_requirements,
@@ -168,6 +170,28 @@ def test_requirements_are_those_of_the_installed_package() -> None:
     assert extra_of("onnxruntime-gpu", requirements) == "gpu"
     assert extra_of("colorama", requirements) is None
     assert set(installed_versions(["numpy", "no-such-package"])) == {"numpy"}
+
+
+def test_what_can_be_imported_is_not_called_missing() -> None:
+    """Every package that the extras ask for is looked up, PyYAML too, which is imported as yaml."""
+    assert importlib.util.find_spec("yaml")
+    examined = examine_this_machine({})
+    assert "pyyaml" in examined.packages
+    missing = [each.text for each in examined.findings if each.text.startswith("not installed")]
+    assert not [text for text in missing if "pyyaml" in text]
+
+
+def test_a_module_of_another_distribution_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package is there when its module is, in the version of whatever brought it; others are left out."""
+    for module, distribution in (("PIL", "pillow_simd"), ("tensorrt", "tensorrt_cu99_bindings")):
+        (tmp_path / module).mkdir()
+        (tmp_path / module / "__init__.py").touch()
+        info = tmp_path / f"{distribution}-9.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 9.5\n")
+        (info / "RECORD").write_text(f"{module}/__init__.py,,\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert importable_versions(("pillow", "tensorrt", "numpy")) == {"pillow": "9.5", "tensorrt": "9.5"}
 
 
 def test_cpu_features_of_both_kinds_of_processor() -> None:
