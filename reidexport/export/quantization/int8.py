@@ -251,7 +251,8 @@ def _with_qdq(
     options: dict[str, Any] = {"ActivationSymmetric": symmetric, "QuantizeBias": not symmetric}
     if target == "tensorrt":
         options["OpTypesToExcludeOutputQuantization"] = ["Conv"]
-    logging.disable(logging.WARNING)  # the quantizer's notices of tensors that it passes over
+    level = logging.root.manager.disable
+    logging.disable(max(level, logging.WARNING))  # the quantizer's notices of tensors that it passes over
     try:
         quantizer = QDQQuantizer(
             copy,
@@ -268,7 +269,7 @@ def _with_qdq(
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(level)
     quantized: onnx.ModelProto = quantizer.model.model
     quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
     return quantized

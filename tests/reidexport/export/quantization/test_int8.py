@@ -1,5 +1,6 @@
 """INT8 graphs: their form, what they answer, and which layers they leave alone."""
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -183,6 +184,19 @@ def test_layers_that_hurt_stay_float(
     values = constants(model)
     kept = {node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in values}
     assert kept == set(made.float_layers)
+
+
+def test_an_application_keeps_its_log_level(exported: Exported) -> None:
+    """Quantizing silences ONNX Runtime's notices only: what an application had switched off stays off."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(exported.onnx))
+    layer = next(node for node in model.graph.node if node.op_type == "Conv")
+    ranges = {name: (-1.0, 1.0) for name in (*layer.input, *layer.output)}
+    logging.disable(logging.ERROR)
+    try:
+        quantization._with_qdq(model, [layer.name], ranges, "tensorrt")
+        assert logging.root.manager.disable == logging.ERROR
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def test_how_many_layers_to_leave_out() -> None:
