@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from reidruntime.artifact.checks import check_manifest
-from reidruntime.artifact.manifest import Manifest, Precision
+from reidruntime.artifact.checks import check_external_data, check_inference_mode, check_manifest
+from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision
 from reidruntime.artifact.onnx_metadata import read_onnx
 from reidruntime.artifact.own_manifest import ENGINE_SUFFIXES, artifact_manifest
 from reidruntime.backends import (
@@ -29,6 +29,7 @@ from reidruntime.errors import ArtifactError, ImageError, InputError
 from reidruntime.images.batch_reader import open_batch_reader, read_ahead
 from reidruntime.images.preprocess import Image, network_input
 from reidruntime.images.resize import Image8
+from reidruntime.row_check import check_rows
 from reidruntime.tensorrt_library import DEFAULT_BATCH
 from reidruntime.threads import default_threads
 
@@ -63,6 +64,8 @@ def open_session(
 ) -> "Session":
     """Check an artifact against its manifest and load it.
 
+    An ONNX file that carries no manifest answers a few images of noise, alone and in a batch, before it is trusted.
+
     Args:
         artifact: an ONNX file, or a TensorRT engine (``.engine``, ``.plan``) with its manifest beside it.
         options: what runs it, and where.
@@ -73,7 +76,8 @@ def open_session(
         A session, which closes itself at the end of a ``with`` block.
 
     Raises:
-        ArtifactError: the file is unreadable, has no manifest, or is not what its manifest states.
+        ArtifactError: the file is unreadable, has no manifest, or is not what its manifest states; or it is an ONNX
+            file without a manifest of its own that computes as in training, or answers an image by the batch around it.
         InputError: an option has a value that does not exist.
         NotInstalledError: the backend or device is missing, or ``REIDRUNTIME_LIBRARY`` names a library that cannot
             be used (see :mod:`reidruntime.images.batch_reader`); nothing else is used in its place.
@@ -89,8 +93,12 @@ def open_session(
         raise InputError(
             f"{path}: memory and allow_host_code are for TensorRT engines, this is an ONNX file."
         )
-    manifest = manifest or artifact_manifest(path)
-    check_manifest(manifest, read_onnx(path), path)
+    manifest, file = manifest or artifact_manifest(path), read_onnx(path)
+    check_external_data(file, path)
+    check_manifest(manifest, file, path)
+    is_foreign = METADATA_KEY not in file.metadata
+    if is_foreign:
+        check_inference_mode(file, path)
     network = Network(
         path,
         manifest.input,
@@ -100,7 +108,14 @@ def open_session(
         by_definition=manifest.quantization is not None and manifest.quantization.target == "tensorrt",
     )
     name, loaded = open_backend(network, options.backend, options.device, threads)
-    return Session(manifest, name, loaded, threads)
+    session = Session(manifest, name, loaded, threads)
+    if is_foreign:
+        try:
+            check_rows(session.run, manifest, session.precision, path)
+        except ArtifactError:
+            session.close()
+            raise
+    return session
 
 
 def _open_engine(path: Path, options: SessionOptions, threads: int, manifest: Manifest | None) -> "Session":

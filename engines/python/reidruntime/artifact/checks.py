@@ -9,6 +9,7 @@ from reidruntime.errors import ArtifactError
 from reidruntime.tensorrt_library import Gpu, version_tuple
 
 _REMEDY = "Export the artifact again, or pass the facts that fit this file."
+_NODES_NAMED = 3
 _FIRST_HARDWARE_COMPATIBLE = (8, 0)  # Ampere
 
 
@@ -29,6 +30,38 @@ def check_manifest(manifest: Manifest, file: OnnxFile, path: Path) -> None:
         raise ArtifactError(
             f"{path}: the manifest says {manifest.architecture.feature_dim} dimensions, "
             f"but its output has shape {shape_text(manifest.output.shape)}. {_REMEDY}"
+        )
+
+
+def check_external_data(file: OnnxFile, path: Path) -> None:
+    """Check that the files which hold an ONNX file's weights are beside it, and whole.
+
+    Raises:
+        ArtifactError: one is not; the message states which is wanted, and where.
+    """
+    for location, size in file.external.items():
+        wanted = path.parent / location
+        found = wanted.stat().st_size if wanted.is_file() else None
+        if found is None or found < size:
+            state = "is missing" if found is None else f"is cut: expected {size} bytes or more, found {found}"
+            raise ArtifactError(
+                f"{path}: its weights are in another file, {wanted}, which {state}. Copy both files to the same "
+                "folder, or export the network as one file (torch.onnx.export: external_data=False)."
+            )
+
+
+def check_inference_mode(file: OnnxFile, path: Path) -> None:
+    """Check that no node of an ONNX file computes as in training.
+
+    Raises:
+        ArtifactError: some do; the message names them.
+    """
+    if file.training:
+        named = ", ".join(file.training[:_NODES_NAMED])
+        more = f" and {len(file.training) - _NODES_NAMED} more" if len(file.training) > _NODES_NAMED else ""
+        raise ArtifactError(
+            f"{path}: exported in training mode: {named}{more}. BatchNormalization then answers by the batch around an "
+            "image, and Dropout at random. Call model.eval() and export the network again."
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision, manifest_from_json
+from reidruntime.artifact.onnx_hazards import external_files, training_nodes
 from reidruntime.artifact.protobuf import MalformedError, Message
 from reidruntime.errors import ArtifactError
 
@@ -32,7 +33,9 @@ class OnnxTensor:
 class OnnxFile:
     """The parts of an ONNX file that a runtime checks before it loads the file.
 
-    ``precision`` is that of most of its floating-point initializers: ``"fp16"`` or ``"fp32"``.
+    ``precision`` is that of most of its floating-point initializers: ``"fp16"`` or ``"fp32"``. ``external`` names the
+    files beside it that hold weights, with the bytes that each must have; ``training`` names the nodes that compute as
+    in training.
     """
 
     producer: tuple[str, str]
@@ -40,6 +43,8 @@ class OnnxFile:
     inputs: tuple[OnnxTensor, ...]
     outputs: tuple[OnnxTensor, ...]
     precision: Precision
+    external: dict[str, int]
+    training: tuple[str, ...]
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -98,6 +103,8 @@ def _file(model: Message) -> OnnxFile:
         inputs=tuple(tensor for tensor in inputs if tensor.name not in stored),
         outputs=tuple(_tensor(value) for value in graphs[0].messages(12)),
         precision="fp16" if dtypes.count("float16") > dtypes.count("float32") else "fp32",
+        external=external_files(model),
+        training=training_nodes(model),
     )
 
 
