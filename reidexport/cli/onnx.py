@@ -72,6 +72,9 @@ def onnx(
     graph: GraphChoices,
     batch: Annotated[str, Option(help="'dynamic', or the one batch size that the file takes.")] = "dynamic",
     precision: OnnxPrecision,
+    opset: Annotated[
+        int, Option(help="Of ONNX: 11 to 25, INT8 from 13 on; older runtimes need an older one.")
+    ] = 18,
     size: SizeOption = None,
     stated: CheckpointOptions,
 ) -> None:
@@ -94,6 +97,7 @@ def onnx(
         precision=chosen,
         calibration=precision.calibration,
         target=precision.target or "cpu",
+        opset=opset,
         log=log,
         progress_bar=progress_bar,
     )

@@ -25,16 +25,15 @@ from reidexport.export.onnx_check import (
     layer_precisions,
     require_onnxruntime,
 )
+from reidexport.export.opsets import OPSET, check_opset, in_older_opset
 from reidexport.export.quantization.calibration import load_calibration_images
 from reidexport.export.quantization.int8 import int8_model
 from reidexport.files import replaced_when_whole
 from reidexport.progress import ProgressBar, no_progress_bar
 from reidexport.version import __version__
 
-OPSET = 18
 
-
-def onnx_from_graph(
+def onnx_from_graph(  # noqa: PLR0913 - each is a choice of its own
     graph: InferenceGraph,
     path: str | Path,
     *,
@@ -42,6 +41,7 @@ def onnx_from_graph(
     precision: Precision = "fp32",
     calibration: str | Path | None = None,
     target: QuantizationTarget = "cpu",
+    opset: int = OPSET,
     log: Callable[[str], None] = lambda _: None,
     progress_bar: ProgressBar = no_progress_bar,
 ) -> Manifest:
@@ -54,6 +54,7 @@ def onnx_from_graph(
         precision: "fp16" converts the convolutions, see ``fp16_model``; "int8" quantizes them, see ``int8_model``.
         calibration: for "int8": a folder of images to measure ranges on, or a data set with a train split.
         target: for "int8": "cpu", or "tensorrt", whose form differs.
+        opset: of ONNX's operators; runtimes read the opsets of their time. See ``opsets.check_opset``.
         log: called with a line for everything that quantizing found out.
         progress_bar: shows how far the long parts of quantizing are.
 
@@ -61,7 +62,8 @@ def onnx_from_graph(
         The manifest that the file carries.
 
     Raises:
-        InputError: ``batch`` is not positive, the path cannot be written, or INT8 has no fitting images.
+        InputError: ``batch`` is not positive, the path cannot be written, INT8 has no fitting images, or the network
+            cannot be written in that opset.
         NotInstalledError: ONNX Runtime, which the check needs, is not installed.
         ExportError: the exporter fails, or writes what it should not.
         ParityError: the written file does not answer as torch does.
@@ -70,12 +72,15 @@ def onnx_from_graph(
         raise InputError(f"batch must be 'dynamic' or at least 1, got {batch}")
     if (precision == "int8") != (calibration is not None):
         raise InputError("INT8, and nothing else, needs a folder of images to calibrate with")
+    check_opset(opset, precision)
     require_onnxruntime()
     static = None if batch == "dynamic" else batch
     sizes = (static,) if static else CHECKED_BATCHES
     manifest = manifest_of_graph(graph, static).model_copy(update={"precision": precision})
     with replaced_when_whole(Path(path)) as temporary, torch.inference_mode():
-        model = _fp32_model(graph, static)
+        model = _fp32_model(graph, static, max(opset, OPSET))
+        if opset < OPSET:
+            model = in_older_opset(model, opset)
         images = [graph.example(size).numpy() for size in sizes]
         if precision == "fp16":
             model = fp16_model(model)
@@ -89,10 +94,10 @@ def onnx_from_graph(
             # Noise is not what the ranges were made for.
             images = [np.resize(drawn.held_out, (size, *drawn.held_out.shape[1:])) for size in sizes]
             manifest = manifest.model_copy(update={"quantization": quantization})
-        return _write_checked(graph, model, temporary, manifest, images)
+        return _write_checked(graph, model, temporary, manifest, images, opset)
 
 
-def _fp32_model(graph: InferenceGraph, static_batch: int | None) -> onnx.ModelProto:
+def _fp32_model(graph: InferenceGraph, static_batch: int | None, opset: int) -> onnx.ModelProto:
     """The network as torch exports it, without the traces of this machine that torch leaves in every node."""
     exporter_log = logging.getLogger("onnxscript")
     level = exporter_log.level
@@ -105,7 +110,7 @@ def _fp32_model(graph: InferenceGraph, static_batch: int | None) -> onnx.ModelPr
                 graph,
                 (graph.example(static_batch or 2),),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 external_data=False,
                 verbose=False,
                 input_names=["images"],
@@ -130,11 +135,16 @@ def _fp32_model(graph: InferenceGraph, static_batch: int | None) -> onnx.ModelPr
 
 
 def _write_checked(
-    graph: InferenceGraph, model: onnx.ModelProto, file: Path, manifest: Manifest, images: list[NDArray[Any]]
+    graph: InferenceGraph,
+    model: onnx.ModelProto,
+    file: Path,
+    manifest: Manifest,
+    images: list[NDArray[Any]],
+    opset: int,
 ) -> Manifest:
     """Write a network, check it and its answers to ``images``, and write it again with its manifest, completed."""
     onnx.save(model, file)
-    check_file(file, model, OPSET)
+    check_file(file, model, opset)
     parity = check_parity(
         lambda batch: graph(torch.from_numpy(batch)).numpy(), file, images, manifest, graph.checkpoint.name
     )

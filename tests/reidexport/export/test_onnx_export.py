@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -13,6 +14,7 @@ from reidexport.errors import InputError, ParityError
 from reidexport.export import onnx_check
 from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
+from reidexport.export.opsets import LATEST, OLDEST
 from reidexport.models.baseline import BaselineArchitecture
 from tests.standins import checkpoints
 
@@ -50,6 +52,20 @@ def test_manifest_travels_in_the_file(graph: InferenceGraph, tmp_path: Path) -> 
     assert manifest.parity.max_relative_l2 < 1e-4
     assert manifest.parity.min_cosine > 0.999999
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("opset", [OLDEST, LATEST])
+def test_other_opsets_are_checked_as_the_default_is(
+    opset: int, precision: Any, graph: InferenceGraph, tmp_path: Path
+) -> None:
+    """The ends of the range are written as asked for, and answer as torch does."""
+    manifest = onnx_from_graph(graph, tmp_path / "model.onnx", precision=precision, opset=opset)
+    assert {entry.domain: entry.version for entry in onnx.load(tmp_path / "model.onnx").opset_import} == {
+        "": opset
+    }
+    assert manifest.parity is not None
+    assert manifest.parity.max_relative_l2 < (1e-4 if precision == "fp32" else 2e-2)
 
 
 def test_static_batch_is_in_the_manifest(graph: InferenceGraph, tmp_path: Path) -> None:

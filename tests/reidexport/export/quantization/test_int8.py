@@ -18,6 +18,7 @@ from reidexport.data import Dataset
 from reidexport.errors import ParityError
 from reidexport.export.graph import GraphOptions
 from reidexport.export.onnx_check import open_onnx
+from reidexport.export.opsets import LATEST, OLDEST_INT8
 from reidexport.export.quantization import int8 as quantization
 from reidexport.export.quantization.int8 import TARGET_ERROR, _num_more_to_leave_out
 from tests.conftest import Exported, Run
@@ -239,6 +240,23 @@ def test_float_inputs_and_static_batches(
         onnx_from_graph(
             graph, tmp_path / "b.onnx", batch=9, precision="int8", calibration=root_of(drawn_dataset)
         )
+
+
+@pytest.mark.parametrize(("opset", "target"), [(OLDEST_INT8, "tensorrt"), (LATEST, "cpu")])
+def test_other_opsets_are_checked_as_the_default_is(
+    exported: Exported, drawn_dataset: Dataset, tmp_path: Path, opset: int, target: Any
+) -> None:
+    """The ends of the range that INT8 has are written as asked for, within the same error; what is older is refused."""
+    graph, calibration = graph_from_checkpoint(load_checkpoint(exported.checkpoint)), root_of(drawn_dataset)
+    made: Any = {"precision": "int8", "calibration": calibration, "target": target}
+    manifest = onnx_from_graph(graph, tmp_path / "a.onnx", opset=opset, **made)
+    assert [each.version for each in onnx.load(tmp_path / "a.onnx").opset_import if not each.domain] == [
+        opset
+    ]
+    assert manifest.quantization is not None
+    assert manifest.quantization.mean_relative_l2 < TARGET_ERROR
+    with pytest.raises(InputError, match="INT8 files are written in opset 13 to"):
+        onnx_from_graph(graph, tmp_path / "b.onnx", opset=OLDEST_INT8 - 1, **made)
 
 
 def test_the_command(exported: Exported, drawn_dataset: Dataset, tmp_path: Path, run: Run) -> None:
