@@ -1,6 +1,7 @@
 """The options that several commands share: of artifacts, checkpoints, data sets and galleries."""
 
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -26,6 +27,7 @@ from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.data import Dataset, load_dataset
 from reidexport.embed.files import read_gallery
 from reidexport.errors import InputError
+from reidexport.evaluation.opening import kind_of
 from reidexport.gallery.milvus_address import is_milvus, open_milvus
 
 if TYPE_CHECKING:
@@ -86,6 +88,9 @@ class ForeignOptions:
         None
     )
     layout: Annotated[Layout | None, _fact(help="Layout of the input; NCHW if left out.")] = None
+    output_name: Annotated[
+        str | None, _fact(metavar="NAME", help="The output that is the embedding, where several can be.")
+    ] = None
     resize: Annotated[
         ResizeKernel | None, _fact(help="Resize kernel of the training code; bilinear if left out.")
     ] = None
@@ -101,7 +106,7 @@ class ForeignOptions:
         if manifest_from_onnx(artifact):
             raise InputError(
                 f"{artifact}: the file carries a manifest. "
-                "Leave out --size --mean --std --channel-order --layout --resize."
+                "Leave out --size --mean --std --channel-order --layout --output-name --resize."
             )
         if self.size is None or self.mean is None or self.std is None:
             given = {"--size": self.size, "--mean": self.mean, "--std": self.std}
@@ -117,7 +122,18 @@ class ForeignOptions:
             layout=self.layout or "NCHW",
             resize=self.resize or "bilinear",
         )
-        return manifest_for_foreign_onnx(artifact, images)
+        return manifest_for_foreign_onnx(artifact, images, output_name=self.output_name)
+
+    def manifests(self, artifacts: Sequence[Path]) -> dict[Path, Manifest]:
+        """The manifests that the options state of those files that are ONNX and carry none.
+
+        Raises:
+            InputError: as for :meth:`manifest`; or options are given, and all files have a manifest.
+        """
+        if self == ForeignOptions():
+            return {}
+        without = [path for path in artifacts if kind_of(path) == "onnx" and manifest_from_onnx(path) is None]
+        return {path: manifest for path in without or artifacts[:1] if (manifest := self.manifest(path))}
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from reidruntime.artifact.checks import check_external_data, check_inference_mode
 from reidruntime.artifact.manifest import engine_manifest_path, file_sha256
-from reidruntime.artifact.onnx_metadata import manifest_from_onnx
+from reidruntime.artifact.onnx_metadata import OnnxFile, manifest_from_onnx, read_onnx
 from reidruntime.artifact.own_manifest import artifact_manifest
 
 from reidexport.errors import ArtifactError
@@ -68,7 +69,19 @@ def _onnx(path: Path, about: dict[str, Any]) -> OnnxDescription:
         outputs=tuple(_tensor(value) for value in model.graph.output),
         operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
         manifest=manifest,
+        problems=_problems(read_onnx(path), path),
     )
+
+
+def _problems(file: OnnxFile, path: Path) -> tuple[str, ...]:
+    """What opening the file would be refused for."""
+    found = []
+    for check in (check_external_data, check_inference_mode):
+        try:
+            check(file, path)
+        except ArtifactError as error:
+            found.append(str(error))
+    return tuple(found)
 
 
 def _engine(path: Path, about: dict[str, Any]) -> EngineDescription:

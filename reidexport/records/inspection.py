@@ -45,7 +45,10 @@ class CheckpointDescription(FileDescription):
 
 
 class OnnxDescription(FileDescription):
-    """An ONNX file; its ``manifest`` is None where another exporter wrote it."""
+    """An ONNX file; its ``manifest`` is None where another exporter wrote it.
+
+    ``problems`` says why it cannot be opened: weights that are not beside it, nodes in training mode.
+    """
 
     kind: Literal["onnx"] = "onnx"
     opset: int | None
@@ -54,6 +57,7 @@ class OnnxDescription(FileDescription):
     outputs: tuple[str, ...]
     operators: dict[str, int]
     manifest: Manifest | None
+    problems: tuple[str, ...] = ()
 
 
 class EngineDescription(FileDescription):

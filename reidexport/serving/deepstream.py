@@ -67,7 +67,7 @@ def write_deepstream_bundle(
     _check_usable(artifact, manifest)
     batch = _batch_size(manifest, batch_size)
     require_onnxruntime()
-    model, facts = with_one_scale(load_onnx(artifact), manifest)
+    model, facts = with_one_scale(load_onnx(artifact, manifest.output.name), manifest)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

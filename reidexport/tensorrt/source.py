@@ -11,8 +11,11 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+from reidruntime.artifact.checks import check_external_data
 from reidruntime.artifact.manifest import Manifest, Precision, file_sha256
+from reidruntime.artifact.onnx_metadata import read_onnx
 from reidruntime.artifact.own_manifest import artifact_manifest
+from reidruntime.session import SessionOptions, open_session
 
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.errors import ArtifactError, InputError
@@ -72,6 +75,9 @@ def prepared_source(
 ) -> Iterator[EngineSource]:
     """Yield an ONNX file in a precision; what had to be made for it is removed at the end of the block.
 
+    A file that carries no manifest is opened on the CPU first, which refuses what ``open_session`` does; of its
+    outputs only the manifest's goes into the engine.
+
     Args:
         path: a checkpoint, or an ONNX file.
         precision: None keeps the file's own; for a checkpoint fp32. ``"fp16"`` converts an FP32 network, and
@@ -82,9 +88,10 @@ def prepared_source(
 
     Raises:
         InputError: the file's precision is not the wanted one and cannot be made from it.
-        ArtifactError: the file is not an ONNX model, or carries no manifest and none was passed.
+        ArtifactError: the file is not an ONNX model, carries no manifest and none was passed, or cannot be opened.
         CheckpointError: the checkpoint cannot be read.
         ParityError: the converted network does not answer as the FP32 one.
+        NotInstalledError: there is nothing to open a file with that carries no manifest.
     """
     if kind_of(path) == "engine":
         raise InputError(f"{path}: is an engine already. Name a checkpoint or an ONNX file.")
@@ -97,12 +104,19 @@ def prepared_source(
                 f"{path} is an ONNX file: what is chosen for a checkpoint is built in, leave it out"
             )
         own = manifest or artifact_manifest(path)
+        file = read_onnx(path)
+        check_external_data(file, path)
+        if manifest:
+            open_session(path, SessionOptions(device="cpu"), manifest=manifest).close()
         if own.quantization and own.quantization.target != "tensorrt":
             raise InputError(
                 f"{path} is INT8 in the form for CPUs, which TensorRT refuses. {_WAY_TO['int8']}"
             )
-        if precision in (None, own.precision):
+        if precision in (None, own.precision) and len(file.outputs) == 1:
             yield EngineSource(path, own, path.name, file_sha256(path), kept=True)
+        elif precision in (None, own.precision):
+            onnx.save(load_onnx(path, own.output.name), Path(folder) / "model.onnx")
+            yield EngineSource(Path(folder) / "model.onnx", own, path.name, file_sha256(path), kept=False)
         elif (own.precision, precision) == ("fp32", "fp16"):
             log(f"{path} is fp32: its convolutions are converted to FP16 for this engine")
             yield _converted_to_fp16(path, own, Path(folder) / "model.onnx")
@@ -143,26 +157,50 @@ def _from_checkpoint(
 
 def _converted_to_fp16(path: Path, manifest: Manifest, target: Path) -> EngineSource:
     require_onnxruntime()
-    model = fp16_model(load_onnx(path))
+    original = load_onnx(path, manifest.output.name)
+    model = fp16_model(original)
     onnx.save(model, target)
     batch = manifest.batch_profile.static
     images = [_noise(manifest, size) for size in ((batch,) if batch else CHECKED_BATCHES)]
     changed = manifest.model_copy(update={"precision": "fp16", "layer_precisions": layer_precisions(model)})
-    parity = check_parity(open_onnx(path), target, images, changed, path.name)
+    parity = check_parity(open_onnx(original.SerializeToString()), target, images, changed, path.name)
     changed = changed.model_copy(update={"parity": parity})
     return EngineSource(target, changed, path.name, file_sha256(path), kept=False)
 
 
-def load_onnx(path: Path) -> onnx.ModelProto:
-    """An ONNX file with all its weights.
+def load_onnx(path: Path, output_name: str) -> onnx.ModelProto:
+    """An ONNX file with all its weights, and with one of its outputs.
 
     Raises:
         ArtifactError: it cannot be read, or its external weights are missing.
     """
+    check_external_data(read_onnx(path), path)
     try:
-        return onnx.load(path)
+        model = onnx.load(path)
     except (DecodeError, OSError, onnx.checker.ValidationError) as error:
         raise ArtifactError(f"{path}: cannot be loaded whole: {error}") from error
+    if len(model.graph.output) > 1:
+        _keep_output(model.graph, output_name)
+    return model
+
+
+def _keep_output(graph: onnx.GraphProto, name: str) -> None:
+    """Remove all other outputs, and the nodes and weights that only they need."""
+    needed, nodes = {name}, []
+    for node in reversed(graph.node):
+        if not needed.isdisjoint(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+            needed.update(each for part in node.attribute for inner in part.g.node for each in inner.input)
+    kept = {
+        "node": nodes[::-1],
+        "initializer": [tensor for tensor in graph.initializer if tensor.name in needed],
+        "output": [output for output in graph.output if output.name == name],
+    }
+    for field, values in kept.items():
+        copies = [type(value).FromString(value.SerializeToString()) for value in values]
+        graph.ClearField(field)
+        getattr(graph, field).extend(copies)
 
 
 def _noise(manifest: Manifest, batch: int) -> NDArray[Any]:

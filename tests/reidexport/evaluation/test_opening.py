@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from reidruntime import SessionOptions
 
@@ -13,6 +14,7 @@ from reidexport.evaluation.inspection import inspect_file
 from reidexport.evaluation.opening import open_any
 from reidexport.records.inspection import CheckpointDescription, OnnxDescription
 from tests.conftest import Exported
+from tests.standins.runtime_models import write_artifact
 
 
 def test_checkpoint_and_artifact_open_alike(exported: Exported) -> None:
@@ -66,6 +68,23 @@ def test_inspect_describes_an_onnx_file(exported: Exported) -> None:
     assert found.outputs == ("f_i: float [batch, 512]",)
     assert "BatchNormalization" not in found.operators
     assert found.manifest is not None and found.manifest.architecture.backbone == "resnet18"
+
+
+def test_inspect_names_what_an_onnx_file_would_be_refused_for(tmp_path: Path) -> None:
+    """Weights left behind and training mode are part of the description; of a sound file there is nothing to say."""
+    path = write_artifact(tmp_path / "a.onnx")
+    sound = inspect_file(path)
+    assert isinstance(sound, OnnxDescription) and sound.problems == ()
+    model = onnx.load(path)
+    model.graph.node.append(onnx.helper.make_node("Dropout", ["f_i", "", "true"], ["y"], name="drop"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "true"))
+    onnx.save(model, path, save_as_external_data=True, location="a.data", size_threshold=100)
+    (tmp_path / "a.data").unlink()
+    found = inspect_file(path)
+    assert isinstance(found, OnnxDescription)
+    external, training = found.problems
+    assert f"{tmp_path / 'a.data'}, which is missing" in external
+    assert "exported in training mode: Dropout 'drop'" in training
 
 
 def test_inspect_describes_an_engine_by_its_manifest(exported: Exported, tmp_path: Path) -> None:
