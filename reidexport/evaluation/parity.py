@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonpath
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -57,7 +58,11 @@ class Task:
 
 
 def tasks_from_artifacts(
-    artifacts: Sequence[Path], backends: Sequence[str] = (), *, threads: int | None = None
+    artifacts: Sequence[Path],
+    backends: Sequence[str] = (),
+    *,
+    manifests: Mapping[Path, Manifest] = MappingProxyType({}),
+    threads: int | None = None,
 ) -> tuple[Task, ...]:
     """Pair every artifact with the backends that are to run it.
 
@@ -65,10 +70,12 @@ def tasks_from_artifacts(
         artifacts: ONNX files and engines, each once.
         backends: those to use, as :func:`reidruntime.backends.backend_places` names them; default: all that load the
             artifact, in its own precision, on a device that is here.
+        manifests: the facts about those ONNX files that carry none.
         threads: of every network; default: the CPUs this process may use.
 
     Raises:
-        ArtifactError: a file is missing, or neither an ONNX file with a manifest nor an engine with one beside it.
+        ArtifactError: a file is missing, or neither an ONNX file with a manifest nor an engine with one beside it,
+            and its facts are not given.
         InputError: there is no artifact, or one is named twice; or there is no such backend.
     """
     places = backend_places()
@@ -78,7 +85,9 @@ def tasks_from_artifacts(
         raise InputError(f"Expected artifacts, each once, got {', '.join(map(str, artifacts)) or 'none'}.")
     tasks = []
     for artifact in artifacts:
-        manifest = exported_manifest(artifact, "Measure it with reidexport eval.")
+        manifest = manifests.get(artifact) or exported_manifest(
+            artifact, "State its facts: --size --mean --std."
+        )
         chosen = backends or _default_backends("engine" if manifest.engine else "onnx")
         tasks += [Task(artifact, manifest, backend, threads) for backend in dict.fromkeys(chosen)]
     return tuple(tasks)
@@ -201,7 +210,8 @@ def _run(
 ) -> ParityRow | NotRun:
     backend, device = backend_places()[task.backend]
     try:
-        with open_session(task.artifact, SessionOptions(backend, device, task.threads)) as session:
+        options = SessionOptions(backend, device, task.threads)
+        with open_session(task.artifact, options, manifest=task.manifest) as session:
             row, _ = _measured(session, task.artifact, task.backend, dataset, metric, expected, progress_bar)
     except (InputError, NotInstalledError, GpuError) as error:
         return NotRun(artifact=str(task.artifact), backend=task.backend, reason=str(error))

@@ -57,19 +57,21 @@ def _agreement(found: Features, expected: Features) -> Agreement:
 
 
 def check_comparable(name: str, manifest: Manifest, reference: Manifest) -> None:
-    """Check that an artifact emits what its reference does.
+    """Check that an artifact emits what its reference does; whether that is f_i or f_t, a foreign file does not say.
 
     Raises:
         InputError: its features are of another kind or have another number of values; ``name`` is in the message.
     """
-    for what in ("feature", "normalized", "flip"):
+    is_foreign = "foreign" in (manifest.architecture.family, reference.architecture.family)
+    for what in ("normalized", "flip") if is_foreign else ("feature", "normalized", "flip"):
         found, expected = getattr(manifest, what), getattr(reference, what)
         if found != expected:
             raise InputError(f"{name} is not comparable: its {what} is {found}, the reference's {expected}.")
-    found, expected = manifest.output.shape[-1], reference.output.shape[-1]
+    found, expected = manifest.architecture.feature_dim, reference.architecture.feature_dim
     if found != expected:
         raise InputError(
-            f"{name} is not comparable: its features have {found} values, the reference's {expected}."
+            f"{name} is not comparable: its features have {found} values (output {manifest.output.name!r}), the "
+            f"reference's {expected}."
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from reidruntime import SessionOptions, open_session
-from reidruntime.artifact.manifest import file_sha256
+from reidruntime.artifact.manifest import Manifest, file_sha256
 from reidruntime.session import Session
 
 from reidexport.cli.parity import _print
@@ -131,7 +131,7 @@ def test_the_precision_is_the_one_that_is_computed_in(
 ) -> None:
     """Files that a backend computes in bfloat16 are rows of bf16; the table is read again as it was written."""
 
-    def open_here(artifact: Path, options: Any) -> Session:
+    def open_here(artifact: Path, options: Any, manifest: Manifest) -> Session:
         session = open_session(artifact, replace(options, backend=options.backend.removesuffix("-bf16")))
         session.backend = options.backend
         return session
@@ -178,8 +178,8 @@ def test_what_cannot_run_says_why(
         def describe(self) -> str:
             return "nan"
 
-    def open_broken(artifact: Path, options: Any) -> Session:
-        session = open_session(artifact, options)
+    def open_broken(artifact: Path, options: Any, manifest: Manifest) -> Session:
+        session = open_session(artifact, options, manifest=manifest)
         if artifact == exported.fp16:
             session = Session(session.manifest, session.backend, NanBackend(session._network), 1)
         return session
@@ -294,7 +294,7 @@ def test_artifacts_are_checked_before_anything_runs(exported: Exported, tmp_path
     for path, message in (
         (tmp_path / "lost.onnx", "there is no such file"),
         (exported.checkpoint, "neither ONNX nor a TensorRT engine. Export it: reidexport onnx"),
-        (foreign, "carries no manifest. Measure it with reidexport eval"),
+        (foreign, "carries no manifest. State its facts: --size --mean --std"),
         (plan, "its manifest model.engine.json is not beside it"),
     ):
         with pytest.raises(ArtifactError, match=message):
@@ -326,10 +326,10 @@ def test_features_of_another_kind_are_not_compared(exported: Exported, drawn_dat
             InputError, match=r"small\.onnx is not comparable: its feature is f_i, the ref.* f_t"
         ):
             measure_parity(reference, exported.checkpoint, [task], drawn_dataset)
-    output = task.manifest.output.model_copy(update={"shape": (None, 7)})
-    shorter = Task(task.artifact, task.manifest.model_copy(update={"output": output}), task.backend)
+    network = task.manifest.architecture.model_copy(update={"feature_dim": 7})
+    shorter = Task(task.artifact, task.manifest.model_copy(update={"architecture": network}), task.backend)
     with open_any(exported.checkpoint) as reference:
-        with pytest.raises(InputError, match="its features have 7 values, the reference's 512"):
+        with pytest.raises(InputError, match=r"its features have 7 values .*, the reference's 512"):
             measure_parity(reference, exported.checkpoint, [shorter], drawn_dataset)
 
 
