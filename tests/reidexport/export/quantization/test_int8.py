@@ -242,6 +242,7 @@ def test_float_inputs_and_static_batches(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("opset", "target"), [(OLDEST_INT8, "tensorrt"), (LATEST, "cpu")])
 def test_other_opsets_are_checked_as_the_default_is(
     exported: Exported, drawn_dataset: Dataset, tmp_path: Path, opset: int, target: Any
