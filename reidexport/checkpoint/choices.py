@@ -14,6 +14,7 @@ class CheckpointChoices:
         stem_relu: whether a ReLU follows a ResNet's stem, instead of what the file or its family says.
         pooling: "avg" or "gem" (p = 3) where the weights hold no power: fast-reid's AGW with ResNeSt looks like BoT.
         size: (height, width) in pixels, instead of the family's.
+        weights: which of several sets of weights, such as "state_dict_ema", with dots between nested keys.
     """
 
     arch: str | None = None
@@ -21,3 +22,4 @@ class CheckpointChoices:
     stem_relu: bool | None = None
     pooling: Literal["avg", "gem"] | None = None
     size: tuple[int, int] | None = None
+    weights: str | None = None

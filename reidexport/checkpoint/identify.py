@@ -8,6 +8,9 @@ from reidexport.checkpoint.families import Family, Shapes, backbone_shapes, cand
 from reidexport.errors import CheckpointError
 from reidexport.models.baseline import BaselineArchitecture, Neck, backbone_channels
 
+# Another network of the same depth has up to a third of the tensors (resnext50 and resnet50): it is not a near miss.
+_LEAST_SIMILARITY = 0.5
+
 
 def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) -> BaselineArchitecture:
     """Find the architecture whose tensors have exactly these names and shapes.
@@ -31,6 +34,12 @@ def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) ->
     problem = first_difference(found, backbone_shapes(nearest))
     if problem is not None:
         share = _similarity(found, backbone_shapes(nearest))
+        if share < _LEAST_SIMILARITY and arch is None:
+            raise CheckpointError(
+                f"its tensors are named as {family.name}'s, but are those of none of its backbones that are read: "
+                f"{', '.join(family.backbones)}. Export it with its own code (torch.onnx.export) and use the ONNX "
+                "file, with --size, --mean and --std as its project normalizes images."
+            )
         raise CheckpointError(
             f"no known {family.name} architecture has these weights. Nearest: {describe(nearest)} "
             f"({share:.0%} of the tensors agree). First difference: {problem}. "

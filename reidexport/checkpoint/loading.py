@@ -27,6 +27,7 @@ from reidexport.checkpoint.families import (
     shapes_of,
 )
 from reidexport.checkpoint.identify import describe, first_difference, identify
+from reidexport.checkpoint.other_networks import refuse_other_networks
 from reidexport.checkpoint.weights import FORMAT, Weights, read_weights
 from reidexport.errors import CheckpointError, InputError
 from reidexport.files import replaced_when_whole
@@ -93,7 +94,7 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
     path, choices = Path(path), choices or CheckpointChoices()
     if choices.size is not None and min(choices.size) < 1:
         raise InputError(f"size must be positive, got {choices.size[0]}x{choices.size[1]}")
-    weights = read_weights(path)
+    weights = read_weights(path, choices.weights)
     try:
         read = _contents_by_names if weights.header is None else _contents_by_header
         contents = read(weights, choices.arch)
@@ -200,6 +201,7 @@ def _contents_by_header(weights: Weights, arch: str | None) -> _Contents:
 
 def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
     """Of a foreign checkpoint: names and shapes identify the network, the family's conventions say the rest."""
+    refuse_other_networks({key: tuple(tensor.shape) for key, tensor in weights.state_dict.items()})
     family = family_of(set(weights.state_dict))
     if family is None:
         first = next(iter(weights.state_dict), None)
@@ -239,6 +241,8 @@ def _with_unseen_facts(
 def _assumptions(contents: _Contents, weights: Weights, choices: CheckpointChoices) -> Iterator[str]:
     """A text for each fact that is only the family's convention, and not chosen, with the option that sets it."""
     family, architecture, preprocess, state_dict = contents
+    if choices.weights is None and weights.other_keys:
+        yield f"weights under {weights.key!r}, an average of those under {weights.other_keys[0]!r} (set with --weights)"
     if choices.size is None:
         size = f"{preprocess.height_px}x{preprocess.width_px}"
         yield f"input {size} px (as in {family.name}; set with --size)"

@@ -39,6 +39,10 @@ STORAGE_DTYPES: dict[str, torch.dtype] = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
+    # Of quantized tensors, which are refused by name (tensor_forms.py).
+    "QInt8Storage": torch.int8,
+    "QUInt8Storage": torch.uint8,
+    "QInt32Storage": torch.int32,
 }
 # A checkpoint has no use for these: one that names them was made to attack whoever loads it.
 CODE_MODULES = frozenset(
@@ -236,12 +240,10 @@ def _read_zip(path: Path) -> object:
                 "does not compress"
             )
         pickles = [name for name in names if name.endswith("/data.pkl")]
-        if any(name.endswith("/constants.pkl") for name in names):
-            raise CheckpointError(
-                "this is a TorchScript archive, not a checkpoint. Save model.state_dict() of the original model."
-            )
         if len(pickles) != 1:
-            raise CheckpointError("this is a zip archive, but not one of torch.save: it holds no data.pkl")
+            raise CheckpointError(
+                f"this is a zip archive, but not one of torch.save: it holds {len(pickles)} data.pkl, expected 1"
+            )
         folder = pickles[0].removesuffix("/data.pkl")
         if f"{folder}/byteorder" in names and archive.read(f"{folder}/byteorder") != b"little":
             raise CheckpointError(BIG_ENDIAN)

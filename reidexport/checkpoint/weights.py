@@ -5,21 +5,21 @@ has any more; nothing of it is ever run (see ``pickle_reader.py``).
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
+from reidexport.checkpoint.other_files import refuse_other_files
 from reidexport.checkpoint.pickle_reader import STREAM_ERRORS, StandIn, read_torch_file
+from reidexport.checkpoint.unwrapping import tensors_of, weight_set
 from reidexport.errors import CheckpointError
 
 FORMAT = "reidexport.checkpoint.v1"
 # The tensors and modules of the largest known network are some 3000.
 MAX_PARTS = 100_000
-# Where training programs put the weights; the first one found is used.
-WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "module")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Weights:
     Attributes:
         state_dict: tensors by name, without DataParallel's ``module.``.
         layout: how the file holds them, in words.
+        key: where in the file they are; empty where it holds nothing else.
+        other_keys: of the other sets of weights in it, such as the raw ones beside an EMA's.
         last_stride: of a pickled module, which carries its strides; None where unknown.
         stem_relu: of a pickled module, which has a ``relu`` beside its layers or not; None where unknown.
         header: of this project's own format: architecture and preprocessing.
@@ -36,19 +38,27 @@ class Weights:
 
     state_dict: dict[str, Tensor]
     layout: str
+    key: str = ""
+    other_keys: tuple[str, ...] = ()
     last_stride: Literal[1, 2] | None = None
     stem_relu: bool | None = None
     header: Mapping[str, Any] | None = None
 
 
-def read_weights(path: Path) -> Weights:
+def read_weights(path: Path, key: str | None = None) -> Weights:
     """Read the tensors of a checkpoint file; no code from the file runs.
 
+    Args:
+        path: a file of ``torch.save`` or safetensors.
+        key: which of several sets of weights, such as "model" or "state_dict_ema", with dots between nested keys;
+            default: the exponential moving average (EMA) of the only other set, else the only one.
+
     Raises:
-        CheckpointError: not a checkpoint, cut, damaged, or another file of a training run (optimizer, centers).
+        CheckpointError: not a checkpoint, cut, damaged, another file of a training run (optimizer, centers), or one
+            with several sets of weights of which it is not clear which to use.
     """
     try:
-        weights = _weights_in(path)
+        weights = _weights_in(path, key)
         file_size = path.stat().st_size
         for key, tensor in weights.state_dict.items():
             if tensor.numel() * tensor.itemsize > file_size:
@@ -60,29 +70,24 @@ def read_weights(path: Path) -> Weights:
     return weights
 
 
-def _weights_in(path: Path) -> Weights:
-    if not path.is_file():
-        raise CheckpointError("there is no such file")
+def _weights_in(path: Path, key: str | None) -> Weights:
+    refuse_other_files(path)
     with path.open("rb") as stream:
-        head = stream.read(64)
-    if not head:
-        raise CheckpointError("the file is empty. Copy or download it again.")
-    if head.startswith((b"version https://git-lfs", b"<")):
-        kind = "a Git LFS pointer" if head.startswith(b"version") else "a web page"
-        raise CheckpointError(f"this is {kind}, not the checkpoint itself. Download the file it stands for.")
-    if head[8:9] == b"{":
-        return _read_safetensors(path)
-    if not head.startswith((b"PK", b"\x80")):
-        raise CheckpointError(
-            f"not a checkpoint: neither torch.save's nor safetensors' format (it begins {head[:8]!r})"
-        )
-    loaded = read_torch_file(path)
-    try:
-        return _unwrap(loaded)
-    except STREAM_ERRORS as error:
-        raise CheckpointError(
-            f"its parts are not those of a model ({type(error).__name__}: {error}). It may be damaged: copy it again."
-        ) from error
+        is_safetensors = stream.read(9)[8:] == b"{"
+    if is_safetensors:
+        weights = _read_safetensors(path)
+    else:
+        loaded = read_torch_file(path)
+        try:
+            weights = _unwrap(loaded, key)
+        except STREAM_ERRORS as error:
+            raise CheckpointError(
+                f"its parts are not those of a model ({type(error).__name__}: {error}). It may be damaged: copy it "
+                "again."
+            ) from error
+    if key not in (None, weights.key):
+        raise CheckpointError(f"--weights {key}: it holds one set of weights only. Leave --weights out.")
+    return weights
 
 
 def _read_safetensors(path: Path) -> Weights:
@@ -90,57 +95,33 @@ def _read_safetensors(path: Path) -> Weights:
     from safetensors.torch import load_file
 
     try:
-        return Weights(_tensors(load_file(path)), "safetensors")
+        return Weights(tensors_of(load_file(path)), "safetensors")
     except SafetensorError as error:
         raise CheckpointError(
             f"not a whole safetensors file ({error}). Copy or download it again."
         ) from error
 
 
-def _unwrap(loaded: object) -> Weights:
+def _unwrap(loaded: object, key: str | None) -> Weights:
     """Find the weights in what a training program saved."""
     if isinstance(loaded, StandIn):
         return _weights_of_module(loaded)
-    if not isinstance(loaded, dict):
+    if not isinstance(loaded, dict | list):
         raise CheckpointError(f"holds {type(loaded).__name__}, expected a dict of tensors or a module")
-    if loaded.get("format") == FORMAT:
+    if isinstance(loaded, dict) and loaded.get("format") == FORMAT:
         weights = loaded.get("state_dict")
         return Weights(
-            _tensors(weights if isinstance(weights, dict) else {}),
+            tensors_of(weights if isinstance(weights, dict) else {}, known_prefixes=False),
             "reidexport checkpoint",
             header=loaded,
         )
-    for wrapper in WRAPPERS:
-        inner = loaded.get(wrapper)
-        if isinstance(inner, StandIn):
-            return _weights_of_module(inner)
-        if isinstance(inner, dict) and inner:
-            return Weights(_tensors(inner), f"state dict under {wrapper!r}")
-    return Weights(_tensors(loaded), "state dict")
-
-
-def _tensors(state_dict: dict[Any, Any]) -> dict[str, Tensor]:
-    """The tensors of a state dict, without DataParallel's prefix."""
-    tensors = {str(key): value for key, value in state_dict.items() if isinstance(value, Tensor)}
-    if {"state", "param_groups"} <= set(map(str, state_dict)):
-        raise CheckpointError(
-            "this is an optimizer's state, not the model. Pass the model's file of the same epoch "
-            "(reid-strong-baseline: NAME_model_N.pth, not NAME_optimizer_N.pth)."
-        )
-    if set(tensors) == {"centers"}:
-        shape = list(tensors["centers"].shape)
-        raise CheckpointError(
-            f"these are the centers of the center loss, of shape {shape}, not the model. Pass the model's "
-            "file of the same epoch."
-        )
-    if not tensors:
-        keys = ", ".join(map(str, list(state_dict)[:8])) or "nothing"
-        raise CheckpointError(
-            f"holds no tensors (its keys: {keys}). Expected a state dict or one under 'model'."
-        )
-    while all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
-    return tensors
+    found = weight_set(loaded, key)
+    if isinstance(found.content, StandIn):
+        weights = _weights_of_module(found.content)
+    else:
+        layout = f"state dict under {found.key!r}" if found.key else "state dict"
+        weights = Weights(tensors_of(found.content), layout)
+    return replace(weights, key=found.key, other_keys=found.others)
 
 
 def _weights_of_module(module: StandIn) -> Weights:
@@ -154,7 +135,7 @@ def _weights_of_module(module: StandIn) -> Weights:
     state_dict = {key: value for key, value in parts if isinstance(value, Tensor)}
     if not state_dict:
         raise CheckpointError(f"holds a pickled {name}, which has no weights. Expected a model.")
-    tensors = _tensors(state_dict)
+    tensors = tensors_of(state_dict)
     modules = {key.removeprefix("module."): value for key, value in parts if isinstance(value, StandIn)}
     layout = f"pickled module {name}"
     first_block = next((key for key in modules if key.endswith("layer4.0")), None)

@@ -9,10 +9,10 @@ _MOST_SHOWN = 10
 
 
 def inspect(
-    file: Annotated[Path, Argument(help="A checkpoint, an ONNX file or an engine.")],
+    file: Annotated[Path, Argument(help="A checkpoint, an ONNX file, an engine or embeddings.")],
     json_: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what a file is: checkpoint, ONNX or engine, and what it holds. Nothing in it is run."""
+    """Say what a file is: checkpoint, ONNX, engine or embeddings, and what it holds. Nothing in it is run."""
     from reidexport.evaluation.inspection import inspect_file
     from reidexport.records.reading import record_text
 

@@ -1,10 +1,13 @@
-"""What is this file? A checkpoint, an ONNX file or an engine, described as a record."""
+"""What is this file? A checkpoint, an ONNX file, an engine or embeddings, described as a record."""
 
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from reidgallery.file import GALLERY_SUFFIX
+from reidgallery.input import UNLABELED
 from reidruntime.artifact.checks import check_external_data, check_inference_mode
 from reidruntime.artifact.manifest import engine_manifest_path, file_sha256
 from reidruntime.artifact.onnx_metadata import OnnxFile, manifest_from_onnx, read_onnx
@@ -16,22 +19,29 @@ from reidexport.records.inspection import (
     CheckpointDescription,
     EngineDescription,
     FileDescription,
+    GalleryDescription,
     OnnxDescription,
 )
 
+_EMBEDDINGS = (".npz", ".parquet", GALLERY_SUFFIX)
+
 
 def inspect_file(path: str | Path) -> FileDescription:
-    """Describe a checkpoint, an ONNX file or an engine.
+    """Describe a checkpoint, an ONNX file, an engine, or a file of embeddings.
 
     Returns:
-        A record whose ``kind`` is "checkpoint", "onnx" or "engine".
+        A record whose ``kind`` is "checkpoint", "onnx", "engine" or "gallery".
 
     Raises:
         ArtifactError: there is no such file, or it is damaged.
+        InputError: a file of embeddings is damaged.
         CheckpointError: it is neither an artifact nor a checkpoint that can be read.
     """
     path = Path(path)
-    describe = {"checkpoint": _checkpoint, "onnx": _onnx, "engine": _engine}[kind_of(path)]
+    kind, is_embeddings = kind_of(path), path.suffix in _EMBEDDINGS
+    describe = (
+        _gallery if is_embeddings else {"checkpoint": _checkpoint, "onnx": _onnx, "engine": _engine}[kind]
+    )
     size_mib = round(path.stat().st_size / 2**20, 2)
     return describe(path, {"file": str(path), "size_mib": size_mib, "sha256": file_sha256(path)})
 
@@ -87,6 +97,24 @@ def _problems(file: OnnxFile, path: Path) -> tuple[str, ...]:
 def _engine(path: Path, about: dict[str, Any]) -> EngineDescription:
     has_manifest = engine_manifest_path(path).is_file()
     return EngineDescription(**about, manifest=artifact_manifest(path) if has_manifest else None)
+
+
+def _gallery(path: Path, about: dict[str, Any]) -> GalleryDescription:
+    from reidexport.embed.files import read_gallery
+
+    gallery = read_gallery(path)
+    pids = gallery.pids
+    return GalleryDescription(
+        **about,
+        num_rows=len(gallery),
+        dim=gallery.dim,
+        metric=gallery.metric,
+        num_persons=len(np.unique(pids[pids > 0])),
+        num_cameras=len(np.unique(gallery.camids[gallery.camids != UNLABELED])),
+        num_unnamed=int((pids == UNLABELED).sum()),
+        num_timed=int((gallery.times != UNLABELED).sum()),
+        manifest_sha256=gallery.manifest_sha256,
+    )
 
 
 def _tensor(value: Any) -> str:

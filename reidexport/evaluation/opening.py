@@ -10,6 +10,7 @@ from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 
 from reidexport.checkpoint.choices import CheckpointChoices
+from reidexport.checkpoint.other_files import folder_kind
 from reidexport.errors import ArtifactError, InputError
 
 Kind = Literal["checkpoint", "onnx", "engine"]
@@ -19,8 +20,10 @@ def kind_of(path: Path) -> Kind:
     """What a file is: an engine by its suffix (.engine, .plan), ONNX by suffix or content, else a checkpoint.
 
     Raises:
-        ArtifactError: there is no such file.
+        ArtifactError: there is no such file, or it is a folder.
     """
+    if path.is_dir():
+        raise ArtifactError(f"{path}: {folder_kind(path)}")
     if not path.is_file():
         raise ArtifactError(f"{path}: there is no such file")
     if path.suffix in (".engine", ".plan"):

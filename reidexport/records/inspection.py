@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from reidruntime.artifact.manifest import Manifest, Preprocess
+from reidruntime.artifact.manifest import Manifest, Metric, Preprocess
 
 from reidexport.records.base import Record
 
@@ -65,3 +65,28 @@ class EngineDescription(FileDescription):
 
     kind: Literal["engine"] = "engine"
     manifest: Manifest | None
+
+
+class GalleryDescription(FileDescription):
+    """Embeddings: a gallery, a ``.npz`` or a Parquet file.
+
+    Attributes:
+        num_rows: embeddings.
+        dim: numbers in each.
+        metric: how they are compared.
+        num_persons: different persons, junk and distractors left out.
+        num_cameras: different cameras.
+        num_unnamed: embeddings whose person is not known.
+        num_timed: embeddings whose time is known.
+        manifest_sha256: of the artifact that made them; None where that is not known.
+    """
+
+    kind: Literal["gallery"] = "gallery"
+    num_rows: int
+    dim: int
+    metric: Metric
+    num_persons: int
+    num_cameras: int
+    num_unnamed: int
+    num_timed: int
+    manifest_sha256: str | None

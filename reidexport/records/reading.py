@@ -27,6 +27,7 @@ AnyRecord = Annotated[
     | inspection.CheckpointDescription
     | inspection.OnnxDescription
     | inspection.EngineDescription
+    | inspection.GalleryDescription
     | checks.Examination
     | demo.DemoSummary,
     Field(discriminator="kind"),

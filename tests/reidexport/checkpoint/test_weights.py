@@ -392,10 +392,10 @@ WRONG_FILES: dict[str, tuple[bytes | Callable[[Path], None], str]] = {
     "git lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "this is a Git LFS pointer"),
     "pickle of numbers": (pickle.dumps([1, 2, 3], 2), "no magic number of torch.save"),
     "pickle of an array": (pickle.dumps(np.zeros(3), 4), "no magic number of torch.save"),
-    "gzip": (b"\x1f\x8b\x08\x00" + bytes(60), "not a checkpoint"),
+    "gzip": (b"\x1f\x8b\x08\x00" + bytes(60), "this is a gzip file. Unpack it and pass the checkpoint in it"),
     "safetensors, cut": (struct.pack("<Q", 500) + b'{"a": {"dtype"', "not a whole safetensors file"),
     "safetensors, huge header": (struct.pack("<Q", 2**62) + b'{"a": 1}', "not a whole safetensors file"),
-    "TorchScript": (script_module, "this is a TorchScript archive, not a checkpoint. Save model.state_dict()"),
+    "TorchScript": (script_module, "this is a TorchScript archive (torch.jit.save), a program and not a checkpoint"),
     "zip": (ordinary_zip, "this is a zip archive, but not one of torch.save: it holds no data.pkl"),
     "legacy of a list": (
         pickles.legacy_bytes(pickle.dumps([1], 2)), "holds list, expected a dict of tensors or a module"
@@ -422,5 +422,6 @@ def test_wrong_file(kind: str, tmp_path: Path) -> None:
 
 def test_folder_and_missing_file(tmp_path: Path) -> None:
     """A folder and a missing file are errors about the path, not tracebacks of open()."""
-    for path in (tmp_path, tmp_path / "missing.pth"):
-        assert pickles.refused(path) == f"{path}: there is no such file"
+    missing = tmp_path / "missing.pth"
+    assert pickles.refused(missing) == f"{missing}: there is no such file"
+    assert pickles.refused(tmp_path).startswith(f"{tmp_path}: this is a folder, and no file in it ends in")

@@ -9,10 +9,11 @@ from reidruntime import SessionOptions
 
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.data.synthetic import draw_people
+from reidexport.embed.files import write_embeddings
 from reidexport.errors import ArtifactError, CheckpointError, InputError
 from reidexport.evaluation.inspection import inspect_file
 from reidexport.evaluation.opening import open_any
-from reidexport.records.inspection import CheckpointDescription, OnnxDescription
+from reidexport.records.inspection import CheckpointDescription, GalleryDescription, OnnxDescription
 from tests.conftest import Exported
 from tests.standins.runtime_models import write_artifact
 
@@ -95,6 +96,21 @@ def test_inspect_describes_an_engine_by_its_manifest(exported: Exported, tmp_pat
     with open_any(exported.onnx) as session:
         (tmp_path / "small.engine.json").write_text(session.manifest.to_json())
     assert inspect_file(engine).manifest.precision == "fp32"
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet", ".gallery"])
+def test_inspect_describes_embeddings(suffix: str, exported: Exported, tmp_path: Path) -> None:
+    """Embeddings are described alike in every format: rows, dimension, persons, cameras, and whose they are."""
+    path = tmp_path / f"people{suffix}"
+    names = ["0001_c1s1_000151_00.jpg", "0002_c3s1_000151_00.jpg", "0000_c1s1_000151_00.jpg", "holiday.jpg"]
+    with open_any(exported.onnx) as session:
+        manifest = session.manifest
+    write_embeddings(path, names, [np.ones((4, 512), np.float32)], manifest)
+    found = inspect_file(path)
+    assert isinstance(found, GalleryDescription)
+    assert (found.kind, found.num_rows, found.dim, found.metric) == ("gallery", 4, 512, manifest.metric)
+    assert (found.num_persons, found.num_cameras, found.num_unnamed, found.num_timed) == (2, 2, 1, 3)
+    assert found.manifest_sha256 == manifest.sha256
 
 
 def test_inspect_refuses_what_it_does_not_know(tmp_path: Path) -> None:

@@ -51,6 +51,20 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
         read_onnx(path)
 
 
+@pytest.mark.parametrize(
+    "content", [b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9", b'@\x00\x00\x00\x00\x00\x00\x00{"a": 1}']
+)
+def test_a_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+    """A checkpoint in place of its export is called that, and not a damaged export."""
+    path = tmp_path / "model.pth"
+    path.write_bytes(content + bytes(99))
+    with pytest.raises(ArtifactError) as raised:
+        read_onnx(path)
+    assert str(raised.value).endswith(
+        f"model.pth: this is a checkpoint, not an ONNX model. Export it first: reidexport onnx {path}"
+    )
+
+
 def test_empty_and_missing_files_are_refused(tmp_path: Path) -> None:
     """Both say what is wrong with the file."""
     (tmp_path / "a.onnx").touch()

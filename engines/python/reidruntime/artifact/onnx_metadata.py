@@ -62,9 +62,20 @@ def read_onnx(path: Path) -> OnnxFile:
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}). Expected an ONNX file.") from error
     except (MalformedError, UnicodeDecodeError) as error:
+        if _looks_like_a_checkpoint(path):
+            raise ArtifactError(
+                f"{path}: this is a checkpoint, not an ONNX model. Export it first: reidexport onnx {path}"
+            ) from error
         raise ArtifactError(
             f"{path}: not an ONNX model, or not all of it ({error}). Copy or export the file again."
         ) from error
+
+
+def _looks_like_a_checkpoint(path: Path) -> bool:
+    """Whether a file begins as those of ``torch.save`` (zip, pickle) or safetensors do."""
+    with path.open("rb") as file:
+        head = file.read(10)
+    return head.startswith((b"PK\x03\x04", b"\x80\x02")) or head[8:] == b'{"'
 
 
 def shape_text(shape: Shape | None) -> str:

@@ -1,0 +1,86 @@
+"""Networks that people have and that are not read, known by names of their tensors: a refusal says which it is."""
+
+import re
+
+from reidexport.checkpoint.families import Shapes
+from reidexport.errors import CheckpointError
+
+_USE_ONNX = (
+    "not supported yet. Export it with its own code (torch.onnx.export) and use the ONNX file, with --size, --mean "
+    "and --std as its project normalizes images"
+)
+# The last layers of torchvision's and timm's networks; re-identification projects name theirs otherwise.
+_IMAGENET_HEADS = (
+    *("fc.weight", "classifier.1.weight", "classifier.3.weight", "classifier.6.weight"),
+    *("head.weight", "head.fc.weight", "heads.head.weight"),
+)
+_VIT_SIZES = {192: "Ti", 384: "S", 768: "B", 1024: "L", 1280: "H"}
+# (regular expressions, what the network is): each expression must be found in the name of some tensor. The first row
+# that fits counts; "{vit}" stands for the vision transformer's size and patch.
+_SIGNATURES: tuple[tuple[tuple[str, ...], str], ...] = (
+    ((r"^image_encoder\.(class_embedding|positional)",), "a CLIP-ReID vision transformer ({vit})"),
+    ((r"^image_encoder\.",), "a CLIP-ReID network"),
+    ((r"^base\.patch_embed\.projection", r"^base\.stages\."), "a SOLIDER Swin transformer"),
+    ((r"^base\.(patch_embed\.|cls_token)",), "a TransReID or PersonViT vision transformer ({vit})"),
+    ((r"^backbone\.(patch_embed\.|cls_token)", r"^heads\."), "a fast-reid vision transformer ({vit})"),
+    ((r"^b1\.", r"^b1_head\."), "a fast-reid MGN, a network of several branches"),
+    ((r"^backbone\.stage\d\.(\d\.)?rbr_", r"^heads\."), "a fast-reid RepVGG"),
+    ((r"^backbone\.conv1\.conv\.", r"^heads\."), "a fast-reid OSNet"),
+    ((r"^backbone\.features\.", r"^heads\."), "a fast-reid MobileNet or ShuffleNet"),
+    ((r"^classifier\d\.add_block\.",), "layumi's PCB, a network of several branches"),
+    (
+        (r"^classifier\.add_block\.",),
+        "a network of layumi's Person_reID_baseline_pytorch (ft_net and its kin)",
+    ),
+    ((r"^base\.NL_\d\.",), "an AGW of ReID-Survey, with non-local blocks"),
+    ((r"^base\.\d+\.", r"^feat(_bn)?\."), "a network of open-reid, SpCL or one of their kin"),
+    ((r"^base\.", r"^local_conv_list\."), "a PCB of beyond-part-models, a network of several branches"),
+    ((r"^base\.", r"^local_(conv|bn)\."), "an AlignedReID, a network of two branches"),
+    ((r"^backone\.", r"^(global|partial|channel)_branch\."), "a LightMBN, a network of several branches"),
+    ((r"^back(b)?one\.", r"^p3\."), "an MGN, a network of several branches"),
+    ((r"^conv\.0\.weight$", r"^layer1\.0\.conv1\."), "the network of deep_sort_pytorch (ckpt.t7)"),
+    ((r"^ha1\.", r"^classifier_local\."), "a torchreid HACNN, a network of several branches"),
+    ((r"^feature\.0\.fm_conv1\.",), "a torchreid MLFN"),
+    ((r"^conv5\.layers\.", r"^classifier\.\d\."), "a torchreid PCB, a network of several branches"),
+    ((r"^fc_fusion\.", r"^layer4\."), "a torchreid resnet50mid"),
+    ((r"^conv2\.0\.dwconv2\.",), "a torchreid MobileNetV2"),
+    ((r"^layer0\.conv1\.", r"^layer1\.0\.se_module\."), "a torchreid SE-ResNet"),
+    ((r"^layer1\.0\.bn1\.IN\.", r"^classifier\."), "a torchreid ResNet-IBN"),
+    ((r"^features\.denseblock1\.",), "a DenseNet, as torchreid's"),
+    ((r"^stage2\.0\.(branch2\.0|conv1)\.weight$", r"^conv1\.0\."), "a ShuffleNet, as torchreid's"),
+    ((r"^block1\.conv1\.conv\.", r"^block2\.stream1\."), "a torchreid MuDeep, a network of several branches"),
+    ((r"^backbone_appearance_feature_extractor\.",), "a BPBReID or KPR, a network of several branches"),
+    ((r"^(module\.)?encoder_q\.",), "a file of MoCo pre-training, without a re-identification head"),
+    ((r"(^|\.)patch_embed\.seq\.0\.c\.weight$",), "a TinyViT"),
+    ((r"relative_position_bias_table$",), "a Swin transformer"),
+    ((r"(^|\.)(cls_token|class_embedding|class_token)$",), "a vision transformer ({vit})"),
+    ((r"(^|\.)(patch_embed\.|attn\.qkv\.|self_attn\.)",), "a transformer"),
+    ((r"\.rbr_(dense|reparam|1x1)\.",), "a RepVGG"),
+)
+
+
+def refuse_other_networks(found: Shapes) -> None:
+    """Refuse a network that is known and not read, by its name.
+
+    Args:
+        found: name, as in the file, and shape of every tensor.
+
+    Raises:
+        CheckpointError: one of the known ones has such tensors; the message says which, and what to do.
+    """
+    if imagenet := next((name for name in _IMAGENET_HEADS if found.get(name, (0,))[0] == 1000), None):
+        raise CheckpointError(
+            f"this is an ImageNet classifier, as torchvision and timm publish them: {imagenet} has 1000 classes. It "
+            "was not trained to tell persons apart. Pass a checkpoint that was, or train one: see docs/train.md."
+        )
+    for patterns, what in _SIGNATURES:
+        if all(any(re.search(pattern, name) for name in found) for pattern in patterns):
+            raise CheckpointError(f"this is {what.format(vit=_vit(found))}: {_USE_ONNX}.")
+
+
+def _vit(found: Shapes) -> str:
+    """Such as "ViT-B/16": width and patch of a vision transformer, from its first convolution."""
+    for name, shape in found.items():
+        if len(shape) == 4 and re.search(r"patch_embed\.(proj|conv)|(^|\.)(conv1|conv_proj)\.weight$", name):
+            return f"ViT-{_VIT_SIZES.get(shape[0], shape[0])}/{shape[2]}"
+    return "ViT"
