@@ -11,13 +11,14 @@ import io
 import lzma
 import os
 import pickle
-import pickletools
 import struct
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import torch
 from torch import Tensor
@@ -56,6 +57,7 @@ CODE_BUILTINS = frozenset(("eval", "exec", "compile", "open", "__import__", "bre
 CODE_CALLS = frozenset(
     ("torch.hub.load", "types.CodeType", "types.FunctionType", "io.open", "_io.open", "codecs.open")
 )
+MAX_KEY_PARTS = 100  # names of tensors are texts
 # What a damaged or hostile stream makes the unpickler raise.
 STREAM_ERRORS = (
     pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, ValueError, TypeError, RuntimeError,
@@ -112,8 +114,16 @@ def _parameter(data: Tensor, *_: object) -> Tensor:
     return data
 
 
+def _ordered_dict(*pairs: Iterable[tuple[Any, object]]) -> dict[Any, object]:
+    made: dict[Any, object] = collections.OrderedDict()
+    for key, value in chain.from_iterable(pairs):  # Python 2 gives one list of them, Python 3 none
+        _check_key(key)
+        made[key] = value
+    return made
+
+
 _TENSOR_BUILDERS = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "OrderedDict"): _ordered_dict,
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
@@ -123,15 +133,51 @@ _TENSOR_BUILDERS = {
 }
 
 
-class _InertUnpickler(pickle.Unpickler):
-    """Resolves globals to tensor builders, storage dtypes or stand-ins; each storage is made once."""
+def _check_key(key: object) -> None:
+    """Refuse a key whose hash takes for ever, or all of the C stack: tuples nest, and may hold one part many times."""
+    parts = key if isinstance(key, tuple | frozenset) else (key,)
+    if len(parts) > MAX_KEY_PARTS or any(
+        isinstance(part, tuple | frozenset) or (isinstance(part, int) and part.bit_length() > 64)
+        for part in parts
+    ):
+        raise pickle.UnpicklingError("a key of nested tuples, or a very long one")
+
+
+def _with_checked_keys(instruction: bytes, keys: slice) -> Callable[[Any], None]:
+    """The unpickler's own step for an instruction, behind a look at the keys where they are on the stack."""
+    step = pickle._Unpickler.dispatch[instruction[0]]
+
+    def checked(unpickler: Any) -> None:
+        for key in unpickler.stack[keys]:
+            _check_key(key)
+        step(unpickler)
+
+    return checked
+
+
+class _InertUnpickler(pickle._Unpickler):
+    """Resolves globals to tensor builders, storage dtypes or stand-ins; each storage is made once.
+
+    The unpickler in Python, as that in C allocates what a memo index claims, and hashes whatever is a key.
+    """
+
+    dispatch: ClassVar = {
+        **pickle._Unpickler.dispatch,
+        pickle.SETITEM[0]: _with_checked_keys(pickle.SETITEM, slice(-2, -1)),
+        pickle.SETITEMS[0]: _with_checked_keys(pickle.SETITEMS, slice(None, None, 2)),
+        pickle.DICT[0]: _with_checked_keys(pickle.DICT, slice(None, None, 2)),
+        pickle.ADDITEMS[0]: _with_checked_keys(pickle.ADDITEMS, slice(None)),
+        pickle.FROZENSET[0]: _with_checked_keys(pickle.FROZENSET, slice(None)),
+    }
+    # It would allocate what the stream claims; torch does not write it.
+    del dispatch[pickle.BYTEARRAY8[0]]
 
     def __init__(self, stream: BinaryIO) -> None:
-        _check_opcodes(stream)
         super().__init__(stream, encoding="latin1")
         self.stream = stream
         self.code_names: list[str] = []
         self.storages: dict[str, _Storage] = {}
+        self.stand_ins: dict[str, type[StandIn]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """A tensor builder, a dtype, or a class of stand-ins; never the thing that was named."""
@@ -145,12 +191,21 @@ class _InertUnpickler(pickle.Unpickler):
         modules = {module.partition(".")[0], *name.split(".")[:-1]}
         if in_builtins or qualified_name in CODE_CALLS or modules & CODE_MODULES:
             self.code_names.append(qualified_name)
-        return type(name.rpartition(".")[2] or "StandIn", (StandIn,), {"qualified_name": qualified_name})
+        if qualified_name not in self.stand_ins:
+            short, facts = name.rpartition(".")[2] or "StandIn", {"qualified_name": qualified_name}
+            self.stand_ins[qualified_name] = type(short, (StandIn,), facts)
+        return self.stand_ins[qualified_name]
+
+    def get_extension(self, code: int) -> None:
+        """Refuse a code, which stands for an object that this process has registered, past ``find_class``."""
+        raise pickle.UnpicklingError(f"extension code {code}")
 
     def load_without_code(self) -> object:
         """Unpickle one object; refuse it when it names something that runs code, whole or not."""
         try:
-            return self.load()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of escape sequences in damaged strings
+                return self.load()
         finally:
             if self.code_names:
                 raise CheckpointError(
@@ -169,6 +224,7 @@ class _ZipUnpickler(_InertUnpickler):
     def persistent_load(self, pid: Any) -> _Storage:
         """The storage of a tensor, read from its record."""
         _, dtype, key, _, num_elements = pid
+        _check_storage(key, num_elements)
         if key not in self.storages:
             data = bytearray(self.archive.read(f"{self.folder}/data/{key}"))
             _check_size(len(data), num_elements * dtype.itemsize, f"storage {key}")
@@ -186,6 +242,7 @@ class _LegacyUnpickler(_InertUnpickler):
         _, dtype, key, _, num_elements, view = pid
         if view is not None:
             raise CheckpointError("it holds storage views, a form that torch stopped writing in 0.4")
+        _check_storage(key, num_elements)
         if key not in self.storages:
             num_bytes = num_elements * dtype.itemsize
             file_size = os.fstat(self.stream.fileno()).st_size
@@ -261,31 +318,19 @@ def _read_legacy(path: Path) -> object:
         unpickler = _LegacyUnpickler(stream)
         loaded = unpickler.load_without_code()
         keys = _LegacyUnpickler(stream).load_without_code()
-        if not isinstance(keys, list):
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise pickle.UnpicklingError("no list of storages")
         unpickler.read_storages(keys)
         return loaded
 
 
-def _check_opcodes(stream: BinaryIO) -> None:
-    """Refuse a pickle that would make the unpickler itself misbehave, then go back to its beginning.
-
-    The memo is an array: an index that no stream of this length can need makes it allocate gigabytes. Extension
-    codes stand for objects that this process has registered, past ``find_class``.
-    """
-    start = stream.tell()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escape sequences in damaged strings
-        for opcode, argument, position in pickletools.genops(stream):
-            if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > (position or 0):
-                raise pickle.UnpicklingError(f"memo index {argument} at byte {position}")
-            if opcode.name.startswith("EXT"):
-                raise pickle.UnpicklingError(f"extension code {argument}")
-    stream.seek(start)
-
-
 def _bytes_tensor(data: bytearray) -> Tensor:
     return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+
+
+def _check_storage(key: object, num_elements: object) -> None:
+    if not isinstance(key, str) or not isinstance(num_elements, int):
+        raise pickle.UnpicklingError("no name and size of a storage")
 
 
 def _check_size(found: int, expected: int, what: str) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.checkpoint.pickle_reader import LEGACY_MAGIC
 from reidexport.checkpoint.weights import read_weights
 from reidexport.errors import CheckpointError
@@ -117,6 +116,8 @@ def little_memory(mib: int = 300) -> Iterator[None]:
 
 def loaded_or_refused(path: Path) -> str:
     """Read a file both ways; anything but an answer or a CheckpointError fails the test."""
+    from reidexport.checkpoint.loading import load_checkpoint  # late: the architectures take seconds
+
     messages = []
     for read in (read_weights, load_checkpoint):
         try:
@@ -130,6 +131,8 @@ def loaded_or_refused(path: Path) -> str:
 
 def refused(path: Path) -> str:
     """Read a file both ways, and return why it is refused."""
+    from reidexport.checkpoint.loading import load_checkpoint
+
     with pytest.raises(CheckpointError) as by_checkpoint:
         load_checkpoint(path)
     with pytest.raises(CheckpointError) as by_weights:

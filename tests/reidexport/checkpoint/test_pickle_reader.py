@@ -240,6 +240,54 @@ def test_registered_extension_codes_are_refused(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+_TWICE = b")" + b"2\x86" * 60  # an empty tuple in a tuple that holds it twice, and so on: 2^60 parts
+_DEEP = b")" + b"\x85" * 200_000
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"}" + _TWICE + b"Ns",
+        b"}" + _DEEP + b"Ns",
+        b"}(" + _TWICE + b"Nu",
+        b"(" + _TWICE + b"Nd",
+        b"\x8f(" + _TWICE + b"\x90",
+        b"(" + _TWICE + b"\x91",
+        call(named("collections", "OrderedDict"), b"]" + _TWICE + b"N\x86a"),
+        tensor_pickle(elements=b"PLACE", view=b"N")[2:-1].replace(plain(b"PLACE"), _TWICE),
+    ],
+    ids=["SETITEM", "deep", "SETITEMS", "DICT", "ADDITEMS", "FROZENSET", "OrderedDict", "storage size"],
+)
+def test_nested_tuples_are_not_hashed(body: bytes, zipped: bool, tmp_path: Path) -> None:
+    """Tuples of tuples, whose hash or text would take years or all of the stack, are refused as keys and sizes."""
+    path = tmp_path / "model.pth"
+    if zipped:
+        write_zip(path, whole(body.replace(_TWICE + b"NtQ", _TWICE + b"tQ")), {"0": bytes(16)})
+    else:
+        path.write_bytes(legacy_bytes(whole(body), ("0",), bytes(24)))
+    assert "UnpicklingError" in refused(path)
+
+
+def test_list_of_storages_is_one_of_names(tmp_path: Path) -> None:
+    """A legacy file whose list of storages holds something to hash instead of names is refused."""
+    path = tmp_path / "model.pth"
+    keys = whole(b"]" + _TWICE + b"a")
+    path.write_bytes(
+        legacy_bytes(tensor_pickle(view=b"N")).removesuffix(pickle.dumps([], 2)) + keys + bytes(24)
+    )
+    assert "no list of storages" in refused(path)
+
+
+def test_a_class_is_made_once(tmp_path: Path) -> None:
+    """A class that is named a hundred thousand times, in 5 bytes each, is not made as often."""
+    path = tmp_path / "model.pth"
+    twice = plain("module") + b"q\0" + plain("Name") + b"q\1]"
+    write_zip(path, whole(twice + b"(" + b"h\0h\1\x93" * 100_000 + b"e"))
+    with little_memory(100):
+        assert "list" in refused(path)
+
+
 def test_builders_keep_their_state(tmp_path: Path) -> None:
     """A file cannot change how later files are read by setting attributes of the functions that build tensors."""
     path, good = tmp_path / "bad.pth", tmp_path / "good.pth"
