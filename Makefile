@@ -7,7 +7,7 @@ TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
 CPP_PACKAGES := cmake g++ nlohmann-json3-dev libvalijson-dev libturbojpeg0-dev
 INSTALLED := .venv/installed-$(ACCELERATOR)
 
-.PHONY: install demo test test-all cpp cpp-test report-test web-test serve-test check format bench gpu-check clean
+.PHONY: install demo test test-all cpp cpp-test report-test web-test serve-test check format bench fuzz gpu-check clean
 
 install: $(INSTALLED)
 
@@ -87,6 +87,11 @@ format: install
 bench: export REIDRUNTIME_LIBRARY ?= $(wildcard engines/cpp/build/release/libreidruntime.so)
 bench: install
 	$(BIN)/python -m pytest benchmarks -s $(ARGUMENTS)
+
+# The readers of files of others under atheris, a minute each; ARGUMENTS="--seconds 600 image pickle" chooses.
+fuzz: install
+	$(BIN)/pip install --quiet --disable-pip-version-check "atheris>=3"
+	$(BIN)/python -m tests.fuzz $(ARGUMENTS)
 
 # On a machine with an NVIDIA GPU, with whatever of onnxruntime-gpu and TensorRT it has beside torch; installs nothing.
 gpu-check:

@@ -3,6 +3,9 @@
 A ``.npz`` or Parquet file is written block by block, a gallery from memory.
 """
 
+import lzma
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -20,6 +23,11 @@ from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 
 SUFFIXES = (".npz", TABLE_SUFFIX, GALLERY_SUFFIX)
+# What zipfile, its decompressors and NumPy raise for damage.
+_DAMAGED = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError, EOFError, SyntaxError,
+    OverflowError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError,
+)  # fmt: skip
 Blocks = Iterable[NDArray[np.float32]]
 
 
@@ -131,12 +139,14 @@ def _write_parquet(path: Path, paths: list[str], blocks: Blocks, manifest: Manif
 
 def _read_npz(path: Path) -> Gallery:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             sha256, text = str(arrays["manifest_sha256"]), str(arrays["manifest"])
-            paths, embeddings = arrays["paths"].tolist(), arrays["embeddings"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            paths, embeddings = arrays["paths"], arrays["embeddings"]
+            if paths.dtype.kind != "U" or paths.ndim != 1:
+                raise ValueError(f"paths of {paths.dtype} and shape {paths.shape}, expected a list of texts")
+    except _DAMAGED as error:
         raise InputError(f"{path}: not a file that reidexport embed wrote, or damaged ({error}).") from error
     manifest = manifest_from_json(text, str(path))
     gallery = Gallery(manifest.architecture.feature_dim, metric=manifest.metric, manifest_sha256=sha256)
-    add_embeddings(gallery, embeddings, paths)
+    add_embeddings(gallery, embeddings, paths.tolist())
     return gallery

@@ -25,7 +25,7 @@ TABLE_SUFFIX = ".parquet"
 _METRIC_KEY = "reidexport.metric"  # in place of the manifest, where a gallery knows no more
 _BATCH_ROWS = 4096
 _LABELS = ("pid", "camid", "time")
-_DAMAGED = (OSError, pa.ArrowException, KeyError, TypeError, AttributeError)
+_DAMAGED = (OSError, pa.ArrowException, LookupError, ValueError, TypeError, AttributeError, OverflowError)
 _Read = TypeVar("_Read")
 
 

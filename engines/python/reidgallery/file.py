@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from reidruntime.errors import InputError
 
 from reidgallery.input import UNLABELED, RowLabels
-from reidgallery.rows import GalleryRows, Metric
+from reidgallery.rows import EMBEDDING_NORMS, GalleryRows, Metric
 
 MAGIC = b"REIDGAL1"
 GALLERY_SUFFIX = ".gallery"
@@ -169,6 +169,12 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
                 f"{path}: the gallery is damaged: its {name} do not fit their checksum. Make it again."
             )
     text, ends = sections["paths"].tobytes(), [0, *sections["path_ends"].tolist()]
+    lengths, (smallest, largest) = sections["lengths"], EMBEDDING_NORMS
+    if ends != sorted(ends) or not np.all((lengths == 0) | ((lengths >= smallest) & (lengths <= largest))):
+        raise InputError(
+            f"{path}: the gallery is damaged: its path_ends decrease, or its lengths are not those of embeddings. "
+            "Make it again."
+        )
     labels = RowLabels(
         sections["pids"].copy(),
         sections["camids"].copy(),

@@ -214,7 +214,7 @@ class Manifest(_Frozen):
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
-def manifest_from_json(text: str, origin: str) -> Manifest:
+def manifest_from_json(text: str | bytes, origin: str) -> Manifest:
     """Parse and validate a manifest.
 
     Args:
@@ -226,14 +226,14 @@ def manifest_from_json(text: str, origin: str) -> Manifest:
     """
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, or nested without end, too
         raise ArtifactError(
             f"{origin}: the manifest is not JSON ({error}). Export the artifact again."
         ) from error
     version = data.get("format_version") if isinstance(data, dict) else None
     if version != FORMAT_VERSION:
         raise ArtifactError(
-            f"{origin}: the manifest has format version {version!r}, this reidruntime reads {FORMAT_VERSION}. "
+            f"{origin}: the manifest has format version {version!r:.40}, this reidruntime reads {FORMAT_VERSION}. "
             "Export the artifact again, or install the reidexport that wrote it."
         )
     try:

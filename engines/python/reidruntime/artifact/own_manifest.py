@@ -30,4 +30,4 @@ def artifact_manifest(path: Path) -> Manifest:
         raise ArtifactError(
             f"{path}: its manifest {beside.name} is not beside it. Copy both files, or build with reidexport trt."
         )
-    return manifest_from_json(beside.read_text(), str(beside))
+    return manifest_from_json(beside.read_bytes(), str(beside))

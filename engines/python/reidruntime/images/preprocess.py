@@ -175,11 +175,10 @@ def _fast_jpeg(data: bytes, max_pixels: int) -> Image8 | None:
 def _pillow(data: bytes, name: str, max_pixels: int | None) -> Image8:
     try:
         with PIL.Image.open(io.BytesIO(data)) as image:
-            if max_pixels and image.width * image.height > max_pixels:
+            most = max_pixels or PIL.Image.MAX_IMAGE_PIXELS  # twice that many are more than 2 GiB on the way
+            if most and image.width * image.height > most:
                 size = f"{image.width}x{image.height}"
-                raise ImageError(
-                    f"{name}: {size} is too large an image, at most {max_pixels} pixels are taken."
-                )
+                raise ImageError(f"{name}: {size} is too large an image, at most {most} pixels are taken.")
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: not an image that Pillow can read.") from error
