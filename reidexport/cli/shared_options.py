@@ -140,6 +140,10 @@ class ForeignOptions:
 class CheckpointOptions:
     """What a checkpoint cannot tell, but for the size of images."""
 
+    weights: Annotated[
+        str | None,
+        _stated(metavar="KEY", help="Which of several sets of weights in the file, such as model or ema."),
+    ] = None
     arch: Annotated[str | None, _stated(help="The backbone, when it is not recognized.")] = None
     last_stride: Annotated[int | None, _stated(min=1, max=2, help="Stride of the last stage.")] = None
     stem_relu: Annotated[bool | None, _stated(help="Whether a ReLU follows a ResNet's stem.")] = None

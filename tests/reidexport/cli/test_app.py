@@ -85,6 +85,13 @@ def test_a_failed_gate_exits_1_and_still_writes_its_json(
     [
         (["onnx", "missing.pth"], "missing.pth: there is no such file"),
         (["onnx", "{checkpoint}", "--size", "256"], "expected HEIGHTxWIDTH"),
+        (["onnx", "{checkpoint}", "--weights", "ema"], "--weights ema: it holds one set of weights only"),
+        (
+            ["embed", "{checkpoint}", "{text}", "-o", "x.npz"],
+            "this is a checkpoint, not an ONNX model. Export it",
+        ),
+        (["onnx", "{onnx}"], "this is an ONNX file, not a checkpoint: it is exported already"),
+        (["inspect", "."], "this is a folder, and no file in it ends in .pth"),
         (["onnx", "{checkpoint}", "--batch", "many"], "expected 'dynamic' or a batch size"),
         (["onnx", "{checkpoint}", "-o", "no/such/folder/x.onnx"], "cannot write there"),
         (["inspect", "{text}"], "not a checkpoint"),
