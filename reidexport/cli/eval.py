@@ -9,7 +9,7 @@ from reidruntime.artifact.manifest import Feature, Metric
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import JsonOption, log
+from reidexport.cli.output import SAME_CAMERA_TEXTS, JsonOption, log
 from reidexport.cli.shared_options import (
     BatchOption,
     CheckpointOptions,
@@ -79,6 +79,8 @@ def eval_(
     _print(record)
     if roc:
         _print_thresholds(roc)
+    for warning in record.warnings:
+        log(f"warning: {warning}")
     write_record(json_file, record)
 
 
@@ -108,6 +110,7 @@ def _print(record: EvaluationRecord) -> None:
         f"{record.num_gallery} gallery images ({record.num_distractor} distractors), {record.num_junk} junk left out"
     )
     print(f"metric    {record.metric}{', re-ranked' if record.rerank else ''}")
+    print(f"cameras   {SAME_CAMERA_TEXTS[record.same_camera]}")
     print("  ".join(f"{name:>7}" for name in Ranks.model_fields))
     print("  ".join(f"{getattr(record, name):7.2%}" for name in Ranks.model_fields))
 
@@ -119,5 +122,3 @@ def _print_thresholds(roc: "VerificationRoc") -> None:
         print(f"{point.fpr:7g}  {point.tpr:7.2%}  {point.threshold:12.9g}  {point.num_false:13d}")
     distance = "1 - cosine" if roc.metric == "cosine" else "the squared Euclidean distance"
     print(f"The same person: {distance} is at most the threshold, as in `reidexport search --threshold`.")
-    for warning in roc.warnings:
-        log(f"warning: {warning}")

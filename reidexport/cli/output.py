@@ -8,10 +8,17 @@ from typing import Annotated
 import typer
 from typer import Option
 
+from reidexport.data import SameCamera
+
 log = partial(typer.echo, err=True)  # results go to stdout
 JsonOption = Annotated[
     Path | None, Option("--json", metavar="FILE", help="Also write the result to FILE, as one JSON object.")
 ]
+
+SAME_CAMERA_TEXTS: dict[SameCamera, str] = {
+    "drop": "gallery images of a query's person by the query's own camera are left out",
+    "keep": "gallery images of a query's person by the query's own camera count; the query image itself does not",
+}
 
 
 def text_table(rows: Sequence[Sequence[str]], num_names: int = 1) -> str:

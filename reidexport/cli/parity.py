@@ -9,7 +9,7 @@ from reidruntime.backends import backend_places
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import log, text_table
+from reidexport.cli.output import SAME_CAMERA_TEXTS, log, text_table
 from reidexport.cli.shared_options import DataOptions, ThreadsOption
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
@@ -73,6 +73,7 @@ def parity(
 def _print(table: ParityTable) -> None:
     rows = table.all_rows
     print(f"data set {table.dataset}, metric {table.metric}; drops from the reference in percentage points")
+    print(SAME_CAMERA_TEXTS[table.same_camera])
     names = ["rank-1", "rank-5", "rank-10", "mAP", "mINP", "rank-1 drop", "mAP drop"]
     _print_grid(names, [(row, _scores(row)) for row in rows])
     names = ["min cosine", "mean cosine", "p50 ms at batch 1", "images/s", "MiB"]

@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.shared_options import DatasetOption, RunOptions
+from reidexport.cli.shared_options import DatasetOption, RunOptions, SameCameraOption
 from reidexport.data import load_dataset
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
@@ -27,6 +27,7 @@ def report(
         Path | None, Option(metavar="ROOT", help="Data set folder for --artifact, or the one that holds it.")
     ] = None,
     dataset: DatasetOption = None,
+    same_camera: SameCameraOption = "drop",
     *,
     run: RunOptions,
 ) -> None:
@@ -43,7 +44,7 @@ def report(
     found = read_results(results)
     evaluation = None
     if artifact is not None and data is not None:
-        records = load_dataset(data, dataset)
+        records = load_dataset(data, dataset, same_camera=same_camera)
         total = len(records.query) + len(records.scored_gallery)
         with open_any(artifact, run.options()) as session, progress_bar("embedding", total) as progress:
             evaluation = evaluate(session, records, progress=progress)

@@ -24,7 +24,7 @@ from reidruntime.backends import BackendName, DeviceName
 from typer import Argument, Option
 
 from reidexport.checkpoint.choices import CheckpointChoices
-from reidexport.data import Dataset, load_dataset
+from reidexport.data import Dataset, SameCamera, load_dataset
 from reidexport.embed.files import read_gallery
 from reidexport.errors import InputError
 from reidexport.evaluation.opening import kind_of
@@ -42,6 +42,13 @@ BatchOption = Annotated[int | None, Option(min=1, help="Images per run of the ne
 SizeOption = Annotated[str | None, Option(metavar="HxW", help="Height and width in pixels.")]
 DatasetOption = Annotated[
     str | None, Option(metavar="NAME", help="Which data set, where the folder holds several.")
+]
+SameCameraOption = Annotated[
+    SameCamera,
+    Option(
+        help="Gallery images of a query's person by the query's own camera: dropped, as in Market-1501's protocol, or "
+        "kept, for data of one camera or of none."
+    ),
 ]
 GalleryArgument = Annotated[
     str,
@@ -160,10 +167,11 @@ class DataOptions:
 
     data: Annotated[Path, Option(metavar="ROOT", help="Data set folder, or the folder that holds it.")]
     dataset: DatasetOption = None
+    same_camera: SameCameraOption = "drop"
 
     def load(self) -> Dataset:
         """The data set, with the errors of :func:`reidexport.data.load_dataset`."""
-        return load_dataset(self.data, self.dataset)
+        return load_dataset(self.data, self.dataset, same_camera=self.same_camera)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,15 @@
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+from reidruntime.artifact.manifest import Metric
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import JsonOption
-from reidexport.cli.shared_options import RunOptions
+from reidexport.cli.output import SAME_CAMERA_TEXTS, JsonOption
+from reidexport.cli.shared_options import RunOptions, SameCameraOption
 from reidexport.data import load_dataset
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
@@ -29,6 +30,14 @@ class LimitOptions:
     max_map_drop: Annotated[float, Option(help="Allowed loss of mAP, percentage points.")] = 0.1
 
 
+@dataclass(frozen=True)
+class RankOptions:
+    """How ranks are compared."""
+
+    metric: Annotated[Metric | None, Option(help="Distance; default: the candidate's.")] = None
+    same_camera: SameCameraOption = "drop"
+
+
 @with_option_groups
 def verify(
     candidate: Annotated[Path, Argument(help="The artifact under test.")],
@@ -37,10 +46,8 @@ def verify(
         Path | None, Option(help="Data set folder: also compare rank-1 and mAP. Default: drawn people.")
     ] = None,
     dataset: Annotated[str | None, Option(help="Which data set, where the folder holds several.")] = None,
-    metric: Annotated[
-        Literal["cosine", "euclidean"] | None, Option(help="Distance; default: the candidate's.")
-    ] = None,
     *,
+    ranks: RankOptions,
     allowed: LimitOptions,
     run: RunOptions,
     json_file: JsonOption = None,
@@ -53,7 +60,7 @@ def verify(
 
     if dataset and not data:
         raise InputError("--dataset chooses among the data sets of a folder: pass --data too")
-    records = load_dataset(data, dataset) if data else None
+    records = load_dataset(data, dataset, same_camera=ranks.same_camera) if data else None
     images = [] if records else draw_people(NUM_DRAWN)
     total = 2 * (len(records.query) + len(records.scored_gallery) if records else len(images))
     with (
@@ -67,7 +74,7 @@ def verify(
             images=images,
             dataset=records,
             limits=Limits(**asdict(allowed)),
-            metric=metric,
+            metric=ranks.metric,
             progress=progress,
         )
     _print(result)
@@ -94,6 +101,8 @@ def _print(result: Verification) -> None:
     for who, ranks in (("reference", result.reference_ranks), ("candidate", result.candidate_ranks)):
         if ranks:
             print(f"{who:<10} rank-1 {ranks.rank1:.2%}  mAP {ranks.mAP:.2%}  ({result.dataset})")
+    if result.dataset:
+        print(f"cameras    {SAME_CAMERA_TEXTS[result.same_camera]}")
     if result.drops:
         print(f"drops      rank-1 {result.drops['rank1']:.3f}  mAP {result.drops['mAP']:.3f} points")
     print(f"worst      {', '.join(f'{Path(each.image).name} {each.cosine:.7f}' for each in result.worst)}")

@@ -5,6 +5,6 @@ dataset.query[0]    # ImageRecord(path=…, pid=1, camid=0)
 """
 
 from reidexport.data.layouts import load_dataset
-from reidexport.data.records import DISTRACTOR_PID, JUNK_PID, Dataset, ImageRecord
+from reidexport.data.records import DISTRACTOR_PID, JUNK_PID, Dataset, ImageRecord, SameCamera
 
-__all__ = ["DISTRACTOR_PID", "JUNK_PID", "Dataset", "ImageRecord", "load_dataset"]
+__all__ = ["DISTRACTOR_PID", "JUNK_PID", "Dataset", "ImageRecord", "SameCamera", "load_dataset"]

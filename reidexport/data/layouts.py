@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from reidexport.data.records import Dataset, ImageRecord, records_from_folder
+from reidexport.data.person_folders import has_person_folders, records_from_person_folders
+from reidexport.data.records import Dataset, ImageRecord, SameCamera, records_from_folder
 from reidexport.errors import DatasetError
 
 # The names under which people keep data sets that share Market-1501's tree, in lower case.
@@ -25,6 +26,7 @@ _BOXES_TREE = """{}/
     bounding_box_train/  0002_c1s1_000451_03.jpg …
     query/               0001_c1s1_001051_00.jpg …
     bounding_box_test/   0001_c1s1_002301_00.jpg …"""
+_VERI776 = ("image_train", "image_query", "image_test")
 _LISTS = ("list_train.txt", "list_query.txt", "list_gallery.txt")
 _MSMT17_FOLDERS = {"msmt17-v1": ("train", "test"), "msmt17-v2": ("mask_train_v2", "mask_test_v2")}
 _MSMT17_TREE = (
@@ -43,8 +45,12 @@ TREES = {
     "msmt17-v2": _MSMT17_TREE.format("MSMT17_V2", *_MSMT17_FOLDERS["msmt17-v2"]),
     "cuhk03-detected": _BOXES_TREE.format("cuhk03-np/detected") + _CUHK03_HELP.format("detected"),
     "cuhk03-labeled": _BOXES_TREE.format("cuhk03-np/labeled") + _CUHK03_HELP.format("labeled"),
+    "veri776": """VeRi/
+    image_train/  0001_c001_00016450_0.jpg …
+    image_query/  0002_c002_00030600_0.jpg …
+    image_test/   0002_c002_00030605_1.jpg …""",
     "folder": """ANY NAME/
-    query/    1_c1_anything.jpg …
+    query/    1_c1_anything.jpg …  or a folder for each person: alice/anything.jpg …
     gallery/  1_c2_anything.jpg …
     train/    (optional)""",
 }
@@ -62,15 +68,17 @@ class Found:
     read: Callable[[Path, str], Dataset]
 
 
-def load_dataset(root: str | Path, name: str | None = None) -> Dataset:
+def load_dataset(root: str | Path, name: str | None = None, *, same_camera: SameCamera = "drop") -> Dataset:
     """Read a data set into records; images are listed, not opened.
 
     Args:
         root: the data set's own folder, or one that holds it up to two levels down.
         name: ``market1501``, ``dukemtmcreid``, ``msmt17-v1``, ``msmt17-v2``, ``cuhk03-detected``,
-            ``cuhk03-labeled``, or ``folder`` for ``query/`` and ``gallery/`` (and ``train/``) of images named
-            ``<pid>_c<camera>_<anything>.jpg``. None: whatever is recognized, which must be one data set;
-            a tree like Market-1501's in a folder of another name is called by the folder's name.
+            ``cuhk03-labeled``, ``veri776``, or ``folder`` for ``query/`` and ``gallery/`` (and ``train/``) of images
+            named ``<pid>_c<camera>_<anything>.jpg``, or with a folder for each person. None: whatever is recognized,
+            which must be one data set; a tree like Market-1501's in a folder of another name is called by the
+            folder's name.
+        same_camera: how it is to be scored, as :class:`reidexport.data.Dataset` says.
 
     Raises:
         DatasetError: no data set or more than one is found, or it is empty or has an ill-named image.
@@ -81,9 +89,8 @@ def load_dataset(root: str | Path, name: str | None = None) -> Dataset:
     found = _search(root, _SEARCH_DEPTH)
     fitting = [each for each in found if name is None or name in each.names]
     if len(fitting) == 1:
-        return fitting[0].read(
-            fitting[0].folder, name if name not in (None, "folder") else fitting[0].names[0]
-        )
+        called = name if name not in (None, "folder") else fitting[0].names[0]
+        return replace(fitting[0].read(fitting[0].folder, called), same_camera=same_camera)
     if not fitting:
         raise DatasetError(_none(root, name, found))
     listed = "\n".join(f"    {each.names[0]:16} in {each.folder}" for each in fitting)
@@ -127,6 +134,8 @@ def recognized_in(folder: Path) -> list[Found]:
             name for name, parts in _MSMT17_FOLDERS.items() if all((folder / p).is_dir() for p in parts)
         ]
         return [Found(folder, (name,), _read_msmt17) for name in versions]
+    if all((folder / name).is_dir() for name in _VERI776):
+        return [Found(folder, ("veri776",), partial(_read_parts, _VERI776))]
     if all((folder / name).is_dir() for name in ("query", "gallery")):
         parts = ("train", "query", "gallery")
         return [Found(folder, (folder.absolute().name, "folder"), partial(_read_parts, parts))]
@@ -135,9 +144,22 @@ def recognized_in(folder: Path) -> list[Found]:
 
 
 def _read_parts(parts: tuple[str, ...], folder: Path, name: str) -> Dataset:
-    """Of train, which may be missing, query and gallery: as in Market-1501 (Zheng et al., ICCV 2015)."""
-    folders = (folder / part for part in parts)
-    return Dataset(name, *(records_from_folder(part) if part.is_dir() else () for part in folders))
+    """Of train, which may be missing, query and gallery: as in Market-1501 (Zheng et al., ICCV 2015).
+
+    Or each with a folder for every person.
+    """
+    folders = [folder / part for part in parts]
+    present = [part for part in folders if part.is_dir()]
+    by_person = [part for part in present if has_person_folders(part)]
+    if by_person and by_person != present:
+        other = next(part for part in present if part not in by_person)
+        raise DatasetError(
+            f"{by_person[0]} holds a folder for each person, and {other} does not. Expected the same in both."
+        )
+    read = records_from_person_folders(present) if by_person else map(records_from_folder, present)
+    records = dict(zip(present, read, strict=True))
+    train, query, gallery = (records.get(part, ()) for part in folders)
+    return Dataset(name, train, query, gallery)
 
 
 def _read_msmt17(folder: Path, name: str) -> Dataset:
@@ -187,7 +209,8 @@ def _read_cuhk03_splits(folder: Path, name: str) -> Dataset:
         raise DatasetError(
             f"{listing} is not a split file as torchreid writes it: {error!r}. Delete and remake it."
         ) from error
-    return Dataset(name, *records)
+    train, query, gallery = records
+    return Dataset(name, train, query, gallery)
 
 
 def _cuhk03_record(folder: Path, path: str) -> ImageRecord:

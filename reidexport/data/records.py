@@ -3,8 +3,12 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from reidexport.errors import DatasetError
+
+# Whether gallery images of a query's person count where the query's own camera took them.
+SameCamera = Literal["drop", "keep"]
 
 JUNK_PID = -1
 DISTRACTOR_PID = 0
@@ -18,7 +22,7 @@ class ImageRecord:
     """One image: its path, its person, and its camera.
 
     ``pid`` is -1 for junk (never scored) and 0 for a distractor (scored, but nobody's match);
-    ``camid`` counts from 0.
+    ``camid`` counts from 0, and is ``reidgallery.input.UNLABELED`` where the camera is not known.
     """
 
     path: Path
@@ -30,13 +34,16 @@ class ImageRecord:
 class Dataset:
     """Train, query and gallery records in the order of their file names; ``train`` may be empty.
 
-    The gallery holds junk and distractors too: :mod:`reidexport.metrics.cmc_map` handles them.
+    The gallery holds junk and distractors too: :mod:`reidexport.metrics.cmc_map` handles them. ``same_camera`` is how
+    it is scored: ``drop`` leaves out the gallery images of a query's person by the query's own camera, as Market-1501's
+    protocol does; ``keep`` counts them, but for the query image itself.
     """
 
     name: str
     train: tuple[ImageRecord, ...]
     query: tuple[ImageRecord, ...]
     gallery: tuple[ImageRecord, ...]
+    same_camera: SameCamera = "drop"
 
     @property
     def scored_gallery(self) -> tuple[ImageRecord, ...]:
@@ -50,8 +57,7 @@ def records_from_folder(folder: Path) -> tuple[ImageRecord, ...]:
     Raises:
         DatasetError: the folder holds no image (hidden files are none), or one that is named otherwise.
     """
-    paths = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-    images = sorted(path for path in paths if not path.name.startswith("."))
+    images = images_in(folder)
     if not images:
         raise DatasetError(f"{folder} holds no *.jpg, *.jpeg or *.png image.")
     records = []
@@ -60,10 +66,17 @@ def records_from_folder(folder: Path) -> tuple[ImageRecord, ...]:
         if labels is None:
             raise DatasetError(
                 f"{path}: the name contains no person and camera. Expected <pid>_c<camera>_<anything>, such as "
-                "0001_c1s1_000151_00.jpg, with pid -1 for junk, 0 for a distractor, and cameras from 1."
+                "0001_c1s1_000151_00.jpg, with pid -1 for junk, 0 for a distractor, and cameras from 1; or "
+                "a folder for each person."
             )
         records.append(ImageRecord(path, *labels))
     return tuple(records)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The JPEG and PNG files in a folder, in order of name, without hidden ones."""
+    paths = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def pid_and_camid(name: str) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ from reidruntime.tensorrt_library import first_gpu
 from reidexport.data.records import Dataset
 from reidexport.errors import GpuError, InputError, NotInstalledError
 from reidexport.evaluation.opening import exported_manifest
+from reidexport.evaluation.protocol import check_scorable
 from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.timing import bench_session
 from reidexport.machine import is_busy
@@ -129,13 +130,15 @@ def measure_parity(
 
     Raises:
         InputError: features of another kind or number of values than the reference's, or not finite ones; or
-            ``finished`` is of another reference, data set, metric, machine or version.
+            ``finished`` is of another reference, data set, metric, choice of cameras, machine or version.
+        DatasetError: the data set cannot be scored.
         ImageError: an image cannot be read.
     """
+    check_scorable(dataset)
     metric = metric or reference.manifest.metric
     for task in tasks:
         check_comparable(str(task.artifact), task.manifest, reference.manifest)
-    about = {"dataset": dataset.name, "metric": metric, **here()}
+    about = {"dataset": dataset.name, "metric": metric, "same_camera": dataset.same_camera, **here()}
     if finished:
         before = finished.reference.manifest_sha256, finished.reference.artifact_sha256
         now = reference.manifest.sha256, file_sha256(reference_file)
@@ -191,6 +194,7 @@ def _facts(manifest_sha256: str, artifact_sha256: str | None, about: Mapping[str
         "reference file": (artifact_sha256 or "not known")[:12],
         "data set": about["dataset"],
         "metric": about["metric"],
+        "choice of the same camera": about["same_camera"],
         **{name: fact for name, fact in about["machine"].items() if name not in _MOMENTARY},
         **about["versions"],
     }
@@ -234,7 +238,7 @@ def _measured(
     with progress_bar(title, num_images) as progress:
         evaluation = evaluate(session, dataset, metric=metric, progress=progress)
     cosines = agreement(evaluation.feats, expected.feats).cosines if expected else np.ones(1)
-    ranks = evaluation.metrics.ranks
+    ranks, roc = evaluation.metrics.ranks, evaluation.roc()
     wanted = expected.metrics.ranks if expected else None
     row = ParityRow(
         artifact=str(file),
@@ -252,7 +256,7 @@ def _measured(
         worst_queries=_worst_queries(evaluation, expected) if expected else (),
         p50_batch1_ms=latency,
         images_per_s=num_images / evaluation.embedding_seconds,
-        **evaluation.roc().as_json(),
+        **roc.as_json() | {"warnings": [*evaluation.warnings, *roc.warnings]},
     )
     return row, evaluation
 

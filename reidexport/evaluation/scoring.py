@@ -10,8 +10,9 @@ import numpy.typing as npt
 from reidgallery import Gallery, Neighbors, SearchFilter
 from reidruntime.artifact.manifest import Manifest, Metric
 
-from reidexport.data.records import DISTRACTOR_PID, Dataset, ImageRecord
+from reidexport.data.records import DISTRACTOR_PID, Dataset, ImageRecord, SameCamera
 from reidexport.errors import InputError
+from reidexport.evaluation.protocol import check_scorable, copy_warnings, numbers_of_images
 from reidexport.metrics.cmc_map import RankMetrics, evaluate_rank, rank_features
 from reidexport.metrics.distances import unit_rows
 from reidexport.metrics.rerank import k_reciprocal
@@ -39,17 +40,20 @@ class Evaluation:
     """The scores of one artifact on one data set, and the features they were computed from.
 
     Row i of ``q_feats`` belongs to ``query[i]``, row i of ``g_feats`` to ``gallery[i]``; both are without the
-    junk of pid -1, which is not even embedded. ``embedding_seconds`` is the time from files to features.
+    junk of pid -1, which is not even embedded. ``embedding_seconds`` is the time from files to features, ``warnings``
+    are what makes the scores doubtful, in words.
     """
 
     dataset: str
     metric: Metric
     rerank: bool
+    same_camera: SameCamera
     metrics: RankMetrics
     manifest: Manifest
     runtime: str
     num_junk: int
     embedding_seconds: float
+    warnings: tuple[str, ...]
     query: tuple[ImageRecord, ...] = field(repr=False)
     gallery: tuple[ImageRecord, ...] = field(repr=False)
     q_feats: Features = field(repr=False)
@@ -67,7 +71,7 @@ class Evaluation:
             InputError: the norm of a feature is not one that a gallery takes: 0, or 1e-12 to 1e12.
         """
         gallery = Gallery(self.g_feats.shape[1], metric=self.metric)
-        q_pids, g_pids, q_camids, g_camids = _labels(self.query, self.gallery)
+        q_pids, g_pids, q_camids, g_camids = _labels(self.query, self.gallery, self.same_camera)
         gallery.add(self.g_feats, pids=g_pids, camids=g_camids)
         chosen = list(queries)
         return gallery.search(
@@ -80,9 +84,8 @@ class Evaluation:
 
     def roc(self) -> VerificationRoc:
         """The thresholds and what passes them; of the distances themselves, re-ranked or not."""
-        return verification_roc(
-            self.q_feats, self.g_feats, *_labels(self.query, self.gallery), metric=self.metric
-        )
+        labels = _labels(self.query, self.gallery, self.same_camera)
+        return verification_roc(self.q_feats, self.g_feats, *labels, metric=self.metric)
 
     def record(self, artifact: str, roc: VerificationRoc | None = None) -> EvaluationRecord:
         """The scores, for a JSON file.
@@ -92,6 +95,7 @@ class Evaluation:
             roc: the thresholds to add.
         """
         found: dict[str, Any] = {**self.metrics.as_dict(), **(roc.as_json() if roc else {}), **here()}
+        found["warnings"] = (*self.warnings, *(roc.warnings if roc else ()))
         return EvaluationRecord(
             artifact=artifact,
             manifest_sha256=self.manifest.sha256,
@@ -101,6 +105,7 @@ class Evaluation:
             dataset=self.dataset,
             metric=self.metric,
             rerank=self.rerank,
+            same_camera=self.same_camera,
             num_query=len(self.query),
             num_query_without_match=len(self.query) - self.metrics.num_valid_query,
             num_gallery=len(self.gallery),
@@ -131,8 +136,10 @@ def evaluate(
 
     Raises:
         ImageError: an image cannot be read.
-        InputError: the session answers with features that are not finite, or no query has a match.
+        DatasetError: before anything is embedded: no query has a match, or cameras are needed and not known.
+        InputError: the session answers with features that are not finite.
     """
+    check_scorable(dataset)
     gallery = dataset.scored_gallery
     records = (*dataset.query, *gallery)
     began = time.perf_counter()
@@ -145,11 +152,21 @@ def evaluate(
         dataset=dataset.name,
         metric=metric,
         rerank=rerank,
-        metrics=score_features(q_feats, g_feats, dataset.query, gallery, metric=metric, rerank=rerank),
+        same_camera=dataset.same_camera,
+        metrics=score_features(
+            q_feats,
+            g_feats,
+            dataset.query,
+            gallery,
+            metric=metric,
+            rerank=rerank,
+            same_camera=dataset.same_camera,
+        ),
         manifest=session.manifest,
         runtime=session.description,
         num_junk=len(dataset.gallery) - len(gallery),
         embedding_seconds=embedding_seconds,
+        warnings=copy_warnings(dataset),
         query=dataset.query,
         gallery=gallery,
         q_feats=q_feats,
@@ -165,13 +182,17 @@ def score_features(
     *,
     metric: Metric,
     rerank: bool = False,
+    same_camera: SameCamera = "drop",
 ) -> RankMetrics:
     """Score the features of records: (num_query, dim) and (num_gallery, dim) floats, row i of record i.
 
+    Options are those of :func:`evaluate`; ``same_camera`` is as in :class:`reidexport.data.Dataset`.
+
     Raises:
         InputError: features do not fit each other or the records, or no query has a match.
+        ImageError: a file cannot be read.
     """
-    labels = _labels(query, gallery)
+    labels = _labels(query, gallery, same_camera)
     if not rerank:
         return rank_features(q_feats, g_feats, *labels, metric=metric)
     feats = [np.asarray(q_feats), np.asarray(g_feats)]
@@ -180,10 +201,18 @@ def score_features(
     return evaluate_rank(k_reciprocal(*feats), *labels)
 
 
-def _labels(query: Sequence[ImageRecord], gallery: Sequence[ImageRecord]) -> tuple[Ints, Ints, Ints, Ints]:
-    """q_pids, g_pids, q_camids, g_camids."""
+def _labels(
+    query: Sequence[ImageRecord], gallery: Sequence[ImageRecord], same_camera: SameCamera
+) -> tuple[Ints, Ints, Ints, Ints]:
+    """q_pids, g_pids, q_camids, g_camids.
+
+    Where the same camera is kept, the numbers of the images stand for cameras: what a ranking then leaves out is the
+    query image itself.
+    """
     q_pids, q_camids = np.array([(record.pid, record.camid) for record in query], np.int64).reshape(-1, 2).T
     g_pids, g_camids = np.array([(record.pid, record.camid) for record in gallery], np.int64).reshape(-1, 2).T
+    if same_camera == "keep":
+        q_camids, g_camids = numbers_of_images(query, gallery)
     return q_pids, g_pids, q_camids, g_camids
 
 

@@ -17,6 +17,7 @@ from reidruntime.session import Features, Session
 
 from reidexport.data import Dataset
 from reidexport.errors import InputError
+from reidexport.evaluation.protocol import check_scorable
 from reidexport.evaluation.scoring import score_features
 from reidexport.metrics.agreement import agreement, check_comparable, neighbor_agreement
 from reidexport.records.accuracy import Ranks, Verification, WorstImage
@@ -61,7 +62,10 @@ def verify(
 
     Raises:
         InputError: their features differ in kind or number of values, or there are fewer than two images.
+        DatasetError: the data set cannot be scored.
     """
+    if dataset is not None:
+        check_scorable(dataset)
     check_comparable("The candidate", candidate.manifest, reference.manifest)
     limits = limits or Limits()
     metric = metric or candidate.manifest.metric
@@ -87,6 +91,7 @@ def verify(
         top10_agreement=top10,
         metric=metric,
         dataset=dataset.name if dataset else None,
+        same_camera=dataset.same_camera if dataset else "drop",
         candidate_ranks=ranks,
         reference_ranks=expected_ranks,
         drops=ranks.drops_from(expected_ranks) if ranks and expected_ranks else {},
@@ -144,7 +149,8 @@ def _ranks(features: Features, dataset: Dataset | None, metric: Metric) -> Ranks
     if dataset is None:
         return None
     q_feats, g_feats = np.split(np.nan_to_num(features), [len(dataset.query)])
-    return score_features(q_feats, g_feats, dataset.query, dataset.scored_gallery, metric=metric).ranks
+    records, same_camera = (dataset.query, dataset.scored_gallery), dataset.same_camera
+    return score_features(q_feats, g_feats, *records, metric=metric, same_camera=same_camera).ranks
 
 
 def _judged(result: Verification, limits: Limits, consistency_tolerance: float) -> Verification:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from reidgallery import Neighbors
+from reidgallery.input import UNLABELED
 
 from reidexport.data.records import ImageRecord
 from reidexport.errors import ImageError, InputError
@@ -113,8 +114,8 @@ def _label(image: SeenImage) -> str:
 
 
 def person_and_camera(pid: int, camid: int) -> str:
-    """The text under a labeled image; cameras count from 1 there."""
-    return f"{pid:04d}  cam {camid + 1}"
+    """The text under an image of a known person; cameras count from 1 there."""
+    return f"{pid:04d}" + (f"  cam {camid + 1}" if camid != UNLABELED else "")
 
 
 def rgb_image(path: Path) -> Image.Image:

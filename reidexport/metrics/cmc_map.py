@@ -3,6 +3,8 @@
 For each query the gallery images that are ignored are *junk*: those of pid -1, and those of the query's own
 person taken by the query's own camera. A *distractor* (pid 0) counts as a wrong answer like any other person.
 A query that has no match in what is left is left out, and shows in ``num_valid_query``.
+To let images of the query's own camera count, pass numbers of images in the place of cameras: then only a gallery image
+with the query's number, the query itself, is junk.
 Equal distances rank in gallery order, as ``numpy.argsort(kind="stable")`` ranks them.
 """
 
@@ -173,7 +175,8 @@ def _scores(pairs: Pairs, counts: Counts, max_rank: int) -> RankMetrics:
     if num_valid == 0:
         raise InputError(
             f"None of the {num_query} queries has a match in the gallery: an image of the same "
-            "person from another camera. Check that pids and camids are those of these images, in this order."
+            "person from another camera, or where images stand for cameras, another image of the same person. Check "
+            "that pids and camids are those of these images, in this order."
         )
     hits = np.bincount(first_ranks[is_valid], minlength=max_rank)[:max_rank]
     return RankMetrics(

@@ -51,11 +51,13 @@ class EvaluationRecord(Ranks, Measurement):
         artifact: its path, as it was given.
         runtime: the session's description.
         rerank: whether by k-reciprocal neighbors.
+        same_camera: whether gallery images of a query's person by the query's own camera were dropped or kept.
         num_query_without_match: of the queries; they count in no score.
         num_distractor: of the gallery.
         num_junk: images of the gallery that were left out.
-        operating_points: with ``--thresholds``; so are ``roc`` and ``warnings``, see
+        operating_points: with ``--thresholds``; so is ``roc``, see
             :class:`reidexport.metrics.thresholds.VerificationRoc`.
+        warnings: what makes the scores or the thresholds doubtful.
     """
 
     command: ClassVar[str] = "reidexport eval ARTIFACT --data ROOT --json FILE"
@@ -69,6 +71,7 @@ class EvaluationRecord(Ranks, Measurement):
     dataset: str
     metric: Metric
     rerank: bool
+    same_camera: Literal["drop", "keep"] = "drop"
     num_query: int
     num_query_without_match: int
     num_gallery: int
@@ -103,6 +106,7 @@ class Verification(Measurement):
         candidate_ranks: rank1, rank5, rank10, mAP, mINP of the candidate; None without a data set.
         reference_ranks: the same of the reference.
         drops: reference minus candidate, for every accuracy; empty without a data set.
+        same_camera: as in an evaluation; of the ranks.
     """
 
     command: ClassVar[str] = "reidexport verify ARTIFACT --reference CHECKPOINT --data ROOT --json FILE"
@@ -123,6 +127,7 @@ class Verification(Measurement):
     top10_agreement: float
     metric: Metric
     dataset: str | None
+    same_camera: Literal["drop", "keep"] = "drop"
     candidate_ranks: Ranks | None
     reference_ranks: Ranks | None
     drops: dict[str, float]
@@ -191,7 +196,10 @@ class NotRun(RecordPart):
 
 
 class ParityTable(Measurement):
-    """Every artifact on every backend; ``is_busy``: other programs were running, so its speeds are doubtful."""
+    """Every artifact on every backend; ``is_busy``: other programs were running, so its speeds are doubtful.
+
+    ``same_camera`` is as in an evaluation, of ranks and thresholds.
+    """
 
     command: ClassVar[str] = "reidexport parity REFERENCE ARTIFACT… --data ROOT --json FILE"
     timed_region: ClassVar[str] = (
@@ -201,6 +209,7 @@ class ParityTable(Measurement):
     kind: Literal["parity"] = "parity"
     dataset: str
     metric: Metric
+    same_camera: Literal["drop", "keep"] = "drop"
     reference: ParityRow
     rows: tuple[ParityRow, ...]
     not_run: tuple[NotRun, ...]

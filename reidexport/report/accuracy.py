@@ -32,7 +32,8 @@ def trade_off(results: Results) -> Section:
                 "mAP\n%": percent(row.mAP),
             })  # fmt: skip
         svg = accuracy_against_latency(f"accuracy-{len(plots)}", dots)
-        caption = f"{table.dataset}, {table.metric} distance, one image at a time."
+        kept = ", same camera kept" if table.same_camera == "keep" else ""
+        caption = f"{table.dataset}{kept}, {table.metric} distance, one image at a time."
         plots.append(Plot(svg, caption, ReportTable("The numbers in the plot", rows, source(result))))
     lead = (
         "Up and to the left is better. Colors and shapes are precisions, the hollow mark is the reference. "
@@ -148,7 +149,7 @@ def evaluations(results: Results) -> Section:
 
 def _scores(scores: EvaluationRecord) -> Iterator[dict[str, str]]:
     yield {
-        "data set": scores.dataset,
+        "data set": scores.dataset + (", same camera kept" if scores.same_camera == "keep" else ""),
         "distance": scores.metric + (", re-ranked" if scores.rerank else ""),
         "rank-1": percent(scores.rank1),
         "rank-5": percent(scores.rank5),

@@ -16,6 +16,10 @@ from reidexport.report.plots import NUM_PEOPLE, projection
 
 _NUM_WORST, _NUM_RANDOM, _NUM_RANKS = 6, 6, 10
 _SEED = 0
+_LEFT_OUT = {
+    "drop": "What the protocol leaves out (the query's person seen by the query's camera)",
+    "keep": "What the evaluation leaves out (the query image itself, not its camera's others)",
+}
 _WIDTH_HEIGHT = (64, 128)
 _JPEG_QUALITY = 82
 
@@ -47,7 +51,7 @@ def ranked_lists(evaluation: Evaluation, artifact: str) -> Section:
     lead = (
         f"Queries of {evaluation.dataset} and the gallery images that {artifact} puts nearest to them: "
         f"the {len(worst)} with the lowest average precision, and {count} at random. ✓ is the same person, ✗ another. "
-        "What the protocol leaves out (the query's person seen by the query's camera) is left out here too. "
+        f"{_LEFT_OUT[evaluation.same_camera]} is left out here too. "
         "Under each image: person, camera, distance."
     )
     return Section("Ranked lists", lead, rankings=rankings)

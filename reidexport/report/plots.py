@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox
+from reidgallery.input import UNLABELED
 
 from reidexport.records.accuracy import Roc
 from reidexport.report.marks import NUM_SERIES, SHAPES, Mark, log_ticks
@@ -154,8 +155,8 @@ def projection(
 ) -> Markup:
     """Features in two dimensions: color and number say who, the mark which camera.
 
-    ``points`` are (N, 2), of at most 20 people ``pids``, and ``camids`` from 0; ``shares`` are of the variance, along
-    the two axes.
+    ``points`` are (N, 2), of at most 20 people ``pids``, and ``camids`` from 0 or ``UNLABELED``; ``shares`` are of the
+    variance, along the two axes.
     """
     people, cameras = np.asarray(pids), np.asarray(camids)
     figure, axes = _figure(width=6, height=5.4)
@@ -166,7 +167,8 @@ def projection(
             axes.plot(*chosen.T, marker, color=color, markersize=5, markeredgewidth=0, alpha=0.8)
     for camid in np.unique(cameras):
         marker = SHAPES[camid % len(SHAPES)]
-        axes.plot([], [], marker, color=_SOFT, markeredgewidth=0, label=f"camera {camid + 1}")
+        label = "no camera" if camid == UNLABELED else f"camera {camid + 1}"
+        axes.plot([], [], marker, color=_SOFT, markeredgewidth=0, label=label)
     axes.set_xlabel(f"first component, {shares[0]:.0%} of the variance")
     axes.set_ylabel(f"second component, {shares[1]:.0%}")
     axes.tick_params(labelbottom=False, labelleft=False, length=0)

@@ -231,3 +231,68 @@ def test_market1501_has_its_published_counts(data_root: Path) -> None:
     pids = [record.pid for record in dataset.gallery]
     assert (pids.count(-1), pids.count(0)) == (3819, 2798)
     assert {record.camid for record in dataset.gallery} == set(range(6))
+
+
+def test_a_folder_for_each_person(tmp_path: Path) -> None:
+    """Folders say who, with any name; names of images say by which camera, if they do, and what is junk."""
+    root = tmp_path / "mine"
+    make_files(
+        root, "query/bert/1_c2_a.jpg", "query/anna/IMG 7.JPG", "gallery/bert/x.png", "gallery/carl/y.png"
+    )
+    make_files(root, "gallery/0/plain.png", "train/dora/z.png", "gallery/.cache/w.png")
+    dataset = load_dataset(tmp_path)
+    assert dataset.name == "mine"
+    assert numbers(dataset.query) == [(2, -2), (3, 1)]
+    assert numbers(dataset.gallery) == [(1, -2), (3, -2), (4, -2)]
+    assert numbers(dataset.train) == [(5, -2)]
+
+
+def test_person_folders_keep_their_numbers(tmp_path: Path) -> None:
+    """Numbers above 0 are pids, whatever their zeros; where two are the same number, all persons are counted."""
+    make_files(tmp_path, "query/0007/a.jpg", "gallery/0007/b.jpg", "gallery/12/c.jpg")
+    assert numbers(load_dataset(tmp_path).gallery) == [(7, -2), (12, -2)]
+    make_files(tmp_path, "gallery/7/d.jpg")
+    assert [record.pid for record in load_dataset(tmp_path).gallery] == [1, 2, 3]
+
+
+def test_market_names_in_person_folders(tmp_path: Path) -> None:
+    """What layumi's prepare.py makes of Market-1501: pids, cameras, distractors and junk as there."""
+    make_files(tmp_path, "query/0001/0001_c1s1_001051_00.jpg", "gallery/0001/0001_c6s1_002301_00.jpg")
+    make_files(tmp_path, "gallery/0000/0000_c1s1_000151_01.jpg", "gallery/-1/-1_c2s1_000401_03.jpg")
+    dataset = load_dataset(tmp_path)
+    assert numbers(dataset.query) == [(1, 0)]
+    assert numbers(dataset.gallery) == [(-1, 1), (0, 0), (1, 5)]
+
+
+def test_person_folders_that_contradict_are_refused(tmp_path: Path) -> None:
+    """An image of another person, a folder of none, and images beside folders of persons are named."""
+    root = tmp_path / "mine"
+    make_files(root, "query/7/7_c1_a.jpg", "gallery/7/8_c1_b.jpg")
+    with pytest.raises(
+        DatasetError, match=r"8_c1_b.jpg: the name is one of person 8, in the folder of person 7"
+    ):
+        load_dataset(root)
+    (root / "gallery/7/8_c1_b.jpg").unlink()
+    with pytest.raises(DatasetError, match=r"gallery/7 holds no image: expected those of one person"):
+        load_dataset(root)
+    make_files(root, "gallery/7_c1_c.jpg")
+    with pytest.raises(DatasetError, match=r"query holds a folder for each person, and .*gallery does not"):
+        load_dataset(root)
+
+
+def test_veri776_tree(tmp_path: Path) -> None:
+    """Vehicles are named as persons are in Market-1501, with cameras of three digits."""
+    make_files(
+        tmp_path / "VeRi", "image_train/0001_c001_00016450_0.jpg", "image_query/0002_c002_00030600_0.jpg"
+    )
+    make_files(tmp_path / "VeRi", "image_test/0002_c020_00030605_1.jpg", "name_query.txt")
+    dataset = load_dataset(tmp_path)
+    assert dataset.name == load_dataset(tmp_path, "veri776").name == "veri776"
+    assert (numbers(dataset.query), numbers(dataset.gallery)) == ([(2, 1)], [(2, 19)])
+
+
+def test_how_the_same_camera_is_scored_is_kept(tmp_path: Path) -> None:
+    """A data set is scored by Market-1501's protocol unless told otherwise."""
+    make_boxes(tmp_path / "market1501")
+    assert load_dataset(tmp_path).same_camera == "drop"
+    assert load_dataset(tmp_path, same_camera="keep").same_camera == "keep"
