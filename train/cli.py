@@ -9,6 +9,7 @@ import typer
 from reidruntime.threads import default_threads
 
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.data import SameCamera
 from reidexport.errors import ReidExportError
 from train.campaign import campaign_parts, run_campaign
 from train.checkpoints import LAST
@@ -35,7 +36,6 @@ Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run; made 
 _DATA = typer.Option(
     "--data", metavar="ROOT", help="Data set, or a folder that holds it, as for `reidexport eval`."
 )
-Data = Annotated[Path | None, _DATA]
 DataNeeded = Annotated[Path, _DATA]
 DatasetName = Annotated[
     str | None, typer.Option("--dataset", help="Which data set, where --data holds several.")
@@ -46,6 +46,28 @@ Assignments = Annotated[
         "--set", metavar="KEY=VALUE", help="Change a key of the recipe; repeatable. `list` shows all keys."
     ),
 ]
+
+
+@dataclass(frozen=True)
+class ImagesOptions:
+    """What a run is trained and scored on."""
+
+    data: Annotated[Path | None, _DATA] = None
+    dataset: DatasetName = None
+    same_camera: Annotated[
+        SameCamera | None,
+        typer.Option(
+            help="Gallery images of a query's person by the query's own camera; sets evaluation.same_camera."
+        ),
+    ] = None
+
+    def source(self) -> DataSource | None:
+        """Where the images are; None where the recipe draws them."""
+        return None if self.data is None else DataSource(self.data, self.dataset)
+
+    def assignments(self) -> list[str]:
+        """What the options change of the recipe."""
+        return [f"evaluation.same_camera={self.same_camera}"] if self.same_camera else []
 
 
 @dataclass(frozen=True)
@@ -120,8 +142,6 @@ def run(
         str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a path to a .toml file.")
     ],
     out: Out,
-    data: Data = None,
-    dataset: DatasetName = None,
     assignments: Assignments = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that --out holds.")] = False,
     save_every: Annotated[
@@ -131,20 +151,20 @@ def run(
         ),
     ] = 60.0,
     *,
+    images: ImagesOptions,
     execution: StepOptions,
 ) -> None:
     """Train a recipe: checkpoints, history, TensorBoard's scalars and plots go to --out.
 
     Interrupt it with Ctrl-C: it saves and stops, and --resume continues.
     """
-    resolved = load_recipe(recipe, assignments or ())
-    source = None if data is None else DataSource(data, dataset)
+    resolved = load_recipe(recipe, [*(assignments or ()), *images.assignments()])
     options = replace(execution.training_options(), resume=resume, save_every_s=save_every)
     if resolved.synthetic.num_train_pids and options.init == "imagenet":
         options = replace(options, init="none")
-    images = data_of_recipe(resolved, source, out, resume=resume, evaluate=options.evaluate)
+    dataset = data_of_recipe(resolved, images.source(), out, resume=resume, evaluate=options.evaluate)
     with stop_requested(execution.minutes) as stop:
-        result = train(resolved, images, out, options, stop=stop, log=_log)
+        result = train(resolved, dataset, out, options, stop=stop, log=_log)
     if not result:
         return  # another process prints
     if options.evaluate:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from reidexport.data import Dataset, load_dataset
 from reidexport.data.layouts import USUAL_FOLDERS
+from reidexport.data.person_folders import has_person_folders, records_from_person_folders
 from reidexport.data.records import records_from_folder
 from reidexport.data.synthetic import draw_dataset
 from reidexport.errors import InputError
@@ -26,13 +27,17 @@ def load_train_split(root: Path, name: str | None = None) -> Dataset:
     """A data set without its test split, which may be missing.
 
     Args:
-        root: a folder with ``bounding_box_train``, one that holds such a folder, or any whole data set.
+        root: a folder with ``bounding_box_train``, one that holds such a folder, one with ``train`` and in it a folder
+            for each person, or any whole data set.
         name: of the data set; None: as its folder is named.
 
     Raises:
         DatasetError: there is neither one ``bounding_box_train`` nor one whole data set, or an image name is invalid.
     """
     folders = [path.parent for path in (*root.glob(_TRAIN), *root.glob(f"*/{_TRAIN}"))]
+    if not folders and not (root / "query").is_dir() and has_person_folders(root / "train"):
+        (train,) = records_from_person_folders([root / "train"])
+        return Dataset(name or root.absolute().name, train, (), ())
     if len(folders) != 1:
         whole = load_dataset(root, name)
         return Dataset(whole.name, whole.train, (), ())

@@ -157,5 +157,6 @@ def scores(evaluation: Evaluation) -> dict[str, Any]:
         "feature": evaluation.manifest.feature,
         "metric": evaluation.metric,
         "rerank": evaluation.rerank,
+        "same_camera": evaluation.same_camera,
         **evaluation.metrics.as_dict(),
     }

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from reidexport.data import SameCamera
 from reidexport.errors import InputError
 
 _STRICT = ConfigDict(extra="forbid")
@@ -142,6 +143,9 @@ class EvaluationSettings:
     every_epochs: Positive = _key(40, "epochs between evaluations; the last epoch is always evaluated")
     metric: Literal["by-neck", "cosine", "euclidean"] = _key(
         "by-neck", "by-neck: cosine behind a BNNeck, else euclidean (paper, table 2)"
+    )
+    same_camera: SameCamera = _key(
+        "drop", "drop or keep: gallery images of a query's person by the query's own camera"
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from reidruntime.artifact.manifest import Feature, Metric
 
+from reidexport.data import SameCamera
 from reidexport.files import replaced_when_whole
 from reidexport.records.accuracy import Ranks
 from reidexport.records.base import Measurement
@@ -23,6 +24,7 @@ class Scores(Ranks):
     feature: Feature
     metric: Metric
     rerank: bool
+    same_camera: SameCamera = "drop"
 
 
 class BestEpoch(Scores):
@@ -50,6 +52,7 @@ class TrainingResult(Measurement):
     feature: Feature | None = None
     metric: Metric | None = None
     rerank: bool | None = None
+    same_camera: SameCamera | None = None
     rank1: float | None = None
     rank5: float | None = None
     rank10: float | None = None

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +236,8 @@ def _scored_rows(
         except StoppedError as error:
             raise StoppedError(_unfinished(place, len(rows))) from error
         if int(os.environ.get("RANK", "0")) == 0:
-            found = _scores_of_run(folder, scored_on, row, row.metric or recipe.metric)
+            target = replace(scored_on, same_camera=recipe.evaluation.same_camera)
+            found = _scores_of_run(folder, target, row, row.metric or recipe.metric)
             paper = _published(row, trained_on.name)
             scored.append(ScoredRow(**found, label=row.label, run=run_name(row), paper=paper))
     return tuple(scored)
@@ -271,6 +272,7 @@ def run_name(row: PaperRow) -> str:
 def _scores_of_run(folder: Path, dataset: Dataset, row: PaperRow, metric: Metric) -> dict[str, Any]:
     """The scores of a finished run, from its folder where they were computed before."""
     key = "-".join([dataset.name, row.feature or "feature", metric, *(["rerank"] if row.rerank else [])])
+    key += "-same-camera" if dataset.same_camera == "keep" else ""
     path = folder / f"scores-{key}.json"
     if path.exists():
         content: dict[str, Any] = json.loads(path.read_text())

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from reidruntime.torch_settings import fastest_convolutions
 from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.data import Dataset
 from reidexport.errors import DatasetError, InputError, StoppedError, TrainingError
+from reidexport.evaluation.protocol import check_scorable
 from reidexport.export.graph import graph_from_checkpoint
 from reidexport.progress import progress_bar
 from reidexport.records.base import here
 from train.checkpoints import BEST, LAST, remove_leftovers, saved_run, write_checkpoint
+from train.data_warnings import data_warnings
 from train.distributed import Processes, default_device, joined_processes
 from train.evaluation import (
     TestImages,
@@ -128,17 +130,15 @@ def train(
 
     Raises:
         InputError: ``out`` holds a run and ``resume`` is off, or a run of another recipe, data set or init.
-        DatasetError: there are no training images, or no test split to evaluate on.
+        DatasetError: there are no training images, or no test split that can be scored.
         GpuError: the step cannot be recorded in a CUDA graph.
         StoppedError: ``stop`` returned True; everything is saved.
         TrainingError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
     out, device = Path(out), default_device()
-    if options.evaluate and not (dataset.query and dataset.gallery):
-        raise DatasetError(
-            "the data set has no test split to evaluate on: expected query and gallery images. Train without: "
-            "--no-evaluation"
-        )
+    dataset = replace(dataset, same_camera=recipe.evaluation.same_camera)
+    if options.evaluate:
+        _check_test_split(dataset)
     # Every batch has the same shape.
     kernels = fastest_convolutions() if device.type == "cuda" else nullcontext()
     with joined_processes(device) as processes, kernels:
@@ -164,11 +164,27 @@ def _train_in(
     if finished and (out / RESULT).is_file():
         result: dict[str, Any] = json.loads((out / RESULT).read_text())
         return result if processes.is_first else {}
+    if processes.is_first:
+        for warning in data_warnings(dataset, evaluate=options.evaluate):
+            log(f"warning: {warning}")
     images = _load_images(recipe, dataset, options, device, processes)
     learner, progress = _start(recipe, images.num_classes, options, device, processes, saved)
     run = _Run(recipe, dataset, out, options, learner, images, processes, progress, stop, log)
     run.train_remaining_epochs()
     return run.finish() if processes.is_first else {}
+
+
+def _check_test_split(dataset: Dataset) -> None:
+    """Say before the first step, not after a night, that there will be no scores."""
+    if not (dataset.query and dataset.gallery):
+        raise DatasetError(
+            "the data set has no test split to evaluate on: expected query and gallery images. Train without: "
+            "--no-evaluation"
+        )
+    try:
+        check_scorable(dataset)
+    except DatasetError as error:
+        raise DatasetError(f"{error} --no-evaluation trains without scores.") from error
 
 
 def _load_images(
@@ -240,6 +256,7 @@ class _Run:
         scalars = open_scalars(self.out if is_first else None, progress.epoch)
         with closing(scalars), finished_at_the_end(self.saver):
             first_epoch = progress.epoch + 1
+            self._evaluate_if_due()
             while progress.epoch < self.recipe.schedule.num_epochs:
                 record = self.next_epoch()
                 scalars.add(record)
@@ -247,24 +264,17 @@ class _Run:
                     self.log(f"steps: {steps_text(self.step)}")
 
     def next_epoch(self) -> dict[str, Any]:
-        """Train one epoch to its end, evaluate when it is due, save, and return its record."""
+        """Train one epoch to its end, save it, evaluate it when that is due, and return its record."""
         recipe, progress = self.recipe, self.progress
         epoch = progress.epoch + 1
         record = self._train_epoch(epoch)
-        due = epoch % recipe.evaluation.every_epochs == 0 or epoch == recipe.schedule.num_epochs
-        if due and self.options.evaluate and self.processes.is_first:
-            record["evaluation"] = self._evaluate()
-        best = best_epoch(progress.history)
         progress.history.append(record)
         progress.epoch, progress.step, progress.sums = epoch, 0, [0.0] * len(METRICS)
         if self.processes.is_first:
-            is_best = "evaluation" in record and (
-                best is None or record["evaluation"]["mAP"] > best["evaluation"]["mAP"]
+            self._save_epoch(
+                [f"epoch-{epoch:03d}.pth"] if epoch % recipe.checkpoint_every_epochs == 0 else []
             )
-            names = [BEST] if is_best else []
-            if epoch % recipe.checkpoint_every_epochs == 0:
-                names.append(f"epoch-{epoch:03d}.pth")
-            self._save_epoch(record, names)
+            self._evaluate_if_due()
             self.log(epoch_line(record, recipe.schedule.num_epochs))
         self.processes.wait()
         return record
@@ -386,6 +396,31 @@ class _Run:
             "everything. Run the same command with --resume to continue."
         )
 
+    @property
+    def _is_evaluation_due(self) -> bool:
+        """Whether the last epoch is to be scored, and is not yet: its evaluation may have failed in an earlier run."""
+        epoch, history = self.progress.epoch, self.progress.history
+        schedule = self.recipe.evaluation.every_epochs, self.recipe.schedule.num_epochs
+        is_end = epoch > 0 and self.progress.step == 0 and (epoch % schedule[0] == 0 or epoch == schedule[1])
+        return is_end and self.options.evaluate and "evaluation" not in history[-1]
+
+    def _evaluate_if_due(self) -> None:
+        """Score the last epoch, which is saved, where that is due; and save its scores, and the best network."""
+        if not (self._is_evaluation_due and self.processes.is_first):
+            return
+        best = best_epoch(self.progress.history)
+        try:
+            found = self._evaluate()
+        except Exception as error:
+            error.add_note(
+                f"Epoch {self.progress.epoch} is saved: {self.out / LAST}. With --resume the same command scores it "
+                "and continues; with --no-evaluation, too, it continues without scores."
+            )
+            raise
+        self.progress.history[-1]["evaluation"] = found
+        is_best = best is None or found["mAP"] > best["evaluation"]["mAP"]
+        self.saver.save(self._snapshot(), [BEST] if is_best else [])
+
     def _evaluate(self) -> dict[str, Any]:
         images, device = self.recipe.images, self.images.pixels.device
         size = (images.height_px, images.width_px)
@@ -403,11 +438,11 @@ class _Run:
             )
         return scores(evaluation)
 
-    def _save_epoch(self, record: dict[str, Any], names: Sequence[str]) -> None:
+    def _save_epoch(self, names: Sequence[str]) -> None:
         """Save an epoch that must not be lost, or when it is time; else keep its state in case of an error."""
-        is_last = record["epoch"] == self.recipe.schedule.num_epochs
+        is_last = self.progress.epoch == self.recipe.schedule.num_epochs
         is_first_file = not (self.out / LAST).exists()
-        if names or is_last or is_first_file or "evaluation" in record or self.saver.is_due:
+        if names or is_last or is_first_file or self._is_evaluation_due or self.saver.is_due:
             self.saver.save(self._snapshot(), names)
         else:
             self.saver.keep(self._snapshot())

@@ -17,8 +17,8 @@ _NUMBER = re.compile(r"-?\d{1,18}")
 
 
 def has_person_folders(folder: Path) -> bool:
-    """Whether there are folders, and no images beside them."""
-    return bool(_folders_in(folder)) and not images_in(folder)
+    """Whether it is a folder of folders, with no images beside them."""
+    return folder.is_dir() and bool(_folders_in(folder)) and not images_in(folder)
 
 
 def records_from_person_folders(parts: Sequence[Path]) -> list[tuple[ImageRecord, ...]]:

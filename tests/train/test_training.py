@@ -20,13 +20,22 @@ import torch
 from reidexport.checkpoint.loading import imagenet_preprocess, load_checkpoint, save_checkpoint
 from reidexport.data import Dataset
 from reidexport.data.synthetic import draw_dataset
-from reidexport.errors import CheckpointError, DatasetError, InputError, StoppedError, TrainingError
+from reidexport.errors import (
+    CheckpointError,
+    DatasetError,
+    ImageError,
+    InputError,
+    StoppedError,
+    TrainingError,
+)
 from tests import ROOT
 from tests.standins.slow_training import slow_training
 from train import training
 from train.checkpoints import BEST, LAST, read_training_checkpoint
 from train.cli import main
+from train.data_warnings import data_warnings
 from train.dataset import load_train_split
+from train.evaluation import evaluate_checkpoint
 from train.execution import chosen_precision, without_tf32
 from train.images import load_train_images
 from train.learner import METRICS
@@ -219,6 +228,33 @@ def test_an_error_does_not_lose_the_last_finished_epoch(
     assert len(losses(tmp_path)) == 2
 
 
+def test_a_failing_evaluation_loses_nothing(
+    whole: Finished, dataset: Dataset, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The epoch is saved before it is scored; resumed, it is scored and the run ends as one without the failure."""
+    evaluating = replace(recipe, evaluation=replace(recipe.evaluation, every_epochs=2))
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise ImageError("a.jpg: cut short")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "evaluate_checkpoint", failing)
+        with pytest.raises(ImageError, match="cut short") as caught:
+            train(evaluating, dataset, tmp_path, replace(OPTIONS, save_every_s=1e9))
+    assert caught.value.__notes__[0].startswith(
+        f"Epoch 2 is saved: {tmp_path / LAST}. With --resume the same command"
+    )
+    assert read_training_checkpoint(tmp_path / LAST)["run"]["epoch"] == 2
+    assert (tmp_path / "epoch-002.pth").exists()
+    assert not (tmp_path / BEST).exists()
+    train(evaluating, dataset, tmp_path, replace(OPTIONS, resume=True))
+    assert [
+        each["epoch"] for each in json.loads((tmp_path / HISTORY).read_text()) if "evaluation" in each
+    ] == [2, 3]
+    assert losses(tmp_path) == losses(whole[0])
+    assert same_weights(tmp_path, whole[0])
+
+
 def test_losses_and_stops_are_looked_at_every_few_steps(
     whole: Finished, dataset: Dataset, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +288,42 @@ def test_a_run_without_a_test_split_says_so(dataset: Dataset, tmp_path: Path) ->
         "learning-rate",
         "random-erasing",
     }
+
+
+def test_one_camera_is_said_before_the_first_step(dataset: Dataset, tmp_path: Path) -> None:
+    """With both ways out; told to keep the camera, a run is scored, and says so in what it leaves."""
+    one_epoch = [*SMALL, "schedule.num_epochs=1", "schedule.warmup_epochs=1"]
+    query, gallery = (
+        tuple(replace(record, camid=0) for record in part) for part in (dataset.query, dataset.gallery)
+    )
+    one_camera = replace(dataset, query=query, gallery=gallery)
+    with pytest.raises(
+        DatasetError, match=r"all images are of camera 1.*--same-camera keep.*--no-evaluation trains"
+    ):
+        train(load_recipe("smoke", one_epoch), one_camera, tmp_path, OPTIONS)
+    assert not (tmp_path / LAST).exists()
+    recipe = load_recipe("smoke", [*one_epoch, "evaluation.same_camera=keep"])
+    result = train(recipe, one_camera, tmp_path, OPTIONS)
+    assert result["same_camera"] == result["best"]["same_camera"] == "keep"
+    evaluation = evaluate_checkpoint(
+        load_checkpoint(tmp_path / LAST), replace(one_camera, same_camera="keep"), metric="cosine"
+    )
+    assert result["mAP"] == pytest.approx(evaluation.metrics.mAP, abs=1e-6)
+
+
+def test_doubtful_data_is_warned_of_before_the_first_step(dataset: Dataset, tmp_path: Path) -> None:
+    """The log begins with it; a data set of other persons with several images each has nothing of the kind."""
+    recipe = load_recipe("smoke", [*SMALL, "schedule.num_epochs=1", "schedule.warmup_epochs=1"])
+    lines: list[str] = []
+    train(
+        recipe,
+        replace(dataset, train=(*dataset.train, dataset.query[0])),
+        tmp_path,
+        OPTIONS,
+        log=lines.append,
+    )
+    assert [line.startswith("warning: ") for line in lines] == [True] * 3 + [False] * (len(lines) - 3)
+    assert list(data_warnings(dataset, evaluate=True)) == []
 
 
 def test_the_training_split_alone_is_a_data_set(dataset: Dataset, tmp_path: Path) -> None:
