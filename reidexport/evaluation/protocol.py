@@ -62,8 +62,8 @@ def copy_warnings(dataset: Dataset) -> tuple[str, ...]:
         "and are left out of their own ranked lists": itself,
     }
     return tuple(
-        f"{len(pairs)} of {len(query)} queries are in the gallery too, byte for byte, {effect} "
-        f"(first {pairs[0][0].path} and {pairs[0][1].path})."
+        f"{len(pairs)} of {len(query)} queries are in the gallery too, byte for byte (first {pairs[0][0].path} and "
+        f"{pairs[0][1].path}), {effect}."
         for effect, pairs in effects.items()
         if pairs
     )

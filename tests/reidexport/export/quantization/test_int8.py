@@ -191,7 +191,7 @@ def test_an_application_keeps_its_log_level(exported: Exported) -> None:
     """Quantizing silences ONNX Runtime's notices only: what an application had switched off stays off."""
     model = onnx.shape_inference.infer_shapes(onnx.load(exported.onnx))
     layer = next(node for node in model.graph.node if node.op_type == "Conv")
-    ranges = {name: (-1.0, 1.0) for name in (*layer.input, *layer.output)}
+    ranges = dict.fromkeys((*layer.input, *layer.output), (-1.0, 1.0))
     logging.disable(logging.ERROR)
     try:
         quantization._with_qdq(model, [layer.name], ranges, "tensorrt")
