@@ -368,6 +368,7 @@ def test_the_command_prints_one_table_and_keeps_it(
         "version",
         "dataset",
         "metric",
+        "same_camera",
         "reference",
         "rows",
         "not_run",
