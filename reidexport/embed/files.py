@@ -18,7 +18,7 @@ from reidgallery.file import GALLERY_SUFFIX
 from reidruntime.artifact.manifest import Manifest, manifest_from_json
 
 from reidexport.data.name_labels import labels_from_names
-from reidexport.embed.table import TABLE_SUFFIX, embeddings_writer, open_table
+from reidexport.embed.table import TABLE_SUFFIX, check_claim, embeddings_writer, open_table
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 
@@ -140,6 +140,7 @@ def _write_parquet(path: Path, paths: list[str], blocks: Blocks, manifest: Manif
 def _read_npz(path: Path) -> Gallery:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            check_claim(path, sum(info.file_size for info in arrays.zip.infolist()))
             sha256, text = str(arrays["manifest_sha256"]), str(arrays["manifest"])
             paths, embeddings = arrays["paths"], arrays["embeddings"]
             if paths.dtype.kind != "U" or paths.ndim != 1:

@@ -26,6 +26,7 @@ _METRIC_KEY = "reidexport.metric"  # in place of the manifest, where a gallery k
 _BATCH_ROWS = 4096
 _LABELS = ("pid", "camid", "time")
 _DAMAGED = (OSError, pa.ArrowException, LookupError, ValueError, TypeError, AttributeError, OverflowError)
+_MOST_PER_BYTE = 1000
 _Read = TypeVar("_Read")
 
 
@@ -117,6 +118,15 @@ def open_table(path: Path) -> EmbeddingTable:
     return replace(first, files=parts, num_rows=sum(table.num_rows for table in tables))
 
 
+def check_claim(path: Path, num_bytes: int) -> None:
+    """Raise InputError where a file claims to unpack into more bytes than embeddings can have been packed from."""
+    size = path.stat().st_size
+    if num_bytes > _MOST_PER_BYTE * size:
+        raise InputError(
+            f"{path}: claims {num_bytes} bytes of embeddings in a file of {size}: it is damaged. Embed them again."
+        )
+
+
 def write_table(path: Path, gallery: MilvusGallery, progress: Callable[[int], None] | None = None) -> int:
     """Write the rows of a gallery into one Parquet file; an old file is replaced by a whole new one.
 
@@ -181,6 +191,7 @@ def _table_of(path: Path) -> EmbeddingTable:
         dim = schema.field("embedding").type.list_size
         metadata = {key.decode(): text.decode() for key, text in (schema.metadata or {}).items()}
         num_rows, hashes = file.metadata.num_rows, set()
+        check_claim(path, 4 * dim * num_rows)
         for batch in file.iter_batches(columns=["manifest_sha256"]):
             hashes |= set(pc.unique(batch.column(0)).to_pylist())
     if len(hashes) > 1:

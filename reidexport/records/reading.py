@@ -71,7 +71,7 @@ def read_record(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]] |
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=change)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). {_EXPECTED}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # nested without end, too
         raise InputError(f"{path}: is not JSON ({error}). {_EXPECTED}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not an object. {_EXPECTED}")

@@ -1,9 +1,15 @@
-"""Small whole files of every kind that a reader takes, made anew: what the fuzzer begins with."""
+"""Small whole files of every kind that a reader takes, made anew: what the fuzzer begins with.
+
+``python -m tests.fuzz.seeds FOLDER TARGET...`` writes them, and the committed inputs, into a folder for each target.
+"""
 
 import io
 import json
 import random
+import sys
+import tempfile
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +22,7 @@ from reidruntime.artifact.manifest import METADATA_KEY
 
 from reidexport.embed.files import write_embeddings
 from reidexport.embed.table import write_table
+from tests.fuzz.inputs import inputs_of
 from tests.standins.checkpoints import lost_classes
 from tests.standins.runtime_models import (
     DIM,
@@ -145,3 +152,17 @@ def _images() -> list[bytes]:
         image.save(buffer, form, **options)
         files.append(buffer.getvalue())
     return files
+
+
+def main(out: Path, *targets: str) -> None:
+    """Write the inputs of some targets."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole_files = seeds(Path(folder))
+    for target in targets:
+        (out / target).mkdir(parents=True, exist_ok=True)
+        for data in [*whole_files[target], *inputs_of(target).values()]:
+            (out / target / sha256(data).hexdigest()[:16]).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

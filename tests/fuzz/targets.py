@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 from reidruntime.errors import ReidExportError
 
-MAX_MESSAGE = 20_000
+MAX_MESSAGE = 20_100
 
 
 class Target(NamedTuple):

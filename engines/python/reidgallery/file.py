@@ -21,11 +21,19 @@ from contextlib import contextmanager
 from glob import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from reidruntime.errors import InputError
 
 from reidgallery.input import UNLABELED, RowLabels
@@ -50,7 +58,7 @@ class Header(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     format_version: Literal[1, 2] = 2
     num_rows: NonNegativeInt
-    dim: PositiveInt
+    dim: Annotated[PositiveInt, Field(lt=2**31)]
     metric: Metric
     manifest_sha256: str | None
     path_bytes: NonNegativeInt

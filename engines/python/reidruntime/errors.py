@@ -3,6 +3,8 @@
 The whole tree is drawn in ``reidexport/errors.py``.
 """
 
+_LONGEST = 20_000
+
 
 class ReidExportError(Exception):
     """Base of all errors meant for the user: the message says what failed, what was expected, what to do.
@@ -11,6 +13,11 @@ class ReidExportError(Exception):
     """
 
     exit_status = 2
+
+    def __str__(self) -> str:
+        """The message; of one that quotes a damaged file at length, the beginning and the end."""
+        text, half = super().__str__(), _LONGEST // 2
+        return text if len(text) <= _LONGEST else f"{text[:half]} […] {text[-half:]}"
 
 
 class InputError(ReidExportError):
