@@ -36,7 +36,7 @@ def checkpoint_in_memory(model: Baseline, height_px: int, width_px: int) -> Chec
         architecture=model.architecture,
         preprocess=imagenet_preprocess(height_px, width_px),
         state_dict=rename_keys(state_dict, REIDEXPORT),
-        assumed=(),
+        facts=(),
     )
 
 

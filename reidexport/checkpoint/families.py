@@ -6,17 +6,17 @@ from functools import cache
 from typing import Literal
 
 import torch
+from reidruntime.artifact.manifest import StemPool
 from torch import Tensor, nn
 
 from reidexport.models.baseline import (
     BACKBONES,
-    IBN_RESNETS,
     OSNETS,
+    RESNET_STEMS,
     RESNETS,
     BaselineArchitecture,
     build_backbone,
 )
-from reidexport.models.resnet import StemPool
 from reidexport.models.trunk import TIMM_NAMES
 
 Shapes = dict[str, tuple[int, ...]]
@@ -35,6 +35,7 @@ class Family:
         stem_pool: how its ResNets pool after the stem.
         last_stride: what its published configurations use.
         resize: the kernel it resizes test images with.
+        lookalikes: other networks with the same names and shapes, each with the options that state it.
     """
 
     name: str
@@ -44,15 +45,23 @@ class Family:
     silent_stem: tuple[str, ...] = ()
     stem_pool: StemPool = "padded"
     resize: Literal["bilinear", "bicubic"] = "bilinear"
+    lookalikes: str = ""
 
 
 STRONG_BASELINE = Family(
     name="reid-strong-baseline",
     # ResNet_IBN keeps ImageNet's fc, which its forward never uses.
-    key_map=((r"^base\.fc\..*", ""), (r"^base\.", "backbone."), (r"^bottleneck\.", "neck.")),
+    key_map=(
+        (r"^base\.fc\..*", ""),
+        (r"^base\.", "backbone."),
+        (r"^bottleneck\.", "neck."),
+        (r"^(gap|gem|global_pool)\.p$", "pool.p"),  # its forks with GeM
+    ),
     backbones=(*RESNETS, "resnet50_ibn_a", *TIMM_NAMES),
     last_stride=1,
     silent_stem=RESNETS,
+    lookalikes="person-reid-tiny-baseline (--no-stem-relu --stem-pool 2x2); forks that put torchvision's ReLU and "
+    "pooling back (--stem-relu), that pool with a fixed GeM (--pooling gem) or by the maximum (--pooling max)",
 )
 FAST_REID = Family(
     name="fast-reid",
@@ -70,6 +79,8 @@ FAST_REID = Family(
     last_stride=1,
     stem_pool="ceil",
     resize="bicubic",
+    lookalikes="its AGW without non-local blocks (--pooling gem), configurations that pool by the maximum "
+    "(--pooling max), its vehicle configurations (--size 256x256)",
 )
 _TORCHREID_HEAD = ((r"^fc\.", "neck."), (r"^(conv\d|bn1|layer\d|pool\d)\.", r"backbone.\1."))
 TORCHREID = Family(
@@ -85,6 +96,7 @@ TORCHREID = Family(
     ),
     backbones=(*OSNETS, *RESNETS),
     last_stride=2,
+    lookalikes="any network with torchvision's names, such as layumi's with a last stride of 1 (--last-stride 1)",
 )
 REIDEXPORT = Family(name="reidexport", key_map=(), backbones=BACKBONES, last_stride=1)
 
@@ -125,7 +137,7 @@ def candidate(family: Family, backbone: str) -> BaselineArchitecture:
         backbone=name,
         last_stride=None if name in OSNETS else family.last_stride,
         stem_relu=name not in family.silent_stem,
-        stem_pool=family.stem_pool if name in (*RESNETS, *IBN_RESNETS) else "padded",
+        stem_pool=family.stem_pool if name in RESNET_STEMS else "padded",
         non_local=backbone.endswith("+nl"),
     )
 

@@ -2,21 +2,22 @@
 
     file ─▶ Weights (nothing runs) ─▶ family ─▶ architecture ─▶ Checkpoint
 
-What the weights do not show is assumed as in the family's published configurations and listed in
-``Checkpoint.assumed``; :class:`CheckpointChoices` override it.
+What the file does not show is assumed as in the family's published configurations; ``Checkpoint.facts`` says of each
+fact where it comes from, and :class:`CheckpointChoices` override it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from reidruntime.artifact.manifest import Channels3, Preprocess, file_sha256
+from reidruntime.artifact.manifest import Channels3, Origin, Preprocess, file_sha256
 from torch import Tensor
 
 from reidexport.checkpoint.choices import CheckpointChoices
+from reidexport.checkpoint.facts import OPTIONS, CheckpointFact, facts_of, told_facts
 from reidexport.checkpoint.families import (
     FAST_REID,
     REIDEXPORT,
@@ -27,21 +28,23 @@ from reidexport.checkpoint.families import (
     shapes_of,
 )
 from reidexport.checkpoint.identify import describe, first_difference, identify
+from reidexport.checkpoint.module_facts import ModuleFacts
 from reidexport.checkpoint.other_networks import refuse_other_networks
 from reidexport.checkpoint.weights import FORMAT, Weights, read_weights
 from reidexport.errors import CheckpointError, InputError
 from reidexport.files import replaced_when_whole
 from reidexport.models.baseline import (
     BACKBONES,
-    IBN_RESNETS,
-    RESNETS,
+    RESNET_STEMS,
     Baseline,
     BaselineArchitecture,
+    batch_norms,
     is_backbone,
 )
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+TORCH_EPS = 1e-5  # torch.nn.BatchNorm2d's default
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Checkpoint:
         architecture: the network.
         preprocess: size, resize kernel and normalization of its input.
         state_dict: float32 tensors by name: ``backbone.*``, ``pool.p``, ``neck.*``, ``classifier.*``.
-        assumed: what was assumed because the weights do not show it, each with the option that sets it.
+        facts: everything that decides its answers, and where each fact comes from.
+        lookalikes: other networks that have these names and shapes, in words; "" where none is known.
     """
 
     name: str
@@ -66,7 +70,33 @@ class Checkpoint:
     architecture: BaselineArchitecture
     preprocess: Preprocess
     state_dict: dict[str, Tensor]
-    assumed: tuple[str, ...]
+    facts: tuple[CheckpointFact, ...]
+    lookalikes: str = ""
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What is assumed because the file does not show it, each with the option that sets it."""
+        return tuple(
+            f"{fact.text} ({'' if fact.name == 'weights' else f'as in {self.family}; '}set with {fact.option})"
+            for fact in self.facts
+            if fact.origin == "assumed"
+        )
+
+    @property
+    def fact_lines(self) -> list[str]:
+        """All facts in words: what was read in one line, what was told in another, a line for each assumption."""
+        lines = [
+            f"{origin}: {', '.join(texts)}"
+            for origin in ("read", "told", "tested")
+            if (texts := [fact.text for fact in self.facts if fact.origin == origin])
+        ]
+        lines += [f"assumed: {text}" for text in self.assumed]
+        return lines + ([f"the same names and shapes have: {self.lookalikes}"] if self.lookalikes else [])
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """Where each fact comes from, by its name."""
+        return {fact.name: fact.origin for fact in self.facts}
 
     @property
     def summary(self) -> str:
@@ -94,15 +124,25 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
     path, choices = Path(path), choices or CheckpointChoices()
     if choices.size is not None and min(choices.size) < 1:
         raise InputError(f"size must be positive, got {choices.size[0]}x{choices.size[1]}")
+    if choices.batch_norm_eps is not None and not 0 < choices.batch_norm_eps < 1:
+        raise InputError(f"--bn-eps must be between 0 and 1, got {choices.batch_norm_eps}")
     weights = read_weights(path, choices.weights)
+    for name, found in weights.module.unknown:
+        if name not in told_facts(choices):
+            raise CheckpointError(
+                f"{path}: its module has {found}, which no network here has. If another one gives the same "
+                f"answers, state it with {OPTIONS[name]}; else export the module to ONNX with its own code."
+            )
     try:
         read = _contents_by_names if weights.header is None else _contents_by_header
         contents = read(weights, choices.arch)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    assumed = () if weights.header is not None else tuple(_assumptions(contents, weights, choices))
-    family, architecture, preprocess, state_dict = _with_choices(contents, choices)
-    return Checkpoint(
+    family, architecture, preprocess, state_dict, known = _with_choices(contents, choices)
+    origins: dict[str, Origin] = dict.fromkeys(known, "read")
+    if not weights.other_keys:
+        origins["weights"] = "read"
+    checkpoint = Checkpoint(
         name=path.name,
         sha256=file_sha256(path),
         family=family.name,
@@ -110,7 +150,40 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
         architecture=architecture,
         preprocess=preprocess,
         state_dict=state_dict,
-        assumed=assumed,
+        facts=checkpoint_facts(
+            architecture, preprocess, state_dict, origins | told_facts(choices), _weights_in_words(weights)
+        ),
+    )
+    is_ambiguous = architecture.backbone in (*RESNET_STEMS, "resnest50") and checkpoint.assumed
+    return replace(checkpoint, lookalikes=family.lookalikes if is_ambiguous else "")
+
+
+def _weights_in_words(weights: Weights) -> str | None:
+    if not weights.key:
+        return None
+    others = ", ".join(repr(key) for key in weights.other_keys)
+    return f"weights under {weights.key!r}" + (f", not those under {others}" if others else "")
+
+
+def checkpoint_facts(
+    architecture: BaselineArchitecture,
+    preprocess: Preprocess,
+    state_dict: Mapping[str, Tensor],
+    origins: Mapping[str, Origin],
+    weights: str | None = None,
+) -> tuple[CheckpointFact, ...]:
+    """The facts of a network with weights by this project's names; what ``origins`` does not name is assumed."""
+    with torch.device("meta"):
+        eps = {norm.eps for norm in batch_norms(Baseline(replace(architecture, num_classes=0))).values()}
+    return tuple(
+        facts_of(
+            architecture,
+            preprocess,
+            float(state_dict["pool.p"]) if "pool.p" in state_dict else None,
+            eps.pop() if len(eps) == 1 else None,
+            weights,
+            origins,
+        )
     )
 
 
@@ -172,6 +245,7 @@ class _Contents(NamedTuple):
     architecture: BaselineArchitecture
     preprocess: Preprocess
     state_dict: dict[str, Tensor]
+    known: frozenset[str]  # the facts that the file says, by name
 
 
 def _contents_by_header(weights: Weights, arch: str | None) -> _Contents:
@@ -196,7 +270,7 @@ def _contents_by_header(weights: Weights, arch: str | None) -> _Contents:
         raise CheckpointError(f"--arch {arch}: the file says that it is {architecture.backbone}")
     state_dict = rename_keys(weights.state_dict, REIDEXPORT)
     _check_names(state_dict, architecture)
-    return _Contents(REIDEXPORT, architecture, preprocess, _finite(state_dict))
+    return _Contents(REIDEXPORT, architecture, preprocess, _finite(state_dict), frozenset(OPTIONS))
 
 
 def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
@@ -215,79 +289,99 @@ def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
     state_dict = _finite(state_dict)
     # fast-reid's SBS configurations are those with a learned pooling power, and take taller images.
     size = (384, 128) if family is FAST_REID and identified.pooling == "gem" else (256, 128)
-    mean, std = _pixel_statistics(weights.state_dict)
-    preprocess = imagenet_preprocess(*size).model_copy(
-        update={"resize": family.resize, "mean": mean, "std": std}
-    )
-    return _Contents(family, _with_unseen_facts(identified, family, weights), preprocess, state_dict)
+    preprocess = imagenet_preprocess(*size).model_copy(update={"resize": family.resize})
+    statistics = _pixel_statistics(weights.state_dict)
+    architecture = _as_in_family(identified, family)
+    by_module = _told_by_module(architecture, weights.module)
+    known = {"backbone", *statistics, *by_module}
+    if by_module.get("batch_norm_eps") == TORCH_EPS:
+        del by_module["batch_norm_eps"]  # what every network of these families has anyway
+    architecture = replace(architecture, **by_module)
+    if weights.module.gem_p is not None:
+        state_dict["pool.p"] = torch.tensor([weights.module.gem_p])
+    if "pool.p" in state_dict:
+        known.add("pooling")
+    elif architecture.pooling == "gem":
+        state_dict["pool.p"] = torch.tensor([3.0])
+    preprocess = preprocess.model_copy(update=statistics)
+    return _Contents(family, architecture, preprocess, state_dict, frozenset(known))
 
 
-def _with_unseen_facts(
-    architecture: BaselineArchitecture, family: Family, weights: Weights
-) -> BaselineArchitecture:
-    """What neither names nor shapes show: as a pickled module has it, else as the family's own code does."""
-    last_stride, stem_relu = architecture.last_stride, architecture.stem_relu
-    if last_stride is not None:
-        # torchreid's resnet50_fc512 has 1; its plain resnet50 has 2.
-        last_stride = 1 if family is TORCHREID and architecture.neck == "fc" else last_stride
-        last_stride = weights.last_stride or last_stride
-    if weights.stem_relu is not None and architecture.backbone in (*RESNETS, *IBN_RESNETS):
-        stem_relu = weights.stem_relu
+def _as_in_family(architecture: BaselineArchitecture, family: Family) -> BaselineArchitecture:
+    """What neither names nor shapes show, as the family's own code has it."""
+    last_stride = architecture.last_stride
+    if last_stride is not None and family is TORCHREID and architecture.neck == "fc":
+        last_stride = 1  # torchreid's resnet50_fc512; its plain resnet50 has 2
     # fast-reid's AGW pools with a fixed power that its weights do not hold.
     pooling = "gem" if architecture.non_local else architecture.pooling
-    return replace(architecture, last_stride=last_stride, stem_relu=stem_relu, pooling=pooling)
+    return replace(architecture, last_stride=last_stride, pooling=pooling)
 
 
-def _assumptions(contents: _Contents, weights: Weights, choices: CheckpointChoices) -> Iterator[str]:
-    """A text for each fact that is only the family's convention, and not chosen, with the option that sets it."""
-    family, architecture, preprocess, state_dict = contents
-    if choices.weights is None and weights.other_keys:
-        yield f"weights under {weights.key!r}, an average of those under {weights.other_keys[0]!r} (set with --weights)"
-    if choices.size is None:
-        size = f"{preprocess.height_px}x{preprocess.width_px}"
-        yield f"input {size} px (as in {family.name}; set with --size)"
-    if choices.pooling is None and architecture.non_local and "pool.p" not in state_dict:
-        yield "generalized-mean pooling with p = 3 (as in fast-reid's AGW)"
-    elif choices.pooling is None and (architecture.backbone, architecture.pooling) == ("resnest50", "avg"):
-        yield "average pooling (as in fast-reid's BoT; its AGW has the same weights: --pooling gem)"
-    if choices.last_stride is None and weights.last_stride is None and architecture.last_stride is not None:
-        yield f"last stride {architecture.last_stride} (as in {family.name}; set with --last-stride)"
-    if choices.stem_relu is None and weights.stem_relu is None and not architecture.stem_relu:
-        yield f"no ReLU after the stem (as in {family.name}'s code; set with --stem-relu)"
+def _told_by_module(architecture: BaselineArchitecture, module: ModuleFacts) -> dict[str, Any]:
+    """The fields of an architecture that a pickled module tells."""
+    known: dict[str, Any] = {"pooling": module.pooling, "batch_norm_eps": module.batch_norm_eps}
+    if architecture.last_stride is not None:
+        known["last_stride"] = module.last_stride
+    if architecture.backbone in RESNET_STEMS:
+        known |= {"stem_relu": module.stem_relu, "stem_pool": module.stem_pool}
+    return {name: value for name, value in known.items() if value is not None}
 
 
-def _pixel_statistics(state_dict: dict[str, Tensor]) -> tuple[Channels3, Channels3]:
-    """ImageNet's mean and std, or those that older fast-reid checkpoints hold, for pixels in [0, 1]."""
+def _pixel_statistics(state_dict: dict[str, Tensor]) -> dict[str, Channels3]:
+    """The mean and std that older fast-reid checkpoints hold, for pixels in [0, 1]; nothing of others."""
     if "pixel_mean" not in state_dict or "pixel_std" not in state_dict:
-        return IMAGENET_MEAN, IMAGENET_STD
+        return {}
     mean, std = (state_dict[key].double().flatten() / 255 for key in ("pixel_mean", "pixel_std"))
     if len(mean) != 3 or len(std) != 3 or not bool((std > 0).all()):
         raise CheckpointError("pixel_mean and pixel_std must be three numbers each, the second positive")
-    return tuple(mean.tolist()), tuple(std.tolist())
+    return {"mean": tuple(mean.tolist()), "std": tuple(std.tolist())}
 
 
 def _with_choices(contents: _Contents, choices: CheckpointChoices) -> _Contents:
     """What the user says instead of what was assumed; refused where the network leaves no choice."""
-    family, architecture, preprocess, state_dict = contents
-    backbone, pooling = architecture.backbone, choices.pooling or architecture.pooling
+    family, architecture, preprocess, state_dict, known = contents
+    backbone, is_resnet = architecture.backbone, architecture.backbone in RESNET_STEMS
     if choices.last_stride is not None and architecture.last_stride is None:
         raise InputError(f"{backbone} has no last stride to set: leave --last-stride out")
-    if choices.stem_relu not in (None, architecture.stem_relu) and backbone not in (*RESNETS, *IBN_RESNETS):
+    if choices.stem_relu not in (None, architecture.stem_relu) and not is_resnet:
         raise InputError(f"the stem of {backbone} always has its ReLU: leave --stem-relu out")
-    if pooling == "gem":
-        state_dict = {**state_dict, "pool.p": state_dict.get("pool.p", torch.tensor([3.0]))}
-    elif "pool.p" in state_dict:
-        raise InputError("the weights hold the power of a learned GeM pooling: leave --pooling out")
-    if choices.size is not None:
-        height_px, width_px = choices.size
-        preprocess = preprocess.model_copy(update={"height_px": height_px, "width_px": width_px})
+    if choices.stem_pool is not None and not is_resnet:
+        raise InputError(f"the stem of {backbone} pools in one way only: leave --stem-pool out")
+    stated: dict[str, Any] = {
+        "last_stride": choices.last_stride,
+        "stem_relu": choices.stem_relu,
+        "stem_pool": choices.stem_pool,
+        "pooling": choices.pooling,
+        "batch_norm_eps": choices.batch_norm_eps,
+    }
     architecture = replace(
-        architecture,
-        last_stride=choices.last_stride or architecture.last_stride,
-        stem_relu=architecture.stem_relu if choices.stem_relu is None else choices.stem_relu,
-        pooling=pooling,
+        architecture, **{name: value for name, value in stated.items() if value is not None}
     )
-    return _Contents(family, architecture, preprocess, state_dict)
+    pixels: dict[str, object] = {
+        "mean": choices.mean, "std": choices.std, "channel_order": choices.channel_order, "resize": choices.resize,
+    }  # fmt: skip
+    if choices.size is not None:
+        pixels["height_px"], pixels["width_px"] = choices.size
+    preprocess = preprocess.model_copy(
+        update={name: value for name, value in pixels.items() if value is not None}
+    )
+    state_dict = _with_power(state_dict, choices, is_read="pooling" in known)
+    return _Contents(family, architecture, preprocess, state_dict, known)
+
+
+def _with_power(
+    state_dict: dict[str, Tensor], choices: CheckpointChoices, is_read: bool
+) -> dict[str, Tensor]:
+    """The tensors with the power of the chosen pooling; refused where the file holds another one."""
+    held = state_dict.get("pool.p")
+    if choices.pooling is None:
+        return state_dict
+    if is_read and held is not None:
+        if choices.pooling != "gem" or choices.gem_p not in (None, float(held)):
+            raise InputError(f"the file holds a GeM pooling with p = {float(held):g}: leave --pooling out")
+        return state_dict
+    others = {key: tensor for key, tensor in state_dict.items() if key != "pool.p"}
+    return others if choices.pooling != "gem" else {**others, "pool.p": torch.tensor([choices.gem_p or 3.0])}
 
 
 def _check_names(state_dict: dict[str, Tensor], architecture: BaselineArchitecture) -> None:

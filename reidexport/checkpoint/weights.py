@@ -5,13 +5,14 @@ has any more; nothing of it is ever run (see ``pickle_reader.py``).
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from reidexport.checkpoint.module_facts import ModuleFacts, module_facts
 from reidexport.checkpoint.other_files import refuse_other_files
 from reidexport.checkpoint.pickle_reader import STREAM_ERRORS, StandIn, read_torch_file
 from reidexport.checkpoint.unwrapping import tensors_of, weight_set
@@ -31,8 +32,7 @@ class Weights:
         layout: how the file holds them, in words.
         key: where in the file they are; empty where it holds nothing else.
         other_keys: of the other sets of weights in it, such as the raw ones beside an EMA's.
-        last_stride: of a pickled module, which carries its strides; None where unknown.
-        stem_relu: of a pickled module, which has a ``relu`` beside its layers or not; None where unknown.
+        module: what a pickled module tells beyond its weights.
         header: of this project's own format: architecture and preprocessing.
     """
 
@@ -40,8 +40,7 @@ class Weights:
     layout: str
     key: str = ""
     other_keys: tuple[str, ...] = ()
-    last_stride: Literal[1, 2] | None = None
-    stem_relu: bool | None = None
+    module: ModuleFacts = field(default_factory=ModuleFacts)
     header: Mapping[str, Any] | None = None
 
 
@@ -125,7 +124,7 @@ def _unwrap(loaded: object, key: str | None) -> Weights:
 
 
 def _weights_of_module(module: StandIn) -> Weights:
-    """Weights, last stride and stem ReLU of a pickled ``nn.Module`` whose classes are lost."""
+    """Weights and facts of a pickled ``nn.Module`` whose classes are lost."""
     name = module.qualified_name
     if "optim" in name:
         raise CheckpointError(f"this is a pickled optimizer ({name}), not the model. Pass the model's file.")
@@ -137,18 +136,7 @@ def _weights_of_module(module: StandIn) -> Weights:
         raise CheckpointError(f"holds a pickled {name}, which has no weights. Expected a model.")
     tensors = tensors_of(state_dict)
     modules = {key.removeprefix("module."): value for key, value in parts if isinstance(value, StandIn)}
-    layout = f"pickled module {name}"
-    first_block = next((key for key in modules if key.endswith("layer4.0")), None)
-    if first_block is None:
-        return Weights(tensors, layout)
-    in_block = [value.state for key, value in modules.items() if key.startswith(f"{first_block}.")]
-    strides = [state["stride"] for state in in_block if isinstance(state.get("stride"), tuple)]
-    return Weights(
-        tensors,
-        layout,
-        last_stride=None if not strides else (2 if (2, 2) in strides else 1),
-        stem_relu=first_block.removesuffix("layer4.0") + "relu" in modules,
-    )
+    return Weights(tensors, f"pickled module {name}", module=module_facts(modules))
 
 
 def _walk(module: StandIn, prefix: str) -> Iterator[tuple[str, Tensor | StandIn]]:

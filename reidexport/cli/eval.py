@@ -1,6 +1,6 @@
 """``reidexport eval``: rank-1, mAP and mINP of a checkpoint or an artifact on a data set."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,15 +91,19 @@ def _open_session(
     run: RunOptions,
     foreign: ForeignOptions,
 ) -> Session:
-    """The artifact, or the checkpoint, whose options exclude each other; both take ``--size``."""
-    from reidexport.evaluation.opening import open_any
+    """The checkpoint or the artifact, with the facts that are stated of it."""
+    from reidexport.evaluation.opening import kind_of, open_any
 
-    if replace(foreign, size=None) == ForeignOptions():
-        choices = checkpoint.choices(foreign.size)
-        return open_any(artifact, run.options(), feature=feature, choices=choices, log=log)
-    if feature is not None or checkpoint != CheckpointOptions():
-        raise InputError("--feature and --last-stride are for checkpoints, --mean and --std for ONNX files.")
-    return run.open(artifact, foreign.manifest(artifact))
+    if foreign != ForeignOptions() and kind_of(artifact) == "checkpoint":
+        foreign.refuse_for_checkpoint(artifact)
+    elif foreign != ForeignOptions():
+        if feature is not None or checkpoint != CheckpointOptions():
+            raise InputError(
+                f"{artifact} is an artifact, whose network is built in: leave out --feature and the options under "
+                '"What a checkpoint cannot tell".'
+            )
+        return run.open(artifact, foreign.manifest(artifact))
+    return open_any(artifact, run.options(), feature=feature, choices=checkpoint.choices(foreign), log=log)
 
 
 def _print(record: EvaluationRecord) -> None:

@@ -5,18 +5,25 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.shared_options import CheckpointOptions, PixelOptions
+
 _MOST_SHOWN = 10
 
 
+@with_option_groups
 def inspect(
     file: Annotated[Path, Argument(help="A checkpoint, an ONNX file, an engine or embeddings.")],
     json_: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+    *,
+    pixels: PixelOptions,
+    checkpoint: CheckpointOptions,
 ) -> None:
     """Say what a file is: checkpoint, ONNX, engine or embeddings, and what it holds. Nothing in it is run."""
     from reidexport.evaluation.inspection import inspect_file
     from reidexport.records.reading import record_text
 
-    description = inspect_file(file)
+    description = inspect_file(file, checkpoint.choices(pixels))
     if json_:
         print(record_text(description))
         return

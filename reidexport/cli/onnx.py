@@ -10,7 +10,7 @@ from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import log
-from reidexport.cli.shared_options import CheckpointOptions, SizeOption
+from reidexport.cli.shared_options import CheckpointOptions, PixelOptions
 from reidexport.errors import InputError
 
 
@@ -75,7 +75,7 @@ def onnx(
     opset: Annotated[
         int, Option(help="Of ONNX: 11 to 25, INT8 from 13 on; older runtimes need an older one.")
     ] = 18,
-    size: SizeOption = None,
+    pixels: PixelOptions,
     stated: CheckpointOptions,
 ) -> None:
     """Fold a checkpoint into an inference graph and write it as ONNX, checked against torch."""
@@ -85,10 +85,10 @@ def onnx(
     from reidexport.progress import progress_bar
 
     chosen = precision.chosen()
-    loaded = load_checkpoint(checkpoint, stated.choices(size))
+    loaded = load_checkpoint(checkpoint, stated.choices(pixels))
     log(f"{checkpoint}: {loaded.summary}")
-    for fact in loaded.assumed:
-        log(f"  assumed: {fact}")
+    for line in loaded.fact_lines:
+        log(f"  {line}")
     path = output or _default_output(checkpoint)
     manifest = onnx_from_graph(
         graph_from_checkpoint(loaded, GraphOptions(**asdict(graph))),

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from reidruntime import (
     manifest_from_onnx,
     open_session,
 )
-from reidruntime.artifact.manifest import ChannelOrder, Channels3, Layout, ResizeKernel
+from reidruntime.artifact.manifest import ChannelOrder, Channels3, Layout, Pooling, ResizeKernel, StemPool
 from reidruntime.backends import BackendName, DeviceName
 from typer import Argument, Option
 
@@ -33,13 +33,13 @@ from reidexport.gallery.milvus_address import is_milvus, open_milvus
 if TYPE_CHECKING:
     from reidexport.serving.triton.config import Batching
 
+_pixels = partial(Option, rich_help_panel="How the network takes its images, where the file does not say")
 _stated = partial(Option, rich_help_panel="What a checkpoint cannot tell")
 _fact = partial(Option, rich_help_panel="Facts about an ONNX file that carries no manifest")
 
 ArtifactArgument = Annotated[Path, Argument(metavar="ARTIFACT", help="An ONNX file.")]
 ThreadsOption = Annotated[int | None, Option(min=1, help="Threads of the network; all CPUs if left out.")]
 BatchOption = Annotated[int | None, Option(min=1, help="Images per run of the network.")]
-SizeOption = Annotated[str | None, Option(metavar="HxW", help="Height and width in pixels.")]
 DatasetOption = Annotated[
     str | None, Option(metavar="NAME", help="Which data set, where the folder holds several.")
 ]
@@ -82,24 +82,26 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class ForeignOptions:
-    """Facts about an ONNX file that carries no manifest."""
+class PixelOptions:
+    """How a network takes its images: facts about an ONNX file without a manifest, and about a checkpoint."""
 
-    size: SizeOption = None
-    mean: Annotated[str | None, _fact(metavar="C,C,C", help="Mean of pixels in [0, 1].")] = None
+    size: Annotated[str | None, _pixels(metavar="HxW", help="Height and width in pixels.")] = None
+    mean: Annotated[str | None, _pixels(metavar="C,C,C", help="Mean of pixels in [0, 1].")] = None
     std: Annotated[
         str | None,
-        _fact(metavar="C,C,C", help="Deviation of pixels in [0, 1]; 1/255 for a network that takes 0-255."),
+        _pixels(metavar="C,C,C", help="Deviation of pixels in [0, 1]; 1/255 for a network that takes 0-255."),
     ] = None
-    channel_order: Annotated[ChannelOrder | None, _fact(help="Order of the channels; RGB if left out.")] = (
-        None
-    )
+    channel_order: Annotated[ChannelOrder | None, _pixels(help="Order of the network's channels.")] = None
+    resize: Annotated[ResizeKernel | None, _pixels(help="Resize kernel of the training code.")] = None
+
+
+@dataclass(frozen=True)
+class ForeignOptions(PixelOptions):
+    """Facts about an ONNX file that carries no manifest."""
+
     layout: Annotated[Layout | None, _fact(help="Layout of the input; NCHW if left out.")] = None
     output_name: Annotated[
         str | None, _fact(metavar="NAME", help="The output that is the embedding, where several can be.")
-    ] = None
-    resize: Annotated[
-        ResizeKernel | None, _fact(help="Resize kernel of the training code; bilinear if left out.")
     ] = None
 
     def manifest(self, artifact: Path) -> Manifest | None:
@@ -142,10 +144,18 @@ class ForeignOptions:
         without = [path for path in artifacts if kind_of(path) == "onnx" and manifest_from_onnx(path) is None]
         return {path: manifest for path in without or artifacts[:1] if (manifest := self.manifest(path))}
 
+    def refuse_for_checkpoint(self, checkpoint: Path) -> None:
+        """Raise InputError where an option is given that only ONNX files have."""
+        for option, value in (("--layout", self.layout), ("--output-name", self.output_name)):
+            if value is not None:
+                raise InputError(
+                    f"{checkpoint} is a checkpoint: leave out {option}, which is for ONNX files."
+                )
+
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """What a checkpoint cannot tell, but for the size of images."""
+    """What a checkpoint cannot tell, beside :class:`PixelOptions`."""
 
     weights: Annotated[
         str | None,
@@ -154,11 +164,38 @@ class CheckpointOptions:
     arch: Annotated[str | None, _stated(help="The backbone, when it is not recognized.")] = None
     last_stride: Annotated[int | None, _stated(min=1, max=2, help="Stride of the last stage.")] = None
     stem_relu: Annotated[bool | None, _stated(help="Whether a ReLU follows a ResNet's stem.")] = None
-    pooling: Annotated[Literal["avg", "gem"] | None, _stated(help="Global pooling; gem has p = 3.")] = None
+    stem_pool: Annotated[
+        StemPool | None,
+        _stated(
+            help="Max pooling of a ResNet's stem: 3x3 padded by 1 (padded), or also ceil_mode (padded-ceil); 3x3 "
+            "unpadded (valid), or also ceil_mode (ceil); 2x2; or none."
+        ),
+    ] = None
+    pooling: Annotated[
+        str | None, _stated(metavar="avg|max|gem[:P]", help="Global pooling; gem alone has p = 3.")
+    ] = None
+    bn_eps: Annotated[float | None, _stated(metavar="EPS", help="What all BatchNorms add to variances.")] = (
+        None
+    )
 
-    def choices(self, size: str | None) -> CheckpointChoices:
-        """The options with ``--size``, as the user typed it; raises InputError where that is not two numbers."""
-        return CheckpointChoices(**asdict(self), size=_parse_size(size) if size else None)
+    def choices(self, pixels: PixelOptions) -> CheckpointChoices:
+        """The same for loading a checkpoint; raises InputError where an option cannot be read."""
+        pooling, gem_p = _parse_pooling(self.pooling) if self.pooling else (None, None)
+        return CheckpointChoices(
+            arch=self.arch,
+            last_stride=cast(Literal[1, 2] | None, self.last_stride),
+            stem_relu=self.stem_relu,
+            stem_pool=self.stem_pool,
+            pooling=pooling,
+            gem_p=gem_p,
+            batch_norm_eps=self.bn_eps,
+            size=_parse_size(pixels.size) if pixels.size else None,
+            mean=_parse_channels("--mean", pixels.mean) if pixels.mean else None,
+            std=_parse_channels("--std", pixels.std) if pixels.std else None,
+            channel_order=pixels.channel_order,
+            resize=pixels.resize,
+            weights=self.weights,
+        )
 
 
 @dataclass(frozen=True)
@@ -203,6 +240,22 @@ def _parse_size(text: str) -> tuple[int, int]:
     if not found:
         raise InputError(f"--size {text!r}: expected HEIGHTxWIDTH in pixels, for example 256x128.")
     return int(found.group(1)), int(found.group(2))
+
+
+def _parse_pooling(text: str) -> tuple[Pooling, float | None]:
+    """``"avg"`` -> ("avg", None), ``"gem:3.5"`` -> ("gem", 3.5)."""
+    name, colon, power = text.partition(":")
+    if name in ("avg", "max") and not colon:
+        return cast(Pooling, name), None
+    try:
+        gem_p = float(power) if colon else 3.0
+    except ValueError:
+        gem_p = 0.0
+    if name != "gem" or not 0 < gem_p < float("inf"):
+        raise InputError(
+            f"--pooling {text!r}: expected avg, max, gem or gem:P with a positive P, as in gem:3."
+        )
+    return "gem", gem_p
 
 
 def _parse_channels(option: str, text: str) -> Channels3:

@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import log
-from reidexport.cli.shared_options import CheckpointOptions, ForeignOptions
+from reidexport.cli.shared_options import CheckpointOptions, ForeignOptions, PixelOptions
 from reidexport.errors import InputError
 
 _native = partial(Option, rich_help_panel="Native TensorRT only")
@@ -104,7 +104,9 @@ def trt(
     source = source or find_source(Path())
     is_checkpoint = kind_of(source) == "checkpoint"
     manifest = None if is_checkpoint else foreign.manifest(source)
-    choices = checkpoint.choices(foreign.size if is_checkpoint else None)
+    if is_checkpoint:
+        foreign.refuse_for_checkpoint(source)
+    choices = checkpoint.choices(foreign if is_checkpoint else PixelOptions())
     target = output or source.with_name(source.name.removesuffix(source.suffix) + ".engine")
     with prepared_source(source, chosen, choices=choices, manifest=manifest, log=log) as prepared:
         built = engine_from_onnx(prepared, target, options=options, log=log)

@@ -6,12 +6,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from reidruntime import Manifest, manifest_from_onnx
 from reidruntime.artifact.manifest import Metric
 from typer import Argument, Option
 
+from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import SAME_CAMERA_TEXTS, JsonOption
-from reidexport.cli.shared_options import RunOptions, SameCameraOption
+from reidexport.cli.shared_options import (
+    CheckpointOptions,
+    ForeignOptions,
+    PixelOptions,
+    RunOptions,
+    SameCameraOption,
+)
 from reidexport.data import load_dataset
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
@@ -19,6 +27,18 @@ from reidexport.records.accuracy import Verification
 from reidexport.records.reading import write_record
 
 NUM_DRAWN = 64
+
+
+@dataclass(frozen=True)
+class ComparedOptions:
+    """What the two are compared on."""
+
+    data: Annotated[
+        Path | None, Option(help="Data set folder: also compare rank-1 and mAP. Default: drawn people.")
+    ] = None
+    dataset: Annotated[str | None, Option(help="Which data set, where the folder holds several.")] = None
+    metric: Annotated[Metric | None, Option(help="Distance; default: the candidate's.")] = None
+    same_camera: SameCameraOption = "drop"
 
 
 @dataclass(frozen=True)
@@ -30,26 +50,16 @@ class LimitOptions:
     max_map_drop: Annotated[float, Option(help="Allowed loss of mAP, percentage points.")] = 0.1
 
 
-@dataclass(frozen=True)
-class RankOptions:
-    """How ranks are compared."""
-
-    metric: Annotated[Metric | None, Option(help="Distance; default: the candidate's.")] = None
-    same_camera: SameCameraOption = "drop"
-
-
 @with_option_groups
 def verify(
     candidate: Annotated[Path, Argument(help="The artifact under test.")],
     reference: Annotated[Path, Option(help="The checkpoint or artifact that it must answer like.")],
-    data: Annotated[
-        Path | None, Option(help="Data set folder: also compare rank-1 and mAP. Default: drawn people.")
-    ] = None,
-    dataset: Annotated[str | None, Option(help="Which data set, where the folder holds several.")] = None,
     *,
-    ranks: RankOptions,
+    compared: ComparedOptions,
     allowed: LimitOptions,
     run: RunOptions,
+    foreign: ForeignOptions,
+    checkpoint: CheckpointOptions,
     json_file: JsonOption = None,
 ) -> None:
     """Compare an artifact with its reference; exit status 1 when it lost more than allowed."""
@@ -58,14 +68,16 @@ def verify(
     from reidexport.evaluation.verification import Limits
     from reidexport.evaluation.verification import verify as verify_sessions
 
-    if dataset and not data:
+    data = compared.data
+    if compared.dataset and not data:
         raise InputError("--dataset chooses among the data sets of a folder: pass --data too")
-    records = load_dataset(data, dataset, same_camera=ranks.same_camera) if data else None
+    records = load_dataset(data, compared.dataset, same_camera=compared.same_camera) if data else None
     images = [] if records else draw_people(NUM_DRAWN)
     total = 2 * (len(records.query) + len(records.scored_gallery) if records else len(images))
+    manifest, choices = _stated(candidate, reference, foreign, checkpoint)
     with (
-        run.open(candidate) as artifact,
-        open_reference(reference, artifact.manifest, threads=run.threads) as original,
+        run.open(candidate, manifest) as artifact,
+        open_reference(reference, artifact.manifest, choices=choices, threads=run.threads) as original,
         progress_bar("comparing", total) as progress,
     ):
         result = verify_sessions(
@@ -74,7 +86,7 @@ def verify(
             images=images,
             dataset=records,
             limits=Limits(**asdict(allowed)),
-            metric=ranks.metric,
+            metric=compared.metric,
             progress=progress,
         )
     _print(result)
@@ -84,6 +96,20 @@ def verify(
         for failure in result.failures:
             print(f"FAILED: {failure}", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _stated(
+    candidate: Path, reference: Path, foreign: ForeignOptions, checkpoint: CheckpointOptions
+) -> tuple[Manifest | None, CheckpointChoices]:
+    """What the options state: of a candidate without a manifest, and of a reference that is a checkpoint."""
+    from reidexport.evaluation.opening import kind_of
+
+    from_checkpoint = kind_of(reference) == "checkpoint"
+    if from_checkpoint and not (kind_of(candidate) == "onnx" and manifest_from_onnx(candidate) is None):
+        foreign.refuse_for_checkpoint(reference)
+        return None, checkpoint.choices(foreign)
+    pixels = foreign if from_checkpoint else PixelOptions()
+    return foreign.manifest(candidate), checkpoint.choices(pixels)
 
 
 def _print(result: Verification) -> None:

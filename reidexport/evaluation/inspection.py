@@ -13,7 +13,8 @@ from reidruntime.artifact.manifest import engine_manifest_path, file_sha256
 from reidruntime.artifact.onnx_metadata import OnnxFile, manifest_from_onnx, read_onnx
 from reidruntime.artifact.own_manifest import artifact_manifest
 
-from reidexport.errors import ArtifactError
+from reidexport.checkpoint.choices import CheckpointChoices
+from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import kind_of
 from reidexport.records.inspection import (
     CheckpointDescription,
@@ -26,8 +27,12 @@ from reidexport.records.inspection import (
 _EMBEDDINGS = (".npz", ".parquet", GALLERY_SUFFIX)
 
 
-def inspect_file(path: str | Path) -> FileDescription:
+def inspect_file(path: str | Path, choices: CheckpointChoices | None = None) -> FileDescription:
     """Describe a checkpoint, an ONNX file, an engine, or a file of embeddings.
+
+    Args:
+        path: the file.
+        choices: of a checkpoint.
 
     Returns:
         A record whose ``kind`` is "checkpoint", "onnx", "engine" or "gallery".
@@ -36,20 +41,27 @@ def inspect_file(path: str | Path) -> FileDescription:
         ArtifactError: there is no such file, or it is damaged.
         InputError: a file of embeddings is damaged.
         CheckpointError: it is neither an artifact nor a checkpoint that can be read.
+        InputError: choices are given for an artifact, or the checkpoint cannot have them.
     """
     path = Path(path)
-    kind, is_embeddings = kind_of(path), path.suffix in _EMBEDDINGS
-    describe = (
-        _gallery if is_embeddings else {"checkpoint": _checkpoint, "onnx": _onnx, "engine": _engine}[kind]
-    )
+    kind = kind_of(path)
     size_mib = round(path.stat().st_size / 2**20, 2)
-    return describe(path, {"file": str(path), "size_mib": size_mib, "sha256": file_sha256(path)})
+    about = {"file": str(path), "size_mib": size_mib, "sha256": file_sha256(path)}
+    is_embeddings = path.suffix in _EMBEDDINGS
+    if kind == "checkpoint" and not is_embeddings:
+        return _checkpoint(path, choices, about)
+    if choices not in (None, CheckpointChoices()):
+        raise InputError(f"{path} is not a checkpoint: leave out the options that state what a checkpoint is")
+    describe = _gallery if is_embeddings else {"onnx": _onnx, "engine": _engine}[kind]
+    return describe(path, about)
 
 
-def _checkpoint(path: Path, about: dict[str, Any]) -> CheckpointDescription:
+def _checkpoint(
+    path: Path, choices: CheckpointChoices | None, about: dict[str, Any]
+) -> CheckpointDescription:
     from reidexport.checkpoint.loading import load_checkpoint
 
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, choices)
     return CheckpointDescription(
         **about,
         family=checkpoint.family,
@@ -57,7 +69,9 @@ def _checkpoint(path: Path, about: dict[str, Any]) -> CheckpointDescription:
         **asdict(checkpoint.architecture),
         num_parameters=sum(tensor.numel() for tensor in checkpoint.state_dict.values()),
         preprocess=checkpoint.preprocess,
+        origins=checkpoint.origins,
         assumed=checkpoint.assumed,
+        lookalikes=checkpoint.lookalikes,
     )
 
 

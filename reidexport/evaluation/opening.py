@@ -1,10 +1,11 @@
 """Open whatever a command was given: a checkpoint answers through torch, an artifact through its runtime."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from reidruntime.artifact.manifest import Feature, Manifest
+from reidruntime.artifact.manifest import Feature, Manifest, Pooling
 from reidruntime.artifact.onnx_metadata import manifest_from_onnx, read_onnx
 from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
@@ -94,34 +95,72 @@ def open_any(
 
     checkpoint = load_checkpoint(path, choices)
     if log:
-        for fact in checkpoint.assumed:
-            log(f"assumed: {fact}")
+        for line in checkpoint.fact_lines:
+            log(line)
     return session_from_checkpoint(checkpoint, GraphOptions(feature=feature), threads=options.threads)
 
 
-def open_reference(path: Path, candidate: Manifest, *, threads: int | None = None) -> Session:
+def open_reference(
+    path: Path,
+    candidate: Manifest,
+    *,
+    choices: CheckpointChoices | None = None,
+    threads: int | None = None,
+) -> Session:
     """Open what a candidate is compared with.
 
-    A checkpoint is opened with the choices that the candidate's manifest records (feature, flip, normalization,
-    size, last stride, stem ReLU, pooling): those were the user's, and not what is being checked.
+    A checkpoint is opened with the facts that the candidate's manifest records: whether the candidate computes what
+    it says is checked, not whether the facts are right.
+
+    Args:
+        path: a checkpoint or an artifact.
+        candidate: the manifest of what is compared.
+        choices: of a checkpoint, instead of what the manifest records.
+        threads: of the network.
+
+    Raises:
+        InputError: choices are given for an artifact, or the checkpoint cannot have them.
+        CheckpointError: the checkpoint cannot be read.
+        ArtifactError: the artifact cannot be opened.
     """
     if kind_of(path) != "checkpoint":
+        if choices not in (None, CheckpointChoices()):
+            raise InputError(
+                f"{path} is an artifact: what is chosen for a checkpoint is built in, leave it out"
+            )
         return open_session(path, SessionOptions(threads=threads))
     from reidexport.checkpoint.loading import load_checkpoint
     from reidexport.evaluation.torch_session import session_from_checkpoint
     from reidexport.export.graph import GraphOptions
 
-    recorded = candidate.architecture
-    # A third-party file says "unknown".
-    known: dict[str, Literal["avg", "gem"]] = {"avg": "avg", "gem": "gem"}
-    choices = CheckpointChoices(
-        last_stride=recorded.last_stride,
-        stem_relu=recorded.stem_relu,
-        pooling=known.get(recorded.pooling),
-        size=(candidate.preprocess.height_px, candidate.preprocess.width_px),
-    )
+    told = choices or CheckpointChoices()
+    recorded = recorded_choices(candidate)
+    stated = {name: value for name, value in vars(told).items() if value is not None}
+    if told.pooling is not None:
+        stated["gem_p"] = told.gem_p
+    choices = replace(recorded, **stated)
     options = GraphOptions(feature=candidate.feature, normalize=candidate.normalized, flip=candidate.flip)
     return session_from_checkpoint(load_checkpoint(path, choices), options, threads=threads)
+
+
+def recorded_choices(manifest: Manifest) -> CheckpointChoices:
+    """What an exported file's manifest records of its network, as choices for its checkpoint."""
+    network, pixels = manifest.architecture, manifest.preprocess
+    # A third-party file says "unknown".
+    known: dict[str, Pooling] = {"avg": "avg", "max": "max", "gem": "gem"}
+    return CheckpointChoices(
+        last_stride=network.last_stride,
+        stem_relu=network.stem_relu,
+        stem_pool=network.stem_pool,
+        pooling=known.get(network.pooling),
+        gem_p=network.gem_p,
+        batch_norm_eps=network.batch_norm_eps,
+        size=(pixels.height_px, pixels.width_px),
+        mean=pixels.mean,
+        std=pixels.std,
+        channel_order=pixels.channel_order,
+        resize=pixels.resize,
+    )
 
 
 def _reads_as_onnx(path: Path) -> bool:

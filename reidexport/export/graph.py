@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from reidexport.checkpoint.loading import Checkpoint, model_from_checkpoint
 from reidexport.errors import InputError
 from reidexport.export.folding import divide_first_convolution, fold_batch_norms, fold_neck
+from reidexport.models.baseline import RESNET_STEMS
 from reidexport.version import __version__
 
 
@@ -139,6 +140,7 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
 def manifest_of_graph(graph: InferenceGraph, static_batch: int | None = None) -> Manifest:
     """The manifest of an artifact that answers as this graph does, in FP32, at any batch size or at one."""
     checkpoint, options, pixels = graph.checkpoint, graph.options, graph.preprocess
+    is_resnet = checkpoint.architecture.backbone in RESNET_STEMS
     return Manifest(
         producer=Producer(name="reidexport", version=__version__),
         source=Source(name=checkpoint.name, sha256=checkpoint.sha256),
@@ -147,7 +149,10 @@ def manifest_of_graph(graph: InferenceGraph, static_batch: int | None = None) ->
             family=checkpoint.family,
             last_stride=checkpoint.architecture.last_stride,
             stem_relu=checkpoint.architecture.stem_relu,
+            stem_pool=checkpoint.architecture.stem_pool if is_resnet else None,
             pooling=checkpoint.architecture.pooling,
+            gem_p=float(checkpoint.state_dict["pool.p"]) if "pool.p" in checkpoint.state_dict else None,
+            batch_norm_eps=checkpoint.architecture.batch_norm_eps,
             neck=checkpoint.architecture.neck,
             feature_dim=graph.feature_dim,
         ),
@@ -165,4 +170,5 @@ def manifest_of_graph(graph: InferenceGraph, static_batch: int | None = None) ->
         precision="fp32",
         layer_precisions={},
         batch_profile=BatchProfile(minimum=static_batch or 1, optimum=static_batch, maximum=static_batch),
+        origins=checkpoint.origins,
     )

@@ -5,18 +5,20 @@ from typing import Literal
 
 import timm
 import torch
+from reidruntime.artifact.manifest import Pooling, StemPool
 from torch import Tensor, nn
 
 from reidexport.models.osnet import OSNet, Variant
-from reidexport.models.resnet import ResNet, StemPool
+from reidexport.models.resnet import ResNet
 from reidexport.models.timm_backbone import PREFIX, TimmBackbone
 from reidexport.models.trunk import TIMM_NAMES, Trunk, mobilenet_v2, resnest50, senet
 
-Pooling = Literal["avg", "gem"]
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 Neck = Literal["bnneck", "reduction-bnneck", "fc", "none"]
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 IBN_RESNETS = ("resnet50_ibn_a", "resnet101_ibn_a")
+RESNET_STEMS = (*RESNETS, *IBN_RESNETS)  # those whose stem's ReLU and pooling differ between projects
 OSNETS = (
     *(f"osnet_{width}" for width in ("x1_0", "x0_75", "x0_5", "x0_25")),
     "osnet_ibn_x1_0",
@@ -33,12 +35,13 @@ class BaselineArchitecture:
         backbone: a name in ``BACKBONES``, or "timm/" and a network of timm.
         last_stride: stride of the backbone's last stage (paper, 3.4); None for OSNet, which has no such stage.
         stem_relu: whether a ReLU follows the stem's bn1. False for reid-strong-baseline's plain ResNets.
-        stem_pool: max pooling of a ResNet's stem: "padded" (torchvision) or "ceil" (fast-reid).
+        stem_pool: max pooling of a ResNet's stem: "padded" (torchvision), "ceil" (fast-reid) or another.
         non_local: fast-reid's non-local blocks.
-        pooling: global average, or generalized mean with the power ``gem.p`` of the state dict.
+        pooling: global average or maximum, or generalized mean with the power ``pool.p`` of the state dict.
         neck: "bnneck" (BatchNorm), "reduction-bnneck" (Linear, BatchNorm), "fc" (Linear, BatchNorm, ReLU), "none".
         feature_dim: dimension of f_i.
         num_classes: rows of the classifier, 0 when the checkpoint holds none.
+        batch_norm_eps: what every BatchNorm adds to its variances; None: what the backbone's own code has.
     """
 
     backbone: str
@@ -50,6 +53,7 @@ class BaselineArchitecture:
     neck: Neck = "bnneck"
     feature_dim: int = 2048
     num_classes: int = 0
+    batch_norm_eps: float | None = None
 
 
 class GeneralizedMeanPooling(nn.Module):
@@ -72,6 +76,21 @@ class GlobalAveragePooling(nn.Module):
         return x.mean((2, 3))
 
 
+class GlobalMaxPooling(nn.Module):
+    """Maximum over the map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C)."""
+        return x.amax((2, 3))
+
+
+_POOLINGS: dict[Pooling, type[nn.Module]] = {
+    "avg": GlobalAveragePooling,
+    "max": GlobalMaxPooling,
+    "gem": GeneralizedMeanPooling,
+}
+
+
 class Baseline(nn.Module):
     """Backbone + pooling + neck + classifier; forward returns (f_t, f_i).
 
@@ -83,16 +102,24 @@ class Baseline(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.backbone = build_backbone(architecture)
-        self.pool = GeneralizedMeanPooling() if architecture.pooling == "gem" else GlobalAveragePooling()
+        self.pool = _POOLINGS[architecture.pooling]()
         self.neck = _build_neck(architecture.neck, self.backbone.out_channels, architecture.feature_dim)
         self.classifier: nn.Linear | None = None
         if architecture.num_classes:
             self.classifier = nn.Linear(architecture.feature_dim, architecture.num_classes, bias=False)
+        if architecture.batch_norm_eps is not None:
+            for norm in batch_norms(self).values():
+                norm.eps = architecture.batch_norm_eps
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalized images → f_t of shape (B, backbone channels), f_i of shape (B, feature_dim)."""
         f_t = self.pool(self.backbone(images))
         return f_t, self.neck(f_t)
+
+
+def batch_norms(module: nn.Module) -> dict[str, BatchNorm]:
+    """The BatchNorms of a network by their names, in the order of its code."""
+    return {name: part for name, part in module.named_modules() if isinstance(part, BatchNorm)}
 
 
 def backbone_channels(architecture: BaselineArchitecture) -> int:

@@ -3,18 +3,25 @@
 Parameter names are torchvision's, so strong-baseline, fast-reid, torchreid and ImageNet weights load as they are.
 """
 
-from typing import Literal
-
 import torch
+from reidruntime.artifact.manifest import StemPool
 from torch import Tensor, nn
 from torchvision import models
 
 from reidexport.models.trunk import set_last_stride
 
-StemPool = Literal["padded", "ceil"]
-
 # fast-reid puts this many non-local blocks at the end of each stage.
 NON_LOCAL_BLOCKS: dict[int, tuple[int, int, int, int]] = {50: (0, 2, 3, 0), 101: (0, 2, 9, 0)}
+
+
+def stem_pooling(stem_pool: StemPool) -> nn.Module:
+    """The max pooling that a :data:`StemPool` names, of stride 2 but for "none"."""
+    if stem_pool == "none":
+        return nn.Identity()
+    if stem_pool == "2x2":
+        return nn.MaxPool2d(2)
+    padding = 1 if stem_pool.startswith("padded") else 0
+    return nn.MaxPool2d(3, stride=2, padding=padding, ceil_mode=stem_pool.endswith("ceil"))
 
 
 class IBN(nn.Module):
@@ -55,7 +62,7 @@ class ResNet(nn.Module):
         depth: 18, 34, 50, 101 or 152.
         last_stride: stride of the first block of layer4; 1 keeps the map twice as large (paper, 3.4).
         stem_relu: False for reid-strong-baseline, whose code has none after bn1.
-        stem_pool: "ceil" for fast-reid, whose max pooling has ceil_mode and no padding.
+        stem_pool: its max pooling; "padded" in torchvision, "ceil" in fast-reid.
         ibn: IBN-a: layers 1 to 3 get :class:`IBN` as their first norm.
         non_local: fast-reid's non-local blocks (SBS and AGW).
     """
@@ -68,7 +75,7 @@ class ResNet(nn.Module):
         self.out_channels = trunk.fc.in_features
         self.conv1, self.bn1 = trunk.conv1, trunk.bn1
         self.relu = nn.ReLU(inplace=True) if stem_relu else nn.Identity()
-        self.maxpool = trunk.maxpool if stem_pool == "padded" else nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.maxpool = stem_pooling(stem_pool)
         self.layer1, self.layer2 = trunk.layer1, trunk.layer2
         self.layer3, self.layer4 = trunk.layer3, trunk.layer4
         set_last_stride(self.layer4, last_stride)

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from reidruntime.artifact.manifest import Manifest, Metric, Preprocess
+from reidruntime.artifact.manifest import Manifest, Metric, Origin, Preprocess
 
 from reidexport.records.base import Record
 
@@ -23,8 +23,10 @@ class CheckpointDescription(FileDescription):
     Attributes:
         family: the project whose conventions it follows.
         layout: how the file holds the weights, in words.
-        backbone: this and the next eight are those of :class:`reidexport.models.baseline.BaselineArchitecture`.
-        assumed: what was assumed because the weights do not show it, each with the option that sets it.
+        backbone: this and the next nine are those of :class:`reidexport.models.baseline.BaselineArchitecture`.
+        origins: where each fact comes from: "read" from the file, "told", or "assumed" as in its project.
+        assumed: what was assumed because the file does not show it, each with the option that sets it.
+        lookalikes: other networks that have the same names and shapes.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
@@ -39,9 +41,12 @@ class CheckpointDescription(FileDescription):
     neck: str
     feature_dim: int
     num_classes: int
+    batch_norm_eps: float | None
     num_parameters: int
     preprocess: Preprocess
+    origins: dict[str, Origin]
     assumed: tuple[str, ...]
+    lookalikes: str
 
 
 class OnnxDescription(FileDescription):

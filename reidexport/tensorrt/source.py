@@ -149,8 +149,8 @@ def _from_checkpoint(
         raise InputError(f"{path} is a checkpoint. {_WAY_TO['int8']}")
     checkpoint = load_checkpoint(path, choices)
     log(f"{path}: {checkpoint.summary}")
-    for fact in checkpoint.assumed:
-        log(f"  assumed: {fact}")
+    for line in checkpoint.fact_lines:
+        log(f"  {line}")
     manifest = onnx_from_graph(graph_from_checkpoint(checkpoint), target, precision=precision)
     return EngineSource(target, manifest, path.with_suffix(".onnx").name, file_sha256(target), kept=False)
 

@@ -1,6 +1,7 @@
 """What a file says, what is assumed, and what the caller may say instead."""
 
 import math
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from reidexport.checkpoint.loading import (
 )
 from reidexport.checkpoint.weights import FORMAT, read_weights
 from reidexport.errors import CheckpointError, InputError
-from reidexport.models.baseline import BaselineArchitecture
+from reidexport.models.baseline import BaselineArchitecture, batch_norms
 from tests.standins import checkpoints
 from tests.standins.state_dicts import (
     Load,
@@ -40,6 +41,19 @@ def test_weights_of_other_dtypes_become_float32(dtype: torch.dtype, load: Load, 
     assert torch.equal(checkpoint.state_dict["backbone.conv1.conv.weight"], wanted)
 
 
+EVERYTHING: dict[str, Any] = {
+    "last_stride": 1,
+    "stem_relu": False,
+    "stem_pool": "2x2",
+    "pooling": "gem",
+    "gem_p": 2.5,
+    "batch_norm_eps": 1e-3,
+    "size": (256, 128),
+    "mean": (0.5, 0.4, 0.3),
+    "std": (0.2, 0.3, 0.4),
+    "channel_order": "BGR",
+    "resize": "bicubic",
+}
 OWN = BaselineArchitecture(
     "osnet_x0_25", last_stride=None, neck="bnneck", feature_dim=128, pooling="gem", num_classes=3
 )
@@ -151,11 +165,24 @@ def test_pooling_can_be_given_where_it_is_open(load: Load, resnet18: Weights) ->
 
 def test_assumed_facts_are_listed(load: Load, resnet18: Weights) -> None:
     """What a plain state dict cannot tell is listed, each fact with the option that sets it."""
-    assert load(resnet18).assumed == (
-        "input 256x128 px (as in reid-strong-baseline; set with --size)",
-        "last stride 1 (as in reid-strong-baseline; set with --last-stride)",
-        "no ReLU after the stem (as in reid-strong-baseline's code; set with --stem-relu)",
+    checkpoint = load(resnet18)
+    assert checkpoint.assumed == tuple(
+        f"{fact} (as in reid-strong-baseline; set with {option})"
+        for fact, option in (
+            ("last stride 1", "--last-stride"),
+            ("no ReLU after the stem", "--stem-relu"),
+            ("stem pooling 3x3, padded", "--stem-pool"),
+            ("average pooling", "--pooling"),
+            ("BatchNorm eps 1e-05", "--bn-eps"),
+            ("input 256x128 px", "--size"),
+            ("mean 0.485, 0.456, 0.406", "--mean"),
+            ("std 0.229, 0.224, 0.225", "--std"),
+            ("RGB channels", "--channel-order"),
+            ("bilinear resizing", "--resize"),
+        )
     )
+    assert checkpoint.fact_lines[0] == "read: backbone resnet18"
+    assert "person-reid-tiny-baseline (--no-stem-relu --stem-pool 2x2)" in checkpoint.fact_lines[-1]
 
 
 def test_given_facts_are_not_assumed(load: Load, resnet18: Weights) -> None:
@@ -163,24 +190,53 @@ def test_given_facts_are_not_assumed(load: Load, resnet18: Weights) -> None:
     checkpoint = load(resnet18, last_stride=2, size=(192, 96))
     assert checkpoint.architecture.last_stride == 2
     assert (checkpoint.preprocess.height_px, checkpoint.preprocess.width_px) == (192, 96)
-    assert [text.split(" (")[0] for text in checkpoint.assumed] == ["no ReLU after the stem"]
-    checkpoint = load(resnet18, stem_relu=True)
-    assert checkpoint.architecture.stem_relu is True
-    assert [text.split()[0] for text in checkpoint.assumed] == ["input", "last"]
-    assert load(resnet18, last_stride=1, stem_relu=False, size=(256, 128)).assumed == ()
+    told = [name for name, origin in checkpoint.origins.items() if origin == "told"]
+    assert told == ["last_stride", "size"]
+    assert "told: last stride 2, input 192x96 px" in checkpoint.fact_lines
+    assert load(resnet18, stem_relu=True).architecture.stem_relu is True
+    assert load(resnet18, **EVERYTHING).assumed == ()
+    assert load(resnet18, **EVERYTHING).lookalikes == ""
+
+
+def test_every_choice_reaches_the_network(load: Load, resnet18: Weights) -> None:
+    """What is told of stem, pooling, eps and pixels is what the rebuilt network and its input have."""
+    checkpoint = load(resnet18, **EVERYTHING)
+    model = model_from_checkpoint(checkpoint)
+    assert model.backbone.get_submodule("maxpool").kernel_size == 2
+    assert model.pool.get_parameter("p").tolist() == [2.5]
+    assert {norm.eps for norm in batch_norms(model).values()} == {1e-3}
+    pixels = checkpoint.preprocess
+    assert (pixels.mean, pixels.std) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    assert (pixels.channel_order, pixels.resize) == ("BGR", "bicubic")
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"stem_pool": "2x2"}, "the stem of osnet_x0_25 pools in one way only: leave --stem-pool out"),
+        ({"batch_norm_eps": 0.0}, "--bn-eps must be between 0 and 1, got 0.0"),
+    ],
+)
+def test_choices_that_the_network_cannot_have(
+    choice: dict[str, Any], message: str, load: Load, osnet: Weights
+) -> None:
+    """A fact that this network has no place for is refused with the option to leave out."""
+    with pytest.raises(InputError, match=re.escape(message)):
+        load(osnet, **choice)
 
 
 def test_fixed_pooling_power_of_agw_is_assumed(load: Load) -> None:
     """fast-reid's AGW, known by its non-local blocks, is given its fixed exponent, and says that it was assumed."""
     checkpoint = load(checkpoints.golden_weights("fr_agw_r50"))
     assert checkpoint.architecture.non_local
-    assert "generalized-mean pooling with p = 3 (as in fast-reid's AGW)" in checkpoint.assumed
+    assert "generalized-mean pooling with p = 3 (as in fast-reid; set with --pooling)" in checkpoint.assumed
     assert load(checkpoints.golden_weights("fr_agw_r50"), pooling="avg").architecture.pooling == "avg"
 
 
 def test_osnet_has_no_last_stride(load: Load, osnet: Weights) -> None:
-    """Of an OSNet only the input size is open."""
-    assert load(osnet).assumed == ("input 256x128 px (as in torchreid; set with --size)",)
+    """Of an OSNet only pooling, eps and pixels are open."""
+    names = [name for name, origin in load(osnet).origins.items() if origin == "assumed"]
+    assert names == ["pooling", "batch_norm_eps", "size", "mean", "std", "channel_order", "resize"]
 
 
 @pytest.mark.parametrize("size", [(0, 128), (-256, 128), (256, 0)])

@@ -71,8 +71,8 @@ def test_the_average_is_used_unless_told(keys: tuple[str, str], tmp_path: Path, 
 def test_the_choice_of_weights_is_assumed_or_told(load: Load, osnet: Weights) -> None:
     """Taking the average unasked is listed as assumed, with the option that sets it; where it is told, it is not."""
     content = {"model": osnet, "model_ema": osnet}
-    assert "weights under 'model_ema'" in load(content).assumed[0]
-    assert "--weights" in load(content).assumed[0]
+    words = "weights under 'model_ema', not those under 'model' (set with --weights)"
+    assert load(content).assumed[-1] == words
     told = load(content, weights="model")
     assert told.layout == "state dict under 'model'"
     assert not any("weights" in text for text in told.assumed)

@@ -165,7 +165,9 @@ def test_pickled_module(last_stride: int, stem_relu: bool, zipped: bool, tmp_pat
     assert checkpoint.architecture == BaselineArchitecture(
         "resnet18", last_stride=last_stride, stem_relu=stem_relu, feature_dim=512, num_classes=10  # type: ignore[arg-type]
     )  # fmt: skip
-    assert [text.split()[0] for text in checkpoint.assumed] == ["input"]
+    told = ("last_stride", "stem_relu", "stem_pool", "pooling", "batch_norm_eps")
+    assert {checkpoint.origins[name] for name in told} == {"read"}
+    assert [text.split()[0] for text in checkpoint.assumed] == ["input", "mean", "std", "RGB", "bilinear"]
 
 
 @pytest.mark.parametrize("wrap", ["data parallel", "twice", "in a dict"])
@@ -179,7 +181,7 @@ def test_wrapped_pickled_module(wrap: str, tmp_path: Path) -> None:
         wanted = model.state_dict()
     weights = read_weights(path)
     assert all(torch.equal(weights.state_dict[key], value) for key, value in wanted.items())
-    assert (weights.last_stride, weights.stem_relu) == (2, False)
+    assert (weights.module.last_stride, weights.module.stem_relu) == (2, False)
     assert load_checkpoint(path).architecture.last_stride == 2
 
 

@@ -171,14 +171,17 @@ def test_command_prints_and_writes_the_scores(
     assert f"{scores['mAP']:.2%}" in result.stdout.splitlines()[-1]
 
 
-def test_command_refuses_a_feature_of_a_foreign_file(command: typer.Typer, drawn_dataset: Dataset) -> None:
+def test_command_refuses_a_feature_of_a_foreign_file(
+    command: typer.Typer, drawn_dataset: Dataset, tmp_path: Path
+) -> None:
     """A file without a manifest has one output: --feature cannot choose."""
-    root = drawn_dataset.query[0].path.parents[1]
+    root, file = drawn_dataset.query[0].path.parents[1], tmp_path / "model.onnx"
+    file.write_bytes(b"")
     result = CliRunner().invoke(
-        command, ["model.onnx", "--data", str(root), "--feature", "f_t", "--mean", "0.5", "--std", "0.5"]
+        command, [str(file), "--data", str(root), "--feature", "f_t", "--mean", "0.5", "--std", "0.5"]
     )
     assert isinstance(result.exception, InputError)
-    assert "--feature and --last-stride are for checkpoints" in str(result.exception)
+    assert "is an artifact, whose network is built in: leave out --feature" in str(result.exception)
 
 
 def test_command_answers_which_threshold_to_use(

@@ -22,6 +22,9 @@ Precision = Literal["fp32", "fp16", "int8"]
 Layout = Literal["NHWC", "NCHW"]
 ChannelOrder = Literal["RGB", "BGR"]
 ResizeKernel = Literal["bilinear", "bicubic"]
+StemPool = Literal["padded", "padded-ceil", "valid", "ceil", "2x2", "none"]
+Pooling = Literal["avg", "max", "gem"]
+Origin = Literal["read", "told", "tested", "assumed"]
 Flavor = Literal["tensorrt", "rtx"]
 QuantizationTarget = Literal["cpu", "tensorrt"]
 RangeMethod = Literal["min-max", "percentile-99.99", "percentile-99.999", "least-squares"]
@@ -50,13 +53,24 @@ class Source(_Frozen):
 
 
 class Architecture(_Frozen):
-    """The network: what ``reidexport inspect`` prints and what a rebuild needs; None where it is not known."""
+    """The network: what ``reidexport inspect`` prints and what a rebuild needs; None where it is not known.
+
+    Attributes:
+        stem_pool: max pooling of a ResNet's stem: 3x3 padded by 1 ("padded"; "padded-ceil" with ceil_mode), 3x3
+            unpadded ("valid"; "ceil" with ceil_mode), "2x2" or "none".
+        pooling: "avg", "max" or "gem"; "unknown" of a third-party file.
+        gem_p: the power of "gem".
+        batch_norm_eps: what all BatchNorms add to their variances; None: each what its network's code has.
+    """
 
     backbone: str
     family: str
     last_stride: Literal[1, 2] | None = None
     stem_relu: bool | None
+    stem_pool: StemPool | None = None
     pooling: str
+    gem_p: float | None = None
+    batch_norm_eps: float | None = None
     neck: str
     feature_dim: PositiveInt
 
@@ -200,6 +214,11 @@ class Manifest(_Frozen):
         description="number of convolution and linear layers per precision"
     )
     batch_profile: BatchProfile
+    origins: dict[str, Origin] = Field(
+        default={},
+        description="where each fact about the network comes from: read from the checkpoint, told by the user, "
+        "assumed as in the checkpoint's project, or assumed and tested on images",
+    )
     quantization: Quantization | None = None
     engine: Engine | None = None
     parity: Parity | None = None

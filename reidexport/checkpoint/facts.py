@@ -1,0 +1,102 @@
+"""The facts that decide a checkpoint's answers, each with where it comes from and the option that sets it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from reidruntime.artifact.manifest import Origin, Preprocess
+
+from reidexport.checkpoint.choices import CheckpointChoices
+from reidexport.models.baseline import RESNET_STEMS, BaselineArchitecture
+
+_STEM_POOLS = {
+    "padded": "3x3, padded",
+    "padded-ceil": "3x3, padded, ceil_mode",
+    "valid": "3x3, unpadded",
+    "ceil": "3x3, unpadded, ceil_mode",
+    "2x2": "2x2",
+    "none": "none",
+}
+
+
+@dataclass(frozen=True)
+class CheckpointFact:
+    """One of them.
+
+    Attributes:
+        name: in manifests, such as "last_stride".
+        text: name and value in words, such as "last stride 1".
+        origin: "read" from the file, "told" by the user, "assumed" as in the checkpoint's project, or assumed and
+            "tested" on images.
+        option: of the command line.
+    """
+
+    name: str
+    text: str
+    origin: Origin
+    option: str
+
+
+def facts_of(
+    architecture: BaselineArchitecture,
+    preprocess: Preprocess,
+    gem_p: float | None,
+    batch_norm_eps: float | None,
+    weights: str | None,
+    origins: Mapping[str, Origin],
+) -> Iterator[CheckpointFact]:
+    """Every fact that a network of this architecture has.
+
+    Args:
+        architecture: the network.
+        preprocess: its input.
+        gem_p: the power of its pooling, None where it has none.
+        batch_norm_eps: of its BatchNorms, None where they differ or there are none.
+        weights: which of the file's sets of weights it has, in words; None where there is one under no key.
+        origins: of each fact by name; what is missing is assumed.
+    """
+    is_resnet = architecture.backbone in RESNET_STEMS
+    stem_relu = "a ReLU after the stem" if architecture.stem_relu else "no ReLU after the stem"
+    pooling = {"avg": "average", "max": "max", "gem": "generalized-mean"}[architecture.pooling]
+    power = "" if gem_p is None else f" with p = {gem_p:g}"
+    mean, std = (
+        ", ".join(f"{value:.4g}" for value in values) for values in (preprocess.mean, preprocess.std)
+    )
+    texts = {
+        "backbone": f"backbone {architecture.backbone}",
+        "last_stride": architecture.last_stride and f"last stride {architecture.last_stride}",
+        "stem_relu": stem_relu if is_resnet else None,
+        "stem_pool": f"stem pooling {_STEM_POOLS[architecture.stem_pool]}" if is_resnet else None,
+        "pooling": f"{pooling} pooling{power}",
+        "batch_norm_eps": None if batch_norm_eps is None else f"BatchNorm eps {batch_norm_eps:g}",
+        "size": f"input {preprocess.height_px}x{preprocess.width_px} px",
+        "mean": f"mean {mean}",
+        "std": f"std {std}",
+        "channel_order": f"{preprocess.channel_order} channels",
+        "resize": f"{preprocess.resize} resizing",
+        "weights": weights,
+    }
+    for name, text in texts.items():
+        if text:
+            yield CheckpointFact(name, text, origins.get(name, "assumed"), OPTIONS[name])
+
+
+OPTIONS = {
+    "backbone": "--arch",
+    "last_stride": "--last-stride",
+    "stem_relu": "--stem-relu",
+    "stem_pool": "--stem-pool",
+    "pooling": "--pooling",
+    "batch_norm_eps": "--bn-eps",
+    "size": "--size",
+    "mean": "--mean",
+    "std": "--std",
+    "channel_order": "--channel-order",
+    "resize": "--resize",
+    "weights": "--weights",
+}
+
+
+def told_facts(choices: CheckpointChoices) -> dict[str, Origin]:
+    """The facts that a user states, by name."""
+    given = vars(choices) | {"backbone": choices.arch}
+    return {name: "told" for name in OPTIONS if given.get(name) is not None}
