@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from reidgallery import Gallery, MilvusGallery, SearchFilter
+from reidgallery.rows import fault_of_row
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
@@ -15,7 +16,7 @@ from reidexport.cli.shared_options import GalleryArgument, GalleryArtifactOption
 from reidexport.data.image_paths import find_images
 from reidexport.data.times import parse_time, time_text
 from reidexport.embed.files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery
-from reidexport.errors import InputError
+from reidexport.errors import ImageError, InputError
 from reidexport.files import replaced_when_whole
 from reidexport.gallery.contact_sheets import answers_sheet
 from reidexport.gallery.searching import Answer, search_gallery
@@ -125,7 +126,11 @@ def _query_gallery(
         gallery.check_artifact(session.manifest.sha256)
         embedded = gallery_from_manifest(session.manifest)
         with progress_bar("embedding", len(paths)) as progress:
-            add_embeddings(embedded, session.embed(paths, progress=progress), paths)
+            rows = session.embed(paths, progress=progress)
+        for path, row in zip(paths, rows, strict=True):
+            if fault := fault_of_row(row, embedded.metric):
+                raise ImageError(f"{path}: {fault}. Leave the image out.")
+        add_embeddings(embedded, rows, paths)
     return embedded
 
 

@@ -3,12 +3,14 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from reidgallery.rows import Metric, fault_of_row
 from reidruntime import Session
 from reidruntime.images.preprocess import Image
 from reidruntime.session import Features
@@ -73,13 +75,15 @@ def embed_shards(
         check_image: raises an error for a bad image that is not the image's fault.
 
     Raises:
-        ImageError: an image is bad and ``options.on_error`` is ``"stop"``.
+        ImageError: an image cannot be read, or what the network makes of it is not an embedding, and
+            ``options.on_error`` is ``"stop"``.
         InputError: reading or writing fails, or a source is missing.
     """
     for pause_s in (*_PAUSES_S, None):
         unfinished = [number for number in numbers if not plan.part_path(number).exists()]
         try:
-            yield from _write_parts(session, _Stream(plan, unfinished, options, folder, check_image))
+            stream = _Stream(plan, unfinished, options, folder, check_image, session.manifest.metric)
+            yield from _write_parts(session, stream)
             return
         except OSError as error:
             if pause_s is None:
@@ -107,6 +111,7 @@ class _Stream:
     options: EmbeddingRunOptions
     folder: Path
     check_image: ImageCheck | None
+    metric: Metric
     parts: defaultdict[int, _Part] = field(default_factory=lambda: defaultdict(_Part))
     waiting: dict[int, tuple[_Part, str]] = field(default_factory=dict)
 
@@ -130,6 +135,8 @@ class _Stream:
             if self.check_image:
                 self.check_image(self.folder / name, answer)
             self._add_bad(part, name, answer)
+        elif fault := fault_of_row(answer, self.metric):
+            self._add_bad(part, name, ImageError(f"{name}: {fault}."))
         else:
             part.names.append(name)
             part.rows.append(answer)
@@ -143,31 +150,32 @@ class _Stream:
 def _write_parts(session: Session, stream: _Stream) -> Iterator[Done]:
     ready = time.time()
     num_images = 0
-    batches = session.embed_batches(
+    answers = session.embed_batches(
         stream.images(), batch_size=stream.options.batch_size, on_bad_image=stream.answer
     )
-    for number in stream.numbers:
-        part = stream.parts[number]
-        with (
-            replaced_when_whole(stream.plan.part_path(number)) as temporary,
-            embeddings_writer(temporary, session.manifest) as write,
-        ):
-            while part.num_waiting or not part.is_read:
-                if num_images:
-                    yield Done(num_images, 0, session.description, ready)
-                positions, rows = next(batches, ((), ()))
-                for position, row in zip(positions, rows, strict=True):
-                    stream.answer(position, row)
-                num_images = len(positions)
-                if len(part.rows) >= _ROWS_PER_BLOCK:
+    with closing(answers) as batches:  # a bad answer ends it here, and not in a thread of its own
+        for number in stream.numbers:
+            part = stream.parts[number]
+            with (
+                replaced_when_whole(stream.plan.part_path(number)) as temporary,
+                embeddings_writer(temporary, session.manifest) as write,
+            ):
+                while part.num_waiting or not part.is_read:
+                    if num_images:
+                        yield Done(num_images, 0, session.description, ready)
+                    positions, rows = next(batches, ((), ()))
+                    for position, row in zip(positions, rows, strict=True):
+                        stream.answer(position, row)
+                    num_images = len(positions)
+                    if len(part.rows) >= _ROWS_PER_BLOCK:
+                        write(part.names, np.stack(part.rows))
+                        part.names, part.rows = [], []
+                if part.rows:
                     write(part.names, np.stack(part.rows))
-                    part.names, part.rows = [], []
-            if part.rows:
-                write(part.names, np.stack(part.rows))
-            if part.bad:  # before the part gets its name: then the shard is finished
-                write_bad_images(stream.plan.errors_path(number), part.bad)
-            else:  # of a process that was killed before the part had its name
-                stream.plan.errors_path(number).unlink(missing_ok=True)
-        yield Done(num_images + len(part.bad), 1, session.description, ready)
-        num_images = 0
-        del stream.parts[number]
+                if part.bad:  # before the part gets its name: then the shard is finished
+                    write_bad_images(stream.plan.errors_path(number), part.bad)
+                else:  # of a process that was killed before the part had its name
+                    stream.plan.errors_path(number).unlink(missing_ok=True)
+            yield Done(num_images + len(part.bad), 1, session.description, ready)
+            num_images = 0
+            del stream.parts[number]

@@ -137,7 +137,7 @@ def evaluate(
     Raises:
         ImageError: an image cannot be read.
         DatasetError: before anything is embedded: no query has a match, or cameras are needed and not known.
-        InputError: the session answers with features that are not finite.
+        InputError: the session answers with features that are not finite, or for cosine of zeros only.
     """
     check_scorable(dataset)
     gallery = dataset.scored_gallery
@@ -145,9 +145,9 @@ def evaluate(
     began = time.perf_counter()
     feats = session.embed([record.path for record in records], batch_size=batch_size, progress=progress)
     embedding_seconds = time.perf_counter() - began
-    _refuse_broken(feats, records)
-    q_feats, g_feats = feats[: len(dataset.query)], feats[len(dataset.query) :]
     metric = metric or session.manifest.metric
+    _refuse_broken(feats, records, metric)
+    q_feats, g_feats = feats[: len(dataset.query)], feats[len(dataset.query) :]
     return Evaluation(
         dataset=dataset.name,
         metric=metric,
@@ -216,10 +216,17 @@ def _labels(
     return q_pids, g_pids, q_camids, g_camids
 
 
-def _refuse_broken(feats: Features, records: Sequence[ImageRecord]) -> None:
+def _refuse_broken(feats: Features, records: Sequence[ImageRecord], metric: Metric) -> None:
     broken = np.flatnonzero(~np.isfinite(feats).all(axis=1))
     if len(broken):
         raise InputError(
             f"The features of {len(broken)} of {len(records)} images are NaN or infinite, "
             f"first those of {records[broken[0]].path}. Run `reidexport verify` on the artifact."
+        )
+    zeros = np.flatnonzero(~feats.any(axis=1)) if metric == "cosine" else ()
+    if len(zeros):
+        raise InputError(
+            f"The features of {len(zeros)} of {len(records)} images are zeros only, which cosine cannot compare, "
+            f"first those of {records[zeros[0]].path}. Run `reidexport verify` on the artifact, or score it with "
+            "--metric euclidean."
         )

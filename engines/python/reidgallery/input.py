@@ -103,7 +103,9 @@ def check_dim_and_metric(dim: int, metric: str) -> None:
         raise InputError(f"The metric must be cosine or euclidean, got {metric!r}.")
 
 
-def checked_features(features: npt.ArrayLike, dim: int, name: str) -> tuple[Features, Floats64]:
+def checked_features(
+    features: npt.ArrayLike, dim: int, name: str, paths: Sequence[str] | None = None
+) -> tuple[Features, Floats64]:
     """Float32 of shape (N, dim), contiguous; and the norms of the rows."""
     array = np.asarray(features)
     if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != dim:
@@ -111,7 +113,7 @@ def checked_features(features: npt.ArrayLike, dim: int, name: str) -> tuple[Feat
             f"{name} must be float32 of shape (N, {dim}), got {array.dtype} of shape {array.shape}."
         )
     rows = np.ascontiguousarray(array)
-    return rows, row_norms(rows, name)
+    return rows, row_norms(rows, name, paths)
 
 
 def checked_integers(numbers: npt.ArrayLike, name: str, length: int) -> Ints:
@@ -156,7 +158,7 @@ def checked_rows(
     paths: Sequence[str] | None,
 ) -> tuple[LabeledRows, Floats64]:
     """Rows of that dimension to be added, with labels, not known where none are given; and their norms."""
-    rows, norms = checked_features(embeddings, dim, "embeddings")
+    rows, norms = checked_features(embeddings, dim, "embeddings", paths)
     labels = RowLabels(
         checked_ids(pids, "pids", len(rows)),
         checked_ids(camids, "camids", len(rows)),

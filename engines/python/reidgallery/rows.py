@@ -119,7 +119,23 @@ class Question(NamedTuple):
         return np.flatnonzero(self.allowed & (self.g_keys != self.q_keys[query]))
 
 
-def row_norms(rows: Features, name: str) -> Floats64:
+def fault_of_row(row: Features, metric: Metric) -> str | None:
+    """Why a network's answer (D,) is not an embedding, in words that follow the image's name; None where it is one.
+
+    A row of zeros has no direction, so cosine cannot compare it; for the Euclidean distance it is a point like others.
+    """
+    norm = float(np.linalg.norm(row.astype(np.float64)))
+    smallest, largest = EMBEDDING_NORMS
+    if not np.isfinite(norm):
+        return "the network answers with NaN or infinity"
+    if norm == 0 and metric == "cosine":
+        return "the network answers with zeros only, which cosine cannot compare"
+    if norm and not smallest <= norm <= largest:
+        return f"the network answers with a norm of {norm:.3g}, expected {smallest:g} to {largest:g}"
+    return None
+
+
+def row_norms(rows: Features, name: str, paths: Sequence[str] | None = None) -> Floats64:
     """Euclidean norms, in float64; raises InputError for NaN, infinity and norms outside of ``EMBEDDING_NORMS``."""
     norms = np.empty(len(rows))
     with np.errstate(invalid="ignore"):
@@ -129,8 +145,9 @@ def row_norms(rows: Features, name: str) -> Floats64:
     smallest, largest = EMBEDDING_NORMS
     bad = np.flatnonzero(~((norms == 0) | ((norms >= smallest) & (norms <= largest))))
     if len(bad):
+        path = "".join(f" ({path})" for path in (paths or ())[bad[0] : bad[0] + 1] if path)
         raise InputError(
-            f"{name}: row {bad[0]} is not an embedding: its norm is {norms[bad[0]]:.3g}, expected 0 or between "
+            f"{name}: row {bad[0]}{path} is not an embedding: its norm is {norms[bad[0]]:.3g}, expected 0 or between "
             f"{smallest:g} and {largest:g}. Embed that image again."
         )
     return norms

@@ -1,7 +1,7 @@
 """A session: an artifact opened on this machine, from images to embeddings."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import partial
@@ -214,7 +214,7 @@ class Session(AbstractContextManager["Session"]):
         *,
         batch_size: int | None = None,
         on_bad_image: Callable[[int, ImageError], None] | None = None,
-    ) -> Iterator[tuple[list[int], Features]]:
+    ) -> Generator[tuple[list[int], Features], None, None]:
         """Embed a stream of images, holding only a few batches of it in memory.
 
         Worker threads read the next batches while the network answers one.

@@ -27,7 +27,13 @@ from reidexport.errors import ImageError, InputError
 from reidexport.records.embeddings import EmbeddingRun
 from tests.standins.embedding_runs import start_run, wait_for_parts
 from tests.standins.image_sources import jpeg, rows_of, write_images, write_tar
-from tests.standins.runtime_models import DIM, small_manifest, write_artifact, write_foreign
+from tests.standins.runtime_models import (
+    DIM,
+    small_manifest,
+    write_artifact,
+    write_foreign,
+    write_overflowing,
+)
 
 CLI = typer.Typer()
 CLI.command()(embed)
@@ -127,6 +133,37 @@ def test_bad_images_are_skipped_by_name(folder: Path, session: Session, tmp_path
     assert all("is empty" in reason for _, reason in run.skipped)
     with np.load(tmp_path / "o.npz") as file:
         assert file["paths"].tolist() == [path for path in paths if path not in map(str, bad)]
+
+
+@pytest.mark.parametrize("name", ["o.npz", "o.parquet", "o.gallery", "o"])
+def test_an_answer_that_is_not_an_embedding_is_a_bad_image(name: str, folder: Path, tmp_path: Path) -> None:
+    """NaN, and zeros for cosine, from the first batch on: stopped at by path, skipped and counted, or resumed after."""
+    paths = find_images([folder])
+    for path, value in ((paths[0], 255), (paths[5], 0)):
+        Image.new("RGB", (20, 30), (value,) * 3).save(path, "PNG")
+    with open_session(write_overflowing(tmp_path / "over.onnx"), SessionOptions(threads=1)) as session:
+        assert np.isnan(session.embed(paths[:1])).all()
+        output = tmp_path / name
+        with pytest.raises(ImageError, match=r"a/0\.JPG: the network answers with NaN or infinity\. .*--on-error"):
+            embed_to(session, paths, output, batch_size=2, shard_size=2)
+        with pytest.raises(ImageError, match=r"b/5\.png: .* zeros only, which cosine cannot compare\. .* 4 of 9 "):
+            embed_to(session, paths[1:], output, batch_size=2, shard_size=2)
+        run = embed_to(session, paths[1:], output, on_error="skip", resume=True, batch_size=2, shard_size=2)
+        assert (run.num_resumed, run.num_embedded, [path for path, _ in run.skipped]) == (4, 8, [paths[5]])
+        run = embed_to(session, paths, tmp_path / f"all_{name}", on_error="skip", batch_size=2, shard_size=2)
+        assert [path for path, _ in run.skipped] == [paths[0], paths[5]]
+        good = [*paths[1:5], *paths[6:]]
+        found, rows = rows_of(tmp_path / f"all_{name}")
+        assert found == good
+        assert np.allclose(np.frombuffer(rows, np.float32).reshape(8, DIM), session.embed(good), rtol=1e-5)
+
+
+def test_zeros_are_a_point_for_the_euclidean_distance(folder: Path, tmp_path: Path) -> None:
+    """Where cosine is not what compares, a row of zeros is kept."""
+    Image.new("RGB", (20, 30)).save(folder / "a" / "1.png")
+    artifact = write_artifact(tmp_path / "e.onnx", manifest=small_manifest(metric="euclidean"))
+    with open_session(artifact, SessionOptions(threads=1)) as session:
+        assert embed_to(session, [str(folder)], tmp_path / "o.gallery").num_embedded == 10
 
 
 def test_all_images_bad_gives_an_empty_file(tmp_path: Path, session: Session) -> None:
