@@ -260,3 +260,43 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "d.gallery").mkdir()
     with pytest.raises(InputError, match=r"d\.gallery: is not a regular file"):
         Gallery(2).save(tmp_path / "d.gallery")
+
+
+def test_the_forgotten_are_kept_in_the_file(saved: Path) -> None:
+    """Persons and paths that were forgotten come back as a list; a file without any is one that version 2 reads."""
+    assert b'"format_version": 2' in saved.read_bytes()
+    gallery = load_gallery(saved)
+    strange = os.fsdecode(b"\xff.jpg")
+    assert gallery.forget([3], paths=[strange, "ö/人.png"]) == 3
+    gallery.save(saved)
+    assert b'"format_version": 3' in saved.read_bytes()
+    again = load_gallery(saved)
+    assert again.forgotten == (frozenset({3}), frozenset({strange, "ö/人.png"}))
+    assert again.paths == ["a.jpg", ""]
+    again.bring_back(again.forgotten)
+    again.save(saved)
+    assert b'"format_version": 2' in saved.read_bytes()
+
+
+def test_a_damaged_list_of_the_forgotten_is_refused(saved: Path) -> None:
+    """Every flipped byte of the list is detected, and a list of something else under a right checksum, too."""
+    gallery = load_gallery(saved)
+    gallery.forget([3])
+    gallery.save(saved)
+    whole = saved.read_bytes()
+    start = whole.rindex(b'{"pids"')
+    for position in range(start, len(whole)):
+        saved.unlink()
+        saved.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(InputError, match="its forgotten do not fit their checksum"):
+            load_gallery(saved)
+    other = whole[start:].replace(b"[3]", b"[x]")
+    changed = whole[:start] + other
+    header_end = 48 + int.from_bytes(whole[8:16], "little")
+    text = whole[48:header_end].replace(
+        hashlib.sha256(whole[start:]).hexdigest().encode(), hashlib.sha256(other).hexdigest().encode()
+    )
+    saved.unlink()
+    saved.write_bytes(whole[:16] + hashlib.sha256(text).digest() + text + changed[header_end:])
+    with pytest.raises(InputError, match="its list of the forgotten cannot be read"):
+        load_gallery(saved)

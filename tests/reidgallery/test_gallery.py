@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reidgallery import Gallery, SearchFilter, load_gallery
 from reidgallery.gallery import Scan
-from reidgallery.input import UNLABELED
+from reidgallery.input import UNLABELED, Forgotten, LabeledRows
 from reidruntime import InputError
 
 from reidexport.embed.files import gallery_from_manifest
@@ -158,3 +158,30 @@ def test_rows_without_a_person_cannot_be_removed() -> None:
     everyone.add(np.eye(3, dtype=np.float32), pids=[1, 1, 1])
     assert everyone.remove([1]) == 3
     assert everyone.search(np.eye(3, dtype=np.float32), 2).indices.tolist() == [[-1, -1]] * 3
+
+
+def test_images_are_removed_by_path_and_forgotten() -> None:
+    """Rows go by pid and by path; forget lists whom, remove does not; who is brought back is off the list."""
+    gallery = Gallery(2)
+    gallery.add(np.eye(2, dtype=np.float32)[[0, 1, 0, 1]], pids=[1, 2, 3, -1], paths=["a", "b", "c", ""])
+    assert gallery.remove(paths=["c", "z", ""]) == 2
+    assert (gallery.paths, gallery.forgotten) == (["a", "b"], (frozenset(), frozenset()))
+    assert gallery.forget([2], paths=["a"]) == 2
+    assert (len(gallery), gallery.forgotten) == (0, ({2}, {"a"}))
+    rows = LabeledRows(
+        *(np.ones((4, 2), np.float32), *np.array([[1, 2, 3, 4]] * 3)), paths=["a", "b", "c", "d"]
+    )
+    assert gallery.forgotten.among(rows).tolist() == [True, True, False, False]
+    gallery.bring_back(Forgotten(frozenset({2, 7}), frozenset({"q"})))
+    assert gallery.forgotten == (frozenset(), {"a"})
+    with pytest.raises(InputError, match="at least -1, got -2"):
+        gallery.forget([-2])
+
+
+def test_a_row_that_is_not_an_embedding_is_named_by_its_path() -> None:
+    """NaN is refused with the number and the path of its row."""
+    rows = np.array([[1, 0], [np.nan, 0]], np.float32)
+    with pytest.raises(
+        InputError, match=r"embeddings: row 1 \(x/b\.jpg\) is not an embedding: its norm is nan"
+    ):
+        Gallery(2).add(rows, paths=["a.jpg", "x/b.jpg"])

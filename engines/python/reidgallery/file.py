@@ -5,11 +5,12 @@
     32 bytes   sha256 of the header
     header     JSON, padded with spaces so that the embeddings start at a multiple of 64
     sections   embeddings (float32), lengths (float64), pids, camids, path_ends, times (int64), paths (UTF-8),
-               little-endian
+               forgotten (JSON), little-endian
 
 The header states the shapes and the sha256 of every section, so that every byte of the file is under a checksum. The
-section ``lengths`` holds the norms of the embeddings. Format version 1 has no times; such files are read, and their
-times are not known.
+section ``lengths`` holds the norms of the embeddings, ``forgotten`` the persons and paths that were forgotten. Format
+version 1 has no times; such files are read, and their times are not known. Version 2 has no forgotten: it is written
+where nobody is, so that programs of that version read it; they refuse version 3.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ from pydantic import (
 )
 from reidruntime.errors import InputError
 
-from reidgallery.input import UNLABELED, RowLabels
+from reidgallery.input import NOBODY_FORGOTTEN, UNLABELED, Forgotten, RowLabels
 from reidgallery.rows import EMBEDDING_NORMS, GalleryRows, Metric
 
 MAGIC = b"REIDGAL1"
@@ -49,19 +50,22 @@ _SECTIONS = {
     "lengths": "<f8",
     **dict.fromkeys(("pids", "camids", "path_ends", "times"), "<i8"),
     "paths": "u1",
+    "forgotten": "u1",
 }
+_ADDED = {"times": 2, "forgotten": 3}  # in this version of the format
 
 
 class Header(BaseModel):
     """What the sections are; ``sha256`` of each of them, in hexadecimal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    format_version: Literal[1, 2] = 2
+    format_version: Literal[1, 2, 3]
     num_rows: NonNegativeInt
     dim: Annotated[PositiveInt, Field(lt=2**31)]
     metric: Metric
     manifest_sha256: str | None
     path_bytes: NonNegativeInt
+    forgotten_bytes: NonNegativeInt | None = None
     sha256: dict[str, str]
 
     @model_validator(mode="after")
@@ -74,8 +78,12 @@ class Header(BaseModel):
 
     def section_bytes(self) -> dict[str, int]:
         """The size of each section, in the order of the file."""
-        sizes = {"embeddings": 4 * self.num_rows * self.dim, "paths": self.path_bytes}
-        names = [name for name in _SECTIONS if name != "times" or self.format_version > 1]
+        sizes = {
+            "embeddings": 4 * self.num_rows * self.dim,
+            "paths": self.path_bytes,
+            "forgotten": self.forgotten_bytes or 0,
+        }
+        names = [name for name in _SECTIONS if _ADDED.get(name, 1) <= self.format_version]
         return {name: sizes.get(name, 8 * self.num_rows) for name in names}
 
 
@@ -87,12 +95,14 @@ class GalleryContent(NamedTuple):
         manifest_sha256: of the artifact that made the embeddings; None where that is not known.
         rows: the embeddings.
         labels: of the rows.
+        forgotten: who is not to come back.
     """
 
     metric: Metric
     manifest_sha256: str | None
     rows: GalleryRows
     labels: RowLabels
+    forgotten: Forgotten = NOBODY_FORGOTTEN
 
 
 def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> str:
@@ -191,7 +201,20 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
     )
     embeddings = sections["embeddings"].reshape(header.num_rows, header.dim)
     rows = GalleryRows([embeddings], sections["lengths"].copy())
-    return GalleryContent(header.metric, header.manifest_sha256, rows, labels), identity
+    forgotten = NOBODY_FORGOTTEN
+    if "forgotten" in sections:
+        forgotten = _forgotten_from_json(path, sections["forgotten"].tobytes())
+    return GalleryContent(header.metric, header.manifest_sha256, rows, labels, forgotten), identity
+
+
+def _forgotten_from_json(path: Path, text: bytes) -> Forgotten:
+    try:
+        listed = json.loads(text)
+        return Forgotten(frozenset(map(int, listed["pids"])), frozenset(map(str, listed["paths"])))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path}: the gallery is damaged: its list of the forgotten cannot be read. Make it again."
+        ) from error
 
 
 def _header(path: Path, mapped: NDArray[np.uint8]) -> tuple[Header, int, str]:
@@ -224,13 +247,18 @@ def _identity(path: Path) -> str | None:
 
 def _write(path: Path, content: GalleryContent) -> str:
     labels, texts = content.labels, [os.fsencode(text) for text in content.labels.paths]
+    pids, paths = sorted(content.forgotten.pids), sorted(content.forgotten.paths)
+    forgotten = json.dumps({"pids": pids, "paths": paths}).encode()
+    version: Literal[2, 3] = 3 if pids or paths else 2
     header = Header(
+        format_version=version,
         num_rows=len(labels.pids),
         dim=content.rows.parts[0].shape[1],
         metric=content.metric,
         manifest_sha256=content.manifest_sha256,
         path_bytes=sum(map(len, texts)),
-        sha256=dict.fromkeys(_SECTIONS, "0" * 64),
+        forgotten_bytes=len(forgotten) if version == 3 else None,
+        sha256={name: "0" * 64 for name in _SECTIONS if _ADDED.get(name, 1) <= version},
     )
     sections: dict[str, Sequence[NDArray[Any]]] = {
         "embeddings": content.rows.parts,
@@ -240,13 +268,14 @@ def _write(path: Path, content: GalleryContent) -> str:
         "path_ends": [np.cumsum(list(map(len, texts)), dtype=np.int64)],
         "times": [labels.times],
         "paths": [np.frombuffer(b"".join(texts), np.uint8)],
+        "forgotten": [np.frombuffer(forgotten, np.uint8)],
     }
     checksums = {}
     with path.open("xb") as file:
         file.write(_packed(header))  # its length is that of the final one
-        for name, arrays in sections.items():
+        for name in header.sha256:
             digest = hashlib.sha256()
-            for piece in _pieces(arrays, _SECTIONS[name]):
+            for piece in _pieces(sections[name], _SECTIONS[name]):
                 file.write(piece)
                 digest.update(piece)
             checksums[name] = digest.hexdigest()
@@ -259,7 +288,10 @@ def _write(path: Path, content: GalleryContent) -> str:
 
 
 def _packed(header: Header) -> bytes:
-    text = json.dumps(header.model_dump()).encode()
+    left_out = (
+        {"forgotten_bytes"} if header.forgotten_bytes is None else None
+    )  # version 2 knows no such field
+    text = json.dumps(header.model_dump(exclude=left_out)).encode()
     text += b" " * (-(_PREFIX_BYTES + len(text)) % _ALIGNMENT)
     return MAGIC + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text
 

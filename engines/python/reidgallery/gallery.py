@@ -13,13 +13,16 @@ from reidgallery.file import GalleryContent, read_gallery, write_gallery
 from reidgallery.input import (
     ALL_ROWS,
     JUNK_PID,
+    NOBODY_FORGOTTEN,
     UNLABELED,
     BaseGallery,
+    Forgotten,
     LabeledRows,
     NeededLabel,
     Queries,
     RowLabels,
     SearchFilter,
+    are_among,
     check_dim_and_metric,
     check_removed_pids,
     missing_labels,
@@ -83,6 +86,7 @@ class Gallery(BaseGallery):
             raise InputError(f"threads must be at least 1, got {threads}.")
         self._on_device = None if device is None else DeviceRows(device, metric)
         self._read_from: tuple[Path, str] | None = None
+        self._forgotten = NOBODY_FORGOTTEN
         nobody = np.empty(0, np.int64)
         self._hold([], np.empty(0, np.float64), RowLabels(nobody, nobody, nobody, []))
 
@@ -165,13 +169,26 @@ class Gallery(BaseGallery):
             raise InputError(f"The gallery has {len(self)} rows, and no row {bad[0]}.")
         return self._rows.take(rows)
 
-    def remove(self, pids: Collection[int]) -> int:
-        """Forget persons: no search finds them, and the next :meth:`save` writes a file without them.
+    @property
+    def forgotten(self) -> Forgotten:
+        """Whom :meth:`forget` removed; kept in the file, too."""
+        return self._forgotten
+
+    def bring_back(self, listed: Forgotten) -> None:
+        """Take persons and paths off the list of the forgotten; their rows have to be added anew."""
+        self._forgotten -= listed
+
+    def _list_forgotten(self, added: Forgotten) -> None:
+        self._forgotten |= added
+
+    def remove(self, pids: Collection[int] = (), *, paths: Collection[str] = ()) -> int:
+        """Remove persons or images: no search finds them, and the next :meth:`save` writes a file without them.
 
         The rows behind theirs move up.
 
         Args:
             pids: the persons; -1 for junk.
+            paths: of the images.
 
         Returns:
             How many rows they had.
@@ -179,7 +196,7 @@ class Gallery(BaseGallery):
         Raises:
             InputError: a pid is less than -1.
         """
-        kept = ~np.isin(self.pids, check_removed_pids(pids))
+        kept = ~(np.isin(self.pids, check_removed_pids(pids)) | are_among(self.paths, frozenset(paths)))
         shares = [(part, kept[place]) for part, place in self._rows.placed_parts()]
         parts = [part if share.all() else part[share] for part, share in shares]
         self._hold(parts, self._rows.norms[kept], self.labels(np.flatnonzero(kept)))
@@ -249,7 +266,7 @@ class Gallery(BaseGallery):
                 replaced the file, whose rows would be lost.
         """
         target = Path(path)
-        content = GalleryContent(self.metric, self.manifest_sha256, self._rows, self._labels)
+        content = GalleryContent(self.metric, self.manifest_sha256, self._rows, self._labels, self._forgotten)
         place = target.resolve()
         expected = self._read_from[1] if self._read_from and self._read_from[0] == place else None
         self._read_from = place, write_gallery(target, content, expected)
@@ -345,6 +362,7 @@ def load_gallery(
         device=device,
     )
     gallery._hold(*content.rows, content.labels)
+    gallery._forgotten = content.forgotten
     gallery._read_from = Path(path).resolve(), identity
     return gallery
 

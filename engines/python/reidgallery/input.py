@@ -4,6 +4,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -73,6 +74,36 @@ class LabeledRows(NamedTuple):
         """Some of them."""
         ids = self.pids[some], self.camids[some], self.times[some]
         return LabeledRows(self.embeddings[some], *ids, self.paths[some])
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> "LabeledRows":
+        """Those for which ``kept``, (n,), is true."""
+        ids = self.pids[kept], self.camids[kept], self.times[kept]
+        return LabeledRows(self.embeddings[kept], *ids, list(compress(self.paths, kept)))
+
+
+class Forgotten(NamedTuple):
+    """Whom a gallery has forgotten: persons by pid, and images by path. Who imports again leaves them out."""
+
+    pids: frozenset[int] = frozenset()
+    paths: frozenset[str] = frozenset()
+
+    def among(self, rows: LabeledRows) -> npt.NDArray[np.bool_]:
+        """Which of n rows are on the list: bool, (n,)."""
+        return np.isin(rows.pids, sorted(self.pids)) | are_among(rows.paths, self.paths)
+
+    def __or__(self, other: "Forgotten") -> "Forgotten":
+        return Forgotten(self.pids | other.pids, self.paths | other.paths)
+
+    def __sub__(self, other: "Forgotten") -> "Forgotten":
+        return Forgotten(self.pids - other.pids, self.paths - other.paths)
+
+
+NOBODY_FORGOTTEN = Forgotten()
+
+
+def are_among(paths: Sequence[str], wanted: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Which of n paths are among others: bool, (n,)."""
+    return np.fromiter((path in wanted for path in paths), np.bool_, len(paths))
 
 
 class NeededLabel(NamedTuple):
@@ -196,6 +227,32 @@ class BaseGallery(ABC):
     dim: int
     metric: Metric
     manifest_sha256: str | None
+
+    @property
+    @abstractmethod
+    def forgotten(self) -> Forgotten:
+        """Whom :meth:`forget` removed, and nobody has brought back since; :meth:`add` adds them nevertheless."""
+
+    @abstractmethod
+    def remove(self, pids: Collection[int] = (), *, paths: Collection[str] = ()) -> int:
+        """Remove the rows of these persons (-1 for junk) and of these paths; returns how many there were."""
+
+    def forget(self, pids: Collection[int] = (), *, paths: Collection[str] = ()) -> int:
+        """As :meth:`remove`, and put them on the list of the forgotten, where a repeated import finds them.
+
+        Raises:
+            InputError: a pid is less than -1.
+        """
+        self._list_forgotten(Forgotten(frozenset(check_removed_pids(pids)), frozenset(paths) - {""}))
+        return self.remove(pids, paths=paths)
+
+    @abstractmethod
+    def bring_back(self, listed: Forgotten) -> None:
+        """Take persons and paths off the list of the forgotten; their rows have to be added anew."""
+
+    @abstractmethod
+    def _list_forgotten(self, added: Forgotten) -> None:
+        """Put persons and paths on the list."""
 
     def add(
         self,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from reidgallery import Gallery, SearchFilter
-from reidgallery.input import UNLABELED, LabeledRows
+from reidgallery.input import UNLABELED, Forgotten, LabeledRows
 from reidgallery.milvus import gallery as milvus_gallery
 from reidgallery.milvus.gallery import MilvusGallery
 from reidruntime import InputError
@@ -229,3 +229,19 @@ def test_two_rows_of_one_path_in_another_gallery_are_refused(
     with pytest.raises(InputError, match=r"a\.jpg: the path occurs twice"):
         gallery.extend(twice)
     assert len(gallery) == 0
+
+
+def test_the_forgotten_are_listed_in_milvus(new_gallery: Callable[..., MilvusGallery]) -> None:
+    """Rows go by pid and by path, the list outlives the connection, and who is brought back is off it."""
+    stored = new_gallery()
+    rows = people(np.random.default_rng(4), 4, DIM)
+    paths = ['x "y"\\.jpg', "b", "c", "d"]
+    stored.add(rows, pids=[1, 2, 2, -1], paths=paths)
+    assert stored.forgotten == (frozenset(), frozenset())
+    assert stored.known_paths(["b", "", "z", paths[0]]) == {"b", paths[0]}
+    assert stored.remove(paths=["d", "nowhere"]) == 1
+    assert stored.forget([2, 5], paths=[paths[0]]) == 3
+    again = new_gallery()
+    assert (len(again), again.forgotten) == (0, ({2, 5}, {paths[0]}))
+    again.bring_back(Forgotten(frozenset({5}), frozenset({paths[0], "never"})))
+    assert stored.forgotten == ({2}, frozenset())

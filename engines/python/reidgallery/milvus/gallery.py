@@ -8,7 +8,7 @@ A ``.gallery`` is copied with ``gallery.extend(load_gallery("people.gallery"))``
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from reidgallery.input import (
     ALL_ROWS,
     UNLABELED,
     BaseGallery,
+    Forgotten,
     LabeledRows,
     NeededLabel,
     RowLabels,
@@ -41,12 +42,14 @@ from reidgallery.milvus.collection import (
     search_params,
 )
 from reidgallery.milvus.filters import queries_by_condition
+from reidgallery.milvus.forgotten import add_forgotten, read_forgotten, remove_forgotten
 from reidgallery.milvus.rows import Records, check_paths, embeddings_of, labels_of, numbers_of, records_of
 from reidgallery.rows import Features, Floats64, Ints, Metric
 from reidgallery.scan.candidates import Neighbors, no_neighbors
 
 _MESSAGE_BYTES = 2**24  # of embeddings in one call; servers take 64 MiB
 _QUERIES_AT_ONCE = 256
+_PATHS_AT_ONCE = 4096
 _ROWS_AT_ONCE = 16_384  # the most that a server answers with
 
 
@@ -229,21 +232,44 @@ class MilvusGallery(BaseGallery):
         found = self._existing_records(rows, ["embedding"], self._rows_in_message())
         return embeddings_of(found, self.dim)
 
-    def remove(self, pids: Collection[int]) -> int:
-        """Forget persons as :meth:`Gallery.remove` does, at once; but the other rows keep their numbers.
+    @property
+    def forgotten(self) -> Forgotten:
+        """Whom :meth:`forget` removed, read from Milvus; raises InputError where that fails."""
+        return read_forgotten(self._client, self._collection)
+
+    def bring_back(self, listed: Forgotten) -> None:
+        """Take persons and paths off the list of the forgotten; their rows have to be added anew."""
+        remove_forgotten(self._client, self._collection, listed)
+
+    def _list_forgotten(self, added: Forgotten) -> None:
+        add_forgotten(self._client, self._collection, added)
+
+    def known_paths(self, paths: Sequence[str]) -> set[str]:
+        """Those of some paths that rows of the gallery have; raises InputError where Milvus fails."""
+        found = set[str]()
+        texts = [path for path in paths if path]
+        for some in _slices(len(texts), _PATHS_AT_ONCE):
+            found |= {record["path"] for record in self._records(_path_in(texts[some]), ["path"])}
+        return found
+
+    def remove(self, pids: Collection[int] = (), *, paths: Collection[str] = ()) -> int:
+        """Remove rows as :meth:`Gallery.remove` does, at once; but the other rows keep their numbers.
 
         Their embeddings leave the disk when Milvus next rewrites its files: a server is asked to do so now, and keeps
         what it deleted for as long as it is configured to; milvus-lite does so by itself as more rows are added. Until
         then they can be dug up: where they may not, fill another file without them, and delete this one.
         """
-        removed = check_removed_pids(pids)
-        if not removed:
-            return 0
-        condition = f"pid in {removed}"
-        num_rows = self._count(condition)
-        self._client.delete(self._collection, filter=condition)
-        self._client.flush(self._collection)
-        self._client.compact(self._collection)
+        removed, texts = check_removed_pids(pids), sorted(paths)
+        conditions = [_path_in(texts[some]) for some in _slices(len(texts), _PATHS_AT_ONCE)]
+        if removed:
+            conditions.append(f"pid in {removed}")
+        num_rows = 0
+        for condition in conditions:
+            num_rows += self._count(condition)
+            self._client.delete(self._collection, filter=condition)
+            self._client.flush(self._collection)
+        if conditions:
+            self._client.compact(self._collection)
         return num_rows
 
     def search(
@@ -294,8 +320,8 @@ class MilvusGallery(BaseGallery):
         """
         for some in _slices(len(rows.paths), self._rows_in_message()):
             part = rows.of(some)
-            texts = json.dumps([path for path in part.paths if path], ensure_ascii=False)
-            records = self._records(f"path in {texts}", ["path"]) if any(part.paths) else []
+            texts = [path for path in part.paths if path]
+            records = self._records(_path_in(texts), ["path"]) if texts else []
             known = {record["path"]: record["row"] for record in records}
             numbers = []
             for path in part.paths:
@@ -340,6 +366,10 @@ class MilvusGallery(BaseGallery):
 
     def _count(self, condition: str) -> int:
         return int(self._client.query(self._collection, condition, ["count(*)"])[0]["count(*)"])
+
+
+def _path_in(paths: Sequence[str]) -> str:
+    return f"path in {json.dumps(list(paths), ensure_ascii=False)}"
 
 
 def _within(numbers: slice) -> str:
