@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from reidgallery.file import GALLERY_SUFFIX
 from reidruntime import Manifest
 from reidruntime.artifact.own_manifest import artifact_manifest
 from typer import Argument, Option
@@ -15,17 +16,30 @@ from typer.core import TyperCommand
 
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import JsonOption, log
-from reidexport.cli.shared_options import ArtifactArgument, BatchOption, ForeignOptions, RunOptions
+from reidexport.cli.shared_options import (
+    ArtifactArgument,
+    BatchOption,
+    ForeignOptions,
+    IncludeForgottenOption,
+    LabelsOption,
+    OnDuplicateOption,
+    RunOptions,
+    change_text,
+)
+from reidexport.data.label_file import read_label_file
+from reidexport.embed.adding import AddingRules
 from reidexport.embed.cluster import ClusterRunOptions, embed_shards_on_ray, import_ray
 from reidexport.embed.plan import ERRORS_NAME, Columns, Done, Plan
 from reidexport.embed.run import Executor, embed_images, run_folder
 from reidexport.embed.shards import EmbeddingRunOptions, embed_shards
+from reidexport.embed.target import TargetOptions
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
 from reidexport.records.embeddings import EmbeddingRun
 from reidexport.records.reading import write_record
 
 _on_ray = partial(Option, rich_help_panel="On a Ray cluster")
+_on_gallery = partial(Option, rich_help_panel="A .gallery that exists")
 _ADDRESS = re.compile(r"local|auto|ray://.+|[\w.-]+:\d+|\[[\da-fA-F:]+\]:\d+")
 _MAX_LISTED = 20
 
@@ -106,6 +120,54 @@ class ClusterOptions:
     ] = None
 
 
+@dataclass(frozen=True)
+class EmbeddingTarget:
+    """Where the embeddings go, and what becomes of a .gallery that exists."""
+
+    output: Annotated[
+        Path,
+        Option(
+            "--output",
+            "-o",
+            help="The file to write: *.npz, *.parquet or *.gallery; a name without suffix for a folder of *.parquet.",
+        ),
+    ]
+    append: Annotated[
+        bool, _on_gallery("--append", help="Add to OUTPUT, where it exists; it must be of the same artifact.")
+    ] = False
+    replace: Annotated[bool, _on_gallery("--replace", help="Write OUTPUT anew, where it exists.")] = False
+    on_duplicate: OnDuplicateOption = None
+    include_forgotten: IncludeForgottenOption = False
+    labels: LabelsOption = None
+
+    def options(self) -> TargetOptions:
+        """The same, for a run; raises InputError where they do not fit each other or the output."""
+        given = [
+            name
+            for name, value in (
+                ("--append", self.append),
+                ("--replace", self.replace),
+                ("--on-duplicate", self.on_duplicate),
+                ("--include-forgotten", self.include_forgotten),
+            )
+            if value
+        ]
+        if given and self.output.suffix != GALLERY_SUFFIX:
+            raise InputError(
+                f"{self.output}: {', '.join(given)} are for {GALLERY_SUFFIX} files. Leave them out."
+            )
+        if self.append and self.replace:
+            raise InputError("--append keeps what the gallery has, --replace does not. Pass one of them.")
+        if self.on_duplicate and not self.append:
+            raise InputError("--on-duplicate is about what a gallery has already. Pass --append, too.")
+        rules = AddingRules(
+            on_duplicate=self.on_duplicate or "error", include_forgotten=self.include_forgotten
+        )
+        return TargetOptions(
+            existing="append" if self.append else "replace" if self.replace else "refuse", rules=rules
+        )
+
+
 @with_option_groups
 def embed(
     artifact: ArtifactArgument,
@@ -116,16 +178,9 @@ def embed(
             help="Images, *.tar, *.parquet, folders (searched deeply), patterns, and URLs of these.",
         ),
     ],
-    output: Annotated[
-        Path,
-        Option(
-            "--output",
-            "-o",
-            help="The file to write: *.npz, *.parquet or *.gallery; a name without suffix for a folder of *.parquet.",
-        ),
-    ],
     *,
     embedding: EmbeddingOptions,
+    target: EmbeddingTarget,
     run: RunOptions,
     cluster: ClusterOptions,
     foreign: ForeignOptions,
@@ -137,6 +192,8 @@ def embed(
     interrupted. After an interruption the finished part is in OUTPUT.partial, or in the folder OUTPUT, and --resume
     continues from there.
     """
+    output, existing = target.output, target.options()
+    table = None if target.labels is None else read_label_file(target.labels)
     options, manifest = embedding.run_options(), foreign.manifest(artifact)
     if cluster.ray is None:
         execute: Executor = partial(_embed_here, run, artifact, manifest)
@@ -146,7 +203,9 @@ def embed(
         execute = partial(embed_shards_on_ray, artifact, manifest, nodes)
     try:
         known = manifest or artifact_manifest(artifact)
-        done = embed_images(execute, images, output, known, options, progress_bar)
+        done = embed_images(
+            execute, images, output, known, options, progress_bar, target=existing, table=table
+        )
     except KeyboardInterrupt:
         kept = run_folder(output)
         finished = f"What is finished is in {kept}: continue with --resume."
@@ -176,6 +235,8 @@ def _report(run: EmbeddingRun, artifact: Path, json_file: Path | None) -> None:
     if run.num_resumed:
         log(f"{run.num_resumed} images were finished by the interrupted run.")
     in_folder, num_skipped = run.output.is_dir(), len(run.skipped)
+    for note in run.notes:
+        log(note)
     num_listed = _MAX_LISTED if in_folder else num_skipped
     for _, reason in run.skipped[:num_listed]:
         log(f"skipped {reason}")
@@ -187,5 +248,7 @@ def _report(run: EmbeddingRun, artifact: Path, json_file: Path | None) -> None:
     typer.echo(
         f"{run.output}: {run.num_embedded} embeddings{parts}, {num_skipped} skipped, {speed:.0f} images/s"
     )
+    if run.change and not run.num_embedded == run.change.num_added == run.change.num_rows:
+        typer.echo(f"{run.output}: {change_text(run.change)}")
     if num_skipped:
         raise typer.Exit(1)

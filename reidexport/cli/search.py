@@ -11,14 +11,22 @@ from reidgallery.rows import fault_of_row
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import JsonOption
-from reidexport.cli.shared_options import GalleryArgument, GalleryArtifactOption, RunOptions, open_gallery
+from reidexport.cli.output import JsonOption, log
+from reidexport.cli.shared_options import (
+    GalleryArgument,
+    GalleryArtifactOption,
+    LabelsOption,
+    RunOptions,
+    open_gallery,
+)
 from reidexport.data.image_paths import find_images
+from reidexport.data.label_file import read_label_file
 from reidexport.data.times import parse_time, time_text
 from reidexport.embed.files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery
 from reidexport.errors import ImageError, InputError
 from reidexport.files import replaced_when_whole
 from reidexport.gallery.contact_sheets import answers_sheet
+from reidexport.gallery.empty_answers import why_empty
 from reidexport.gallery.searching import Answer, search_gallery
 from reidexport.progress import progress_bar
 from reidexport.records.embeddings import AnsweredQuery, SearchRecord, SeenImage
@@ -82,6 +90,7 @@ def search(
     ],
     artifact: GalleryArtifactOption = None,
     k: Annotated[int, Option("-k", min=1, help="Gallery images to find for each query.")] = 10,
+    labels: LabelsOption = None,
     *,
     among: FilterOptions,
     output: OutputOptions,
@@ -89,15 +98,17 @@ def search(
 ) -> None:
     """Find the nearest images of a gallery, exactly, and print them.
 
-    Persons, cameras and times are read from file names such as 0002_c1s1_000451_03.jpg.
+    Persons, cameras and times are read from file names such as 0002_c1s1_000451_03.jpg, or from --labels. Queries that
+    find nothing are told why.
     """
     if output.sheet is not None and output.sheet.suffix.lower() != ".png":
         raise InputError(f"--sheet {output.sheet}: expected a name that ends in .png.")
     search_filter = among.search_filter()
     threshold = math.inf if among.threshold is None else among.threshold
     with open_gallery(gallery) as known:
-        query_gallery = _query_gallery(known, queries, artifact, run)
+        query_gallery = _query_gallery(known, queries, artifact, run, labels)
         answers = search_gallery(known, query_gallery, k, filter=search_filter, threshold=threshold)
+        reason = why_empty(known, answers, search_filter, threshold)
     if output.sheet is not None:
         with replaced_when_whole(output.sheet) as temporary:
             answers_sheet(answers, num_ranks=k).save(temporary, "PNG")
@@ -108,13 +119,24 @@ def search(
         queries=tuple(AnsweredQuery(**vars(answer.query), hits=answer.hits) for answer in answers),
     )
     _print(answers)
+    if reason:
+        log(f"{gallery}: {reason}")
     write_record(output.json_file, found)
 
 
 def _query_gallery(
-    gallery: Gallery | MilvusGallery, queries: list[str], artifact: Path | None, run: RunOptions
+    gallery: Gallery | MilvusGallery,
+    queries: list[str],
+    artifact: Path | None,
+    run: RunOptions,
+    labels: Path | None,
 ) -> Gallery:
     """The queries, embedded: by the artifact, or already."""
+    if artifact is None and labels is not None:
+        raise InputError(
+            "--labels is for query images: embeddings in a file have theirs from reidexport embed."
+        )
+    table = None if labels is None else read_label_file(labels)
     if artifact is None:
         if len(queries) == 1 and (Path(queries[0]).suffix in SUFFIXES or Path(queries[0]).is_dir()):
             return read_gallery(Path(queries[0]))
@@ -122,6 +144,8 @@ def _query_gallery(
             "Query images must be embedded: pass --artifact MODEL, or one file or folder that reidexport embed wrote."
         )
     paths = find_images(queries)
+    for note in [] if table is None else table.notes(paths):
+        log(note)
     with run.open(artifact) as session:
         gallery.check_artifact(session.manifest.sha256)
         embedded = gallery_from_manifest(session.manifest)
@@ -130,7 +154,7 @@ def _query_gallery(
         for path, row in zip(paths, rows, strict=True):
             if fault := fault_of_row(row, embedded.metric):
                 raise ImageError(f"{path}: {fault}. Leave the image out.")
-        add_embeddings(embedded, rows, paths)
+        add_embeddings(embedded, rows, paths, table)
     return embedded
 
 

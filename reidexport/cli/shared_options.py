@@ -29,6 +29,7 @@ from reidexport.embed.files import read_gallery
 from reidexport.errors import InputError
 from reidexport.evaluation.opening import kind_of
 from reidexport.gallery.milvus_address import is_milvus, open_milvus
+from reidexport.records.embeddings import GalleryChange
 
 if TYPE_CHECKING:
     from reidexport.serving.triton.config import Batching
@@ -61,6 +62,28 @@ GalleryArgument = Annotated[
 GalleryArtifactOption = Annotated[
     Path | None,
     Option("--artifact", metavar="ARTIFACT", help="What embedded the gallery, to embed query images."),
+]
+
+
+LabelsOption = Annotated[
+    Path | None,
+    Option(
+        "--labels",
+        metavar="FILE",
+        help="CSV or Parquet with the columns path, person, camera (from 1) and time, for what names do not tell.",
+    ),
+]
+OnDuplicateOption = Annotated[
+    Literal["error", "skip", "replace"] | None,
+    Option(
+        help="Where a path is in the gallery already: stop, keep the gallery's row, or put the new one there."
+    ),
+]
+IncludeForgottenOption = Annotated[
+    bool,
+    Option(
+        "--include-forgotten", help="Add persons and images, too, that reidexport forget removed from there."
+    ),
 ]
 
 
@@ -227,6 +250,19 @@ class BatchingOptions:
         from reidexport.serving.triton.config import Batching
 
         return Batching(self.max_batch, self.max_queue_delay_us)
+
+
+def change_text(change: GalleryChange) -> str:
+    """What became of rows that were to be added, in a line."""
+    parts = [f"{change.num_added} added"]
+    for number, words in (
+        (change.num_replaced, "replaced"),
+        (change.num_duplicates_skipped, "left out as the gallery has their paths"),
+        (change.num_forgotten_skipped, "left out as forgotten (--include-forgotten adds them)"),
+    ):
+        if number:
+            parts.append(f"{number} {words}")
+    return f"{', '.join(parts)}; now {change.num_rows} embeddings"
 
 
 def open_gallery(gallery: str) -> AbstractContextManager[Gallery | MilvusGallery]:

@@ -8,17 +8,22 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
+from reidgallery import Gallery
+from reidgallery.file import GALLERY_SUFFIX
 from reidruntime import Manifest
 from reidruntime.session import chosen_batch_size
 
-from reidexport.embed.files import check_names, check_suffix, write_embeddings
+from reidexport.data.label_file import LabelFile
+from reidexport.embed.adding import refuse_duplicates
+from reidexport.embed.files import check_names, check_suffix, labeled_parts, write_embeddings
 from reidexport.embed.plan import Done, Plan, Shard, make_plan, planned_shard_size
 from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.embed.sources import shards_of
 from reidexport.embed.table import TABLE_SUFFIX, open_table
+from reidexport.embed.target import NEW_TARGET, TargetOptions, existing_gallery, save_gallery
 from reidexport.errors import ImageError, InputError
 from reidexport.progress import ProgressBar, no_progress_bar
-from reidexport.records.embeddings import EmbeddingRun
+from reidexport.records.embeddings import EmbeddingRun, GalleryChange
 
 Executor = Callable[[Plan, list[int], EmbeddingRunOptions], Iterator[Done]]
 
@@ -35,6 +40,9 @@ def embed_images(
     manifest: Manifest,
     options: EmbeddingRunOptions,
     progress_bar: ProgressBar = no_progress_bar,
+    *,
+    target: TargetOptions = NEW_TARGET,
+    table: LabelFile | None = None,
 ) -> EmbeddingRun:
     """Embed images into a ``.npz``, Parquet or gallery file, or into a folder of Parquet files.
 
@@ -48,18 +56,34 @@ def embed_images(
         manifest: of the artifact.
         options: of the run.
         progress_bar: shows the number of images, or of shards where tars do not tell how many images they hold.
+        target: what to do where the output is a gallery that exists.
+        table: of the images' persons, cameras and times.
 
     Raises:
         ImageError: an image is bad and ``options.on_error`` is ``"stop"``.
         InputError: the output cannot be written or cannot hold a name, a source is missing, or a run cannot be
-            continued.
+            continued; or the output is a gallery that exists, ``target`` does not say what to do, or what is there does
+            not fit; or the table is about none of the images.
         NotInstalledError: Ray, or what opens a URL, is missing.
         ClusterError: the cluster cannot be reached, or fails.
     """
     began = time.time()
+    if output.suffix:
+        check_suffix(output)
+    elif table is not None:
+        raise InputError(
+            f"{output}: a folder of parts holds no labels. Pass --labels to reidexport store, which reads the folder, "
+            "or write a file."
+        )
     is_new = not run_folder(output).exists()
     shard_size = _shard_size(output, manifest, options)
-    shards = _shards_for(output, sources, options, shard_size)
+    old = existing_gallery(output, manifest, target)
+    shards, num_known = _unknown_images(
+        _shards_for(output, sources, options, shard_size), old, target, output
+    )
+    are_images = shards[-1].kind == "images"
+    if table is not None and are_images:
+        table.notes([path for shard in shards for path in shard.paths])  # or say that it is about others
     plan = make_plan(
         run_folder(output),
         shards,
@@ -70,11 +94,15 @@ def embed_images(
     )
     before = plan.counts()
     # Images come first; what tars and Parquet files hold is not known before they are read.
-    num_images = sum(len(shard.paths) for shard in shards) if shards[-1].kind == "images" else None
+    num_images = sum(len(shard.paths) for shard in shards) if are_images else None
     with _resumable(plan, num_images, is_new=is_new):
         sessions = _execute(execute, plan, options, num_images, sum(before), progress_bar)
     (num_embedded, _), skipped = plan.counts(), tuple(plan.bad_images())
-    _finish(plan, output, manifest)
+    change, notes = _finish(plan, output, manifest, target, table)
+    if change and num_known:
+        change = change.model_copy(
+            update={"num_duplicates_skipped": change.num_duplicates_skipped + num_known}
+        )
     now = time.time()
     return EmbeddingRun(
         output=output,
@@ -86,7 +114,27 @@ def embed_images(
         sessions=tuple(sorted(sessions)),
         seconds=now - min(sessions.values(), default=now),
         total_seconds=now - began,
+        change=change,
+        notes=notes,
     )
+
+
+def _unknown_images(
+    shards: list[Shard], old: Gallery | None, target: TargetOptions, output: Path
+) -> tuple[list[Shard], int]:
+    """The shards without image files that the gallery has, where these are to be skipped, and how many those are.
+
+    What is in tars and in Parquet files is compared when it is added.
+    """
+    if old is None or target.existing != "append" or target.rules.on_duplicate == "replace":
+        return shards, 0
+    known = set(old.paths)
+    found = [path for shard in shards if shard.kind == "images" for path in shard.paths if path in known]
+    if target.rules.on_duplicate == "error":
+        refuse_duplicates(found, str(output))
+        return shards, 0
+    left = [shard._replace(paths=[path for path in shard.paths if path not in known]) for shard in shards]
+    return [shard for shard in left if shard.paths] or [Shard("images", ())], len(found)
 
 
 def _shard_size(output: Path, manifest: Manifest, options: EmbeddingRunOptions) -> int:
@@ -99,8 +147,6 @@ def _shard_size(output: Path, manifest: Manifest, options: EmbeddingRunOptions) 
 def _shards_for(
     output: Path, sources: Sequence[str], options: EmbeddingRunOptions, shard_size: int
 ) -> list[Shard]:
-    if output.suffix:
-        check_suffix(output)
     shards = list(shards_of(sources, shard_size, options.columns, own=(output, run_folder(output))))
     if not shards:
         raise InputError(f"{', '.join(sources)}: there are no images.")
@@ -125,14 +171,23 @@ def _resumable(plan: Plan, num_images: int | None, *, is_new: bool) -> Iterator[
             shutil.rmtree(plan.folder)
 
 
-def _finish(plan: Plan, output: Path, manifest: Manifest) -> None:
-    """Join the parts into a file, if the output is one."""
-    if output.suffix:
-        table = open_table(plan.folder)
-        write_embeddings(output, list(table.paths), table.embeddings(), manifest)
-        shutil.rmtree(plan.folder)
-    else:
+def _finish(
+    plan: Plan, output: Path, manifest: Manifest, target: TargetOptions, table: LabelFile | None
+) -> tuple[GalleryChange | None, tuple[str, ...]]:
+    """Join the parts into a file, if the output is one; returns what changed in a gallery, and notes on the labels."""
+    if not output.suffix:
         plan.remove_left_overs()
+        return None, ()
+    parts, change = open_table(plan.folder), None
+    paths = list(parts.paths)
+    notes = () if table is None else tuple(table.notes(paths))
+    if output.suffix == GALLERY_SUFFIX:
+        rows = labeled_parts(paths, parts.embeddings(), table)
+        change = save_gallery(output, rows, manifest, target)
+    else:
+        write_embeddings(output, paths, parts.embeddings(), manifest, table)
+    shutil.rmtree(plan.folder)
+    return change, notes
 
 
 def _execute(

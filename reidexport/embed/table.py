@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from reidgallery import MilvusGallery
+from reidgallery import Gallery, MilvusGallery
 from reidgallery.input import UNLABELED, LabeledRows
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Metric, manifest_from_json
 
@@ -127,7 +127,9 @@ def check_claim(path: Path, num_bytes: int) -> None:
         )
 
 
-def write_table(path: Path, gallery: MilvusGallery, progress: Callable[[int], None] | None = None) -> int:
+def write_table(
+    path: Path, gallery: Gallery | MilvusGallery, progress: Callable[[int], None] | None = None
+) -> int:
     """Write the rows of a gallery into one Parquet file; an old file is replaced by a whole new one.
 
     The columns are those of ``reidexport embed`` and ``pid``, ``camid`` and ``time``. The file's metadata holds the
@@ -157,10 +159,15 @@ def write_table(path: Path, gallery: MilvusGallery, progress: Callable[[int], No
     return num_rows
 
 
-def embeddings_writer(path: Path, manifest: Manifest) -> AbstractContextManager[Callable[..., None]]:
-    """Open what writes an artifact's embeddings into a new Parquet file: their paths, and rows of shape (n, D)."""
-    metadata = {METADATA_KEY: manifest.to_json()}
-    return _rows_writer(path, manifest.architecture.feature_dim, manifest.sha256, metadata)
+def embeddings_writer(
+    path: Path, manifest: Manifest, *, labeled: bool = False
+) -> AbstractContextManager[Callable[..., None]]:
+    """Open what writes an artifact's embeddings into a new Parquet file.
+
+    It takes paths and rows of shape (n, D); where ``labeled``, also their pids, camids and times.
+    """
+    metadata, labels = {METADATA_KEY: manifest.to_json()}, _LABELS if labeled else ()
+    return _rows_writer(path, manifest.architecture.feature_dim, manifest.sha256, metadata, labels)
 
 
 @contextmanager

@@ -223,8 +223,8 @@ def _refuse_broken(feats: Features, records: Sequence[ImageRecord], metric: Metr
             f"The features of {len(broken)} of {len(records)} images are NaN or infinite, "
             f"first those of {records[broken[0]].path}. Run `reidexport verify` on the artifact."
         )
-    zeros = np.flatnonzero(~feats.any(axis=1)) if metric == "cosine" else ()
-    if len(zeros):
+    zeros = np.flatnonzero(~feats.any(axis=1))
+    if len(zeros) and metric == "cosine":
         raise InputError(
             f"The features of {len(zeros)} of {len(records)} images are zeros only, which cosine cannot compare, "
             f"first those of {records[zeros[0]].path}. Run `reidexport verify` on the artifact, or score it with "

@@ -6,7 +6,25 @@ from typing import ClassVar, Literal
 
 from reidruntime.artifact.manifest import Metric
 
-from reidexport.records.base import Record
+from reidexport.records.base import Record, RecordPart
+
+
+class GalleryChange(RecordPart):
+    """What became of rows that were to be added to a gallery.
+
+    Attributes:
+        num_added: rows, those that replaced others included.
+        num_replaced: rows that were there, of paths that were added.
+        num_duplicates_skipped: new rows that were left out because their paths were there.
+        num_forgotten_skipped: new rows that were left out because their person or path had been forgotten.
+        num_rows: rows that the gallery has now.
+    """
+
+    num_added: int
+    num_replaced: int
+    num_duplicates_skipped: int
+    num_forgotten_skipped: int
+    num_rows: int
 
 
 class EmbeddingRun(Record):
@@ -23,6 +41,8 @@ class EmbeddingRun(Record):
         sessions: what ran the network; on a cluster, each behind the address of its node.
         seconds: from when the first session was ready to the end.
         total_seconds: with planning; on a cluster, with starting Ray and opening the sessions.
+        change: of the gallery, where the output is one.
+        notes: what a table of labels left open.
     """
 
     command: ClassVar[str] = "reidexport embed ARTIFACT PATH… -o OUTPUT --json FILE"
@@ -38,6 +58,8 @@ class EmbeddingRun(Record):
     sessions: tuple[str, ...]
     seconds: float
     total_seconds: float
+    change: GalleryChange | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,9 @@ def write_overflowing(path: Path) -> Path:
     graph = model.graph
     graph.node[-1].output[0] = "flat"
     constants = {"limit": np.float32(200), "zero": np.float32(0), "axes": np.array([1, 2, 3])}
-    graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
+    graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    )
     graph.node.extend(
         [
             helper.make_node("ReduceMean", ["planes", "axes"], ["brightness"]),

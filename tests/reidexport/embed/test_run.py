@@ -144,9 +144,13 @@ def test_an_answer_that_is_not_an_embedding_is_a_bad_image(name: str, folder: Pa
     with open_session(write_overflowing(tmp_path / "over.onnx"), SessionOptions(threads=1)) as session:
         assert np.isnan(session.embed(paths[:1])).all()
         output = tmp_path / name
-        with pytest.raises(ImageError, match=r"a/0\.JPG: the network answers with NaN or infinity\. .*--on-error"):
+        with pytest.raises(
+            ImageError, match=r"a/0\.JPG: the network answers with NaN or infinity\. .*--on-error"
+        ):
             embed_to(session, paths, output, batch_size=2, shard_size=2)
-        with pytest.raises(ImageError, match=r"b/5\.png: .* zeros only, which cosine cannot compare\. .* 4 of 9 "):
+        with pytest.raises(
+            ImageError, match=r"b/5\.png: .* zeros only, which cosine cannot compare\. .* 4 of 9 "
+        ):
             embed_to(session, paths[1:], output, batch_size=2, shard_size=2)
         run = embed_to(session, paths[1:], output, on_error="skip", resume=True, batch_size=2, shard_size=2)
         assert (run.num_resumed, run.num_embedded, [path for path, _ in run.skipped]) == (4, 8, [paths[5]])

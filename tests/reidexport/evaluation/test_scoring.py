@@ -128,7 +128,9 @@ def test_broken_features_name_an_image(drawn_dataset: Dataset) -> None:
 
 def test_features_of_zeros_are_not_compared_by_cosine(drawn_dataset: Dataset) -> None:
     """A network that answers with zeros gets no score by cosine, whose words name an image and the other metric."""
-    with pytest.raises(InputError, match=r"54 of 54 images are zeros only.* first those of .*jpg.*--metric euclid"):
+    with pytest.raises(
+        InputError, match=r"54 of 54 images are zeros only.* first those of .*jpg.*--metric euclid"
+    ):
         evaluate(Thumbnails(scale=0), drawn_dataset, metric="cosine")
     assert evaluate(Thumbnails(scale=0), drawn_dataset, metric="euclidean").metrics.mAP > 0
 

@@ -19,7 +19,7 @@ from reidexport.errors import InputError
 from reidexport.gallery.contact_sheets import answers_sheet
 from reidexport.gallery.searching import SeenImage, search_gallery
 from tests.conftest import Exported, Run
-from tests.standins.runtime_models import DIM, small_manifest
+from tests.standins.runtime_models import DIM, small_manifest, write_overflowing
 
 NAMES = ["0001_c1s1_000001_00.jpg", "x/0001_c2s1_000002_00.jpg", "-1_c3s1_000003_00.jpg", "street.jpg"]
 ROWS = np.eye(4, DIM, dtype=np.float32) + 0.1
@@ -276,9 +276,12 @@ def test_a_gallery_that_is_not_in_milvus_is_named(written: Path, tmp_path: Path,
     done = run("store", written, "http://127.0.0.1:1")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "reidexport: http://127.0.0.1:1: cannot be opened" in done.stderr
-    done = run("store", written, "people.gallery")
+    done = run("store", written, "people.csv")
     assert done.returncode == 2
-    assert "people.gallery: expected milvus:FILE.db, or http(s)://HOST:PORT." in done.stderr
+    assert (
+        "people.csv: expected *.gallery, *.parquet, *.npz, milvus:FILE.db, or http(s)://HOST:PORT"
+        in done.stderr
+    )
 
 
 def test_a_folder_of_parquet_files_is_a_gallery_and_a_set_of_queries(tmp_path: Path, run: Run) -> None:
@@ -296,3 +299,22 @@ def test_a_folder_of_parquet_files_is_a_gallery_and_a_set_of_queries(tmp_path: P
     done = run("search", whole, tmp_path / "empty")
     assert done.returncode == 2
     assert "no .parquet file in this folder holds embeddings" in done.stderr
+
+
+def test_a_query_that_is_not_an_embedding_is_named(tmp_path: Path, run: Run) -> None:
+    """An image to which the network answers NaN finds nobody; its path is in the message."""
+    artifact = write_overflowing(tmp_path / "over.onnx")
+    for name, value in (("a.png", 50), ("white.png", 255)):
+        Image.new("RGB", (20, 30), (value,) * 3).save(tmp_path / name)
+    people = tmp_path / "people.gallery"
+    assert run("embed", artifact, tmp_path / "a.png", "-o", people).returncode == 0
+    done = run("search", people, tmp_path / "a.png", tmp_path / "white.png", "--artifact", artifact)
+    assert (done.returncode, "white.png: the network answers with NaN or infinity" in done.stderr) == (
+        2,
+        True,
+    )
+    (tmp_path / "l.csv").write_text("path,person\na.png,5\n")
+    words = ["search", people, tmp_path / "a.png", "--artifact", artifact, "--labels", tmp_path / "l.csv"]
+    done = run(*words, "--threshold", "-1")
+    assert (done.returncode, done.stdout.splitlines()[1].split()[0]) == (0, "5")
+    assert "people.gallery: 1 of 1 queries found nothing: no row is at distance -1 or less." in done.stderr

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -149,9 +150,14 @@ def test_forgotten_persons_are_in_no_answer(kind: str, parts: Path, tmp_path: Pa
         run("store", parts, place)
     else:
         whole.save(place)
-    done = run("forget", place, "--pids", "7,9")
+    done = run("forget", place, "--pids", "7,9,55")
     assert (done.returncode, done.stdout) == (0, f"{place}: 40 embeddings removed, 160 left\n")
-    assert run("forget", place, "--pids", "7,9").stdout == f"{place}: 0 embeddings removed, 160 left\n"
+    assert "no image of person 55\n" in done.stderr
+    done = run("forget", place, "--pids", "7,55")
+    assert (done.returncode, done.stdout) == (1, f"{place}: 0 embeddings removed, 160 left\n")
+    assert "no image of person 7: forgotten already" in done.stderr
+    done = run("store", parts, place, "--on-duplicate", "skip")
+    assert (done.returncode, "40" in done.stdout, "now 160" in done.stdout) == (0, True, True)
     result = tmp_path / "found.json"
     query = parts / "part-00000000.parquet"
     assert run("search", place, query, "-k", 200, "--json", result).returncode == 0
@@ -172,6 +178,8 @@ def test_what_cannot_be_forgotten_is_refused(parts: Path, tmp_path: Path, run: R
     part = parts / "part-00000000.parquet"
     for arguments, words in (
         ((part, "--pids", "7"), "persons are removed from .gallery files and from galleries in Milvus"),
+        ((part, "--pids", "7"), "reidexport store"),
+        ((part,), "Pass --pids, for example 7,9, or --paths"),
         ((tmp_path / "none.gallery", "--pids", "7"), "none.gallery: cannot be read"),
         ((f"milvus:{tmp_path / 'none.db'}", "--pids", "7"), "none.db: there is no such file"),
         ((part, "--pids", "7;9"), "--pids '7;9': expected persons, for example 7,9"),
@@ -197,8 +205,68 @@ def test_folders_that_do_not_fit_are_refused(parts: Path, tmp_path: Path, run: R
     done = run("store", parts, stored)
     assert (done.returncode, "part-00000009.parquet: not a file that" in done.stderr) == (2, True)
     assert not (tmp_path / "people.db").exists()
-    done = run("store", stored, tmp_path / "out.npz")
-    assert (done.returncode, "a gallery in Milvus is written to .parquet files" in done.stderr) == (2, True)
+    done = run("store", stored, tmp_path / "out.csv")
+    assert (done.returncode, "out.csv: expected *.gallery, *.parquet, *.npz, milvus:" in done.stderr) == (
+        2,
+        True,
+    )
+
+
+@pytest.mark.parametrize("kind", ["gallery", "milvus"])
+def test_images_are_forgotten_by_path(kind: str, parts: Path, tmp_path: Path, run: Run) -> None:
+    """A path or a pattern; what matches nothing is named; a repeated import leaves them out unless told otherwise."""
+    place = str(tmp_path / "people.gallery") if kind == "gallery" else f"milvus:{tmp_path / 'people.db'}"
+    assert run("store", parts, place).returncode == 0
+    first = names_of(0)[0]
+    done = run("forget", place, "--paths", first, "--paths", "*_c2s2_*", "--paths", "other/*")
+    assert (done.returncode, "no path other/*" in done.stderr) == (0, True)
+    num_left = int(done.stdout.split()[-2])
+    assert done.stdout == f"{place}: {200 - num_left} embeddings removed, {num_left} left\n"
+    done = run("forget", place, "--paths", first)
+    assert (done.returncode, f"no path {first}: forgotten already" in done.stderr) == (1, True)
+    done = run("store", parts, place, "--on-duplicate", "skip")
+    assert (done.returncode, f"now {num_left}" in done.stdout) == (0, True)
+    done = run("store", parts, place, "--on-duplicate", "skip", "--include-forgotten")
+    assert (done.returncode, "now 200" in done.stdout) == (0, True)
+    done = run("store", parts, place, "--on-duplicate", "error")
+    assert (done.returncode, "200 of the paths are in the gallery already" in done.stderr) == (2, True)
+
+
+def test_galleries_are_stored_in_every_kind_of_file(parts: Path, tmp_path: Path, run: Run) -> None:
+    """From parts to a gallery, .npz, Parquet, Milvus and back: the same rows and labels; and who was forgotten."""
+    people = tmp_path / "people.gallery"
+    assert run("store", parts, people).stdout == f"{people}: 200 added; now 200 embeddings\n"
+    done = run("store", parts, people)
+    assert (done.returncode, "200 of the paths are in the gallery already" in done.stderr) == (2, True)
+    assert run("forget", people, "--pids", "7").returncode == 0
+    stored = f"milvus:{tmp_path / 'people.db'}"
+    steps = [people, tmp_path / "o.npz", tmp_path / "a.gallery", stored, tmp_path / "b.gallery"]
+    for source, target in [*pairwise(steps), (people, tmp_path / "o.parquet")]:
+        done = run("store", source, target)
+        assert (done.returncode, "180" in done.stdout) == (0, True), done.stderr
+    before = load_gallery(people)
+    for name in ("o.npz", "a.gallery", "b.gallery", "o.parquet"):
+        after = read_gallery(tmp_path / name)
+        assert np.array_equal(np.concatenate(before.parts), np.concatenate(after.parts))
+        for field in ("pids", "camids", "times", "paths", "metric", "manifest_sha256", "dim"):
+            assert list(np.atleast_1d(getattr(before, field))) == list(np.atleast_1d(getattr(after, field)))
+    direct = f"milvus:{tmp_path / 'direct.db'}"
+    assert run("store", people, direct).returncode == 0
+    assert "180 embeddings added, 0 left out as the gallery has their paths, 20 as forgotten, now 180" in (
+        run("store", parts, direct).stdout
+    )
+    done = run("store", parts, tmp_path / "c.parquet")
+    assert (done.returncode, "expected a .gallery file or a gallery in Milvus" in done.stderr) == (2, True)
+
+
+def test_labels_of_a_table_are_stored(parts: Path, tmp_path: Path, run: Run) -> None:
+    """A folder of parts gets them on the way into a gallery; the others keep what their names tell."""
+    (tmp_path / "l.csv").write_text(f"path,person\n{names_of(0)[0]},77\n")
+    done = run("store", parts, tmp_path / "o.gallery", "--labels", tmp_path / "l.csv")
+    assert (done.returncode, "199 of 200 images have no row there" in done.stderr) == (0, True)
+    assert load_gallery(tmp_path / "o.gallery").pids[:2].tolist() == [77, 2]
+    done = run("store", tmp_path / "o.gallery", tmp_path / "o.npz", "--labels", tmp_path / "l.csv")
+    assert (done.returncode, "are for galleries that are added to" in done.stderr) == (2, True)
 
 
 def test_an_empty_gallery_is_written_and_read(tmp_path: Path, run: Run) -> None:

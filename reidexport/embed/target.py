@@ -1,0 +1,83 @@
+"""The gallery that a run writes: a new one, one in the place of another, or another with more rows."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from reidgallery import Gallery, load_gallery
+from reidgallery.file import GALLERY_SUFFIX
+from reidgallery.input import LabeledRows
+from reidruntime import Manifest
+
+from reidexport.embed.adding import NO_DUPLICATES, AddingRules, add_rows
+from reidexport.embed.files import gallery_from_manifest
+from reidexport.errors import InputError
+from reidexport.records.embeddings import GalleryChange
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions:
+    """What to do where the output is a gallery that exists.
+
+    Attributes:
+        existing: ``"refuse"`` it, ``"replace"`` it, or ``"append"`` to it. Who was forgotten stays forgotten.
+        rules: what may be added.
+    """
+
+    existing: Literal["refuse", "replace", "append"] = "refuse"
+    rules: AddingRules = NO_DUPLICATES
+
+
+NEW_TARGET = TargetOptions()
+
+
+def existing_gallery(
+    output: Path, manifest: Manifest, target: TargetOptions, *, verify: bool = False
+) -> Gallery | None:
+    """The gallery that is there, mapped, and read once where ``verify``; None where there is none, or nobody asks.
+
+    Raises:
+        InputError: it is to be refused, is damaged, or cannot be appended to.
+    """
+    if output.suffix != GALLERY_SUFFIX or not output.is_file():
+        return None
+    if target.existing == "refuse":
+        raise InputError(
+            f"{output}: the gallery exists. Pass --append to add to it, or --replace to write it anew (--force is for "
+            "other files)."
+        )
+    if target.existing == "replace" and target.rules.include_forgotten:
+        return None
+    try:
+        gallery = load_gallery(output, verify=verify)
+    except InputError as error:
+        hint = " Delete it first: whom it has forgotten cannot be read."
+        raise InputError(f"{error}{hint if target.existing == 'replace' else ''}") from error
+    if target.existing == "append":
+        gallery.check_artifact(manifest.sha256, f"{output}: what is to be added")
+        if (gallery.dim, gallery.metric) != (manifest.architecture.feature_dim, manifest.metric):
+            raise InputError(
+                f"{output}: the gallery has {gallery.dim} dimensions and compares by {gallery.metric}, the artifact "
+                f"{manifest.architecture.feature_dim} and {manifest.metric}. Append what the same artifact embeds."
+            )
+    return gallery
+
+
+def save_gallery(
+    output: Path, parts: Iterable[LabeledRows], manifest: Manifest, target: TargetOptions
+) -> GalleryChange:
+    """Write the gallery; until it is whole, the one that was there stays.
+
+    Raises:
+        InputError: as :func:`existing_gallery`, or a path is there already.
+    """
+    gallery = existing_gallery(output, manifest, target, verify=target.existing == "append")
+    if gallery is None or target.existing == "replace":
+        forgotten = gallery and gallery.forgotten
+        gallery = gallery_from_manifest(manifest)
+        if forgotten:
+            gallery.forget(forgotten.pids, paths=forgotten.paths)
+    change = add_rows(gallery, parts, target.rules, str(output))
+    gallery.save(output)
+    return change

@@ -1,0 +1,160 @@
+"""``embed`` onto a gallery that exists: refused, replaced, or added to, and never lost."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reidgallery import load_gallery
+
+from tests.conftest import Run
+from tests.standins.image_sources import jpeg, write_tar
+from tests.standins.runtime_models import small_manifest, write_artifact
+
+
+@pytest.fixture
+def days(tmp_path: Path) -> Path:
+    """Two folders of images named by person, of which two are in both."""
+    for day, names in (("monday", "123"), ("tuesday", "4")):
+        (tmp_path / day).mkdir()
+        for name in names:
+            (tmp_path / day / f"000{name}_c1s1_00000{name}_00.jpg").write_bytes(jpeg(int(name)))
+    return tmp_path
+
+
+@pytest.fixture
+def people(days: Path, artifact: Path, run: Run) -> Path:
+    """A gallery of the first day."""
+    path = days / "people.gallery"
+    assert run("embed", artifact, days / "monday", "-o", path).returncode == 0
+    return path
+
+
+def test_a_gallery_is_not_replaced_without_a_word(people: Path, days: Path, artifact: Path, run: Run) -> None:
+    """It is refused before any work, in words that name the options; --replace writes it anew."""
+    before = people.read_bytes()
+    for force in ([], ["--force"] if "--force" in run("embed", "--help").stdout else []):
+        done = run("embed", artifact, days / "tuesday", "-o", people, *force)
+        assert (done.returncode, people.read_bytes()) == (2, before)
+        assert "people.gallery: the gallery exists. Pass --append to add to it, or --replace" in done.stderr
+    assert run("embed", artifact, days / "tuesday", "-o", people, "--replace").returncode == 0
+    assert load_gallery(people).pids.tolist() == [4]
+
+
+def test_images_are_appended(people: Path, days: Path, artifact: Path, run: Run) -> None:
+    """The rows that were there stay, bit for bit; the new ones follow; what does not exist is made."""
+    (old,) = load_gallery(people).parts
+    record = days / "j.json"
+    done = run("embed", artifact, days / "tuesday", "-o", people, "--append", "--json", record)
+    assert (done.returncode, f"{people}: 1 added; now 4 embeddings\n" in done.stdout) == (0, True)
+    grown = load_gallery(people)
+    assert (grown.pids.tolist(), json.loads(record.read_text())["change"]["num_rows"]) == ([1, 2, 3, 4], 4)
+    assert np.concatenate(grown.parts)[:3].tobytes() == old.tobytes()
+    done = run("embed", artifact, days / "tuesday", "-o", days / "new.gallery", "--append")
+    assert (done.returncode, len(load_gallery(days / "new.gallery"))) == (0, 1)
+
+
+def test_paths_that_are_there_follow_the_rule(people: Path, days: Path, artifact: Path, run: Run) -> None:
+    """An error by default, before any work; kept with skip, which embeds only the others; or replaced."""
+    second = days / "monday" / "0002_c1s1_000002_00.jpg"
+    second.write_bytes(jpeg(99))
+    both = [days / "monday", days / "tuesday"]
+    before = people.read_bytes()
+    done = run("embed", artifact, *both, "-o", people, "--append")
+    assert (done.returncode, people.read_bytes()) == (2, before)
+    assert "people.gallery: 3 of the paths are in the gallery already, the first" in done.stderr
+    assert "--on-duplicate skip" in done.stderr
+    assert not (days / "people.gallery.partial").exists()
+    kept = load_gallery(people).embeddings(np.arange(3))
+    done = run("embed", artifact, *both, "-o", people, "--append", "--on-duplicate", "skip")
+    assert f"{people}: 1 embeddings, 0 skipped" in done.stdout
+    assert "1 added, 3 left out as the gallery has their paths; now 4 embeddings" in done.stdout
+    assert load_gallery(people).embeddings(np.arange(3)).tobytes() == kept.tobytes()
+    done = run("embed", artifact, *both, "-o", people, "--append", "--on-duplicate", "skip")
+    assert (done.returncode, "0 added, 4 left out" in done.stdout) == (0, True)
+    done = run("embed", artifact, second, "-o", people, "--append", "--on-duplicate", "replace")
+    assert "1 added, 1 replaced; now 4 embeddings" in done.stdout
+    replaced = load_gallery(people)
+    assert replaced.pids.tolist() == [1, 3, 4, 2]
+    assert not np.allclose(replaced.embeddings(np.array([3])), kept[1])
+
+
+def test_what_is_in_a_tar_is_compared_when_it_is_added(
+    people: Path, days: Path, artifact: Path, run: Run
+) -> None:
+    """Its names are not known before; the gallery stays, and the run continues with another rule."""
+    tar = write_tar(days / "x.tar", {"0005_c1.jpg": jpeg(5)})
+    assert run("embed", artifact, tar, "-o", people, "--append").returncode == 0
+    before = people.read_bytes()
+    done = run("embed", artifact, tar, "-o", people, "--append")
+    assert (done.returncode, "1 of the paths are in the gallery already" in done.stderr) == (2, True)
+    assert people.read_bytes() == before
+    done = run("embed", artifact, tar, "-o", people, "--append", "--resume", "--on-duplicate", "skip")
+    assert (done.returncode, "0 added, 1 left out" in done.stdout) == (0, True)
+
+
+def test_an_append_that_stops_leaves_the_gallery(people: Path, days: Path, artifact: Path, run: Run) -> None:
+    """A bad image stops the run, the old gallery is whole, and the same command with --resume completes it."""
+    bad = days / "tuesday" / "0009_c1s1_000009_00.jpg"
+    bad.write_bytes(b"")
+    before = people.read_bytes()
+    words = ["embed", artifact, days / "tuesday", "-o", people, "--append", "--batch", 1, "--shard-size", 1]
+    assert run(*words).returncode == 2
+    assert people.read_bytes() == before
+    bad.write_bytes(jpeg(9))
+    assert run(*words, "--resume").returncode == 0
+    assert load_gallery(people).pids.tolist() == [1, 2, 3, 4, 9]
+
+
+def test_who_was_forgotten_stays_forgotten(people: Path, days: Path, artifact: Path, run: Run) -> None:
+    """By person and by path, after --append and after --replace; --include-forgotten brings them back."""
+    shutil.copy(days / "monday" / "0003_c1s1_000003_00.jpg", days / "tuesday" / "street.jpg")
+    assert run("embed", artifact, days / "tuesday" / "street.jpg", "-o", people, "--append").returncode == 0
+    assert run("forget", people, "--pids", "2", "--paths", "*/street.jpg").returncode == 0
+    everything = ["embed", artifact, days / "monday", days / "tuesday", "-o", people]
+    done = run(*everything, "--append", "--on-duplicate", "skip")
+    assert "1 added, 2 left out as the gallery has their paths, 2 left out as forgotten" in done.stdout
+    done = run(*everything, "--replace")
+    assert "3 added, 2 left out as forgotten (--include-forgotten adds them); now 3" in done.stdout
+    done = run(*everything, "--append", "--on-duplicate", "skip", "--include-forgotten")
+    assert (done.returncode, "2 added" in done.stdout) == (0, True)
+    back = load_gallery(people)
+    assert (len(back), back.forgotten) == (5, (frozenset(), frozenset()))
+
+
+def test_options_that_do_not_fit_are_refused(people: Path, days: Path, artifact: Path, run: Run) -> None:
+    """Other files, both ways at once, a rule without --append, another artifact and a damaged gallery."""
+    euclidean = write_artifact(days / "e.onnx", manifest=small_manifest(metric="euclidean"))
+    for model, output, options, words in (
+        (artifact, days / "o.npz", ["--append"], "o.npz: --append are for .gallery files"),
+        (artifact, people, ["--append", "--replace"], "Pass one of them"),
+        (artifact, people, ["--on-duplicate", "skip"], "Pass --append, too"),
+        (euclidean, people, ["--append"], "what is to be added were made by another artifact"),
+    ):
+        done = run("embed", model, days / "tuesday", "-o", output, *options)
+        assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+    people.write_bytes(people.read_bytes()[:-1])
+    done = run("embed", artifact, days / "tuesday", "-o", people, "--replace")
+    assert (done.returncode, "whom it has forgotten cannot be read" in done.stderr) == (2, True)
+
+
+def test_a_table_of_labels_tells_what_names_do_not(days: Path, artifact: Path, run: Run) -> None:
+    """Every kind of file has its persons, cameras and times, and the command says what the table leaves open."""
+    (days / "tuesday" / "street.jpg").write_bytes(jpeg(8))
+    (days / "labels.csv").write_text(
+        "path,person,camera,time\ntuesday/street.jpg,7,3,2026-11-25\nz.jpg,1,,\n"
+    )
+    for name in ("o.gallery", "o.npz", "o.parquet"):
+        output = days / name
+        done = run("embed", artifact, days / "tuesday", "-o", output, "--labels", days / "labels.csv")
+        assert done.returncode == 0, done.stderr
+        assert "labels.csv: 1 of 2 images have no row there, the first" in done.stderr
+        assert "labels.csv: 1 rows are about none of the images, the first z.jpg" in done.stderr
+        found = run("search", output, output, "-k", 1, "--camids", "3").stdout.splitlines()
+        assert found[-1].split()[2:5] == ["7", "3", "2026-11-25T00:00:00.000Z"]
+    done = run("embed", artifact, days / "tuesday", "-o", days / "parts", "--labels", days / "labels.csv")
+    assert (done.returncode, "Pass --labels to reidexport store" in done.stderr) == (2, True)
+    done = run("embed", artifact, days / "monday", "-o", days / "m.npz", "--labels", days / "labels.csv")
+    assert (done.returncode, "no row is about one of the 3 images" in done.stderr) == (2, True)
+    assert not (days / "m.npz.partial").exists()
