@@ -53,7 +53,7 @@ class ForgottenFilter:
 
 
 def add_rows(gallery: Gallery, parts: Iterable[LabeledRows], rules: AddingRules, name: str) -> GalleryChange:
-    """Add rows to a gallery; where that fails, it is as it was.
+    """Add rows to a gallery in memory; where that fails, leave its file as it is.
 
     Args:
         gallery: what to add to.

@@ -55,6 +55,10 @@ def existing_gallery(
         hint = " Delete it first: whom it has forgotten cannot be read."
         raise InputError(f"{error}{hint if target.existing == 'replace' else ''}") from error
     if target.existing == "append":
+        if gallery.manifest_sha256 is None:
+            raise InputError(
+                f"{output}: the gallery does not say which artifact made it. Where it is this one, extend it in Python."
+            )
         gallery.check_artifact(manifest.sha256, f"{output}: what is to be added")
         if (gallery.dim, gallery.metric) != (manifest.architecture.feature_dim, manifest.metric):
             raise InputError(

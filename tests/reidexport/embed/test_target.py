@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reidgallery import load_gallery
+from reidgallery import Gallery, load_gallery
 
 from tests.conftest import Run
 from tests.standins.image_sources import jpeg, write_tar
-from tests.standins.runtime_models import small_manifest, write_artifact
+from tests.standins.runtime_models import DIM, small_manifest, write_artifact
 
 
 @pytest.fixture
@@ -134,6 +134,9 @@ def test_options_that_do_not_fit_are_refused(people: Path, days: Path, artifact:
     ):
         done = run("embed", model, days / "tuesday", "-o", output, *options)
         assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+    Gallery(DIM).save(days / "unknown.gallery")
+    done = run("embed", artifact, days / "tuesday", "-o", days / "unknown.gallery", "--append")
+    assert (done.returncode, "does not say which artifact made it" in done.stderr) == (2, True)
     people.write_bytes(people.read_bytes()[:-1])
     done = run("embed", artifact, days / "tuesday", "-o", people, "--replace")
     assert (done.returncode, "whom it has forgotten cannot be read" in done.stderr) == (2, True)
