@@ -5,12 +5,13 @@ A ``.npz`` or Parquet file is written block by block, a gallery from memory.
 
 import lzma
 import struct
+import sys
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,12 +204,10 @@ def _read_npz(path: Path) -> Gallery:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             check_claim(path, sum(info.file_size for info in arrays.zip.infolist()))
-            sha256, paths, embeddings = (arrays[name] for name in ("manifest_sha256", "paths", "embeddings"))
-            if paths.dtype.kind != "U" or paths.ndim != 1:
-                raise ValueError(f"paths of {paths.dtype} and shape {paths.shape}, expected a list of texts")
-            facts = {name: str(arrays[name]) for name in ("manifest", "metric") if name in arrays}
+            sha256, paths, embeddings = _texts(arrays["manifest_sha256"]), _texts(arrays["paths"]), arrays["embeddings"]
+            facts = {name: str(_texts(arrays[name])) for name in ("manifest", "metric") if name in arrays}
             told = {name: arrays[name] for name in _LABELS if name in arrays}
-            dim, texts = int(embeddings.shape[1]), paths.tolist()
+            dim, texts = int(embeddings.shape[1]), paths.ravel().tolist()
     except _DAMAGED as error:
         raise InputError(f"{path}: not a file that reidexport embed wrote, or damaged ({error}).") from error
     metric = next((known for known in _METRICS if known == facts.get("metric")), None)
@@ -226,3 +225,11 @@ def _read_npz(path: Path) -> Gallery:
     labels = dict(zip(_LABELS, labels_from_names(texts), strict=True)) | told
     gallery.add(embeddings, **labels, paths=texts)
     return gallery
+
+
+def _texts(array: NDArray[Any]) -> NDArray[np.str_]:
+    """An array of texts; raises ValueError for others: NumPy makes of damaged ones strings that break Python."""
+    codes = np.frombuffer(array.tobytes(), f"{array.dtype.byteorder}u4") if array.dtype.kind == "U" else None
+    if codes is None or codes.max(initial=0) > sys.maxunicode:
+        raise ValueError(f"{array.dtype} of shape {array.shape}, expected texts")
+    return array

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -52,6 +54,7 @@ def seeds(folder: Path) -> dict[str, list[bytes]]:
         "manifest": _manifests(),
         **_embeddings(folder),
         "image": _images(),
+        **_labels(folder),
         "record": [json.dumps({"kind": kind, "version": 1}).encode() for kind in ("verification", "search")],
     }
 
@@ -133,6 +136,14 @@ def _embeddings(folder: Path) -> dict[str, list[bytes]]:
     write_table(folder / "labeled.parquet", gallery)  # type: ignore[arg-type] # any gallery has such parts
     kinds["parquet"].append((folder / "labeled.parquet").read_bytes())
     return kinds
+
+
+def _labels(folder: Path) -> dict[str, list[bytes]]:
+    columns = {"path": ["a.jpg", "b.jpg"], "person": [1, -1], "camera": [1, None], "time": [5, 6], "more": ["", "x"]}
+    table = folder / "labels.parquet"
+    pq.write_table(pa.table(columns), table)
+    text = "path,person,camera,time\na.jpg,1,2,2026-01-01T00:00:00Z\n\"b,.jpg\",-1,,7\n"
+    return {"labels_csv": [text.encode()], "labels_parquet": [table.read_bytes()]}
 
 
 def _images() -> list[bytes]:

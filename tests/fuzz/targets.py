@@ -43,7 +43,9 @@ def try_input(name: str, data: bytes, folder: Path) -> bool:
     target.write(path, data)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that Pillow reads in spite of
+        warnings.filterwarnings(
+            "ignore", module=r"(PIL|numpy\.lib)\."
+        )  # of damage that they read nevertheless
         try:
             target.read(path)
         except ReidExportError as error:
@@ -162,6 +164,12 @@ def _read_image(path: Path) -> None:
     image_pixels(path, path.name, small)
 
 
+def _read_labels(path: Path) -> None:
+    from reidexport.data.label_file import read_label_file
+
+    read_label_file(path).labels_of(["0002_c1s1_000451_03.jpg", str(path.parent / "a.jpg")])
+
+
 def _read_record(path: Path) -> None:
     from reidexport.records.reading import read_record
 
@@ -181,5 +189,7 @@ TARGETS = {
     "npz": Target(_search, ".npz"),
     "parquet": Target(_search, ".parquet"),
     "image": Target(_read_image),
+    "labels_csv": Target(_read_labels, ".csv"),
+    "labels_parquet": Target(_read_labels, ".parquet"),
     "record": Target(_read_record, ".json"),
 }

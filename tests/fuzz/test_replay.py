@@ -16,9 +16,9 @@ def test_committed_inputs(target: str, tmp_path: Path) -> None:
     """The corpus, and every input that once was a finding, keep to the contract, in 10 seconds and 2 GiB."""
     with checksums_off(target), little_memory(2048):
         for name, data in inputs_of(target).items():
-            began = time.monotonic()
+            began = time.process_time()
             try_input(target, data, tmp_path)
-            assert time.monotonic() - began < 10, name
+            assert time.process_time() - began < 10, name
 
 
 def test_whole_files_are_read(tmp_path: Path) -> None:
