@@ -204,7 +204,11 @@ def _read_npz(path: Path) -> Gallery:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             check_claim(path, sum(info.file_size for info in arrays.zip.infolist()))
-            sha256, paths, embeddings = _texts(arrays["manifest_sha256"]), _texts(arrays["paths"]), arrays["embeddings"]
+            sha256, paths, embeddings = (
+                _texts(arrays["manifest_sha256"]),
+                _texts(arrays["paths"]),
+                arrays["embeddings"],
+            )
             facts = {name: str(_texts(arrays[name])) for name in ("manifest", "metric") if name in arrays}
             told = {name: arrays[name] for name in _LABELS if name in arrays}
             dim, texts = int(embeddings.shape[1]), paths.ravel().tolist()

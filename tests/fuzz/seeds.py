@@ -139,10 +139,16 @@ def _embeddings(folder: Path) -> dict[str, list[bytes]]:
 
 
 def _labels(folder: Path) -> dict[str, list[bytes]]:
-    columns = {"path": ["a.jpg", "b.jpg"], "person": [1, -1], "camera": [1, None], "time": [5, 6], "more": ["", "x"]}
+    columns = {
+        "path": ["a.jpg", "b.jpg"],
+        "person": [1, -1],
+        "camera": [1, None],
+        "time": [5, 6],
+        "more": ["", "x"],
+    }
     table = folder / "labels.parquet"
     pq.write_table(pa.table(columns), table)
-    text = "path,person,camera,time\na.jpg,1,2,2026-01-01T00:00:00Z\n\"b,.jpg\",-1,,7\n"
+    text = 'path,person,camera,time\na.jpg,1,2,2026-01-01T00:00:00Z\n"b,.jpg",-1,,7\n'
     return {"labels_csv": [text.encode()], "labels_parquet": [table.read_bytes()]}
 
 
