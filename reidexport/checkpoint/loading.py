@@ -44,6 +44,9 @@ from reidexport.models.baseline import (
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_IMAGENET = (
+    "ImageNet's classifiers of 1000 classes (torchreid's *_imagenet.pth), never trained for re-identification"
+)
 TORCH_EPS = 1e-5  # torch.nn.BatchNorm2d's default
 
 
@@ -155,7 +158,9 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
         ),
     )
     is_ambiguous = architecture.backbone in (*RESNET_STEMS, "resnest50") and checkpoint.assumed
-    return replace(checkpoint, lookalikes=family.lookalikes if is_ambiguous else "")
+    is_imagenet = family is TORCHREID and architecture.num_classes == 1000
+    lookalikes = (_IMAGENET if is_imagenet else "", family.lookalikes if is_ambiguous else "")
+    return replace(checkpoint, lookalikes="; ".join(filter(None, lookalikes)))
 
 
 def _weights_in_words(weights: Weights) -> str | None:

@@ -79,6 +79,13 @@ def test_the_choice_of_weights_is_assumed_or_told(load: Load, osnet: Weights) ->
     assert not any("weights" in text for text in load({"model": osnet}).assumed)
 
 
+def test_classifiers_of_imagenet_are_doubted(load: Load, osnet: Weights) -> None:
+    """Torchreid's files for ImageNet have the names of its re-identification networks: 1000 classes raise the doubt."""
+    classifier = {"classifier.weight": torch.ones(1000, 512), "classifier.bias": torch.ones(1000)}
+    assert "never trained for re-identification" in load({**osnet, **classifier}).fact_lines[-1]
+    assert "re-identification" not in load(osnet).fact_lines[-1]
+
+
 def test_an_average_without_statistics_is_not_chosen(load: Load, osnet: Weights) -> None:
     """An EMA over the parameters alone, which lacks those of the BatchNorms, is never used unasked."""
     averaged = {key: tensor for key, tensor in osnet.items() if "running" not in key}
