@@ -63,6 +63,7 @@ class Checkpoint:
         preprocess: size, resize kernel and normalization of its input.
         state_dict: float32 tensors by name: ``backbone.*``, ``pool.p``, ``neck.*``, ``classifier.*``.
         facts: everything that decides its answers, and where each fact comes from.
+        weights_key: which of several sets of weights in the file these are; None where it holds one.
         lookalikes: other networks that have these names and shapes, in words; "" where none is known.
     """
 
@@ -74,6 +75,7 @@ class Checkpoint:
     preprocess: Preprocess
     state_dict: dict[str, Tensor]
     facts: tuple[CheckpointFact, ...]
+    weights_key: str | None = None
     lookalikes: str = ""
 
     @property
@@ -156,6 +158,7 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
         facts=checkpoint_facts(
             architecture, preprocess, state_dict, origins | told_facts(choices), _weights_in_words(weights)
         ),
+        weights_key=weights.key if weights.other_keys else None,
     )
     is_ambiguous = architecture.backbone in (*RESNET_STEMS, "resnest50") and checkpoint.assumed
     is_imagenet = family is TORCHREID and architecture.num_classes == 1000

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from reidruntime.artifact.manifest import Feature, Manifest, Pooling
+from reidruntime.artifact.manifest import Feature, Manifest, Pooling, file_sha256
 from reidruntime.artifact.onnx_metadata import manifest_from_onnx, read_onnx
 from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
@@ -135,6 +135,8 @@ def open_reference(
 
     told = choices or CheckpointChoices()
     recorded = recorded_choices(candidate)
+    if file_sha256(path) != candidate.source.sha256:
+        recorded = replace(recorded, weights=None)  # the keys of another file
     stated = {name: value for name, value in vars(told).items() if value is not None}
     if told.pooling is not None:
         stated["gem_p"] = told.gem_p
@@ -160,6 +162,7 @@ def recorded_choices(manifest: Manifest) -> CheckpointChoices:
         std=pixels.std,
         channel_order=pixels.channel_order,
         resize=pixels.resize,
+        weights=manifest.source.weights,
     )
 
 

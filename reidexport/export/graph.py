@@ -143,7 +143,7 @@ def manifest_of_graph(graph: InferenceGraph, static_batch: int | None = None) ->
     is_resnet = checkpoint.architecture.backbone in RESNET_STEMS
     return Manifest(
         producer=Producer(name="reidexport", version=__version__),
-        source=Source(name=checkpoint.name, sha256=checkpoint.sha256),
+        source=Source(name=checkpoint.name, sha256=checkpoint.sha256, weights=checkpoint.weights_key),
         architecture=Architecture(
             backbone=checkpoint.architecture.backbone,
             family=checkpoint.family,

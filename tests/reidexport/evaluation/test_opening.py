@@ -5,16 +5,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from reidruntime import SessionOptions
 
 from reidexport.checkpoint.choices import CheckpointChoices
+from reidexport.checkpoint.loading import load_checkpoint
 from reidexport.data.synthetic import draw_people
 from reidexport.embed.files import write_embeddings
 from reidexport.errors import ArtifactError, CheckpointError, InputError
 from reidexport.evaluation.inspection import inspect_file
-from reidexport.evaluation.opening import open_any
+from reidexport.evaluation.opening import open_any, open_reference
+from reidexport.evaluation.torch_session import session_from_checkpoint
+from reidexport.export.graph import graph_from_checkpoint, manifest_of_graph
 from reidexport.records.inspection import CheckpointDescription, GalleryDescription, OnnxDescription
 from tests.conftest import Exported
+from tests.standins.checkpoints import golden_weights
 from tests.standins.runtime_models import write_artifact
 
 
@@ -45,6 +50,24 @@ def test_options_of_the_other_kind_are_refused(exported: Exported) -> None:
         InputError, match="emits f_i, not f_t: export the checkpoint again with --feature f_t"
     ):
         open_any(exported.onnx, feature="f_t")
+
+
+def test_the_reference_is_opened_with_the_weights_of_the_artifact(tmp_path: Path) -> None:
+    """An artifact of the raw weights beside an EMA's is compared with those, and not with the average."""
+    weights = golden_weights("sb_resnet18")
+    path = tmp_path / "model.pth"
+    averaged = {key: tensor * 1.5 if "layer4.1.bn2" in key else tensor for key, tensor in weights.items()}
+    torch.save({"model": weights, "model_ema": averaged}, path)
+    people = draw_people(2)
+    rows = {}
+    for key in ("model", "model_ema"):
+        checkpoint = load_checkpoint(path, CheckpointChoices(weights=key))
+        manifest = manifest_of_graph(graph_from_checkpoint(checkpoint))
+        assert manifest.source.weights == key
+        with session_from_checkpoint(checkpoint) as told, open_reference(path, manifest) as reference:
+            rows[key] = told.embed(people)
+            np.testing.assert_allclose(reference.embed(people), rows[key], rtol=1e-4, atol=1e-4)
+    assert not np.allclose(rows["model"], rows["model_ema"], rtol=1e-2)
 
 
 def test_inspect_describes_a_checkpoint(exported: Exported) -> None:

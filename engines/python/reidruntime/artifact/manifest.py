@@ -46,10 +46,14 @@ class Producer(_Frozen):
 
 
 class Source(_Frozen):
-    """The checkpoint the artifact was made from: its file name and the sha256 of its bytes."""
+    """The checkpoint the artifact was made from: its file name and the sha256 of its bytes.
+
+    ``weights`` is the key of the weights in it, where it holds several sets of them.
+    """
 
     name: str
     sha256: str
+    weights: str | None = None
 
 
 class Architecture(_Frozen):
