@@ -1,16 +1,17 @@
 """``reidexport parity``: all artifacts on all backends in one table."""
 
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from reidruntime.artifact.manifest import Metric
+from reidruntime.artifact.manifest import Feature, Metric
 from reidruntime.backends import backend_places
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import SAME_CAMERA_TEXTS, log, text_table
-from reidexport.cli.shared_options import DataOptions, ThreadsOption
+from reidexport.cli.shared_options import DataOptions, ForeignOptions, ThreadsOption
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
 from reidexport.records.accuracy import ParityRow, ParityTable
@@ -18,6 +19,28 @@ from reidexport.records.reading import write_record
 
 _NAME_WIDTH = 28
 _WIDTH = 110
+
+
+@dataclass(frozen=True)
+class ComparedOptions:
+    """What runs the artifacts, and how their features are compared."""
+
+    backend: Annotated[
+        list[str] | None,
+        Option(
+            metavar="NAME",
+            help=f"What runs the artifacts: {', '.join(backend_places())}; may be repeated. If left out, all that load "
+            "the artifact, in its own precision, on a device that is here.",
+        ),
+    ] = None
+    metric: Annotated[Metric | None, Option(help="Distance; the reference's if left out.")] = None
+    feature: Annotated[
+        Feature | None,
+        Option(
+            help="What artifacts without a manifest emit; f_i if left out and if the reference has a neck."
+        ),
+    ] = None
+    threads: ThreadsOption = None
 
 
 @with_option_groups
@@ -28,16 +51,8 @@ def parity(
     artifacts: Annotated[list[Path], Argument(metavar="ARTIFACT", help="ONNX files and TensorRT engines.")],
     *,
     data: DataOptions,
-    backend: Annotated[
-        list[str] | None,
-        Option(
-            metavar="NAME",
-            help=f"What runs the artifacts: {', '.join(backend_places())}; may be repeated. If left out, all that load "
-            "the artifact, in its own precision, on a device that is here.",
-        ),
-    ] = None,
-    metric: Annotated[Metric | None, Option(help="Distance; the reference's if left out.")] = None,
-    threads: ThreadsOption = None,
+    compared: ComparedOptions,
+    foreign: ForeignOptions,
     json_file: Annotated[
         Path | None, Option("--json", metavar="FILE", help="Keep the table in FILE, row by row as it grows.")
     ] = None,
@@ -46,21 +61,32 @@ def parity(
     ] = False,
 ) -> None:
     """Compare artifacts with their reference on a data set, on every backend that can run them."""
-    from reidexport.evaluation.opening import open_reference
+    from reidexport.evaluation.opening import is_foreign, open_reference
     from reidexport.evaluation.parity import measure_parity, parity_from_json, tasks_from_artifacts
 
     if resume and json_file is None:
         raise InputError("--resume continues a table in a file: pass --json FILE too.")
     finished = parity_from_json(json_file) if resume and json_file and json_file.is_file() else None
-    tasks = tasks_from_artifacts(artifacts, backend or [], threads=threads)
+    manifests = foreign.manifests([*artifacts, reference])
+    tasks = tasks_from_artifacts(
+        artifacts, compared.backend or [], manifests=manifests, threads=compared.threads
+    )
     records = data.load()
-    with open_reference(reference, tasks[0].manifest, threads=threads) as session:
+    # What a file of this project records of its network says more than what is stated of others.
+    recorded = min((task.manifest for task in tasks), key=is_foreign)
+    with open_reference(
+        reference,
+        recorded,
+        feature=compared.feature,
+        manifest=manifests.get(reference),
+        threads=compared.threads,
+    ) as session:
         result = measure_parity(
             session,
             reference,
             tasks,
             records,
-            metric=metric,
+            metric=compared.metric,
             finished=finished,
             keep=lambda table: write_record(json_file, table),
             progress_bar=progress_bar,

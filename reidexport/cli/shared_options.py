@@ -16,7 +16,6 @@ from reidruntime import (
     Session,
     SessionOptions,
     manifest_for_foreign_onnx,
-    manifest_from_onnx,
     open_session,
 )
 from reidruntime.artifact.manifest import ChannelOrder, Channels3, Layout, Pooling, ResizeKernel, StemPool
@@ -27,7 +26,7 @@ from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.data import Dataset, SameCamera, load_dataset
 from reidexport.embed.files import read_gallery
 from reidexport.errors import InputError
-from reidexport.evaluation.opening import kind_of
+from reidexport.evaluation.opening import lacks_manifest
 from reidexport.gallery.milvus_address import is_milvus, open_milvus
 from reidexport.records.embeddings import GalleryChange
 
@@ -133,13 +132,25 @@ class ForeignOptions(PixelOptions):
         Raises:
             InputError: an option cannot be read, some of size, mean and std are missing, or the file has a manifest.
         """
+        return self.manifests([artifact]).get(artifact)
+
+    def manifests(self, files: Sequence[Path]) -> dict[Path, Manifest]:
+        """The manifests that the options state of those files that are ONNX and carry none.
+
+        Raises:
+            InputError: as for :meth:`manifest`; that is, where options are given, of all files.
+        """
         if self == ForeignOptions():
-            return None
-        if manifest_from_onnx(artifact):
+            return {}
+        without = [path for path in files if lacks_manifest(path)]
+        if not without:
             raise InputError(
-                f"{artifact}: the file carries a manifest. "
+                f"{files[0]}: the file carries a manifest, or is not ONNX. "
                 "Leave out --size --mean --std --channel-order --layout --output-name --resize."
             )
+        return {path: self._stated(path) for path in without}
+
+    def _stated(self, artifact: Path) -> Manifest:
         if self.size is None or self.mean is None or self.std is None:
             given = {"--size": self.size, "--mean": self.mean, "--std": self.std}
             missing = " ".join(name for name, value in given.items() if value is None)
@@ -155,17 +166,6 @@ class ForeignOptions(PixelOptions):
             resize=self.resize or "bilinear",
         )
         return manifest_for_foreign_onnx(artifact, images, output_name=self.output_name)
-
-    def manifests(self, artifacts: Sequence[Path]) -> dict[Path, Manifest]:
-        """The manifests that the options state of those files that are ONNX and carry none.
-
-        Raises:
-            InputError: as for :meth:`manifest`; or options are given, and all files have a manifest.
-        """
-        if self == ForeignOptions():
-            return {}
-        without = [path for path in artifacts if kind_of(path) == "onnx" and manifest_from_onnx(path) is None]
-        return {path: manifest for path in without or artifacts[:1] if (manifest := self.manifest(path))}
 
     def refuse_for_checkpoint(self, checkpoint: Path) -> None:
         """Raise InputError where an option is given that only ONNX files have."""

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from reidruntime import Manifest, manifest_from_onnx
-from reidruntime.artifact.manifest import Metric
+from reidruntime import Manifest
+from reidruntime.artifact.manifest import Feature, Metric
 from typer import Argument, Option
 
 from reidexport.checkpoint.choices import CheckpointChoices
@@ -39,6 +39,13 @@ class ComparedOptions:
     dataset: Annotated[str | None, Option(help="Which data set, where the folder holds several.")] = None
     metric: Annotated[Metric | None, Option(help="Distance; default: the candidate's.")] = None
     same_camera: SameCameraOption = "drop"
+    feature: Annotated[
+        Feature | None,
+        Option(
+            help="What a candidate without a manifest emits: f_i, behind the neck, or f_t; f_i if left out and if its "
+            "reference has a neck."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,17 @@ def verify(
     records = load_dataset(data, compared.dataset, same_camera=compared.same_camera) if data else None
     images = [] if records else draw_people(NUM_DRAWN)
     total = 2 * (len(records.query) + len(records.scored_gallery) if records else len(images))
-    manifest, choices = _stated(candidate, reference, foreign, checkpoint)
+    manifests, choices = _stated(candidate, reference, foreign, checkpoint)
     with (
-        run.open(candidate, manifest) as artifact,
-        open_reference(reference, artifact.manifest, choices=choices, threads=run.threads) as original,
+        run.open(candidate, manifests.get(candidate)) as artifact,
+        open_reference(
+            reference,
+            artifact.manifest,
+            choices=choices,
+            feature=compared.feature,
+            manifest=manifests.get(reference),
+            threads=run.threads,
+        ) as original,
         progress_bar("comparing", total) as progress,
     ):
         result = verify_sessions(
@@ -95,21 +109,25 @@ def verify(
     if not result.passed:
         for failure in result.failures:
             print(f"FAILED: {failure}", file=sys.stderr)
+        if candidate in manifests and compared.feature is None and original.manifest.feature == "f_i":
+            print(
+                f"possible cause: {candidate} does not say what it emits, and was compared with f_i. If that may be "
+                "f_t, before the neck, pass --feature f_t.",
+                file=sys.stderr,
+            )
         raise typer.Exit(1)
 
 
 def _stated(
     candidate: Path, reference: Path, foreign: ForeignOptions, checkpoint: CheckpointOptions
-) -> tuple[Manifest | None, CheckpointChoices]:
-    """What the options state: of a candidate without a manifest, and of a reference that is a checkpoint."""
-    from reidexport.evaluation.opening import kind_of
+) -> tuple[dict[Path, Manifest], CheckpointChoices]:
+    """What the options state: of ONNX files without a manifest, and of a reference that is a checkpoint."""
+    from reidexport.evaluation.opening import kind_of, lacks_manifest
 
-    from_checkpoint = kind_of(reference) == "checkpoint"
-    if from_checkpoint and not (kind_of(candidate) == "onnx" and manifest_from_onnx(candidate) is None):
+    if kind_of(reference) == "checkpoint" and not lacks_manifest(candidate):
         foreign.refuse_for_checkpoint(reference)
-        return None, checkpoint.choices(foreign)
-    pixels = foreign if from_checkpoint else PixelOptions()
-    return foreign.manifest(candidate), checkpoint.choices(pixels)
+        return {}, checkpoint.choices(foreign)
+    return foreign.manifests([candidate, reference]), checkpoint.choices(PixelOptions())
 
 
 def _print(result: Verification) -> None:

@@ -105,17 +105,22 @@ def open_reference(
     candidate: Manifest,
     *,
     choices: CheckpointChoices | None = None,
+    feature: Feature | None = None,
+    manifest: Manifest | None = None,
     threads: int | None = None,
 ) -> Session:
     """Open what a candidate is compared with.
 
     A checkpoint is opened with the facts that the candidate's manifest records: whether the candidate computes what
-    it says is checked, not whether the facts are right.
+    it says is checked, not whether the facts are right. Of an ONNX file that carried no manifest only size and resize
+    kernel are taken: its network may take other pixels than the checkpoint's, and the stated facts are checked, too.
 
     Args:
         path: a checkpoint or an artifact.
         candidate: the manifest of what is compared.
         choices: of a checkpoint, instead of what the manifest records.
+        feature: of a checkpoint, where the candidate carried no manifest; default: f_i where there is a neck.
+        manifest: the facts about an ONNX file that carries none.
         threads: of the network.
 
     Raises:
@@ -128,7 +133,7 @@ def open_reference(
             raise InputError(
                 f"{path} is an artifact: what is chosen for a checkpoint is built in, leave it out"
             )
-        return open_session(path, SessionOptions(threads=threads))
+        return open_session(path, SessionOptions(threads=threads), manifest=manifest)
     from reidexport.checkpoint.loading import load_checkpoint
     from reidexport.evaluation.torch_session import session_from_checkpoint
     from reidexport.export.graph import GraphOptions
@@ -141,14 +146,17 @@ def open_reference(
     if told.pooling is not None:
         stated["gem_p"] = told.gem_p
     choices = replace(recorded, **stated)
-    options = GraphOptions(feature=candidate.feature, normalize=candidate.normalized, flip=candidate.flip)
+    wanted = feature if is_foreign(candidate) else candidate.feature
+    options = GraphOptions(feature=wanted, normalize=candidate.normalized, flip=candidate.flip)
     return session_from_checkpoint(load_checkpoint(path, choices), options, threads=threads)
 
 
 def recorded_choices(manifest: Manifest) -> CheckpointChoices:
     """What an exported file's manifest records of its network, as choices for its checkpoint."""
     network, pixels = manifest.architecture, manifest.preprocess
-    # A third-party file says "unknown".
+    size = (pixels.height_px, pixels.width_px)
+    if is_foreign(manifest):
+        return CheckpointChoices(size=size, resize=pixels.resize)
     known: dict[str, Pooling] = {"avg": "avg", "max": "max", "gem": "gem"}
     return CheckpointChoices(
         last_stride=network.last_stride,
@@ -157,13 +165,23 @@ def recorded_choices(manifest: Manifest) -> CheckpointChoices:
         pooling=known.get(network.pooling),
         gem_p=network.gem_p,
         batch_norm_eps=network.batch_norm_eps,
-        size=(pixels.height_px, pixels.width_px),
+        size=size,
         mean=pixels.mean,
         std=pixels.std,
         channel_order=pixels.channel_order,
         resize=pixels.resize,
         weights=manifest.source.weights,
     )
+
+
+def lacks_manifest(path: Path) -> bool:
+    """Whether a file is ONNX and carries no manifest; raises ArtifactError where there is none, or it is damaged."""
+    return kind_of(path) == "onnx" and manifest_from_onnx(path) is None
+
+
+def is_foreign(manifest: Manifest) -> bool:
+    """Whether a manifest was stated for an ONNX file of another program, which carried none."""
+    return manifest.architecture.family == "foreign"
 
 
 def _reads_as_onnx(path: Path) -> bool:

@@ -15,6 +15,7 @@ from reidruntime.artifact.manifest import Manifest, file_sha256
 from reidruntime.session import Session
 
 from reidexport.cli.parity import _print
+from reidexport.cli.shared_options import ForeignOptions
 from reidexport.data import Dataset
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import open_any
@@ -316,6 +317,23 @@ def test_backends_are_those_that_suit_the_artifact(
     assert found == ["onnxruntime", "openvino", "onnxruntime-cuda", "torch-cuda", "tensorrt-rtx"]
     named = tasks_from_artifacts([exported.onnx], ["tensorrt", "openvino", "tensorrt"])
     assert [task.backend for task in named] == ["tensorrt", "openvino"]
+
+
+def test_a_file_without_a_manifest_is_a_row_like_others(
+    exported: Exported, drawn_dataset: Dataset, tmp_path: Path
+) -> None:
+    """With its facts stated it is opened and compared as a file with a manifest is."""
+    path = tmp_path / "other.onnx"
+    model = onnx.load(exported.onnx)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    stated = ForeignOptions(size="64x32", mean="0", std="1/255", layout="NHWC").manifests([path])
+    tasks = tasks_from_artifacts([path], ["onnxruntime"], manifests=stated)
+    with open_any(exported.checkpoint) as reference:
+        table = measure_parity(reference, exported.checkpoint, tasks, drawn_dataset)
+    assert table.not_run == ()
+    assert table.rows[0].min_cosine > 0.99999
+    assert table.rows[0].manifest_sha256 == stated[path].sha256
 
 
 def test_features_of_another_kind_are_not_compared(exported: Exported, drawn_dataset: Dataset) -> None:

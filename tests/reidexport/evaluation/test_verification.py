@@ -1,5 +1,6 @@
 """The gate: what passes, what fails, and what it says."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from reidruntime import SessionOptions, open_session
 from reidruntime.session import Session
 
 from reidexport import load_checkpoint, session_from_checkpoint, verify
+from reidexport.cli.shared_options import ForeignOptions
 from reidexport.data import Dataset
 from reidexport.data.synthetic import draw_people
 from reidexport.errors import InputError
@@ -19,8 +21,10 @@ from reidexport.evaluation.opening import open_any, open_reference
 from reidexport.evaluation.torch_session import TorchBackend
 from reidexport.evaluation.verification import Limits, batch_consistency
 from reidexport.export.graph import GraphOptions
+from reidexport.metrics.agreement import check_comparable
 from reidexport.records.accuracy import Verification
-from tests.conftest import Exported
+from tests.conftest import Exported, Run
+from tests.standins.runtime_models import DIM, HEIGHT, WIDTH, write_foreign
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +211,52 @@ def test_the_reference_computes_in_float32(application: str, exported: Exported)
         assert (cuda.fp32_precision, cudnn.conv.fp32_precision) == before
     finally:
         torch.backends.fp32_precision = "none"
+
+
+FACTS = ("--size", "64x32", "--mean", "0", "--std", "1/255", "--layout", "NHWC")
+
+
+def without_manifest(exported: Exported, path: Path) -> Path:
+    """The exported file as another program would have written it."""
+    model = onnx.load(exported.onnx)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    return path
+
+
+def test_a_file_without_a_manifest_is_verified_with_stated_facts(
+    exported: Exported, tmp_path: Path, run: Run
+) -> None:
+    """The facts are the file's, not its checkpoint's: a wrong one is found out, and what else it may be is said."""
+    path = without_manifest(exported, tmp_path / "other.onnx")
+    passed = run("verify", path, "--reference", exported.checkpoint, *FACTS)
+    assert passed.returncode == 0, passed.stderr
+    assert "PASSED" in passed.stdout
+    wrong = run("verify", path, "--reference", exported.checkpoint, *FACTS, "--channel-order", "BGR")
+    assert wrong.returncode == 1
+    assert "FAILED: cosine" in wrong.stderr
+    assert "was compared with f_i. If that may be f_t, before the neck, pass --feature f_t" in wrong.stderr
+
+
+def test_a_file_without_a_manifest_may_emit_f_t(exported: Exported, tmp_path: Path) -> None:
+    """Which feature a checkpoint answers with is chosen; the file's manifest does not know."""
+    path = without_manifest(exported, tmp_path / "other.onnx")
+    manifest = ForeignOptions(size="64x32", mean="0", std="1/255", layout="NHWC").manifest(path)
+    assert manifest is not None
+    for feature, expected in ((None, "f_i"), ("f_t", "f_t")):
+        with open_reference(exported.checkpoint, manifest, feature=feature) as reference:  # type: ignore[arg-type]
+            assert reference.manifest.feature == expected
+            assert reference.manifest.preprocess.mean == load_checkpoint(exported.checkpoint).preprocess.mean
+            check_comparable("it", manifest, reference.manifest)
+
+
+def test_a_file_of_another_length_is_not_compared(exported: Exported, tmp_path: Path) -> None:
+    """The output and both lengths are named; (N, D, 1, 1) has D values."""
+    shapes: Any = [("pooled", ["batch", DIM, 1, 1])]
+    path = write_foreign(tmp_path / "f.onnx", None, shapes)
+    manifest = ForeignOptions(size=f"{HEIGHT}x{WIDTH}", mean="0", std="1").manifest(path)
+    assert manifest is not None
+    check_comparable("it", manifest, manifest)
+    with open_reference(exported.checkpoint, manifest) as reference:
+        with pytest.raises(InputError, match=r"have 8 values \(output 'pooled'\), the reference's 512"):
+            check_comparable("it", manifest, reference.manifest)
