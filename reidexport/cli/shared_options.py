@@ -16,6 +16,7 @@ from reidruntime import (
     Session,
     SessionOptions,
     manifest_for_foreign_onnx,
+    manifest_from_onnx,
     open_session,
 )
 from reidruntime.artifact.manifest import ChannelOrder, Channels3, Layout, Pooling, ResizeKernel, StemPool
@@ -144,8 +145,9 @@ class ForeignOptions(PixelOptions):
             return {}
         without = [path for path in files if lacks_manifest(path)]
         if not without:
+            manifest_from_onnx(files[0])  # says what it is if it is not ONNX
             raise InputError(
-                f"{files[0]}: the file carries a manifest, or is not ONNX. "
+                f"{files[0]}: the file carries a manifest. "
                 "Leave out --size --mean --std --channel-order --layout --output-name --resize."
             )
         return {path: self._stated(path) for path in without}
