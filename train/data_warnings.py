@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reidexport.data import Dataset, ImageRecord
-from reidexport.data.same_images import first_copies, image_numbers
+from reidexport.data.same_images import copies, image_numbers
 from reidexport.evaluation.protocol import copy_warnings
 
 
@@ -29,12 +29,12 @@ def data_warnings(dataset: Dataset, *, evaluate: bool) -> Iterator[str]:
 
 def _overlap(dataset: Dataset) -> Iterator[str]:
     train, test = dataset.train, (*dataset.query, *dataset.scored_gallery)
-    copies = first_copies(*image_numbers(_paths(train), _paths(test)))
-    if copies:
-        place, other = next(iter(copies.items()))
+    pairs = copies(*image_numbers(_paths(train), _paths(test)))
+    if pairs:
+        place, other = pairs[0]
         yield (
-            f"{len(copies)} of {len(train)} training images are in the test split too, byte for byte "
-            f"(first {train[place].path} and {test[other].path}): scores on them say nothing. Remove the copies."
+            f"{len({place for place, _ in pairs})} of {len(train)} training images are in the test split too, "
+            f"byte for byte (first {train[place].path} and {test[other].path}): scores on them say nothing. Remove the copies."
         )
     known = {record.pid: record.path for record in reversed(train) if record.pid > 0}
     seen = {record.pid: record.path for record in reversed(dataset.query)}

@@ -1,6 +1,7 @@
 """Which files of two lists are one image: those that hold the same bytes."""
 
 import hashlib
+from collections import defaultdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,10 +36,12 @@ def image_numbers(some: tuple[Path, ...], others: tuple[Path, ...]) -> tuple[Int
     return found[0], found[1]
 
 
-def first_copies(some: Ints, others: Ints) -> dict[int, int]:
-    """For every place in ``some`` whose number is among ``others``: the first place there."""
-    first = {int(number): place for place, number in reversed(list(enumerate(others)))}
-    return {place: first[int(number)] for place, number in enumerate(some) if int(number) in first}
+def copies(some: Ints, others: Ints) -> list[tuple[int, int]]:
+    """Every place in ``some`` with every place in ``others`` that has its number, in order."""
+    places = defaultdict(list)
+    for place, number in enumerate(others.tolist()):
+        places[number].append(place)
+    return [(place, other) for place, number in enumerate(some.tolist()) for other in places.get(number, ())]
 
 
 def _size(path: Path) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from reidgallery.input import UNLABELED
 
 from reidexport.data.records import Dataset, ImageRecord, SameCamera
-from reidexport.data.same_images import first_copies, image_numbers
+from reidexport.data.same_images import copies, image_numbers
 from reidexport.errors import DatasetError
 
 Ints = NDArray[np.int64]
@@ -47,23 +47,25 @@ def copy_warnings(dataset: Dataset) -> tuple[str, ...]:
         ImageError: a file cannot be read.
     """
     query, gallery = dataset.query, dataset.scored_gallery
-    by_person, by_camera, itself = [], [], []
-    for place, other in first_copies(*numbers_of_images(query, gallery)).items():
-        pair = query[place], gallery[other]
-        if pair[0].pid != pair[1].pid:
-            by_person.append(pair)
+    by_person: dict[ImageRecord, ImageRecord] = {}
+    by_camera: dict[ImageRecord, ImageRecord] = {}
+    itself: dict[ImageRecord, ImageRecord] = {}
+    for place, other in copies(*numbers_of_images(query, gallery)):
+        one, copy = query[place], gallery[other]
+        if one.pid != copy.pid:
+            by_person.setdefault(one, copy)
         elif dataset.same_camera == "keep":
-            itself.append(pair)
-        elif pair[0].camid != pair[1].camid:
-            by_camera.append(pair)
+            itself.setdefault(one, copy)
+        elif one.camid != copy.camid:
+            by_camera.setdefault(one, copy)
     effects = {
         "as another person, so each counts as a wrong answer. Correct the names": by_person,
         "as another camera, so each is found at once and raises the scores. Remove the copies": by_camera,
         "and are left out of their own ranked lists": itself,
     }
     return tuple(
-        f"{len(pairs)} of {len(query)} queries are in the gallery too, byte for byte (first {pairs[0][0].path} and "
-        f"{pairs[0][1].path}), {effect}."
+        f"{len(pairs)} of {len(query)} queries are in the gallery too, byte for byte (first "
+        f"{' and '.join(str(record.path) for record in next(iter(pairs.items())))}), {effect}."
         for effect, pairs in effects.items()
         if pairs
     )

@@ -153,6 +153,8 @@ def test_copies_of_queries_are_warned_of(tmp_path: Path) -> None:
     )
     assert "as another camera, so each is found at once and raises the scores" in camera
     assert "query/1_c1_a.png and " in camera and "gallery/1_c3_copy.png" in camera
+    shutil.copy(dataset.query[2].path, tmp_path / "gallery/3_c4_copy.png")  # after one of its own camera
+    assert "2 of 3 queries are in the gallery too" in copy_warnings(load_dataset(tmp_path))[1]
     kept = evaluate(Thumbnails(), replace(dataset, same_camera="keep"))
     assert kept.warnings[1].startswith("2 of 3 queries are in the gallery too, byte for byte (first ")
     assert kept.warnings[1].endswith(", and are left out of their own ranked lists.")
