@@ -22,7 +22,7 @@ _WIDTH = 110
 
 
 @dataclass(frozen=True)
-class ComparedOptions:
+class ParityOptions:
     """What runs the artifacts, and how their features are compared."""
 
     backend: Annotated[
@@ -51,7 +51,7 @@ def parity(
     artifacts: Annotated[list[Path], Argument(metavar="ARTIFACT", help="ONNX files and TensorRT engines.")],
     *,
     data: DataOptions,
-    compared: ComparedOptions,
+    compared: ParityOptions,
     foreign: ForeignOptions,
     json_file: Annotated[
         Path | None, Option("--json", metavar="FILE", help="Keep the table in FILE, row by row as it grows.")
