@@ -34,7 +34,8 @@ def _overlap(dataset: Dataset) -> Iterator[str]:
         place, other = pairs[0]
         yield (
             f"{len({place for place, _ in pairs})} of {len(train)} training images are in the test split too, "
-            f"byte for byte (first {train[place].path} and {test[other].path}): scores on them say nothing. Remove the copies."
+            f"byte for byte (first {train[place].path} and {test[other].path}): scores on them say "
+            "nothing. Remove the copies."
         )
     known = {record.pid: record.path for record in reversed(train) if record.pid > 0}
     seen = {record.pid: record.path for record in reversed(dataset.query)}
