@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from reidexport.checkpoint.choices import CheckpointChoices
     from reidexport.checkpoint.loading import Checkpoint, load_checkpoint, save_checkpoint
     from reidexport.errors import ReidExportError
+    from reidexport.evaluation.limits import Limits
     from reidexport.evaluation.parity import measure_parity, tasks_from_artifacts
     from reidexport.evaluation.scoring import evaluate
     from reidexport.evaluation.torch_session import session_from_checkpoint
-    from reidexport.evaluation.verification import Limits, verify
+    from reidexport.evaluation.verification import verify
     from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
     from reidexport.export.onnx_export import onnx_from_graph
     from reidexport.metrics.thresholds import verification_roc
@@ -27,10 +28,11 @@ _HOMES = {
     "reidexport.checkpoint.choices": ["CheckpointChoices"],
     "reidexport.checkpoint.loading": ["Checkpoint", "load_checkpoint", "save_checkpoint"],
     "reidexport.errors": ["ReidExportError"],
+    "reidexport.evaluation.limits": ["Limits"],
     "reidexport.evaluation.parity": ["measure_parity", "tasks_from_artifacts"],
     "reidexport.evaluation.scoring": ["evaluate"],
     "reidexport.evaluation.torch_session": ["session_from_checkpoint"],
-    "reidexport.evaluation.verification": ["Limits", "verify"],
+    "reidexport.evaluation.verification": ["verify"],
     "reidexport.export.graph": ["GraphOptions", "InferenceGraph", "graph_from_checkpoint"],
     "reidexport.export.onnx_export": ["onnx_from_graph"],
     "reidexport.metrics.thresholds": ["verification_roc"],

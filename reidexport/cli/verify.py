@@ -1,6 +1,7 @@
 """``reidexport verify``: the gate."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 from reidruntime import Manifest
 from reidruntime.artifact.manifest import Feature, Metric
+from reidruntime.images.preprocess import Image
 from typer import Argument, Option
 
 from reidexport.checkpoint.choices import CheckpointChoices
@@ -20,7 +22,8 @@ from reidexport.cli.shared_options import (
     RunOptions,
     SameCameraOption,
 )
-from reidexport.data import load_dataset
+from reidexport.data import Dataset, load_dataset
+from reidexport.data.image_paths import find_images
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
 from reidexport.records.accuracy import Verification
@@ -31,12 +34,15 @@ NUM_DRAWN = 64
 
 @dataclass(frozen=True)
 class ComparedOptions:
-    """What the two are compared on."""
+    """What the two are compared on; drawn people where nothing is given."""
 
     data: Annotated[
         Path | None, Option(help="Data set folder: also compare rank-1 and mAP. Default: drawn people.")
     ] = None
     dataset: Annotated[str | None, Option(help="Which data set, where the folder holds several.")] = None
+    images: Annotated[
+        Path | None, Option(metavar="DIR", help="Real crops to compare on, where there is no data set.")
+    ] = None
     metric: Annotated[Metric | None, Option(help="Distance; default: the candidate's.")] = None
     same_camera: SameCameraOption = "drop"
     feature: Annotated[
@@ -47,14 +53,35 @@ class ComparedOptions:
         ),
     ] = None
 
+    def load(self) -> tuple[Sequence[Image], str, Dataset | None]:
+        """The images, what they are, and the data set that is in their place where one is given.
+
+        Raises:
+            InputError: the options exclude each other, or the folder holds no image.
+            DatasetError: the data set cannot be read.
+        """
+        from reidexport.data.synthetic import draw_people
+        from reidexport.evaluation.verification import DRAWN_PEOPLE
+
+        if self.dataset and not self.data:
+            raise InputError("--dataset chooses among the data sets of a folder: pass --data too")
+        if self.images and self.data:
+            raise InputError("--data and --images exclude each other: pass what to compare on")
+        if self.data:
+            return (), "", load_dataset(self.data, self.dataset, same_camera=self.same_camera)
+        if self.images:
+            return find_images([self.images]), f"images of {self.images}", None
+        return draw_people(NUM_DRAWN), DRAWN_PEOPLE, None
+
 
 @dataclass(frozen=True)
 class LimitOptions:
-    """What the candidate may lose."""
+    """What the candidate may lose; what is left out is the limit of its precision."""
 
-    min_cosine: Annotated[float, Option(help="Lowest cosine that any image may have.")] = 0.999
-    max_rank1_drop: Annotated[float, Option(help="Allowed loss of rank-1, percentage points.")] = 0.1
-    max_map_drop: Annotated[float, Option(help="Allowed loss of mAP, percentage points.")] = 0.1
+    min_cosine: Annotated[float | None, Option(help="Lowest cosine that any image may have.")] = None
+    min_mean_cosine: Annotated[float | None, Option(help="Lowest mean cosine of all images.")] = None
+    max_rank1_drop: Annotated[float | None, Option(help="Allowed loss of rank-1, percentage points.")] = None
+    max_map_drop: Annotated[float | None, Option(help="Allowed loss of mAP, percentage points.")] = None
 
 
 @with_option_groups
@@ -70,16 +97,11 @@ def verify(
     json_file: JsonOption = None,
 ) -> None:
     """Compare an artifact with its reference; exit status 1 when it lost more than allowed."""
-    from reidexport.data.synthetic import draw_people
+    from reidexport.evaluation.limits import Limits
     from reidexport.evaluation.opening import open_reference
-    from reidexport.evaluation.verification import Limits
     from reidexport.evaluation.verification import verify as verify_sessions
 
-    data = compared.data
-    if compared.dataset and not data:
-        raise InputError("--dataset chooses among the data sets of a folder: pass --data too")
-    records = load_dataset(data, compared.dataset, same_camera=compared.same_camera) if data else None
-    images = [] if records else draw_people(NUM_DRAWN)
+    images, images_are, records = compared.load()
     total = 2 * (len(records.query) + len(records.scored_gallery) if records else len(images))
     manifests, choices = _stated(candidate, reference, foreign, checkpoint)
     with (
@@ -98,6 +120,7 @@ def verify(
             artifact,
             original,
             images=images,
+            images_are=images_are,
             dataset=records,
             limits=Limits(**asdict(allowed)),
             metric=compared.metric,
@@ -109,6 +132,8 @@ def verify(
     if not result.passed:
         for failure in result.failures:
             print(f"FAILED: {failure}", file=sys.stderr)
+        for cause in result.causes:
+            print(f"possible cause: {cause}", file=sys.stderr)
         if candidate in manifests and compared.feature is None and original.manifest.feature == "f_i":
             print(
                 f"possible cause: {candidate} does not say what it emits, and was compared with f_i. If that may be "
@@ -133,9 +158,15 @@ def _stated(
 def _print(result: Verification) -> None:
     print(f"candidate  {result.candidate}")
     print(f"reference  {result.reference}")
+    if limits := result.limits:
+        print(
+            f"limits     of {limits.precision}: cosine at least {limits.min_cosine} of any image, "
+            f"{limits.min_mean_cosine} in the mean; drop of rank-1 at most {limits.max_rank1_drop}, of mAP "
+            f"{limits.max_map_drop} points"
+        )
     print(
-        f"features   {result.num_images} images: cosine at least {result.min_cosine:.7f}, "
-        f"relative L2 error at most {result.max_relative_l2:.1e}"
+        f"features   {result.measured_on}: cosine at least {result.min_cosine:.7f}, "
+        f"{result.mean_cosine:.7f} in the mean, relative L2 error at most {result.max_relative_l2:.1e}"
     )
     consistency = ", ".join(
         f"{key.replace('_', ' ')} {value:.1e}" for key, value in result.batch_consistency.items()
@@ -150,4 +181,6 @@ def _print(result: Verification) -> None:
     if result.drops:
         print(f"drops      rank-1 {result.drops['rank1']:.3f}  mAP {result.drops['mAP']:.3f} points")
     print(f"worst      {', '.join(f'{Path(each.image).name} {each.cosine:.7f}' for each in result.worst)}")
+    for warning in result.warnings:
+        print(f"warning    {warning}")
     print("PASSED" if result.passed else "FAILED")

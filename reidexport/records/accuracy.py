@@ -6,6 +6,9 @@ from reidruntime.artifact.manifest import Feature, Metric, Precision
 
 from reidexport.records.base import MaybeInfinite, Measurement, RecordPart
 
+# A file's precision, or that of a backend which computes every file in its own.
+ComputedPrecision = Precision | Literal["bf16"]
+
 
 class Ranks(RecordPart):
     """Accuracies."""
@@ -89,6 +92,27 @@ class WorstImage(RecordPart):
     cosine: float
 
 
+class VerificationLimits(RecordPart):
+    """What a candidate may lose.
+
+    Attributes:
+        precision: that the candidate computes in, whose limits these are where no other was chosen.
+        min_cosine: of any image.
+        min_mean_cosine: of all images.
+        max_rank1_drop: percentage points.
+        max_map_drop: percentage points.
+        max_batch_change: relative L2 by which a row may differ between batches: kernels differ by batch size in their
+            rounding.
+    """
+
+    precision: ComputedPrecision
+    min_cosine: float
+    min_mean_cosine: float
+    max_rank1_drop: float
+    max_map_drop: float
+    max_batch_change: float
+
+
 class Verification(Measurement):
     """What was compared and found; ``failures`` is empty when the candidate passes.
 
@@ -97,6 +121,7 @@ class Verification(Measurement):
         reference_file: the reference's, likewise.
         candidate: the session's description.
         reference: likewise.
+        measured_on: which images; empty in records of earlier versions.
         max_relative_l2: infinite where a feature is not finite, or only the reference's is of zeros; so are
             ``max_abs_error`` and ``batch_consistency``.
         batch_consistency: largest relative L2 difference of a row between being alone and being
@@ -107,6 +132,9 @@ class Verification(Measurement):
         reference_ranks: the same of the reference.
         drops: reference minus candidate, for every accuracy; empty without a data set.
         same_camera: as in an evaluation; of the ranks.
+        limits: what was allowed; None in records of earlier versions.
+        warnings: what the verdict does not say.
+        causes: of a failure: what the two files and the figures show of it, and what to do.
     """
 
     command: ClassVar[str] = "reidexport verify ARTIFACT --reference CHECKPOINT --data ROOT --json FILE"
@@ -117,6 +145,7 @@ class Verification(Measurement):
     candidate: str
     reference: str
     num_images: int
+    measured_on: str = ""
     min_cosine: float
     mean_cosine: float
     max_abs_error: MaybeInfinite
@@ -131,7 +160,10 @@ class Verification(Measurement):
     candidate_ranks: Ranks | None
     reference_ranks: Ranks | None
     drops: dict[str, float]
+    limits: VerificationLimits | None = None
+    warnings: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
     passed: bool = True
 
 
@@ -172,7 +204,7 @@ class ParityRow(Ranks):
     artifact_sha256: str | None = None
     manifest_sha256: str
     backend: str
-    precision: Precision | Literal["bf16"]
+    precision: ComputedPrecision
     runtime: str
     size_mib: float
     layer_precisions: dict[str, int]

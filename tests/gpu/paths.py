@@ -12,7 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.harness.gpu_limit import layers_of, limit_images_per_s, measured_rates
 from benchmarks.harness.gpu_peaks import device_seconds
-from reidexport.evaluation.verification import CONSISTENCY_TOLERANCE, batch_consistency
+from reidexport.evaluation.limits import DEFAULT_LIMITS
+from reidexport.evaluation.verification import batch_consistency
 from reidexport.export.onnx_check import TOLERANCE
 from tests.gpu.conftest import Judge, Setup
 
@@ -34,7 +35,7 @@ class PathChecks:
     def test_batch_consistency(self, session: Session, setup: Setup, judge: Judge) -> None:
         """A row answers the same alone, repeated, permuted and in a full batch."""
         found = batch_consistency(session, list(setup.load("images")[:8]))
-        judge.within(CONSISTENCY_TOLERANCE[session.manifest.precision], **found)
+        judge.within(DEFAULT_LIMITS[session.manifest.precision].max_batch_change, **found)
 
     def test_threads(self, session: Session, setup: Setup, judge: Judge) -> None:
         """Several threads at once, each with batches of its own size, get what one thread alone gets."""
@@ -42,7 +43,7 @@ class PathChecks:
         alone = [session.run(part) for part in parts[:4]] * 8
         with ThreadPoolExecutor(4) as pool:
             found = np.concatenate(list(pool.map(session.run, parts)))
-        judge.close(found, np.concatenate(alone), CONSISTENCY_TOLERANCE[session.manifest.precision])
+        judge.close(found, np.concatenate(alone), DEFAULT_LIMITS[session.manifest.precision].max_batch_change)
 
     def test_steady_memory(self, session: Session, setup: Setup, judge: Judge) -> None:
         """Thousands of calls leave the memory of GPU and process as it was."""

@@ -49,6 +49,7 @@ def test_a_checkpoint_becomes_a_verified_evaluated_artifact(
     done = run("verify", target, "--reference", exported.checkpoint, "--data", data, "--json", gate)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("PASSED\n")
+    assert "limits     of fp16: cosine at least 0.999 of any image, 0.9999 in the mean" in done.stdout
     done = run("eval", target, "--data", data, "--json", scores)
     assert done.returncode == 0, done.stderr
     assert json.loads(gate.read_text())["passed"] is True
@@ -77,7 +78,22 @@ def test_a_failed_gate_exits_1_and_still_writes_its_json(
     done = run("verify", exported.fp16, "--reference", exported.onnx, "--min-cosine", "1.5", "--json", gate)
     assert done.returncode == 1
     assert "FAILED: cosine" in done.stderr
-    assert json.loads(gate.read_text())["passed"] is False
+    assert "possible cause: fp16 rounds more than this network bears" in done.stderr
+    assert "warning    drawn people show that the network is the same" in done.stdout
+    content = json.loads(gate.read_text())
+    assert content["passed"] is False
+    assert content["measured_on"] == "64 drawn people"
+
+
+def test_the_gate_takes_real_crops_without_labels(
+    run: Run, exported: Exported, drawn_dataset: Dataset
+) -> None:
+    """A folder of images is compared on and named, and nothing is said of drawn people."""
+    crops = drawn_dataset.query[0].path.parent
+    done = run("verify", exported.onnx, "--reference", exported.checkpoint, "--images", crops)
+    assert done.returncode == 0, done.stderr
+    assert f"features   {len(drawn_dataset.query)} images of {crops}: cosine at least 0.99999" in done.stdout
+    assert "drawn people" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -97,6 +113,7 @@ def test_a_failed_gate_exits_1_and_still_writes_its_json(
         (["inspect", "{text}"], "not a checkpoint"),
         (["verify", "{onnx}", "--reference", "missing.onnx"], "missing.onnx: there is no such file"),
         (["eval", "{onnx}", "--data", "missing"], "missing"),
+        (["verify", "{onnx}", "--reference", "{onnx}", "--data", ".", "--images", "."], "exclude each other"),
     ],
 )
 def test_bad_input_exits_2_with_words_and_no_traceback(

@@ -12,14 +12,15 @@ from onnx import numpy_helper
 from reidruntime import SessionOptions, open_session
 from reidruntime.session import Session
 
-from reidexport import load_checkpoint, session_from_checkpoint, verify
+from reidexport import Limits, load_checkpoint, session_from_checkpoint, verify
 from reidexport.cli.shared_options import ForeignOptions
 from reidexport.data import Dataset
 from reidexport.data.synthetic import draw_people
 from reidexport.errors import InputError
+from reidexport.evaluation.limits import DEFAULT_LIMITS, limits_of
 from reidexport.evaluation.opening import open_any, open_reference
 from reidexport.evaluation.torch_session import TorchBackend
-from reidexport.evaluation.verification import Limits, batch_consistency
+from reidexport.evaluation.verification import DRAWN_PEOPLE, NO_PEOPLE, batch_consistency
 from reidexport.export.graph import GraphOptions
 from reidexport.metrics.agreement import check_comparable
 from reidexport.records.accuracy import Verification
@@ -118,6 +119,43 @@ def test_a_row_that_depends_on_its_batch_fails(exported: Exported, people: list[
         with open_any(exported.checkpoint) as reference:
             result = verify(leaky, reference, images=people, limits=Limits(min_cosine=0.5))
     assert any("a row answers differently full batch" in failure for failure in result.failures)
+    assert any("rows of one batch change each other" in cause for cause in result.causes)
+
+
+@pytest.mark.parametrize(
+    ("precision", "backend", "expected"),
+    [
+        ("fp32", "onnxruntime", (0.9999, 0.99999, 0.1, 1e-4)),
+        ("fp16", "onnxruntime", (0.999, 0.9999, 0.1, 1e-2)),
+        ("fp32", "openvino-bf16", (0.98, 0.998, 0.3, 5e-2)),
+        ("int8", "openvino", (0.6, 0.98, 0.3, 1e-2)),
+    ],
+)
+def test_limits_are_those_of_the_precision(
+    exported: Exported, precision: str, backend: str, expected: tuple[float, ...]
+) -> None:
+    """Of what is computed in, which may be the backend's own; a chosen one takes the place of its own only."""
+    with open_session(exported.onnx) as opened:
+        manifest = opened.manifest.model_copy(update={"precision": precision})
+        session = Session(manifest, backend, LeakyBackend(opened._network), 1)
+    found = limits_of(session, Limits())
+    assert (found.min_cosine, found.min_mean_cosine, found.max_rank1_drop, found.max_batch_change) == expected
+    assert limits_of(session, Limits(max_rank1_drop=7.0)) == found.model_copy(update={"max_rank1_drop": 7.0})
+
+
+def test_the_verdict_says_what_it_was_measured_on(
+    exported: Exported, people: list[NDArray[np.uint8]], drawn_dataset: Dataset
+) -> None:
+    """Drawn people are warned of, other images and a data set are named; the limits are in the record."""
+    with open_session(exported.onnx) as one, open_session(exported.onnx) as other:
+        drawn = verify(one, other, images=people, images_are=DRAWN_PEOPLE)
+        crops = verify(one, other, images=people, images_are="images of crops")
+        data = verify(one, other, dataset=drawn_dataset)
+    assert drawn.measured_on == "12 drawn people"
+    assert drawn.warnings == (NO_PEOPLE,)
+    assert (crops.measured_on, crops.warnings) == ("12 images of crops", ())
+    assert (data.measured_on, data.warnings) == (f"{data.num_images} images of drawn", ())
+    assert drawn.limits == DEFAULT_LIMITS["fp32"]
 
 
 def test_drops_over_the_limit_fail_in_words(exported: Exported, drawn_dataset: Dataset) -> None:
@@ -166,6 +204,7 @@ def test_not_a_number_fails_rather_than_passing(exported: Exported, people: list
         result = verify(broken, reference, images=people)
     assert result.min_cosine == -1.0
     assert not result.passed
+    assert "1 of 12 features of the candidate are not finite, of image 0 first" in result.causes[0]
     assert Verification.model_validate_json(result.model_dump_json()) == result
     assert result.max_relative_l2 == np.inf
 
