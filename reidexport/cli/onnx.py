@@ -11,6 +11,7 @@ from typer import Argument, Option
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import log
 from reidexport.cli.shared_options import CheckpointOptions, PixelOptions
+from reidexport.data import load_dataset
 from reidexport.errors import InputError
 
 
@@ -44,6 +45,13 @@ class OnnxPrecision:
             help="For --int8: a folder of real images, or a data set, whose train split is used.",
         ),
     ] = None
+    data: Annotated[
+        Path | None,
+        Option(
+            metavar="ROOT",
+            help="For --int8: the data set to measure on, whose query and gallery must not be calibrated on.",
+        ),
+    ] = None
     target: Annotated[
         QuantizationTarget | None, Option(help="For --int8: what will run the file; cpu if left out.")
     ] = None
@@ -56,8 +64,8 @@ class OnnxPrecision:
             raise InputError(
                 "--int8 needs images to calibrate with: --calibration FOLDER, never query or gallery"
             )
-        if not self.int8 and (self.calibration or self.target):
-            raise InputError("--calibration and --target are for --int8")
+        if not self.int8 and (self.calibration or self.data or self.target):
+            raise InputError("--calibration, --data and --target are for --int8")
         return "int8" if self.int8 else "fp16" if self.fp16 else "fp32"
 
 
@@ -98,6 +106,8 @@ def onnx(
         calibration=precision.calibration,
         target=precision.target or "cpu",
         opset=opset,
+        tested_on=load_dataset(precision.data) if precision.data else None,
+        measure_speed=chosen == "int8",
         log=log,
         progress_bar=progress_bar,
     )

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision, QuantizationTarget
 
+from reidexport.data import Dataset
 from reidexport.errors import ExportError, InputError
 from reidexport.export.fp16 import fp16_model
 from reidexport.export.graph import InferenceGraph, manifest_of_graph
@@ -28,6 +29,7 @@ from reidexport.export.onnx_check import (
 from reidexport.export.opsets import OPSET, check_opset, in_older_opset
 from reidexport.export.quantization.calibration import load_calibration_images
 from reidexport.export.quantization.int8 import int8_model
+from reidexport.export.quantization.speed import compare_with_fp32
 from reidexport.files import replaced_when_whole
 from reidexport.progress import ProgressBar, no_progress_bar
 from reidexport.version import __version__
@@ -42,6 +44,8 @@ def onnx_from_graph(  # noqa: PLR0913 - each is a choice of its own
     calibration: str | Path | None = None,
     target: QuantizationTarget = "cpu",
     opset: int = OPSET,
+    tested_on: Dataset | None = None,
+    measure_speed: bool = False,
     log: Callable[[str], None] = lambda _: None,
     progress_bar: ProgressBar = no_progress_bar,
 ) -> Manifest:
@@ -55,6 +59,9 @@ def onnx_from_graph(  # noqa: PLR0913 - each is a choice of its own
         calibration: for "int8": a folder of images to measure ranges on, or a data set with a train split.
         target: for "int8": "cpu", or "tensorrt", whose form differs.
         opset: of ONNX's operators; runtimes read the opsets of their time. See ``opsets.check_opset``.
+        tested_on: for "int8": the data set that accuracy will be measured on, whose query and gallery are refused as
+            calibration images; a data set that they lie in is known without.
+        measure_speed: for "int8": also say how fast and how large the network is beside FP32's, which takes seconds.
         log: called with a line for everything that quantizing found out.
         progress_bar: shows how far the long parts of quantizing are.
 
@@ -85,15 +92,18 @@ def onnx_from_graph(  # noqa: PLR0913 - each is a choice of its own
         if precision == "fp16":
             model = fp16_model(model)
         if calibration is not None:
-            drawn = load_calibration_images(calibration, graph.preprocess)
+            drawn = load_calibration_images(calibration, graph.preprocess, tested_on)
             for warning in drawn.warnings:
                 log(f"warning: {warning}")
+            fp32 = model
             model, quantization = int8_model(
-                model, drawn, target=target, batch=static, log=log, progress_bar=progress_bar
+                fp32, drawn, target=target, batch=static, log=log, progress_bar=progress_bar
             )
             # Noise is not what the ranges were made for.
             images = [np.resize(drawn.held_out, (size, *drawn.held_out.shape[1:])) for size in sizes]
             manifest = manifest.model_copy(update={"quantization": quantization})
+            if measure_speed:
+                compare_with_fp32(fp32, model, manifest, drawn.held_out, log)
         return _write_checked(graph, model, temporary, manifest, images, opset)
 
 

@@ -192,7 +192,8 @@ class Session(AbstractContextManager["Session"]):
             progress: called with the number of images done after every batch.
 
         Returns:
-            float32, shape (len(images), feature dimension); row i belongs to image i.
+            float32, shape (len(images), feature dimension); row i belongs to image i. Rows are of unit length only
+            where ``manifest.normalized`` is true.
 
         Raises:
             ImageError: an image cannot be read; the message names it.

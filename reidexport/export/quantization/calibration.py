@@ -1,6 +1,6 @@
 """The images that INT8 is calibrated on: real ones, and never those that accuracy is measured on."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,15 @@ from reidruntime.images.preprocess import image_pixels, normalize
 from reidruntime.images.resize import Image8
 from reidruntime.threads import default_threads
 
-from reidexport.data import load_dataset
+from reidexport.data import Dataset, load_dataset
+from reidexport.data.content import copies_among
 from reidexport.data.image_paths import find_images
+from reidexport.data.layouts import recognized_in
 from reidexport.errors import DatasetError, InputError
 
 NUM_CALIBRATED, NUM_HELD_OUT = 256, 64
 _FEWEST, _FEW = 8, 200
-_TEST_FOLDERS = {"query", "gallery", "bounding_box_test", "gt_query", "gt_bbox", "mask_test_v2"}
+_NUM_FOLDERS_UP = 4  # from an image to the folder of its data set: MSMT17_V1/test/0000/0000_000_01_….jpg
 # Pixels this part of the width apart resemble each other in a photograph, and not at all in noise.
 _DISTANCE = 8
 _NOISE_LIKENESS = 0.85
@@ -41,18 +43,22 @@ class CalibrationImages:
     warnings: tuple[str, ...]
 
 
-def load_calibration_images(source: str | Path, preprocess: Preprocess) -> CalibrationImages:
+def load_calibration_images(
+    source: str | Path, preprocess: Preprocess, tested_on: Dataset | None = None
+) -> CalibrationImages:
     """Draw up to 320 images of a folder, the same ones every time: 256 to calibrate on, 64 to measure on.
 
     Args:
         source: a folder of images, searched with all its subfolders, or a data set, whose train split is used.
         preprocess: the network's.
+        tested_on: the data set that accuracy will be measured on, where ``source`` does not lie inside it.
 
     Raises:
-        InputError: the folder does not exist, holds fewer than 8 images, or query or gallery images.
+        InputError: the folder does not exist, holds fewer than 8 images, or a copy of a query or gallery image of
+            ``tested_on`` or of a data set that it lies in, under whatever name.
         ImageError: an image cannot be read.
     """
-    paths = find_calibration_images(source)
+    paths = find_calibration_images(source, tested_on)
     order = np.random.default_rng(0).permutation(len(paths))
     chosen = [paths[place] for place in order[: NUM_CALIBRATED + NUM_HELD_OUT]]
     with ThreadPoolExecutor(default_threads()) as workers:
@@ -63,23 +69,42 @@ def load_calibration_images(source: str | Path, preprocess: Preprocess) -> Calib
     return CalibrationImages(inputs[:num_calibrated], inputs[num_calibrated:], warnings)
 
 
-def find_calibration_images(source: str | Path) -> list[str]:
-    """Paths of the images that a folder offers for calibration, in order; errors as above."""
+def find_calibration_images(source: str | Path, tested_on: Dataset | None = None) -> list[str]:
+    """Paths of the images that a folder offers for calibration, in order; arguments and errors as above."""
     try:
         paths = [str(record.path) for record in load_dataset(source).train]
     except DatasetError:
         paths = find_images([source])
-    for path in paths:
-        if not _TEST_FOLDERS.isdisjoint(folder.name for folder in Path(path).resolve().parents[:2]):
-            raise InputError(
-                f"{path}: query and gallery images are what accuracy is measured on, so INT8 must not be calibrated on "
-                "them. Use the train split, or images of your own cameras."
-            )
+    datasets = [*_data_sets_around(paths), *([tested_on] if tested_on else [])]
+    test_images = [record.path for each in datasets for record in (*each.query, *each.gallery)]
+    if copies := copies_among(paths, test_images):
+        raise InputError(
+            f"{len(copies)} of the {len(paths)} images of {source} are query or gallery images of "
+            f"{' or '.join(each.name for each in datasets)}, {copies[0]} first: they are what accuracy is measured on, "
+            "so INT8 must not be calibrated on them. Use the train split, or images of your own cameras."
+        )
     if len(paths) < _FEWEST:
         raise InputError(
             f"{source}: {len(paths)} images to calibrate on, expected at least {_FEWEST}, better {_FEW} or more"
         )
     return paths
+
+
+def _data_sets_around(paths: Collection[str]) -> Iterator[Dataset]:
+    """The data sets in whose folders images lie.
+
+    Raises:
+        InputError: such a data set cannot be read.
+    """
+    places = {folder for path in paths for folder in Path(path).resolve().parents[:_NUM_FOLDERS_UP]}
+    for found in (each for place in sorted(places) for each in recognized_in(place)):
+        try:
+            yield found.read(found.folder, found.names[0])
+        except DatasetError as error:
+            raise InputError(
+                f"{found.folder} looks like a data set, whose query and gallery must not be calibrated on, and cannot "
+                f"be read: {error} Calibrate on images in a folder outside of it."
+            ) from error
 
 
 def looks_like_noise(pixels: Image8) -> bool:

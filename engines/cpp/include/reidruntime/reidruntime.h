@@ -94,6 +94,7 @@ REID_API reid_status reid_open(const char* artifact, const reid_options* options
  * images      num_images of them; may be NULL if num_images is 0.
  * batch_size  images per run of the network; 0: the artifact's optimum, or 32.
  * features    receives num_images * reid_feature_dim() floats; row i belongs to image i. Undefined after an error.
+ *             Rows are not of unit length, unless the artifact was exported with --normalize.
  *
  * REID_ERROR_IMAGE names the first image that cannot be read; REID_ERROR_INPUT; REID_ERROR_RUN.
  */

@@ -1,5 +1,6 @@
 """Which images INT8 is calibrated on, and which are refused."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +38,33 @@ def test_the_train_split_of_a_data_set_is_taken(drawn_dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("part", ["query", "bounding_box_test"])
 def test_query_and_gallery_images_are_refused(drawn_dataset: Dataset, part: str, tmp_path: Path) -> None:
-    """By the name of their folder, through a link too."""
+    """By their content: in their folder, through a link, and as a single copy of another name among others."""
     folder = drawn_dataset.train[0].path.parents[1] / part
     (tmp_path / "innocent").symlink_to(folder)
     for source in (folder, tmp_path / "innocent"):
-        with pytest.raises(InputError, match="query and gallery images are what accuracy is measured on"):
+        with pytest.raises(InputError, match=f"of {source} are query or gallery images of drawn, {source}"):
             find_calibration_images(source)
+    copies = write_people(tmp_path / "copies", 9)
+    shutil.copy(next(folder.glob("*.jpg")), copies / "harmless.jpg")
+    with pytest.raises(
+        InputError, match=f"^1 of the 10 images of {copies} are .*harmless.jpg first: they are what"
+    ):
+        find_calibration_images(copies, drawn_dataset)
+    (copies / "harmless.jpg").unlink()
+    assert len(find_calibration_images(copies, drawn_dataset)) == 9
+
+
+def test_a_folder_is_not_judged_by_its_name(tmp_path: Path) -> None:
+    """Images of one's own may lie in a folder called gallery, which is no data set."""
+    assert len(find_calibration_images(write_people(tmp_path / "gallery", 9))) == 9
+
+
+def test_a_data_set_around_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """Its query and gallery cannot be told from the others: it is named, with what to do."""
+    for part in ("query", "gallery", "train"):
+        write_people(tmp_path / part, 9)
+    with pytest.raises(InputError, match=f"{tmp_path} looks like a data set.*outside of it"):
+        find_calibration_images(tmp_path / "train")
 
 
 def test_too_few_images_are_refused_and_few_are_warned_of(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def int8(exported: Exported, drawn_dataset: Dataset, tmp_path_factory: pytest.Te
             precision="int8",
             calibration=root_of(drawn_dataset),
             target=target,  # type: ignore[arg-type]
+            measure_speed=target == "tensorrt",
             log=lines.append,
         )
         made.said[target] = "\n".join(lines)
@@ -89,6 +90,7 @@ def test_what_the_manifest_says_of_an_int8_file(int8: Int8, target: str) -> None
     worst, value = next(iter(made.sensitivity.items()))
     assert re.search(rf"{value:.4f}  {worst}(  backbone\..*weight)?$", said, re.MULTILINE)
     assert "only 12 images to calibrate on" in said
+    assert ("its speed is that of an engine" in said) == (target == "tensorrt")
 
 
 def test_the_form_for_cpus(int8: Int8) -> None:
@@ -267,19 +269,22 @@ def test_the_command(exported: Exported, drawn_dataset: Dataset, tmp_path: Path,
     assert done.returncode == 0, done.stderr
     assert f"wrote {out}" in done.stdout
     assert "layers that hurt most" in done.stderr
+    assert re.search(r"  batch 8: INT8 \d+ images/s, FP32 \d+: \d+\.\d\d × its speed", done.stderr)
+    assert re.search(r"  size: INT8 \d+ kB, FP32 \d+ kB", done.stderr)
     described = run("inspect", out).stdout
     assert "    sensitivity " in described
     assert " more (--json)" in described
-    judged = run("verify", out, "--reference", exported.checkpoint, "--min-cosine", "0.9")
+    judged = run("verify", out, "--reference", exported.checkpoint)
     assert judged.returncode == 0, judged.stdout + judged.stderr
+    assert "limits     of int8: cosine at least 0.6 of any image" in judged.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("--int8",), "--int8 needs images to calibrate with: --calibration FOLDER"),
-        (("--calibration", "."), "--calibration and --target are for --int8"),
-        (("--target", "cpu"), "--calibration and --target are for --int8"),
+        (("--calibration", "."), "--calibration, --data and --target are for --int8"),
+        (("--target", "cpu"), "--calibration, --data and --target are for --int8"),
         (("--int8", "--fp16", "--calibration", "."), "--fp16 and --int8 exclude each other"),
         (("--int8", "--calibration", "nowhere"), "nowhere: no such file or folder"),
     ],
