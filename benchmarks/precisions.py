@@ -98,7 +98,7 @@ def _export(checkpoint: Checkpoint, name: str, file: Path, calibration: Path) ->
         name=name,
         size_mib=round(file.stat().st_size / 2**20, 2),
         layer_precisions=manifest.layer_precisions,
-        quantization=made.model_dump(exclude={"sensitivity"}) if made else None,
+        quantization=made.model_dump(exclude={"sensitivity", "image_digits"}) if made else None,
     )
 
 

@@ -1,11 +1,19 @@
 """Images by their content: the same file under another name, or in another folder, is the same image."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from reidruntime.threads import default_threads
+
+NUM_DIGITS = 12  # of 20,000 images and 320 others, no two agree by chance: 2e-8
+
+
+def content_digits(paths: Sequence[str | Path]) -> list[str]:
+    """The first 12 hex digits of each file's sha256: enough to know an image again, and not to know what it shows."""
+    with ThreadPoolExecutor(default_threads()) as workers:
+        return [content.hex()[:NUM_DIGITS] for content in workers.map(_sha256, paths)]
 
 
 def copies_among(paths: Collection[str | Path], others: Collection[str | Path]) -> list[str]:

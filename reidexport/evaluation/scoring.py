@@ -10,6 +10,7 @@ import numpy.typing as npt
 from reidgallery import Gallery, Neighbors, SearchFilter
 from reidruntime.artifact.manifest import Manifest, Metric
 
+from reidexport.data.content import content_digits
 from reidexport.data.records import DISTRACTOR_PID, Dataset, ImageRecord, SameCamera
 from reidexport.errors import InputError
 from reidexport.evaluation.protocol import check_scorable, copy_warnings, numbers_of_images
@@ -22,6 +23,21 @@ from reidexport.records.base import here
 
 Features = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+
+def calibration_warnings(manifest: Manifest, images: Sequence[ImageRecord]) -> tuple[str, ...]:
+    """Say so, where an INT8 artifact was calibrated on some of the images that it is scored on."""
+    made = manifest.quantization
+    if made is None or not made.image_digits:
+        return ()
+    known = set(made.image_digits)
+    num_known = sum(digits in known for digits in content_digits([image.path for image in images]))
+    if not num_known:
+        return ()
+    return (
+        f"the INT8 artifact was calibrated on {num_known} of these {len(images)} query and gallery images, so it is "
+        "better on them than on others. Export it again with other --calibration images",
+    )
 
 
 class Embedder(Protocol):
@@ -166,7 +182,7 @@ def evaluate(
         runtime=session.description,
         num_junk=len(dataset.gallery) - len(gallery),
         embedding_seconds=embedding_seconds,
-        warnings=copy_warnings(dataset),
+        warnings=(*copy_warnings(dataset), *calibration_warnings(session.manifest, records)),
         query=dataset.query,
         gallery=gallery,
         q_feats=q_feats,

@@ -19,7 +19,7 @@ from reidexport.errors import InputError
 from reidexport.evaluation.causes import causes_of_failure
 from reidexport.evaluation.limits import Limits, limits_of
 from reidexport.evaluation.protocol import check_scorable
-from reidexport.evaluation.scoring import score_features
+from reidexport.evaluation.scoring import calibration_warnings, score_features
 from reidexport.metrics.agreement import agreement, check_comparable, neighbor_agreement
 from reidexport.records.accuracy import Ranks, Verification, VerificationLimits, WorstImage
 from reidexport.records.base import here
@@ -94,7 +94,7 @@ def verify(
         reference_ranks=expected_ranks,
         drops=ranks.drops_from(expected_ranks) if ranks and expected_ranks else {},
         limits=allowed,
-        warnings=(NO_PEOPLE,) if dataset is None and images_are == DRAWN_PEOPLE else (),
+        warnings=_warnings(candidate, images_are, dataset),
         **here(),
     )
     if not (failures := tuple(_failures(result, allowed))):
@@ -158,6 +158,12 @@ def _ranks(features: Features, dataset: Dataset | None, metric: Metric) -> Ranks
     q_feats, g_feats = np.split(np.nan_to_num(features), [len(dataset.query)])
     records, same_camera = (dataset.query, dataset.scored_gallery), dataset.same_camera
     return score_features(q_feats, g_feats, *records, metric=metric, same_camera=same_camera).ranks
+
+
+def _warnings(candidate: Session, images_are: str, dataset: Dataset | None) -> tuple[str, ...]:
+    if dataset is not None:
+        return calibration_warnings(candidate.manifest, (*dataset.query, *dataset.scored_gallery))
+    return (NO_PEOPLE,) if images_are == DRAWN_PEOPLE else ()
 
 
 def _not_finite(features: Features, images: Sequence[Image]) -> tuple[str, ...]:

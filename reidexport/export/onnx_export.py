@@ -84,6 +84,9 @@ def onnx_from_graph(  # noqa: PLR0913 - each is a choice of its own
     static = None if batch == "dynamic" else batch
     sizes = (static,) if static else CHECKED_BATCHES
     manifest = manifest_of_graph(graph, static).model_copy(update={"precision": precision})
+    drawn = None
+    if calibration is not None:  # before what takes long: it may be refused
+        drawn = load_calibration_images(calibration, graph.preprocess, tested_on)
     with replaced_when_whole(Path(path)) as temporary, torch.inference_mode():
         model = _fp32_model(graph, static, max(opset, OPSET))
         if opset < OPSET:
@@ -91,8 +94,7 @@ def onnx_from_graph(  # noqa: PLR0913 - each is a choice of its own
         images = [graph.example(size).numpy() for size in sizes]
         if precision == "fp16":
             model = fp16_model(model)
-        if calibration is not None:
-            drawn = load_calibration_images(calibration, graph.preprocess, tested_on)
+        if drawn is not None:
             for warning in drawn.warnings:
                 log(f"warning: {warning}")
             fp32 = model

@@ -14,7 +14,7 @@ from reidruntime.images.resize import Image8
 from reidruntime.threads import default_threads
 
 from reidexport.data import Dataset, load_dataset
-from reidexport.data.content import copies_among
+from reidexport.data.content import content_digits, copies_among
 from reidexport.data.image_paths import find_images
 from reidexport.data.layouts import recognized_in
 from reidexport.errors import DatasetError, InputError
@@ -35,11 +35,13 @@ class CalibrationImages:
         calibrated: as the network takes them: pixels, uint8 (N, height, width, 3) in its channel order, where it
             normalizes them itself, else normalized.
         held_out: the same; none of them is among ``calibrated``.
+        digits: of the content of each image, see :func:`reidexport.data.content.content_digits`.
         warnings: what may make the calibration poor, a sentence each.
     """
 
     calibrated: NDArray[Any]
     held_out: NDArray[Any]
+    digits: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -66,7 +68,8 @@ def load_calibration_images(
     inputs = pixels if preprocess.in_graph else normalize(pixels, preprocess)
     num_calibrated = round(len(inputs) * NUM_CALIBRATED / (NUM_CALIBRATED + NUM_HELD_OUT))
     warnings = tuple(_warnings(pixels, source))
-    return CalibrationImages(inputs[:num_calibrated], inputs[num_calibrated:], warnings)
+    digits = tuple(content_digits(chosen))
+    return CalibrationImages(inputs[:num_calibrated], inputs[num_calibrated:], digits, warnings)
 
 
 def find_calibration_images(source: str | Path, tested_on: Dataset | None = None) -> list[str]:

@@ -102,6 +102,7 @@ def int8_model(
         mean_relative_l2=error,
         sensitivity=sensitivity,
         float_layers=left_out,
+        image_digits=images.digits,
     )
     return _with_qdq(typed, set(layers) - set(left_out), ranges, target), quantization
 

@@ -178,6 +178,8 @@ class Quantization(_Frozen):
 
     ``mean_relative_l2`` is the error of the features against the float32 network's, on images that were not calibrated
     on. ``sensitivity`` is that error when only the named layer is INT8; ``float_layers`` are those left in float32.
+    ``image_digits`` are the first 12 hex digits of the sha256 of each image file that it was calibrated or measured on,
+    none in files of earlier versions.
     """
 
     target: QuantizationTarget
@@ -188,6 +190,7 @@ class Quantization(_Frozen):
     mean_relative_l2: float
     sensitivity: dict[str, float]
     float_layers: tuple[str, ...]
+    image_digits: tuple[str, ...] = ()
 
 
 class Parity(_Frozen):

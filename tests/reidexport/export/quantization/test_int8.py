@@ -16,6 +16,7 @@ from reidruntime.artifact.manifest import Manifest
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.data import Dataset
 from reidexport.errors import ParityError
+from reidexport.evaluation.scoring import calibration_warnings
 from reidexport.export.graph import GraphOptions
 from reidexport.export.onnx_check import open_onnx
 from reidexport.export.opsets import LATEST, OLDEST_INT8
@@ -68,6 +69,15 @@ def manifest_of(file: Path) -> Manifest:
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     """The constants of a graph by name."""
     return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def test_scores_on_calibration_images_are_warned_of(int8: Int8, drawn_dataset: Dataset) -> None:
+    """The manifest knows all images that were calibrated or measured on, by their content."""
+    manifest = manifest_of(int8.files["cpu"])
+    (warning,) = calibration_warnings(manifest, (*drawn_dataset.query, *drawn_dataset.train))
+    num_images, num_train = len(drawn_dataset.query) + len(drawn_dataset.train), len(drawn_dataset.train)
+    assert warning.startswith(f"the INT8 artifact was calibrated on {num_train} of these {num_images} query")
+    assert calibration_warnings(manifest, (*drawn_dataset.query, *drawn_dataset.gallery)) == ()
 
 
 @pytest.mark.parametrize("target", ["cpu", "tensorrt"])
