@@ -124,9 +124,13 @@ def verification(results: Results) -> Section:
     found = of_type(results, Verification)
     caption = "Each artifact's features beside its checkpoint's"
     table = by_artifact(caption, found, _verdict, text_columns=("verdict",))
-    failures = [f"{each.record.artifact}: {failure}" for each in found for failure in each.record.failures]
+    notes = [
+        f"{each.record.artifact}: {note}"
+        for each in found
+        for note in (*each.record.failures, *each.record.causes, *each.record.warnings)
+    ]
     lead = "The gate of reidexport verify, image by image. Drops in percentage points: positive is a loss."
-    return Section("Verified against the checkpoint", lead, failures, tables=[table])
+    return Section("Verified against the checkpoint", lead, notes, tables=[table])
 
 
 def _verdict(verified: Verification) -> Iterator[dict[str, str]]:
