@@ -2,14 +2,18 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from reidruntime.threads import default_threads
 
 from reidexport.errors import ImageError
 
+NUM_DIGITS = 12  # of 20,000 images and 320 others, two agree by chance once in 40 million times
 Ints = NDArray[np.int64]
 
 
@@ -42,6 +46,16 @@ def copies(some: Ints, others: Ints) -> list[tuple[int, int]]:
     for place, number in enumerate(others.tolist()):
         places[number].append(place)
     return [(place, other) for place, number in enumerate(some.tolist()) for other in places.get(number, ())]
+
+
+def content_digits(paths: Iterable[Path]) -> list[str]:
+    """The first 12 hex digits of each file's sha256: enough to know an image again, and not to know what it shows.
+
+    Raises:
+        ImageError: a file cannot be read.
+    """
+    with ThreadPoolExecutor(default_threads()) as workers:
+        return [digest.hex()[:NUM_DIGITS] for digest in workers.map(_digest, paths)]
 
 
 def _size(path: Path) -> int:

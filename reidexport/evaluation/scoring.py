@@ -10,8 +10,8 @@ import numpy.typing as npt
 from reidgallery import Gallery, Neighbors, SearchFilter
 from reidruntime.artifact.manifest import Manifest, Metric
 
-from reidexport.data.content import content_digits
 from reidexport.data.records import DISTRACTOR_PID, Dataset, ImageRecord, SameCamera
+from reidexport.data.same_images import content_digits
 from reidexport.errors import InputError
 from reidexport.evaluation.protocol import check_scorable, copy_warnings, numbers_of_images
 from reidexport.metrics.cmc_map import RankMetrics, evaluate_rank, rank_features
@@ -31,7 +31,7 @@ def calibration_warnings(manifest: Manifest, images: Sequence[ImageRecord]) -> t
     if made is None or not made.image_digits:
         return ()
     known = set(made.image_digits)
-    num_known = sum(digits in known for digits in content_digits([image.path for image in images]))
+    num_known = sum(digits in known for digits in content_digits(image.path for image in images))
     if not num_known:
         return ()
     return (

@@ -14,9 +14,9 @@ from reidruntime.images.resize import Image8
 from reidruntime.threads import default_threads
 
 from reidexport.data import Dataset, load_dataset
-from reidexport.data.content import content_digits, copies_among
 from reidexport.data.image_paths import find_images
 from reidexport.data.layouts import recognized_in
+from reidexport.data.same_images import content_digits, image_numbers
 from reidexport.errors import DatasetError, InputError
 
 NUM_CALIBRATED, NUM_HELD_OUT = 256, 64
@@ -35,7 +35,7 @@ class CalibrationImages:
         calibrated: as the network takes them: pixels, uint8 (N, height, width, 3) in its channel order, where it
             normalizes them itself, else normalized.
         held_out: the same; none of them is among ``calibrated``.
-        digits: of the content of each image, see :func:`reidexport.data.content.content_digits`.
+        digits: of the content of each image, see :func:`reidexport.data.same_images.content_digits`.
         warnings: what may make the calibration poor, a sentence each.
     """
 
@@ -68,7 +68,7 @@ def load_calibration_images(
     inputs = pixels if preprocess.in_graph else normalize(pixels, preprocess)
     num_calibrated = round(len(inputs) * NUM_CALIBRATED / (NUM_CALIBRATED + NUM_HELD_OUT))
     warnings = tuple(_warnings(pixels, source))
-    digits = tuple(content_digits(chosen))
+    digits = tuple(content_digits(map(Path, chosen)))
     return CalibrationImages(inputs[:num_calibrated], inputs[num_calibrated:], digits, warnings)
 
 
@@ -79,8 +79,11 @@ def find_calibration_images(source: str | Path, tested_on: Dataset | None = None
     except DatasetError:
         paths = find_images([source])
     datasets = [*_data_sets_around(paths), *([tested_on] if tested_on else [])]
-    test_images = [record.path for each in datasets for record in (*each.query, *each.gallery)]
-    if copies := copies_among(paths, test_images):
+    test_images = tuple(record.path for each in datasets for record in (*each.query, *each.gallery))
+    numbers, test_numbers = image_numbers(tuple(map(Path, paths)), test_images)
+    if copies := [
+        path for path, is_copy in zip(paths, np.isin(numbers, test_numbers), strict=True) if is_copy
+    ]:
         raise InputError(
             f"{len(copies)} of the {len(paths)} images of {source} are query or gallery images of "
             f"{' or '.join(each.name for each in datasets)}, {copies[0]} first: they are what accuracy is measured on, "
