@@ -183,9 +183,9 @@ def test_features_that_are_not_comparable_are_refused(
         with open_any(exported.checkpoint) as reference:
             with pytest.raises(InputError, match="at least two images"):
                 verify(candidate, reference, images=people[:1])
-            output = candidate.manifest.output.model_copy(update={"shape": (None, 7)})
-            reference.manifest = reference.manifest.model_copy(update={"output": output})
-            with pytest.raises(InputError, match="have 512 values, the reference's 7"):
+            architecture = candidate.manifest.architecture.model_copy(update={"feature_dim": 7})
+            reference.manifest = reference.manifest.model_copy(update={"architecture": architecture})
+            with pytest.raises(InputError, match=r"have 512 values .*, the reference's 7"):
                 verify(candidate, reference, images=people)
 
 
