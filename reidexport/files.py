@@ -11,6 +11,16 @@ from tempfile import TemporaryDirectory
 from reidexport.errors import InputError
 
 
+def check_replaceable(path: Path, *, force: bool) -> None:
+    """Refuse a path whose file nobody said to replace; call it before the work, whose result would be lost.
+
+    Raises:
+        InputError: ``path`` is a file, and ``force`` is false.
+    """
+    if path.is_file() and not force:
+        raise InputError(f"{path}: exists. Pass --force to replace it, or choose another path.")
+
+
 @contextmanager
 def replaced_when_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` to write to; rename it into place when the block succeeds.

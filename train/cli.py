@@ -11,6 +11,7 @@ from reidruntime.threads import default_threads
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.data import SameCamera
 from reidexport.errors import ReidExportError
+from reidexport.files import check_replaceable
 from train.campaign import campaign_parts, run_campaign
 from train.checkpoints import LAST
 from train.dataset import DataSource, data_of_recipe
@@ -257,8 +258,10 @@ def join(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="The checkpoint to write, such as best.pth.")
     ],
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE, if it exists.")] = False,
 ) -> None:
     """Join the parts of a half-precision checkpoint, which `reidexport eval` and `onnx` then accept."""
+    check_replaceable(out, force=force)
     join_parts(folder, out)
     print(out)
 

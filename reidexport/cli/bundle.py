@@ -7,8 +7,10 @@ import typer
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.output import ForceOption
 from reidexport.cli.shared_options import ArtifactArgument, BatchingOptions, ForeignOptions
 from reidexport.data.image_paths import find_images
+from reidexport.files import check_replaceable
 
 bundle = typer.Typer(help="Write what other programs need to run an artifact.", no_args_is_help=True)
 
@@ -33,6 +35,7 @@ def deepstream(
         ),
     ] = None,
     *,
+    force: ForceOption = False,
     foreign: ForeignOptions,
 ) -> None:
     """Write the network and the tracker's ReID section, so that the tracker feeds the one as the other needs it.
@@ -42,8 +45,10 @@ def deepstream(
     """
     from reidruntime.artifact.own_manifest import artifact_manifest
 
-    from reidexport.serving.deepstream import write_deepstream_bundle
+    from reidexport.serving.deepstream import bundle_paths, write_deepstream_bundle
 
+    for path in bundle_paths(artifact, output):
+        check_replaceable(path, force=force)
     config = write_deepstream_bundle(
         artifact,
         foreign.manifest(artifact) or artifact_manifest(artifact),

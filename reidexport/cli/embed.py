@@ -15,7 +15,7 @@ from typer import Argument, Option
 from typer.core import TyperCommand
 
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import JsonOption, log
+from reidexport.cli.output import ForceOption, JsonOption, log
 from reidexport.cli.shared_options import (
     ArtifactArgument,
     BatchOption,
@@ -34,6 +34,7 @@ from reidexport.embed.run import Executor, embed_images, run_folder
 from reidexport.embed.shards import EmbeddingRunOptions, embed_shards
 from reidexport.embed.target import TargetOptions
 from reidexport.errors import InputError
+from reidexport.files import check_replaceable
 from reidexport.progress import progress_bar
 from reidexport.records.embeddings import EmbeddingRun
 from reidexport.records.reading import write_record
@@ -69,6 +70,7 @@ class EmbeddingOptions:
         Option(help="At an image that cannot be read: stop, or skip it, name it, and exit with status 1."),
     ] = "stop"
     resume: Annotated[bool, Option("--resume", help="Continue the interrupted run of OUTPUT.")] = False
+    force: ForceOption = False
     batch: BatchOption = None
     shard_size: Annotated[
         int,
@@ -193,6 +195,8 @@ def embed(
     continues from there.
     """
     output, existing = target.output, target.options()
+    is_of_this_run = embedding.resume and run_folder(output).exists()
+    check_replaceable(output, force=embedding.force or is_of_this_run or output.suffix == GALLERY_SUFFIX)
     table = None if target.labels is None else read_label_file(target.labels)
     options, manifest = embedding.run_options(), foreign.manifest(artifact)
     if cluster.ray is None:

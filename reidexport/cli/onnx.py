@@ -9,10 +9,11 @@ from reidruntime.artifact.manifest import Feature, Manifest, Precision, Quantiza
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import log
+from reidexport.cli.output import ForceOption, log
 from reidexport.cli.shared_options import CheckpointOptions, PixelOptions
 from reidexport.data import load_dataset
 from reidexport.errors import InputError
+from reidexport.files import check_replaceable
 
 
 @dataclass(frozen=True)
@@ -69,20 +70,33 @@ class OnnxPrecision:
         return "int8" if self.int8 else "fp16" if self.fp16 else "fp32"
 
 
+@dataclass(frozen=True)
+class FileOptions:
+    """What the file is like, and whether it may replace another."""
+
+    batch: Annotated[str, Option(help="'dynamic', or the one batch size that the file takes.")] = "dynamic"
+    opset: Annotated[
+        int, Option(help="Of ONNX: 11 to 25, INT8 from 13 on; older runtimes need an older one.")
+    ] = 18
+    force: ForceOption = False
+
+
 @with_option_groups
 def onnx(
     checkpoint: Annotated[Path, Argument(help="Checkpoint of any known project.")],
     output: Annotated[
         Path | None,
-        Option("-o", "--output", help="Where to write; default: the checkpoint's name with .onnx."),
+        Option(
+            "-o",
+            "--output",
+            help="Where to write; default: the checkpoint's name with .onnx, and with what differs from the defaults: "
+            "model-fp16.onnx, model-flip-int8-cpu.onnx.",
+        ),
     ] = None,
     *,
     graph: GraphChoices,
-    batch: Annotated[str, Option(help="'dynamic', or the one batch size that the file takes.")] = "dynamic",
     precision: OnnxPrecision,
-    opset: Annotated[
-        int, Option(help="Of ONNX: 11 to 25, INT8 from 13 on; older runtimes need an older one.")
-    ] = 18,
+    file: FileOptions,
     pixels: PixelOptions,
     stated: CheckpointOptions,
 ) -> None:
@@ -92,20 +106,22 @@ def onnx(
     from reidexport.export.onnx_export import onnx_from_graph
     from reidexport.progress import progress_bar
 
-    chosen = precision.chosen()
+    chosen, target = precision.chosen(), precision.target or "cpu"
+    batch_size = _parse_batch(file.batch)
+    path = output or _default_output(checkpoint, graph, file, chosen, target)
+    check_replaceable(path, force=file.force)
     loaded = load_checkpoint(checkpoint, stated.choices(pixels))
     log(f"{checkpoint}: {loaded.summary}")
     for line in loaded.fact_lines:
         log(f"  {line}")
-    path = output or _default_output(checkpoint)
     manifest = onnx_from_graph(
         graph_from_checkpoint(loaded, GraphOptions(**asdict(graph))),
         path,
-        batch=_parse_batch(batch),
+        batch=batch_size,
         precision=chosen,
         calibration=precision.calibration,
-        target=precision.target or "cpu",
-        opset=opset,
+        target=target,
+        opset=file.opset,
         tested_on=load_dataset(precision.data) if precision.data else None,
         measure_speed=chosen == "int8",
         log=log,
@@ -127,11 +143,31 @@ def _print(path: Path, manifest: Manifest) -> None:
         )
 
 
-def _default_output(checkpoint: Path) -> Path:
-    """``model.pth`` becomes ``model.onnx``; ``model.pth.tar-60`` keeps its epoch: ``model.pth.tar-60.onnx``."""
-    if checkpoint.suffix in (".pth", ".pt", ".safetensors"):
-        return checkpoint.with_suffix(".onnx")
-    return checkpoint.with_name(checkpoint.name + ".onnx")
+def _default_output(
+    checkpoint: Path,
+    graph: GraphChoices,
+    batch: int | Literal["dynamic"],
+    precision: Precision,
+    target: QuantizationTarget,
+) -> Path:
+    """``model.pth`` becomes ``model.onnx``, or ``model-flip-fp16.onnx``: all that is not the default is in the name.
+
+    ``model.pth.tar-60`` keeps its epoch: ``model.pth.tar-60.onnx``.
+    """
+    told = {
+        "f_t": graph.feature == "f_t",
+        "normalized": graph.normalize,
+        "flip": graph.flip,
+        "float32": graph.input == "float32",
+        f"batch{batch}": batch != "dynamic",
+        "fp16": precision == "fp16",
+        f"int8-{target}": precision == "int8",
+    }
+    is_usual = checkpoint.suffix in (".pth", ".pt", ".safetensors")
+    stem = checkpoint.stem if is_usual else checkpoint.name
+    return checkpoint.with_name(
+        "-".join([stem, *(name for name, differs in told.items() if differs)]) + ".onnx"
+    )
 
 
 def _parse_batch(text: str) -> int | Literal["dynamic"]:

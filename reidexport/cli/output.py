@@ -9,11 +9,19 @@ import typer
 from typer import Option
 
 from reidexport.data import SameCamera
+from reidexport.records.reading import check_record_file
 
 log = partial(typer.echo, err=True)  # results go to stdout
 JsonOption = Annotated[
-    Path | None, Option("--json", metavar="FILE", help="Also write the result to FILE, as one JSON object.")
+    Path | None,
+    Option(
+        "--json",
+        metavar="FILE",
+        callback=check_record_file,
+        help="Also write the result to FILE, as one JSON object; replaces an earlier result only.",
+    ),
 ]
+ForceOption = Annotated[bool, Option("--force", help="Replace the output, if it exists.")]
 
 SAME_CAMERA_TEXTS: dict[SameCamera, str] = {
     "drop": "gallery images of a query's person by the query's own camera are left out",

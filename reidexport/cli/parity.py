@@ -10,12 +10,13 @@ from reidruntime.backends import backend_places
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import SAME_CAMERA_TEXTS, log, text_table
+from reidexport.cli.output import SAME_CAMERA_TEXTS, ForceOption, log, text_table
 from reidexport.cli.shared_options import DataOptions, ForeignOptions, ThreadsOption
 from reidexport.errors import InputError
+from reidexport.files import check_replaceable
 from reidexport.progress import progress_bar
 from reidexport.records.accuracy import ParityRow, ParityTable
-from reidexport.records.reading import write_record
+from reidexport.records.reading import check_record_file, write_record
 
 _NAME_WIDTH = 28
 _WIDTH = 110
@@ -43,6 +44,25 @@ class ParityOptions:
     threads: ThreadsOption = None
 
 
+@dataclass(frozen=True)
+class TableOptions:
+    """Where the table is kept."""
+
+    json_file: Annotated[
+        Path | None,
+        Option(
+            "--json",
+            metavar="FILE",
+            callback=check_record_file,
+            help="Keep the table in FILE, row by row as it grows.",
+        ),
+    ] = None
+    resume: Annotated[bool, Option("--resume", help="Continue the table in --json FILE, if it exists.")] = (
+        False
+    )
+    force: ForceOption = False
+
+
 @with_option_groups
 def parity(
     reference: Annotated[
@@ -53,20 +73,18 @@ def parity(
     data: DataOptions,
     compared: ParityOptions,
     foreign: ForeignOptions,
-    json_file: Annotated[
-        Path | None, Option("--json", metavar="FILE", help="Keep the table in FILE, row by row as it grows.")
-    ] = None,
-    resume: Annotated[
-        bool, Option("--resume", help="Continue the table in --json FILE, if it exists.")
-    ] = False,
+    kept: TableOptions,
 ) -> None:
     """Compare artifacts with their reference on a data set, on every backend that can run them."""
     from reidexport.evaluation.opening import is_foreign, open_reference
     from reidexport.evaluation.parity import measure_parity, parity_from_json, tasks_from_artifacts
 
-    if resume and json_file is None:
+    json_file = kept.json_file
+    if kept.resume and json_file is None:
         raise InputError("--resume continues a table in a file: pass --json FILE too.")
-    finished = parity_from_json(json_file) if resume and json_file and json_file.is_file() else None
+    if json_file:
+        check_replaceable(json_file, force=kept.force or kept.resume)
+    finished = parity_from_json(json_file) if kept.resume and json_file and json_file.is_file() else None
     manifests = foreign.manifests([*artifacts, reference])
     tasks = tasks_from_artifacts(
         artifacts, compared.backend or [], manifests=manifests, threads=compared.threads

@@ -6,9 +6,11 @@ from typing import Annotated
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
+from reidexport.cli.output import ForceOption
 from reidexport.cli.shared_options import DatasetOption, RunOptions, SameCameraOption
 from reidexport.data import load_dataset
 from reidexport.errors import InputError
+from reidexport.files import check_replaceable
 from reidexport.progress import progress_bar
 
 
@@ -29,6 +31,7 @@ def report(
     dataset: DatasetOption = None,
     same_camera: SameCameraOption = "drop",
     *,
+    force: ForceOption = False,
     run: RunOptions,
 ) -> None:
     """Write results as one HTML page that needs nothing beside it: tables, plots, ranked lists.
@@ -41,6 +44,7 @@ def report(
 
     if (artifact is None) != (data is None):
         raise InputError("--artifact and --data go together: pass both or neither.")
+    check_replaceable(out, force=force)
     found = read_results(results)
     evaluation = None
     if artifact is not None and data is not None:

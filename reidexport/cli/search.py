@@ -11,7 +11,7 @@ from reidgallery.rows import fault_of_row
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import JsonOption, log
+from reidexport.cli.output import ForceOption, JsonOption, log
 from reidexport.cli.shared_options import (
     GalleryArgument,
     GalleryArtifactOption,
@@ -24,7 +24,7 @@ from reidexport.data.label_file import read_label_file
 from reidexport.data.times import parse_time, time_text
 from reidexport.embed.files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery
 from reidexport.errors import ImageError, InputError
-from reidexport.files import replaced_when_whole
+from reidexport.files import check_replaceable, replaced_when_whole
 from reidexport.gallery.contact_sheets import answers_sheet
 from reidexport.gallery.empty_answers import why_empty
 from reidexport.gallery.searching import Answer, search_gallery
@@ -77,6 +77,7 @@ class OutputOptions:
         Option(metavar="FILE.png", help="Draw a contact sheet: queries on the left, what was found beside."),
     ] = None
     json_file: JsonOption = None
+    force: ForceOption = False
 
 
 @with_option_groups
@@ -103,6 +104,8 @@ def search(
     """
     if output.sheet is not None and output.sheet.suffix.lower() != ".png":
         raise InputError(f"--sheet {output.sheet}: expected a name that ends in .png.")
+    if output.sheet is not None:
+        check_replaceable(output.sheet, force=output.force)
     search_filter = among.search_filter()
     threshold = math.inf if among.threshold is None else among.threshold
     with open_gallery(gallery) as known:

@@ -8,7 +8,7 @@ from reidgallery.file import GALLERY_SUFFIX
 from reidgallery.milvus.collection import IndexKind
 from typer import Argument, Option
 
-from reidexport.cli.output import log
+from reidexport.cli.output import ForceOption, log
 from reidexport.cli.shared_options import (
     IncludeForgottenOption,
     LabelsOption,
@@ -18,6 +18,7 @@ from reidexport.cli.shared_options import (
 from reidexport.data.label_file import read_label_file
 from reidexport.embed.adding import AddingRules, OnDuplicate
 from reidexport.errors import InputError
+from reidexport.files import check_replaceable
 from reidexport.gallery.milvus_address import is_milvus
 from reidexport.progress import progress_bar
 
@@ -50,6 +51,8 @@ def store(
     on_duplicate: OnDuplicateOption = None,
     include_forgotten: IncludeForgottenOption = False,
     labels: LabelsOption = None,
+    *,
+    force: ForceOption = False,
 ) -> None:
     """Add embeddings to a gallery, which is made where there is none, or write all of a gallery to a file.
 
@@ -75,6 +78,7 @@ def store(
                 f"{destination}: --on-duplicate, --include-forgotten and --labels are for galleries that are added to. "
                 "Leave them out."
             )
+        check_replaceable(path, force=force)
         count = export_gallery(source, path, progress_bar=progress_bar)
         typer.echo(f"{destination}: {count} embeddings written")
         return

@@ -6,13 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from reidruntime.artifact.manifest import BatchProfile, Flavor, Manifest, Precision
+from reidruntime.artifact.manifest import (
+    BatchProfile,
+    Flavor,
+    Manifest,
+    Precision,
+    engine_manifest_path,
+)
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import log
+from reidexport.cli.output import ForceOption, log
 from reidexport.cli.shared_options import CheckpointOptions, ForeignOptions, PixelOptions
 from reidexport.errors import InputError
+from reidexport.files import check_replaceable
 
 _native = partial(Option, rich_help_panel="Native TensorRT only")
 
@@ -82,9 +89,15 @@ def trt(
         Path | None, Argument(help="A checkpoint or an ONNX file; default: the one ONNX file of this folder.")
     ] = None,
     output: Annotated[
-        Path | None, Option("-o", "--output", help="Where to write; default: the source's name with .engine.")
+        Path | None,
+        Option(
+            "-o",
+            "--output",
+            help="Where to write; default: the source's name and what is asked for, with .engine.",
+        ),
     ] = None,
     *,
+    force: ForceOption = False,
     precision: EnginePrecision,
     engine: EngineOptions,
     foreign: ForeignOptions,
@@ -100,17 +113,27 @@ def trt(
 
     chosen = precision.chosen()
     options = BuildOptions(**asdict(engine) | {"batch_profile": _parse_profile(engine.batch_profile)})
-    import_tensorrt(engine.flavor)  # before the seconds that an export takes
     source = source or find_source(Path())
+    target = output or _default_output(source, chosen, engine.flavor)
+    for path in (target, engine_manifest_path(target)):
+        check_replaceable(path, force=force)
+    import_tensorrt(engine.flavor)  # before the seconds that an export takes
     is_checkpoint = kind_of(source) == "checkpoint"
     manifest = None if is_checkpoint else foreign.manifest(source)
     if is_checkpoint:
         foreign.refuse_for_checkpoint(source)
     choices = checkpoint.choices(foreign if is_checkpoint else PixelOptions())
-    target = output or source.with_name(source.name.removesuffix(source.suffix) + ".engine")
     with prepared_source(source, chosen, choices=choices, manifest=manifest, log=log) as prepared:
         built = engine_from_onnx(prepared, target, options=options, log=log)
     _print(target, built)
+
+
+def _default_output(source: Path, precision: Precision | None, flavor: Flavor) -> Path:
+    """``model.onnx`` becomes ``model.engine``, or ``model-fp16-rtx.engine``: what is asked for is in the name."""
+    stem = source.name.removesuffix(source.suffix)
+    if precision and not re.search(rf"\b{precision}\b", stem):
+        stem += f"-{precision}"
+    return source.with_name(stem + ("-rtx" if flavor == "rtx" else "") + ".engine")
 
 
 def _print(target: Path, built: Manifest) -> None:

@@ -57,6 +57,23 @@ def write_record(path: Path | None, record: Record) -> None:
             temporary.write_text(record_text(record) + "\n", encoding="utf-8")
 
 
+def check_record_file(path: Path | None) -> Path | None:
+    """The path of a record to be written; what is no record is not replaced, but for an empty file.
+
+    Raises:
+        InputError: the file exists and holds something else.
+    """
+    if path is None or not path.is_file() or path.stat().st_size == 0:
+        return path
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or "kind" not in content:
+        raise InputError(f"{path}: exists, and is not the result of a command. Choose another --json FILE.")
+    return path
+
+
 def read_record(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Record:
     """Read the record that a file holds, whatever its kind.
 

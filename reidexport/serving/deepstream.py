@@ -34,6 +34,11 @@ _HEADER = """\
 """
 
 
+def bundle_paths(artifact: Path, folder: Path) -> tuple[Path, Path]:
+    """The files of an artifact's bundle: the network and the configuration."""
+    return folder / f"{artifact.stem}_deepstream.onnx", folder / CONFIG_NAME
+
+
 def write_deepstream_bundle(
     artifact: Path,
     manifest: Manifest,
@@ -72,7 +77,7 @@ def write_deepstream_bundle(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be created ({error.strerror}). Choose another path.") from error
-    network = folder / f"{artifact.stem}_deepstream.onnx"
+    network, config = bundle_paths(artifact, folder)
     installed = PurePosixPath(installed_at or folder.resolve()) / network.name
     section = reid_section(facts, str(installed), tracker=tracker, batch_size=batch)
     with replaced_when_whole(network) as temporary:
@@ -83,9 +88,9 @@ def write_deepstream_bundle(
         tracker=tracker, name=network.name, source=artifact.name, resize=facts.preprocess.resize
     )
     text = yaml.safe_dump({"ReID": section}, sort_keys=False, default_flow_style=None)
-    with replaced_when_whole(folder / CONFIG_NAME) as temporary:
+    with replaced_when_whole(config) as temporary:
         temporary.write_text(header + text)
-    return folder / CONFIG_NAME
+    return config
 
 
 def reid_section(manifest: Manifest, onnx_file: str, *, tracker: Tracker, batch_size: int) -> dict[str, Any]:

@@ -48,15 +48,17 @@ def test_onnx_then_trt_without_further_arguments(
     assert run("onnx", "resnet50_model_120.pth").returncode == 0
     fp16 = run("trt", "--fp16", "--flavor", "rtx")
     assert fp16.returncode == 0, fp16.stderr
-    assert "wrote resnet50_model_120.engine (45." in fp16.stdout
+    assert "wrote resnet50_model_120-fp16-rtx.engine (45." in fp16.stdout
     assert "layers of the network 53 fp16" in fp16.stdout
     full = run("trt", "--flavor", "rtx", "-o", "full.engine")
     assert "layers of the network 53 fp32" in full.stdout
-    assert Path("resnet50_model_120.engine").stat().st_size < 0.6 * Path("full.engine").stat().st_size
-    manifest = manifest_from_json(Path("resnet50_model_120.engine.json").read_text(), "")
+    assert (
+        Path("resnet50_model_120-fp16-rtx.engine").stat().st_size < 0.6 * Path("full.engine").stat().st_size
+    )
+    manifest = manifest_from_json(Path("resnet50_model_120-fp16-rtx.engine.json").read_text(), "")
     assert manifest.engine is not None
     assert manifest.engine.onnx_sha256 == file_sha256(Path("resnet50_model_120.onnx"))
-    assert manifest.engine.plan_sha256 == file_sha256(Path("resnet50_model_120.engine"))
+    assert manifest.engine.plan_sha256 == file_sha256(Path("resnet50_model_120-fp16-rtx.engine"))
     assert (manifest.precision, manifest.layer_precisions) == ("fp16", {"fp16": 53})
     assert manifest.parity is not None
     assert manifest.parity.max_relative_l2 < 1e-3
