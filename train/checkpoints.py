@@ -64,11 +64,14 @@ def saved_run(
     """The run that a folder holds, to continue it; None, and the folder is made, where it holds none.
 
     Raises:
-        InputError: the folder holds a run and ``resume`` is off, or a run of another recipe, data set or init; or the
-            folder cannot be made.
+        InputError: the folder holds a run and ``resume`` is off, checkpoints but no ``last.pth``, or a run of another
+            recipe, data set or init; or the folder cannot be made.
     """
     last = out / LAST
     if not last.exists():
+        kept = sorted(path.name for path in out.glob("*.pth") if not path.name.startswith("."))
+        if kept:
+            raise InputError(f"{out} holds {kept[0]}, but no {LAST} to continue: choose another --out")
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -10,6 +10,7 @@ from reidruntime.threads import default_threads
 
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.data import SameCamera
+from reidexport.data.layouts import left_out_of
 from reidexport.errors import ReidExportError
 from reidexport.files import check_replaceable
 from train.campaign import campaign_parts, run_campaign
@@ -164,6 +165,8 @@ def run(
     if resolved.synthetic.num_train_pids and options.init == "imagenet":
         options = replace(options, init="none")
     dataset = data_of_recipe(resolved, images.source(), out, resume=resume, evaluate=options.evaluate)
+    if left_out := left_out_of(dataset):
+        _log(left_out)
     with stop_requested(execution.minutes) as stop:
         result = train(resolved, dataset, out, options, stop=stop, log=_log)
     if not result:

@@ -34,7 +34,7 @@ def bench(
     The network alone, from pixels in memory; with --images also from files to embeddings.
     """
     batch_sizes = _parse_batches(batch)
-    paths = find_images(images or [])
+    paths = find_images(images or [], log=log)
     with run.open(artifact, foreign.manifest(artifact)) as session:
         report = bench_session(session, batch_sizes, seconds_per_batch=seconds, image_paths=paths)
     _print(report)

@@ -7,7 +7,7 @@ import typer
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import ForceOption
+from reidexport.cli.output import ForceOption, log
 from reidexport.cli.shared_options import ArtifactArgument, BatchingOptions, ForeignOptions
 from reidexport.data.image_paths import find_images
 from reidexport.files import check_replaceable
@@ -91,7 +91,7 @@ def triton(
         device=device,
         instances=instances,
         batching=batching.options(),
-        image_paths=find_images(images or []),
+        image_paths=find_images(images or [], log=log),
     )
     for network, ensemble in written.items():
         typer.echo(f"{repository / network}, {repository / ensemble}")

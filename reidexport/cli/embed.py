@@ -208,7 +208,7 @@ def embed(
     try:
         known = manifest or artifact_manifest(artifact)
         done = embed_images(
-            execute, images, output, known, options, progress_bar, target=existing, table=table
+            execute, images, output, known, options, progress_bar, target=existing, table=table, log=log
         )
     except KeyboardInterrupt:
         kept = run_folder(output)

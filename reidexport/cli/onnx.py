@@ -146,7 +146,7 @@ def _print(path: Path, manifest: Manifest) -> None:
 def _default_output(
     checkpoint: Path,
     graph: GraphChoices,
-    batch: int | Literal["dynamic"],
+    file: FileOptions,
     precision: Precision,
     target: QuantizationTarget,
 ) -> Path:
@@ -159,7 +159,8 @@ def _default_output(
         "normalized": graph.normalize,
         "flip": graph.flip,
         "float32": graph.input == "float32",
-        f"batch{batch}": batch != "dynamic",
+        f"batch{file.batch}": file.batch != "dynamic",
+        f"opset{file.opset}": file.opset != FileOptions.opset,
         "fp16": precision == "fp16",
         f"int8-{target}": precision == "int8",
     }

@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import SAME_CAMERA_TEXTS, ForceOption, log, text_table
-from reidexport.cli.shared_options import DataOptions, ForeignOptions, ThreadsOption
+from reidexport.cli.shared_options import DataOptions, DepthOption, ForeignOptions, ThreadsOption
 from reidexport.errors import InputError
 from reidexport.files import check_replaceable
 from reidexport.progress import progress_bar
@@ -42,6 +42,7 @@ class ParityOptions:
         ),
     ] = None
     threads: ThreadsOption = None
+    depth: DepthOption = "refuse"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,11 @@ def parity(
     finished = parity_from_json(json_file) if kept.resume and json_file and json_file.is_file() else None
     manifests = foreign.manifests([*artifacts, reference])
     tasks = tasks_from_artifacts(
-        artifacts, compared.backend or [], manifests=manifests, threads=compared.threads
+        artifacts,
+        compared.backend or [],
+        manifests=manifests,
+        threads=compared.threads,
+        depth=compared.depth,
     )
     records = data.load()
     # What a file of this project records of its network says more than what is stated of others.
@@ -98,6 +103,7 @@ def parity(
         feature=compared.feature,
         manifest=manifests.get(reference),
         threads=compared.threads,
+        depth=compared.depth,
     ) as session:
         result = measure_parity(
             session,

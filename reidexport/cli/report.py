@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import ForceOption
+from reidexport.cli.output import ForceOption, log
 from reidexport.cli.shared_options import DatasetOption, RunOptions, SameCameraOption
 from reidexport.data import load_dataset
 from reidexport.errors import InputError
@@ -48,7 +48,7 @@ def report(
     found = read_results(results)
     evaluation = None
     if artifact is not None and data is not None:
-        records = load_dataset(data, dataset, same_camera=same_camera)
+        records = load_dataset(data, dataset, same_camera=same_camera, log=log)
         total = len(records.query) + len(records.scored_gallery)
         with open_any(artifact, run.options()) as session, progress_bar("embedding", total) as progress:
             evaluation = evaluate(session, records, progress=progress)

@@ -146,7 +146,7 @@ def _query_gallery(
         raise InputError(
             "Query images must be embedded: pass --artifact MODEL, or one file or folder that reidexport embed wrote."
         )
-    paths = find_images(queries)
+    paths = find_images(queries, log=log)
     for note in [] if table is None else table.notes(paths):
         log(note)
     with run.open(artifact) as session:

@@ -21,9 +21,11 @@ from reidruntime import (
 )
 from reidruntime.artifact.manifest import ChannelOrder, Channels3, Layout, Pooling, ResizeKernel, StemPool
 from reidruntime.backends import BackendName, DeviceName
+from reidruntime.images.depth import Depth
 from typer import Argument, Option
 
 from reidexport.checkpoint.choices import CheckpointChoices
+from reidexport.cli.output import log
 from reidexport.data import Dataset, SameCamera, load_dataset
 from reidexport.embed.files import read_gallery
 from reidexport.errors import InputError
@@ -41,6 +43,12 @@ _fact = partial(Option, rich_help_panel="Facts about an ONNX file that carries n
 ArtifactArgument = Annotated[Path, Argument(metavar="ARTIFACT", help="An ONNX file.")]
 ThreadsOption = Annotated[int | None, Option(min=1, help="Threads of the network; all CPUs if left out.")]
 BatchOption = Annotated[int | None, Option(min=1, help="Images per run of the network.")]
+DepthOption = Annotated[
+    Depth,
+    Option(
+        help="Image files of more than 8 bits a channel: refuse them, or scale their whole range to 8 bits."
+    ),
+]
 DatasetOption = Annotated[
     str | None, Option(metavar="NAME", help="Which data set, where the folder holds several.")
 ]
@@ -94,6 +102,7 @@ class RunOptions:
     backend: Annotated[BackendName, Option(help="What runs the network; auto: the fastest one.")] = "auto"
     device: Annotated[DeviceName, Option(help="Where it runs; auto: CUDA where it can be used.")] = "auto"
     threads: ThreadsOption = None
+    depth: DepthOption = "refuse"
 
     def options(self) -> SessionOptions:
         """The same, for sessions."""
@@ -233,7 +242,7 @@ class DataOptions:
 
     def load(self) -> Dataset:
         """The data set, with the errors of :func:`reidexport.data.load_dataset`."""
-        return load_dataset(self.data, self.dataset, same_camera=self.same_camera)
+        return load_dataset(self.data, self.dataset, same_camera=self.same_camera, log=log)
 
 
 @dataclass(frozen=True)

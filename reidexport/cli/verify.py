@@ -14,7 +14,7 @@ from typer import Argument, Option
 
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.cli.option_groups import with_option_groups
-from reidexport.cli.output import SAME_CAMERA_TEXTS, JsonOption
+from reidexport.cli.output import SAME_CAMERA_TEXTS, JsonOption, log
 from reidexport.cli.shared_options import (
     CheckpointOptions,
     ForeignOptions,
@@ -68,9 +68,9 @@ class ComparedOptions:
         if self.images and self.data:
             raise InputError("--data and --images exclude each other: pass what to compare on")
         if self.data:
-            return (), "", load_dataset(self.data, self.dataset, same_camera=self.same_camera)
+            return (), "", load_dataset(self.data, self.dataset, same_camera=self.same_camera, log=log)
         if self.images:
-            return find_images([self.images]), f"images of {self.images}", None
+            return find_images([self.images], log=log), f"images of {self.images}", None
         return draw_people(NUM_DRAWN), DRAWN_PEOPLE, None
 
 
@@ -113,6 +113,7 @@ def verify(
             feature=compared.feature,
             manifest=manifests.get(reference),
             threads=run.threads,
+            depth=run.depth,
         ) as original,
         progress_bar("comparing", total) as progress,
     ):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from reidexport.data.image_paths import Log, left_out_text
 from reidexport.data.person_folders import has_person_folders, records_from_person_folders
 from reidexport.data.records import Dataset, ImageRecord, SameCamera, records_from_folder
 from reidexport.errors import DatasetError
@@ -68,7 +69,13 @@ class Found:
     read: Callable[[Path, str], Dataset]
 
 
-def load_dataset(root: str | Path, name: str | None = None, *, same_camera: SameCamera = "drop") -> Dataset:
+def load_dataset(
+    root: str | Path,
+    name: str | None = None,
+    *,
+    same_camera: SameCamera = "drop",
+    log: Log = lambda _: None,
+) -> Dataset:
     """Read a data set into records; images are listed, not opened.
 
     Args:
@@ -79,6 +86,7 @@ def load_dataset(root: str | Path, name: str | None = None, *, same_camera: Same
             which must be one data set; a tree like Market-1501's in a folder of another name is called by the
             folder's name.
         same_camera: how it is to be scored, as :class:`reidexport.data.Dataset` says.
+        log: called with a line where files beside the images are left out.
 
     Raises:
         DatasetError: no data set or more than one is found, or it is empty or has an ill-named image.
@@ -90,11 +98,20 @@ def load_dataset(root: str | Path, name: str | None = None, *, same_camera: Same
     fitting = [each for each in found if name is None or name in each.names]
     if len(fitting) == 1:
         called = name if name not in (None, "folder") else fitting[0].names[0]
-        return replace(fitting[0].read(fitting[0].folder, called), same_camera=same_camera)
+        dataset = replace(fitting[0].read(fitting[0].folder, called), same_camera=same_camera)
+        if left_out := left_out_of(dataset):
+            log(f"{fitting[0].folder}: {left_out}")
+        return dataset
     if not fitting:
         raise DatasetError(_none(root, name, found))
     listed = "\n".join(f"    {each.names[0]:16} in {each.folder}" for each in fitting)
     raise DatasetError(f"{root} holds more than one data set; name one, or pass its own folder:\n{listed}")
+
+
+def left_out_of(dataset: Dataset) -> str:
+    """How many files beside a data set's images are left out for their names, and why; empty where none is."""
+    folders = filter(Path.is_dir, {record.path.parent for record in dataset.records})
+    return left_out_text(path for folder in folders for path in folder.iterdir() if path.is_file())
 
 
 def _search(folder: Path, depth: int) -> list[Found]:

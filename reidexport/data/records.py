@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from reidexport.data.image_paths import IMAGE_SUFFIXES, is_wanted
 from reidexport.errors import DatasetError
 
 # Whether gallery images of a query's person count where the query's own camera took them.
@@ -13,7 +14,6 @@ SameCamera = Literal["drop", "keep"]
 JUNK_PID = -1
 DISTRACTOR_PID = 0
 
-_SUFFIXES = {".jpg", ".jpeg", ".png"}
 _PID_AND_CAMERA = re.compile(r"(-?\d{1,18})_c(\d{1,18})(?!\d)")  # numbers that fit 64 bits
 
 
@@ -46,20 +46,26 @@ class Dataset:
     same_camera: SameCamera = "drop"
 
     @property
+    def records(self) -> tuple[ImageRecord, ...]:
+        """All of them."""
+        return self.train + self.query + self.gallery
+
+    @property
     def scored_gallery(self) -> tuple[ImageRecord, ...]:
         """The gallery without the images of pid -1, which no query is ever scored on: no need to embed them."""
         return tuple(record for record in self.gallery if record.pid != JUNK_PID)
 
 
 def records_from_folder(folder: Path) -> tuple[ImageRecord, ...]:
-    """Records of a folder's JPEG and PNG images in order of name: ``<pid>_c<camera>…``, with cameras counted from 1.
+    """Records of a folder's images in order of name: ``<pid>_c<camera>…``, with cameras counted from 1.
 
     Raises:
-        DatasetError: the folder holds no image (hidden files are none), or one that is named otherwise.
+        DatasetError: the folder holds no image (``IMAGE_SUFFIXES``; hidden files are none), or one that is named
+            otherwise.
     """
     images = images_in(folder)
     if not images:
-        raise DatasetError(f"{folder} holds no *.jpg, *.jpeg or *.png image.")
+        raise DatasetError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     records = []
     for path in images:
         labels = pid_and_camid(path.name)
@@ -74,9 +80,8 @@ def records_from_folder(folder: Path) -> tuple[ImageRecord, ...]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The JPEG and PNG files in a folder, in order of name, without hidden ones."""
-    paths = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-    return sorted(path for path in paths if not path.name.startswith("."))
+    """The files in a folder that are images by their suffix, in order of name, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if is_wanted(path.name))
 
 
 def pid_and_camid(name: str) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from reidgallery.file import GALLERY_SUFFIX
 from reidruntime import Manifest
 from reidruntime.session import chosen_batch_size
 
+from reidexport.data.image_paths import Log
 from reidexport.data.label_file import LabelFile
 from reidexport.embed.adding import refuse_duplicates
 from reidexport.embed.files import check_names, check_suffix, labeled_parts, write_embeddings
@@ -33,7 +34,7 @@ def run_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial") if output.suffix else output
 
 
-def embed_images(
+def embed_images(  # noqa: PLR0913 - what a run is, and what it tells while it runs
     execute: Executor,
     sources: Sequence[str],
     output: Path,
@@ -43,6 +44,7 @@ def embed_images(
     *,
     target: TargetOptions = NEW_TARGET,
     table: LabelFile | None = None,
+    log: Log = lambda _: None,
 ) -> EmbeddingRun:
     """Embed images into a ``.npz``, Parquet or gallery file, or into a folder of Parquet files.
 
@@ -58,6 +60,7 @@ def embed_images(
         progress_bar: shows the number of images, or of shards where tars do not tell how many images they hold.
         target: what to do where the output is a gallery that exists.
         table: of the images' persons, cameras and times.
+        log: called with a line for each folder of which files are left out.
 
     Raises:
         ImageError: an image is bad and ``options.on_error`` is ``"stop"``.
@@ -79,7 +82,7 @@ def embed_images(
     shard_size = _shard_size(output, manifest, options)
     old = existing_gallery(output, manifest, target)
     shards, num_known = _unknown_images(
-        _shards_for(output, sources, options, shard_size), old, target, output
+        _shards_for(output, sources, options, shard_size, log), old, target, output
     )
     are_images = shards[-1].kind == "images"
     if table is not None and are_images:
@@ -145,9 +148,9 @@ def _shard_size(output: Path, manifest: Manifest, options: EmbeddingRunOptions) 
 
 
 def _shards_for(
-    output: Path, sources: Sequence[str], options: EmbeddingRunOptions, shard_size: int
+    output: Path, sources: Sequence[str], options: EmbeddingRunOptions, shard_size: int, log: Log
 ) -> list[Shard]:
-    shards = list(shards_of(sources, shard_size, options.columns, own=(output, run_folder(output))))
+    shards = list(shards_of(sources, shard_size, options.columns, own=(output, run_folder(output)), log=log))
     if not shards:
         raise InputError(f"{', '.join(sources)}: there are no images.")
     if output.suffix in ("", TABLE_SUFFIX):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from reidexport.data.image_paths import IMAGE_SUFFIXES, files_of, has_suffix
+from reidexport.data.image_paths import IMAGE_SUFFIXES, Log, files_of, has_suffix, is_wanted, left_out_text
 from reidexport.embed.opening import file_system, is_url, open_parquet
 from reidexport.embed.plan import Columns, Kind, Shard
 from reidexport.errors import InputError
@@ -20,7 +20,11 @@ _KNOWN = frozenset().union(*_SUFFIXES.values())
 
 
 def shards_of(
-    sources: Iterable[str], shard_size: int, columns: Columns, own: Collection[Path] = ()
+    sources: Iterable[str],
+    shard_size: int,
+    columns: Columns,
+    own: Collection[Path] = (),
+    log: Log = lambda _: None,
 ) -> Iterator[Shard]:
     """Divide the images behind sources into shards.
 
@@ -35,6 +39,7 @@ def shards_of(
         columns: of Parquet files.
         own: files and folders that the run itself writes; Parquet files there are not sources. Those that are found in
             a folder, and lack the columns, are none either.
+        log: called with a line for each folder of which files are left out for their names.
 
     Raises:
         InputError: a source does not exist, holds nothing that is known, or lacks a column.
@@ -42,7 +47,7 @@ def shards_of(
     """
     files: dict[Kind, dict[str, None]] = {kind: {} for kind in _SUFFIXES}
     for source in sources:
-        for path in _files_at_url(source) if is_url(source) else files_of(source, _KNOWN):
+        for path in _files_at_url(source, log) if is_url(source) else files_of(source, _KNOWN, log):
             kind: Kind = next(
                 (each for each, known in _SUFFIXES.items() if has_suffix(path, known)), "images"
             )
@@ -59,7 +64,7 @@ def shards_of(
             yield Shard("parquet", [path], row_groups)
 
 
-def _files_at_url(url: str) -> Iterator[str]:
+def _files_at_url(url: str, log: Log) -> Iterator[str]:
     system, path = file_system(url)
     try:
         if "*" in path:
@@ -70,7 +75,10 @@ def _files_at_url(url: str) -> Iterator[str]:
             found = system.find(path)
     except FileNotFoundError:
         found = []
-    found = sorted(entry for entry in found if has_suffix(entry, _KNOWN))
+    left_out = left_out_text(found, _KNOWN)
+    found = sorted(entry for entry in found if is_wanted(entry, _KNOWN))
+    if left_out and found:
+        log(f"{url}: {left_out}")
     if not found:
         raise InputError(f"{url}: nothing there whose name ends in one of {', '.join(sorted(_KNOWN))}.")
     for entry in found:

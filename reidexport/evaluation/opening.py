@@ -8,6 +8,7 @@ from typing import Literal
 from reidruntime.artifact.manifest import Feature, Manifest, Pooling, file_sha256
 from reidruntime.artifact.onnx_metadata import manifest_from_onnx, read_onnx
 from reidruntime.artifact.own_manifest import artifact_manifest
+from reidruntime.images.depth import Depth
 from reidruntime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 
 from reidexport.checkpoint.choices import CheckpointChoices
@@ -63,7 +64,8 @@ def open_any(
 
     Args:
         path: the file.
-        options: what runs the network, and where; of a checkpoint only the threads can be chosen.
+        options: what runs the network, and where; of a checkpoint only the threads and the depth can be
+            chosen.
         feature: f_i or f_t; an artifact has one of them built in.
         choices: of a checkpoint.
         log: called with a line for everything that is assumed of a checkpoint.
@@ -85,7 +87,7 @@ def open_any(
                 f"--feature {feature}"
             )
         return session
-    if options != SessionOptions(threads=options.threads):
+    if options != SessionOptions(threads=options.threads, depth=options.depth):
         raise InputError(
             f"{path} is a checkpoint and runs in torch: --backend and --device are for artifacts"
         )
@@ -97,7 +99,9 @@ def open_any(
     if log:
         for line in checkpoint.fact_lines:
             log(line)
-    return session_from_checkpoint(checkpoint, GraphOptions(feature=feature), threads=options.threads)
+    return session_from_checkpoint(
+        checkpoint, GraphOptions(feature=feature), threads=options.threads, depth=options.depth
+    )
 
 
 def open_reference(
@@ -108,6 +112,7 @@ def open_reference(
     feature: Feature | None = None,
     manifest: Manifest | None = None,
     threads: int | None = None,
+    depth: Depth = "refuse",
 ) -> Session:
     """Open what a candidate is compared with.
 
@@ -122,6 +127,7 @@ def open_reference(
         feature: of a checkpoint, where the candidate carried no manifest; default: f_i where there is a neck.
         manifest: the facts about an ONNX file that carries none.
         threads: of the network.
+        depth: as in :class:`reidruntime.SessionOptions`.
 
     Raises:
         InputError: choices are given for an artifact, or the checkpoint cannot have them.
@@ -133,7 +139,7 @@ def open_reference(
             raise InputError(
                 f"{path} is an artifact: what is chosen for a checkpoint is built in, leave it out"
             )
-        return open_session(path, SessionOptions(threads=threads), manifest=manifest)
+        return open_session(path, SessionOptions(threads=threads, depth=depth), manifest=manifest)
     from reidexport.checkpoint.loading import load_checkpoint
     from reidexport.evaluation.torch_session import session_from_checkpoint
     from reidexport.export.graph import GraphOptions
@@ -148,7 +154,7 @@ def open_reference(
     choices = replace(recorded, **stated)
     wanted = feature if is_foreign(candidate) else candidate.feature
     options = GraphOptions(feature=wanted, normalize=candidate.normalized, flip=candidate.flip)
-    return session_from_checkpoint(load_checkpoint(path, choices), options, threads=threads)
+    return session_from_checkpoint(load_checkpoint(path, choices), options, threads=threads, depth=depth)
 
 
 def recorded_choices(manifest: Manifest) -> CheckpointChoices:

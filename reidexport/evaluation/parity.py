@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from reidruntime.artifact.manifest import Manifest, Metric, file_sha256
 from reidruntime.backends import BACKENDS, backend_places
+from reidruntime.images.depth import Depth
 from reidruntime.session import Session, SessionOptions, open_session
 from reidruntime.tensorrt_library import first_gpu
 
@@ -45,6 +46,7 @@ class Task:
     manifest: Manifest
     backend: str
     threads: int | None = None
+    depth: Depth = "refuse"
 
     def is_done_by(self, row: ParityRow) -> bool:
         """Whether a row is this artifact, unchanged, on this backend."""
@@ -64,6 +66,7 @@ def tasks_from_artifacts(
     *,
     manifests: Mapping[Path, Manifest] = MappingProxyType({}),
     threads: int | None = None,
+    depth: Depth = "refuse",
 ) -> tuple[Task, ...]:
     """Pair every artifact with the backends that are to run it.
 
@@ -73,6 +76,7 @@ def tasks_from_artifacts(
             artifact, in its own precision, on a device that is here.
         manifests: the facts about those ONNX files that carry none.
         threads: of every network; default: the CPUs this process may use.
+        depth: as in :class:`reidruntime.SessionOptions`.
 
     Raises:
         ArtifactError: a file is missing, or neither an ONNX file with a manifest nor an engine with one beside it,
@@ -90,7 +94,7 @@ def tasks_from_artifacts(
             artifact, "State its facts: --size --mean --std."
         )
         chosen = backends or _default_backends("engine" if manifest.engine else "onnx")
-        tasks += [Task(artifact, manifest, backend, threads) for backend in dict.fromkeys(chosen)]
+        tasks += [Task(artifact, manifest, backend, threads, depth) for backend in dict.fromkeys(chosen)]
     return tuple(tasks)
 
 
@@ -205,7 +209,7 @@ def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
         if before.get(what) != now.get(what):
             raise InputError(
                 f"The table to continue has another {what}: {before.get(what)}, now {now.get(what)}. "
-                "Choose another --json FILE, or start anew without --resume."
+                "Choose another --json FILE, or start anew with --force."
             )
 
 
@@ -214,7 +218,7 @@ def _run(
 ) -> ParityRow | NotRun:
     backend, device = backend_places()[task.backend]
     try:
-        options = SessionOptions(backend, device, task.threads)
+        options = SessionOptions(backend, device, task.threads, depth=task.depth)
         with open_session(task.artifact, options, manifest=task.manifest) as session:
             row, _ = _measured(session, task.artifact, task.backend, dataset, metric, expected, progress_bar)
     except (InputError, NotInstalledError, GpuError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from reidruntime.images.depth import Depth
 from reidruntime.session import Session
 from reidruntime.threads import default_threads
 from reidruntime.torch_settings import exact_float32
@@ -51,7 +52,11 @@ class TorchBackend:
 
 
 def session_from_checkpoint(
-    checkpoint: Checkpoint, options: GraphOptions | None = None, *, threads: int | None = None
+    checkpoint: Checkpoint,
+    options: GraphOptions | None = None,
+    *,
+    threads: int | None = None,
+    depth: Depth = "refuse",
 ) -> Session:
     """Open a checkpoint as a session that answers with torch.
 
@@ -59,6 +64,7 @@ def session_from_checkpoint(
         checkpoint: from ``load_checkpoint``.
         options: feature, flip and normalization; ``input`` does not matter here.
         threads: of torch on a CPU; default: the CPUs this process may use.
+        depth: as in :class:`reidruntime.SessionOptions`.
 
     Raises:
         InputError: ``feature="f_i"`` for a network without a neck.
@@ -67,5 +73,5 @@ def session_from_checkpoint(
     graph = graph_from_checkpoint(checkpoint, replace(options, input="uint8"))
     threads = threads or default_threads()
     return Session(
-        manifest_of_graph(graph), "torch", TorchBackend(checkpoint, graph.options, threads), threads
+        manifest_of_graph(graph), "torch", TorchBackend(checkpoint, graph.options, threads), threads, depth
     )

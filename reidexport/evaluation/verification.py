@@ -6,6 +6,7 @@ with a data set, are rank-1 and mAP the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,8 @@ def batch_consistency(session: Session, images: Sequence[Image]) -> dict[str, fl
         and in a ``full_batch``.
     """
     preprocess = session.manifest.preprocess
-    pixels = np.stack([image_pixels(image, f"image {i}", preprocess) for i, image in enumerate(images)])
+    read = partial(image_pixels, preprocess=preprocess, depth=session.depth)
+    pixels = np.stack([read(image, f"image {i}") for i, image in enumerate(images)])
     profile = session.manifest.batch_profile
     whole = np.arange(profile.static or profile.optimum or FULL_BATCH) % len(pixels)
     alone = np.concatenate([session.run(row[None]) for row in pixels])

@@ -6,9 +6,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from reidgallery import Neighbors
 from reidgallery.input import UNLABELED
+from reidruntime.images.preprocess import decode_image
 
 from reidexport.data.records import ImageRecord
-from reidexport.errors import ImageError, InputError
+from reidexport.errors import InputError
 from reidexport.gallery.searching import Answer, answers_from_neighbors
 from reidexport.records.embeddings import SeenImage
 
@@ -119,9 +120,5 @@ def person_and_camera(pid: int, camid: int) -> str:
 
 
 def rgb_image(path: Path) -> Image.Image:
-    """Open and decode an image; raises ImageError where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read as an image ({error}).") from error
+    """An image as the runtime decodes it; raises ImageError where it cannot be read."""
+    return Image.fromarray(decode_image(path, depth="scale"))

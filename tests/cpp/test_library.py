@@ -58,7 +58,7 @@ def call(program: str | Path, *arguments: object) -> Done:
 
 def embed(artifact: Path, paths: list[Path], out: Path, *options: object) -> np.ndarray:
     """What ``reid_embed`` writes."""
-    done = call("reid_embed", artifact, *paths, "-o", out, "--threads", 1, *options)
+    done = call("reid_embed", artifact, *paths, "-o", out, "--force", "--threads", 1, *options)
     assert done.returncode == 0, done.stderr
     return np.load(out, allow_pickle=False)
 
@@ -226,10 +226,10 @@ def test_bad_images_are_named_and_leave_nothing_behind(photos: list[Path], tmp_p
     for message, path in write_bad_images(photos[0], tmp_path).items():
         if message in ("No such file", "not a regular file"):
             continue  # the program finds these before the library does: see below
-        done = call("reid_embed", artifact, photos[0], path, photos[1], "-o", out / "f.npy", "--batch", 1)
+        done = call("reid_embed", artifact, photos[0], path, photos[1], "-o", out / "f.npy", "--force")
         assert done.returncode == 2
         assert str(path) in done.stderr and message in done.stderr
-    done = call("reid_embed", artifact, tmp_path / "missing.jpg", "-o", out / "f.npy")
+    done = call("reid_embed", artifact, tmp_path / "missing.jpg", "-o", out / "f.npy", "--force")
     assert (done.returncode, done.stderr) == (2, f"error: {tmp_path}/missing.jpg: no such file or folder.\n")
     assert [path.name for path in out.iterdir()] == ["f.npy"]
     assert (out / "f.npy").read_text() == "older"
@@ -302,6 +302,7 @@ def test_usage_is_answered_with_status_2(photos: list[Path], tmp_path: Path) -> 
             "--batch '0': expected a whole number",
         ),
         ("reid_embed", artifact, photos[0], "-o", out, "--fast", "see --help"),
+        ("reid_embed", artifact, photos[0], "-o", photos[0], "exists. Pass --force to replace it"),
         ("reid_embed", artifact, photos[0], "-o", tmp_path / "no" / "f.npy", "Make the folder"),
         ("reid_embed", artifact, photos[0], "-o", tmp_path, "is not a regular file"),
         ("reid_bench", artifact, "--batch", "1,x", "--batch 'x'"),

@@ -1,5 +1,6 @@
 """Sessions: same answers whatever the backend, the batch or the source of the image; nothing silent."""
 
+import io
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 from reidruntime import (
     ArtifactError,
+    EncodedImage,
     ImageError,
     InputError,
     NotInstalledError,
@@ -23,6 +25,7 @@ from reidruntime.backends import open_backend
 from reidruntime.images.resize import Image8
 from reidruntime.session import chosen_batch_size
 
+from tests.conftest import Exported
 from tests.standins.runtime_models import DIM, HEIGHT, WIDTH, network_of, small_manifest, write_artifact
 
 BACKENDS = ("onnxruntime", "openvino")
@@ -140,7 +143,7 @@ def test_a_bad_image_is_named_and_stops_the_run(tmp_path: Path) -> None:
     with open_session(write_artifact(tmp_path / "a.onnx")) as session:
         with pytest.raises(ImageError, match=r"bad\.jpg: not an image"):
             session.embed([*people(40), tmp_path / "bad.jpg", *people(40)], batch_size=8)
-        with pytest.raises(ImageError, match="image 2: expected RGB pixels"):
+        with pytest.raises(ImageError, match="image 2: expected pixels"):
             session.embed([*people(2), np.zeros((5, 5), np.uint8)])
         assert session.embed(people(2)).shape == (2, DIM)
 
@@ -384,3 +387,23 @@ def test_bf16_is_for_float_files_on_cpus(tmp_path: Path) -> None:
     network = replace(network_of(path), precision="int8")
     with pytest.raises(InputError, match="in bfloat16 on a CPU, got an INT8 file"):
         open_backend(network, "openvino-bf16", "cpu", 1)
+
+
+def test_arrays_in_bgr_answer_as_in_rgb(exported: Exported) -> None:
+    """channel_order names the order of the arrays alone: files beside them are read as ever."""
+    rng = np.random.default_rng(0)
+    crop = rng.integers(0, 256, (70, 30, 3), np.uint8)
+    exact = rng.integers(0, 256, (64, 32, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(crop).save(file, "PNG")
+    encoded = EncodedImage("crop", file.getvalue())
+    with open_session(exported.onnx) as session:
+        expected = session.embed([crop, exact, encoded])
+        found = session.embed([crop[..., ::-1], exact[..., ::-1], encoded], channel_order="BGR")
+        wrong = session.embed([crop[..., ::-1]])
+        assert np.array_equal(found, expected)
+        assert not np.allclose(wrong[0], expected[0], rtol=0.1)
+        with pytest.raises(InputError, match="channel_order must be RGB or BGR, got 'GBR'"):
+            session.embed([crop], channel_order="GBR")  # type: ignore[arg-type]
+        with pytest.raises(ImageError, match="expected pixels, uint8 of shape"):
+            session.embed([crop[..., 0]], channel_order="BGR")

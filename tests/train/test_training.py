@@ -359,6 +359,18 @@ def test_a_finished_run_is_not_trained_again(whole: Finished, dataset: Dataset, 
     assert result == json.loads(json.dumps(whole[1]))
 
 
+def test_checkpoints_of_a_run_that_cannot_be_continued_are_kept(
+    dataset: Dataset, recipe: Recipe, tmp_path: Path
+) -> None:
+    """A folder with a best.pth and no last.pth is refused: a new run would replace it."""
+    (tmp_path / "best.pth").write_bytes(b"kept")
+    with pytest.raises(
+        InputError, match=r"holds best\.pth, but no last\.pth to continue: choose another --out"
+    ):
+        train(recipe, dataset, tmp_path, OPTIONS)
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pth"]
+
+
 def test_another_run_s_folder_is_refused(whole: Finished, dataset: Dataset, recipe: Recipe) -> None:
     """Without --resume, and with it where recipe or first weights differ: the message names both values."""
     out, _ = whole

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <filesystem>
 #include <iostream>
+#include <map>
 #include <set>
 
 namespace apps {
@@ -23,18 +24,33 @@ namespace fs = std::filesystem;
 const std::set<std::string> kImageSuffixes = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"};
 constexpr int kFirstLongOption = 256;
 
-bool is_image(const fs::directory_entry& entry) {
-    std::string suffix = entry.path().extension();
+/// Why a file in a folder is left out; "" for an image.
+std::string left_out_as(const fs::path& path) {
+    if (path.filename().string().starts_with('.')) return "hidden";
+    std::string suffix = path.extension();
     std::transform(suffix.begin(), suffix.end(), suffix.begin(), [](unsigned char c) { return std::tolower(c); });
-    return entry.is_regular_file() && kImageSuffixes.contains(suffix);
+    if (kImageSuffixes.contains(suffix)) return "";
+    return suffix.empty() ? "without suffix" : suffix;
 }
 
 std::vector<std::string> images_in(const std::string& folder) {
     std::vector<std::string> found;
+    std::map<std::string, int> left_out;
     for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-        if (is_image(entry)) found.push_back(entry.path());
+        if (!entry.is_regular_file()) continue;
+        const std::string reason = left_out_as(entry.path());
+        if (reason.empty()) {
+            found.push_back(entry.path());
+        } else {
+            ++left_out[reason];
+        }
     }
-    if (found.empty()) throw UsageError(folder + ": the folder holds no image.");
+    std::string counts;
+    for (const auto& [reason, count] : left_out) {
+        counts += (counts.empty() ? "left out " : ", ") + std::to_string(count) + " " + reason;
+    }
+    if (found.empty()) throw UsageError(folder + ": the folder holds no image" + (counts.empty() ? "" : "; ") + counts + ".");
+    if (!counts.empty()) std::cerr << folder << ": " << counts << '\n';
     std::sort(found.begin(), found.end());
     return found;
 }
@@ -54,8 +70,10 @@ std::vector<std::string> read_arguments(int argc, char** argv, const std::vector
     std::string letters;
     std::vector<option> table;
     for (std::size_t i = 0; i < options.size(); ++i) {
-        if (options[i].letter != 0) letters += std::string(1, options[i].letter) + ":";
-        table.push_back({options[i].name.c_str(), required_argument, nullptr, kFirstLongOption + static_cast<int>(i)});
+        const bool has_value = options[i].has_value;
+        if (options[i].letter != 0) letters += std::string(1, options[i].letter) + (has_value ? ":" : "");
+        table.push_back({options[i].name.c_str(), has_value ? required_argument : no_argument, nullptr,
+                         kFirstLongOption + static_cast<int>(i)});
     }
     const int help_code = kFirstLongOption + static_cast<int>(options.size());
     table.push_back({"help", no_argument, nullptr, help_code});
@@ -70,7 +88,7 @@ std::vector<std::string> read_arguments(int argc, char** argv, const std::vector
         const auto chosen = std::find_if(options.begin(), options.end(), [&](const Option& known) {
             return code == known.letter || code == kFirstLongOption + (&known - options.data());
         });
-        chosen->take(optarg);
+        chosen->take(chosen->has_value ? optarg : "");
     }
     return {argv + optind, argv + argc};
 }
@@ -102,6 +120,12 @@ void check_writable(const std::string& path) {
     const fs::path folder = target.has_parent_path() ? target.parent_path() : ".";
     if (::access(folder.c_str(), W_OK | X_OK) != 0 || !fs::is_directory(folder)) {
         throw UsageError(path + ": cannot write there. Make the folder, or choose another path.");
+    }
+}
+
+void check_replaceable(const std::string& path, bool force) {
+    if (!force && fs::is_regular_file(path)) {
+        throw UsageError(path + ": exists. Pass --force to replace it, or choose another path.");
     }
 }
 

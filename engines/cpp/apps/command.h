@@ -14,11 +14,13 @@ class UsageError : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-/// One command-line option: its name without dashes, its one letter or 0, and what is called with its value.
+/// One command-line option: its name without dashes, its one letter or 0, and what is called with its value, "" for an
+/// option that has none.
 struct Option {
     std::string name;
     char letter;
     std::function<void(const std::string&)> take;
+    bool has_value = true;
 };
 
 /// Read the command line; --help prints `help` and leaves with status 0.
@@ -32,7 +34,8 @@ std::vector<std::string> read_arguments(int argc, char** argv, const std::vector
 /// @throws UsageError naming `option`.
 std::size_t positive(const std::string& text, const std::string& option);
 
-/// The images behind files (whatever their suffix) and folders (searched deeply, in order of name), each once.
+/// The images behind files (whatever their suffix) and folders (searched deeply, in order of name), each once. How many
+/// files of a folder are left out, and why, goes to stderr.
 ///
 /// @throws UsageError: a source does not exist or holds no image.
 std::vector<std::string> find_images(const std::vector<std::string>& sources);
@@ -41,6 +44,11 @@ std::vector<std::string> find_images(const std::vector<std::string>& sources);
 ///
 /// @throws UsageError: the folder is missing or cannot be written to, or the path is not a regular file.
 void check_writable(const std::string& path);
+
+/// Refuse a file that exists, unless `force`.
+///
+/// @throws UsageError.
+void check_replaceable(const std::string& path, bool force);
 
 /// Write a file that appears whole or not at all; an old one is replaced only by a whole new one.
 ///

@@ -14,6 +14,7 @@ const char* const kHelp =
     "order of name.\n"
     "\n"
     "  -o, --output FILE     the file to write\n"
+    "      --force           replace FILE, if it exists\n"
     "      --batch N         images per run of the network; default: the artifact's optimum, or 32\n"
     "      --threads N       for the network, and as many again for reading; default: all CPUs of this process\n"
     "      --onnxruntime LIB path of libonnxruntime.so\n"
@@ -39,10 +40,12 @@ std::string npy(const reidruntime::Features& features) {
 void embed(int argc, char** argv) {
     std::string output, onnxruntime, tensorrt;
     std::size_t batch = 0;
+    bool force = false;
     reid_options options = reidruntime::default_options();
     const std::vector<std::string> arguments = apps::read_arguments(
         argc, argv,
         {{"output", 'o', [&](const std::string& text) { output = text; }},
+         {"force", 0, [&](const std::string&) { force = true; }, false},
          {"batch", 0, [&](const std::string& text) { batch = apps::positive(text, "batch"); }},
          {"threads", 0,
           [&](const std::string& text) { options.threads = static_cast<int>(apps::positive(text, "threads")); }},
@@ -55,6 +58,7 @@ void embed(int argc, char** argv) {
     if (!onnxruntime.empty()) options.onnxruntime_library = onnxruntime.c_str();
     if (!tensorrt.empty()) options.tensorrt_library = tensorrt.c_str();
     apps::check_writable(output);
+    apps::check_replaceable(output, force);
     const std::vector<std::string> paths = apps::find_images({arguments.begin() + 1, arguments.end()});
     const reidruntime::Session session(arguments[0], options);
     std::cerr << session.description() << '\n';

@@ -91,6 +91,7 @@ reid::Preprocess target(const reid_reader_options& options) {
     preprocess.width_px = options.width_px;
     preprocess.bicubic = options.bicubic != 0;
     preprocess.bgr = options.bgr != 0;
+    preprocess.bgr_pixels = options.bgr_pixels != 0;
     return preprocess;
 }
 

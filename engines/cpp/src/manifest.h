@@ -28,6 +28,7 @@ struct Preprocess {
     std::array<double, 3> mean;  ///< of pixels in [0, 1]
     std::array<double, 3> std;
     bool in_graph;  ///< the artifact takes raw uint8 pixels
+    bool bgr_pixels = false;  ///< the caller's pixels are BGR: of its options, not of the manifest
 };
 
 struct BatchProfile {

@@ -13,7 +13,7 @@ ImageView checked(const reid_image& image, std::size_t index) {
     const std::size_t row_bytes = image.row_bytes == 0 ? 3 * image.width_px : image.row_bytes;
     const bool has_size = is_side(image.height_px) && is_side(image.width_px) && row_bytes / 3 >= image.width_px;
     if (image.pixels == nullptr || !has_size) {
-        fail_image("image " + std::to_string(index) + ": expected a path, the bytes of a JPEG file, or RGB pixels with " +
+        fail_image("image " + std::to_string(index) + ": expected a path, the bytes of a JPEG file, or pixels with " +
                    "their height and width, 1 to " + std::to_string(kMaxSidePx) + "; got " + std::to_string(image.height_px) + "x" +
                    std::to_string(image.width_px) + " pixels, " + std::to_string(image.row_bytes) + " bytes a row.");
     }
@@ -48,7 +48,8 @@ void prepare_image(const reid_image& image, std::size_t index, const Preprocess&
     } else {
         fit(checked(image, index));
     }
-    if (preprocess.bgr) {
+    const bool is_file = image.path != nullptr || image.jpeg != nullptr;
+    if (preprocess.bgr != (preprocess.bgr_pixels && !is_file)) {
         for (std::size_t i = 0; i < image_bytes(preprocess); i += 3) std::swap(out[i], out[i + 2]);
     }
 }

@@ -36,7 +36,9 @@ Opened open(const std::string& artifact, const OpenOptions& options) {
 Session::Session(const std::string& artifact, const reid_options& options)
     : num_threads_(num_threads(options.threads)),
       opened_(open(artifact, open_options(options))),
-      description_(opened_.backend->describe() + "; decode libjpeg-turbo, resize C++") {}
+      description_(opened_.backend->describe() + "; decode libjpeg-turbo, resize C++") {
+    opened_.manifest.preprocess.bgr_pixels = options.bgr_pixels != 0;
+}
 
 void Session::embed(std::span<const reid_image> images, std::size_t wanted, float* features) const {
     const Preprocess& preprocess = manifest().preprocess;

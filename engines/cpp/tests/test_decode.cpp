@@ -34,7 +34,11 @@ TEST_CASE("what is not a whole JPEG file is refused by name") {
     CHECK(contains(complaint_about("/dev/null"), "not a regular file"));
     CHECK(contains(complaint_about(folder.write("a.jpg", "")), "a.jpg: the file is empty"));
     CHECK(contains(complaint_about(folder.write("a.jpg", "\x89PNG\r\n")), "This runtime reads JPEG only"));
+    CHECK(contains(complaint_about(folder.write("a.tif", std::string("II*\0", 4))), "This runtime reads JPEG only"));
     CHECK(contains(complaint_about(folder.write("a.jpg", "\xff\xd8\xff")), "damaged"));
+    std::string deep = whole;
+    deep[deep.find("\xff\xc0") + 4] = 12;  // bits a channel
+    CHECK(contains(complaint_about(folder.write("a.jpg", deep)), "a.jpg: the image is damaged (Unsupported JPEG data precision 12"));
 }
 
 TEST_CASE("a file cut anywhere is refused, whatever libjpeg makes of the rest") {

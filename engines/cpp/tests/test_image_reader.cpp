@@ -86,6 +86,25 @@ TEST_CASE("the kernel and the channel order are those that the options say") {
     CHECK(pixels != given.expected);
 }
 
+TEST_CASE("pixels that the options call BGR are read as their RGB, and files as ever") {
+    const std::string file = jpeg(kWidth, kHeight, TJSAMP_444);
+    std::vector<std::uint8_t> rgb(kRow), bgr;
+    for (std::size_t i = 0; i < kRow; ++i) rgb[i] = static_cast<std::uint8_t>(i);
+    bgr = rgb;
+    for (std::size_t i = 0; i < kRow; i += 3) std::swap(bgr[i], bgr[i + 2]);
+    const auto read = [&](const std::vector<std::uint8_t>& given, int bgr_pixels) {
+        reid_reader_options options = options_for(1);
+        options.bgr_pixels = bgr_pixels;
+        const std::vector<reid_image> images = {reidruntime::image_from_pixels(given.data(), kHeight, kWidth),
+                                                reidruntime::image_from_jpeg(bytes(file))};
+        std::vector<std::uint8_t> pixels(2 * kRow);
+        CHECK(all_read(reidruntime::Reader(options).read(images, pixels)));
+        return pixels;
+    };
+    CHECK(read(bgr, 1) == read(rgb, 0));
+    CHECK(read(bgr, 0) != read(rgb, 0));
+}
+
 TEST_CASE("images that the reader does not take have a status each, and the others are read") {
     const Images given(12);
     std::vector<reid_image> images = given.images;

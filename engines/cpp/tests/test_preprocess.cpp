@@ -31,7 +31,7 @@ TEST_CASE("pixels without memory, size or whole rows are refused, however large 
           image_from_pixels(pixels.data(), 4, 0), image_from_pixels(pixels.data(), 4, 2, 5),
           image_from_pixels(pixels.data(), kHuge, 2), image_from_pixels(pixels.data(), 4, kHuge),
           image_from_pixels(pixels.data(), 4, kHuge / 3 + 1)}) {
-        CHECK(contains(complaint_about(wrong), "image 7: expected a path, the bytes of a JPEG file, or RGB pixels"));
+        CHECK(contains(complaint_about(wrong), "image 7: expected a path, the bytes of a JPEG file, or pixels"));
     }
 }
 
@@ -44,6 +44,13 @@ TEST_CASE("channels are swapped for BGR, and laid out in planes for NCHW") {
     CHECK(out[0] == 2);
     CHECK(out[2] == 0);
     CHECK(out[23] == 21);
+    bgr.bgr_pixels = true;  // both: nothing to swap
+    reid::prepare_image(image_from_pixels(pixels.data(), 4, 2), 0, bgr, out.data());
+    CHECK(out == pixels);
+    bgr.bgr = false;
+    reid::prepare_image(image_from_pixels(pixels.data(), 4, 2), 0, bgr, out.data());
+    CHECK(out[0] == 2);
+    CHECK(out[2] == 0);
     reid::Preprocess nchw = kPreprocess;
     nchw.nchw = true;
     reid::planes(pixels, nchw, out.data());

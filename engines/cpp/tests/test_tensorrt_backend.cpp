@@ -61,6 +61,23 @@ TEST_CASE("an engine answers every image in its place, in batches within its pro
     }
 }
 
+TEST_CASE("pixels that the options call BGR answer as their RGB") {
+    const TemporaryFolder folder;
+    reid_options options = reidruntime::default_options();
+    options.bgr_pixels = 1;
+    const reidruntime::Session session(write(folder, "plan", manifest_of("plan")), options);
+    for (const std::size_t count : {1, 6}) {
+        const std::vector<std::uint8_t> rgb = pictures(count);
+        std::vector<std::uint8_t> bgr = rgb;
+        for (std::size_t i = 0; i < bgr.size(); i += 3) std::swap(bgr[i], bgr[i + 2]);
+        std::vector<reid_image> images;
+        for (std::size_t i = 0; i < count; ++i) {
+            images.push_back(reidruntime::image_from_pixels(bgr.data() + i * kPixels, 4, 2));
+        }
+        CHECK(session.embed(std::span<const reid_image>(images)).values == std::vector<float>(rgb.begin(), rgb.end()));
+    }
+}
+
 TEST_CASE("threads answer beside each other") {
     const TemporaryFolder folder;
     const reidruntime::Session session(write(folder, "plan", manifest_of("plan")));

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidruntime.artifact.checks import check_external_data, check_inference_mode, check_manifest
-from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision
+from reidruntime.artifact.manifest import METADATA_KEY, ChannelOrder, Manifest, Precision
 from reidruntime.artifact.onnx_metadata import read_onnx
 from reidruntime.artifact.own_manifest import ENGINE_SUFFIXES, artifact_manifest
 from reidruntime.backends import (
@@ -27,7 +27,8 @@ from reidruntime.backends import (
 from reidruntime.device_memory import MemoryName
 from reidruntime.errors import ArtifactError, ImageError, InputError
 from reidruntime.images.batch_reader import open_batch_reader, read_ahead
-from reidruntime.images.preprocess import Image, network_input
+from reidruntime.images.depth import DEPTHS, Depth
+from reidruntime.images.preprocess import Image, in_rgb, network_input
 from reidruntime.images.resize import Image8
 from reidruntime.row_check import check_rows
 from reidruntime.tensorrt_library import DEFAULT_BATCH
@@ -47,6 +48,8 @@ class SessionOptions:
         threads: for the network, and as many again for reading images; default: the CPUs that this process may use.
         memory: what provides an engine's device memory: ``"cuda-python"`` (default), ``"torch"`` or ``"pycuda"``.
         allow_host_code: load a version-compatible engine, which runs code that it carries.
+        depth: what to do with image files of more than 8 bits a channel: ``"refuse"`` them, or ``"scale"`` their whole
+            range to 8 bits (:func:`reidruntime.images.depth.rgb_pixels`).
     """
 
     backend: BackendName = "auto"
@@ -54,6 +57,7 @@ class SessionOptions:
     threads: int | None = None
     memory: MemoryName | None = None
     allow_host_code: bool = False
+    depth: Depth = "refuse"
 
 
 DEFAULT_OPTIONS = SessionOptions()
@@ -87,6 +91,8 @@ def open_session(
     threads = default_threads() if options.threads is None else options.threads
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}.")
+    if options.depth not in DEPTHS:
+        raise InputError(f"depth must be {' or '.join(DEPTHS)}, got {options.depth!r}.")
     if path.suffix in ENGINE_SUFFIXES:
         return _open_engine(path, options, threads, manifest)
     if options.memory is not None or options.allow_host_code:
@@ -108,7 +114,7 @@ def open_session(
         by_definition=manifest.quantization is not None and manifest.quantization.target == "tensorrt",
     )
     name, loaded = open_backend(network, options.backend, options.device, threads)
-    session = Session(manifest, name, loaded, threads)
+    session = Session(manifest, name, loaded, threads, options.depth)
     if is_foreign:
         try:
             check_rows(session.run, manifest, session.precision, path)
@@ -131,7 +137,7 @@ def _open_engine(path: Path, options: SessionOptions, threads: int, manifest: Ma
     loaded = TensorRtBackend(
         path, manifest, memory=options.memory or "cuda-python", allow_host_code=options.allow_host_code
     )
-    return Session(manifest, "tensorrt", loaded, threads)
+    return Session(manifest, "tensorrt", loaded, threads, options.depth)
 
 
 def chosen_batch_size(manifest: Manifest, wanted: int | None, default: int = DEFAULT_BATCH) -> int:
@@ -159,13 +165,17 @@ class Session(AbstractContextManager["Session"]):
     Attributes:
         manifest: the facts about the artifact.
         backend: its name, or ``"torch"`` for a checkpoint that PyTorch runs.
+        depth: what becomes of image files of more than 8 bits a channel, see :class:`SessionOptions`.
         description: one line: backend and version, device, threads, computing precision, image reading.
     """
 
-    def __init__(self, manifest: Manifest, backend: str, loaded: Backend, threads: int) -> None:
+    def __init__(
+        self, manifest: Manifest, backend: str, loaded: Backend, threads: int, depth: Depth = "refuse"
+    ) -> None:
         self.manifest = manifest
         self.backend = backend
-        self._reader = open_batch_reader(manifest.preprocess, threads)
+        self.depth: Depth = depth
+        self._reader = open_batch_reader(manifest.preprocess, threads, depth)
         self.description = f"{loaded.describe()}; {self._reader.describe()}"
         self._network: Backend | None = loaded
 
@@ -180,15 +190,18 @@ class Session(AbstractContextManager["Session"]):
         images: Sequence[Image],
         *,
         batch_size: int | None = None,
+        channel_order: ChannelOrder = "RGB",
         progress: Callable[[int], None] | None = None,
     ) -> Features:
         """Embed images.
 
         Args:
-            images: paths, contents of image files (:class:`EncodedImage`), and uint8 RGB arrays of shape (H, W, 3) of
-                any size, in any mixture.
+            images: paths, contents of image files (:class:`EncodedImage`), and uint8 arrays of shape (H, W, 3) of any
+                size, in any mixture.
             batch_size: images per run of the network; default: the artifact's optimum, or what suits the device,
                 which is 32 on a CPU.
+            channel_order: of the arrays among the images: ``"BGR"`` for those that OpenCV read. What the network takes
+                is the manifest's, and done here.
             progress: called with the number of images done after every batch.
 
         Returns:
@@ -197,13 +210,14 @@ class Session(AbstractContextManager["Session"]):
 
         Raises:
             ImageError: an image cannot be read; the message names it.
-            InputError: ``images`` is a single path, or the session is closed.
+            InputError: ``images`` is a single path, there is no such ``channel_order``, or the session is closed.
             ArtifactError: the network fails on a batch.
         """
         if isinstance(images, str | Path):
             raise InputError(f"Expected a list of images, got the single path {str(images)!r}.")
         features = np.empty((len(images), self.manifest.architecture.feature_dim), np.float32)
-        for indices, rows in self.embed_batches(images, batch_size=batch_size):
+        batches = self.embed_batches(images, batch_size=batch_size, channel_order=channel_order)
+        for indices, rows in batches:
             features[indices] = rows
             if progress:
                 progress(indices[-1] + 1)
@@ -214,6 +228,7 @@ class Session(AbstractContextManager["Session"]):
         images: Iterable[Image],
         *,
         batch_size: int | None = None,
+        channel_order: ChannelOrder = "RGB",
         on_bad_image: Callable[[int, ImageError], None] | None = None,
     ) -> Generator[tuple[list[int], Features], None, None]:
         """Embed a stream of images, holding only a few batches of it in memory.
@@ -223,19 +238,23 @@ class Session(AbstractContextManager["Session"]):
         Args:
             images: as for :meth:`embed`, but any iterable.
             batch_size: as for :meth:`embed`.
+            channel_order: as for :meth:`embed`.
             on_bad_image: called with the position and the error of an image that cannot be read, which is
                 then left out; default: the error is raised.
 
         Yields:
             The positions of a batch's images, and their features: float32, shape (n, feature dimension).
         """
+        if channel_order not in ("RGB", "BGR"):
+            raise InputError(f"channel_order must be RGB or BGR, got {channel_order!r}.")
         network = self._network
         size = chosen_batch_size(
             self.manifest, batch_size, getattr(network, "preferred_batch", DEFAULT_BATCH)
         )
         in_flight = network.in_flight if isinstance(network, PipelinedBackend) else 1
         started: deque[tuple[list[int], Callable[[], Features]]] = deque()
-        with closing(read_ahead(images, size, self._reader, self._batch_memory)) as batches:
+        in_order = (in_rgb(image, channel_order) for image in images)
+        with closing(read_ahead(in_order, size, self._reader, self._batch_memory)) as batches:
             try:
                 for indices, pixels, errors in batches:
                     for index, error in errors.items():

@@ -195,7 +195,7 @@ def _search(searcher: Searcher, search: SearchRequest, body: bytes) -> tuple[Ans
         return searcher.by_row(search.row, search), None
     if not body:
         raise InputError("There is nothing to search for. Choose an image of the gallery, or upload one.")
-    upload = decode_upload(body, search.name)
+    upload = decode_upload(body, search.name, searcher.depth)
     return searcher.by_upload(upload, search.name, search), upload
 
 

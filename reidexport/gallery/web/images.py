@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from reidruntime.images.depth import Depth
 from reidruntime.images.preprocess import decode_bytes, decode_image
 
 from reidexport.errors import ImageError
@@ -20,12 +21,13 @@ _JPEG_QUALITY = 90
 Pixels = NDArray[np.uint8]
 
 
-def decode_upload(data: bytes, name: str) -> Pixels:
+def decode_upload(data: bytes, name: str, depth: Depth = "refuse") -> Pixels:
     """Decode an uploaded image as the runtime decodes files, after its header has been checked.
 
     Args:
         data: the content of the file.
         name: what to call it in an error message.
+        depth: as in :class:`reidruntime.SessionOptions`.
 
     Returns:
         uint8 RGB, shape (height, width, 3).
@@ -45,14 +47,14 @@ def decode_upload(data: bytes, name: str) -> Pixels:
             f"{name}: this image has more than {MAX_UPLOAD_PIXELS // 10**6} million pixels. Crop it to the person "
             "first."
         )
-    return decode_bytes(data, name)
+    return decode_bytes(data, name, depth=depth)
 
 
 def shown_jpeg(path: Path) -> bytes:
     """An image file as a JPEG of at most 256 x 512 pixels, never its own bytes; raises ImageError where it is none."""
     if not path.is_file():
         raise ImageError(f"{path}: file not found.")
-    image = Image.fromarray(decode_image(path))
+    image = Image.fromarray(decode_image(path, depth="scale"))
     image.thumbnail(_SHOWN_PX)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_JPEG_QUALITY)

@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import BaseModel, Field
 from reidgallery import Gallery, MilvusGallery, SearchFilter
 from reidruntime import Session
+from reidruntime.images.depth import Depth
 
 from reidexport.data.name_labels import time_from_name
 from reidexport.data.records import pid_and_camid
@@ -50,6 +51,7 @@ class Searcher:
         catalogue: the labels of the gallery.
         metric: how it measures distances.
         takes_uploads: whether uploaded images can be searched for.
+        depth: what becomes of those of more than 8 bits a channel.
     """
 
     def __init__(self, gallery: Gallery | MilvusGallery, session: Session | None = None) -> None:
@@ -66,6 +68,7 @@ class Searcher:
             gallery.check_artifact(session.manifest.sha256)
         self.catalogue: Catalogue = catalogue_of(gallery)
         self.metric, self.takes_uploads = gallery.metric, session is not None
+        self.depth: Depth = session.depth if session else "refuse"
         self._gallery, self._session = gallery, session
         self._lock = threading.Lock()
 

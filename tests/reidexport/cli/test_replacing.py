@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reidexport.cli.onnx import GraphChoices, _default_output
+from reidexport.cli.onnx import FileOptions, GraphChoices, _default_output
 from reidexport.cli.trt import _default_output as _default_engine
 from tests.conftest import Exported, Run
 from train.cli import main as train
@@ -73,13 +73,15 @@ def test_default_names_tell_what_a_file_is() -> None:
     """Whatever is not the default of a network or an engine is in the default name of its file."""
     usual, several = GraphChoices(), GraphChoices("f_t", flip=True)
     raw = GraphChoices(normalize=True, input="float32")
-    name = _default_output
-    assert name(Path("a/b.pth"), usual, "dynamic", "fp32", "cpu") == Path("a/b.onnx")
-    assert name(Path("b.pth.tar-60"), usual, "dynamic", "fp16", "cpu") == Path("b.pth.tar-60-fp16.onnx")
-    assert name(Path("b.pth"), usual, "dynamic", "int8", "cpu") == Path("b-int8-cpu.onnx")
-    assert name(Path("b.pth"), usual, "dynamic", "int8", "tensorrt") == Path("b-int8-tensorrt.onnx")
-    assert name(Path("b.pt"), several, 8, "fp16", "cpu") == Path("b-f_t-flip-batch8-fp16.onnx")
-    assert name(Path("b.pth"), raw, "dynamic", "fp32", "cpu") == Path("b-normalized-float32.onnx")
+    name, dynamic = _default_output, FileOptions()
+    assert name(Path("a/b.pth"), usual, dynamic, "fp32", "cpu") == Path("a/b.onnx")
+    assert name(Path("b.pth.tar-60"), usual, dynamic, "fp16", "cpu") == Path("b.pth.tar-60-fp16.onnx")
+    assert name(Path("b.pth"), usual, dynamic, "int8", "cpu") == Path("b-int8-cpu.onnx")
+    assert name(Path("b.pth"), usual, dynamic, "int8", "tensorrt") == Path("b-int8-tensorrt.onnx")
+    assert name(Path("b.pt"), several, FileOptions("8", opset=13), "fp16", "cpu") == Path(
+        "b-f_t-flip-batch8-opset13-fp16.onnx"
+    )
+    assert name(Path("b.pth"), raw, dynamic, "fp32", "cpu") == Path("b-normalized-float32.onnx")
     assert _default_engine(Path("b.onnx"), None, "tensorrt") == Path("b.engine")
     assert _default_engine(Path("b.onnx"), "fp16", "rtx") == Path("b-fp16-rtx.engine")
     assert _default_engine(Path("b-fp16.onnx"), "fp16", "tensorrt") == Path("b-fp16.engine")

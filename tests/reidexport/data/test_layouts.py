@@ -178,7 +178,7 @@ def test_empty_folder_in_a_data_set(tmp_path: Path) -> None:
     """A query folder without images is an error, not an empty evaluation."""
     root = make_boxes(tmp_path / "market1501")
     (root / "query/0001_c1s1_001051_00.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"query holds no \*.jpg, \*.jpeg or \*.png image"):
+    with pytest.raises(DatasetError, match=r"query holds no image \(\.bmp, \.jpeg, \.jpg, \.png, "):
         load_dataset(root)
 
 

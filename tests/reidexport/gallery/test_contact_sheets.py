@@ -69,5 +69,5 @@ def test_neighbors_must_fit(records: list[ImageRecord]) -> None:
 def test_a_bad_image_is_named(records: list[ImageRecord]) -> None:
     """A file that is no image is named."""
     records[3].path.write_text("no image")
-    with pytest.raises(ImageError, match=r"3\.png: cannot be read as an image"):
+    with pytest.raises(ImageError, match=r"3\.png: not an image that Pillow can read"):
         ranked_list_sheet(records[:1], records[1:], neighbors([[0, 1, 2, 3, 4]]))

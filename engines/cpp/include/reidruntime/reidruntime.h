@@ -52,12 +52,13 @@ typedef struct reid_options {
     const char* tensorrt_library;
     /* 1 opens version-compatible engines too: they hold host code, which runs when the engine is loaded. */
     int allow_host_code;
+    int bgr_pixels; /* the order of reid_image.pixels: 0: RGB; 1: BGR, as OpenCV keeps them. Files have their own. */
 } reid_options;
 
 /* One image: a JPEG file, its bytes in memory, or pixels. Zero everything, then set one of the three. */
 typedef struct reid_image {
     const char* path;      /* a JPEG file */
-    const uint8_t* pixels; /* RGB, row by row */
+    const uint8_t* pixels; /* RGB, or BGR where the options say so; row by row */
     size_t height_px;
     size_t width_px;
     size_t row_bytes;    /* from the start of a row to the next one's; 0: 3 * width_px */
@@ -77,6 +78,7 @@ typedef struct reid_reader_options {
     int bicubic; /* 0: bilinear */
     int bgr;     /* 0: RGB */
     int threads; /* for one call, the calling one included; 0: the CPUs that this process may use */
+    int bgr_pixels; /* the order of reid_image.pixels, as in reid_options; `bgr` is that of the result */
 } reid_reader_options;
 
 /* Open an artifact.

@@ -47,7 +47,7 @@ struct Features {
     }
 };
 
-/// RGB pixels that somebody else owns, as `reid_image` wants them; row_bytes 0 means rows without gaps.
+/// Pixels that somebody else owns, RGB unless the options' `bgr_pixels` is 1, as `reid_image` wants them; row_bytes 0 means rows without gaps.
 [[nodiscard]] inline reid_image image_from_pixels(const std::uint8_t* pixels, std::size_t height_px,
                                                   std::size_t width_px, std::size_t row_bytes = 0) {
     return {nullptr, pixels, height_px, width_px, row_bytes, nullptr, 0};

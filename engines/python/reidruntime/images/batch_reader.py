@@ -20,6 +20,7 @@ import numpy as np
 
 from reidruntime.artifact.manifest import Preprocess
 from reidruntime.errors import ImageError, NotInstalledError, ReidExportError
+from reidruntime.images.depth import Depth
 from reidruntime.images.preprocess import EncodedImage, Image, describe_preprocessing, image_pixels
 from reidruntime.images.resize import Image8
 
@@ -82,9 +83,10 @@ def _lower_priority() -> None:
 class PythonReader:
     """Reads the images of a batch one after the other; any number of threads may call it at once."""
 
-    def __init__(self, preprocess: Preprocess, threads: int) -> None:
+    def __init__(self, preprocess: Preprocess, threads: int, depth: Depth = "refuse") -> None:
         self._preprocess = preprocess
         self._threads = threads
+        self._depth = depth
 
     def read(self, batch: Sequence[tuple[int, Image]], out: Image8) -> dict[int, ImageError]:
         """Bring each image to the manifest's size and channel order.
@@ -99,7 +101,7 @@ class PythonReader:
         errors = {}
         for (number, image), row in zip(batch, out, strict=True):
             try:
-                row[...] = image_pixels(image, f"image {number}", self._preprocess)
+                row[...] = image_pixels(image, f"image {number}", self._preprocess, depth=self._depth)
             except ImageError as error:
                 errors[number] = error
         return errors
@@ -116,8 +118,8 @@ class PythonReader:
 class LibraryReader(PythonReader):
     """Reads a batch in one call of ``libreidruntime``; what it does not take, Pillow accepts or refuses."""
 
-    def __init__(self, library: str, preprocess: Preprocess, threads: int) -> None:
-        super().__init__(preprocess, threads)
+    def __init__(self, library: str, preprocess: Preprocess, threads: int, depth: Depth = "refuse") -> None:
+        super().__init__(preprocess, threads, depth)
         self._library, self._path = _load(library), library
         options = _Options(
             size=sizeof(_Options),
@@ -170,14 +172,16 @@ class LibraryReader(PythonReader):
             raise ReidExportError(f"{self._path}: {self._library.reid_last_error().decode()}")
 
 
-def open_batch_reader(preprocess: Preprocess, threads: int) -> PythonReader:
+def open_batch_reader(preprocess: Preprocess, threads: int, depth: Depth = "refuse") -> PythonReader:
     """What reads in ``threads`` threads, with ``libreidruntime`` where ``REIDRUNTIME_LIBRARY`` names it.
 
     Raises:
         NotInstalledError: the variable is set, and what it names cannot be used; Python does not step in.
     """
     library = os.environ.get(LIBRARY_VARIABLE)
-    return LibraryReader(library, preprocess, threads) if library else PythonReader(preprocess, threads)
+    if library:
+        return LibraryReader(library, preprocess, threads, depth)
+    return PythonReader(preprocess, threads, depth)
 
 
 class _Image(Structure):
