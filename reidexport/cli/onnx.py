@@ -107,10 +107,10 @@ def onnx(
     from reidexport.progress import progress_bar
 
     chosen, target = precision.chosen(), precision.target or "cpu"
-    batch_size = _parse_batch(file.batch)
+    batch_size, choices = _parse_batch(file.batch), stated.choices(pixels)
     path = output or _default_output(checkpoint, graph, file, chosen, target)
     check_replaceable(path, force=file.force)
-    loaded = load_checkpoint(checkpoint, stated.choices(pixels))
+    loaded = load_checkpoint(checkpoint, choices)
     log(f"{checkpoint}: {loaded.summary}")
     for line in loaded.fact_lines:
         log(f"  {line}")

@@ -101,7 +101,10 @@ def test_the_gate_takes_real_crops_without_labels(
     [
         (["onnx", "missing.pth"], "missing.pth: there is no such file"),
         (["onnx", "{checkpoint}", "--size", "256"], "expected HEIGHTxWIDTH"),
-        (["onnx", "{checkpoint}", "--weights", "ema"], "--weights ema: it holds one set of weights only"),
+        (
+            ["onnx", "{checkpoint}", "-o", "x.onnx", "--weights", "ema"],
+            "--weights ema: it holds one set of weights only",
+        ),
         (
             ["embed", "{checkpoint}", "{text}", "-o", "x.npz"],
             "this is a checkpoint, not an ONNX model. Export it",
