@@ -31,7 +31,7 @@ def main() -> None:
     name, findings, *arguments = sys.argv[1:]
     with atheris.instrument_imports(include=_INSTRUMENTED, exclude=_KERNELS):
         targets = import_module("tests.fuzz.targets")
-        _warm_up(targets, name, Path(arguments[-1]))
+        _warm_up(targets, name, Path([each for each in arguments if each[0] != "-"][-1]))
     memory = Path("/dev/shm")  # a file is written for every input
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
 

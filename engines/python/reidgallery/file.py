@@ -38,7 +38,7 @@ from pydantic import (
 from reidruntime.errors import InputError
 
 from reidgallery.input import NOBODY_FORGOTTEN, UNLABELED, Forgotten, RowLabels
-from reidgallery.rows import EMBEDDING_NORMS, GalleryRows, Metric
+from reidgallery.rows import EMBEDDING_NORMS, GalleryRows, Metric, row_norms
 
 MAGIC = b"REIDGAL1"
 GALLERY_SUFFIX = ".gallery"
@@ -188,7 +188,12 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
             )
     text, ends = sections["paths"].tobytes(), [0, *sections["path_ends"].tolist()]
     lengths, (smallest, largest) = sections["lengths"], EMBEDDING_NORMS
-    if ends != sorted(ends) or not np.all((lengths == 0) | ((lengths >= smallest) & (lengths <= largest))):
+    embeddings = sections["embeddings"].reshape(header.num_rows, header.dim)
+    if (
+        ends != sorted(ends)
+        or not np.all((lengths == 0) | ((lengths >= smallest) & (lengths <= largest)))
+        or (verify and not np.allclose(row_norms(embeddings, str(path)), lengths, rtol=1e-6, atol=0))
+    ):
         raise InputError(
             f"{path}: the gallery is damaged: its path_ends decrease, or its lengths are not those of embeddings. "
             "Make it again."
@@ -199,7 +204,6 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
         sections["times"].copy() if "times" in sections else np.full(header.num_rows, UNLABELED),
         [os.fsdecode(text[start:stop]) for start, stop in pairwise(ends)],
     )
-    embeddings = sections["embeddings"].reshape(header.num_rows, header.dim)
     rows = GalleryRows([embeddings], sections["lengths"].copy())
     forgotten = NOBODY_FORGOTTEN
     if "forgotten" in sections:
