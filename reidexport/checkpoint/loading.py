@@ -8,6 +8,7 @@ fact where it comes from, and :class:`CheckpointChoices` override it.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,6 +167,14 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
     return replace(checkpoint, lookalikes="; ".join(filter(None, lookalikes)))
 
 
+@cache
+def _own_eps(architecture: BaselineArchitecture) -> float | None:
+    """The eps of a network's BatchNorms as its code has it; None where they differ or there are none."""
+    with torch.device("meta"):
+        eps = {norm.eps for norm in batch_norms(Baseline(architecture)).values()}
+    return eps.pop() if len(eps) == 1 else None
+
+
 def _weights_in_words(weights: Weights) -> str | None:
     if not weights.key:
         return None
@@ -181,14 +190,16 @@ def checkpoint_facts(
     weights: str | None = None,
 ) -> tuple[CheckpointFact, ...]:
     """The facts of a network with weights by this project's names; what ``origins`` does not name is assumed."""
-    with torch.device("meta"):
-        eps = {norm.eps for norm in batch_norms(Baseline(replace(architecture, num_classes=0))).values()}
+    eps = architecture.batch_norm_eps
+    if eps is None:  # what the layers around it are like does not matter
+        plain = BaselineArchitecture(architecture.backbone, None if architecture.last_stride is None else 2)
+        eps = _own_eps(replace(plain, neck=architecture.neck, feature_dim=architecture.feature_dim))
     return tuple(
         facts_of(
             architecture,
             preprocess,
             float(state_dict["pool.p"]) if "pool.p" in state_dict else None,
-            eps.pop() if len(eps) == 1 else None,
+            eps,
             weights,
             origins,
         )

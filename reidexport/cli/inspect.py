@@ -1,12 +1,15 @@
 """``reidexport inspect``: what is this file?"""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from reidexport.cli.evidence import EvidenceOptions, exit_where_strict, tested
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.shared_options import CheckpointOptions, PixelOptions
+from reidexport.records.inspection import CheckpointDescription
 
 _MOST_SHOWN = 10
 
@@ -18,17 +21,21 @@ def inspect(
     *,
     pixels: PixelOptions,
     checkpoint: CheckpointOptions,
+    evidence: EvidenceOptions,
 ) -> None:
     """Say what a file is: checkpoint, ONNX, engine or embeddings, and what it holds. Nothing in it is run."""
     from reidexport.evaluation.inspection import inspect_file
     from reidexport.records.reading import record_text
 
-    description = inspect_file(file, checkpoint.choices(pixels))
+    test = partial(tested, images=evidence.images) if evidence.images else None
+    description = inspect_file(file, checkpoint.choices(pixels), test)
     if json_:
         print(record_text(description))
-        return
-    for line in _lines(description.model_dump(mode="json", exclude={"version"}), 0):
-        print(line)
+    else:
+        for line in _lines(description.model_dump(mode="json", exclude={"version", "evidence"}), 0):
+            print(line)
+    if isinstance(description, CheckpointDescription):
+        exit_where_strict(evidence.strict, description.evidence)
 
 
 def _lines(content: dict[str, Any], depth: int) -> list[str]:

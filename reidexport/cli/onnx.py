@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from reidruntime.artifact.manifest import Feature, Manifest, Precision, QuantizationTarget
 from typer import Argument, Option
 
+from reidexport.cli.evidence import EvidenceOptions, exit_where_strict, tested
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import ForceOption, log
 from reidexport.cli.shared_options import CheckpointOptions, PixelOptions
@@ -99,6 +100,7 @@ def onnx(
     file: FileOptions,
     pixels: PixelOptions,
     stated: CheckpointOptions,
+    evidence: EvidenceOptions,
 ) -> None:
     """Fold a checkpoint into an inference graph and write it as ONNX, checked against torch."""
     from reidexport.checkpoint.loading import load_checkpoint
@@ -114,6 +116,8 @@ def onnx(
     log(f"{checkpoint}: {loaded.summary}")
     for line in loaded.fact_lines:
         log(f"  {line}")
+    loaded, found = tested(loaded, evidence.images)
+    exit_where_strict(evidence.strict, found)
     manifest = onnx_from_graph(
         graph_from_checkpoint(loaded, GraphOptions(**asdict(graph))),
         path,

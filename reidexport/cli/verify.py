@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from reidruntime import Manifest
@@ -13,6 +13,7 @@ from reidruntime.images.preprocess import Image
 from typer import Argument, Option
 
 from reidexport.checkpoint.choices import CheckpointChoices
+from reidexport.cli.evidence import StrictOption, exit_where_strict, tested
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import SAME_CAMERA_TEXTS, JsonOption, log
 from reidexport.cli.shared_options import (
@@ -27,7 +28,11 @@ from reidexport.data.image_paths import find_images
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
 from reidexport.records.accuracy import Verification
+from reidexport.records.inspection import Evidence
 from reidexport.records.reading import write_record
+
+if TYPE_CHECKING:
+    from reidexport.evaluation.limits import Limits
 
 NUM_DRAWN = 64
 
@@ -41,7 +46,11 @@ class ComparedOptions:
     ] = None
     dataset: Annotated[str | None, Option(help="Which data set, where the folder holds several.")] = None
     images: Annotated[
-        Path | None, Option(metavar="DIR", help="Real crops to compare on, where there is no data set.")
+        Path | None,
+        Option(
+            metavar="DIR",
+            help="Real crops, 256 suffice: compare on them, and test on them what is assumed of a checkpoint.",
+        ),
     ] = None
     metric: Annotated[Metric | None, Option(help="Distance; default: the candidate's.")] = None
     same_camera: SameCameraOption = "drop"
@@ -82,6 +91,18 @@ class LimitOptions:
     min_mean_cosine: Annotated[float | None, Option(help="Lowest mean cosine of all images.")] = None
     max_rank1_drop: Annotated[float | None, Option(help="Allowed loss of rank-1, percentage points.")] = None
     max_map_drop: Annotated[float | None, Option(help="Allowed loss of mAP, percentage points.")] = None
+    strict: StrictOption = False
+
+    def limits(self) -> "Limits":
+        """The same for the comparison."""
+        from reidexport.evaluation.limits import Limits
+
+        return Limits(
+            min_cosine=self.min_cosine,
+            min_mean_cosine=self.min_mean_cosine,
+            max_rank1_drop=self.max_rank1_drop,
+            max_map_drop=self.max_map_drop,
+        )
 
 
 @with_option_groups
@@ -97,13 +118,13 @@ def verify(
     json_file: JsonOption = None,
 ) -> None:
     """Compare an artifact with its reference; exit status 1 when it lost more than allowed."""
-    from reidexport.evaluation.limits import Limits
     from reidexport.evaluation.opening import open_reference
     from reidexport.evaluation.verification import verify as verify_sessions
 
     images, images_are, records = compared.load()
     total = 2 * (len(records.query) + len(records.scored_gallery) if records else len(images))
     manifests, choices = _stated(candidate, reference, foreign, checkpoint)
+    found: list[Evidence | None] = []
     with (
         run.open(candidate, manifests.get(candidate)) as artifact,
         open_reference(
@@ -112,6 +133,7 @@ def verify(
             choices=choices,
             feature=compared.feature,
             manifest=manifests.get(reference),
+            test=lambda original: found.append(tested(original, compared.images)[1]),
             threads=run.threads,
             depth=run.depth,
         ) as original,
@@ -123,11 +145,16 @@ def verify(
             images=images,
             images_are=images_are,
             dataset=records,
-            limits=Limits(**asdict(allowed)),
+            limits=allowed.limits(),
             metric=compared.metric,
             progress=progress,
         )
     _print(result)
+    assumed = [name for name, origin in artifact.manifest.origins.items() if origin == "assumed"]
+    if assumed and not (found and found[0]):
+        print(
+            f"assumed    the same on both sides, so not compared: {', '.join(assumed)}; --images tests them"
+        )
     files = {"artifact": str(candidate), "reference_file": str(reference)}
     write_record(json_file, result.model_copy(update=files))
     if not result.passed:
@@ -142,6 +169,7 @@ def verify(
                 file=sys.stderr,
             )
         raise typer.Exit(1)
+    exit_where_strict(allowed.strict, found[0] if found else None)
 
 
 def _stated(

@@ -1,9 +1,10 @@
 """What is this file? A checkpoint, an ONNX file, an engine or embeddings, described as a record."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from reidgallery.file import GALLERY_SUFFIX
@@ -19,20 +20,30 @@ from reidexport.evaluation.opening import kind_of
 from reidexport.records.inspection import (
     CheckpointDescription,
     EngineDescription,
+    Evidence,
     FileDescription,
     GalleryDescription,
     OnnxDescription,
 )
 
+if TYPE_CHECKING:
+    from reidexport.checkpoint.loading import Checkpoint
+
 _EMBEDDINGS = (".npz", ".parquet", GALLERY_SUFFIX)
 
 
-def inspect_file(path: str | Path, choices: CheckpointChoices | None = None) -> FileDescription:
+def inspect_file(
+    path: str | Path,
+    choices: CheckpointChoices | None = None,
+    test: "Callable[[Checkpoint], tuple[Checkpoint, Evidence | None]] | None" = None,
+) -> FileDescription:
     """Describe a checkpoint, an ONNX file, an engine, or a file of embeddings.
 
     Args:
         path: the file.
         choices: of a checkpoint.
+        test: what tests the assumptions of a checkpoint, as :func:`reidexport.evaluation.evidence.check_assumptions`
+            does; default: they are only listed.
 
     Returns:
         A record whose ``kind`` is "checkpoint", "onnx", "engine" or "gallery".
@@ -49,19 +60,24 @@ def inspect_file(path: str | Path, choices: CheckpointChoices | None = None) -> 
     about = {"file": str(path), "size_mib": size_mib, "sha256": file_sha256(path)}
     is_embeddings = path.suffix in _EMBEDDINGS
     if kind == "checkpoint" and not is_embeddings:
-        return _checkpoint(path, choices, about)
-    if choices not in (None, CheckpointChoices()):
-        raise InputError(f"{path} is not a checkpoint: leave out the options that state what a checkpoint is")
+        return _checkpoint(path, choices, test, about)
+    if choices not in (None, CheckpointChoices()) or test:
+        raise InputError(f"{path} is not a checkpoint: leave out the options that state or test what one is")
     describe = _gallery if is_embeddings else {"onnx": _onnx, "engine": _engine}[kind]
     return describe(path, about)
 
 
 def _checkpoint(
-    path: Path, choices: CheckpointChoices | None, about: dict[str, Any]
+    path: Path,
+    choices: CheckpointChoices | None,
+    test: "Callable[[Checkpoint], tuple[Checkpoint, Evidence | None]] | None",
+    about: dict[str, Any],
 ) -> CheckpointDescription:
     from reidexport.checkpoint.loading import load_checkpoint
 
-    checkpoint = load_checkpoint(path, choices)
+    checkpoint, evidence = load_checkpoint(path, choices), None
+    if test:
+        checkpoint, evidence = test(checkpoint)
     return CheckpointDescription(
         **about,
         family=checkpoint.family,
@@ -72,6 +88,7 @@ def _checkpoint(
         origins=checkpoint.origins,
         assumed=checkpoint.assumed,
         lookalikes=checkpoint.lookalikes,
+        evidence=evidence,
     )
 
 

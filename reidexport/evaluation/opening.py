@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from reidruntime.artifact.manifest import Feature, Manifest, Pooling, file_sha256
 from reidruntime.artifact.onnx_metadata import manifest_from_onnx, read_onnx
@@ -14,6 +14,9 @@ from reidruntime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_s
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.checkpoint.other_files import folder_kind
 from reidexport.errors import ArtifactError, InputError
+
+if TYPE_CHECKING:
+    from reidexport.checkpoint.loading import Checkpoint
 
 Kind = Literal["checkpoint", "onnx", "engine"]
 
@@ -111,6 +114,7 @@ def open_reference(
     choices: CheckpointChoices | None = None,
     feature: Feature | None = None,
     manifest: Manifest | None = None,
+    test: "Callable[[Checkpoint], object] | None" = None,
     threads: int | None = None,
     depth: Depth = "refuse",
 ) -> Session:
@@ -126,6 +130,7 @@ def open_reference(
         choices: of a checkpoint, instead of what the manifest records.
         feature: of a checkpoint, where the candidate carried no manifest; default: f_i where there is a neck.
         manifest: the facts about an ONNX file that carries none.
+        test: called with the checkpoint, to test what is assumed of it.
         threads: of the network.
         depth: as in :class:`reidruntime.SessionOptions`.
 
@@ -154,7 +159,13 @@ def open_reference(
     choices = replace(recorded, **stated)
     wanted = feature if is_foreign(candidate) else candidate.feature
     options = GraphOptions(feature=wanted, normalize=candidate.normalized, flip=candidate.flip)
-    return session_from_checkpoint(load_checkpoint(path, choices), options, threads=threads, depth=depth)
+    checkpoint = load_checkpoint(path, choices)
+    if test:
+        # What the manifest repeats is as open as it was at the export.
+        origins = checkpoint.origins | candidate.origins
+        facts = tuple(replace(fact, origin=origins[fact.name]) for fact in checkpoint.facts)
+        test(replace(checkpoint, facts=facts))
+    return session_from_checkpoint(checkpoint, options, threads=threads, depth=depth)
 
 
 def recorded_choices(manifest: Manifest) -> CheckpointChoices:

@@ -4,7 +4,41 @@ from typing import ClassVar, Literal
 
 from reidruntime.artifact.manifest import Manifest, Metric, Origin, Preprocess
 
-from reidexport.records.base import Record
+from reidexport.records.base import MaybeInfinite, Record, RecordPart
+
+
+class Fit(RecordPart):
+    """How well a configuration of a network fits what its BatchNorms recorded.
+
+    Attributes:
+        changed: the facts that differ from what is assumed, each with the option that states it; none: as assumed.
+        num_images: how many images it saw; those that are far off see fewer.
+        divergence: symmetric Kullback-Leibler divergence of recorded and measured Gaussians: the median over the
+            channels of a BatchNorm, the mean over all BatchNorms; 0 where they are the same.
+        stem: that of the first BatchNorm.
+        neck: that of the neck's; None where it has none.
+    """
+
+    changed: tuple[str, ...]
+    num_images: int
+    divergence: MaybeInfinite
+    stem: MaybeInfinite
+    neck: MaybeInfinite | None
+
+
+class Evidence(RecordPart):
+    """What images say of the facts that are assumed of a checkpoint.
+
+    Attributes:
+        num_images: real crops.
+        fits: the configurations: first what is assumed, or what fits clearly better; then by divergence, those that saw
+            all images before the others.
+        warnings: that another configuration fits clearly better, or that none fits.
+    """
+
+    num_images: int
+    fits: tuple[Fit, ...]
+    warnings: tuple[str, ...]
 
 
 class FileDescription(Record):
@@ -27,6 +61,7 @@ class CheckpointDescription(FileDescription):
         origins: where each fact comes from: "read" from the file, "told", or "assumed" as in its project.
         assumed: what was assumed because the file does not show it, each with the option that sets it.
         lookalikes: other networks that have the same names and shapes.
+        evidence: what images say of the assumptions, where images were given.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
@@ -47,6 +82,7 @@ class CheckpointDescription(FileDescription):
     origins: dict[str, Origin]
     assumed: tuple[str, ...]
     lookalikes: str
+    evidence: Evidence | None
 
 
 class OnnxDescription(FileDescription):

@@ -7,9 +7,17 @@ it is a file of its own, ``NAME.engine.json``.
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from reidruntime.errors import ArtifactError
 
@@ -36,6 +44,14 @@ class _Frozen(BaseModel):
     """Immutable, and strict about unknown keys: a typo must not become a silent default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # Fields that earlier versions did not have: left out where they are empty, so that an earlier artifact's manifest
+    # keeps its hash, by which files of embeddings know it.
+    later_fields: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_empty_later_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        return {name: value for name, value in content.items() if value or name not in self.later_fields}
 
 
 class Producer(_Frozen):
@@ -50,6 +66,8 @@ class Source(_Frozen):
 
     ``weights`` is the key of the weights in it, where it holds several sets of them.
     """
+
+    later_fields: ClassVar[frozenset[str]] = frozenset(("weights",))
 
     name: str
     sha256: str
@@ -66,6 +84,14 @@ class Architecture(_Frozen):
         gem_p: the power of "gem".
         batch_norm_eps: what all BatchNorms add to their variances; None: each what its network's code has.
     """
+
+    later_fields: ClassVar[frozenset[str]] = frozenset(
+        (
+            "stem_pool",
+            "gem_p",
+            "batch_norm_eps",
+        )
+    )
 
     backbone: str
     family: str
@@ -182,6 +208,8 @@ class Quantization(_Frozen):
     none in files of earlier versions.
     """
 
+    later_fields: ClassVar[frozenset[str]] = frozenset(("image_digits",))
+
     target: QuantizationTarget
     weight_bits: Literal[7, 8]
     range_method: RangeMethod
@@ -204,6 +232,8 @@ class Parity(_Frozen):
 
 class Manifest(_Frozen):
     """The facts about one artifact; written once with it and checked by every runtime that opens it."""
+
+    later_fields: ClassVar[frozenset[str]] = frozenset(("origins",))
 
     format_version: Literal[1] = FORMAT_VERSION
     producer: Producer

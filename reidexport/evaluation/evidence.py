@@ -1,0 +1,351 @@
+"""What a checkpoint's BatchNorms remember of its training, as a test of what is assumed about it; no label is needed.
+
+A BatchNorm keeps the mean and the variance of what it normalized in training. On images like those of the training,
+through the right network and the right preprocessing, it meets the same again; through a wrong one it does not. The
+two Gaussians of each channel, recorded and measured, are apart by the symmetric Kullback-Leibler divergence
+
+    J = ½ [v₁/v₂ + v₂/v₁ − 2 + (m₁ − m₂)² (1/v₁ + 1/v₂)]
+
+of which the median over the channels is taken. Where the images are as in training it is about 1/N of N images, since
+that is how well N images show a mean; the figure of a configuration is the mean over all BatchNorms.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from reidruntime.artifact.manifest import Channels3, Origin
+from reidruntime.images.preprocess import decode_image
+from reidruntime.images.resize import Image8, resize
+from torch import Tensor, nn
+
+from reidexport.checkpoint.loading import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    TORCH_EPS,
+    Checkpoint,
+    checkpoint_facts,
+    model_from_checkpoint,
+)
+from reidexport.errors import InputError
+from reidexport.models.baseline import Baseline, BatchNorm, batch_norms
+from reidexport.progress import ProgressBar, no_progress_bar
+from reidexport.records.inspection import Evidence, Fit
+
+MIN_IMAGES = 32
+MAX_IMAGES = 256
+# An alternative that is this many times nearer is right; less can be chance, or an augmentation of the training.
+CLEARLY = 1.5
+# Added to both: in training, batches of a few persons are normalized by their own statistics, which leaves the right
+# network this far away, and lets a larger eps fit a little better.
+SYSTEMATIC = 0.001
+# On images of its training's data set the right network's neck stays below; on those of others it is above.
+FITS_BELOW = 0.15
+# What is so many times farther than the nearest after a glimpse at a few images sees no more of them; and what is
+# clearly farther after more of them does not see all.
+_GLIMPSED_IMAGES, _SCREENED_IMAGES = 16, 64
+_FAR = 8.0
+_MAX_CHANGES = 3
+_BATCH = 32
+_FLOOR = 1e-5  # of variances: channels that are always 0 agree; an eps that is in question would favor itself
+_SIZES = (
+    *((256, 128), (384, 128), (128, 64), (256, 256), (224, 224), (288, 144), (384, 192), (160, 64)),
+    *((192, 64), (192, 96), (256, 192), (320, 160)),
+)
+_NORMALIZATIONS: tuple[tuple[Channels3, Channels3], ...] = (
+    (IMAGENET_MEAN, IMAGENET_STD),
+    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
+    (IMAGENET_MEAN, (1 / 255, 1 / 255, 1 / 255)),
+)
+
+Change = dict[str, Any]
+
+
+def read_crops(paths: Sequence[str]) -> list[Image8]:
+    """Decode at most ``MAX_IMAGES`` images, evenly spread over the list.
+
+    Raises:
+        ImageError: one cannot be read.
+    """
+    places = np.linspace(0, len(paths) - 1, min(len(paths), MAX_IMAGES)).astype(int)
+    return [decode_image(Path(paths[i])) for i in places]
+
+
+def check_assumptions(
+    checkpoint: Checkpoint, images: Sequence[Image8], progress_bar: ProgressBar = no_progress_bar
+) -> tuple[Checkpoint, Evidence]:
+    """Compare what a checkpoint's BatchNorms recorded with what they measure, as assumed and otherwise.
+
+    Every fact that is assumed or told is varied alone; from an alternative that is clearly nearer the others are varied
+    again, up to three at once.
+
+    Args:
+        checkpoint: the network as it is taken to be.
+        images: at least ``MIN_IMAGES`` real crops, uint8 RGB of any size, like those of the training; 256 suffice.
+        progress_bar: shown for the configurations.
+
+    Returns:
+        The checkpoint, in which assumptions that hold against their alternatives have the origin "tested"; and the
+        evidence.
+
+    Raises:
+        InputError: there are too few images, or the network has no BatchNorm.
+    """
+    if len(images) < MIN_IMAGES:
+        raise InputError(f"testing assumptions needs at least {MIN_IMAGES} images, got {len(images)}.")
+    if not batch_norms(model_from_checkpoint(checkpoint)):
+        raise InputError(
+            f"{checkpoint.name} has no BatchNorm: what is assumed of it cannot be tested on images."
+        )
+    # Those that are screened are of all persons and cameras.
+    images = [images[i] for i in np.random.default_rng(0).permutation(len(images))]
+    best = assumed = _fit(checkpoint, {}, images[:_SCREENED_IMAGES])
+    found = [assumed]
+    for _ in range(_MAX_CHANGES):
+        found += _fits_of_alternatives(best, found, images, progress_bar)
+        nearest = min(
+            (each for each in found if each.num_images == best.num_images), key=lambda each: each.divergence
+        )
+        if not _is_clearly_nearer(nearest, best):
+            break
+        best = nearest
+    picked = found.index(best)
+    near = [
+        place
+        for place, each in enumerate(found)
+        if each is assumed or (each.num_images == best.num_images and not _is_clearly_nearer(best, each))
+    ]
+    with progress_bar("comparing the nearest", len(near)) as progress:
+        for done, place in enumerate(near if len(images) > _SCREENED_IMAGES else (), start=1):
+            found[place] = _fit(found[place].checkpoint, found[place].changes, images)
+            if progress:
+                progress(done)
+    return _judged(checkpoint, found, picked)
+
+
+@dataclass(frozen=True, eq=False)
+class _Configuration:
+    """A network and its input, what of it was changed, and how far its BatchNorms were from what they recorded."""
+
+    checkpoint: Checkpoint
+    changes: Change
+    num_images: int
+    stem: float
+    neck: float | None
+    divergence: float
+
+
+def _fits_of_alternatives(
+    start: _Configuration,
+    found: Sequence[_Configuration],
+    images: Sequence[Image8],
+    progress_bar: ProgressBar,
+) -> list[_Configuration]:
+    """Everything that differs in one more fact than the start, but for what was found before."""
+    known = [each.changes for each in found]
+    new = [
+        (change, start.changes | change)
+        for change in _alternatives(start.checkpoint)
+        if not change.keys() & start.changes.keys() and start.changes | change not in known
+    ]
+    glimpsed, screened = images[:_GLIMPSED_IMAGES], images[:_SCREENED_IMAGES]
+    model = model_from_checkpoint(start.checkpoint)
+    fits = [_fit(start.checkpoint, start.changes, glimpsed, model)]
+    with progress_bar("testing what is assumed", len(new)) as progress:
+        for done, (change, all_changes) in enumerate(new, start=1):
+            changed = _changed(start.checkpoint, change)
+            is_same_network = changed.architecture == start.checkpoint.architecture
+            fits.append(_fit(changed, all_changes, glimpsed, model if is_same_network else None))
+            if progress:
+                progress(done)
+    limit = _FAR * min(each.divergence for each in fits)
+    return [
+        _fit(each.checkpoint, each.changes, screened) if each.divergence <= limit else each
+        for each in fits[1:]
+    ]
+
+
+def _alternatives(checkpoint: Checkpoint) -> Iterator[Change]:
+    """Every other value of each fact that is not read from the file."""
+    architecture, pixels = checkpoint.architecture, checkpoint.preprocess
+    open_facts = {name for name, origin in checkpoint.origins.items() if origin != "read"}
+    kinds: dict[str, tuple[Any, ...]] = {
+        "last_stride": (1, 2),
+        "stem_relu": (True, False),
+        "stem_pool": ("padded", "padded-ceil", "valid", "ceil", "2x2"),
+        # Only a BatchNorm behind the pooling can tell.
+        "pooling": ("avg", "max", "gem") if architecture.neck != "none" else (),
+        "batch_norm_eps": (1e-5, 1e-3),
+        "size": _SIZES,
+        "resize": ("bilinear", "bicubic"),
+    }
+    now = vars(architecture) | {"size": (pixels.height_px, pixels.width_px), "resize": pixels.resize}
+    now["batch_norm_eps"] = now["batch_norm_eps"] or TORCH_EPS
+    for name, values in kinds.items():
+        yield from ({name: value} for value in values if name in open_facts and value != now[name])
+    if open_facts & {"mean", "std", "channel_order"}:
+        for (mean, std), order in product(_NORMALIZATIONS, ("RGB", "BGR")):
+            if (mean, std, order) != (pixels.mean, pixels.std, pixels.channel_order):
+                yield {"mean": mean, "std": std, "channel_order": order}
+
+
+def _changed(checkpoint: Checkpoint, change: Change) -> Checkpoint:
+    """The same weights in another network, or behind another preprocessing."""
+    pixel_facts = ("mean", "std", "channel_order", "resize")
+    pixels: dict[str, Any] = {name: change[name] for name in pixel_facts if name in change}
+    if "size" in change:
+        pixels["height_px"], pixels["width_px"] = change["size"]
+    network = {name: value for name, value in change.items() if name in vars(checkpoint.architecture)}
+    state_dict = {key: tensor for key, tensor in checkpoint.state_dict.items() if key != "pool.p"}
+    architecture = replace(checkpoint.architecture, **network)
+    preprocess = checkpoint.preprocess.model_copy(update=pixels)
+    if architecture.pooling == "gem":
+        state_dict["pool.p"] = checkpoint.state_dict.get("pool.p", torch.tensor([3.0]))
+    facts = checkpoint_facts(architecture, preprocess, state_dict, checkpoint.origins)
+    return replace(
+        checkpoint, architecture=architecture, preprocess=preprocess, state_dict=state_dict, facts=facts
+    )
+
+
+def _fit(
+    checkpoint: Checkpoint, changes: Change, images: Sequence[Image8], model: Baseline | None = None
+) -> _Configuration:
+    """Run images through a network, built where it is not given, and compare what its BatchNorms meet and recorded."""
+    pixels = checkpoint.preprocess
+    model = (model or model_from_checkpoint(checkpoint)).to(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (pixels.mean, pixels.std))
+    with _measuring(model) as measured, torch.inference_mode():
+        for start in range(0, len(images), _BATCH):
+            sized = [
+                resize(image, pixels.height_px, pixels.width_px, pixels.resize)
+                for image in images[start : start + _BATCH]
+            ]
+            # The permuted view is in channels_last, as the network is: faster on CPUs.
+            batch = torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2).float() / 255
+            if pixels.channel_order == "BGR":
+                batch = batch.flip(1)
+            model((batch - mean) / std)
+    norms = batch_norms(model)
+    apart = {name: _divergence(norms[name], moments) for name, moments in measured.items()}
+    neck = [value for name, value in apart.items() if name.startswith("neck")]
+    return _Configuration(
+        checkpoint=checkpoint,
+        changes=changes,
+        num_images=len(images),
+        stem=next(iter(apart.values())),
+        neck=neck[-1] if neck else None,
+        divergence=float(np.mean(list(apart.values()))),
+    )
+
+
+@contextmanager
+def _measuring(model: Baseline) -> Iterator[dict[str, Tensor]]:
+    """While the block runs images: of each BatchNorm that they reach, in that order, count, sums and sums of squares.
+
+    Yields:
+        By a BatchNorm's name: float64 (3, C).
+    """
+    measured: dict[str, Tensor] = {}
+
+    def measure(name: str, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
+        over = [dim for dim in range(x.ndim) if dim != 1]
+        squares = x.square().sum(over).double()
+        count = torch.full_like(squares, x.numel() / x.shape[1])
+        moments = torch.stack((count, x.sum(over).double(), squares))
+        measured[name] = measured[name] + moments if name in measured else moments
+
+    handles = [
+        norm.register_forward_pre_hook(partial(measure, name)) for name, norm in batch_norms(model).items()
+    ]
+    try:
+        yield measured
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _divergence(norm: BatchNorm, moments: Tensor) -> float:
+    """The median over channels of the symmetric divergence of recorded and measured Gaussians."""
+    count, sums, squares = moments
+    mean = sums / count
+    var = (squares / count - mean.square()).clamp(min=0) + _FLOOR
+    recorded_mean, recorded_var = _recorded(norm)
+    ratio = var / recorded_var
+    means_apart = (mean - recorded_mean).square() * (1 / var + 1 / recorded_var)
+    return float((0.5 * (ratio + 1 / ratio - 2 + means_apart)).nan_to_num(float("inf")).median())
+
+
+def _recorded(norm: BatchNorm) -> tuple[Tensor, Tensor]:
+    """What a BatchNorm recorded: mean and variance, float64 (C,)."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise InputError("a BatchNorm without running statistics recorded nothing that could be compared.")
+    return norm.running_mean.double(), norm.running_var.double() + _FLOOR
+
+
+def _is_clearly_nearer(one: _Configuration, other: _Configuration) -> bool:
+    return other.divergence + SYSTEMATIC > CLEARLY * (one.divergence + SYSTEMATIC)
+
+
+def _judged(checkpoint: Checkpoint, found: list[_Configuration], picked: int) -> tuple[Checkpoint, Evidence]:
+    """The verdict: what was picked on the screened images stays first unless another is clearly nearer on all."""
+    assumed, ranked = found[0], sorted(found, key=lambda each: (-each.num_images, each.divergence))
+    best = ranked[0] if _is_clearly_nearer(ranked[0], found[picked]) else found[picked]
+    ranked.remove(best)
+    ranked.insert(0, best)
+    texts = {fact.name: fact.text for fact in checkpoint.facts}
+
+    def words(each: _Configuration) -> tuple[str, ...]:
+        return tuple(
+            f"{fact.text} ({fact.option})"
+            for fact in each.checkpoint.facts
+            if fact.text != texts.get(fact.name)
+        )
+
+    warnings = []
+    if _is_clearly_nearer(best, assumed):
+        warnings.append(
+            f"another configuration fits {assumed.divergence / best.divergence:.1f} times better than what is "
+            f"assumed: {', '.join(words(best))}. State it, or say why not."
+        )
+    farthest = max(best.divergence, best.neck or 0)
+    if farthest > FITS_BELOW:
+        warnings.append(
+            f"nothing fits: even the nearest configuration is {farthest:.2f} from what the BatchNorms recorded, "
+            f"expected less than {FITS_BELOW}. The images may be of another data set, cropped or decoded in another "
+            "way, or the network another one."
+        )
+    holds: set[str] = set()
+    if not warnings:
+        # An assumption holds where all its alternatives are clearly farther.
+        tried = {name for each in found for name in each.changes}
+        open_ = {name for each in found[1:] if not _is_clearly_nearer(assumed, each) for name in each.changes}
+        holds = tried - open_
+    origins: dict[str, Origin] = {
+        name: "tested" if origin == "assumed" and name in holds else origin
+        for name, origin in checkpoint.origins.items()
+    }
+    facts = tuple(replace(fact, origin=origins[fact.name]) for fact in checkpoint.facts)
+    evidence = Evidence(
+        num_images=max(each.num_images for each in found),
+        fits=tuple(
+            Fit(
+                changed=words(each),
+                num_images=each.num_images,
+                divergence=each.divergence,
+                stem=each.stem,
+                neck=each.neck,
+            )
+            for each in ranked
+        ),
+        warnings=tuple(warnings),
+    )
+    return replace(checkpoint, facts=facts), evidence

@@ -1,0 +1,92 @@
+"""Every fact that decides a checkpoint's answers is read from the file, or said to be assumed; and can be told."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reidexport.checkpoint import loading
+from reidexport.checkpoint.choices import CheckpointChoices
+from reidexport.checkpoint.facts import OPTIONS
+from reidexport.checkpoint.families import FAST_REID, STRONG_BASELINE, TORCHREID, candidate, shapes_of
+from reidexport.checkpoint.loading import Checkpoint, load_checkpoint
+from reidexport.checkpoint.weights import Weights
+from reidexport.models.baseline import RESNET_STEMS, Baseline, BaselineArchitecture, backbone_channels
+
+FAMILIES = [
+    (family, backbone) for family in (STRONG_BASELINE, FAST_REID, TORCHREID) for backbone in family.backbones
+]
+# Values of every fact, of which a checkpoint has one.
+VALUES: dict[str, tuple[Any, ...]] = {
+    "last_stride": (1, 2),
+    "stem_relu": (True, False),
+    "stem_pool": ("padded", "padded-ceil", "valid", "ceil", "2x2", "none"),
+    "pooling": ("avg", "max", "gem"),
+    "batch_norm_eps": (1e-5, 1e-3),
+    "size": ((256, 128), (384, 128)),
+    "mean": ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5)),
+    "std": ((0.229, 0.224, 0.225), (0.5, 0.5, 0.5)),
+    "channel_order": ("RGB", "BGR"),
+    "resize": ("bilinear", "bicubic"),
+}
+
+
+@pytest.fixture
+def generated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A function that loads a checkpoint of a family's backbone, which takes no memory, as the choices say."""
+    family, backbone = request.param
+    architecture = candidate(family, backbone)
+    dim = backbone_channels(architecture)
+    with torch.device("meta"):
+        model = Baseline(BaselineArchitecture(**vars(architecture) | {"feature_dim": dim, "num_classes": 2}))
+    state_dict = {key: torch.ones(()).expand(shape) for key, shape in shapes_of(model).items()}
+    path = tmp_path / "model.pth"
+    path.write_bytes(b"")
+    weights = Weights(state_dict, "state dict")
+    monkeypatch.setattr(loading, "family_of", lambda _: family)
+    monkeypatch.setattr(loading, "_finite", dict)  # nothing is allocated
+    contents = loading._contents_by_names(weights, None)
+    monkeypatch.setattr(loading, "read_weights", lambda *_: weights)
+    monkeypatch.setattr(loading, "_contents_by_names", lambda *_: contents)
+    return lambda **choices: load_checkpoint(path, CheckpointChoices(**choices))
+
+
+def value_of(checkpoint: Checkpoint, name: str) -> object:
+    """What a checkpoint has for a fact."""
+    architecture, pixels = checkpoint.architecture, checkpoint.preprocess
+    if name == "size":
+        return pixels.height_px, pixels.width_px
+    if name == "batch_norm_eps":
+        return architecture.batch_norm_eps or 1e-5
+    return getattr(architecture if hasattr(architecture, name) else pixels, name)
+
+
+@pytest.mark.parametrize("generated", FAMILIES, indirect=True, ids=lambda each: f"{each[0].name}-{each[1]}")
+def test_every_fact_is_read_or_printed_and_can_be_told(generated: Any) -> None:
+    """What is assumed is printed with its option; the option sets it, and the fact is then told and not assumed."""
+    checkpoint = generated()
+    printed = "\n".join(checkpoint.fact_lines)
+    applicable = set(VALUES)
+    if checkpoint.architecture.last_stride is None:
+        applicable -= {"last_stride"}
+    if checkpoint.architecture.backbone not in RESNET_STEMS:
+        applicable -= {"stem_relu", "stem_pool"}
+    assert set(checkpoint.origins) == applicable | {"backbone"}
+    for name in sorted(applicable):
+        assert checkpoint.origins[name] == "assumed"
+        assert f"set with {OPTIONS[name]})" in printed
+        for value in VALUES[name]:
+            told = generated(**{name: value})
+            assert value_of(told, name) == value
+            assert told.origins[name] == "told"
+            assert not any(OPTIONS[name] in text for text in told.assumed)
+
+
+def test_no_field_is_without_a_fact() -> None:
+    """A field that decides answers, and no name or shape shows, has a fact: a new one must be added here, too."""
+    shown = {"backbone", "non_local", "neck", "feature_dim", "num_classes"}
+    pixels = {"height_px", "width_px", "layout", "in_graph", "mean", "std", "channel_order", "resize"}
+    assert {field.name for field in fields(BaselineArchitecture)} - shown == VALUES.keys() - pixels - {"size"}
+    assert set(loading.imagenet_preprocess(2, 1).model_dump()) == pixels
