@@ -322,6 +322,7 @@ def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
         known.add("pooling")
     elif architecture.pooling == "gem":
         state_dict["pool.p"] = torch.tensor([3.0])
+        known.discard("pooling")  # its power is assumed
     preprocess = preprocess.model_copy(update=statistics)
     return _Contents(family, architecture, preprocess, state_dict, frozenset(known))
 

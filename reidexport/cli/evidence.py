@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from reidruntime.images.depth import Depth
 from typer import Option
 
 from reidexport.cli.output import log, text_table
+from reidexport.cli.shared_options import DepthOption
 from reidexport.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,14 +34,18 @@ class EvidenceOptions:
         ),
     ] = None
     strict: StrictOption = False
+    depth: DepthOption = "refuse"
 
 
-def tested(checkpoint: "Checkpoint", images: Path | None) -> "tuple[Checkpoint, Evidence | None]":
+def tested(
+    checkpoint: "Checkpoint", images: Path | None, depth: Depth
+) -> "tuple[Checkpoint, Evidence | None]":
     """A checkpoint whose assumptions were tested on a folder of images, and the evidence, printed on stderr.
 
     Args:
         checkpoint: as it is taken to be.
         images: a folder; None: nothing is tested.
+        depth: what becomes of images of more than 8 bits a channel.
 
     Raises:
         InputError: there are too few images, or none; or the network has no BatchNorm.
@@ -47,23 +53,30 @@ def tested(checkpoint: "Checkpoint", images: Path | None) -> "tuple[Checkpoint, 
     """
     if images is None:
         return checkpoint, None
+    if set(checkpoint.origins.values()) == {"read"}:
+        log(f"{checkpoint.name} tells everything: nothing is assumed that images could test")
+        return checkpoint, None
     from reidexport.data.image_paths import find_images
     from reidexport.evaluation.evidence import check_assumptions, read_crops
     from reidexport.progress import progress_bar
 
-    crops = read_crops(find_images([images]))
+    crops = read_crops(find_images([images], log=log), depth)
     checkpoint, evidence = check_assumptions(checkpoint, crops, progress_bar)
     for line in evidence_lines(evidence, images):
         log(line)
     return checkpoint, evidence
 
 
-def exit_where_strict(strict: bool, evidence: "Evidence | None") -> None:
-    """End the program with status 1 where warnings were asked to count; raises InputError where nothing was tested."""
-    if strict and evidence is None:
+def check_strict(strict: bool, images: Path | None) -> None:
+    """Raise InputError where nothing can be tested of which --strict could judge."""
+    if strict and images is None:
         raise InputError(
             "--strict judges what images show of a checkpoint: pass --images DIR and a checkpoint."
         )
+
+
+def exit_where_strict(strict: bool, evidence: "Evidence | None") -> None:
+    """End the program with status 1 where warnings were asked to count."""
     if strict and evidence and evidence.warnings:
         raise typer.Exit(1)
 

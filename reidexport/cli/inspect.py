@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from reidexport.cli.evidence import EvidenceOptions, exit_where_strict, tested
+from reidexport.cli.evidence import EvidenceOptions, check_strict, exit_where_strict, tested
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.shared_options import CheckpointOptions, PixelOptions
 from reidexport.records.inspection import CheckpointDescription
@@ -27,7 +27,8 @@ def inspect(
     from reidexport.evaluation.inspection import inspect_file
     from reidexport.records.reading import record_text
 
-    test = partial(tested, images=evidence.images) if evidence.images else None
+    check_strict(evidence.strict, evidence.images)
+    test = partial(tested, images=evidence.images, depth=evidence.depth) if evidence.images else None
     description = inspect_file(file, checkpoint.choices(pixels), test)
     if json_:
         print(record_text(description))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from reidruntime.artifact.manifest import Feature, Manifest, Precision, QuantizationTarget
 from typer import Argument, Option
 
-from reidexport.cli.evidence import EvidenceOptions, exit_where_strict, tested
+from reidexport.cli.evidence import EvidenceOptions, check_strict, exit_where_strict, tested
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import ForceOption, log
 from reidexport.cli.shared_options import CheckpointOptions, PixelOptions
@@ -108,6 +108,7 @@ def onnx(
     from reidexport.export.onnx_export import onnx_from_graph
     from reidexport.progress import progress_bar
 
+    check_strict(evidence.strict, evidence.images)
     chosen, target = precision.chosen(), precision.target or "cpu"
     batch_size, choices = _parse_batch(file.batch), stated.choices(pixels)
     path = output or _default_output(checkpoint, graph, file, chosen, target)
@@ -116,7 +117,7 @@ def onnx(
     log(f"{checkpoint}: {loaded.summary}")
     for line in loaded.fact_lines:
         log(f"  {line}")
-    loaded, found = tested(loaded, evidence.images)
+    loaded, found = tested(loaded, evidence.images, evidence.depth)
     exit_where_strict(evidence.strict, found)
     manifest = onnx_from_graph(
         graph_from_checkpoint(loaded, GraphOptions(**asdict(graph))),

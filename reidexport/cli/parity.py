@@ -11,7 +11,14 @@ from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import SAME_CAMERA_TEXTS, ForceOption, log, text_table
-from reidexport.cli.shared_options import DataOptions, DepthOption, ForeignOptions, ThreadsOption
+from reidexport.cli.shared_options import (
+    CheckpointOptions,
+    DataOptions,
+    DepthOption,
+    ForeignOptions,
+    PixelOptions,
+    ThreadsOption,
+)
 from reidexport.errors import InputError
 from reidexport.files import check_replaceable
 from reidexport.progress import progress_bar
@@ -74,6 +81,7 @@ def parity(
     data: DataOptions,
     compared: ParityOptions,
     foreign: ForeignOptions,
+    checkpoint: CheckpointOptions,
     kept: TableOptions,
 ) -> None:
     """Compare artifacts with their reference on a data set, on every backend that can run them."""
@@ -100,8 +108,10 @@ def parity(
     with open_reference(
         reference,
         recorded,
+        choices=checkpoint.choices(PixelOptions()),
         feature=compared.feature,
         manifest=manifests.get(reference),
+        on_checkpoint=lambda original: log("\n".join(f"reference: {line}" for line in original.fact_lines)),
         threads=compared.threads,
         depth=compared.depth,
     ) as session:

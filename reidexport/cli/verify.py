@@ -13,7 +13,7 @@ from reidruntime.images.preprocess import Image
 from typer import Argument, Option
 
 from reidexport.checkpoint.choices import CheckpointChoices
-from reidexport.cli.evidence import StrictOption, exit_where_strict, tested
+from reidexport.cli.evidence import StrictOption, check_strict, exit_where_strict, tested
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import SAME_CAMERA_TEXTS, JsonOption, log
 from reidexport.cli.shared_options import (
@@ -32,6 +32,7 @@ from reidexport.records.inspection import Evidence
 from reidexport.records.reading import write_record
 
 if TYPE_CHECKING:
+    from reidexport.checkpoint.loading import Checkpoint
     from reidexport.evaluation.limits import Limits
 
 NUM_DRAWN = 64
@@ -118,13 +119,20 @@ def verify(
     json_file: JsonOption = None,
 ) -> None:
     """Compare an artifact with its reference; exit status 1 when it lost more than allowed."""
-    from reidexport.evaluation.opening import open_reference
+    from reidexport.evaluation.opening import kind_of, open_reference
     from reidexport.evaluation.verification import verify as verify_sessions
 
+    check_strict(allowed.strict, compared.images if kind_of(reference) == "checkpoint" else None)
     images, images_are, records = compared.load()
     total = 2 * (len(records.query) + len(records.scored_gallery) if records else len(images))
     manifests, choices = _stated(candidate, reference, foreign, checkpoint)
     found: list[Evidence | None] = []
+
+    def print_and_test(original: "Checkpoint") -> None:
+        for line in original.fact_lines:
+            log(f"reference  {line}")
+        found.append(tested(original, compared.images, run.depth)[1])
+
     with (
         run.open(candidate, manifests.get(candidate)) as artifact,
         open_reference(
@@ -133,7 +141,7 @@ def verify(
             choices=choices,
             feature=compared.feature,
             manifest=manifests.get(reference),
-            test=lambda original: found.append(tested(original, compared.images)[1]),
+            on_checkpoint=print_and_test,
             threads=run.threads,
             depth=run.depth,
         ) as original,

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from reidruntime.artifact.manifest import Channels3, Origin
+from reidruntime.images.depth import Depth
 from reidruntime.images.preprocess import decode_image
 from reidruntime.images.resize import Image8, resize
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ FITS_BELOW = 0.15
 # What is so many times farther than the nearest after a glimpse at a few images sees no more of them; and what is
 # clearly farther after more of them does not see all.
 _GLIMPSED_IMAGES, _SCREENED_IMAGES = 16, 64
-_FAR = 8.0
+_FAR = 4.0
 _MAX_CHANGES = 3
 _BATCH = 32
 _FLOOR = 1e-5  # of variances: channels that are always 0 agree; an eps that is in question would favor itself
@@ -69,14 +70,14 @@ _NORMALIZATIONS: tuple[tuple[Channels3, Channels3], ...] = (
 Change = dict[str, Any]
 
 
-def read_crops(paths: Sequence[str]) -> list[Image8]:
+def read_crops(paths: Sequence[str], depth: Depth = "refuse") -> list[Image8]:
     """Decode at most ``MAX_IMAGES`` images, evenly spread over the list.
 
     Raises:
         ImageError: one cannot be read.
     """
     places = np.linspace(0, len(paths) - 1, min(len(paths), MAX_IMAGES)).astype(int)
-    return [decode_image(Path(paths[i])) for i in places]
+    return [decode_image(Path(paths[i]), depth=depth) for i in places]
 
 
 def check_assumptions(
@@ -158,17 +159,22 @@ def _fits_of_alternatives(
     ]
     glimpsed, screened = images[:_GLIMPSED_IMAGES], images[:_SCREENED_IMAGES]
     model = model_from_checkpoint(start.checkpoint)
+
+    def model_of(checkpoint: Checkpoint) -> Baseline | None:
+        return model if checkpoint.architecture == start.checkpoint.architecture else None
+
     fits = [_fit(start.checkpoint, start.changes, glimpsed, model)]
     with progress_bar("testing what is assumed", len(new)) as progress:
         for done, (change, all_changes) in enumerate(new, start=1):
             changed = _changed(start.checkpoint, change)
-            is_same_network = changed.architecture == start.checkpoint.architecture
-            fits.append(_fit(changed, all_changes, glimpsed, model if is_same_network else None))
+            fits.append(_fit(changed, all_changes, glimpsed, model_of(changed)))
             if progress:
                 progress(done)
     limit = _FAR * min(each.divergence for each in fits)
     return [
-        _fit(each.checkpoint, each.changes, screened) if each.divergence <= limit else each
+        _fit(each.checkpoint, each.changes, screened, model_of(each.checkpoint))
+        if each.divergence <= limit
+        else each
         for each in fits[1:]
     ]
 
@@ -180,7 +186,7 @@ def _alternatives(checkpoint: Checkpoint) -> Iterator[Change]:
     kinds: dict[str, tuple[Any, ...]] = {
         "last_stride": (1, 2),
         "stem_relu": (True, False),
-        "stem_pool": ("padded", "padded-ceil", "valid", "ceil", "2x2"),
+        "stem_pool": ("padded", "padded-ceil", "valid", "ceil", "2x2", "none"),
         # Only a BatchNorm behind the pooling can tell.
         "pooling": ("avg", "max", "gem") if architecture.neck != "none" else (),
         "batch_norm_eps": (1e-5, 1e-3),
@@ -191,10 +197,15 @@ def _alternatives(checkpoint: Checkpoint) -> Iterator[Change]:
     now["batch_norm_eps"] = now["batch_norm_eps"] or TORCH_EPS
     for name, values in kinds.items():
         yield from ({name: value} for value in values if name in open_facts and value != now[name])
-    if open_facts & {"mean", "std", "channel_order"}:
-        for (mean, std), order in product(_NORMALIZATIONS, ("RGB", "BGR")):
-            if (mean, std, order) != (pixels.mean, pixels.std, pixels.channel_order):
-                yield {"mean": mean, "std": std, "channel_order": order}
+    statistics, orders = [(pixels.mean, pixels.std)], [pixels.channel_order]
+    if open_facts & {"mean", "std"}:
+        # Values from the file are rounded to float32.
+        statistics += [each for each in _NORMALIZATIONS if not np.allclose(each, statistics[0], atol=1e-6)]
+    if "channel_order" in open_facts:
+        orders = ["RGB", "BGR"]
+    for (mean, std), order in product(statistics, orders):
+        if (mean, std, order) != (pixels.mean, pixels.std, pixels.channel_order):
+            yield {"mean": mean, "std": std, "channel_order": order}
 
 
 def _changed(checkpoint: Checkpoint, change: Change) -> Checkpoint:

@@ -85,6 +85,7 @@ def _checkpoint(
         **asdict(checkpoint.architecture),
         num_parameters=sum(tensor.numel() for tensor in checkpoint.state_dict.values()),
         preprocess=checkpoint.preprocess,
+        facts={fact.name: fact.text for fact in checkpoint.facts},
         origins=checkpoint.origins,
         assumed=checkpoint.assumed,
         lookalikes=checkpoint.lookalikes,

@@ -71,7 +71,7 @@ def open_any(
             chosen.
         feature: f_i or f_t; an artifact has one of them built in.
         choices: of a checkpoint.
-        log: called with a line for everything that is assumed of a checkpoint.
+        log: called with a line for the facts of a checkpoint.
 
     Raises:
         InputError: an option of an artifact is given for a checkpoint, or the other way round.
@@ -114,7 +114,7 @@ def open_reference(
     choices: CheckpointChoices | None = None,
     feature: Feature | None = None,
     manifest: Manifest | None = None,
-    test: "Callable[[Checkpoint], object] | None" = None,
+    on_checkpoint: "Callable[[Checkpoint], object]" = lambda _: None,
     threads: int | None = None,
     depth: Depth = "refuse",
 ) -> Session:
@@ -130,7 +130,7 @@ def open_reference(
         choices: of a checkpoint, instead of what the manifest records.
         feature: of a checkpoint, where the candidate carried no manifest; default: f_i where there is a neck.
         manifest: the facts about an ONNX file that carries none.
-        test: called with the checkpoint, to test what is assumed of it.
+        on_checkpoint: called with a checkpoint before it is opened, to print or to test its facts.
         threads: of the network.
         depth: as in :class:`reidruntime.SessionOptions`.
 
@@ -145,27 +145,45 @@ def open_reference(
                 f"{path} is an artifact: what is chosen for a checkpoint is built in, leave it out"
             )
         return open_session(path, SessionOptions(threads=threads, depth=depth), manifest=manifest)
+    from reidexport.checkpoint.facts import told_facts
     from reidexport.checkpoint.loading import load_checkpoint
     from reidexport.evaluation.torch_session import session_from_checkpoint
     from reidexport.export.graph import GraphOptions
 
+    if not is_foreign(candidate) and feature not in (None, candidate.feature):
+        raise InputError(
+            f"the candidate emits {candidate.feature}, as its manifest says: leave --feature {feature} out"
+        )
     told = choices or CheckpointChoices()
     recorded = recorded_choices(candidate)
     if file_sha256(path) != candidate.source.sha256:
         recorded = replace(recorded, weights=None)  # the keys of another file
+    elif not candidate.origins and recorded.weights is None:
+        recorded = replace(recorded, weights=_key_of_earlier_versions(path))
     stated = {name: value for name, value in vars(told).items() if value is not None}
     if told.pooling is not None:
         stated["gem_p"] = told.gem_p
-    choices = replace(recorded, **stated)
     wanted = feature if is_foreign(candidate) else candidate.feature
     options = GraphOptions(feature=wanted, normalize=candidate.normalized, flip=candidate.flip)
-    checkpoint = load_checkpoint(path, choices)
-    if test:
-        # What the manifest repeats is as open as it was at the export.
-        origins = checkpoint.origins | candidate.origins
-        facts = tuple(replace(fact, origin=origins[fact.name]) for fact in checkpoint.facts)
-        test(replace(checkpoint, facts=facts))
+    checkpoint = load_checkpoint(path, replace(recorded, **stated))
+    # What the manifest only repeats is as open as in the file, or as it was at the export.
+    in_file = load_checkpoint(
+        path, CheckpointChoices(weights=stated.get("weights", recorded.weights))
+    ).origins
+    origins = in_file | candidate.origins | told_facts(told)
+    facts = tuple(replace(fact, origin=origins.get(fact.name, fact.origin)) for fact in checkpoint.facts)
+    on_checkpoint(replace(checkpoint, facts=facts))
     return session_from_checkpoint(checkpoint, options, threads=threads, depth=depth)
+
+
+def _key_of_earlier_versions(path: Path) -> str | None:
+    """The set of weights that was taken before averages were: the first usual one. None where there is one set."""
+    from reidexport.checkpoint.weights import read_weights
+
+    weights = read_weights(path)
+    keys = (weights.key, *weights.other_keys)
+    usual = [key for key in ("state_dict", "model", "net", "model_state_dict", "module") if key in keys]
+    return usual[0] if usual and weights.other_keys else None
 
 
 def recorded_choices(manifest: Manifest) -> CheckpointChoices:

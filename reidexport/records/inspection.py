@@ -58,7 +58,8 @@ class CheckpointDescription(FileDescription):
         family: the project whose conventions it follows.
         layout: how the file holds the weights, in words.
         backbone: this and the next nine are those of :class:`reidexport.models.baseline.BaselineArchitecture`.
-        origins: where each fact comes from: "read" from the file, "told", or "assumed" as in its project.
+        facts: everything that decides its answers, in words.
+        origins: where each comes from: "read" from the file, "told", "assumed" as in its project, or also "tested".
         assumed: what was assumed because the file does not show it, each with the option that sets it.
         lookalikes: other networks that have the same names and shapes.
         evidence: what images say of the assumptions, where images were given.
@@ -79,6 +80,7 @@ class CheckpointDescription(FileDescription):
     batch_norm_eps: float | None
     num_parameters: int
     preprocess: Preprocess
+    facts: dict[str, str]
     origins: dict[str, Origin]
     assumed: tuple[str, ...]
     lookalikes: str

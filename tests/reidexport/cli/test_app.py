@@ -115,6 +115,15 @@ def test_the_gate_takes_real_crops_without_labels(
         (["onnx", "{checkpoint}", "-o", "no/such/folder/x.onnx"], "cannot write there"),
         (["inspect", "{text}"], "not a checkpoint"),
         (["verify", "{onnx}", "--reference", "missing.onnx"], "missing.onnx: there is no such file"),
+        (
+            ["verify", "{onnx}", "--reference", "{checkpoint}", "--feature", "f_t"],
+            "the candidate emits f_i, as its manifest says: leave --feature f_t out",
+        ),
+        (
+            ["verify", "{onnx}", "--reference", "{checkpoint}", "--strict"],
+            "pass --images DIR and a checkpoint",
+        ),
+        (["inspect", "{onnx}", "--strict"], "--strict judges what images show of a checkpoint"),
         (["eval", "{onnx}", "--data", "missing"], "missing"),
         (["verify", "{onnx}", "--reference", "{onnx}", "--data", ".", "--images", "."], "exclude each other"),
     ],

@@ -113,6 +113,16 @@ def test_other_images_fit_nothing(trained: dict[str, torch.Tensor]) -> None:
     assert any(warning.startswith("nothing fits: even the nearest") for warning in evidence.warnings)
 
 
+def test_statistics_of_the_file_are_no_alternative_to_themselves(
+    trained: dict[str, torch.Tensor], images: Images
+) -> None:
+    """Mean and std as float32 gives them are the same ones; read from the file, they stay while the order is varied."""
+    rounded = tuple(float(np.float32(value)) for value in PIXELS.mean)
+    found, evidence = check_assumptions(checkpoint(trained, ("channel_order",), mean=rounded), images)
+    assert [fit.changed for fit in evidence.fits] == [(), ("BGR channels (--channel-order)",)]
+    assert found.origins["channel_order"] == "tested"
+
+
 def test_too_few_images_are_refused(trained: dict[str, torch.Tensor], images: Images) -> None:
     """A handful of images shows no statistics."""
     with pytest.raises(InputError, match="needs at least 32 images, got 31"):

@@ -218,6 +218,20 @@ def test_missing_and_cut_external_data_are_named(tmp_path: Path) -> None:
         facts(path)
 
 
+def test_external_data_of_endless_length_is_refused(tmp_path: Path) -> None:
+    """A length of more digits than Python turns into a number is damage, not a crash."""
+    path = write_foreign(tmp_path / "f.onnx")
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="f.data", size_threshold=0)
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = "9" * 5000 if entry.key == "length" else entry.value
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match="external data of more bytes than a file can have"):
+        facts(path)
+
+
 def write_with(path: Path, nodes: list[onnx.NodeProto], opset: int, batch: int | None = None) -> Path:
     """:func:`write_foreign`'s network with nodes between the feature, ``in``, and the output, ``out``."""
     write_foreign(path, batch, [("out", [batch or "batch", DIM])])

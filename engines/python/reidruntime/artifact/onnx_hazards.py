@@ -6,7 +6,7 @@ Field numbers are those of ``onnx.proto``.
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from reidruntime.artifact.protobuf import Message
+from reidruntime.artifact.protobuf import MalformedError, Message
 
 _EXTERNAL, _BOOL = 1, 9
 _OWN_DOMAINS = ("", "ai.onnx")
@@ -24,7 +24,10 @@ def external_files(model: Message) -> dict[str, int]:
             continue
         entries = {entry.text(1): entry.text(2) for entry in tensor.messages(13)}
         location = entries.get("location", "")
-        end = sum(int(text) for key in ("offset", "length") if (text := entries.get(key, "0")).isdecimal())
+        texts = [entries.get(key, "0") for key in ("offset", "length")]
+        if any(len(text) > 19 for text in texts):
+            raise MalformedError("external data of more bytes than a file can have")
+        end = sum(int(text) for text in texts if text.isdecimal())
         needed[location] = max(needed.get(location, 0), end)
     return needed
 

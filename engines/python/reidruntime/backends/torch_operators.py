@@ -212,6 +212,7 @@ _BUILDERS: dict[str, Callable[[Form], _Built]] = {
     "Clip": _clip,
     "MaxPool": lambda form: _pool(form, functional.max_pool2d, "ceil_mode"),
     "Normalize": _normalize,
+    "ReduceMax": lambda form: _reduce(form, lambda x, axes, *, keepdim, dtype: x.amax(axes, keepdim)),
     "ReduceMean": lambda form: _reduce(form, torch.mean),
     "ReduceSum": lambda form: _reduce(form, torch.sum),
     "Reshape": _reshape,
