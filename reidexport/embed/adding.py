@@ -44,7 +44,7 @@ class ForgottenFilter:
             return rows
         if self._include:
             self.back |= Forgotten(
-                self._listed.pids & set(rows.pids.tolist()), self._listed.paths & set(rows.paths)
+                self._listed.pids & set(rows.pids.tolist()), self._listed.all_paths & set(rows.paths)
             )
             return rows
         on_list = self._listed.among(rows)

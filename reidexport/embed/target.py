@@ -47,8 +47,6 @@ def existing_gallery(
             f"{output}: the gallery exists. Pass --append to add to it, or --replace to write it anew (--force is for "
             "other files)."
         )
-    if target.existing == "replace" and target.rules.include_forgotten:
-        return None
     try:
         gallery = load_gallery(output, verify=verify)
     except InputError as error:
@@ -81,7 +79,7 @@ def save_gallery(
         forgotten = gallery and gallery.forgotten
         gallery = gallery_from_manifest(manifest)
         if forgotten:
-            gallery.forget(forgotten.pids, paths=forgotten.paths)
+            gallery.list_forgotten(forgotten)
     change = add_rows(gallery, parts, target.rules, str(output))
     gallery.save(output)
     return change

@@ -80,7 +80,7 @@ def _forget(gallery: Gallery | MilvusGallery, pids: Collection[int], patterns: S
         not_found.append(f"no image of person {pid}{why}")
     for pattern in patterns:
         if pattern not in matched:
-            is_listed = any(path == pattern or fnmatchcase(path, pattern) for path in before.paths)
+            is_listed = any(path == pattern or fnmatchcase(path, pattern) for path in before.all_paths)
             not_found.append(f"no path {pattern}{': forgotten already' if is_listed else ''}")
     num_removed = gallery.forget(found_pids, paths=found_paths) if found_pids or found_paths else 0
     return ForgetRun(num_removed, len(gallery), tuple(not_found))

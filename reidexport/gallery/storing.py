@@ -93,7 +93,7 @@ def store_in_milvus(
             if rules.on_duplicate == "error":
                 refuse_duplicates(sorted(gallery.known_paths(list(_paths_of(new)))), address)
             if isinstance(new, Gallery) and any(new.forgotten) and not len(gallery):
-                gallery.forget(new.forgotten.pids, paths=new.forgotten.paths)
+                gallery.list_forgotten(new.forgotten)
             filter = ForgottenFilter(gallery.forgotten, include=rules.include_forgotten)
             num_skipped, num_added = 0, 0
 
@@ -156,7 +156,7 @@ def store_in_gallery(
         else:
             gallery = Gallery(new.dim, metric=new.metric, manifest_sha256=new.manifest_sha256)
             if not isinstance(new, EmbeddingTable):
-                gallery.forget(new.forgotten.pids, paths=new.forgotten.paths)
+                gallery.list_forgotten(new.forgotten)
         change = add_rows(gallery, relabeled(new.labeled_parts(), table), rules, str(path))
     gallery.save(path)
     return change

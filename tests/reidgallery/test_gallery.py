@@ -165,17 +165,31 @@ def test_images_are_removed_by_path_and_forgotten() -> None:
     gallery = Gallery(2)
     gallery.add(np.eye(2, dtype=np.float32)[[0, 1, 0, 1]], pids=[1, 2, 3, -1], paths=["a", "b", "c", ""])
     assert gallery.remove(paths=["c", "z", ""]) == 2
-    assert (gallery.paths, gallery.forgotten) == (["a", "b"], (frozenset(), frozenset()))
+    assert (gallery.paths, gallery.forgotten) == (["a", "b"], Forgotten())
     assert gallery.forget([2], paths=["a"]) == 2
-    assert (len(gallery), gallery.forgotten) == (0, ({2}, {"a"}))
+    assert (len(gallery), gallery.forgotten) == (0, ({2}, {"a"}, {(2, "b")}))
     rows = LabeledRows(
         *(np.ones((4, 2), np.float32), *np.array([[1, 2, 3, 4]] * 3)), paths=["a", "b", "c", "d"]
     )
     assert gallery.forgotten.among(rows).tolist() == [True, True, False, False]
     gallery.bring_back(Forgotten(frozenset({2, 7}), frozenset({"q"})))
-    assert gallery.forgotten == (frozenset(), {"a"})
+    assert gallery.forgotten == (frozenset(), {"a"}, frozenset())
     with pytest.raises(InputError, match="at least -1, got -2"):
         gallery.forget([-2])
+
+
+def test_a_forgotten_person_is_found_by_path_until_the_person_or_the_image_is_back() -> None:
+    """Rows without labels are on the list by their paths; these leave with the person, and one alone by itself."""
+    gallery = Gallery(2)
+    gallery.add(np.eye(2, dtype=np.float32)[[0, 1, 0, 1]], pids=[7, 7, 8, 7], paths=["a", "b", "c", ""])
+    gallery.forget([7, 8])
+    unknown = np.full((3, 3), UNLABELED)
+    rows = LabeledRows(np.ones((3, 2), np.float32), *unknown, paths=["a", "b", "c"])
+    assert gallery.forgotten.among(rows).tolist() == [True, True, True]
+    gallery.bring_back(Forgotten(paths=frozenset({"a"})))
+    assert gallery.forgotten == ({7, 8}, frozenset(), {(7, "b"), (8, "c")})
+    gallery.bring_back(Forgotten(frozenset({7})))
+    assert gallery.forgotten == ({8}, frozenset(), {(8, "c")})
 
 
 def test_a_row_that_is_not_an_embedding_is_named_by_its_path() -> None:

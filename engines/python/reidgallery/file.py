@@ -214,8 +214,9 @@ def read_gallery(path: Path, *, verify: bool = True) -> tuple[GalleryContent, st
 def _forgotten_from_json(path: Path, text: bytes) -> Forgotten:
     try:
         listed = json.loads(text)
-        return Forgotten(frozenset(map(int, listed["pids"])), frozenset(map(str, listed["paths"])))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        pid_paths = frozenset((int(pid), str(path)) for pid, path in listed.get("pid_paths", []))
+        return Forgotten(frozenset(map(int, listed["pids"])), frozenset(map(str, listed["paths"])), pid_paths)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: the gallery is damaged: its list of the forgotten cannot be read. Make it again."
         ) from error
@@ -251,9 +252,9 @@ def _identity(path: Path) -> str | None:
 
 def _write(path: Path, content: GalleryContent) -> str:
     labels, texts = content.labels, [os.fsencode(text) for text in content.labels.paths]
-    pids, paths = sorted(content.forgotten.pids), sorted(content.forgotten.paths)
-    forgotten = json.dumps({"pids": pids, "paths": paths}).encode()
-    version: Literal[2, 3] = 3 if pids or paths else 2
+    listed = {name: sorted(some) for name, some in content.forgotten._asdict().items()}
+    forgotten = json.dumps(listed).encode()
+    version: Literal[2, 3] = 3 if any(content.forgotten) else 2
     header = Header(
         format_version=version,
         num_rows=len(labels.pids),

@@ -175,11 +175,16 @@ class Gallery(BaseGallery):
         return self._forgotten
 
     def bring_back(self, listed: Forgotten) -> None:
-        """Take persons and paths off the list of the forgotten; their rows have to be added anew."""
+        """Take persons, with their images, and paths off the list of the forgotten; their rows must be added anew."""
         self._forgotten -= listed
 
-    def _list_forgotten(self, added: Forgotten) -> None:
+    def list_forgotten(self, added: Forgotten) -> None:
+        """Put persons and paths on the list of the forgotten, as another gallery has it; no row is removed."""
         self._forgotten |= added
+
+    def _paths_by_pid(self, pids: Sequence[int]) -> Iterator[tuple[int, str]]:
+        rows = np.flatnonzero(np.isin(self.pids, pids)).tolist()
+        return ((int(self.pids[row]), self.paths[row]) for row in rows)
 
     def remove(self, pids: Collection[int] = (), *, paths: Collection[str] = ()) -> int:
         """Remove persons or images: no search finds them, and the next :meth:`save` writes a file without them.

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import NamedTuple, get_args
@@ -82,20 +82,37 @@ class LabeledRows(NamedTuple):
 
 
 class Forgotten(NamedTuple):
-    """Whom a gallery has forgotten: persons by pid, and images by path. Who imports again leaves them out."""
+    """Whom a gallery has forgotten: persons by pid, and images by path. Who imports again leaves them out.
+
+    Attributes:
+        pids: the persons.
+        paths: of images that were forgotten by path.
+        pid_paths: (pid, path) of each image that was removed with its person, who is found by it without labels, too.
+    """
 
     pids: frozenset[int] = frozenset()
     paths: frozenset[str] = frozenset()
+    pid_paths: frozenset[tuple[int, str]] = frozenset()
+
+    @property
+    def all_paths(self) -> frozenset[str]:
+        """Of all images, forgotten by path or with their persons."""
+        return self.paths | {path for _, path in self.pid_paths}
 
     def among(self, rows: LabeledRows) -> npt.NDArray[np.bool_]:
         """Which of n rows are on the list: bool, (n,)."""
-        return np.isin(rows.pids, sorted(self.pids)) | are_among(rows.paths, self.paths)
+        return np.isin(rows.pids, sorted(self.pids)) | are_among(rows.paths, self.all_paths)
 
     def __or__(self, other: "Forgotten") -> "Forgotten":
-        return Forgotten(self.pids | other.pids, self.paths | other.paths)
+        return Forgotten(self.pids | other.pids, self.paths | other.paths, self.pid_paths | other.pid_paths)
 
     def __sub__(self, other: "Forgotten") -> "Forgotten":
-        return Forgotten(self.pids - other.pids, self.paths - other.paths)
+        """Without the other's persons, all their images, and the other's images."""
+        gone = other.all_paths
+        pid_paths = {
+            (pid, path) for pid, path in self.pid_paths if pid not in other.pids and path not in gone
+        }
+        return Forgotten(self.pids - other.pids, self.paths - gone, frozenset(pid_paths))
 
 
 NOBODY_FORGOTTEN = Forgotten()
@@ -240,19 +257,27 @@ class BaseGallery(ABC):
     def forget(self, pids: Collection[int] = (), *, paths: Collection[str] = ()) -> int:
         """As :meth:`remove`, and put them on the list of the forgotten, where a repeated import finds them.
 
+        A person's images are listed by their paths, too: the import may not know whose they are.
+
         Raises:
             InputError: a pid is less than -1.
         """
-        self._list_forgotten(Forgotten(frozenset(check_removed_pids(pids)), frozenset(paths) - {""}))
+        removed = check_removed_pids(pids)
+        pid_paths = frozenset((pid, path) for pid, path in self._paths_by_pid(removed) if path)
+        self.list_forgotten(Forgotten(frozenset(removed), frozenset(paths) - {""}, pid_paths))
         return self.remove(pids, paths=paths)
 
     @abstractmethod
     def bring_back(self, listed: Forgotten) -> None:
-        """Take persons and paths off the list of the forgotten; their rows have to be added anew."""
+        """Take persons, with their images, and paths off the list of the forgotten; their rows must be added anew."""
 
     @abstractmethod
-    def _list_forgotten(self, added: Forgotten) -> None:
-        """Put persons and paths on the list."""
+    def list_forgotten(self, added: Forgotten) -> None:
+        """Put persons and paths on the list of the forgotten, as another gallery has it; no row is removed."""
+
+    @abstractmethod
+    def _paths_by_pid(self, pids: Sequence[int]) -> Iterable[tuple[int, str]]:
+        """The pid and the path of each row of these persons."""
 
     def add(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from reidgallery import Gallery, load_gallery
+from reidgallery.input import Forgotten
 
 from tests.conftest import Run
 from tests.standins.image_sources import jpeg, write_tar
@@ -120,7 +121,35 @@ def test_who_was_forgotten_stays_forgotten(people: Path, days: Path, artifact: P
     done = run(*everything, "--append", "--on-duplicate", "skip", "--include-forgotten")
     assert (done.returncode, "2 added" in done.stdout) == (0, True)
     back = load_gallery(people)
-    assert (len(back), back.forgotten) == (5, (frozenset(), frozenset()))
+    assert (len(back), back.forgotten) == (5, Forgotten())
+
+
+def test_a_forgotten_person_stays_so_without_labels(
+    people: Path, days: Path, artifact: Path, run: Run
+) -> None:
+    """Whom only a table of labels named is left out of an import without it; with it, all images may be back."""
+    street, labels = days / "tuesday" / "street.jpg", days / "labels.csv"
+    street.write_bytes(jpeg(8))
+    labels.write_text("path,person\ntuesday/street.jpg,77\n")
+    append = ["embed", artifact, street, "-o", people, "--append"]
+    assert run(*append, "--labels", labels).returncode == 0
+    assert run("forget", people, "--pids", "77").returncode == 0
+    done = run(*append)
+    assert (done.returncode, "0 added, 1 left out as forgotten" in done.stdout) == (0, True), done.stdout
+    done = run(*append, "--labels", labels, "--include-forgotten")
+    assert (done.returncode, "1 added" in done.stdout) == (0, True)
+    assert load_gallery(people).forgotten == Forgotten()
+
+
+def test_replacing_a_gallery_keeps_whom_it_has_forgotten(
+    people: Path, days: Path, artifact: Path, run: Run
+) -> None:
+    """With --include-forgotten only those leave the list who are found again."""
+    assert run("forget", people, "--pids", "2,3").returncode == 0
+    second = days / "monday" / "0002_c1s1_000002_00.jpg"
+    done = run("embed", artifact, second, "-o", people, "--replace", "--include-forgotten")
+    assert (done.returncode, "1 added" in done.stdout) == (0, True), done.stdout
+    assert load_gallery(people).forgotten.pids == {3}
 
 
 def test_options_that_do_not_fit_are_refused(people: Path, days: Path, artifact: Path, run: Run) -> None:

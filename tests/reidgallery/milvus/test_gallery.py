@@ -237,11 +237,15 @@ def test_the_forgotten_are_listed_in_milvus(new_gallery: Callable[..., MilvusGal
     rows = people(np.random.default_rng(4), 4, DIM)
     paths = ['x "y"\\.jpg', "b", "c", "d"]
     stored.add(rows, pids=[1, 2, 2, -1], paths=paths)
-    assert stored.forgotten == (frozenset(), frozenset())
+    assert stored.forgotten == Forgotten()
     assert stored.known_paths(["b", "", "z", paths[0]]) == {"b", paths[0]}
     assert stored.remove(paths=["d", "nowhere"]) == 1
     assert stored.forget([2, 5], paths=[paths[0]]) == 3
     again = new_gallery()
-    assert (len(again), again.forgotten) == (0, ({2, 5}, {paths[0]}))
+    assert (len(again), again.forgotten) == (0, ({2, 5}, {paths[0]}, {(2, "b"), (2, "c")}))
     again.bring_back(Forgotten(frozenset({5}), frozenset({paths[0], "never"})))
-    assert stored.forgotten == ({2}, frozenset())
+    assert stored.forgotten == ({2}, frozenset(), {(2, "b"), (2, "c")})
+    again.bring_back(Forgotten(paths=frozenset({"b"})))
+    assert stored.forgotten == ({2}, frozenset(), {(2, "c")})
+    again.bring_back(Forgotten(frozenset({2})))
+    assert stored.forgotten == Forgotten()

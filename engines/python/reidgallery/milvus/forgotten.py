@@ -20,17 +20,23 @@ def read_forgotten(client: Client, gallery: str) -> Forgotten:
     if not client.has_collection(name):
         return NOBODY_FORGOTTEN
     client.load_collection(name)
-    pids, paths, last = set[int](), set[str](), ""
+    pids, paths, pid_paths, last = set[int](), set[str](), set[tuple[int, str]](), ""
     while found := client.query(name, f'key > "{last}"', ["key", "pid", "path"], limit=_AT_ONCE):
         last = max(record["key"] for record in found)
-        pids |= {int(record["pid"]) for record in found if record["pid"] != UNLABELED}
-        paths |= {record["path"] for record in found if record["path"]}
-    return Forgotten(frozenset(pids), frozenset(paths))
+        for record in found:
+            pid, path = int(record["pid"]), record["path"]
+            if pid == UNLABELED:
+                paths.add(path)
+            elif path:
+                pid_paths.add((pid, path))
+            else:
+                pids.add(pid)
+    return Forgotten(frozenset(pids), frozenset(paths), frozenset(pid_paths))
 
 
 def add_forgotten(client: Client, gallery: str, added: Forgotten) -> None:
     """Put persons and paths on the list; raises InputError for a path that Milvus cannot store."""
-    check_paths(added.paths)
+    check_paths(added.all_paths)
     name = gallery + _SUFFIX
     if not client.has_collection(name):
         _create(client, name)
@@ -41,10 +47,10 @@ def add_forgotten(client: Client, gallery: str, added: Forgotten) -> None:
 
 
 def remove_forgotten(client: Client, gallery: str, listed: Forgotten) -> None:
-    """Take persons and paths off the list."""
-    name, keys = gallery + _SUFFIX, [record["key"] for record in _records(listed)]
-    if client.has_collection(name):
-        client.load_collection(name)
+    """Take persons, with their images, and paths off the list."""
+    name, before = gallery + _SUFFIX, read_forgotten(client, gallery)
+    kept = {record["key"] for record in _records(before - listed)}
+    if keys := [record["key"] for record in _records(before) if record["key"] not in kept]:
         for start in range(0, len(keys), _AT_ONCE):
             client.delete(name, ids=keys[start : start + _AT_ONCE])
         client.flush(name)
@@ -55,6 +61,8 @@ def _records(listed: Forgotten) -> Iterator[dict[str, Any]]:
         yield {"key": _key(f"pid {pid}"), "pid": pid, "path": "", "unused": _NO_VECTOR}
     for path in sorted(listed.paths):
         yield {"key": _key(f"path {path}"), "pid": UNLABELED, "path": path, "unused": _NO_VECTOR}
+    for pid, path in sorted(listed.pid_paths):
+        yield {"key": _key(f"pid {pid} path {path}"), "pid": pid, "path": path, "unused": _NO_VECTOR}
 
 
 def _key(text: str) -> str:

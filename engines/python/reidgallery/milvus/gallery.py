@@ -238,11 +238,16 @@ class MilvusGallery(BaseGallery):
         return read_forgotten(self._client, self._collection)
 
     def bring_back(self, listed: Forgotten) -> None:
-        """Take persons and paths off the list of the forgotten; their rows have to be added anew."""
+        """Take persons, with their images, and paths off the list of the forgotten; their rows must be added anew."""
         remove_forgotten(self._client, self._collection, listed)
 
-    def _list_forgotten(self, added: Forgotten) -> None:
+    def list_forgotten(self, added: Forgotten) -> None:
+        """Put persons and paths on the list of the forgotten, as another gallery has it; no row is removed."""
         add_forgotten(self._client, self._collection, added)
+
+    def _paths_by_pid(self, pids: Sequence[int]) -> list[tuple[int, str]]:
+        found = self._records(f"pid in {list(pids)}", ["pid", "path"]) if pids else []
+        return [(int(record["pid"]), record["path"]) for record in found]
 
     def known_paths(self, paths: Sequence[str]) -> set[str]:
         """Those of some paths that rows of the gallery have; raises InputError where Milvus fails."""
