@@ -82,6 +82,10 @@ def store(
         count = export_gallery(source, path, progress_bar=progress_bar)
         typer.echo(f"{destination}: {count} embeddings written")
         return
+    if force:
+        raise InputError(
+            f"{destination}: --force is for .parquet and .npz; a gallery is added to. Leave it out."
+        )
     table = None if labels is None else read_label_file(labels)
     default: OnDuplicate = "replace" if is_milvus(destination) else "error"
     rules = AddingRules(on_duplicate=on_duplicate or default, include_forgotten=include_forgotten)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 from reidgallery import Gallery
-from reidgallery.input import NOBODY_FORGOTTEN, Forgotten, LabeledRows, are_among
+from reidgallery.input import NOBODY_FORGOTTEN, BaseGallery, Forgotten, LabeledRows, are_among
 
 from reidexport.data.label_file import LabelFile
 from reidexport.errors import InputError
@@ -90,6 +90,28 @@ def add_rows(gallery: Gallery, parts: Iterable[LabeledRows], rules: AddingRules,
         num_forgotten_skipped=filter.num_left_out,
         num_rows=len(gallery),
     )
+
+
+def check_same_artifact(gallery: BaseGallery, name: str, manifest_sha256: str | None, source: str) -> None:
+    """Raise InputError unless both artifacts are known and the same, or neither is known.
+
+    Args:
+        gallery: what is to be added to.
+        name: of the gallery.
+        manifest_sha256: of the artifact that made what is to be added; None where that is not known.
+        source: what is to be added.
+    """
+    gallery.check_artifact(manifest_sha256, f"{name}: what is to be added")
+    if gallery.manifest_sha256 is None and manifest_sha256 is not None:
+        raise InputError(
+            f"{name}: the gallery does not say which artifact made it. Where it is that of {source}, extend it "
+            "in Python."
+        )
+    if gallery.manifest_sha256 is not None and manifest_sha256 is None:
+        raise InputError(
+            f"{source} does not say which artifact made its embeddings. Where it is that of {name}, extend the gallery "
+            "in Python."
+        )
 
 
 def refuse_duplicates(paths: Sequence[str], name: str) -> None:

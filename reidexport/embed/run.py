@@ -81,12 +81,11 @@ def embed_images(  # noqa: PLR0913 - what a run is, and what it tells while it r
     is_new = not run_folder(output).exists()
     shard_size = _shard_size(output, manifest, options)
     old = existing_gallery(output, manifest, target)
-    shards, num_known = _unknown_images(
-        _shards_for(output, sources, options, shard_size, log), old, target, output
-    )
-    are_images = shards[-1].kind == "images"
+    every = _shards_for(output, sources, options, shard_size, log)
+    are_images = every[-1].kind == "images"
     if table is not None and are_images:
-        table.notes([path for shard in shards for path in shard.paths])  # or say that it is about others
+        table.notes([path for shard in every for path in shard.paths])  # or say that it is about others
+    shards, known = _unknown_images(every, old, target, output)
     plan = make_plan(
         run_folder(output),
         shards,
@@ -101,10 +100,10 @@ def embed_images(  # noqa: PLR0913 - what a run is, and what it tells while it r
     with _resumable(plan, num_images, is_new=is_new):
         sessions = _execute(execute, plan, options, num_images, sum(before), progress_bar)
     (num_embedded, _), skipped = plan.counts(), tuple(plan.bad_images())
-    change, notes = _finish(plan, output, manifest, target, table)
-    if change and num_known:
+    change, notes = _finish(plan, output, manifest, target, table, known)
+    if change and known:
         change = change.model_copy(
-            update={"num_duplicates_skipped": change.num_duplicates_skipped + num_known}
+            update={"num_duplicates_skipped": change.num_duplicates_skipped + len(known)}
         )
     now = time.time()
     return EmbeddingRun(
@@ -124,20 +123,20 @@ def embed_images(  # noqa: PLR0913 - what a run is, and what it tells while it r
 
 def _unknown_images(
     shards: list[Shard], old: Gallery | None, target: TargetOptions, output: Path
-) -> tuple[list[Shard], int]:
-    """The shards without image files that the gallery has, where these are to be skipped, and how many those are.
+) -> tuple[list[Shard], list[str]]:
+    """The shards without image files that the gallery has, where these are to be skipped, and those files.
 
     What is in tars and in Parquet files is compared when it is added.
     """
     if old is None or target.existing != "append" or target.rules.on_duplicate == "replace":
-        return shards, 0
+        return shards, []
     known = set(old.paths)
     found = [path for shard in shards if shard.kind == "images" for path in shard.paths if path in known]
     if target.rules.on_duplicate == "error":
         refuse_duplicates(found, str(output))
-        return shards, 0
+        return shards, []
     left = [shard._replace(paths=[path for path in shard.paths if path not in known]) for shard in shards]
-    return [shard for shard in left if shard.paths] or [Shard("images", ())], len(found)
+    return [shard for shard in left if shard.paths] or [Shard("images", ())], found
 
 
 def _shard_size(output: Path, manifest: Manifest, options: EmbeddingRunOptions) -> int:
@@ -175,15 +174,23 @@ def _resumable(plan: Plan, num_images: int | None, *, is_new: bool) -> Iterator[
 
 
 def _finish(
-    plan: Plan, output: Path, manifest: Manifest, target: TargetOptions, table: LabelFile | None
+    plan: Plan,
+    output: Path,
+    manifest: Manifest,
+    target: TargetOptions,
+    table: LabelFile | None,
+    known: list[str],
 ) -> tuple[GalleryChange | None, tuple[str, ...]]:
-    """Join the parts into a file, if the output is one; returns what changed in a gallery, and notes on the labels."""
+    """Join the parts into a file, if the output is one; returns what changed in a gallery, and notes on the labels.
+
+    The notes are about the ``known`` images, too, which the gallery has and were not embedded.
+    """
     if not output.suffix:
         plan.remove_left_overs()
         return None, ()
     parts, change = open_table(plan.folder), None
     paths = list(parts.paths)
-    notes = () if table is None else tuple(table.notes(paths))
+    notes = () if table is None else tuple(table.notes([*known, *paths]))
     if output.suffix == GALLERY_SUFFIX:
         rows = labeled_parts(paths, parts.embeddings(), table)
         change = save_gallery(output, rows, manifest, target)

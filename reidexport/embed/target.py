@@ -10,7 +10,7 @@ from reidgallery.file import GALLERY_SUFFIX
 from reidgallery.input import LabeledRows
 from reidruntime import Manifest
 
-from reidexport.embed.adding import NO_DUPLICATES, AddingRules, add_rows
+from reidexport.embed.adding import NO_DUPLICATES, AddingRules, add_rows, check_same_artifact
 from reidexport.embed.files import gallery_from_manifest
 from reidexport.errors import InputError
 from reidexport.records.embeddings import GalleryChange
@@ -53,11 +53,7 @@ def existing_gallery(
         hint = " Delete it first: whom it has forgotten cannot be read."
         raise InputError(f"{error}{hint if target.existing == 'replace' else ''}") from error
     if target.existing == "append":
-        if gallery.manifest_sha256 is None:
-            raise InputError(
-                f"{output}: the gallery does not say which artifact made it. Where it is this one, extend it in Python."
-            )
-        gallery.check_artifact(manifest.sha256, f"{output}: what is to be added")
+        check_same_artifact(gallery, str(output), manifest.sha256, "the images")
         if (gallery.dim, gallery.metric) != (manifest.architecture.feature_dim, manifest.metric):
             raise InputError(
                 f"{output}: the gallery has {gallery.dim} dimensions and compares by {gallery.metric}, the artifact "

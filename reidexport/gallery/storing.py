@@ -18,6 +18,7 @@ from reidexport.embed.adding import (
     AddingRules,
     ForgottenFilter,
     add_rows,
+    check_same_artifact,
     refuse_duplicates,
     relabeled,
 )
@@ -90,6 +91,7 @@ def store_in_milvus(
         check_paths(_paths_of(new))
         _log_notes(new, table, log)
         with open_milvus(address, new.dim, metric=new.metric, manifest_sha256=new.manifest_sha256) as gallery:
+            check_same_artifact(gallery, address, new.manifest_sha256, str(source))
             if rules.on_duplicate == "error":
                 refuse_duplicates(sorted(gallery.known_paths(list(_paths_of(new)))), address)
             if isinstance(new, Gallery) and any(new.forgotten) and not len(gallery):
@@ -147,7 +149,7 @@ def store_in_gallery(
         _log_notes(new, table, log)
         if path.exists():
             gallery = load_gallery(path)
-            gallery.check_artifact(new.manifest_sha256, f"{source}: its embeddings")
+            check_same_artifact(gallery, str(path), new.manifest_sha256, source)
             if (gallery.dim, gallery.metric) != (new.dim, new.metric):
                 raise InputError(
                     f"{path}: the gallery has {gallery.dim} dimensions and compares by {gallery.metric}, {source} "

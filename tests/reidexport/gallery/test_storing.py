@@ -269,6 +269,39 @@ def test_labels_of_a_table_are_stored(parts: Path, tmp_path: Path, run: Run) -> 
     assert (done.returncode, "are for galleries that are added to" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("kind", ["gallery", "milvus"])
+def test_embeddings_of_an_unknown_artifact_are_not_mixed_with_others(
+    kind: str, tmp_path: Path, run: Run
+) -> None:
+    """Known and unknown are refused both ways, and two artifacts; unknown and unknown are stored together."""
+    rows = np.eye(2, DIM, dtype=np.float32)
+    for name, sha256 in (("known", "ab" * 32), ("unknown", None), ("unknown2", None)):
+        gallery = Gallery(DIM, manifest_sha256=sha256)
+        gallery.add(rows, paths=[f"{name}1", f"{name}2"])
+        gallery.save(tmp_path / f"{name}.gallery")
+    known, unknown = tmp_path / "known.gallery", tmp_path / "unknown.gallery"
+    for first, second, words in (
+        (known, unknown, "unknown.gallery does not say which artifact made its embeddings"),
+        (unknown, known, "the gallery does not say which artifact made it"),
+    ):
+        place = tmp_path / f"to-{second.stem}.gallery"
+        target = str(place) if kind == "gallery" else f"milvus:{place.with_suffix('.db')}"
+        assert run("store", first, target).returncode == 0
+        done = run("store", second, target)
+        assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+    done = run("store", tmp_path / "unknown2.gallery", target)
+    assert (done.returncode, "now 4" in done.stdout) == (0, True), done.stderr
+
+
+def test_force_is_refused_where_nothing_is_replaced(parts: Path, tmp_path: Path, run: Run) -> None:
+    """A gallery is added to: --force would be ignored."""
+    for target in (tmp_path / "o.gallery", f"milvus:{tmp_path / 'o.db'}"):
+        done = run("store", parts, target, "--force")
+        assert done.returncode == 2
+        assert f"{target}: --force is for .parquet and .npz; a gallery is added to" in done.stderr
+    assert not list(tmp_path.glob("o.*"))
+
+
 def test_an_empty_gallery_is_written_and_read(tmp_path: Path, run: Run) -> None:
     """No rows, no error, on the whole way."""
     empty, stored, out = (
