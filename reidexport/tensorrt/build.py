@@ -125,7 +125,9 @@ def _build(
     config = _builder_config(trt, builder, source, profiles, options)
     cache: AbstractContextManager[None] = nullcontext()
     if gpu is not None:
-        cache = timing_cache(options.timing_cache or default_timing_cache(trt.__version__, gpu), config, log)
+        named = options.timing_cache
+        file = named or default_timing_cache(trt.__version__, gpu)
+        cache = timing_cache(file, config, log, is_named=named is not None)
     with cache:
         engine = builder.build_serialized_network(network, config)
         if engine is None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from reidruntime.artifact.manifest import BatchProfile, Flavor
+from reidruntime.artifact.manifest import BatchProfile, Flavor, engine_manifest_path
 from reidruntime.tensorrt_library import Gpu, default_batch_profile
 
 from reidexport.errors import InputError
@@ -66,6 +66,13 @@ def check_options(options: BuildOptions, source: EngineSource, path: Path) -> No
             f"{', '.join(wrong)}: for native TensorRT only. An RTX engine runs on every RTX GPU, with the "
             "version that built it."
         )
+    if options.timing_cache is not None:
+        taken = {each.resolve() for each in (source.path, path, engine_manifest_path(path))}
+        if options.timing_cache.resolve() in taken:
+            raise InputError(
+                f"--timing-cache {options.timing_cache}: that is the file to build from, the engine or its manifest. "
+                "Choose another file."
+            )
     if options.strip_weights and not source.kept:
         raise InputError(
             f"--strip-weights: the runtime needs the {source.manifest.precision} ONNX file to put the weights back. "

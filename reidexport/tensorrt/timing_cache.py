@@ -14,6 +14,7 @@ from typing import Any
 
 from reidruntime.tensorrt_library import Gpu
 
+from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
 
 
@@ -26,17 +27,32 @@ def default_timing_cache(tensorrt_version: str, gpu: Gpu) -> Path:
 
 
 @contextmanager
-def timing_cache(path: Path, config: Any, log: Callable[[str], None]) -> Iterator[None]:
+def timing_cache(path: Path, config: Any, log: Callable[[str], None], *, is_named: bool) -> Iterator[None]:
     """Let the builder know within the block what earlier builds measured, and merge what it measured into the file.
 
     The lock is a file beside it, which stays; what is there to read is always whole.
+
+    Args:
+        path: of the cache, which need not exist.
+        config: the builder's configuration.
+        log: called with a line where the cache is started anew.
+        is_named: the user chose the file, which may be anything, and is not replaced unless it is a timing cache.
+
+    Raises:
+        InputError: the named file holds something else, or a timing cache of another version or GPU.
     """
+    content = path.read_bytes() if path.is_file() else b""
+    cache = config.create_timing_cache(content)  # None if damaged
+    if cache is None or not config.set_timing_cache(cache, False):
+        if is_named and content:
+            raise InputError(
+                f"--timing-cache {path} is not a timing cache of this TensorRT and GPU, and would be replaced; "
+                "choose another file, or remove this one."
+            )
+        log(f"{path}: TensorRT does not take this timing cache; starting with an empty one")
+        config.set_timing_cache(config.create_timing_cache(b""), False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(path.name + ".lock").open("a") as lock:
-        cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")  # None if damaged
-        if cache is None or not config.set_timing_cache(cache, False):
-            log(f"{path}: TensorRT does not take this timing cache; starting with an empty one")
-            config.set_timing_cache(config.create_timing_cache(b""), False)
         yield
         learned = config.get_timing_cache()
         fcntl.flock(lock, fcntl.LOCK_EX)

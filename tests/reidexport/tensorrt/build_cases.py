@@ -10,8 +10,9 @@ import tensorrt_bindings
 from reidruntime.artifact.manifest import BatchProfile, manifest_from_json
 from reidruntime.tensorrt_library import Gpu
 
-from reidexport.errors import EngineError, PrecisionError
+from reidexport.errors import EngineError, InputError, PrecisionError
 from reidexport.tensorrt import build as trt_build
+from reidexport.tensorrt.timing_cache import default_timing_cache
 from tests.standins.runtime_models import (
     small_manifest,
     tensorrt_quantization,
@@ -66,26 +67,60 @@ def test_timing_caches_are_merged(trt: Bindings, onnx_file: Path) -> None:
     assert trt.calls.count("ITimingCache.combine") == 1
 
 
-def test_a_timing_cache_of_another_gpu_is_not_taken(trt: Bindings, onnx_file: Path) -> None:
+def test_a_default_timing_cache_of_another_gpu_is_not_taken(
+    trt: Bindings, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """TensorRT refuses it; the build continues with an empty one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     refusals = iter([False, True])
     trt.answers["IBuilderConfig.set_timing_cache"] = lambda cache, ignore: next(refusals)
-    build(onnx_file)
+    build(onnx_file, timing_cache=None)
     assert trt.calls.count("IBuilderConfig.set_timing_cache") == 2
 
 
-def test_a_damaged_timing_cache_is_replaced(trt: Bindings, onnx_file: Path) -> None:
+def test_a_damaged_default_timing_cache_is_replaced(
+    trt: Bindings, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """TensorRT makes nothing of it: the build starts with an empty cache, says so, and writes a whole one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     trt.answers["IBuilderConfig.create_timing_cache"] = lambda data: (
         StandIn(trt, tensorrt_bindings.ITimingCache) if data == b"" else None
     )
-    cache = onnx_file.with_name("timing.cache")
+    cache = default_timing_cache(trt.__version__, GPU)
+    cache.parent.mkdir(parents=True)
     cache.write_bytes(b"damaged")
     said: list[str] = []
-    build(onnx_file, said.append)
+    build(onnx_file, said.append, timing_cache=None)
     assert said == [f"{cache}: TensorRT does not take this timing cache; starting with an empty one"]
     assert trt.calls.count("IBuilderConfig.set_timing_cache") == 1
     assert cache.read_bytes() == b"plan"
+
+
+@pytest.mark.parametrize("answer", ["create_timing_cache", "set_timing_cache"])
+def test_a_named_file_that_is_no_timing_cache_is_kept(trt: Bindings, onnx_file: Path, answer: str) -> None:
+    """A file of the user's that TensorRT does not take is refused before the build, and not written over."""
+    trt.answers[f"IBuilderConfig.{answer}"] = lambda *arguments: (
+        None if answer == "create_timing_cache" else False
+    )
+    notes = onnx_file.with_name("notes.txt")
+    notes.write_text("mine")
+    with pytest.raises(
+        InputError, match=r"notes\.txt is not a timing cache of this TensorRT and GPU.*choose another"
+    ):
+        build(onnx_file, timing_cache=notes)
+    assert "Builder.build_serialized_network" not in trt.calls
+    assert notes.read_text() == "mine"
+    assert sorted(path.name for path in onnx_file.parent.iterdir()) == ["model.onnx", "notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.engine", "model.engine.json"])
+def test_a_timing_cache_has_a_file_of_its_own(trt: Bindings, onnx_file: Path, name: str) -> None:
+    """The file to build from, the engine and its manifest are refused as the timing cache."""
+    with pytest.raises(
+        InputError, match=rf"{name}: that is the file to build from, the engine or its manifest"
+    ):
+        build(onnx_file, timing_cache=onnx_file.with_name(name))
+    assert "Builder.__init__" not in trt.calls
 
 
 def test_every_parser_error_is_in_the_message(trt: Bindings, onnx_file: Path) -> None:

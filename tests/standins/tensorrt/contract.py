@@ -89,11 +89,14 @@ def onnx_file(tmp_path: Path) -> Path:
 
 def build(onnx: Path, log: Callable[[str], None] = print, **options: Any) -> Manifest:
     """An engine beside the ONNX file, for batches of 1 to 8 where the options do not say otherwise."""
-    options = {"batch_profile": BatchProfile(minimum=1, optimum=4, maximum=8)} | options
+    options = {
+        "batch_profile": BatchProfile(minimum=1, optimum=4, maximum=8),
+        "timing_cache": onnx.with_name("timing.cache"),
+    } | options
     with prepared_source(onnx, None) as source:
         return engine_from_onnx(
             source,
             onnx.with_suffix(".engine"),
-            options=BuildOptions(timing_cache=onnx.with_name("timing.cache"), **options),
+            options=BuildOptions(**options),
             log=log,
         )
