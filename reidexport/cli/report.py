@@ -44,6 +44,8 @@ def report(
 
     if (artifact is None) != (data is None):
         raise InputError("--artifact and --data go together: pass both or neither.")
+    if data is None and (dataset or same_camera != "drop"):
+        raise InputError("--dataset and --same-camera are about a data set: pass --artifact and --data too.")
     check_replaceable(out, force=force)
     found = read_results(results)
     evaluation = None

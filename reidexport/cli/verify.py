@@ -75,6 +75,8 @@ class ComparedOptions:
 
         if self.dataset and not self.data:
             raise InputError("--dataset chooses among the data sets of a folder: pass --data too")
+        if self.same_camera != "drop" and not self.data:
+            raise InputError("--same-camera says how a data set is scored: pass --data too")
         if self.images and self.data:
             raise InputError("--data and --images exclude each other: pass what to compare on")
         if self.data:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from reidruntime import EncodedImage
 from reidruntime.images.preprocess import Image
 
-from reidexport.data.image_paths import IMAGE_SUFFIXES, has_suffix
+from reidexport.data.image_paths import is_wanted
 from reidexport.embed.opening import file_system, is_url, open_binary, open_parquet
 from reidexport.embed.plan import Columns, Shard
 from reidexport.errors import ImageError
@@ -26,7 +26,8 @@ def read_shard(shard: Shard, folder: Path, columns: Columns) -> Iterator[NamedIm
     """The name of each image of a shard, and the image: a path, the bytes of its file, or why it cannot be read.
 
     Names are the paths and URLs of files, ``FILE.tar/MEMBER`` in a tar, and the column of names of a Parquet file.
-    Of a tar with one file in a dozen formats beside each other (WebDataset), the members with an image's suffix count.
+    Of a tar with one file in a dozen formats beside each other (WebDataset), the members with an image's suffix count,
+    without hidden ones.
 
     Args:
         shard: what to read.
@@ -98,7 +99,7 @@ def _tar_members(path: str, folder: Path) -> Iterator[NamedImage]:
             with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as tar:
                 for member in tar:
                     tar.members.clear()  # type: ignore[attr-defined]  # or it would hold every header
-                    if not member.isfile() or not has_suffix(member.name, IMAGE_SUFFIXES):
+                    if not member.isfile() or not is_wanted(member.name):
                         continue
                     content = tar.extractfile(member)
                     name = f"{path}/{member.name.removeprefix('./')}"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,17 +26,17 @@ Features = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
-def calibration_warnings(manifest: Manifest, images: Sequence[ImageRecord]) -> tuple[str, ...]:
+def calibration_warnings(manifest: Manifest, images: Sequence[Path]) -> tuple[str, ...]:
     """Say so, where an INT8 artifact was calibrated on some of the images that it is scored on."""
     made = manifest.quantization
     if made is None or not made.image_digits:
         return ()
     known = set(made.image_digits)
-    num_known = sum(digits in known for digits in content_digits(image.path for image in images))
+    num_known = sum(digits in known for digits in content_digits(images))
     if not num_known:
         return ()
     return (
-        f"the INT8 artifact was calibrated on {num_known} of these {len(images)} query and gallery images, so it is "
+        f"the INT8 artifact was calibrated on {num_known} of these {len(images)} images, so it is "
         "better on them than on others. Export it again with other --calibration images",
     )
 
@@ -158,8 +159,9 @@ def evaluate(
     check_scorable(dataset)
     gallery = dataset.scored_gallery
     records = (*dataset.query, *gallery)
+    paths = [record.path for record in records]
     began = time.perf_counter()
-    feats = session.embed([record.path for record in records], batch_size=batch_size, progress=progress)
+    feats = session.embed(paths, batch_size=batch_size, progress=progress)
     embedding_seconds = time.perf_counter() - began
     metric = metric or session.manifest.metric
     _refuse_broken(feats, records, metric)
@@ -182,7 +184,7 @@ def evaluate(
         runtime=session.description,
         num_junk=len(dataset.gallery) - len(gallery),
         embedding_seconds=embedding_seconds,
-        warnings=(*copy_warnings(dataset), *calibration_warnings(session.manifest, records)),
+        warnings=(*copy_warnings(dataset), *calibration_warnings(session.manifest, paths)),
         query=dataset.query,
         gallery=gallery,
         q_feats=q_feats,

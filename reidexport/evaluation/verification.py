@@ -19,7 +19,7 @@ from reidexport.data import Dataset
 from reidexport.errors import InputError
 from reidexport.evaluation.causes import causes_of_failure
 from reidexport.evaluation.limits import Limits, limits_of
-from reidexport.evaluation.protocol import check_scorable
+from reidexport.evaluation.protocol import check_scorable, numbers_of_images
 from reidexport.evaluation.scoring import calibration_warnings, score_features
 from reidexport.metrics.agreement import agreement, check_comparable, neighbor_agreement
 from reidexport.records.accuracy import Ranks, Verification, VerificationLimits, WorstImage
@@ -73,7 +73,10 @@ def verify(
     offset = len(paths)
     expected = reference.embed(paths, progress=progress and (lambda done: progress(offset + done)))
     rows = agreement(found, expected)
-    top1, top10 = neighbor_agreement(found, expected, len(queries) if dataset else None, metric)
+    itself = None
+    if dataset and dataset.same_camera == "keep":  # a query may lie in the gallery
+        itself = np.concatenate(numbers_of_images(dataset.query, dataset.scored_gallery))
+    top1, top10 = neighbor_agreement(found, expected, len(queries) if dataset else None, metric, itself)
     ranks, expected_ranks = _ranks(found, dataset, metric), _ranks(expected, dataset, metric)
     result = Verification(
         candidate=candidate.description,
@@ -95,7 +98,7 @@ def verify(
         reference_ranks=expected_ranks,
         drops=ranks.drops_from(expected_ranks) if ranks and expected_ranks else {},
         limits=allowed,
-        warnings=_warnings(candidate, images_are, dataset),
+        warnings=_warnings(candidate, images_are, paths),
         **here(),
     )
     if not (failures := tuple(_failures(result, allowed))):
@@ -162,10 +165,11 @@ def _ranks(features: Features, dataset: Dataset | None, metric: Metric) -> Ranks
     return score_features(q_feats, g_feats, *records, metric=metric, same_camera=same_camera).ranks
 
 
-def _warnings(candidate: Session, images_are: str, dataset: Dataset | None) -> tuple[str, ...]:
-    if dataset is not None:
-        return calibration_warnings(candidate.manifest, (*dataset.query, *dataset.scored_gallery))
-    return (NO_PEOPLE,) if images_are == DRAWN_PEOPLE else ()
+def _warnings(candidate: Session, images_are: str, images: Sequence[Image]) -> tuple[str, ...]:
+    paths = [Path(image) for image in images if isinstance(image, str | Path)]
+    if images_are == DRAWN_PEOPLE and not paths:
+        return (NO_PEOPLE,)
+    return calibration_warnings(candidate.manifest, paths)
 
 
 def _not_finite(features: Features, images: Sequence[Image]) -> tuple[str, ...]:

@@ -76,7 +76,11 @@ def check_comparable(name: str, manifest: Manifest, reference: Manifest) -> None
 
 
 def neighbor_agreement(
-    found: Features, expected: Features, num_queries: int | None, metric: Metric
+    found: Features,
+    expected: Features,
+    num_queries: int | None,
+    metric: Metric,
+    image_numbers: npt.NDArray[np.int64] | None = None,
 ) -> tuple[float, float]:
     """The share of queries whose nearest neighbor is the same, and the mean overlap of their ten nearest.
 
@@ -85,23 +89,31 @@ def neighbor_agreement(
         expected: the same images' features as they should be.
         num_queries: how many of the rows are queries; None: every row is one, among all others.
         metric: ``cosine`` or ``euclidean``.
+        image_numbers: (N,), equal for rows of one image, where a query may lie in the gallery: no query is its own
+            neighbor.
     """
-    a, b = _neighbors(found, num_queries, metric), _neighbors(expected, num_queries, metric)
+    a, b = (_neighbors(rows, num_queries, metric, image_numbers) for rows in (found, expected))
     overlaps = [len(np.intersect1d(*rows)) / len(rows[0]) for rows in zip(a, b, strict=True)]
     return float((a[:, 0] == b[:, 0]).mean()), float(np.mean(overlaps))
 
 
-def _neighbors(features: Features, num_queries: int | None, metric: Metric) -> npt.NDArray[np.int64]:
+def _neighbors(
+    features: Features, num_queries: int | None, metric: Metric, image_numbers: npt.NDArray[np.int64] | None
+) -> npt.NDArray[np.int64]:
     """The nearest rows of each query; what is not an embedding counts as zeros."""
     norms = np.linalg.norm(features.astype(np.float64), axis=1)
     smallest, largest = EMBEDDING_NORMS
     is_embedding = (norms >= smallest) & (norms <= largest)
     rows = np.where(is_embedding[:, None], features, 0).astype(np.float32)
     gallery = Gallery(rows.shape[1], metric=metric)
-    if num_queries is None:  # a camera for each row, so that none finds itself
+    others = SearchFilter(other_cameras=True)  # a camera for each image, so that none finds itself
+    if num_queries is None:
         numbers = np.arange(len(rows))
         gallery.add(rows, camids=numbers)
-        others = SearchFilter(other_cameras=True)
         return gallery.search(rows, min(_TOP_K, len(rows) - 1), filter=others, camids=numbers).indices
-    gallery.add(rows[num_queries:])
-    return gallery.search(rows[:num_queries], min(_TOP_K, len(gallery))).indices
+    if image_numbers is None:
+        gallery.add(rows[num_queries:])
+        return gallery.search(rows[:num_queries], min(_TOP_K, len(gallery))).indices
+    gallery.add(rows[num_queries:], camids=image_numbers[num_queries:])
+    own = image_numbers[:num_queries]
+    return gallery.search(rows[:num_queries], min(_TOP_K, len(gallery)), filter=others, camids=own).indices

@@ -126,6 +126,9 @@ def test_the_gate_takes_real_crops_without_labels(
         (["inspect", "{onnx}", "--strict"], "--strict judges what images show of a checkpoint"),
         (["eval", "{onnx}", "--data", "missing"], "missing"),
         (["verify", "{onnx}", "--reference", "{onnx}", "--data", ".", "--images", "."], "exclude each other"),
+        (["verify", "{onnx}", "--reference", "{onnx}", "--same-camera", "keep"], "pass --data too"),
+        (["report", ".", "-o", "a.html", "--same-camera", "keep"], "pass --artifact and --data too"),
+        (["report", ".", "-o", "a.html", "--dataset", "folder"], "pass --artifact and --data too"),
     ],
 )
 def test_bad_input_exits_2_with_words_and_no_traceback(

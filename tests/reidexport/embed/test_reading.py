@@ -19,8 +19,8 @@ from tests.standins.image_sources import COLUMNS, contents, jpeg, write_images, 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_tars_are_read_from_end_to_end(tmp_path: Path, mode: str) -> None:
-    """Members with an image's suffix, under the tar's name; captions, folders and names in other codes do no harm."""
-    members = {"./a/1.jpg": jpeg(1), "a/1.json": b"{}", "a/2.JPG": b"", "\udcff.png": b"x"}
+    """Members with an image's suffix, under the tar's name; captions, hidden files and odd names do no harm."""
+    members = {"./a/1.jpg": jpeg(1), "a/1.json": b"{}", "a/2.JPG": b"", "\udcff.png": b"x", "a/._1.jpg": b"x"}
     path = write_tar(tmp_path / "x.tar", members, mode)
     assert contents(Shard("tar", [str(path)])) == {
         f"{path}/a/1.jpg": jpeg(1),

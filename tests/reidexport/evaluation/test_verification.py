@@ -1,5 +1,6 @@
 """The gate: what passes, what fails, and what it says."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,18 @@ def test_a_data_set_adds_ranks_of_both_and_their_drops(exported: Exported, drawn
     assert content["drops"]["rank1"] == pytest.approx(0.0)
     assert result.num_images == len(drawn_dataset.query) + len(drawn_dataset.scored_gallery)
     assert content["machine"]["cores"] >= 1
+
+
+def test_neighbors_of_kept_cameras_leave_the_query_image_out(
+    exported: Exported, drawn_dataset: Dataset, tmp_path: Path
+) -> None:
+    """Queries that are the gallery have the neighbors that the same images have among each other."""
+    itself = replace(drawn_dataset, gallery=drawn_dataset.query, same_camera="keep")
+    damaged = damaged_copy(exported, tmp_path)
+    with open_session(damaged) as candidate, open_any(exported.checkpoint) as reference:
+        result = verify(candidate, reference, dataset=itself)
+        images = verify(candidate, reference, images=[record.path for record in drawn_dataset.query])
+    assert result.top1_agreement == images.top1_agreement < 1
 
 
 def test_the_fp16_file_passes_with_its_own_consistency(

@@ -72,3 +72,13 @@ def test_neighbors_of_broken_features_are_compared_too() -> None:
     top1, top10 = neighbor_agreement(found, expected, None, "euclidean")
     assert 0 < top1 < 1
     assert 0 < top10 < 1
+
+
+def test_a_query_in_the_gallery_is_not_its_own_neighbor() -> None:
+    """Where queries and gallery are the same images, their neighbors are those among all other images."""
+    expected = np.random.default_rng(3).standard_normal((30, 8), np.float32)
+    found = expected + np.float32(0.5) * np.random.default_rng(4).standard_normal(expected.shape, np.float32)
+    both, numbers = (np.concatenate((features, features)) for features in (found, expected)), np.arange(30)
+    among_others = neighbor_agreement(found, expected, None, "cosine")
+    assert neighbor_agreement(*both, 30, "cosine", np.concatenate((numbers, numbers))) == among_others
+    assert among_others[0] < 1

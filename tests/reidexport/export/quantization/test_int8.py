@@ -13,7 +13,7 @@ import pytest
 from reidruntime import ArtifactError, InputError, SessionOptions, manifest_from_onnx, open_session
 from reidruntime.artifact.manifest import Manifest
 
-from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
+from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph, verify
 from reidexport.data import Dataset
 from reidexport.errors import ParityError
 from reidexport.evaluation.scoring import calibration_warnings
@@ -74,10 +74,18 @@ def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 def test_scores_on_calibration_images_are_warned_of(int8: Int8, drawn_dataset: Dataset) -> None:
     """The manifest knows all images that were calibrated or measured on, by their content."""
     manifest = manifest_of(int8.files["cpu"])
-    (warning,) = calibration_warnings(manifest, (*drawn_dataset.query, *drawn_dataset.train))
-    num_images, num_train = len(drawn_dataset.query) + len(drawn_dataset.train), len(drawn_dataset.train)
-    assert warning.startswith(f"the INT8 artifact was calibrated on {num_train} of these {num_images} query")
-    assert calibration_warnings(manifest, (*drawn_dataset.query, *drawn_dataset.gallery)) == ()
+    query, gallery, train = (
+        [record.path for record in part]
+        for part in (drawn_dataset.query, drawn_dataset.gallery, drawn_dataset.train)
+    )
+    (warning,) = calibration_warnings(manifest, query + train)
+    assert warning.startswith(
+        f"the INT8 artifact was calibrated on {len(train)} of these {len(query + train)} images"
+    )
+    assert calibration_warnings(manifest, query + gallery) == ()
+    with open_session(int8.files["cpu"]) as session:
+        (said,) = verify(session, session, images=train).warnings
+    assert said.startswith(f"the INT8 artifact was calibrated on {len(train)} of these {len(train)} images")
 
 
 @pytest.mark.parametrize("target", ["cpu", "tensorrt"])
