@@ -207,8 +207,8 @@ def test_the_command_writes_a_bundle(run: Run, exported: Exported, tmp_path: Pat
     assert "scales crops with a kernel of its own" in (folder / CONFIG_NAME).read_text()
     path = tmp_path / "other.onnx"
     foreign(path, "NCHW", STD, "RGB")
-    done = run("bundle", "deepstream", path, "-o", folder)
+    done = run("bundle", "deepstream", path, "-o", tmp_path / "none")
     assert done.returncode == 2
     assert "the file carries no manifest" in done.stderr
     facts = ["--size", "6x4", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
-    assert run("bundle", "deepstream", path, "-o", folder, *facts).returncode == 0
+    assert run("bundle", "deepstream", path, "-o", tmp_path / "other", *facts).returncode == 0
