@@ -64,6 +64,7 @@ class Checkpoint:
         preprocess: size, resize kernel and normalization of its input.
         state_dict: float32 tensors by name: ``backbone.*``, ``pool.p``, ``neck.*``, ``classifier.*``.
         facts: everything that decides its answers, and where each fact comes from.
+        read: the facts that the file itself says, by name, whether another value was told or not.
         weights_key: which of several sets of weights in the file these are; None where it holds one.
         lookalikes: other networks that have these names and shapes, in words; "" where none is known.
     """
@@ -76,6 +77,7 @@ class Checkpoint:
     preprocess: Preprocess
     state_dict: dict[str, Tensor]
     facts: tuple[CheckpointFact, ...]
+    read: frozenset[str] = frozenset()
     weights_key: str | None = None
     lookalikes: str = ""
 
@@ -145,9 +147,8 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     family, architecture, preprocess, state_dict, known = _with_choices(contents, choices)
-    origins: dict[str, Origin] = dict.fromkeys(known, "read")
-    if not weights.other_keys:
-        origins["weights"] = "read"
+    in_file = known if weights.other_keys else known | {"weights"}
+    origins: dict[str, Origin] = dict.fromkeys(in_file, "read")
     checkpoint = Checkpoint(
         name=path.name,
         sha256=file_sha256(path),
@@ -159,6 +160,7 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
         facts=checkpoint_facts(
             architecture, preprocess, state_dict, origins | told_facts(choices), _weights_in_words(weights)
         ),
+        read=in_file,
         weights_key=weights.key if weights.other_keys else None,
     )
     is_ambiguous = architecture.backbone in (*RESNET_STEMS, "resnest50") and checkpoint.assumed

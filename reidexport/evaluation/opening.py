@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from reidruntime.artifact.manifest import Feature, Manifest, Pooling, file_sha256
+from reidruntime.artifact.manifest import Feature, Manifest, Origin, Pooling, file_sha256
 from reidruntime.artifact.onnx_metadata import manifest_from_onnx, read_onnx
 from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.images.depth import Depth
@@ -167,11 +167,9 @@ def open_reference(
     options = GraphOptions(feature=wanted, normalize=candidate.normalized, flip=candidate.flip)
     checkpoint = load_checkpoint(path, replace(recorded, **stated))
     # What the manifest only repeats is as open as in the file, or as it was at the export.
-    in_file = load_checkpoint(
-        path, CheckpointChoices(weights=stated.get("weights", recorded.weights))
-    ).origins
-    origins = in_file | candidate.origins | told_facts(told)
-    facts = tuple(replace(fact, origin=origins.get(fact.name, fact.origin)) for fact in checkpoint.facts)
+    origins: dict[str, Origin] = dict.fromkeys(checkpoint.read, "read")
+    origins |= candidate.origins | told_facts(told)
+    facts = tuple(replace(fact, origin=origins.get(fact.name, "assumed")) for fact in checkpoint.facts)
     on_checkpoint(replace(checkpoint, facts=facts))
     return session_from_checkpoint(checkpoint, options, threads=threads, depth=depth)
 

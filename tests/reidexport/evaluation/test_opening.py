@@ -7,9 +7,10 @@ import onnx
 import pytest
 import torch
 from reidruntime import SessionOptions
+from torch import nn
 
 from reidexport.checkpoint.choices import CheckpointChoices
-from reidexport.checkpoint.loading import load_checkpoint
+from reidexport.checkpoint.loading import Checkpoint, load_checkpoint
 from reidexport.data.synthetic import draw_people
 from reidexport.embed.files import write_embeddings
 from reidexport.errors import ArtifactError, CheckpointError, InputError
@@ -19,7 +20,7 @@ from reidexport.evaluation.torch_session import session_from_checkpoint
 from reidexport.export.graph import graph_from_checkpoint, manifest_of_graph
 from reidexport.records.inspection import CheckpointDescription, GalleryDescription, OnnxDescription
 from tests.conftest import Exported
-from tests.standins.checkpoints import golden_weights
+from tests.standins.checkpoints import golden_weights, lost_classes
 from tests.standins.runtime_models import write_artifact
 
 
@@ -68,6 +69,23 @@ def test_the_reference_is_opened_with_the_weights_of_the_artifact(tmp_path: Path
             rows[key] = told.embed(people)
             np.testing.assert_allclose(reference.embed(people), rows[key], rtol=1e-4, atol=1e-4)
     assert not np.allclose(rows["model"], rows["model_ema"], rtol=1e-2)
+
+
+def test_what_was_told_at_the_export_need_not_be_told_again(tmp_path: Path) -> None:
+    """A module whose pooling had to be told is opened as its artifact says, and its facts keep where they come from."""
+    path = tmp_path / "model.pth"
+    with lost_classes() as model_class:
+        model = model_class(18, 1, stem_relu=True)
+        model.gap = nn.AdaptiveAvgPool2d((2, 1))
+        torch.save(model, path)
+    with pytest.raises(CheckpointError, match=r"its module has a global pooling to \(2, 1\)"):
+        load_checkpoint(path)
+    checkpoint = load_checkpoint(path, CheckpointChoices(pooling="avg", size=(64, 32)))
+    manifest = manifest_of_graph(graph_from_checkpoint(checkpoint))
+    found: list[Checkpoint] = []
+    open_reference(path, manifest, on_checkpoint=found.append).close()
+    assert found[0].origins == checkpoint.origins
+    assert (found[0].origins["pooling"], found[0].origins["last_stride"]) == ("told", "read")
 
 
 def test_inspect_describes_a_checkpoint(exported: Exported) -> None:
