@@ -1,6 +1,6 @@
 """Precision is a property of the graph, never a flag of a builder: FP32 ONNX → FP16 ONNX."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -63,12 +63,7 @@ def fp16_model(model: onnx.ModelProto) -> onnx.ModelProto:
         inner = f"{name}_before_cast"
         rename_tensor(nodes, name, inner)
         nodes.append(helper.make_node("Cast", [inner], [name], name=f"cast_{name}", to=TensorProto.FLOAT))
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    replace_nodes(graph, nodes)
     del graph.value_info[:]  # they state the old types; shape inference makes them anew
     return onnx.shape_inference.infer_shapes(converted, check_type=True, strict_mode=True)
 
@@ -109,6 +104,16 @@ def _cast(name: str, to_fp16: bool, nodes: list[onnx.NodeProto], made: set[str])
         nodes.append(helper.make_node("Cast", [name], [copy], name=f"cast_{copy}", to=kind))
         made.add(copy)
     return copy
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Give a graph other nodes, and leave out the initializers that none of them takes."""
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def rename_tensor(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:

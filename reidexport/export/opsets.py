@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 from reidruntime.artifact.manifest import Precision
 
 from reidexport.errors import InputError
+from reidexport.export.fp16 import replace_nodes
 
 OPSET = 18
 OLDEST, LATEST = 11, min(25, onnx.defs.onnx_opset_version())
@@ -87,12 +88,7 @@ def _rewritten(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         if node.op_type in _SOFTMAXES and opset < _SOFTMAX_BY_AXIS and not node.attribute:
             node.attribute.append(helper.make_attribute("axis", -1))  # the default was 1
         nodes += _shape_in_two(node, graph) if node.op_type == "Shape" and opset < _PART_OF_SHAPE else [node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    replace_nodes(graph, nodes)
     changed.opset_import[0].version = opset
     changed.ir_version = helper.find_min_ir_version_for(changed.opset_import)
     return changed
