@@ -1,9 +1,10 @@
 """Why a candidate does not answer as its reference: what the two manifests and the figures show of it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 from reidruntime.artifact.manifest import Architecture, ImageInput, Manifest
 
 from reidexport.records.accuracy import Verification
@@ -76,29 +77,27 @@ def _checkpoints(candidate: Manifest, reference: Manifest) -> Iterator[str]:
 
 
 def _differences(candidate: Manifest, reference: Manifest) -> Iterator[str]:
-    images = [
-        f"{name} {found}, the reference's {expected}"
-        for name in ImageInput.model_fields
-        if name not in _NOT_THE_IMAGES
-        and _differ(
-            found := getattr(candidate.preprocess, name), expected := getattr(reference.preprocess, name)
-        )
-    ]
+    images = _differing(ImageInput, _NOT_THE_IMAGES, candidate.preprocess, reference.preprocess)
     if images:
         yield (
             f"the images are prepared differently: {'; '.join(images)}. Export again with the right ones, or state "
             "them for a file without a manifest"
         )
-    network = [
-        f"{name} {found}, the reference's {expected}"
-        for name in Architecture.model_fields
-        if name not in _NOT_THE_NETWORK
-        and _differ(
-            found := getattr(candidate.architecture, name), expected := getattr(reference.architecture, name)
-        )
-    ]
+    network = _differing(Architecture, _NOT_THE_NETWORK, candidate.architecture, reference.architecture)
     if network:
         yield f"the networks differ: {'; '.join(network)}. Export again with what the checkpoint was trained with"
+
+
+def _differing(
+    kind: type[BaseModel], left_out: Collection[str], found: object, expected: object
+) -> list[str]:
+    """The fields of a part of both manifests whose values differ, with both values."""
+    values = {name: (getattr(found, name), getattr(expected, name)) for name in kind.model_fields}
+    return [
+        f"{name} {one}, the reference's {other}"
+        for name, (one, other) in values.items()
+        if name not in left_out and _differ(one, other)
+    ]
 
 
 def _differ(found: Any, expected: Any) -> bool:
