@@ -107,7 +107,7 @@ def _cast(name: str, to_fp16: bool, nodes: list[onnx.NodeProto], made: set[str])
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    """Give a graph other nodes, and leave out the initializers that none of them takes."""
+    """Put nodes in the place of a graph's own, and leave out the initializers that none of them takes."""
     del graph.node[:]
     graph.node.extend(nodes)
     used = {name for node in nodes for name in node.input}

@@ -76,7 +76,7 @@ def store_in_milvus(
         index: what is to search the gallery from now on; it is built when all rows are stored, and its recall measured.
         rules: what may be added.
         table: of labels that go before those of the source.
-        log: is told what the table leaves open.
+        log: called with a line for everything that the table leaves open.
         progress_bar: shows how far it is.
 
     Raises:
@@ -138,7 +138,7 @@ def store_in_gallery(
         path: ``*.gallery``. A new one takes over whom another gallery has forgotten.
         rules: what may be added.
         table: of labels that go before those of the source.
-        log: is told what the table leaves open.
+        log: called with a line for everything that the table leaves open.
 
     Raises:
         InputError: the source cannot be read, is of another artifact, dimension or metric, or a path is there already
