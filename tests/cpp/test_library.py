@@ -191,7 +191,8 @@ def test_integer_networks_run_like_others(
     with open_session(artifact, SessionOptions(backend="onnxruntime", device="cpu", threads=1)) as session:
         expected = session.embed(photos)
     np.testing.assert_allclose(embed(artifact, photos, tmp_path / "f.npy"), expected, atol=1e-6)
-    done = call("reid_embed", artifact, photos[0], "-o", tmp_path / "f.npy")
+    done = call("reid_embed", artifact, photos[0], "-o", tmp_path / "one.npy")
+    assert done.returncode == 0
     assert ("int8, as defined, in fp32" in done.stderr) == (target == "tensorrt")
 
 
