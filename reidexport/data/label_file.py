@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from reidexport.errors import InputError
 _LABELS = ("person", "camera", "time")
 _LOWEST = {"person": JUNK_PID, "camera": 1}
 _NUMBER = re.compile(r"-?\d{1,18}")
+_ZERO_FRACTION = re.compile(r"(?<=\d)\.0+$")  # data frames write whole numbers beside empty cells as 7.0
 Labels = NDArray[np.int64]
 
 
@@ -96,6 +98,8 @@ class LabelFile:
 
     def _row(self, path: str) -> int | None:
         as_written, absolute = self.row_of.get(path), self.row_of.get(os.path.abspath(path))  # noqa: PTH100
+        if as_written is not None and _is_another_file(_absolute(self.path, self.images[as_written]), path):
+            as_written = None
         if as_written is not None and absolute is not None and as_written != absolute:
             raise InputError(
                 f"{self.path}: rows {as_written + 1} and {absolute + 1} both mean {path}. Write absolute paths."
@@ -147,6 +151,7 @@ def _columns_of(path: Path) -> dict[str, Sequence[Any]]:
             import pyarrow.parquet as pq
 
             try:
+                _check_names(path, pq.read_schema(path).names)
                 table = pq.read_table(path)
             except pa.ArrowException as error:
                 raise InputError(f"{path}: not a Parquet file, or damaged ({error}).") from error
@@ -169,19 +174,24 @@ def _csv_columns(path: Path, lines: Iterable[list[str]]) -> dict[str, Sequence[A
             raise InputError(
                 f"{path}: row {number} has {len(row)} cells, expected {len(names)} as in the header."
             )
+    _check_names(path, names)
     return {name: [row[index] for row in rows] for index, name in enumerate(names)}
 
 
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise InputError(f"{path}: more than one column is called {twice[0]!r}. Rename or remove the others.")
+
+
 def _text(cell: object) -> str:
-    """A cell as text; whole numbers among floats, as data frames have them beside empty cells, are numbers."""
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return ""
-    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
+    return "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else str(cell).strip()
 
 
 def _label(cell: str, name: str, where: str) -> int:
     if not cell:
         return UNLABELED
+    cell = _ZERO_FRACTION.sub("", cell)
     if name == "time":
         time = parse_time(cell, f"{where}: time")
         if not 0 <= time < 2**63:
@@ -196,3 +206,8 @@ def _label(cell: str, name: str, where: str) -> int:
 
 def _absolute(table: Path, image: str) -> str:
     return os.path.abspath(table.parent / image)  # noqa: PTH100 - resolve() would follow links
+
+
+def _is_another_file(one: str, other: str) -> bool:
+    """Whether both exist, and are not the same: a table beside other images can have rows of the same names."""
+    return Path(one).exists() and Path(other).exists() and not Path(one).samefile(other)

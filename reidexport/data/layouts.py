@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from reidexport.data.image_paths import Log, left_out_text
+from reidexport.data.image_paths import Log, is_wanted, left_out_text
 from reidexport.data.person_folders import has_person_folders, records_from_person_folders
 from reidexport.data.records import Dataset, ImageRecord, SameCamera, records_from_folder
 from reidexport.errors import DatasetError
@@ -109,9 +109,17 @@ def load_dataset(
 
 
 def left_out_of(dataset: Dataset) -> str:
-    """How many files beside a data set's images are left out for their names, and why; empty where none is."""
-    folders = filter(Path.is_dir, {record.path.parent for record in dataset.records})
-    return left_out_text(path for folder in folders for path in folder.iterdir() if path.is_file())
+    """How many files in a data set's folders of images are left out, and why; empty where none is."""
+    folders = {record.path.parent for record in dataset.records}
+    inside = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
+    nested = sorted(path for path in inside if path.parent not in folders and is_wanted(path.name))
+    texts = [left_out_text(path for path in inside if path.parent in folders)]
+    if nested:
+        texts.append(
+            f"left out {len(nested)} image{'s' * (len(nested) > 1)} in folders within those of the images, the first "
+            f"{nested[0]}"
+        )
+    return "; ".join(filter(None, texts))
 
 
 def _search(folder: Path, depth: int) -> list[Found]:

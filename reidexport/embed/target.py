@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from reidgallery import Gallery, load_gallery
-from reidgallery.file import GALLERY_SUFFIX
+from reidgallery.file import GALLERY_SUFFIX, file_identity
 from reidgallery.input import LabeledRows
 from reidruntime import Manifest
 
@@ -68,8 +68,10 @@ def save_gallery(
     """Write the gallery; until it is whole, the one that was there stays.
 
     Raises:
-        InputError: as :func:`existing_gallery`, or a path is there already.
+        InputError: as :func:`existing_gallery`, or a path is there already; or another program wrote the gallery
+            while the rows were read.
     """
+    before = file_identity(output)
     gallery = existing_gallery(output, manifest, target, verify=target.existing == "append")
     if gallery is None or target.existing == "replace":
         forgotten = gallery and gallery.forgotten
@@ -77,5 +79,5 @@ def save_gallery(
         if forgotten:
             gallery.list_forgotten(forgotten)
     change = add_rows(gallery, parts, target.rules, str(output))
-    gallery.save(output)
+    gallery.save(output, if_still=before)
     return change

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reidgallery import Gallery, MilvusGallery, load_gallery
-from reidgallery.file import GALLERY_SUFFIX
+from reidgallery.file import GALLERY_SUFFIX, file_identity
 from reidgallery.input import LabeledRows, are_among
 from reidgallery.milvus.collection import IndexKind, check_index
 from reidgallery.milvus.recall import Recall, measured_recall
@@ -142,9 +142,10 @@ def store_in_gallery(
 
     Raises:
         InputError: the source cannot be read, is of another artifact, dimension or metric, or a path is there already
-            and ``rules`` say error.
+            and ``rules`` say error; or another program wrote the gallery while the rows were read.
         NotInstalledError: pymilvus or milvus-lite is not installed.
     """
+    before = file_identity(path)
     with _opened(source) as new:
         _log_notes(new, table, log)
         if path.exists():
@@ -160,7 +161,7 @@ def store_in_gallery(
             if not isinstance(new, EmbeddingTable):
                 gallery.list_forgotten(new.forgotten)
         change = add_rows(gallery, relabeled(new.labeled_parts(), table), rules, str(path))
-    gallery.save(path)
+    gallery.save(path, if_still=before)
     return change
 
 

@@ -43,6 +43,7 @@ from reidgallery.rows import EMBEDDING_NORMS, GalleryRows, Metric, row_norms
 MAGIC = b"REIDGAL1"
 GALLERY_SUFFIX = ".gallery"
 _PREFIX_BYTES = len(MAGIC) + 8 + 32
+ABSENT = "absent"  # what file_identity says of a file that is missing
 _ALIGNMENT = 64
 _CHUNK_BYTES = 2**24
 _SECTIONS = {
@@ -113,7 +114,7 @@ def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> 
     Args:
         path: ``*.gallery``.
         content: what to write.
-        expected: the identity that :func:`read_gallery` returned; None to replace any file.
+        expected: the identity that :func:`read_gallery` or :func:`file_identity` returned; None to replace any file.
 
     Returns:
         The identity of the new file.
@@ -129,10 +130,13 @@ def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> 
     target = path.resolve()
     try:
         with _lock(target):
-            if expected is not None and _identity(target) not in (expected, None):
+            if expected is not None and file_identity(target) not in (expected, ABSENT):
                 raise InputError(
-                    f"{path}: another program has replaced the gallery since it was loaded. Load it again, and add "
-                    "the new rows to that."
+                    f"{path}: another program has written a gallery there in the meantime. Add the rows to that, or "
+                    "choose another path."
+                    if expected == ABSENT
+                    else f"{path}: another program has replaced the gallery since it was loaded. Load it again, and "
+                    "add the new rows to that."
                 )
             # Exactly what a killed save of this path left: others may be writing names that begin alike.
             for stale in target.parent.glob(f".{escape(target.stem)}.{'[0-9a-f]' * 8}.unfinished"):
@@ -242,10 +246,10 @@ def _header(path: Path, mapped: NDArray[np.uint8]) -> tuple[Header, int, str]:
     return header, stop, prefix[16:].hex()
 
 
-def _identity(path: Path) -> str | None:
-    """The checksum of the header, which holds all the others; None where the file is missing."""
+def file_identity(path: Path) -> str:
+    """The checksum of the header, which holds all the others; ``ABSENT`` where the file is missing."""
     if not path.is_file():
-        return None
+        return ABSENT
     with path.open("rb") as file:
         return file.read(_PREFIX_BYTES)[16:].hex()
 

@@ -263,17 +263,23 @@ class Gallery(BaseGallery):
         prepared = self._prepared(scan, len(checked.rows)) if len(self) else None
         return nearest_rows(question, self._threads, prepared)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, if_still: str | None = None) -> None:
         """Write the gallery to ``NAME.gallery``: whatever happens, the old file or the new one is left, whole.
 
+        Args:
+            path: ``NAME.gallery``.
+            if_still: what :func:`reidgallery.file.file_identity` said of the file that may be replaced; default: the
+                one that the gallery was loaded from, or whatever is elsewhere.
+
         Raises:
-            InputError: the path cannot be written; or the gallery was loaded from there, and another program has since
-                replaced the file, whose rows would be lost.
+            InputError: the path cannot be written; or the file is another one by now, whose rows would be lost.
         """
         target = Path(path)
         content = GalleryContent(self.metric, self.manifest_sha256, self._rows, self._labels, self._forgotten)
         place = target.resolve()
-        expected = self._read_from[1] if self._read_from and self._read_from[0] == place else None
+        expected = if_still
+        if expected is None and self._read_from and self._read_from[0] == place:
+            expected = self._read_from[1]
         self._read_from = place, write_gallery(target, content, expected)
 
     def _hold(self, parts: Sequence[Features], norms: Floats64, labels: RowLabels) -> None:

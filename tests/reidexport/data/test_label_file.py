@@ -14,13 +14,13 @@ from reidexport.errors import InputError
 def test_csv_and_parquet_say_the_same(tmp_path: Path) -> None:
     """Empty cells, whole floats and dates are read alike; cameras count from 1; names fill what is open."""
     (tmp_path / "l.csv").write_text(
-        "\ufeffpath,person,camera,time\na.jpg,7,2,2026-11-25\n\n0003_c4.jpg,-1,,5\n", "utf-8"
+        "\ufeffpath,person,camera,time\na.jpg,7,2.0,2026-11-25\n\n0003_c4.jpg,-1,,5\n", "utf-8"
     )
     columns = {
         "path": ["a.jpg", "0003_c4.jpg"],
         "person": [7, -1],
         "camera": [2.0, None],
-        "time": ["2026-11-25", "5"],
+        "time": ["2026-11-25", "5.0"],
     }
     pq.write_table(pa.table(columns), tmp_path / "l.parquet")
     paths = [str(tmp_path / "a.jpg"), str(tmp_path / "0003_c4.jpg"), "elsewhere/0005_c6s1_000007.jpg"]
@@ -49,6 +49,21 @@ def test_paths_are_relative_to_the_table_absolute_or_as_passed(
         read_label_file(path).labels_of(["crops/a.jpg"])
 
 
+def test_images_of_the_same_name_elsewhere_are_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table beside images in another folder says nothing of those here, whatever they are called."""
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jpg").touch()
+    (tmp_path / "there" / "l.csv").write_text("path,person\na.jpg,1\n")
+    table = read_label_file(tmp_path / "there" / "l.csv")
+    monkeypatch.chdir(tmp_path / "here")
+    assert table.labels_of(["a.jpg", "../there/a.jpg"])[0].tolist() == [UNLABELED, 1]
+    (tmp_path / "there" / "a.jpg").unlink()
+    assert table.labels_of(["a.jpg"])[0].tolist() == [1]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -65,6 +80,10 @@ def test_paths_are_relative_to_the_table_absolute_or_as_passed(
         ("path,time\na,noon\n", "row 1: time 'noon': expected a number, or a date"),
         ("path,time\na,1950-01-01\n", "expected 1970 or later"),
         ('path,time\n"a,1\n', "not a CSV file"),
+        (
+            "path,person,camera, person\na,1,2,3\n",
+            "more than one column is called 'person'. Rename or remove",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(text: str, words: str, tmp_path: Path) -> None:
@@ -78,12 +97,17 @@ def test_what_is_wrong_is_named(text: str, words: str, tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     """A missing file, another suffix, damage and a text that is not UTF-8."""
     (tmp_path / "l.parquet").write_bytes(b"x" * 50)
+    twice = pa.Table.from_arrays(
+        [pa.array(["a"]), pa.array(["b"]), pa.array([1])], ["path", "path", "person"]
+    )
+    pq.write_table(twice, tmp_path / "twice.parquet")
     (tmp_path / "l.csv").write_bytes(b"path,person\n\xff\xfe,1\n")
     for name, words in (
         ("none.csv", "cannot be read"),
         ("l.txt", "ends in .csv or .parquet"),
         ("l.parquet", "not a Parquet file"),
         ("l.csv", "not a CSV file in UTF-8"),
+        ("twice.parquet", "more than one column is called 'path'"),
     ):
         with pytest.raises(InputError) as error:
             read_label_file(tmp_path / name)

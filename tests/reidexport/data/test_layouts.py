@@ -64,6 +64,23 @@ def test_files_that_are_no_images_are_passed_over(tmp_path: Path) -> None:
     assert len(load_dataset(root).query) == 1
 
 
+def test_images_in_folders_within_are_counted(tmp_path: Path) -> None:
+    """What lies a folder deeper than a data set's images is left out, and said."""
+    root = make_boxes(tmp_path / "market1501")
+    make_files(root, "query/more/0001_c2s1_001051_00.jpg", "query/more/notes.txt", "query/notes.txt")
+    lines: list[str] = []
+    load_dataset(root, log=lines.append)
+    assert lines == [
+        f"{root}: left out 1 file: 1 .txt; left out 1 image in folders within those of the images, the first "
+        f"{root}/query/more/0001_c2s1_001051_00.jpg"
+    ]
+    people = tmp_path / "people"
+    make_files(people, "query/anna/a.jpg", "gallery/anna/b.jpg", "gallery/anna/day1/c.jpg")
+    lines.clear()
+    assert len(load_dataset(people, log=lines.append).gallery) == 1
+    assert "left out 1 image in folders within those of the images" in lines[0]
+
+
 @pytest.mark.parametrize(
     ("folder", "name"),
     [

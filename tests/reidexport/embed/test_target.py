@@ -2,13 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from reidgallery import Gallery, load_gallery
-from reidgallery.input import Forgotten
+from reidgallery.input import Forgotten, LabeledRows
 
+from reidexport.embed.files import gallery_from_manifest, labeled_parts
+from reidexport.embed.target import TargetOptions, save_gallery
+from reidexport.errors import InputError
 from tests.conftest import Run
 from tests.standins.image_sources import jpeg, write_tar
 from tests.standins.runtime_models import DIM, small_manifest, write_artifact
@@ -41,6 +46,26 @@ def test_a_gallery_is_not_replaced_without_a_word(people: Path, days: Path, arti
         assert "people.gallery: the gallery exists. Pass --append to add to it, or --replace" in done.stderr
     assert run("embed", artifact, days / "tuesday", "-o", people, "--replace").returncode == 0
     assert load_gallery(people).pids.tolist() == [4]
+
+
+@pytest.mark.parametrize("existing", ["refuse", "replace", "append"])
+def test_a_gallery_written_in_the_meantime_is_not_lost(
+    existing: Literal["refuse", "replace", "append"], tmp_path: Path
+) -> None:
+    """Who writes the file while the rows are read keeps it; the run says so."""
+    path, manifest = tmp_path / "people.gallery", small_manifest()
+    if existing != "refuse":
+        gallery_from_manifest(manifest).save(path)
+
+    def rows() -> Iterator[LabeledRows]:
+        theirs = gallery_from_manifest(manifest)
+        theirs.add(np.ones((3, DIM), np.float32))
+        theirs.save(path)
+        yield from labeled_parts(["a.jpg"], [np.ones((1, DIM), np.float32)])
+
+    with pytest.raises(InputError, match=r"another program has (written a|replaced the) gallery"):
+        save_gallery(path, rows(), manifest, TargetOptions(existing=existing))
+    assert len(load_gallery(path)) == 3
 
 
 def test_images_are_appended(people: Path, days: Path, artifact: Path, run: Run) -> None:
