@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from reidruntime import Session
 from reidruntime.artifact.manifest import Feature, Metric
 from typer import Argument, Option
 
@@ -16,6 +15,7 @@ from reidexport.cli.shared_options import (
     DataOptions,
     ForeignOptions,
     RunOptions,
+    open_stated,
 )
 from reidexport.errors import InputError
 from reidexport.progress import progress_bar
@@ -63,7 +63,7 @@ def eval_(
     records = data.load()
     total = len(records.query) + len(records.scored_gallery)
     with (
-        _open_session(artifact, feature, checkpoint, run, foreign) as session,
+        open_stated(artifact, run, checkpoint, foreign, feature=feature) as session,
         progress_bar("embedding", total) as progress,
     ):
         result = evaluate(
@@ -82,28 +82,6 @@ def eval_(
     for warning in record.warnings:
         log(f"warning: {warning}")
     write_record(json_file, record)
-
-
-def _open_session(
-    artifact: Path,
-    feature: Feature | None,
-    checkpoint: CheckpointOptions,
-    run: RunOptions,
-    foreign: ForeignOptions,
-) -> Session:
-    """The checkpoint or the artifact, with the facts that are stated of it."""
-    from reidexport.evaluation.opening import kind_of, open_any
-
-    if foreign != ForeignOptions() and kind_of(artifact) == "checkpoint":
-        foreign.refuse_for_checkpoint(artifact)
-    elif foreign != ForeignOptions():
-        if feature is not None or checkpoint != CheckpointOptions():
-            raise InputError(
-                f"{artifact} is an artifact, whose network is built in: leave out --feature and the options under "
-                '"What a checkpoint cannot tell".'
-            )
-        return run.open(artifact, foreign.manifest(artifact))
-    return open_any(artifact, run.options(), feature=feature, choices=checkpoint.choices(foreign), log=log)
 
 
 def _print(record: EvaluationRecord) -> None:

@@ -19,7 +19,15 @@ from reidruntime import (
     manifest_from_onnx,
     open_session,
 )
-from reidruntime.artifact.manifest import ChannelOrder, Channels3, Layout, Pooling, ResizeKernel, StemPool
+from reidruntime.artifact.manifest import (
+    ChannelOrder,
+    Channels3,
+    Feature,
+    Layout,
+    Pooling,
+    ResizeKernel,
+    StemPool,
+)
 from reidruntime.backends import BackendName, DeviceName
 from reidruntime.images.depth import Depth
 from typer import Argument, Option
@@ -230,6 +238,35 @@ class CheckpointOptions:
             resize=pixels.resize,
             weights=self.weights,
         )
+
+
+def open_stated(
+    artifact: Path,
+    run: RunOptions,
+    checkpoint: CheckpointOptions,
+    foreign: ForeignOptions,
+    *,
+    feature: Feature | None = None,
+) -> Session:
+    """A checkpoint or an artifact as a session, with the facts that are stated of it; those of a checkpoint are logged.
+
+    Raises:
+        InputError: an option of an artifact is given for a checkpoint, or the other way round.
+        CheckpointError: the checkpoint cannot be read.
+        ArtifactError: the artifact cannot be opened.
+    """
+    from reidexport.evaluation.opening import kind_of, open_any
+
+    if foreign != ForeignOptions() and kind_of(artifact) == "checkpoint":
+        foreign.refuse_for_checkpoint(artifact)
+    elif foreign != ForeignOptions():
+        if feature is not None or checkpoint != CheckpointOptions():
+            raise InputError(
+                f"{artifact} is an artifact, whose network is built in: leave out --feature and the options under "
+                '"What a checkpoint cannot tell".'
+            )
+        return run.open(artifact, foreign.manifest(artifact))
+    return open_any(artifact, run.options(), feature=feature, choices=checkpoint.choices(foreign), log=log)
 
 
 @dataclass(frozen=True)

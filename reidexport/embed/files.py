@@ -152,9 +152,13 @@ def read_gallery(path: Path) -> Gallery:
         for part in table.labeled_parts():
             gallery.add(**part._asdict())
         return gallery
-    check_suffix(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
+    if path.suffix not in SUFFIXES:
+        raise InputError(
+            f"{path}: expected embeddings, in a file that ends in {' or '.join(SUFFIXES)} or a folder of them. "
+            "`reidexport embed ARTIFACT IMAGES -o NAME.gallery` makes them of images."
+        )
     return load_gallery(path) if path.suffix == GALLERY_SUFFIX else _read_npz(path)
 
 

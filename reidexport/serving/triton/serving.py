@@ -58,13 +58,13 @@ def serve(
         raise InputError(
             "A server's sessions take a backend, a device and threads: leave out the other options."
         )
-    server = installed_server()
     threads = options.session.threads or max(default_threads() // options.instances, 1)
     options = replace(options, session=replace(options.session, threads=threads))
     # Opened here once, as an error in one of Triton's processes is only a line in its log.
     with open_session(artifact, options.session, manifest=manifest) as session:
         facts = session.manifest
         log(session.description)
+    server = installed_server()
     network = session_network(name, facts, artifact, options)
     with TemporaryDirectory(prefix="reidexport-models-") as folder:
         write_models(Path(folder), network, facts, warm_up_images(), None)

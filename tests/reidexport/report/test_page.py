@@ -143,3 +143,6 @@ def test_the_command_embeds_and_writes(
     page = out.read_text()
     assert "data:image/jpeg;base64," in page
     assert "✓" in page and "✗" in page
+    told = ["--artifact", exported.checkpoint, "--data", data, "--force", "--resize", "bicubic"]
+    done = run("report", folder, "-o", out, *told)
+    assert (done.returncode, "bicubic" in done.stderr) == (0, True), done.stderr
