@@ -4,6 +4,7 @@
 cannot run is listed in the table with the reason.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonpath
@@ -13,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from reidruntime.artifact.manifest import Manifest, Metric, file_sha256
+from reidruntime.artifact.onnx_metadata import read_onnx
 from reidruntime.backends import BACKENDS, backend_places
 from reidruntime.images.depth import Depth
 from reidruntime.session import Session, SessionOptions, open_session
@@ -20,7 +22,7 @@ from reidruntime.tensorrt_library import first_gpu
 
 from reidexport.data.records import Dataset
 from reidexport.errors import GpuError, InputError, NotInstalledError
-from reidexport.evaluation.opening import exported_manifest
+from reidexport.evaluation.opening import exported_manifest, kind_of
 from reidexport.evaluation.protocol import check_scorable
 from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.timing import bench_session
@@ -52,7 +54,7 @@ class Task:
         """Whether a row is this artifact, unchanged, on this backend."""
         return self.is_place_of(row) and (row.manifest_sha256, row.artifact_sha256) == (
             self.manifest.sha256,
-            file_sha256(self.artifact),
+            _sha256(self.artifact),
         )
 
     def is_place_of(self, row: ParityRow | NotRun) -> bool:
@@ -145,7 +147,7 @@ def measure_parity(
     about = {"dataset": dataset.name, "metric": metric, "same_camera": dataset.same_camera, **here()}
     if finished:
         before = finished.reference.manifest_sha256, finished.reference.artifact_sha256
-        now = reference.manifest.sha256, file_sha256(reference_file)
+        now = reference.manifest.sha256, _sha256(reference_file)
         _check_same(_facts(*before, dict(finished)), _facts(*now, about))
     pending = [task for task in tasks if not (finished and any(map(task.is_done_by, finished.rows)))]
     if finished and not pending:
@@ -189,6 +191,16 @@ def parity_from_json(path: Path) -> ParityTable:
 def _without(pending: list[Task], earlier: tuple[AnyRow, ...]) -> tuple[AnyRow, ...]:
     """The rows of an earlier table that no task replaces."""
     return tuple(row for row in earlier if not any(task.is_place_of(row) for task in pending))
+
+
+def _sha256(path: Path) -> str:
+    """Of a file; with those beside it in which an ONNX file keeps its weights."""
+    own = file_sha256(path)
+    external = sorted(read_onnx(path).external) if kind_of(path) == "onnx" else []
+    if not external:
+        return own
+    every = [own, *(file_sha256(path.parent / location) for location in external)]
+    return hashlib.sha256("".join(every).encode()).hexdigest()
 
 
 def _facts(manifest_sha256: str, artifact_sha256: str | None, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,7 +258,7 @@ def _measured(
     wanted = expected.metrics.ranks if expected else None
     row = ParityRow(
         artifact=str(file),
-        artifact_sha256=file_sha256(file),
+        artifact_sha256=_sha256(file),
         manifest_sha256=evaluation.manifest.sha256,
         backend=backend,
         precision=session.precision,

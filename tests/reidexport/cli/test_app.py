@@ -115,7 +115,10 @@ def test_the_gate_takes_real_crops_without_labels(
             "expected embeddings, in a file that ends in .npz or .parquet or .gallery or a folder of them. "
             "`reidexport embed ARTIFACT IMAGES",
         ),
-        (["report", ".", "-o", "a.html", "--arch", "resnet18"], "is of --artifact: pass --artifact and --data"),
+        (
+            ["report", ".", "-o", "a.html", "--arch", "resnet18"],
+            "is of --artifact: pass --artifact and --data",
+        ),
         (["onnx", "{onnx}"], "this is an ONNX file, not a checkpoint: it is exported already"),
         (["inspect", "."], "this is a folder, and no file in it ends in .pth"),
         (["onnx", "{checkpoint}", "--batch", "many"], "expected 'dynamic' or a batch size"),

@@ -238,6 +238,24 @@ def test_a_row_is_done_where_the_file_is_the_same(exported: Exported, drawn_data
     assert ParityRow.model_validate_json(old).artifact_sha256 is None
 
 
+def test_weights_in_another_file_are_the_artifact_too(
+    exported: Exported, drawn_dataset: Dataset, tmp_path: Path
+) -> None:
+    """Where an ONNX file keeps its weights beside it, other weights there make the row another."""
+    artifact = tmp_path / "split.onnx"
+    model = onnx.load(exported.onnx)
+    onnx.save(model, artifact, save_as_external_data=True, location="split.data")
+    table = measure(exported, [artifact], drawn_dataset)
+    assert table.not_run == ()
+    (row,) = table.rows
+    (task,) = tasks_from_artifacts([artifact], ["onnxruntime"])
+    assert task.is_done_by(row)
+    weights = bytearray((tmp_path / "split.data").read_bytes())
+    weights[0] ^= 1
+    (tmp_path / "split.data").write_bytes(weights)
+    assert not task.is_done_by(row)
+
+
 def test_reasons_stay_until_they_are_tried_again(exported: Exported, drawn_dataset: Dataset) -> None:
     """Going on with other artifacts keeps what could not run before; going on with the same tries it anew."""
     refused = measure(exported, [exported.fp16], drawn_dataset, backends=["tensorrt"])

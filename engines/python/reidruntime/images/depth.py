@@ -47,7 +47,7 @@ def rgb_pixels(image: ImageFile, name: str, depth: Depth) -> Image8:
     if depth == "refuse":
         raise ImageError(
             f"{name}: an image {kind}, expected 8 bits a channel. Convert it to 8 bits, or have its values scaled "
-            '(--depth scale, SessionOptions(depth="scale")).'
+            'where that can be chosen (--depth scale, SessionOptions(depth="scale")).'
         )
     pixels = _scaled(image, name, deep)
     if not pixels.any():
