@@ -159,7 +159,7 @@ def _images() -> list[bytes]:
         ("JPEG", "RGB", {}), ("JPEG", "L", {}), ("JPEG", "CMYK", {}), ("JPEG", "RGB", {"progressive": True}),
         ("PNG", "RGB", {}), ("PNG", "P", {}), ("PNG", "LA", {}), ("PNG", "1", {}), ("PNG", "I;16", {}),
         ("BMP", "RGB", {}), ("BMP", "P", {}), ("GIF", "P", {}), ("WEBP", "RGB", {}), ("PPM", "RGB", {}),
-        ("TIFF", "RGB", {}), ("TIFF", "F", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("TIFF", "RGB", {}), ("TIFF", "F", {}), ("TIFF", "I", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}),
         ("TIFF", "RGB", {"compression": "jpeg"}), ("TGA", "RGBA", {}), ("ICO", "RGBA", {}), ("JPEG2000", "RGB", {}),
     ]  # fmt: skip
     files = []

@@ -161,7 +161,7 @@ def _read_image(path: Path) -> None:
     from reidruntime.images.preprocess import image_pixels
 
     small = Preprocess(height_px=8, width_px=4, mean=(0, 0, 0), std=(1, 1, 1), in_graph=True)
-    image_pixels(path, path.name, small)
+    image_pixels(path, path.name, small, depth="scale")
 
 
 def _read_labels(path: Path) -> None:
