@@ -49,6 +49,8 @@ _IMAGENET = (
     "ImageNet's classifiers of 1000 classes (torchreid's *_imagenet.pth), never trained for re-identification"
 )
 TORCH_EPS = 1e-5  # torch.nn.BatchNorm2d's default
+# Of the training splits of VeRi-776 (with and without a vehicle that has no image), VehicleID and VERI-Wild.
+_NUM_VEHICLES = (575, 576, 13164, 30671)
 
 
 @dataclass(frozen=True)
@@ -308,9 +310,9 @@ def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
     identified = identify(state_dict, family, arch)
     _check_names(state_dict, identified)
     state_dict = _finite(state_dict)
-    # fast-reid's SBS configurations are those with a learned pooling power, and take taller images.
-    size = (384, 128) if family is FAST_REID and identified.pooling == "gem" else (256, 128)
-    preprocess = imagenet_preprocess(*size).model_copy(update={"resize": family.resize})
+    preprocess = imagenet_preprocess(*_size_in_family(identified, family)).model_copy(
+        update={"resize": family.resize}
+    )
     statistics = _pixel_statistics(weights.state_dict)
     architecture = _as_in_family(identified, family)
     by_module = _told_by_module(architecture, weights.module)
@@ -337,6 +339,14 @@ def _as_in_family(architecture: BaselineArchitecture, family: Family) -> Baselin
     # fast-reid's AGW pools with a fixed power that its weights do not hold.
     pooling = "gem" if architecture.non_local else architecture.pooling
     return replace(architecture, last_stride=last_stride, pooling=pooling)
+
+
+def _size_in_family(architecture: BaselineArchitecture, family: Family) -> tuple[int, int]:
+    """Height and width of a family's images, as its configurations have them: those for vehicles take squares."""
+    if family is FAST_REID and architecture.num_classes in _NUM_VEHICLES:
+        return 256, 256
+    # fast-reid's SBS configurations are those with a learned pooling power, and take taller images.
+    return (384, 128) if family is FAST_REID and architecture.pooling == "gem" else (256, 128)
 
 
 def _told_by_module(architecture: BaselineArchitecture, module: ModuleFacts) -> dict[str, Any]:

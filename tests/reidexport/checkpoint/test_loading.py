@@ -155,6 +155,16 @@ def test_learned_pooling_power_is_kept(load: Load, resnet18: Weights) -> None:
     assert (checkpoint.preprocess.height_px, checkpoint.preprocess.width_px) == (384, 128)
 
 
+@pytest.mark.parametrize("num_classes", [575, 576, 13164, 30671])
+def test_fast_reid_takes_squares_of_vehicles(load: Load, resnet18: Weights, num_classes: int) -> None:
+    """As many classes as a data set of vehicles has tell fast-reid's configuration for it; --size says otherwise."""
+    weights = {**fast_reid(resnet18), "heads.weight": torch.zeros(num_classes, 512)}
+    for more in ({}, {"heads.pool_layer.p": torch.tensor([2.5])}):
+        pixels = load({**weights, **more}).preprocess
+        assert (pixels.height_px, pixels.width_px) == (256, 256)
+    assert load(weights, size=(256, 128)).preprocess.width_px == 128
+
+
 def test_pooling_can_be_given_where_it_is_open(load: Load, resnet18: Weights) -> None:
     """Without a stored exponent the pooling can be given: GeM gets p = 3."""
     checkpoint = load(fast_reid(resnet18), pooling="gem")
