@@ -7,6 +7,7 @@ import lzma
 import struct
 import sys
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ SUFFIXES = (".npz", TABLE_SUFFIX, GALLERY_SUFFIX)
 # What zipfile, its decompressors and NumPy raise for damage.
 _DAMAGED = (
     OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError, EOFError, SyntaxError,
-    OverflowError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError,
+    OverflowError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError, Warning,
 )  # fmt: skip
 Blocks = Iterable[NDArray[np.float32]]
 Progress = Callable[[int], None]
@@ -206,7 +207,12 @@ def _write_parquet(
 
 def _read_npz(path: Path) -> Gallery:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        # NumPy reads some damaged headers with a warning.
+        with (
+            warnings.catch_warnings(action="error"),
+            path.open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             check_claim(path, sum(info.file_size for info in arrays.zip.infolist()))
             sha256, paths, embeddings = (
                 _texts(arrays["manifest_sha256"]),
