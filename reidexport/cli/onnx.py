@@ -146,6 +146,9 @@ def _print(path: Path, manifest: Manifest) -> None:
             f"  same as torch on {parity.num_images} images: relative L2 error at most {parity.max_relative_l2:.1e}, "
             f"cosine at least {parity.min_cosine:.7f}"
         )
+    assumed = [name for name, origin in manifest.origins.items() if origin == "assumed"]
+    if assumed:
+        print(f"  assumed on both sides, so not compared: {', '.join(assumed)}; --images DIR tests them")
 
 
 def _default_output(
