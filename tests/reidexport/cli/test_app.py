@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from reidruntime.artifact.onnx_metadata import manifest_from_onnx
 from typer.main import get_command
 
 from reidexport.cli.app import app
+from reidexport.cli.onnx import _print
 from reidexport.data import Dataset
 from tests import ROOT
 from tests.conftest import Exported, Run
@@ -46,7 +48,7 @@ def test_a_checkpoint_becomes_a_verified_evaluated_artifact(
     done = run("onnx", exported.checkpoint, "-o", target, "--fp16", "--flip")
     assert done.returncode == 0, done.stderr
     assert "out  f_i: float32 [batch, 512]" in done.stdout
-    assert "assumed on both sides, so not compared: last_stride" in done.stdout
+    assert "assumed on both sides" not in done.stdout  # a checkpoint of this project tells everything
     done = run("verify", target, "--reference", exported.checkpoint, "--data", data, "--json", gate)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("PASSED\n")
@@ -69,6 +71,23 @@ def test_a_checkpoint_becomes_a_verified_evaluated_artifact(
     }
     assert wanted <= content.keys()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gate.json", "out.onnx", "scores.json"]
+
+
+def test_what_both_sides_assume_is_said_beside_their_agreement(
+    exported: Exported, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same answers as torch say nothing of what torch was told wrong, too."""
+    manifest = manifest_from_onnx(exported.onnx)
+    assert manifest is not None
+    _print(
+        exported.onnx,
+        manifest.model_copy(
+            update={"origins": {"stem_relu": "assumed", "size": "told", "pooling": "assumed"}}
+        ),
+    )
+    assert (
+        "assumed on both sides, so not compared: stem_relu, pooling; --images DIR" in capsys.readouterr().out
+    )
 
 
 def test_a_failed_gate_exits_1_and_still_writes_its_json(
