@@ -165,7 +165,7 @@ def _resumable(plan: Plan, num_images: int | None, *, is_new: bool) -> Iterator[
     except ImageError as error:
         of_all = f" of {num_images}" if num_images else ""
         raise ImageError(
-            f"{error} Mend that, then run the same command with --resume, or skip bad images with --resume "
+            f"{error} Fix that, then run the same command with --resume, or skip bad images with --resume "
             f"--on-error skip; {sum(plan.counts())}{of_all} images are done."
         ) from error
     finally:

@@ -129,7 +129,10 @@ def test_the_gate_takes_real_crops_without_labels(
             ["embed", "{checkpoint}", "{text}", "-o", "x.npz"],
             "this is a checkpoint, not an ONNX model. Export it",
         ),
-        (["serve", "{checkpoint}", "--http-port", "0"], "this is a checkpoint, not an ONNX model. Export it"),
+        (
+            ["serve", "{checkpoint}", "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"],
+            "this is a checkpoint, not an ONNX model. Export it",
+        ),
         (
             ["search", "{checkpoint}", "{text}"],
             "expected embeddings, in a file that ends in .npz or .parquet or .gallery or a folder of them. "
@@ -202,13 +205,18 @@ def test_inspect_prints_json_of_a_file_whose_name_is_not_utf8(
         ("typer", [], "cli"),
         ("jinja2", ["report", "x.json", "-o", "x.html"], "report"),
         ("tritonclient", ["bundle", "triton", "x.onnx", "-o", "models"], "triton"),
-        ("pytriton", ["serve", "x.onnx"], "serve,cpu"),
+        (
+            "pytriton",
+            ["serve", "{onnx}", "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"],
+            "serve,cpu",
+        ),
     ],
 )
 def test_a_missing_package_exits_3_and_names_the_extra(
-    package: str, arguments: list[str], extra: str
+    package: str, arguments: list[str], extra: str, exported: Exported
 ) -> None:
     """Without a package that the runtime does not need, the command says what to install."""
+    arguments = [each.format(onnx=exported.onnx) for each in arguments]
     done = python(
         f"import sys; sys.modules[{package!r}] = None; sys.argv[1:] = {arguments!r}; "
         "from reidexport.cli import main; main()"

@@ -167,7 +167,7 @@ def test_a_bad_image_stops_a_cluster_or_is_skipped(run: Run, artifact: Path, tmp
     start += ("--batch", "2", "--shard-size", "2", "--backend", "onnxruntime")
     done = run(*start)
     assert (done.returncode, (tmp_path / "out.npz").exists()) == (2, False)
-    assert "0004.jpg: the file is empty. Mend that" in done.stderr
+    assert "0004.jpg: the file is empty. Fix that" in done.stderr
     assert "skip bad images with --resume --on-error skip; 4 of 6 images are done." in done.stderr
     done = run(*start, "--resume", "--on-error", "skip")
     assert (done.returncode, sorted(path.name for path in tmp_path.iterdir())) == (

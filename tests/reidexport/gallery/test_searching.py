@@ -64,7 +64,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match=r"a\.parquet: not a file that reidexport embed wrote"):
         read_gallery(tmp_path / "a.parquet")
-    with pytest.raises(InputError, match=r"expected a name that ends in \.npz or \.parquet or \.gallery"):
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(
+        InputError, match=r"expected embeddings, in a file that ends in \.npz or \.parquet or \.gallery"
+    ):
         read_gallery(tmp_path / "a.csv")
     write_embeddings(tmp_path / "one.parquet", NAMES, [ROWS], small_manifest())
     table = pq.read_table(tmp_path / "one.parquet")
