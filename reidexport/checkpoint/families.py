@@ -80,7 +80,7 @@ FAST_REID = Family(
     stem_pool="ceil",
     resize="bicubic",
     lookalikes="its AGW without non-local blocks (--pooling gem), configurations that pool by the maximum "
-    "(--pooling max), other configurations for vehicles (--size 256x256)",
+    "(--pooling max), those of another size (--size 256x128; SBS: 384x128; for vehicles: 256x256)",
 )
 _TORCHREID_HEAD = ((r"^fc\.", "neck."), (r"^(conv\d|bn1|layer\d|pool\d)\.", r"backbone.\1."))
 TORCHREID = Family(

@@ -1,10 +1,12 @@
 """``--images DIR --strict``: test on real crops what is assumed of a checkpoint, and print what was found."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from reidruntime.artifact.manifest import Origin
 from reidruntime.images.depth import Depth
 from typer import Option
 
@@ -79,6 +81,12 @@ def exit_where_strict(strict: bool, evidence: "Evidence | None") -> None:
     """End the program with status 1 where warnings were asked to count."""
     if strict and evidence and evidence.warnings:
         raise typer.Exit(1)
+
+
+def assumed_text(origins: Mapping[str, Origin]) -> str:
+    """What is assumed of a checkpoint on both sides of a comparison; empty where nothing is that images can test."""
+    assumed = [name for name, origin in origins.items() if origin == "assumed" and name != "weights"]
+    return f"the same on both sides, so not compared: {', '.join(assumed)}" if assumed else ""
 
 
 def evidence_lines(evidence: "Evidence", images: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from reidruntime.artifact.manifest import Feature, Manifest, Precision, QuantizationTarget
 from typer import Argument, Option
 
-from reidexport.cli.evidence import EvidenceOptions, check_strict, exit_where_strict, tested
+from reidexport.cli.evidence import EvidenceOptions, assumed_text, check_strict, exit_where_strict, tested
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import ForceOption, log
 from reidexport.cli.shared_options import CheckpointOptions, PixelOptions
@@ -132,10 +132,10 @@ def onnx(
         log=log,
         progress_bar=progress_bar,
     )
-    _print(path, manifest)
+    _print(path, manifest, is_tested=found is not None)
 
 
-def _print(path: Path, manifest: Manifest) -> None:
+def _print(path: Path, manifest: Manifest, *, is_tested: bool) -> None:
     image, feature, parity = manifest.input, manifest.output, manifest.parity
     print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB, {manifest.precision})")
     print(f"  in   {image.name}: {image.dtype} {_shape(image.shape)}")
@@ -146,9 +146,8 @@ def _print(path: Path, manifest: Manifest) -> None:
             f"  same as torch on {parity.num_images} images: relative L2 error at most {parity.max_relative_l2:.1e}, "
             f"cosine at least {parity.min_cosine:.7f}"
         )
-    assumed = [name for name, origin in manifest.origins.items() if origin == "assumed"]
-    if assumed:
-        print(f"  assumed on both sides, so not compared: {', '.join(assumed)}; --images DIR tests them")
+        if assumed := assumed_text(manifest.origins):
+            print(f"  assumed {assumed}{'' if is_tested else '; --images DIR tests them'}")
 
 
 def _default_output(

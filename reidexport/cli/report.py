@@ -64,7 +64,7 @@ def report(
     if data is None and people != PeopleOptions():
         raise InputError("--dataset and --same-camera are about a data set: pass --artifact and --data too.")
     if artifact is None and (checkpoint, foreign) != (CheckpointOptions(), ForeignOptions()):
-        raise InputError("What is stated of a network is of --artifact: pass --artifact and --data too.")
+        raise InputError("--arch, --size and their like describe --artifact: pass --artifact and --data too.")
     check_replaceable(out, force=force)
     found = read_results(results)
     evaluation = None

@@ -261,9 +261,10 @@ def open_stated(
         foreign.refuse_for_checkpoint(artifact)
     elif foreign != ForeignOptions():
         if feature is not None or checkpoint != CheckpointOptions():
+            options = 'the options under "What a checkpoint cannot tell"'
             raise InputError(
-                f"{artifact} is an artifact, whose network is built in: leave out --feature and the options under "
-                '"What a checkpoint cannot tell".'
+                f"{artifact} is an artifact, whose network is built in: leave out "
+                f"{options if feature is None else f'--feature and {options}'}."
             )
         return run.open(artifact, foreign.manifest(artifact))
     return open_any(artifact, run.options(), feature=feature, choices=checkpoint.choices(foreign), log=log)

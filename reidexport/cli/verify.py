@@ -13,7 +13,7 @@ from reidruntime.images.preprocess import Image
 from typer import Argument, Option
 
 from reidexport.checkpoint.choices import CheckpointChoices
-from reidexport.cli.evidence import StrictOption, check_strict, exit_where_strict, tested
+from reidexport.cli.evidence import StrictOption, assumed_text, check_strict, exit_where_strict, tested
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import SAME_CAMERA_TEXTS, JsonOption, log
 from reidexport.cli.shared_options import (
@@ -160,11 +160,9 @@ def verify(
             progress=progress,
         )
     _print(result)
-    assumed = [name for name, origin in artifact.manifest.origins.items() if origin == "assumed"]
+    assumed = assumed_text(artifact.manifest.origins)
     if assumed and not (found and found[0]):
-        print(
-            f"assumed    the same on both sides, so not compared: {', '.join(assumed)}; --images tests them"
-        )
+        print(f"assumed    {assumed}; --images tests them")
     files = {"artifact": str(candidate), "reference_file": str(reference)}
     write_record(json_file, result.model_copy(update=files))
     if not result.passed:

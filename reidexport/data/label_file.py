@@ -98,13 +98,15 @@ class LabelFile:
 
     def _row(self, path: str) -> int | None:
         as_written, absolute = self.row_of.get(path), self.row_of.get(os.path.abspath(path))  # noqa: PTH100
-        if as_written is not None and _is_another_file(_absolute(self.path, self.images[as_written]), path):
-            as_written = None
-        if as_written is not None and absolute is not None and as_written != absolute:
+        if as_written is None or as_written == absolute:
+            return absolute
+        if _are_two_files(_absolute(self.path, self.images[as_written]), path):
+            return absolute  # the row is about an image that is only called the same
+        if absolute is not None:
             raise InputError(
                 f"{self.path}: rows {as_written + 1} and {absolute + 1} both mean {path}. Write absolute paths."
             )
-        return absolute if as_written is None else as_written
+        return as_written
 
 
 def read_label_file(path: Path) -> LabelFile:
@@ -179,35 +181,42 @@ def _csv_columns(path: Path, lines: Iterable[list[str]]) -> dict[str, Sequence[A
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    counts = Counter(names)
+    twice = [name for name in ("path", *_LABELS) if counts[name] > 1]
     if twice:
         raise InputError(f"{path}: more than one column is called {twice[0]!r}. Rename or remove the others.")
 
 
 def _text(cell: object) -> str:
-    return "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else str(cell).strip()
+    """A cell as text; whole numbers among floats, as data frames have them beside empty cells, are numbers."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
 
 
 def _label(cell: str, name: str, where: str) -> int:
     if not cell:
         return UNLABELED
-    cell = _ZERO_FRACTION.sub("", cell)
+    number = _ZERO_FRACTION.sub("", cell)
     if name == "time":
-        time = parse_time(cell, f"{where}: time")
+        time = parse_time(number, f"{where}: time")
         if not 0 <= time < 2**63:
             raise InputError(f"{where}: time {cell!r}: expected 1970 or later.")
         return time
-    if not _NUMBER.fullmatch(cell) or int(cell) < _LOWEST[name]:
+    if not _NUMBER.fullmatch(number) or int(number) < _LOWEST[name]:
         raise InputError(
             f"{where}: {name} {cell!r}: expected a whole number from {_LOWEST[name]}, or nothing."
         )
-    return int(cell) - (name == "camera")
+    return int(number) - (name == "camera")
 
 
 def _absolute(table: Path, image: str) -> str:
     return os.path.abspath(table.parent / image)  # noqa: PTH100 - resolve() would follow links
 
 
-def _is_another_file(one: str, other: str) -> bool:
-    """Whether both exist, and are not the same: a table beside other images can have rows of the same names."""
-    return Path(one).exists() and Path(other).exists() and not Path(one).samefile(other)
+def _are_two_files(one: str, other: str) -> bool:
+    """Whether both exist, and are not the same."""
+    try:
+        return not Path(one).samefile(other)
+    except OSError:
+        return False

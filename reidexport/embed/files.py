@@ -31,7 +31,7 @@ SUFFIXES = (".npz", TABLE_SUFFIX, GALLERY_SUFFIX)
 # What zipfile, its decompressors and NumPy raise for damage.
 _DAMAGED = (
     OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError, EOFError, SyntaxError,
-    OverflowError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError, Warning,
+    OverflowError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError, UserWarning,
 )  # fmt: skip
 Blocks = Iterable[NDArray[np.float32]]
 Progress = Callable[[int], None]
@@ -209,7 +209,7 @@ def _read_npz(path: Path) -> Gallery:
     try:
         # NumPy reads some damaged headers with a warning.
         with (
-            warnings.catch_warnings(action="error"),
+            warnings.catch_warnings(action="error", category=UserWarning),
             path.open("rb") as file,
             np.load(file, allow_pickle=False) as arrays,
         ):

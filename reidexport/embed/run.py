@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from reidgallery import Gallery
-from reidgallery.file import GALLERY_SUFFIX
+from reidgallery.file import GALLERY_SUFFIX, file_identity
 from reidruntime import Manifest
 from reidruntime.session import chosen_batch_size
 
@@ -80,6 +80,7 @@ def embed_images(  # noqa: PLR0913 - what a run is, and what it tells while it r
         )
     is_new = not run_folder(output).exists()
     shard_size = _shard_size(output, manifest, options)
+    looked_at = file_identity(output) if output.suffix == GALLERY_SUFFIX else None
     old = existing_gallery(output, manifest, target)
     every = _shards_for(output, sources, options, shard_size, log)
     are_images = every[-1].kind == "images"
@@ -100,7 +101,9 @@ def embed_images(  # noqa: PLR0913 - what a run is, and what it tells while it r
     with _resumable(plan, num_images, is_new=is_new):
         sessions = _execute(execute, plan, options, num_images, sum(before), progress_bar)
     (num_embedded, _), skipped = plan.counts(), tuple(plan.bad_images())
-    change, notes = _finish(plan, output, manifest, target, table, known)
+    # What others add to a gallery in the meantime is appended to, unless images were left out for being there.
+    if_still = None if target.existing == "append" and not known else looked_at
+    change, notes = _finish(plan, output, manifest, target, table, known, if_still)
     if change and known:
         change = change.model_copy(
             update={"num_duplicates_skipped": change.num_duplicates_skipped + len(known)}
@@ -180,10 +183,12 @@ def _finish(
     target: TargetOptions,
     table: LabelFile | None,
     known: list[str],
+    if_still: str | None,
 ) -> tuple[GalleryChange | None, tuple[str, ...]]:
     """Join the parts into a file, if the output is one; returns what changed in a gallery, and notes on the labels.
 
-    The notes are about the ``known`` images, too, which the gallery has and were not embedded.
+    The notes are about the ``known`` images, too, which the gallery has and were not embedded. A gallery is replaced
+    only where it is still the one of ``if_still``.
     """
     if not output.suffix:
         plan.remove_left_overs()
@@ -193,7 +198,10 @@ def _finish(
     notes = () if table is None else tuple(table.notes([*known, *paths]))
     if output.suffix == GALLERY_SUFFIX:
         rows = labeled_parts(paths, parts.embeddings(), table)
-        change = save_gallery(output, rows, manifest, target)
+        try:
+            change = save_gallery(output, rows, manifest, target, if_still)
+        except InputError as error:
+            raise InputError(f"{error} What was embedded is kept for --resume.") from error
     else:
         write_embeddings(output, paths, parts.embeddings(), manifest, table)
     shutil.rmtree(plan.folder)

@@ -63,15 +63,26 @@ def existing_gallery(
 
 
 def save_gallery(
-    output: Path, parts: Iterable[LabeledRows], manifest: Manifest, target: TargetOptions
+    output: Path,
+    parts: Iterable[LabeledRows],
+    manifest: Manifest,
+    target: TargetOptions,
+    if_still: str | None = None,
 ) -> GalleryChange:
     """Write the gallery; until it is whole, the one that was there stays.
 
+    Args:
+        output: ``NAME.gallery``.
+        parts: the new rows.
+        manifest: of the artifact that made them.
+        target: what to do where the gallery exists.
+        if_still: the identity of the file that may be replaced; default: of what is there now.
+
     Raises:
-        InputError: as :func:`existing_gallery`, or a path is there already; or another program wrote the gallery
-            while the rows were read.
+        InputError: as :func:`existing_gallery`, or a path is there already; or another program has written the
+            gallery since.
     """
-    before = file_identity(output)
+    if_still = if_still or file_identity(output)
     gallery = existing_gallery(output, manifest, target, verify=target.existing == "append")
     if gallery is None or target.existing == "replace":
         forgotten = gallery and gallery.forgotten
@@ -79,5 +90,5 @@ def save_gallery(
         if forgotten:
             gallery.list_forgotten(forgotten)
     change = add_rows(gallery, parts, target.rules, str(output))
-    gallery.save(output, if_still=before)
+    gallery.save(output, if_still=if_still)
     return change

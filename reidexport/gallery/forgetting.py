@@ -42,7 +42,8 @@ def forget_persons(gallery: str, pids: Collection[int] = (), paths: Sequence[str
         paths: of images, as the gallery has them, or patterns such as ``crops/a/*``.
 
     Raises:
-        InputError: the gallery is missing or damaged, or a pid is less than -1.
+        InputError: the gallery is missing or damaged, or another program has written it in the meantime; or a pid is
+            less than -1.
         NotInstalledError: pymilvus or milvus-lite is not installed.
     """
     check_removed_pids(pids)

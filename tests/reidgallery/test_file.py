@@ -227,9 +227,7 @@ def test_rows_of_another_writer_are_not_lost(saved: Path) -> None:
     theirs.add(np.ones((1, 6), np.float32))
     theirs.save(saved)
     mine.add(np.ones((2, 6), np.float32))
-    with pytest.raises(
-        InputError, match=r"another program has replaced the gallery since it was loaded\. Load it"
-    ):
+    with pytest.raises(InputError, match=r"another program has written the gallery since it was looked at"):
         mine.save(saved)
     assert len(load_gallery(saved)) == 6
     mine.save(saved.with_name("mine.gallery"))

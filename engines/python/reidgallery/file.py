@@ -132,11 +132,8 @@ def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> 
         with _lock(target):
             if expected is not None and file_identity(target) not in (expected, ABSENT):
                 raise InputError(
-                    f"{path}: another program has written a gallery there in the meantime. Add the rows to that, or "
-                    "choose another path."
-                    if expected == ABSENT
-                    else f"{path}: another program has replaced the gallery since it was loaded. Load it again, and "
-                    "add the new rows to that."
+                    f"{path}: another program has written the gallery since it was looked at; it stays as that one "
+                    "wrote it. Do the same again with the gallery as it is now."
                 )
             # Exactly what a killed save of this path left: others may be writing names that begin alike.
             for stale in target.parent.glob(f".{escape(target.stem)}.{'[0-9a-f]' * 8}.unfinished"):
@@ -247,11 +244,18 @@ def _header(path: Path, mapped: NDArray[np.uint8]) -> tuple[Header, int, str]:
 
 
 def file_identity(path: Path) -> str:
-    """The checksum of the header, which holds all the others; ``ABSENT`` where the file is missing."""
-    if not path.is_file():
-        return ABSENT
-    with path.open("rb") as file:
-        return file.read(_PREFIX_BYTES)[16:].hex()
+    """The checksum of the header, which holds all the others; ``ABSENT`` where the file is missing.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        if not path.is_file():
+            return ABSENT
+        with path.open("rb") as file:
+            return file.read(_PREFIX_BYTES)[16:].hex()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def _write(path: Path, content: GalleryContent) -> str:

@@ -48,7 +48,7 @@ def test_a_checkpoint_becomes_a_verified_evaluated_artifact(
     done = run("onnx", exported.checkpoint, "-o", target, "--fp16", "--flip")
     assert done.returncode == 0, done.stderr
     assert "out  f_i: float32 [batch, 512]" in done.stdout
-    assert "assumed on both sides" not in done.stdout  # a checkpoint of this project tells everything
+    assert "assumed" not in done.stdout  # a checkpoint of this project tells everything
     done = run("verify", target, "--reference", exported.checkpoint, "--data", data, "--json", gate)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("PASSED\n")
@@ -79,15 +79,11 @@ def test_what_both_sides_assume_is_said_beside_their_agreement(
     """The same answers as torch say nothing of what torch was told wrong, too."""
     manifest = manifest_from_onnx(exported.onnx)
     assert manifest is not None
-    _print(
-        exported.onnx,
-        manifest.model_copy(
-            update={"origins": {"stem_relu": "assumed", "size": "told", "pooling": "assumed"}}
-        ),
-    )
-    assert (
-        "assumed on both sides, so not compared: stem_relu, pooling; --images DIR" in capsys.readouterr().out
-    )
+    origins = {"stem_relu": "assumed", "size": "told", "pooling": "assumed", "weights": "assumed"}
+    for is_tested, end in ((False, "; --images DIR tests them\n"), (True, "\n")):
+        _print(exported.onnx, manifest.model_copy(update={"origins": origins}), is_tested=is_tested)
+        words = f"  assumed the same on both sides, so not compared: stem_relu, pooling{end}"
+        assert capsys.readouterr().out.endswith(words)
 
 
 def test_a_failed_gate_exits_1_and_still_writes_its_json(
@@ -140,7 +136,7 @@ def test_the_gate_takes_real_crops_without_labels(
         ),
         (
             ["report", ".", "-o", "a.html", "--arch", "resnet18"],
-            "is of --artifact: pass --artifact and --data",
+            "describe --artifact: pass --artifact and --data",
         ),
         (["onnx", "{onnx}"], "this is an ONNX file, not a checkpoint: it is exported already"),
         (["inspect", "."], "this is a folder, and no file in it ends in .pth"),

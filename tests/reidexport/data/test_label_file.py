@@ -61,7 +61,16 @@ def test_images_of_the_same_name_elsewhere_are_others(
     monkeypatch.chdir(tmp_path / "here")
     assert table.labels_of(["a.jpg", "../there/a.jpg"])[0].tolist() == [UNLABELED, 1]
     (tmp_path / "there" / "a.jpg").unlink()
-    assert table.labels_of(["a.jpg"])[0].tolist() == [1]
+    assert table.labels_of(["a.jpg", "x" * 300])[0].tolist() == [1, UNLABELED]
+
+
+def test_large_numbers_among_floats_are_read(tmp_path: Path) -> None:
+    """Times in nanoseconds beside an empty cell, as data frames write them; columns without a name do no harm."""
+    times = pa.array([1.7640288e18, None], pa.float64())
+    pq.write_table(pa.table({"path": ["a", "b"], "time": times}), tmp_path / "l.parquet")
+    assert read_label_file(tmp_path / "l.parquet").labels[2].tolist() == [1764028800000000000, UNLABELED]
+    (tmp_path / "l.csv").write_text("path,time,,\na,5,,\n")
+    assert read_label_file(tmp_path / "l.csv").labels[2].tolist() == [5]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +90,7 @@ def test_images_of_the_same_name_elsewhere_are_others(
         ("path,time\na,1950-01-01\n", "expected 1970 or later"),
         ('path,time\n"a,1\n', "not a CSV file"),
         (
-            "path,person,camera, person\na,1,2,3\n",
+            "path,person,camera, person,,\na,1,2,3,,\n",
             "more than one column is called 'person'. Rename or remove",
         ),
     ],

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +11,13 @@ import numpy as np
 import pytest
 from reidgallery import Gallery, load_gallery
 from reidgallery.input import Forgotten, LabeledRows
+from reidruntime import SessionOptions, open_session
 
+from reidexport.embed.adding import AddingRules
 from reidexport.embed.files import gallery_from_manifest, labeled_parts
+from reidexport.embed.plan import Plan
+from reidexport.embed.run import embed_images, run_folder
+from reidexport.embed.shards import Done, EmbeddingRunOptions, embed_shards
 from reidexport.embed.target import TargetOptions, save_gallery
 from reidexport.errors import InputError
 from tests.conftest import Run
@@ -63,9 +69,49 @@ def test_a_gallery_written_in_the_meantime_is_not_lost(
         theirs.save(path)
         yield from labeled_parts(["a.jpg"], [np.ones((1, DIM), np.float32)])
 
-    with pytest.raises(InputError, match=r"another program has (written a|replaced the) gallery"):
+    with pytest.raises(InputError, match=r"another program has written the gallery since it was looked at"):
         save_gallery(path, rows(), manifest, TargetOptions(existing=existing))
     assert len(load_gallery(path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("target", "is_lost"),
+    [
+        (TargetOptions(), True),
+        (TargetOptions(existing="replace"), True),
+        (TargetOptions(existing="append"), False),
+        (TargetOptions(existing="append", rules=AddingRules(on_duplicate="skip")), True),
+    ],
+    ids=["new", "replace", "append", "skip"],
+)
+def test_a_gallery_written_while_images_are_embedded_is_not_lost(
+    target: TargetOptions, is_lost: bool, people: Path, days: Path, artifact: Path
+) -> None:
+    """What others write in hours of embedding stays: added to, or the run says so and keeps what it did."""
+    theirs = load_gallery(people)
+    theirs.add(np.ones((1, DIM), np.float32), paths=["theirs.jpg"])
+    if target.existing == "refuse":
+        people.unlink()
+    sources = [days / "monday", days / "tuesday"] if target.rules != AddingRules() else [days / "tuesday"]
+    with open_session(artifact, SessionOptions(threads=1)) as session:
+
+        def execute(plan: Plan, numbers: Sequence[int], options: EmbeddingRunOptions) -> Iterator[Done]:
+            theirs.save(people)
+            return embed_shards(session, plan, numbers, options)
+
+        call = partial(
+            embed_images, execute, list(map(str, sources)), people, session.manifest, EmbeddingRunOptions()
+        )
+        if is_lost:
+            with pytest.raises(InputError, match=r"What was embedded is kept for --resume\.") as error:
+                call(target=target)
+            words = "the gallery exists" if target.existing == "refuse" else "another program has written"
+            assert words in str(error.value)
+            assert run_folder(people).is_dir()
+        else:
+            call(target=target)
+    assert "theirs.jpg" in load_gallery(people).paths
+    assert len(load_gallery(people)) == (4 if is_lost else 5)
 
 
 def test_images_are_appended(people: Path, days: Path, artifact: Path, run: Run) -> None:

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from reidgallery import Gallery, MilvusGallery, load_gallery
-from reidgallery.input import UNLABELED
+from reidgallery.input import UNLABELED, LabeledRows
 
 from reidexport.embed.files import read_gallery, write_embeddings
 from reidexport.embed.table import open_table
 from reidexport.errors import InputError
+from reidexport.gallery.storing import store_in_gallery
 from tests.conftest import Run
 from tests.standins.runtime_models import DIM, small_manifest
 
@@ -257,6 +259,23 @@ def test_galleries_are_stored_in_every_kind_of_file(parts: Path, tmp_path: Path,
     )
     done = run("store", parts, tmp_path / "c.parquet")
     assert (done.returncode, "expected a .gallery file or a gallery in Milvus" in done.stderr) == (2, True)
+
+
+def test_a_gallery_written_while_rows_are_stored_is_not_lost(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who makes the gallery while the source is read keeps it, and the command says so."""
+    path, theirs = tmp_path / "people.gallery", Gallery(DIM)
+    theirs.add(np.ones((3, DIM), np.float32))
+
+    def rows(*_: object) -> Iterator[LabeledRows]:
+        theirs.save(path)
+        yield from read_gallery(parts).labeled_parts()
+
+    monkeypatch.setattr("reidexport.gallery.storing.relabeled", rows)
+    with pytest.raises(InputError, match="another program has written the gallery since it was looked at"):
+        store_in_gallery(str(parts), path)
+    assert len(load_gallery(path)) == 3
 
 
 def test_labels_of_a_table_are_stored(parts: Path, tmp_path: Path, run: Run) -> None:
