@@ -1,7 +1,8 @@
 """What BatchNorms remember of their training, as a test of what is assumed."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 from reidexport.checkpoint.loading import Checkpoint, checkpoint_facts, imagenet_preprocess
 from reidexport.data.synthetic import draw_people
 from reidexport.errors import InputError
-from reidexport.evaluation.evidence import _divergence, check_assumptions
+from reidexport.evaluation.evidence import _divergence, _measuring, check_assumptions
 from reidexport.models.baseline import Baseline, BaselineArchitecture, batch_norms
 
 RIGHT = BaselineArchitecture("resnet18", last_stride=1, stem_relu=True, feature_dim=512)
@@ -127,6 +128,23 @@ def test_too_few_images_are_refused(trained: dict[str, torch.Tensor], images: Im
     """A handful of images shows no statistics."""
     with pytest.raises(InputError, match="needs at least 32 images, got 31"):
         check_assumptions(checkpoint(trained, ALL), images[:31])
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 5, 3), (6, 8)], ids=["maps", "vectors"])
+def test_moments_are_those_of_all_images(shape: tuple[int, ...]) -> None:
+    """Over several batches and calls, far from 0: the count, the sums and those of squares by the definition."""
+    x = torch.randn(shape) + 30
+    norm = (nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d)(8).eval()
+    model = cast(Baseline, nn.Sequential(norm))
+    moments: Mapping[str, torch.Tensor] = {}
+    for batches in ((x[:1],), (x[1:3], x[3:])):
+        with _measuring(model, moments) as met:
+            for batch in batches:
+                model(batch)
+        moments = met
+    pixels = x.double().movedim(1, -1).reshape(-1, 8)
+    expected = torch.stack((torch.full((8,), len(pixels)), pixels.sum(0), pixels.square().sum(0)))
+    torch.testing.assert_close(moments["0"], expected, rtol=1e-6, atol=0)
 
 
 def test_divergence_is_that_of_gaussians() -> None:
