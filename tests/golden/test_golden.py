@@ -138,11 +138,12 @@ def assert_torch_cuda_answers_likewise(
     path: Path, session: onnxruntime.InferenceSession, images: np.ndarray
 ) -> None:
     """torch-cuda computes the file on a CPU, and leaves no ReLU behind a convolution that could take it."""
-    network = TorchNetwork(path, "images", "f_i", torch.device("cpu"))
+    output = session.get_outputs()[0].name
+    network = TorchNetwork(path, "images", output, torch.device("cpu"))
     batch = np.concatenate([images] * 4)[:7]
     (expected,) = session.run(None, {"images": batch})
     assert relative_l2(network(torch.from_numpy(batch)), expected) < 1e-5
-    fused = fuse(read_onnx_graph(path), ("f_i",))
+    fused = fuse(read_onnx_graph(path), (output,))
     writers = {name: node for node in fused.nodes for name in node.outputs}
     readers = Counter(name for node in fused.nodes for name in node.inputs)
     for relu in fused.nodes:
