@@ -106,14 +106,13 @@ def _neighbors(
     is_embedding = (norms >= smallest) & (norms <= largest)
     rows = np.where(is_embedding[:, None], features, 0).astype(np.float32)
     gallery = Gallery(rows.shape[1], metric=metric)
-    others = SearchFilter(other_cameras=True)  # a camera for each image, so that none finds itself
-    if num_queries is None:
-        numbers = np.arange(len(rows))
-        gallery.add(rows, camids=numbers)
-        return gallery.search(rows, min(_TOP_K, len(rows) - 1), filter=others, camids=numbers).indices
-    if image_numbers is None:
-        gallery.add(rows[num_queries:])
-        return gallery.search(rows[:num_queries], min(_TOP_K, len(gallery))).indices
-    gallery.add(rows[num_queries:], camids=image_numbers[num_queries:])
-    own = image_numbers[:num_queries]
-    return gallery.search(rows[:num_queries], min(_TOP_K, len(gallery)), filter=others, camids=own).indices
+    queries, start = rows[:num_queries], num_queries or 0
+    numbers = np.arange(len(rows)) if num_queries is None else image_numbers
+    if numbers is None:
+        gallery.add(rows[start:])
+        return gallery.search(queries, min(_TOP_K, len(gallery))).indices
+    # A camera for each image, so that none finds itself.
+    gallery.add(rows[start:], camids=numbers[start:])
+    k = min(_TOP_K, len(gallery) - (num_queries is None))
+    others = SearchFilter(other_cameras=True)
+    return gallery.search(queries, k, filter=others, camids=numbers[:num_queries]).indices
