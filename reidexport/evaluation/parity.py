@@ -54,7 +54,7 @@ class Task:
         """Whether a row is this artifact, unchanged, on this backend."""
         return self.is_place_of(row) and (row.manifest_sha256, row.artifact_sha256) == (
             self.manifest.sha256,
-            _sha256(self.artifact),
+            _artifact_sha256(self.artifact),
         )
 
     def is_place_of(self, row: ParityRow | NotRun) -> bool:
@@ -147,7 +147,7 @@ def measure_parity(
     about = {"dataset": dataset.name, "metric": metric, "same_camera": dataset.same_camera, **here()}
     if finished:
         before = finished.reference.manifest_sha256, finished.reference.artifact_sha256
-        now = reference.manifest.sha256, _sha256(reference_file)
+        now = reference.manifest.sha256, _artifact_sha256(reference_file)
         _check_same(_facts(*before, dict(finished)), _facts(*now, about))
     pending = [task for task in tasks if not (finished and any(map(task.is_done_by, finished.rows)))]
     if finished and not pending:
@@ -193,7 +193,7 @@ def _without(pending: list[Task], earlier: tuple[AnyRow, ...]) -> tuple[AnyRow, 
     return tuple(row for row in earlier if not any(task.is_place_of(row) for task in pending))
 
 
-def _sha256(path: Path) -> str:
+def _artifact_sha256(path: Path) -> str:
     """Of a file; with those beside it in which an ONNX file keeps its weights."""
     own = file_sha256(path)
     external = sorted(read_onnx(path).external) if kind_of(path) == "onnx" else []
@@ -258,7 +258,7 @@ def _measured(
     wanted = expected.metrics.ranks if expected else None
     row = ParityRow(
         artifact=str(file),
-        artifact_sha256=_sha256(file),
+        artifact_sha256=_artifact_sha256(file),
         manifest_sha256=evaluation.manifest.sha256,
         backend=backend,
         precision=session.precision,
