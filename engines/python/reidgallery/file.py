@@ -132,8 +132,8 @@ def write_gallery(path: Path, content: GalleryContent, expected: str | None) -> 
         with _lock(target):
             if expected is not None and file_identity(target) not in (expected, ABSENT):
                 raise InputError(
-                    f"{path}: another program has written the gallery since it was looked at; it stays as that one "
-                    "wrote it. Do the same again with the gallery as it is now."
+                    f"{path}: another program has written the gallery since it was looked at, and what it wrote is "
+                    "kept. Do the same again with the gallery as it is now."
                 )
             # Exactly what a killed save of this path left: others may be writing names that begin alike.
             for stale in target.parent.glob(f".{escape(target.stem)}.{'[0-9a-f]' * 8}.unfinished"):
