@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 # The last normalization of a residual branch is drawn small: the sum of fifty branches stays moderate.
 # A basic block's `bn2` is the last one as well: `_ends_residual_branch` tells it from a bottleneck's.
 _LAST_NORMS = (".bn3.weight", ".conv3.bn.weight", ".W.1.weight")
+# What transformers add to their tokens.
+_EMBEDDINGS = (
+    *("pos_embed", "cls_token", "dist_token", "sie_embed"),
+    *("cv_embed", "positional_embedding", "class_embedding"),
+)
 
 
 def _ends_residual_branch(name: str, shapes: Mapping[str, Sequence[int]]) -> bool:
@@ -46,9 +51,9 @@ def seeded_tensor(
         ends_branch: Whether this is the last normalization weight of a residual branch.
 
     Returns:
-        A float32 array, or an int64 zero for `num_batches_tracked`.
+        A float32 array; int64 zeros for `num_batches_tracked` and `relative_position_index`.
     """
-    if name.endswith("num_batches_tracked"):
+    if name.endswith(("num_batches_tracked", "relative_position_index")):  # the latter is computed, not learned
         return np.zeros(tuple(shape), dtype=np.int64)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode("utf-8"))])
     if name.endswith("running_mean"):
@@ -59,6 +64,8 @@ def seeded_tensor(
         values = rng.uniform(2.5, 3.5, shape)
     elif name.endswith("bias"):
         values = 0.1 * rng.standard_normal(shape)
+    elif name.endswith(_EMBEDDINGS):
+        values = 0.2 * rng.standard_normal(shape)
     elif len(shape) == 1:  # the scale of a normalization
         values = rng.uniform(0.1, 0.4, shape) if ends_branch else rng.uniform(0.5, 1.0, shape)
     else:  # a convolution or a linear layer

@@ -24,15 +24,21 @@ GOLDEN = ROOT / "tests" / "golden"
 
 @cache
 def golden_cases() -> dict[str, dict[str, Any]]:
-    """Every case of tests/golden/shapes.json.gz by name."""
-    with gzip.open(GOLDEN / "shapes.json.gz", "rt") as stream:
-        return json.load(stream)
+    """Every case of tests/golden/shapes*.json.gz by name."""
+    cases: dict[str, dict[str, Any]] = {}
+    for path in sorted(GOLDEN.glob("shapes*.json.gz")):
+        with gzip.open(path, "rt") as stream:
+            cases.update(json.load(stream))
+    return cases
 
 
 @cache
 def _features() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / "features.npz") as features:
-        return dict(features)
+    arrays: dict[str, np.ndarray] = {}
+    for path in sorted(GOLDEN.glob("features*.npz")):
+        with np.load(path) as features:
+            arrays.update(features)
+    return arrays
 
 
 def expected(case: str, feature: str) -> np.ndarray:
