@@ -13,7 +13,8 @@ import pytest
 import torch
 from reidruntime.artifact.manifest import Preprocess
 
-from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint, save_checkpoint
+from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
+from reidexport.checkpoint.loading import load_checkpoint, save_checkpoint
 from reidexport.cli import main
 from reidexport.data import Dataset
 from reidexport.data.synthetic import draw_dataset

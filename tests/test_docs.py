@@ -23,7 +23,8 @@ from reidruntime.backends import BACKENDS
 from typer.main import get_command
 
 from reidexport import CheckpointChoices, graph_from_checkpoint, load_checkpoint, onnx_from_graph
-from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD, save_checkpoint
+from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
+from reidexport.checkpoint.loading import save_checkpoint
 from reidexport.cli.app import app as reidexport_app
 from reidexport.data import Dataset
 from reidexport.models import Baseline, BaselineArchitecture

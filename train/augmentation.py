@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD
+from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
 from train.recipe import Erasing, Images
 
 Integers = NDArray[np.int64]

@@ -12,8 +12,9 @@ from reidruntime.artifact.manifest import Feature, Metric
 from reidruntime.torch_settings import exact_float32
 from torch import Tensor
 
-from reidexport.checkpoint.families import REIDEXPORT, rename_keys
+from reidexport.checkpoint.family import rename_keys
 from reidexport.checkpoint.loading import Checkpoint, imagenet_preprocess, model_from_checkpoint
+from reidexport.checkpoint.projects.own import REIDEXPORT
 from reidexport.data import Dataset
 from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.torch_session import session_from_checkpoint

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from reidruntime.artifact.manifest import Feature
 from reidruntime.images.preprocess import image_pixels
 
-from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, imagenet_preprocess
+from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
+from reidexport.checkpoint.loading import Checkpoint, imagenet_preprocess
 from reidexport.data import Dataset, ImageRecord
 from reidexport.evaluation.torch_session import session_from_checkpoint
 from reidexport.export.graph import GraphOptions

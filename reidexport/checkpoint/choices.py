@@ -23,6 +23,8 @@ class CheckpointChoices:
         std: likewise.
         channel_order: that the network takes.
         resize: the kernel that images are resized with.
+        camera: whose camera embedding a transformer adds, from 1.
+        camera_weight: what it is multiplied by.
         weights: which of several sets of weights, such as "state_dict_ema", with dots between nested keys.
     """
 
@@ -38,4 +40,6 @@ class CheckpointChoices:
     std: Channels3 | None = None
     channel_order: ChannelOrder | None = None
     resize: ResizeKernel | None = None
+    camera: int | None = None
+    camera_weight: float | None = None
     weights: str | None = None

@@ -7,6 +7,7 @@ from reidruntime.artifact.manifest import Origin, Preprocess
 
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.models.baseline import RESNET_STEMS, BaselineArchitecture
+from reidexport.models.vit import TokenOptions
 
 _STEM_POOLS = {
     "padded": "3x3, padded",
@@ -56,7 +57,7 @@ def facts_of(
     """
     is_resnet = architecture.backbone in RESNET_STEMS
     stem_relu = "a ReLU after the stem" if architecture.stem_relu else "no ReLU after the stem"
-    pooling = {"avg": "average", "max": "max", "gem": "generalized-mean"}[architecture.pooling]
+    pooling = {"avg": "average", "max": "max", "gem": "generalized-mean", "none": ""}[architecture.pooling]
     power = "" if gem_p is None else f" with p = {gem_p:g}"
     mean, std = (
         ", ".join(f"{value:.4g}" for value in values) for values in (preprocess.mean, preprocess.std)
@@ -66,7 +67,8 @@ def facts_of(
         "last_stride": architecture.last_stride and f"last stride {architecture.last_stride}",
         "stem_relu": stem_relu if is_resnet else None,
         "stem_pool": f"stem pooling {_STEM_POOLS[architecture.stem_pool]}" if is_resnet else None,
-        "pooling": f"{pooling} pooling{power}",
+        "pooling": pooling and f"{pooling} pooling{power}",
+        **_camera_facts(architecture.tokens),
         "batch_norm_eps": None if batch_norm_eps is None else f"BatchNorm eps {batch_norm_eps:g}",
         "size": f"input {preprocess.height_px}x{preprocess.width_px} px",
         "mean": f"mean {mean}",
@@ -80,12 +82,26 @@ def facts_of(
             yield CheckpointFact(name, text, origins.get(name, "assumed"), OPTIONS[name])
 
 
+def _camera_facts(tokens: TokenOptions | None) -> dict[str, str]:
+    """Which camera embedding is added, of networks that have some."""
+    if tokens is None or not tokens.num_cameras:
+        return {}
+    if tokens.camera is None:
+        return {"camera": f"no camera embedding added, of {tokens.num_cameras}"}
+    return {
+        "camera": f"the embedding of camera {tokens.camera} of {tokens.num_cameras} added",
+        "camera_weight": f"camera embedding times {tokens.camera_weight:g}",
+    }
+
+
 OPTIONS = {
     "backbone": "--arch",
     "last_stride": "--last-stride",
     "stem_relu": "--stem-relu",
     "stem_pool": "--stem-pool",
     "pooling": "--pooling",
+    "camera": "--camid",
+    "camera_weight": "--camera-weight",
     "batch_norm_eps": "--bn-eps",
     "size": "--size",
     "mean": "--mean",

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from reidexport.checkpoint.families import Family, Shapes, backbone_shapes, candidate
+from reidexport.checkpoint.families import backbone_shapes
+from reidexport.checkpoint.family import Family, Shapes, candidates_of
 from reidexport.errors import CheckpointError
 from reidexport.models.baseline import BaselineArchitecture, Neck, backbone_channels
 
@@ -16,7 +17,7 @@ def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) ->
     """Find the architecture whose tensors have exactly these names and shapes.
 
     Args:
-        state_dict: tensors under this project's names (``families.rename_keys``).
+        state_dict: tensors under this project's names (``family.rename_keys``).
         family: whose conventions to assume for what weights do not show.
         arch: restrict the search to this backbone.
 
@@ -24,12 +25,11 @@ def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) ->
         CheckpointError: none fits; the message names the nearest one and the first tensor that differs.
     """
     found = {key: tuple(tensor.shape) for key, tensor in state_dict.items() if key.startswith("backbone.")}
-    names = [name for name in family.backbones if arch in (None, name, name.removesuffix("+nl"))]
-    if not names:
+    candidates = [each for each in candidates_of(family, found) if arch in (None, each.backbone)]
+    if not candidates:
         raise CheckpointError(
             f"--arch {arch}: {family.name} has no such backbone; it has {', '.join(family.backbones)}"
         )
-    candidates = [candidate(family, name) for name in names]
     nearest = max(candidates, key=lambda architecture: _similarity(found, backbone_shapes(architecture)))
     problem = first_difference(found, backbone_shapes(nearest))
     if problem is not None:
@@ -50,7 +50,8 @@ def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) ->
 
 def describe(architecture: BaselineArchitecture) -> str:
     """A backbone's name for messages."""
-    return architecture.backbone + (" with non-local blocks" if architecture.non_local else "")
+    extras = {" with non-local blocks": architecture.non_local, " with JPM": architecture.jpm}
+    return architecture.backbone + "".join(text for text, is_there in extras.items() if is_there)
 
 
 def first_difference(found: Shapes, expected: Shapes) -> str | None:
@@ -72,6 +73,13 @@ def _similarity(found: Shapes, expected: Shapes) -> float:
 def _with_head(architecture: BaselineArchitecture, state_dict: dict[str, Tensor]) -> BaselineArchitecture:
     """Complete the backbone's architecture by the pooling, neck and classifier that the tensors show."""
     neck, feature_dim = _neck_of(state_dict), backbone_channels(architecture)
+    reduction = state_dict.get("reduction.weight")
+    if reduction is not None:
+        if reduction.shape[1:] != (feature_dim,):
+            raise CheckpointError(
+                f"fcneck takes {list(reduction.shape[1:])} features, the backbone gives {[feature_dim]}"
+            )
+        feature_dim = reduction.shape[0]
     weight = state_dict.get("neck.weight", state_dict.get("neck.0.weight"))
     if weight is not None:
         taken = weight.shape if neck == "bnneck" else weight.shape[1:]
@@ -88,8 +96,9 @@ def _with_head(architecture: BaselineArchitecture, state_dict: dict[str, Tensor]
         )
     return replace(
         architecture,
-        pooling="gem" if "pool.p" in state_dict else "avg",
+        pooling="gem" if "pool.p" in state_dict else architecture.pooling,
         neck=neck,
+        reduced=reduction is not None,
         feature_dim=feature_dim,
         num_classes=0 if classifier is None else classifier.shape[0],
     )

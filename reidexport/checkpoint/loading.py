@@ -14,23 +14,18 @@ from typing import Any, NamedTuple
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from reidruntime.artifact.manifest import Channels3, Origin, Preprocess, file_sha256
+from reidruntime.artifact.manifest import Channels3, Feature, Origin, Preprocess, file_sha256
 from torch import Tensor
 
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.checkpoint.facts import OPTIONS, CheckpointFact, facts_of, told_facts
-from reidexport.checkpoint.families import (
-    FAST_REID,
-    REIDEXPORT,
-    TORCHREID,
-    Family,
-    family_of,
-    rename_keys,
-    shapes_of,
-)
+from reidexport.checkpoint.families import FAMILIES, family_of, shapes_of
+from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD, Family, rename_keys
 from reidexport.checkpoint.identify import describe, first_difference, identify
 from reidexport.checkpoint.module_facts import ModuleFacts
-from reidexport.checkpoint.other_networks import refuse_other_networks
+from reidexport.checkpoint.other_networks import refuse_known_kinds, refuse_other_networks
+from reidexport.checkpoint.projects.own import REIDEXPORT
+from reidexport.checkpoint.projects.torchreid import TORCHREID
 from reidexport.checkpoint.weights import FORMAT, Weights, read_weights
 from reidexport.errors import CheckpointError, InputError
 from reidexport.files import replaced_when_whole
@@ -42,15 +37,12 @@ from reidexport.models.baseline import (
     batch_norms,
     is_backbone,
 )
+from reidexport.models.vit import PATCH_PX, TokenOptions, patch_grid, resized_grid
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _IMAGENET = (
     "ImageNet's classifiers of 1000 classes (torchreid's *_imagenet.pth), never trained for re-identification"
 )
 TORCH_EPS = 1e-5  # torch.nn.BatchNorm2d's default
-# Of the training splits of VeRi-776 (with and without a vehicle that has no image), VehicleID and VERI-Wild.
-_NUM_VEHICLES = (575, 576, 13164, 30671)
 
 
 @dataclass(frozen=True)
@@ -64,6 +56,7 @@ class Checkpoint:
         layout: how the file holds the weights, in words.
         architecture: the network.
         preprocess: size, resize kernel and normalization of its input.
+        feature: what its project answers, behind the neck (f_i) or before it (f_t).
         state_dict: float32 tensors by name: ``backbone.*``, ``pool.p``, ``neck.*``, ``classifier.*``.
         facts: everything that decides its answers, and where each fact comes from.
         read: the facts that the file itself says, by name, whether another value was told or not.
@@ -79,6 +72,7 @@ class Checkpoint:
     preprocess: Preprocess
     state_dict: dict[str, Tensor]
     facts: tuple[CheckpointFact, ...]
+    feature: Feature = "f_i"
     read: frozenset[str] = frozenset()
     weights_key: str | None = None
     lookalikes: str = ""
@@ -162,6 +156,7 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
         facts=checkpoint_facts(
             architecture, preprocess, state_dict, origins | told_facts(choices), _weights_in_words(weights)
         ),
+        feature=family.feature,
         read=in_file,
         weights_key=weights.key if weights.other_keys else None,
     )
@@ -195,9 +190,8 @@ def checkpoint_facts(
 ) -> tuple[CheckpointFact, ...]:
     """The facts of a network with weights by this project's names; what ``origins`` does not name is assumed."""
     eps = architecture.batch_norm_eps
-    if eps is None:  # what the layers around it are like does not matter
-        plain = BaselineArchitecture(architecture.backbone, None if architecture.last_stride is None else 2)
-        eps = _own_eps(replace(plain, neck=architecture.neck, feature_dim=architecture.feature_dim))
+    if eps is None:
+        eps = _own_eps(replace(architecture, num_classes=0))
     return tuple(
         facts_of(
             architecture,
@@ -298,20 +292,22 @@ def _contents_by_header(weights: Weights, arch: str | None) -> _Contents:
 
 def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
     """Of a foreign checkpoint: names and shapes identify the network, the family's conventions say the rest."""
-    refuse_other_networks({key: tuple(tensor.shape) for key, tensor in weights.state_dict.items()})
-    family = family_of(set(weights.state_dict))
+    found = {key: tuple(tensor.shape) for key, tensor in weights.state_dict.items()}
+    refuse_other_networks(found)
+    family = family_of(found)
     if family is None:
+        refuse_known_kinds(found)
         first = next(iter(weights.state_dict), None)
+        names = ", ".join(each.name for each in FAMILIES)
         raise CheckpointError(
-            f"no known project names its tensors like this (first: {first}). Known are reid-strong-baseline "
-            "(base.*), fast-reid (backbone.*, heads.*), torchreid (conv1.*, layer1.*) and reidexport itself."
+            f"no known project names its tensors like this (first: {first}). Known are {names} and reidexport itself."
         )
     state_dict = rename_keys(weights.state_dict, family)
     identified = identify(state_dict, family, arch)
     _check_names(state_dict, identified)
     state_dict = _finite(state_dict)
-    preprocess = imagenet_preprocess(*_size_in_family(identified, family)).model_copy(
-        update={"resize": family.resize}
+    preprocess = imagenet_preprocess(*family.size(identified)).model_copy(
+        update={"resize": family.resize, "mean": family.mean, "std": family.std}
     )
     statistics = _pixel_statistics(weights.state_dict)
     architecture = _as_in_family(identified, family)
@@ -339,14 +335,6 @@ def _as_in_family(architecture: BaselineArchitecture, family: Family) -> Baselin
     # fast-reid's AGW pools with a fixed power that its weights do not hold.
     pooling = "gem" if architecture.non_local else architecture.pooling
     return replace(architecture, last_stride=last_stride, pooling=pooling)
-
-
-def _size_in_family(architecture: BaselineArchitecture, family: Family) -> tuple[int, int]:
-    """Height and width of a family's images, as its configurations have them: those for vehicles take squares."""
-    if family is FAST_REID and architecture.num_classes in _NUM_VEHICLES:
-        return 256, 256
-    # fast-reid's SBS configurations are those with a learned pooling power, and take taller images.
-    return (384, 128) if family is FAST_REID and architecture.pooling == "gem" else (256, 128)
 
 
 def _told_by_module(architecture: BaselineArchitecture, module: ModuleFacts) -> dict[str, Any]:
@@ -379,7 +367,10 @@ def _with_choices(contents: _Contents, choices: CheckpointChoices) -> _Contents:
         raise InputError(f"the stem of {backbone} always has its ReLU: leave --stem-relu out")
     if choices.stem_pool is not None and not is_resnet:
         raise InputError(f"the stem of {backbone} pools in one way only: leave --stem-pool out")
+    if choices.pooling is not None and architecture.pooling == "none":
+        raise InputError(f"{backbone} has no global pooling to choose: leave --pooling out")
     stated: dict[str, Any] = {
+        "tokens": _tokens(architecture, choices),
         "last_stride": choices.last_stride,
         "stem_relu": choices.stem_relu,
         "stem_pool": choices.stem_pool,
@@ -397,8 +388,43 @@ def _with_choices(contents: _Contents, choices: CheckpointChoices) -> _Contents:
     preprocess = preprocess.model_copy(
         update={name: value for name, value in pixels.items() if value is not None}
     )
+    if architecture.tokens and contents.architecture.tokens:
+        state_dict = resized_grid(state_dict, contents.architecture.tokens.grid, architecture.tokens.grid)
     state_dict = _with_power(state_dict, choices, is_read="pooling" in known)
     return _Contents(family, architecture, preprocess, state_dict, known)
+
+
+def _tokens(architecture: BaselineArchitecture, choices: CheckpointChoices) -> TokenOptions | None:
+    """A transformer's tokens as the user states them: of another size of images, of a camera."""
+    tokens = architecture.tokens
+    if choices.camera is not None and (tokens is None or not 1 <= choices.camera <= tokens.num_cameras):
+        num_cameras = tokens.num_cameras if tokens else 0
+        has = (
+            f"has embeddings of {num_cameras} cameras, from 1" if num_cameras else "has no camera embeddings"
+        )
+        raise InputError(f"--camid {choices.camera}: this {architecture.backbone} {has}")
+    if choices.camera_weight is not None and choices.camera is None:
+        raise InputError("--camera-weight weighs the embedding of a camera: give --camid too")
+    if tokens is None:
+        return None
+    if choices.size is not None and patch_grid(*choices.size, tokens.stride_px) != tokens.grid:
+        tokens = _in_size(tokens, choices.size)
+    weight = tokens.camera_weight if choices.camera_weight is None else choices.camera_weight
+    return replace(tokens, camera=choices.camera, camera_weight=weight)
+
+
+def _in_size(tokens: TokenOptions, size: tuple[int, int]) -> TokenOptions:
+    """The tokens of images of another size: as many in another arrangement, or else more or fewer."""
+    num_patches = tokens.grid[0] * tokens.grid[1]
+    if min(size) < PATCH_PX:
+        raise InputError(
+            f"--size {size[0]}x{size[1]}: its patches are of {PATCH_PX} px, images must not be smaller"
+        )
+    for stride_px in (tokens.stride_px, PATCH_PX, 12):
+        grid = patch_grid(*size, stride_px)
+        if grid[0] * grid[1] == num_patches:
+            return replace(tokens, grid=grid, stride_px=stride_px)
+    return replace(tokens, grid=patch_grid(*size, tokens.stride_px))
 
 
 def _with_power(
@@ -421,7 +447,11 @@ def _check_names(state_dict: dict[str, Tensor], architecture: BaselineArchitectu
     with torch.device("meta"):
         model = Baseline(architecture)
     backbone_dim = model.backbone.out_channels
-    if architecture.neck in ("bnneck", "none") and architecture.feature_dim != backbone_dim:
+    if (
+        architecture.neck in ("bnneck", "none")
+        and not architecture.reduced
+        and architecture.feature_dim != backbone_dim
+    ):
         raise CheckpointError(
             f"its header says a {architecture.feature_dim}-d feature, but its {describe(architecture)} with neck "
             f"{architecture.neck} gives {backbone_dim}"

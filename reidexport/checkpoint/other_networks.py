@@ -2,7 +2,7 @@
 
 import re
 
-from reidexport.checkpoint.families import Shapes
+from reidexport.checkpoint.family import Shapes
 from reidexport.errors import CheckpointError
 
 _USE_ONNX = (
@@ -21,7 +21,7 @@ _SIGNATURES: tuple[tuple[tuple[str, ...], str], ...] = (
     ((r"^image_encoder\.(class_embedding|positional)",), "a CLIP-ReID vision transformer ({vit})"),
     ((r"^image_encoder\.",), "a CLIP-ReID network"),
     ((r"^base\.patch_embed\.projection", r"^base\.stages\."), "a SOLIDER Swin transformer"),
-    ((r"^base\.(patch_embed\.|cls_token)",), "a TransReID or PersonViT vision transformer ({vit})"),
+    ((r"^base\.patch_embed\.conv\.",), "a PersonViT with a convolutional stem"),
     ((r"^backbone\.(patch_embed\.|cls_token)", r"^heads\."), "a fast-reid vision transformer ({vit})"),
     ((r"^b1\.", r"^b1_head\."), "a fast-reid MGN, a network of several branches"),
     ((r"^backbone\.stage\d\.(\d\.)?rbr_", r"^heads\."), "a fast-reid RepVGG"),
@@ -51,6 +51,9 @@ _SIGNATURES: tuple[tuple[tuple[str, ...], str], ...] = (
     ((r"^block1\.conv1\.conv\.", r"^block2\.stream1\."), "a torchreid MuDeep, a network of several branches"),
     ((r"^backbone_appearance_feature_extractor\.",), "a BPBReID or KPR, a network of several branches"),
     ((r"^(module\.)?encoder_q\.",), "a file of MoCo pre-training, without a re-identification head"),
+)
+# Networks that no project names: only what no known project wrote is compared with these.
+_KINDS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((r"(^|\.)patch_embed\.seq\.0\.c\.weight$",), "a TinyViT"),
     ((r"relative_position_bias_table$",), "a Swin transformer"),
     ((r"(^|\.)(cls_token|class_embedding|class_token)$",), "a vision transformer ({vit})"),
@@ -73,7 +76,23 @@ def refuse_other_networks(found: Shapes) -> None:
             f"this is an ImageNet classifier, as torchvision and timm publish them: {imagenet} has 1000 classes. It "
             "was not trained to tell persons apart. Pass a checkpoint that was, or train one: see docs/train.md."
         )
-    for patterns, what in _SIGNATURES:
+    _refuse_first(_SIGNATURES, found)
+
+
+def refuse_known_kinds(found: Shapes) -> None:
+    """Refuse a network that no known project wrote by its kind, such as a vision transformer.
+
+    Args:
+        found: name, as in the file, and shape of every tensor.
+
+    Raises:
+        CheckpointError: it is of a known kind; the message says which, and what to do.
+    """
+    _refuse_first(_KINDS, found)
+
+
+def _refuse_first(rows: tuple[tuple[tuple[str, ...], str], ...], found: Shapes) -> None:
+    for patterns, what in rows:
         if all(any(re.search(pattern, name) for name in found) for pattern in patterns):
             raise CheckpointError(f"this is {what.format(vit=_vit(found))}: {_USE_ONNX}.")
 

@@ -216,6 +216,15 @@ class CheckpointOptions:
     pooling: Annotated[
         str | None, _stated(metavar="avg|max|gem[:P]", help="Global pooling; gem alone has p = 3.")
     ] = None
+    camid: Annotated[
+        int | None,
+        _stated(
+            metavar="N", min=1, help="Whose camera embedding a transformer adds, from 1; none if left out."
+        ),
+    ] = None
+    camera_weight: Annotated[
+        float | None, _stated(metavar="W", help="What the camera embedding is multiplied by (SIE_COE).")
+    ] = None
     bn_eps: Annotated[float | None, _stated(metavar="EPS", help="What all BatchNorms add to variances.")] = (
         None
     )
@@ -231,6 +240,8 @@ class CheckpointOptions:
             pooling=pooling,
             gem_p=gem_p,
             batch_norm_eps=self.bn_eps,
+            camera=self.camid,
+            camera_weight=self.camera_weight,
             size=_parse_size(pixels.size) if pixels.size else None,
             mean=_parse_channels("--mean", pixels.mean) if pixels.mean else None,
             std=_parse_channels("--std", pixels.std) if pixels.std else None,

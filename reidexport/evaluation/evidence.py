@@ -26,14 +26,8 @@ from reidruntime.images.preprocess import decode_image
 from reidruntime.images.resize import Image8, resize
 from torch import Tensor, nn
 
-from reidexport.checkpoint.loading import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    TORCH_EPS,
-    Checkpoint,
-    checkpoint_facts,
-    model_from_checkpoint,
-)
+from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
+from reidexport.checkpoint.loading import TORCH_EPS, Checkpoint, checkpoint_facts, model_from_checkpoint
 from reidexport.errors import InputError
 from reidexport.models.baseline import Baseline, BatchNorm, batch_norms
 from reidexport.progress import ProgressBar, no_progress_bar

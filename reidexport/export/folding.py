@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from reidexport.errors import InputError
+from reidexport.models.baseline import BatchNorm
 from reidexport.models.resnet import IBN
 
 
@@ -28,10 +29,16 @@ class ScaleShift(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Sees as one layer what holds a norm: an IBN, whose batch norm reaches half of the channels, and timm's norms."""
+    """Sees as one layer what holds a norm, and what holds none to fold.
+
+    That is an IBN, whose batch norm reaches half of the channels, timm's norms, and the blocks of transformers.
+    """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, IBN | BatchNormAct2d) or super().is_leaf_module(m, module_qualified_name)
+        kinds = [type(part) for part in m.modules()]
+        is_block = nn.LayerNorm in kinds and not any(issubclass(kind, BatchNorm) for kind in kinds)
+        holds_norm = isinstance(m, IBN | BatchNormAct2d)
+        return is_block or holds_norm or super().is_leaf_module(m, module_qualified_name)
 
 
 def fold_batch_norms(module: nn.Module) -> fx.GraphModule:

@@ -15,6 +15,7 @@ import torch
 from reidruntime.artifact.manifest import (
     Architecture,
     BatchProfile,
+    CameraEmbedding,
     Feature,
     Manifest,
     Producer,
@@ -26,7 +27,8 @@ from torch import Tensor, nn
 from reidexport.checkpoint.loading import Checkpoint, model_from_checkpoint
 from reidexport.errors import InputError
 from reidexport.export.folding import divide_first_convolution, fold_batch_norms, fold_neck
-from reidexport.models.baseline import RESNET_STEMS
+from reidexport.models.baseline import RESNET_STEMS, f_t_dim
+from reidexport.models.vit import TokenOptions
 from reidexport.version import __version__
 
 
@@ -35,7 +37,8 @@ class GraphOptions:
     """What a graph takes and answers.
 
     Attributes:
-        feature: f_i (behind the neck) or f_t (before it); None chooses f_i where there is a neck, else f_t.
+        feature: f_i (behind the neck) or f_t (before it); None chooses what the checkpoint's project publishes, f_t
+            where there is no neck.
         normalize: give each row unit norm.
         flip: average the features of the image and of its mirror image.
         input: "uint8" takes raw RGB pixels, NHWC; "float32" takes normalized images, NCHW.
@@ -66,15 +69,16 @@ class InferenceGraph(nn.Module):
                 f"{checkpoint.name} has no neck, so it has no f_i: leave --feature out, or ask for f_t"
             )
         self.checkpoint = checkpoint
-        self.options = replace(options, feature=options.feature or ("f_i" if has_neck else "f_t"))
+        published: Feature = checkpoint.feature if has_neck else "f_t"
+        self.options = replace(options, feature=options.feature or published)
         with_neck, normalizes = self.options.feature == "f_i", options.input == "uint8"
         self.backbone: nn.Module = fold_batch_norms(model.backbone)
         if normalizes:
             divide_first_convolution(self.backbone, checkpoint.preprocess.std)
-        self.pool: nn.Module = model.pool
+        self.pool: nn.Module = nn.Sequential(model.pool, model.reduction)
         self.neck = fold_neck(model.neck) if with_neck else nn.Identity()
         self.feature_dim: int = (
-            checkpoint.architecture.feature_dim if with_neck else model.backbone.out_channels
+            checkpoint.architecture.feature_dim if with_neck else f_t_dim(checkpoint.architecture)
         )
         self.preprocess = checkpoint.preprocess.model_copy(
             update={"in_graph": normalizes, "layout": "NHWC" if normalizes else "NCHW"}
@@ -137,6 +141,14 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
     return graph
 
 
+def _cameras(tokens: TokenOptions | None) -> CameraEmbedding | None:
+    """Which camera embedding a transformer adds, of those that it has."""
+    if tokens is None or not tokens.num_cameras:
+        return None
+    weight = None if tokens.camera is None else tokens.camera_weight
+    return CameraEmbedding(count=tokens.num_cameras, camera=tokens.camera, weight=weight)
+
+
 def manifest_of_graph(graph: InferenceGraph, static_batch: int | None = None) -> Manifest:
     """The manifest of an artifact that answers as this graph does, in FP32, at any batch size or at one."""
     checkpoint, options, pixels = graph.checkpoint, graph.options, graph.preprocess
@@ -153,6 +165,7 @@ def manifest_of_graph(graph: InferenceGraph, static_batch: int | None = None) ->
             pooling=checkpoint.architecture.pooling,
             gem_p=float(checkpoint.state_dict["pool.p"]) if "pool.p" in checkpoint.state_dict else None,
             batch_norm_eps=checkpoint.architecture.batch_norm_eps,
+            cameras=_cameras(checkpoint.architecture.tokens),
             neck=checkpoint.architecture.neck,
             feature_dim=graph.feature_dim,
         ),

@@ -12,6 +12,7 @@ from reidexport.models.osnet import OSNet, Variant
 from reidexport.models.resnet import ResNet
 from reidexport.models.timm_backbone import PREFIX, TimmBackbone
 from reidexport.models.trunk import TIMM_NAMES, Trunk, mobilenet_v2, resnest50, senet
+from reidexport.models.vit import VITS, TokenOptions, VisionTransformer
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 Neck = Literal["bnneck", "reduction-bnneck", "fc", "none"]
@@ -37,11 +38,15 @@ class BaselineArchitecture:
         stem_relu: whether a ReLU follows the stem's bn1. False for reid-strong-baseline's plain ResNets.
         stem_pool: max pooling of a ResNet's stem: "padded" (torchvision), "ceil" (fast-reid) or another.
         non_local: fast-reid's non-local blocks.
-        pooling: global average or maximum, or generalized mean with the power ``pool.p`` of the state dict.
+        pooling: global average or maximum, or generalized mean with the power ``pool.p`` of the state dict; "none"
+            where the backbone itself answers f_t.
         neck: "bnneck" (BatchNorm), "reduction-bnneck" (Linear, BatchNorm), "fc" (Linear, BatchNorm, ReLU), "none".
         feature_dim: dimension of f_i.
         num_classes: rows of the classifier, 0 when the checkpoint holds none.
         batch_norm_eps: what every BatchNorm adds to its variances; None: what the backbone's own code has.
+        tokens: how a transformer makes its tokens; None for networks that have none.
+        jpm: TransReID's jigsaw branch.
+        reduced: a linear layer without bias before the neck, whose answer is f_t (SOLIDER's and PersonViT's fcneck).
     """
 
     backbone: str
@@ -49,11 +54,14 @@ class BaselineArchitecture:
     stem_relu: bool = True
     stem_pool: StemPool = "padded"
     non_local: bool = False
-    pooling: Pooling = "avg"
+    pooling: Pooling | Literal["none"] = "avg"
     neck: Neck = "bnneck"
     feature_dim: int = 2048
     num_classes: int = 0
     batch_norm_eps: float | None = None
+    tokens: TokenOptions | None = None
+    jpm: bool = False
+    reduced: bool = False
 
 
 class GeneralizedMeanPooling(nn.Module):
@@ -84,7 +92,8 @@ class GlobalMaxPooling(nn.Module):
         return x.amax((2, 3))
 
 
-_POOLINGS: dict[Pooling, type[nn.Module]] = {
+_POOLINGS: dict[str, type[nn.Module]] = {
+    "none": nn.Identity,
     "avg": GlobalAveragePooling,
     "max": GlobalMaxPooling,
     "gem": GeneralizedMeanPooling,
@@ -103,7 +112,12 @@ class Baseline(nn.Module):
         self.architecture = architecture
         self.backbone = build_backbone(architecture)
         self.pool = _POOLINGS[architecture.pooling]()
-        self.neck = _build_neck(architecture.neck, self.backbone.out_channels, architecture.feature_dim)
+        dim = self.backbone.out_channels
+        self.reduction: nn.Module = nn.Identity()
+        if architecture.reduced:
+            self.reduction = nn.Linear(dim, architecture.feature_dim, bias=False)
+            dim = architecture.feature_dim
+        self.neck = _build_neck(architecture.neck, dim, architecture.feature_dim)
         self.classifier: nn.Linear | None = None
         if architecture.num_classes:
             self.classifier = nn.Linear(architecture.feature_dim, architecture.num_classes, bias=False)
@@ -112,8 +126,8 @@ class Baseline(nn.Module):
                 norm.eps = architecture.batch_norm_eps
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) normalized images → f_t of shape (B, backbone channels), f_i of shape (B, feature_dim)."""
-        f_t = self.pool(self.backbone(images))
+        """(B, 3, H, W) normalized images → f_t of shape (B, :func:`f_t_dim`), f_i of shape (B, feature_dim)."""
+        f_t = self.reduction(self.pool(self.backbone(images)))
         return f_t, self.neck(f_t)
 
 
@@ -122,8 +136,13 @@ def batch_norms(module: nn.Module) -> dict[str, BatchNorm]:
     return {name: part for name, part in module.named_modules() if isinstance(part, BatchNorm)}
 
 
-def backbone_channels(architecture: BaselineArchitecture) -> int:
+def f_t_dim(architecture: BaselineArchitecture) -> int:
     """The dimension of f_t."""
+    return architecture.feature_dim if architecture.reduced else backbone_channels(architecture)
+
+
+def backbone_channels(architecture: BaselineArchitecture) -> int:
+    """The dimension of what a backbone gives."""
     with torch.device("meta"):
         return build_backbone(architecture).out_channels
 
@@ -133,7 +152,9 @@ def is_backbone(name: str) -> bool:
     return name in BACKBONES or (name.startswith(PREFIX) and timm.is_model(name.removeprefix(PREFIX)))
 
 
-def build_backbone(architecture: BaselineArchitecture) -> ResNet | OSNet | TimmBackbone | Trunk:
+def build_backbone(
+    architecture: BaselineArchitecture,
+) -> ResNet | OSNet | TimmBackbone | Trunk | VisionTransformer:
     """The backbone that a :class:`BaselineArchitecture` names, with fresh weights.
 
     Raises:
@@ -142,6 +163,8 @@ def build_backbone(architecture: BaselineArchitecture) -> ResNet | OSNet | TimmB
     name, last_stride = architecture.backbone, architecture.last_stride or 2
     if name.startswith(PREFIX):
         return TimmBackbone(name.removeprefix(PREFIX), last_stride)
+    if name in VITS and architecture.tokens is not None:
+        return VisionTransformer(VITS[name], architecture.tokens, jpm=architecture.jpm)
     if name in TIMM_NAMES:
         return senet(name, last_stride)
     if name == "resnest50":

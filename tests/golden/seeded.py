@@ -53,7 +53,9 @@ def seeded_tensor(
     Returns:
         A float32 array; int64 zeros for `num_batches_tracked` and `relative_position_index`.
     """
-    if name.endswith(("num_batches_tracked", "relative_position_index")):  # the latter is computed, not learned
+    if name.endswith(
+        ("num_batches_tracked", "relative_position_index")
+    ):  # the latter is computed, not learned
         return np.zeros(tuple(shape), dtype=np.int64)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode("utf-8"))])
     if name.endswith("running_mean"):

@@ -75,9 +75,11 @@ def golden_weights(case: str) -> dict[str, Tensor]:
     return seeded_weights(about["shapes"], about["seed"])
 
 
-def normalized(images: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) → float32 (B, 3, H, W) with ImageNet's mean and std, as upstream's transforms do."""
-    mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+def normalized(images: Tensor, case: str | None = None) -> Tensor:
+    """uint8 (B, H, W, 3) → float32 (B, 3, H, W) with a case's mean and std, ImageNet's by default."""
+    about = golden_cases()[case] if case else {}
+    mean = torch.tensor(about.get("mean", (0.485, 0.456, 0.406)))
+    std = torch.tensor(about.get("std", (0.229, 0.224, 0.225)))
     return ((images.double() / 255 - mean.double()) / std.double()).permute(0, 3, 1, 2).float()
 
 

@@ -7,11 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reidexport.checkpoint.loading import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Checkpoint,
-)
+from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
+from reidexport.checkpoint.loading import Checkpoint
 from reidexport.errors import CheckpointError
 
 Weights = dict[str, Tensor]

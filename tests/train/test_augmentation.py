@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD
+from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
 from train import augmentation
 from train.augmentation import Draws, augment, draw_augmentation, draw_boxes, normalize
 from train.recipe import Erasing, Images

@@ -10,8 +10,12 @@ import torch
 from reidexport.checkpoint import loading
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.checkpoint.facts import OPTIONS
-from reidexport.checkpoint.families import FAST_REID, STRONG_BASELINE, TORCHREID, candidate, shapes_of
+from reidexport.checkpoint.families import shapes_of
+from reidexport.checkpoint.family import candidate
 from reidexport.checkpoint.loading import Checkpoint, load_checkpoint
+from reidexport.checkpoint.projects.fast_reid import FAST_REID
+from reidexport.checkpoint.projects.strong_baseline import STRONG_BASELINE
+from reidexport.checkpoint.projects.torchreid import TORCHREID
 from reidexport.checkpoint.weights import Weights
 from reidexport.models.baseline import RESNET_STEMS, Baseline, BaselineArchitecture, backbone_channels
 

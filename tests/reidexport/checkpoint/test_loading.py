@@ -11,12 +11,8 @@ import torch
 from reidruntime.artifact.manifest import Preprocess
 
 from reidexport.checkpoint.choices import CheckpointChoices
-from reidexport.checkpoint.loading import (
-    IMAGENET_MEAN,
-    load_checkpoint,
-    model_from_checkpoint,
-    save_checkpoint,
-)
+from reidexport.checkpoint.family import IMAGENET_MEAN
+from reidexport.checkpoint.loading import load_checkpoint, model_from_checkpoint, save_checkpoint
 from reidexport.checkpoint.weights import FORMAT, read_weights
 from reidexport.errors import CheckpointError, InputError
 from reidexport.models.baseline import BaselineArchitecture, batch_norms

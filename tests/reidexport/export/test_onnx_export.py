@@ -9,7 +9,8 @@ import pytest
 import torch
 from reidruntime.artifact.manifest import METADATA_KEY, Preprocess, manifest_from_json
 
-from reidexport.checkpoint.loading import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint, save_checkpoint
+from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
+from reidexport.checkpoint.loading import load_checkpoint, save_checkpoint
 from reidexport.errors import InputError, ParityError
 from reidexport.export import onnx_check
 from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint

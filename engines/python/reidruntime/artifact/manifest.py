@@ -74,6 +74,20 @@ class Source(_Frozen):
     weights: str | None = None
 
 
+class CameraEmbedding(_Frozen):
+    """The camera embedding that a transformer adds to its tokens.
+
+    Attributes:
+        count: for how many cameras the network has one.
+        camera: whose it adds, from 1; None: nobody's.
+        weight: what it is multiplied by; None where none is added.
+    """
+
+    count: PositiveInt
+    camera: PositiveInt | None = None
+    weight: float | None = None
+
+
 class Architecture(_Frozen):
     """The network: what ``reidexport inspect`` prints and what a rebuild needs; None where it is not known.
 
@@ -83,6 +97,7 @@ class Architecture(_Frozen):
         pooling: "avg", "max" or "gem"; "unknown" of a third-party file.
         gem_p: the power of "gem".
         batch_norm_eps: what all BatchNorms add to their variances; None: each what its network's code has.
+        cameras: the camera embedding, of transformers that have some.
     """
 
     later_fields: ClassVar[frozenset[str]] = frozenset(
@@ -90,6 +105,7 @@ class Architecture(_Frozen):
             "stem_pool",
             "gem_p",
             "batch_norm_eps",
+            "cameras",
         )
     )
 
@@ -101,6 +117,7 @@ class Architecture(_Frozen):
     pooling: str
     gem_p: float | None = None
     batch_norm_eps: float | None = None
+    cameras: CameraEmbedding | None = None
     neck: str
     feature_dim: PositiveInt
 

@@ -1,0 +1,1 @@
+"""One module for each project whose checkpoints are read."""
