@@ -9,11 +9,11 @@ from onnx import TensorProto, helper, numpy_helper
 from reidexport.errors import InputError
 
 # Elementwise and pooling operations that compute in FP16 where one of their inputs is FP16. Whatever sums over a map
-# (means, norms, attention), powers, and everything behind the last map stays in float32.
+# (means, norms), powers, and everything behind the last map stays in float32. A softmax sums numbers up to 1.
 _FOLLOWS = {
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Gelu"),
     *("Add", "Sub", "Mul", "Div", "MaxPool", "AveragePool", "Concat", "Split", "Slice", "Pad"),
-    *("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"),
+    *("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Softmax"),
 }
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
 
@@ -21,9 +21,10 @@ _CONVOLUTIONS = {"Conv", "ConvTranspose"}
 def fp16_model(model: onnx.ModelProto) -> onnx.ModelProto:
     """Convert the convolutions of a network, and what is between them, to FP16.
 
-    Convolutions and linear layers over maps compute in FP16 with FP16 weights. Pooling, BNNeck, L2 and the outputs
-    stay float32, and so do instance norms and every mean over a map: a map has thousands of pixels, and the sum of
-    squares of 2048 features overflows FP16. Inputs keep their dtypes.
+    Convolutions and linear layers over maps or tokens compute in FP16 with FP16 weights, and attention does between
+    them. Pooling, BNNeck, L2 and the outputs stay float32, and so do instance and layer norms and every mean over a
+    map: a map has thousands of pixels, and the sum of squares of 2048 features, or of a transformer's outliers,
+    overflows FP16. Inputs keep their dtypes.
 
     Args:
         model: an FP32 network with one domain and no subgraphs, weights inside.
@@ -73,9 +74,10 @@ def _fp16_tensors(model: onnx.ModelProto, weights: Collection[str], is_map: Coll
     found: set[str] = set()
     for node in model.graph.node:
         over_map = node.op_type == "MatMul" and node.input[1] in weights and node.input[0] in is_map
+        is_attention = node.op_type == "MatMul" and found.issuperset(node.input)
         is_convolution = node.op_type in _CONVOLUTIONS and node.input[1] in weights
         follows = node.op_type in _FOLLOWS and not found.isdisjoint(node.input)
-        if over_map or is_convolution or follows:
+        if over_map or is_attention or is_convolution or follows:
             found.update(node.output)
     return found
 

@@ -182,7 +182,8 @@ class VisionTransformer(nn.Module):
         self.camera, self.camera_weight = options.camera, options.camera_weight
         self.patch_embed = PatchEmbed(width, options.stride_px)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + options.grid[0] * options.grid[1], width))
+        self.num_patches = options.grid[0] * options.grid[1]
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.num_patches, width))
         if options.num_cameras:
             self.sie_embed = nn.Parameter(torch.zeros(options.num_cameras, 1, width))
         self.blocks = nn.ModuleList(Block(dimensions) for _ in range(depth - 1 if jpm else depth))
@@ -194,7 +195,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, D), or (B, 5 · D) with the jigsaw branch."""
-        added = self.pos_embed + functional.pad(self.cls_token, (0, 0, 0, self.pos_embed.shape[1] - 1))
+        added = self.pos_embed + functional.pad(self.cls_token, (0, 0, 0, self.num_patches))
         if self.camera is not None:
             added = added + self.camera_weight * self.sie_embed[self.camera - 1]
         # The class token comes out of the padding: it is the same for all images.
@@ -207,8 +208,8 @@ class VisionTransformer(nn.Module):
         return answer
 
     def _jigsaw(self, tokens: Tensor) -> Tensor:
-        class_token, length = tokens[:, :1], (self.pos_embed.shape[1] - 1) // 4
-        shuffled = shuffle_patches(tokens, self.pos_embed.shape[1] - 1)
+        class_token, length = tokens[:, :1], self.num_patches // 4
+        shuffled = shuffle_patches(tokens, self.num_patches)
         answers = [self._last(self.b1, tokens)]
         for start in range(0, 4 * length, length):
             part = torch.cat((class_token, shuffled[:, start : start + length]), 1)

@@ -82,6 +82,8 @@ ONE_NODE: list[tuple[onnx.NodeProto, dict[str, Any]]] = [
     (node("MaxPool", kernel_shape=[3, 2], strides=[2, 2], ceil_mode=1), {}),
     (node("AveragePool", kernel_shape=[2, 2], strides=[2, 2], pads=[1, 1, 1, 1]), {}),
     (node("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1), {}),
+    (node("Pad", "p"), {"p": np.int64([0, 1, 0, 2, 0, 0, 3, 0])}),
+    (node("Pad", "p", "v"), {"p": np.int64([0, 0, 1, 0, 0, 0, 0, 0]), "v": np.float32(2.5)}),
     (node("ReduceMax", "a", keepdims=0), {"a": np.int64([2, 3])}),
     (node("ReduceMean", "a", keepdims=0), {"a": np.int64([2, 3])}),
     (node("ReduceMean", "a"), {"a": np.int64([-1])}),

@@ -166,6 +166,18 @@ def _reduce(form: Form, reduce: Callable[..., Tensor]) -> _Built:
     return lambda x: reduce(x, axes, keepdim=keep, dtype=dtype), form.inputs[:1]
 
 
+def _pad(form: Form) -> _Built:
+    form.require("mode", "constant")
+    pads = form.numbers(1)
+    value = form.numbers(2, [0])[0]
+    rank = len(pads) // 2
+    if form.numbers(3, range(rank)) != list(range(rank)):
+        raise UnknownOperatorError("it pads some axes only, expected all of them")
+    # torch takes the last axis first, its start and its end together.
+    both = [pads[axis + end * rank] for axis in reversed(range(rank)) for end in (0, 1)]
+    return lambda x: functional.pad(x, both, value=value), form.inputs[:1]
+
+
 def _reshape(form: Form) -> _Built:
     sizes = form.numbers(1)
     if 0 in sizes and form.attributes.get("allowzero", 0):
@@ -212,6 +224,7 @@ _BUILDERS: dict[str, Callable[[Form], _Built]] = {
     "Clip": _clip,
     "MaxPool": lambda form: _pool(form, functional.max_pool2d, "ceil_mode"),
     "Normalize": _normalize,
+    "Pad": _pad,
     "ReduceMax": lambda form: _reduce(form, lambda x, axes, *, keepdim, dtype: x.amax(axes, keepdim)),
     "ReduceMean": lambda form: _reduce(form, torch.mean),
     "ReduceSum": lambda form: _reduce(form, torch.sum),
