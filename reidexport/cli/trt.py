@@ -147,6 +147,8 @@ def _print(target: Path, built: Manifest) -> None:
     print(f"  TensorRT {'for RTX ' if engine.flavor == 'rtx' else ''}{engine.tensorrt_version}, {place}")
     print(f"  batches {profile.minimum}:{profile.optimum}:{profile.maximum}")
     print(f"  layers of the network {_counts(engine.layers.network)}")
+    if len(engine.layers.kinds) > 1:
+        print("  by kind: " + "; ".join(f"{kind} {_counts(of)}" for kind, of in engine.layers.kinds.items()))
     if engine.layers.plan is not None:
         print(f"  layers of the engine {_counts(engine.layers.plan)}")
     else:

@@ -31,11 +31,13 @@ from reidexport.tensorrt.options import (
 )
 from reidexport.tensorrt.precision import (
     check_precision,
+    check_whole_layers,
+    count_kinds,
     count_precisions,
     layers_of_network,
     proved_layers,
 )
-from reidexport.tensorrt.source import EngineSource
+from reidexport.tensorrt.source import EngineSource, FileLayers
 from reidexport.tensorrt.timing_cache import default_timing_cache, timing_cache
 
 
@@ -120,14 +122,16 @@ def _build(
     precision, quantization = source.manifest.precision, source.manifest.quantization
     num_float = len(quantization.float_layers) if quantization else 0
     parsed = layers_of_network(network)
-    check_precision(parsed, precision, "network", num_float)
+    file = FileLayers.of(source.path)
+    check_precision(parsed, precision, "network", num_float, fp16_products=file.fp16_products)
+    check_whole_layers(parsed, file.layer_norms)
     profiles = optimization_profiles(profile, options.flavor)
     config = _builder_config(trt, builder, source, profiles, options)
     cache: AbstractContextManager[None] = nullcontext()
     if gpu is not None:
         named = options.timing_cache
-        file = named or default_timing_cache(trt.__version__, gpu)
-        cache = timing_cache(file, config, log, is_named=named is not None)
+        cache_file = named or default_timing_cache(trt.__version__, gpu)
+        cache = timing_cache(cache_file, config, log, is_named=named is not None)
     with cache:
         engine = builder.build_serialized_network(network, config)
         if engine is None:
@@ -135,19 +139,21 @@ def _build(
                 f"{source.name}: TensorRT {trt.__version__} could not build it:\n  "
                 + ("\n  ".join(logger.errors) or "it gave no reason")
             )
-    finished = None
+    finished: dict[str, int] | None = None
+    kinds = count_kinds(parsed)
     if options.flavor == "tensorrt":
         proved = proved_layers(
             _inspection(trt, logger, engine),
             parsed,
             precision,
             num_float * len(profiles),
+            fp16_products=file.fp16_products,
             allow_unproved=options.allow_unproved_precision,
             described_in=path.with_name(path.name + ".layers.json"),
             log=log,
         )
-        finished = count_precisions(proved)
-    return engine, LayerCounts(network=count_precisions(parsed), plan=finished)
+        finished, kinds = count_precisions(proved), count_kinds(proved)
+    return engine, LayerCounts(network=count_precisions(parsed), plan=finished, kinds=kinds)
 
 
 def _builder_config(

@@ -6,14 +6,21 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from reidruntime.artifact.manifest import Precision
 
 from reidexport.errors import PrecisionError
 from reidexport.files import replaced_when_whole
 
-_TYPES_OF_WEIGHTED_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+LayerKind = Literal["convolution", "matrix product", "normalization", "softmax"]
+_KIND_OF_TYPE: dict[str, LayerKind] = {
+    "CONVOLUTION": "convolution",
+    "DECONVOLUTION": "convolution",
+    "MATRIX_MULTIPLY": "matrix product",
+    "NORMALIZATION": "normalization",
+    "SOFTMAX": "softmax",
+}
 # A type is named outright ("HALF", by the inspector "Half"), or within a format ("Row major linear FP16 format").
 _PRECISION_OF_WORD = {
     "int8": "int8", "fp8": "fp8", "bf16": "bf16", "bfloat16": "bf16", "half": "fp16", "fp16": "fp16", "float": "fp32",
@@ -25,22 +32,23 @@ UNPROVED = "unproved"
 _PROFILE = re.compile(r"\s*\[profile \d+\]")
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _NUM_NAMED = 10
+_COMPILED = "kgen|myelin"
 
 
 @dataclass(frozen=True)
-class WeightedLayer:
-    """A layer with weights: its name, whether it is a convolution, and the precision that it computes in.
+class ComputingLayer:
+    """A layer whose precision matters: its name, its kind, and the precision that it computes in.
 
     The precision is "unproved" where what TensorRT reports allows for more than one.
     """
 
     name: str
-    is_convolution: bool
+    kind: LayerKind
     precision: str
 
 
-def layers_of_network(network: Any) -> list[WeightedLayer]:
-    """Convolutions and matrix products of a parsed ``INetworkDefinition``, before anything is built.
+def layers_of_network(network: Any) -> list[ComputingLayer]:
+    """Convolutions, matrix products, normalizations and softmaxes of a parsed network, before anything is built.
 
     In a strongly typed network a layer computes in the type of its tensors. An int8 layer is a layer between
     DequantizeLinear and QuantizeLinear: its own tensors are float, and its data comes out of a dequantization.
@@ -49,39 +57,45 @@ def layers_of_network(network: Any) -> list[WeightedLayer]:
     dequantized = {layer.get_output(0).name for layer in layers if layer.type.name == "DEQUANTIZE"}
     found = []
     for layer in layers:
-        kind = layer.type.name
-        if kind in _TYPES_OF_WEIGHTED_LAYERS:
+        if kind := _KIND_OF_TYPE.get(layer.type.name):
             own = _precision_in(layer.get_output(0).dtype.name) or "other"
             in_int8 = layer.get_input(0).name in dequantized
-            found.append(WeightedLayer(layer.name, "CONVOLUTION" in kind, "int8" if in_int8 else own))
+            found.append(ComputingLayer(layer.name, kind, "int8" if in_int8 else own))
     return found
 
 
-def layers_of_engine(inspection: str, convolutions: Collection[str] = ()) -> list[WeightedLayer]:
-    """Convolutions and matrix products in the JSON of ``EngineInspector.get_engine_information``.
+def layers_of_engine(inspection: str, parsed: Sequence[ComputingLayer] = ()) -> list[ComputingLayer]:
+    """The layers of the same kinds in the JSON of ``EngineInspector.get_engine_information``.
 
     TensorRT 10 writes ``"Format/Datatype": "Row major linear FP16 format"`` for a tensor, TensorRT 11
     ``"Format": …, "DataType": "Half"``; both are read. A fused layer counts as one, and every optimization profile has
     layers of its own.
 
     A convolution that has no entry of its own kind may be within one that the compiler generated ("kgen"), which names
-    it in its metadata. One that is named nowhere is unproved, unless there are as many entries as convolutions.
+    it in its metadata. One that is named nowhere is unproved, unless there are as many entries as convolutions. Layers
+    of the other kinds are unproved where no entry of their own kind or of the compiler names them.
 
     Args:
         inspection: the JSON text.
-        convolutions: the names of the network's convolutions.
+        parsed: the network's layers, from :func:`layers_of_network`.
     """
     profiles: dict[str, list[dict[str, Any]]] = {"": []}
     for entry in json.loads(inspection)["Layers"]:
         if isinstance(entry, dict):
             suffix = _PROFILE.search(entry.get("Name", ""))
             profiles.setdefault(suffix[0] if suffix else "", []).append(entry)
-    return [layer for entries in profiles.values() for layer in _layers_of_profile(entries, convolutions)]
+    convolutions = [layer.name for layer in parsed if layer.kind == "convolution"]
+    others = [layer for layer in parsed if layer.kind != "convolution"]
+    return [
+        layer
+        for entries in profiles.values()
+        for layer in (*_convolutions_of_profile(entries, convolutions), *_others_of_profile(entries, others))
+    ]
 
 
-def _layers_of_profile(
+def _convolutions_of_profile(
     entries: Sequence[dict[str, Any]], convolutions: Collection[str]
-) -> Iterable[WeightedLayer]:
+) -> Iterable[ComputingLayer]:
     # The compiler's entries that only move what a convolution works on name that convolution, too.
     hidden = set(convolutions).difference(*(_names_in(entry) for entry in entries if _is_convolution(entry)))
     num_found, found = 0, set[str]()
@@ -90,45 +104,101 @@ def _layers_of_profile(
         kind = str(entry.get("LayerType", "")).lower()
         if _is_convolution(entry):
             num_found += 1
-            yield WeightedLayer(name, True, _precision_of_entry(entry))
-        elif re.search("kgen|myelin", kind) and hidden & names:
+            yield ComputingLayer(name, "convolution", _precision_of_entry(entry))
+        elif re.search(_COMPILED, kind) and hidden & names:
             # Generated by TensorRT's compiler from any layers that it fuses.
             num_found, found = num_found + 1, found | names
-            yield WeightedLayer(name, True, _only_precision(entry))
-        elif re.search("gemm|matrix", kind):
-            yield WeightedLayer(name, False, _precision_of_entry(entry))
+            yield ComputingLayer(name, "convolution", _only_precision(entry))
     if num_found < len(convolutions):
         for name in sorted(hidden - found):
-            yield WeightedLayer(name, True, UNPROVED)
+            yield ComputingLayer(name, "convolution", UNPROVED)
 
 
-def count_precisions(layers: Sequence[WeightedLayer]) -> dict[str, int]:
-    """How many layers compute in each precision."""
-    return dict(sorted(Counter(layer.precision for layer in layers).items()))
+def _others_of_profile(
+    entries: Sequence[dict[str, Any]], parsed: Sequence[ComputingLayer]
+) -> Iterable[ComputingLayer]:
+    """A layer of the network each, in the precision of the entry that it is in; matrix products of no known name."""
+    precisions: dict[str, str] = {}
+    known = {layer.name for layer in parsed}
+    for entry in entries:
+        kind = str(entry.get("LayerType", "")).lower()
+        is_product = re.search("gemm|matrix", kind) is not None
+        named = (
+            known & _names_in(entry) if is_product or re.search(_COMPILED, kind) or "norm" in kind else set()
+        )
+        # Several layers in one entry, or an entry that casts, leave open which computes in what.
+        own = _precision_of_entry(entry) if is_product and len(named) < 2 else _only_precision(entry)
+        for name in named:
+            precisions[name] = own if precisions.get(name, own) == own else UNPROVED
+        if is_product and not named:
+            yield ComputingLayer(entry.get("Name", ""), "matrix product", own)
+    for layer in parsed:
+        yield ComputingLayer(layer.name, layer.kind, precisions.get(layer.name, UNPROVED))
+
+
+def count_precisions(layers: Sequence[ComputingLayer]) -> dict[str, int]:
+    """How many layers with weights, which are convolutions and matrix products, compute in each precision."""
+    weighted = (layer for layer in layers if layer.kind in ("convolution", "matrix product"))
+    return dict(sorted(Counter(layer.precision for layer in weighted).items()))
+
+
+def count_kinds(layers: Sequence[ComputingLayer]) -> dict[str, dict[str, int]]:
+    """How many layers of each kind compute in each precision, such as ``{"normalization": {"fp32": 25}}``."""
+    kinds = [kind for kind in get_args(LayerKind) if any(layer.kind == kind for layer in layers)]
+    return {
+        kind: dict(sorted(Counter(layer.precision for layer in layers if layer.kind == kind).items()))
+        for kind in kinds
+    }
+
+
+def check_whole_layers(layers: Sequence[ComputingLayer], layer_norms: Collection[str]) -> None:
+    """Prove that TensorRT has every LayerNormalization of a file as one layer, whose kernel does not overflow.
+
+    Args:
+        layers: from :func:`layers_of_network`.
+        layer_norms: the names of the file's LayerNormalization nodes.
+
+    Raises:
+        PrecisionError: one was taken apart.
+    """
+    whole = {layer.name for layer in layers if layer.kind == "normalization"}
+    if apart := [name for name in layer_norms if name not in whole]:
+        raise PrecisionError(
+            f"TensorRT has taken {len(apart)} of {len(layer_norms)} LayerNormalizations apart, first {apart[0]}: their "
+            "sums of squares may overflow. Build with another version of TensorRT."
+        )
 
 
 def check_precision(
-    layers: Sequence[WeightedLayer],
+    layers: Sequence[ComputingLayer],
     wanted: Precision,
     where: str,
     num_float_convolutions: int = 0,
     *,
+    fp16_products: Collection[str] = (),
     allow_unproved: bool = False,
 ) -> None:
-    """Prove that convolutions compute in the precision that the file is called by.
+    """Prove that convolutions, and the matrix products of transformers, compute in the file's precision.
 
     Args:
         layers: from :func:`layers_of_network` or :func:`layers_of_engine`.
         wanted: what the engine is to be.
         where: "network" or "engine", for the message.
         num_float_convolutions: how many convolutions the ONNX file itself keeps wider (int8 files do).
+        fp16_products: names of the matrix products that the ONNX file has in FP16.
         allow_unproved: accept convolutions whose precision TensorRT does not report.
 
     Raises:
         PrecisionError: there is no convolution, or more than that many compute in something wider, or in something that
-            is not known.
+            is not known; or a matrix product of the file's FP16 ones is known to compute in float32.
     """
-    convolutions = [layer for layer in layers if layer.is_convolution]
+    convolutions = [layer for layer in layers if layer.kind == "convolution"]
+    products = {layer.name: layer.precision for layer in layers if layer.kind == "matrix product"}
+    if wide := [name for name in fp16_products if products.get(name) == "fp32"]:
+        raise PrecisionError(
+            f"{len(wide)} of {len(fp16_products)} matrix products of the {where} are fp32, expected fp16: "
+            f"first {wide[0]}"
+        )
     if not convolutions:
         raise PrecisionError(f"the {where} shows no convolution, so its precision cannot be proved")
     narrow = ("fp32",) if wanted == "fp32" else _NARROWEST_FIRST[: _NARROWEST_FIRST.index(wanted) + 1]
@@ -147,23 +217,31 @@ def check_precision(
 
 def proved_layers(
     inspection: str,
-    parsed: Sequence[WeightedLayer],
+    parsed: Sequence[ComputingLayer],
     wanted: Precision,
     num_float_convolutions: int,
     *,
+    fp16_products: Collection[str] = (),
     allow_unproved: bool,
     described_in: Path,
     log: Callable[[str], None],
-) -> list[WeightedLayer]:
+) -> list[ComputingLayer]:
     """The layers of a finished engine, made from ``parsed``, their precision proved by :func:`check_precision`.
 
     TensorRT's description of them, ``inspection``, is JSON; it is written to ``described_in`` where the proof fails.
     """
-    layers = layers_of_engine(inspection, [layer.name for layer in parsed if layer.is_convolution])
-    convolutions = [layer for layer in layers if layer.is_convolution]
+    layers = layers_of_engine(inspection, parsed)
+    convolutions = [layer for layer in layers if layer.kind == "convolution"]
     num_unproved = sum(layer.precision == UNPROVED for layer in convolutions)
     try:
-        check_precision(layers, wanted, "engine", num_float_convolutions, allow_unproved=allow_unproved)
+        check_precision(
+            layers,
+            wanted,
+            "engine",
+            num_float_convolutions,
+            fp16_products=fp16_products,
+            allow_unproved=allow_unproved,
+        )
     except PrecisionError as error:
         with replaced_when_whole(described_in) as temporary:
             temporary.write_text(inspection)

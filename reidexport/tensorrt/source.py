@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -47,6 +47,35 @@ class EngineSource:
     name: str
     sha256: str
     kept: bool
+
+
+@dataclass(frozen=True)
+class FileLayers:
+    """The layers of an ONNX file that TensorRT is held to, by their nodes' names.
+
+    Attributes:
+        fp16_products: matrix products of FP16 numbers.
+        layer_norms: LayerNormalizations.
+    """
+
+    fp16_products: tuple[str, ...]
+    layer_norms: tuple[str, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Those of a file."""
+        graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph
+        half = {each.name for each in graph.initializer if each.data_type == onnx.TensorProto.FLOAT16} | {
+            each.name
+            for each in graph.value_info
+            if each.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+        }
+        return cls(
+            tuple(
+                node.name for node in graph.node if node.op_type == "MatMul" and half.issuperset(node.input)
+            ),
+            tuple(node.name for node in graph.node if node.op_type == "LayerNormalization"),
+        )
 
 
 def find_source(folder: Path) -> Path:

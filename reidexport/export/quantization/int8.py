@@ -69,7 +69,7 @@ def int8_model(
         The Q/DQ network, and how it was made.
 
     Raises:
-        InputError: the network has no convolution, or there are fewer images than its batch.
+        InputError: the network has no convolution, or is a transformer, or there are fewer images than its batch.
         ParityError: the features are off by more than 15 % even with layers left in float32.
     """
     calibrated, held_out = images.calibrated, images.held_out
@@ -77,6 +77,12 @@ def int8_model(
     layers = _quantizable_layers(typed, target)
     if not layers:
         raise InputError("the network has no convolution to quantize")
+    num_products = sum(node.op_type == "MatMul" for node in typed.graph.node)
+    if num_products > len(layers):
+        raise InputError(
+            f"INT8 quantizes convolutions, and this transformer computes in {num_products} matrix products and only "
+            f"{len(layers)} convolutions and sums: nothing would be gained. Use --fp16, or FP32 on CPUs."
+        )
     if min(len(calibrated), len(held_out)) < (batch or 1):
         raise InputError(f"the network takes batches of {batch}: pass more images to calibrate on")
     tensors = _float_tensors_of(typed, _nodes_in_int8(typed, layers, target))

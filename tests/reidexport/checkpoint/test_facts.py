@@ -1,6 +1,6 @@
 """Every fact that decides a checkpoint's answers is read from the file, or said to be assumed; and can be told."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from reidexport.checkpoint.projects.strong_baseline import STRONG_BASELINE
 from reidexport.checkpoint.projects.torchreid import TORCHREID
 from reidexport.checkpoint.weights import Weights
 from reidexport.models.baseline import RESNET_STEMS, Baseline, BaselineArchitecture, backbone_channels
+from tests.standins.checkpoints import golden_cases
 
-FAMILIES = [
-    (family, backbone) for family in (STRONG_BASELINE, FAST_REID, TORCHREID) for backbone in family.backbones
+NETWORKS = [
+    *((family, name) for family in (STRONG_BASELINE, FAST_REID, TORCHREID) for name in family.backbones),
+    *((None, case) for case, about in golden_cases().items() if "feature" in about),
 ]
 # Values of every fact, of which a checkpoint has one.
 VALUES: dict[str, tuple[Any, ...]] = {
@@ -39,17 +41,21 @@ VALUES: dict[str, tuple[Any, ...]] = {
 
 @pytest.fixture
 def generated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A function that loads a checkpoint of a family's backbone, which takes no memory, as the choices say."""
-    family, backbone = request.param
-    architecture = candidate(family, backbone)
-    dim = backbone_channels(architecture)
-    with torch.device("meta"):
-        model = Baseline(BaselineArchitecture(**vars(architecture) | {"feature_dim": dim, "num_classes": 2}))
-    state_dict = {key: torch.ones(()).expand(shape) for key, shape in shapes_of(model).items()}
+    """A function that loads a checkpoint, which takes no memory, as the choices say.
+
+    It is of a family's backbone, or has a golden case's names and shapes.
+    """
+    family, name = request.param
+    shapes: Any = golden_cases()[name]["shapes"] if family is None else {}
+    if family is not None:
+        architecture = candidate(family, name)
+        dim = backbone_channels(architecture)
+        with torch.device("meta"):
+            shapes = shapes_of(Baseline(replace(architecture, feature_dim=dim, num_classes=2)))
+        monkeypatch.setattr(loading, "family_of", lambda _: family)
     path = tmp_path / "model.pth"
     path.write_bytes(b"")
-    weights = Weights(state_dict, "state dict")
-    monkeypatch.setattr(loading, "family_of", lambda _: family)
+    weights = Weights({key: torch.ones(()).expand(shape) for key, shape in shapes.items()}, "state dict")
     monkeypatch.setattr(loading, "_finite", dict)  # nothing is allocated
     contents = loading._contents_by_names(weights, None)
     monkeypatch.setattr(loading, "read_weights", lambda *_: weights)
@@ -60,6 +66,8 @@ def generated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, t
 def value_of(checkpoint: Checkpoint, name: str) -> object:
     """What a checkpoint has for a fact."""
     architecture, pixels = checkpoint.architecture, checkpoint.preprocess
+    if name == "camera":
+        return architecture.tokens and architecture.tokens.camera
     if name == "size":
         return pixels.height_px, pixels.width_px
     if name == "batch_norm_eps":
@@ -67,21 +75,29 @@ def value_of(checkpoint: Checkpoint, name: str) -> object:
     return getattr(architecture if hasattr(architecture, name) else pixels, name)
 
 
-@pytest.mark.parametrize("generated", FAMILIES, indirect=True, ids=lambda each: f"{each[0].name}-{each[1]}")
+def name_of(network: Any) -> str:
+    """Of a row of ``NETWORKS``."""
+    family, name = network
+    return f"{family.name}-{name}" if family else name
+
+
+@pytest.mark.parametrize("generated", NETWORKS, indirect=True, ids=name_of)
 def test_every_fact_is_read_or_printed_and_can_be_told(generated: Any) -> None:
     """What is assumed is printed with its option; the option sets it, and the fact is then told and not assumed."""
     checkpoint = generated()
     printed = "\n".join(checkpoint.fact_lines)
     applicable = set(VALUES)
-    if checkpoint.architecture.last_stride is None:
-        applicable -= {"last_stride"}
+    tokens = checkpoint.architecture.tokens
+    applicable -= {"last_stride"} if checkpoint.architecture.last_stride is None else set()
+    applicable -= {"pooling"} if checkpoint.architecture.pooling == "none" else set()
+    applicable |= {"camera"} if tokens and tokens.num_cameras else set()
     if checkpoint.architecture.backbone not in RESNET_STEMS:
         applicable -= {"stem_relu", "stem_pool"}
     assert set(checkpoint.origins) == applicable | {"backbone"}
     for name in sorted(applicable):
         assert checkpoint.origins[name] == "assumed"
         assert f"set with {OPTIONS[name]})" in printed
-        for value in VALUES[name]:
+        for value in VALUES.get(name, (1, 2)):
             told = generated(**{name: value})
             assert value_of(told, name) == value
             assert told.origins[name] == "told"
@@ -90,7 +106,7 @@ def test_every_fact_is_read_or_printed_and_can_be_told(generated: Any) -> None:
 
 def test_no_field_is_without_a_fact() -> None:
     """A field that decides answers, and no name or shape shows, has a fact: a new one must be added here, too."""
-    shown = {"backbone", "non_local", "neck", "feature_dim", "num_classes"}
+    shown = {"backbone", "non_local", "neck", "feature_dim", "num_classes", "tokens", "jpm", "reduced"}
     pixels = {"height_px", "width_px", "layout", "in_graph", "mean", "std", "channel_order", "resize"}
     assert {field.name for field in fields(BaselineArchitecture)} - shown == VALUES.keys() - pixels - {"size"}
     assert set(loading.imagenet_preprocess(2, 1).model_dump()) == pixels

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from reidexport.checkpoint.other_networks import refuse_other_networks
+from reidexport.checkpoint.other_networks import refuse_known_kinds, refuse_other_networks
 from reidexport.errors import CheckpointError
 from tests.standins import checkpoints
 from tests.standins.state_dicts import Load, Weights, prefixed, refusal, torchreid
@@ -30,7 +30,6 @@ def under(prefix: str, shapes: Shapes) -> Shapes:
 
 # A few names of each network, as its project has them, and what it must be called.
 OTHERS: dict[str, Shapes] = {
-    "a TransReID or PersonViT vision transformer (ViT-B/16)": under("base.", VIT),
     "a fast-reid vision transformer (ViT-B/16)": under("backbone.", VIT) | {"heads.weight": (9, 768)},
     "a vision transformer (ViT-B/16)": VIT,
     "a vision transformer (ViT-S/14)": {"a.cls_token": (1, 1, 384), "a.patch_embed.proj.weight": (384, 3, 14, 14)},
@@ -77,6 +76,7 @@ def test_other_networks_are_named(what: str) -> None:
     """Each network that people have and that is not read is named, with the way through its own code."""
     with pytest.raises(CheckpointError) as raised:
         refuse_other_networks(OTHERS[what])
+        refuse_known_kinds(OTHERS[what])
     message = str(raised.value)
     assert message.startswith(f"this is {what}"), message
     assert (
@@ -87,9 +87,9 @@ def test_other_networks_are_named(what: str) -> None:
 
 def test_a_refused_transformer_says_nothing_of_resnets(load: Load) -> None:
     """Loading a transformer names it, and neither a nearest ResNet nor --arch."""
-    weights = {name: torch.zeros(shape) for name, shape in under("module.base.", VIT).items()}
+    weights = {name: torch.zeros(shape) for name, shape in under("module.encoder.", VIT).items()}
     message = refusal(load, {"model": weights})
-    assert "this is a TransReID or PersonViT vision transformer (ViT-B/16): not supported yet" in message
+    assert "this is a vision transformer (ViT-B/16): not supported yet" in message
     assert "earest" not in message
     assert "--arch" not in message
 

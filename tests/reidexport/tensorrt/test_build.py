@@ -64,6 +64,30 @@ def test_onnx_then_trt_without_further_arguments(
     assert manifest.parity.max_relative_l2 < 1e-3
 
 
+TRANSFORMERS = [
+    pytest.param("pv_vit_tiny", {"convolution": 1, "matrix product": 72, "normalization": 25, "softmax": 12}),
+    pytest.param(
+        "tn_vit_base",
+        {"convolution": 1, "matrix product": 72, "normalization": 25, "softmax": 12},
+        marks=pytest.mark.slow,
+    ),
+]
+
+
+@rtx
+@pytest.mark.parametrize(("case", "counts"), TRANSFORMERS)
+def test_transformers_compute_in_half_with_whole_layer_norms(
+    case: str, counts: dict[str, int], tmp_path: Path
+) -> None:
+    """All is FP16 but the LayerNormalizations, each of which is one layer of TensorRT and float32."""
+    torch.save(checkpoints.golden_weights(case), tmp_path / "model.pth")
+    manifest = build(tmp_path / "model.pth", tmp_path / "model.engine", "fp16")
+    assert manifest.engine is not None
+    assert manifest.engine.layers.kinds == {
+        kind: {"fp32" if kind == "normalization" else "fp16": number} for kind, number in counts.items()
+    }
+
+
 @rtx
 def test_a_checkpoint_becomes_an_engine(exported: Exported, tmp_path: Path) -> None:
     """A checkpoint is exported on the way, and the ONNX file does not stay."""

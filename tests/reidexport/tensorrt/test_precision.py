@@ -5,7 +5,14 @@ import json
 import pytest
 
 from reidexport.errors import PrecisionError
-from reidexport.tensorrt.precision import WeightedLayer, check_precision, layers_of_engine
+from reidexport.tensorrt.precision import (
+    ComputingLayer,
+    check_precision,
+    check_whole_layers,
+    count_kinds,
+    count_precisions,
+    layers_of_engine,
+)
 
 
 def test_both_dialects_of_the_inspector_are_read() -> None:
@@ -24,11 +31,19 @@ def test_both_dialects_of_the_inspector_are_read() -> None:
         {"Name": "b", "LayerType": "CaskConvolution", "Inputs": [{"DataType": "Float"}]}],
         "I/O Tensors": [{"Name": "images"}]}"""
     assert layers_of_engine(ten) == [
-        WeightedLayer("stem", True, "fp16"), WeightedLayer("a", True, "fp16"), WeightedLayer("fc", False, "fp16"),
-    ]  # fmt: skip
+        *convolutions("stem", "a"),
+        ComputingLayer("fc", "matrix product", "fp16"),
+    ]
     assert layers_of_engine(eleven) == [
-        WeightedLayer("stem", True, "unproved"), WeightedLayer("a", True, "int8"), WeightedLayer("b", True, "fp32"),
-    ]  # fmt: skip
+        ComputingLayer("stem", "convolution", "unproved"),
+        ComputingLayer("a", "convolution", "int8"),
+        ComputingLayer("b", "convolution", "fp32"),
+    ]
+
+
+def convolutions(*names: str) -> list[ComputingLayer]:
+    """FP16 convolutions of a parsed network."""
+    return [ComputingLayer(name, "convolution", "fp16") for name in names]
 
 
 def entry(
@@ -67,7 +82,7 @@ def test_a_convolution_computes_in_the_type_of_its_weights_or_input(
 ) -> None:
     """A narrower output proves nothing: it may be cast after a wide convolution."""
     layers = {"Layers": [entry("conv", "CaskConvolution", inputs, outputs, weights=weights)]}
-    assert layers_of_engine(json.dumps(layers)) == [WeightedLayer("conv", True, precision)]
+    assert layers_of_engine(json.dumps(layers)) == [ComputingLayer("conv", "convolution", precision)]
 
 
 def test_convolutions_within_entries_of_the_compiler() -> None:
@@ -104,13 +119,15 @@ def test_convolutions_within_entries_of_the_compiler() -> None:
         }
     )
     names = ["node_stem", "node_a", "node_b", "node_c"]
-    assert layers_of_engine(plan, names) == [
-        WeightedLayer("node_stem_myl0_1", True, "fp16"),
-        WeightedLayer("__myl_ConvRelu_myl0_2", True, "fp16"),
-        WeightedLayer("node_b + relu", True, "unproved"),
-        WeightedLayer("node_c", True, "unproved"),
+    assert layers_of_engine(plan, convolutions(*names)) == [
+        ComputingLayer("node_stem_myl0_1", "convolution", "fp16"),
+        ComputingLayer("__myl_ConvRelu_myl0_2", "convolution", "fp16"),
+        ComputingLayer("node_b + relu", "convolution", "unproved"),
+        ComputingLayer("node_c", "convolution", "unproved"),
     ]
-    assert layers_of_engine(plan, names[:3])[-1] == WeightedLayer("node_b + relu", True, "unproved")
+    assert layers_of_engine(plan, convolutions(*names[:3]))[-1] == ComputingLayer(
+        "node_b + relu", "convolution", "unproved"
+    )
     assert b not in plan
 
 
@@ -120,22 +137,22 @@ def test_every_profile_of_a_plan_must_show_its_convolutions() -> None:
     moved = entry("node_a [profile 1]", "Reformat", "Half", "Half")
     nameless = entry("__myl_3 [profile 1]", "correlation", "Half", "Half", metadata="conv")
     hidden = json.dumps({"Layers": [first, moved]})
-    assert layers_of_engine(hidden, ["node_a"]) == [
-        WeightedLayer("node_a", True, "fp16"),
-        WeightedLayer("node_a", True, "unproved"),
+    assert layers_of_engine(hidden, convolutions("node_a")) == [
+        ComputingLayer("node_a", "convolution", "fp16"),
+        ComputingLayer("node_a", "convolution", "unproved"),
     ]
     shown = json.dumps({"Layers": [first, moved, nameless]})
-    assert layers_of_engine(shown, ["node_a"]) == [
-        WeightedLayer("node_a", True, "fp16"), WeightedLayer("__myl_3 [profile 1]", True, "fp16"),
-    ]  # fmt: skip
+    assert layers_of_engine(shown, convolutions("node_a")) == [
+        *convolutions("node_a", "__myl_3 [profile 1]"),
+    ]
 
 
 def test_what_counts_as_the_precision_asked_for() -> None:
     """INT8 files may keep as many wide convolutions as they state; an FP32 engine has FP32 convolutions only."""
     layers = [
-        WeightedLayer("a", True, "int8"),
-        WeightedLayer("b", True, "fp32"),
-        WeightedLayer("fc", False, "fp32"),
+        ComputingLayer("a", "convolution", "int8"),
+        ComputingLayer("b", "convolution", "fp32"),
+        ComputingLayer("fc", "matrix product", "fp32"),
     ]
     check_precision(layers, "int8", "engine", num_float_convolutions=1)
     with pytest.raises(
@@ -144,16 +161,65 @@ def test_what_counts_as_the_precision_asked_for() -> None:
         check_precision(layers, "int8", "engine")
     with pytest.raises(PrecisionError, match="  a: int8"):
         check_precision(layers, "fp32", "engine")
-    hidden = [WeightedLayer("a", True, "fp16"), WeightedLayer("b", True, "unproved")]
+    hidden = [ComputingLayer("a", "convolution", "fp16"), ComputingLayer("b", "convolution", "unproved")]
     with pytest.raises(
         PrecisionError, match=r"1 of 2 .* cannot be proved to be fp16, expected none:\n  b: unproved"
     ):
         check_precision(hidden, "fp16", "engine")
     check_precision(hidden, "fp16", "engine", allow_unproved=True)
     with pytest.raises(PrecisionError, match=r"1 of 3 .* are not fp16, expected none:\n  c: fp32"):
-        check_precision([*hidden, WeightedLayer("c", True, "fp32")], "fp16", "engine", allow_unproved=True)
+        check_precision(
+            [*hidden, ComputingLayer("c", "convolution", "fp32")], "fp16", "engine", allow_unproved=True
+        )
     with pytest.raises(PrecisionError, match="shows no convolution"):
         check_precision(layers[2:], "fp16", "network")
-    wide = [WeightedLayer(f"conv{i}", True, "fp32") for i in range(12)]
+    wide = [ComputingLayer(f"conv{i}", "convolution", "fp32") for i in range(12)]
     with pytest.raises(PrecisionError, match=r"(?s)12 of 12 .*\n  conv9: fp32\n  and 2 more"):
         check_precision(wide, "fp16", "network")
+
+
+def test_layers_of_transformers_are_counted_by_kind() -> None:
+    """Each is proved by the entry that names it; what shares an entry with another, or casts, is unproved."""
+    parsed = [
+        *convolutions("patches"),
+        *(ComputingLayer(name, "matrix product", "fp16") for name in ("qkv", "logits", "mlp")),
+        ComputingLayer("norm", "normalization", "fp32"), ComputingLayer("soft", "softmax", "fp16"),
+    ]  # fmt: skip
+    plan = json.dumps(
+        {
+            "Layers": [
+                entry("patches", "CaskConvolution", "Half", "Half"),
+                entry("qkv_myl0_1", "gemm", "Half", "Half", metadata="[ONNX Layer: qkv]"),
+                entry(
+                    "__myl_0",
+                    "kgen",
+                    "Half Half",
+                    "Half",
+                    metadata="[ONNX Layer: logits]\x1f[ONNX Layer: soft]",
+                ),
+                entry("__myl_1", "kgen", "Half", "Float", metadata="[ONNX Layer: norm]"),
+            ]
+        }
+    )
+    assert count_kinds(layers_of_engine(plan, parsed)) == {
+        "convolution": {"fp16": 1},
+        "matrix product": {"fp16": 2, "unproved": 1},
+        "normalization": {"unproved": 1},
+        "softmax": {"fp16": 1},
+    }
+    assert count_precisions(parsed) == {"fp16": 4}
+
+
+def test_fp16_products_and_whole_norms_are_asked_for() -> None:
+    """A product of the file's FP16 ones that is fp32 is refused by name, and so is a LayerNormalization in pieces."""
+    layers = [*convolutions("patches"), ComputingLayer("qkv", "matrix product", "fp32")]
+    check_precision(layers, "fp16", "network")
+    with pytest.raises(
+        PrecisionError, match="1 of 1 matrix products of the network are fp32, expected fp16: first qkv"
+    ):
+        check_precision(layers, "fp16", "network", fp16_products=["qkv"])
+    check_whole_layers([ComputingLayer("norm1", "normalization", "fp32")], ["norm1"])
+    with pytest.raises(
+        PrecisionError, match=r"has taken 1 of 2 LayerNormalizations apart, first norm2: their sums"
+    ):
+        check_whole_layers([ComputingLayer("norm1", "normalization", "fp32")], ["norm1", "norm2"])

@@ -189,10 +189,16 @@ class LayerCounts(_Frozen):
     ``network`` is what the parser made of the ONNX file, ``plan`` what the inspector found in the finished engine, in
     all its optimization profiles together: None where the building machine could not load it. "unproved" counts the
     layers whose precision the inspector does not report, where the build was allowed to accept them.
+
+    ``kinds`` is the same by kind of layer, normalizations and softmaxes too, of the plan where it could be inspected,
+    else of the network.
     """
+
+    later_fields: ClassVar[frozenset[str]] = frozenset(("kinds",))
 
     network: dict[str, int]
     plan: dict[str, int] | None = None
+    kinds: dict[str, dict[str, int]] = {}
 
 
 class Engine(_Frozen):
