@@ -160,7 +160,8 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
         read=in_file,
         weights_key=weights.key if weights.other_keys else None,
     )
-    is_ambiguous = architecture.backbone in (*RESNET_STEMS, "resnest50") and checkpoint.assumed
+    has_lookalikes = architecture.backbone in (*RESNET_STEMS, "resnest50") or architecture.pooling == "none"
+    is_ambiguous = has_lookalikes and checkpoint.assumed
     is_imagenet = family is TORCHREID and architecture.num_classes == 1000
     lookalikes = (_IMAGENET if is_imagenet else "", family.lookalikes if is_ambiguous else "")
     return replace(checkpoint, lookalikes="; ".join(filter(None, lookalikes)))

@@ -21,7 +21,6 @@ _SIGNATURES: tuple[tuple[tuple[str, ...], str], ...] = (
     ((r"^image_encoder\.(class_embedding|positional)",), "a CLIP-ReID vision transformer ({vit})"),
     ((r"^image_encoder\.",), "a CLIP-ReID network"),
     ((r"^base\.patch_embed\.projection", r"^base\.stages\."), "a SOLIDER Swin transformer"),
-    ((r"^base\.patch_embed\.conv\.",), "a PersonViT with a convolutional stem"),
     ((r"^backbone\.(patch_embed\.|cls_token)", r"^heads\."), "a fast-reid vision transformer ({vit})"),
     ((r"^b1\.", r"^b1_head\."), "a fast-reid MGN, a network of several branches"),
     ((r"^backbone\.stage\d\.(\d\.)?rbr_", r"^heads\."), "a fast-reid RepVGG"),

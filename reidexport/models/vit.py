@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reidexport.models.resnet import IBN
+
 PATCH_PX = 16
+_STEM_CHANNELS = 64
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class TokenOptions:
         num_cameras: rows of the table of camera embeddings (TransReID's SIE), 0 where there is none.
         camera: whose row is added, from 1; None: no row is.
         camera_weight: what the row is multiplied by.
+        conv_stem: PersonViT's convolutions before patches of half the size on a map of half the size.
     """
 
     grid: tuple[int, int]
@@ -58,6 +62,7 @@ class TokenOptions:
     num_cameras: int = 0
     camera: int | None = None
     camera_weight: float = 1.0
+    conv_stem: bool = False
 
 
 def patch_grid(height_px: int, width_px: int, stride_px: int) -> tuple[int, int]:
@@ -151,16 +156,35 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """One convolution that makes a token of every patch: (B, 3, H, W) → (B, rows · columns, D)."""
+    """One convolution that makes a token of every patch, or PersonViT's stem of four."""
 
-    def __init__(self, width: int, stride_px: int) -> None:
+    def __init__(self, width: int, options: TokenOptions) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, width, PATCH_PX, stride_px)
+        if options.conv_stem:
+            self.conv: nn.Module = _conv_stem()
+            self.proj = nn.Conv2d(_STEM_CHANNELS, width, PATCH_PX // 2, PATCH_PX // 2)
+        else:
+            self.conv = nn.Identity()
+            self.proj = nn.Conv2d(3, width, PATCH_PX, options.stride_px)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, rows · columns, D)."""
-        tokens: Tensor = self.proj(images).flatten(2).transpose(1, 2)
+        tokens: Tensor = self.proj(self.conv(images)).flatten(2).transpose(1, 2)
         return tokens
+
+
+def _conv_stem() -> nn.Sequential:
+    """(B, 3, H, W) → (B, 64, H/2, W/2)."""
+    channels = _STEM_CHANNELS
+    return nn.Sequential(
+        *(nn.Conv2d(3, channels, 7, 2, 3, bias=False), IBN(channels), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), IBN(channels), nn.ReLU(inplace=True)),
+        *(
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        ),
+    )
 
 
 class VisionTransformer(nn.Module):
@@ -180,7 +204,7 @@ class VisionTransformer(nn.Module):
         width, depth = dimensions.width, dimensions.depth
         self.out_channels = 5 * width if jpm else width
         self.camera, self.camera_weight = options.camera, options.camera_weight
-        self.patch_embed = PatchEmbed(width, options.stride_px)
+        self.patch_embed = PatchEmbed(width, options)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.num_patches = options.grid[0] * options.grid[1]
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.num_patches, width))

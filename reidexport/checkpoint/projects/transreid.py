@@ -43,7 +43,13 @@ def _candidates(found: Shapes) -> Iterator[BaselineArchitecture]:
         ((16, 8), PATCH_PX),
     )
     num_cameras = found.get("backbone.sie_embed", (0,))[0]
-    tokens = TokenOptions(grid, stride_px, num_cameras, camera_weight=_SIE_WEIGHT)
+    tokens = TokenOptions(
+        grid,
+        stride_px,
+        num_cameras,
+        camera_weight=_SIE_WEIGHT,
+        conv_stem="backbone.patch_embed.conv.0.weight" in found,
+    )
     for backbone in VITS:
         yield BaselineArchitecture(
             backbone, None, pooling="none", tokens=tokens, jpm="backbone.b1.0.norm1.weight" in found

@@ -130,16 +130,6 @@ def test_shuffle_interleaves_two_groups_behind_a_shift(num_patches: int) -> None
     assert shuffle_patches(tokens, num_patches).flatten().tolist() == wanted
 
 
-def test_a_convolutional_stem_is_named(tmp_path: Path) -> None:
-    """PersonViT's convolutional stem is not read, and told so."""
-    shapes = {**golden_cases()["pv_vit_tiny"]["shapes"], "base.patch_embed.conv.0.weight": [64, 3, 7, 7]}
-    torch.save(seeded_weights(shapes, 1), tmp_path / "vit.pth")
-    with pytest.raises(
-        CheckpointError, match="this is a PersonViT with a convolutional stem: not supported yet"
-    ):
-        load(tmp_path / "vit.pth")
-
-
 def test_a_table_of_another_width_is_no_transreid(vit: Path, tmp_path: Path) -> None:
     """A tensor of another shape than the network's is named, with both shapes."""
     weights = torch.load(vit, weights_only=True)
