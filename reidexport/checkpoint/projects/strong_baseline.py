@@ -17,5 +17,6 @@ STRONG_BASELINE = Family(
     backbones=(*RESNETS, "resnet50_ibn_a", *TIMM_NAMES),
     silent_stem=RESNETS,
     lookalikes="the ResNets of TransReID and person-reid-tiny-baseline (--no-stem-relu --stem-pool 2x2) and of "
-    "SOLIDER-REID (--stem-relu --stem-pool 2x2); forks that put torchvision's ReLU and pooling back (--stem-relu), that pool with a fixed GeM (--pooling gem) or by the maximum (--pooling max)",
+    "SOLIDER-REID (--stem-relu --stem-pool 2x2); forks that put torchvision's ReLU and pooling back (--stem-relu), "
+    "that pool with a fixed GeM (--pooling gem) or by the maximum (--pooling max)",
 )
