@@ -37,7 +37,7 @@ from reidexport.models.baseline import (
     batch_norms,
     is_backbone,
 )
-from reidexport.models.vit import PATCH_PX, TokenOptions, patch_grid, resized_grid
+from reidexport.models.vit import PATCH_PX, TokenOptions, resized_grid, tokens_in_size
 
 _IMAGENET = (
     "ImageNet's classifiers of 1000 classes (torchreid's *_imagenet.pth), never trained for re-identification"
@@ -408,24 +408,15 @@ def _tokens(architecture: BaselineArchitecture, choices: CheckpointChoices) -> T
         raise InputError("--camera-weight weighs the embedding of a camera: give --camid too")
     if tokens is None:
         return None
-    if choices.size is not None and patch_grid(*choices.size, tokens.stride_px) != tokens.grid:
-        tokens = _in_size(tokens, choices.size)
+    if choices.size is not None:
+        if min(choices.size) < PATCH_PX:
+            raise InputError(
+                f"--size {choices.size[0]}x{choices.size[1]}: its patches are of {PATCH_PX} px, images must not be "
+                "smaller"
+            )
+        tokens = tokens_in_size(tokens, choices.size)
     weight = tokens.camera_weight if choices.camera_weight is None else choices.camera_weight
     return replace(tokens, camera=choices.camera, camera_weight=weight)
-
-
-def _in_size(tokens: TokenOptions, size: tuple[int, int]) -> TokenOptions:
-    """The tokens of images of another size: as many in another arrangement, or else more or fewer."""
-    num_patches = tokens.grid[0] * tokens.grid[1]
-    if min(size) < PATCH_PX:
-        raise InputError(
-            f"--size {size[0]}x{size[1]}: its patches are of {PATCH_PX} px, images must not be smaller"
-        )
-    for stride_px in (tokens.stride_px, PATCH_PX, 12):
-        grid = patch_grid(*size, stride_px)
-        if grid[0] * grid[1] == num_patches:
-            return replace(tokens, grid=grid, stride_px=stride_px)
-    return replace(tokens, grid=patch_grid(*size, tokens.stride_px))
 
 
 def _with_power(

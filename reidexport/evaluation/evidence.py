@@ -30,6 +30,7 @@ from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
 from reidexport.checkpoint.loading import TORCH_EPS, Checkpoint, checkpoint_facts, model_from_checkpoint
 from reidexport.errors import InputError
 from reidexport.models.baseline import Baseline, BatchNorm, batch_norms
+from reidexport.models.vit import TokenOptions, tokens_in_size
 from reidexport.progress import ProgressBar, no_progress_bar
 from reidexport.records.inspection import Evidence, Fit
 
@@ -182,14 +183,16 @@ def _alternatives(checkpoint: Checkpoint) -> Iterator[Change]:
     """Every other value of each fact that is not read from the file."""
     architecture, pixels = checkpoint.architecture, checkpoint.preprocess
     open_facts = {name for name, origin in checkpoint.origins.items() if origin != "read"}
-    kinds: dict[str, tuple[Any, ...]] = {
+    kinds: dict[str, Sequence[Any]] = {
         "last_stride": (1, 2),
         "stem_relu": (True, False),
         "stem_pool": ("padded", "padded-ceil", "valid", "ceil", "2x2", "none"),
         # Only a BatchNorm behind the pooling can tell.
-        "pooling": ("avg", "max", "gem") if architecture.neck != "none" else (),
+        "pooling": ("avg", "max", "gem")
+        if architecture.neck != "none" and architecture.pooling != "none"
+        else (),
         "batch_norm_eps": (1e-5, 1e-3),
-        "size": _SIZES,
+        "size": [size for size in _SIZES if _has_its_patches(architecture.tokens, size)],
         "resize": ("bilinear", "bicubic"),
     }
     now = vars(architecture) | {"size": (pixels.height_px, pixels.width_px), "resize": pixels.resize}
@@ -207,6 +210,14 @@ def _alternatives(checkpoint: Checkpoint) -> Iterator[Change]:
             yield {"mean": mean, "std": std, "channel_order": order}
 
 
+def _has_its_patches(tokens: TokenOptions | None, size: tuple[int, int]) -> bool:
+    """Whether images of a size have as many patches as a transformer has position embeddings."""
+    if tokens is None:
+        return True
+    rows, columns = tokens_in_size(tokens, size).grid
+    return rows * columns == tokens.grid[0] * tokens.grid[1]
+
+
 def _changed(checkpoint: Checkpoint, change: Change) -> Checkpoint:
     """The same weights in another network, or behind another preprocessing."""
     pixel_facts = ("mean", "std", "channel_order", "resize")
@@ -217,6 +228,8 @@ def _changed(checkpoint: Checkpoint, change: Change) -> Checkpoint:
     state_dict = {key: tensor for key, tensor in checkpoint.state_dict.items() if key != "pool.p"}
     architecture = replace(checkpoint.architecture, **network)
     preprocess = checkpoint.preprocess.model_copy(update=pixels)
+    if "size" in change and architecture.tokens:
+        architecture = replace(architecture, tokens=tokens_in_size(architecture.tokens, change["size"]))
     if architecture.pooling == "gem":
         state_dict["pool.p"] = checkpoint.state_dict.get("pool.p", torch.tensor([3.0]))
     facts = checkpoint_facts(architecture, preprocess, state_dict, checkpoint.origins)

@@ -3,7 +3,7 @@
 TransReID (He et al., ICCV 2021) adds overlapping patches, camera embeddings (SIE) and the jigsaw branch (JPM).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional
 from reidexport.models.resnet import IBN
 
 PATCH_PX = 16
+STRIDES_PX = (16, 12)  # of published configurations
 _STEM_CHANNELS = 64
 
 
@@ -68,6 +69,16 @@ class TokenOptions:
 def patch_grid(height_px: int, width_px: int, stride_px: int) -> tuple[int, int]:
     """Patches down and across an image."""
     return (height_px - PATCH_PX) // stride_px + 1, (width_px - PATCH_PX) // stride_px + 1
+
+
+def tokens_in_size(tokens: TokenOptions, size: tuple[int, int]) -> TokenOptions:
+    """The tokens of images of another size: as many in another arrangement where they can be, else more or fewer."""
+    num_patches = tokens.grid[0] * tokens.grid[1]
+    for stride_px in (tokens.stride_px, *STRIDES_PX):
+        grid = patch_grid(*size, stride_px)
+        if grid[0] * grid[1] == num_patches:
+            return replace(tokens, grid=grid, stride_px=stride_px)
+    return replace(tokens, grid=patch_grid(*size, tokens.stride_px))
 
 
 def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

@@ -8,11 +8,10 @@ import torch
 
 from reidexport.checkpoint.family import HALF, Family, Shapes, StateDict
 from reidexport.models.baseline import BaselineArchitecture
-from reidexport.models.vit import PATCH_PX, VITS, TokenOptions, patch_grid
+from reidexport.models.vit import PATCH_PX, STRIDES_PX, VITS, TokenOptions, patch_grid
 
 # Of its configurations, first those of persons: 192 patches are 384x128, and not 256x192.
 _SIZES = ((256, 128), (384, 128), (256, 256), (224, 224), (384, 384), (256, 192))
-_STRIDES_PX = (16, 12, 14, 11, 8)
 _SIE_WEIGHT = 3.0  # SIE_COE of all of its configurations
 _NUM_PARTS = 4
 
@@ -37,7 +36,7 @@ def _necks(state_dict: StateDict) -> StateDict:
 def _candidates(found: Shapes) -> Iterator[BaselineArchitecture]:
     """The transformers of the found number of tokens, in its configurations' sizes and strides."""
     num_patches = found.get("backbone.pos_embed", (1, 129, 0))[1] - 1
-    grids = [(patch_grid(*size, stride_px), stride_px) for size, stride_px in product(_SIZES, _STRIDES_PX)]
+    grids = [(patch_grid(*size, stride_px), stride_px) for size, stride_px in product(_SIZES, STRIDES_PX)]
     grid, stride_px = next(
         ((grid, stride_px) for grid, stride_px in grids if grid[0] * grid[1] == num_patches),
         ((16, 8), PATCH_PX),

@@ -12,6 +12,7 @@ from torch import Tensor
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.checkpoint.loading import Checkpoint, load_checkpoint, model_from_checkpoint
 from reidexport.errors import CheckpointError, InputError
+from reidexport.evaluation import evidence
 from reidexport.export.graph import graph_from_checkpoint, manifest_of_graph
 from reidexport.models.vit import resized_positions, shuffle_patches
 from tests.standins.checkpoints import golden_cases, relative_l2, seeded_weights
@@ -144,3 +145,15 @@ def test_default_feature_is_the_published_one(vit: Path) -> None:
     graph = graph_from_checkpoint(load(vit))
     assert graph.options.feature == "f_t"
     assert graph_from_checkpoint(load(vit), replace(graph.options, feature="f_i")).options.feature == "f_i"
+
+
+def test_evidence_varies_what_the_file_leaves_open(vit: Path) -> None:
+    """Images of other sizes are tried where they have as many patches as there are embeddings, and no pooling is."""
+    sized = load(vit, size=(384, 128))
+    changes = list(evidence._alternatives(replace(sized, facts=load(vit).facts)))
+    assert [change["size"] for change in changes if "size" in change] == [(256, 192)]
+    assert not any("pooling" in change or "last_stride" in change for change in changes)
+    turned = evidence._changed(sized, {"size": (256, 192)})
+    assert turned.architecture.tokens is not None
+    assert turned.architecture.tokens.grid == (16, 12)
+    assert answer(turned).shape == (2, 192)
