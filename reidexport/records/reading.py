@@ -20,6 +20,7 @@ AnyRecord = Annotated[
     | speed.Benchmark
     | speed.PrecisionsRecord
     | speed.OverheadRecord
+    | speed.ZooRecord
     | speed.ServingRecord
     | checks.GpuCheckRecord
     | embeddings.EmbeddingRun

@@ -168,6 +168,45 @@ class PrecisionsRecord(Measurement):
     disturbed: dict[int, str]
 
 
+class ZooNetwork(RecordPart):
+    """One network of a project, as it is exported.
+
+    Attributes:
+        project: whose checkpoints it is in.
+        case: the golden vectors that it is checked against (tests/golden).
+        backbone: its name here.
+        feature: that its project's test code takes.
+        feature_dim: of that feature.
+        size_mib: of the FP32 file.
+        gflop: operations of an image, two for each multiply-add, in 1e9.
+        images_per_s: of each precision, in batches of ``batch_size``.
+        refused: why a precision is missing.
+    """
+
+    project: str
+    case: str
+    backbone: str
+    height_px: int
+    width_px: int
+    feature: str
+    feature_dim: int
+    size_mib: float
+    gflop: float
+    batch_size: int
+    images_per_s: dict[str, float]
+    refused: dict[str, str]
+
+
+class ZooRecord(Measurement):
+    """Networks that are read, with weights drawn for the purpose: speed and size do not depend on them."""
+
+    command: ClassVar[str] = "python -m benchmarks.zoo FILE"
+    timed_region: ClassVar[str] = PrecisionsRecord.timed_region
+
+    kind: Literal["zoo"] = "zoo"
+    networks: tuple[ZooNetwork, ...]
+
+
 class OverheadRecord(Measurement):
     """The C++ runtime beside the bare network; ``overhead`` is a share of the bare call."""
 

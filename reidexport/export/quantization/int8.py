@@ -80,8 +80,8 @@ def int8_model(
     num_products = sum(node.op_type == "MatMul" for node in typed.graph.node)
     if num_products > len(layers):
         raise InputError(
-            f"INT8 quantizes convolutions, and this transformer computes in {num_products} matrix products and only "
-            f"{len(layers)} convolutions and sums: nothing would be gained. Use --fp16, or FP32 on CPUs."
+            f"INT8 quantizes convolutions, and this is a transformer: of its {num_products + len(layers)} layers "
+            f"{num_products} are matrix products, so nothing would be gained. Use --fp16, or FP32 on CPUs."
         )
     if min(len(calibrated), len(held_out)) < (batch or 1):
         raise InputError(f"the network takes batches of {batch}: pass more images to calibrate on")

@@ -21,7 +21,9 @@ from reidexport.export.graph import GraphOptions
 from reidexport.export.onnx_check import open_onnx
 from reidexport.export.opsets import LATEST, OLDEST_INT8
 from reidexport.export.quantization import int8 as quantization
+from reidexport.export.quantization.calibration import CalibrationImages
 from reidexport.export.quantization.int8 import TARGET_ERROR, _num_more_to_leave_out
+from reidexport.progress import no_progress_bar
 from tests.conftest import Exported, Run
 from tests.reidexport.tensorrt.test_build import rtx
 
@@ -334,3 +336,24 @@ def test_an_int8_file_with_another_manifest_is_refused(int8: Int8, tmp_path: Pat
     other.write_bytes(data.replace(b'"weight_bits":7', b'"weight_bits":6'))
     with pytest.raises(ArtifactError, match=r"quantization\.weight_bits"):
         open_session(other)
+
+
+def test_transformers_are_refused_in_words() -> None:
+    """A network that computes in matrix products has nothing that INT8 quantizes: said before anything is measured."""
+    make, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        make("Conv", ["x", "w"], ["patches"], "patch_embed", kernel_shape=[4, 4], strides=[4, 4]),
+        make("MatMul", ["patches", "patches"], ["logits"], "logits"),
+        make("MatMul", ["logits", "patches"], ["y"], "attended"),
+    ]
+    weight = onnx.numpy_helper.from_array(np.ones((2, 3, 4, 4), np.float32), "w")
+    tensors = [value("x", 1, ["n", 3, 8, 8])], [value("y", 1, ["n", 2, 2, 2])]
+    graph = onnx.helper.make_graph(nodes, "transformer", *tensors, [weight])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    images = CalibrationImages(*(np.zeros((4, 3, 8, 8), np.float32),) * 2, (), "")
+    with pytest.raises(
+        InputError, match="this is a transformer: of its 3 layers 2 are matrix products, so nothing"
+    ):
+        quantization.int8_model(
+            model, images, target="cpu", batch=None, log=print, progress_bar=no_progress_bar
+        )

@@ -1,0 +1,75 @@
+"""The tables of docs/zoo.md are those of the committed results, and the measurement takes real checkpoints."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import zoo
+from reidexport.errors import InputError
+from reidexport.records.base import here
+from reidexport.records.reading import read_record
+from reidexport.records.speed import ZooNetwork, ZooRecord
+from tests.standins.checkpoints import golden_cases
+
+NETWORK = ZooNetwork(
+    project="torchreid",
+    case="tr_osnet_x0_25",
+    backbone="osnet_x0_25",
+    height_px=256,
+    width_px=128,
+    feature="f_i",
+    feature_dim=512,
+    size_mib=0.8517,
+    gflop=0.1646,
+    batch_size=8,
+    images_per_s={"fp32": 118.7, "bf16": 240.9},
+    refused={"int8": "why"},
+)
+
+
+def test_the_page_says_what_was_measured() -> None:
+    """Its tables are what the committed results give now."""
+    page = zoo.PAGE.read_text()
+    assert zoo.page_with_tables(page) == page
+
+
+def test_every_golden_case_is_in_the_zoo() -> None:
+    """A network that is read and checked is measured, too, and none is listed that is not checked."""
+    files = sorted((zoo.ROOT / "benchmarks" / "results").glob("*/zoo.json"))
+    assert files
+    for file in files:
+        record = read_record(file)
+        assert isinstance(record, ZooRecord)
+        assert {network.case for network in record.networks} == golden_cases().keys()
+
+
+def test_a_row_names_input_feature_size_and_speeds() -> None:
+    """What was refused is a dash; figures have three digits."""
+    record = ZooRecord(networks=(NETWORK,), **here())
+    *_, row = zoo._tables(record, zoo.ROOT / "benchmarks" / "results" / "here" / "zoo.json")
+    assert row == "| osnet_x0_25 | 256x128 | f_i, 512 | 0.852 | 0.165 | 119 | 241 | – | `tr_osnet_x0_25` |"
+
+
+def test_an_unknown_case_is_refused(tmp_path: Path) -> None:
+    """Nothing is measured for a name that no golden case has."""
+    with pytest.raises(InputError, match="no golden case is called resnet5"):
+        zoo.measure(tmp_path / "zoo.json", ["resnet5"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network is written as soon as it is measured, and not measured again."""
+    monkeypatch.setattr(zoo, "FORMS", zoo.FORMS[:1])
+    monkeypatch.setattr(zoo, "_TURN_S", 0.01)
+    file = tmp_path / "zoo.json"
+    zoo.measure(file, ["tr_osnet_x0_25"])
+    written = file.read_bytes()
+    record = read_record(file)
+    assert isinstance(record, ZooRecord)
+    (network,) = record.networks
+    assert network.images_per_s["fp32"] > 0
+    assert network.model_copy(
+        update={"images_per_s": NETWORK.images_per_s, "refused": {}}
+    ) == NETWORK.model_copy(update={"refused": {}})
+    zoo.measure(file, ["tr_osnet_x0_25"])
+    assert file.read_bytes() == written

@@ -1,0 +1,157 @@
+"""Names and shapes of public networks: each ends in its right name or in an honest refusal, never in a wrong network.
+
+No tensor has memory: every value of one is the same number.
+"""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torchvision import models
+
+from reidexport.checkpoint import loading
+from reidexport.checkpoint.loading import load_checkpoint
+from reidexport.checkpoint.weights import Weights
+from reidexport.errors import CheckpointError
+from tests.standins.checkpoints import golden_cases
+
+Shapes = dict[str, tuple[int, ...]]
+UNREAD = "not supported yet|no known project names its tensors|ImageNet classifier|are those of none of its"
+TORCHVISION = (
+    *(
+        "alexnet",
+        "vgg16",
+        "vgg16_bn",
+        "googlenet",
+        "inception_v3",
+        "densenet121",
+        "densenet161",
+        "squeezenet1_1",
+    ),
+    *("mnasnet1_0", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "shufflenet_v2_x1_0"),
+    *("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "efficientnet_b0", "efficientnet_v2_s"),
+    *(
+        "convnext_tiny",
+        "regnet_y_400mf",
+        "regnet_x_8gf",
+        "swin_t",
+        "swin_v2_t",
+        "vit_b_16",
+        "vit_b_32",
+        "maxvit_t",
+    ),
+)
+DETECTORS = ("fasterrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "ssd300_vgg16")
+SEGMENTERS = ("deeplabv3_resnet50", "fcn_resnet50", "lraspp_mobilenet_v3_large")
+TIMM = (
+    *("vit_tiny_patch16_224", "vit_base_patch16_224", "vit_small_patch14_dinov2", "deit_small_patch16_224"),
+    *(
+        "deit_base_distilled_patch16_224",
+        "beit_base_patch16_224",
+        "eva02_tiny_patch14_224",
+        "vit_base_patch16_clip_224",
+    ),
+    *(
+        "swin_tiny_patch4_window7_224",
+        "swinv2_tiny_window8_256",
+        "pvt_v2_b0",
+        "tiny_vit_5m_224",
+        "levit_128s",
+    ),
+    *(
+        "mixer_s16_224",
+        "convnext_nano",
+        "convnextv2_atto",
+        "resnet50",
+        "resnet26d",
+        "seresnet50",
+        "resnest50d",
+    ),
+    *(
+        "efficientnet_b1",
+        "efficientnet_lite0",
+        "mobilenetv3_large_100",
+        "ghostnet_100",
+        "repvgg_b0",
+        "regnety_008",
+    ),
+    *(
+        "hrnet_w18_small",
+        "dla34",
+        "res2net50_26w_4s",
+        "darknet53",
+        "cspresnet50",
+        "legacy_xception",
+        "nfnet_l0",
+    ),
+    *(
+        "poolformer_s12",
+        "edgenext_small",
+        "mobilevit_s",
+        "fastvit_t8",
+        "repghostnet_050",
+        "xcit_nano_12_p16_224",
+    ),
+    *("cait_xxs24_224", "coat_tiny", "crossvit_9_240", "maxvit_nano_rw_256", "gcvit_xxtiny", "davit_tiny"),
+)
+
+
+def shapes_of_torchvision(name: str) -> Shapes:
+    """Of a network with its usual head."""
+    with torch.device("meta"):
+        kwargs = {"weights": None} | ({"weights_backbone": None} if name in (*DETECTORS, *SEGMENTERS) else {})
+        return {
+            key: tuple(value.shape) for key, value in models.get_model(name, **kwargs).state_dict().items()
+        }
+
+
+def shapes_of_timm(name: str, num_classes: int) -> Shapes:
+    """Of a network with a head of as many classes, or without one."""
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False, num_classes=num_classes)
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
+def answer(shapes: Shapes, monkeypatch: pytest.MonkeyPatch, folder: Path) -> str:
+    """What a file with such tensors is taken for, or why it is refused."""
+    weights = Weights({key: torch.ones(()).expand(shape) for key, shape in shapes.items()}, "state dict")
+    path = folder / "model.pth"
+    path.write_bytes(b"")
+    monkeypatch.setattr(loading, "read_weights", lambda *_: weights)
+    monkeypatch.setattr(loading, "_finite", dict)  # nothing is allocated
+    try:
+        return load_checkpoint(path).summary
+    except CheckpointError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("name", [*TORCHVISION, *DETECTORS, *SEGMENTERS])
+def test_torchvisions_networks_are_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A network that never learned to tell persons apart is not read, and no nearest backbone is named."""
+    said = answer(shapes_of_torchvision(name), monkeypatch, tmp_path)
+    assert "earest" not in said
+    assert any(text in said for text in UNREAD.split("|")), said
+
+
+@pytest.mark.parametrize("num_classes", [1000, 0])
+@pytest.mark.parametrize("name", TIMM)
+def test_timms_networks_are_refused(
+    name: str, num_classes: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whether as classifiers of ImageNet or as bare features."""
+    said = answer(shapes_of_timm(name, num_classes), monkeypatch, tmp_path)
+    assert "earest" not in said
+    assert any(text in said for text in UNREAD.split("|")), said
+
+
+@pytest.mark.parametrize("name", golden_cases())
+def test_networks_of_known_projects_are_recognized(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each golden case is taken for its project's."""
+    about = golden_cases()[name]
+    said = answer({key: tuple(shape) for key, shape in about["shapes"].items()}, monkeypatch, tmp_path)
+    assert said.startswith(f"{about['family']} "), said
