@@ -22,7 +22,8 @@ class GraphChoices:
     """What the exported network takes and emits."""
 
     feature: Annotated[
-        Feature | None, Option(help="Feature behind (f_i) or before (f_t) the neck; default: f_i.")
+        Feature | None,
+        Option(help="Feature behind (f_i) or before (f_t) the neck; default: what its project publishes."),
     ] = None
     normalize: Annotated[bool, Option("--normalize", help="Make every feature unit length.")] = False
     flip: Annotated[bool, Option("--flip", help="Average the features of the image and its mirror.")] = False

@@ -44,9 +44,7 @@ class ParityOptions:
     metric: Annotated[Metric | None, Option(help="Distance; the reference's if left out.")] = None
     feature: Annotated[
         Feature | None,
-        Option(
-            help="What artifacts without a manifest emit; f_i if left out and if the reference has a neck."
-        ),
+        Option(help="What artifacts without a manifest emit; if left out, what the reference emits."),
     ] = None
     threads: ThreadsOption = None
     depth: DepthOption = "refuse"

@@ -58,8 +58,8 @@ class ComparedOptions:
     feature: Annotated[
         Feature | None,
         Option(
-            help="What a candidate without a manifest emits: f_i, behind the neck, or f_t; f_i if left out and if its "
-            "reference has a neck."
+            help="What a candidate without a manifest emits: f_i, behind the neck, or f_t; if left out, what the "
+            "reference's project publishes."
         ),
     ] = None
 
@@ -170,10 +170,12 @@ def verify(
             print(f"FAILED: {failure}", file=sys.stderr)
         for cause in result.causes:
             print(f"possible cause: {cause}", file=sys.stderr)
-        if candidate in manifests and compared.feature is None and original.manifest.feature == "f_i":
+        if candidate in manifests and compared.feature is None:
+            taken = original.manifest.feature
+            other = "f_t, before the neck" if taken == "f_i" else "f_i, behind it"
             print(
-                f"possible cause: {candidate} does not say what it emits, and was compared with f_i. If that may be "
-                "f_t, before the neck, pass --feature f_t.",
+                f"possible cause: {candidate} does not say what it emits, and was compared with {taken}. If that may "
+                f"be {other}, pass --feature {other[:3]}.",
                 file=sys.stderr,
             )
         raise typer.Exit(1)

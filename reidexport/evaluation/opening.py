@@ -128,7 +128,7 @@ def open_reference(
         path: a checkpoint or an artifact.
         candidate: the manifest of what is compared.
         choices: of a checkpoint, instead of what the manifest records.
-        feature: of a checkpoint, where the candidate carried no manifest; default: f_i where there is a neck.
+        feature: of a checkpoint, where the candidate carried no manifest; default: what its project publishes.
         manifest: the facts about an ONNX file that carries none.
         on_checkpoint: called with a checkpoint before it is opened, to print or to test its facts.
         threads: of the network.

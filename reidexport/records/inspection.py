@@ -1,8 +1,8 @@
 """Records of ``reidexport inspect``: what a file is. The kind of the record is that of the file."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from reidruntime.artifact.manifest import Manifest, Metric, Origin, Preprocess
+from reidruntime.artifact.manifest import Feature, Manifest, Metric, Origin, Preprocess
 
 from reidexport.records.base import MaybeInfinite, Record, RecordPart
 
@@ -57,7 +57,8 @@ class CheckpointDescription(FileDescription):
     Attributes:
         family: the project whose conventions it follows.
         layout: how the file holds the weights, in words.
-        backbone: this and the next nine are those of :class:`reidexport.models.baseline.BaselineArchitecture`.
+        architecture: the fields of :class:`reidexport.models.baseline.BaselineArchitecture`.
+        feature: what its project answers, behind the neck (f_i) or before it (f_t).
         facts: everything that decides its answers, in words.
         origins: where each comes from: "read" from the file, "told", "assumed" as in its project, or also "tested".
         assumed: what was assumed because the file does not show it, each with the option that sets it.
@@ -68,16 +69,8 @@ class CheckpointDescription(FileDescription):
     kind: Literal["checkpoint"] = "checkpoint"
     family: str
     layout: str
-    backbone: str
-    last_stride: Literal[1, 2] | None
-    stem_relu: bool
-    stem_pool: str
-    non_local: bool
-    pooling: str
-    neck: str
-    feature_dim: int
-    num_classes: int
-    batch_norm_eps: float | None
+    architecture: dict[str, Any]
+    feature: Feature
     num_parameters: int
     preprocess: Preprocess
     facts: dict[str, str]
