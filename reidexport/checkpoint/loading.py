@@ -299,7 +299,7 @@ def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
     if family is None:
         refuse_known_kinds(found)
         first = next(iter(weights.state_dict), None)
-        names = ", ".join(each.name for each in FAMILIES)
+        names = ", ".join(dict.fromkeys(each.name for each in FAMILIES))
         raise CheckpointError(
             f"no known project names its tensors like this (first: {first}). Known are {names} and reidexport itself."
         )

@@ -8,6 +8,7 @@ import torch
 from reidruntime.artifact.manifest import Pooling, StemPool
 from torch import Tensor, nn
 
+from reidexport.models.clip import CLIP_ENCODERS, ClipResNet, ClipVisionTransformer
 from reidexport.models.osnet import OSNet, Variant
 from reidexport.models.resnet import ResNet
 from reidexport.models.timm_backbone import PREFIX, TimmBackbone
@@ -15,6 +16,15 @@ from reidexport.models.trunk import TIMM_NAMES, Trunk, mobilenet_v2, resnest50, 
 from reidexport.models.vit import VITS, TokenOptions, VisionTransformer
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+Backbone = (
+    ResNet
+    | OSNet
+    | TimmBackbone
+    | Trunk
+    | VisionTransformer
+    | ClipVisionTransformer
+    | ClipResNet
+)
 Neck = Literal["bnneck", "reduction-bnneck", "fc", "none"]
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -152,9 +162,7 @@ def is_backbone(name: str) -> bool:
     return name in BACKBONES or (name.startswith(PREFIX) and timm.is_model(name.removeprefix(PREFIX)))
 
 
-def build_backbone(
-    architecture: BaselineArchitecture,
-) -> ResNet | OSNet | TimmBackbone | Trunk | VisionTransformer:
+def build_backbone(architecture: BaselineArchitecture) -> Backbone:
     """The backbone that a :class:`BaselineArchitecture` names, with fresh weights.
 
     Raises:
@@ -165,6 +173,8 @@ def build_backbone(
         return TimmBackbone(name.removeprefix(PREFIX), last_stride)
     if name in VITS and architecture.tokens is not None:
         return VisionTransformer(VITS[name], architecture.tokens, jpm=architecture.jpm)
+    if name in CLIP_ENCODERS and architecture.tokens is not None:
+        return CLIP_ENCODERS[name](architecture.tokens)
     if name in TIMM_NAMES:
         return senet(name, last_stride)
     if name == "resnest50":
