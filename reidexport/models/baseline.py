@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from reidexport.models.clip import CLIP_ENCODERS, ClipResNet, ClipVisionTransformer
 from reidexport.models.osnet import OSNet, Variant
 from reidexport.models.resnet import ResNet
+from reidexport.models.swin import SWINS, SwinTransformer
 from reidexport.models.timm_backbone import PREFIX, TimmBackbone
 from reidexport.models.trunk import TIMM_NAMES, Trunk, mobilenet_v2, resnest50, senet
 from reidexport.models.vit import VITS, TokenOptions, VisionTransformer
@@ -22,6 +23,7 @@ Backbone = (
     | TimmBackbone
     | Trunk
     | VisionTransformer
+    | SwinTransformer
     | ClipVisionTransformer
     | ClipResNet
 )
@@ -56,6 +58,7 @@ class BaselineArchitecture:
         batch_norm_eps: what every BatchNorm adds to its variances; None: what the backbone's own code has.
         tokens: how a transformer makes its tokens; None for networks that have none.
         jpm: TransReID's jigsaw branch.
+        semantic_weight: of SOLIDER's semantic embedding; None of networks that have none.
         reduced: a linear layer without bias before the neck, whose answer is f_t (SOLIDER's and PersonViT's fcneck).
     """
 
@@ -71,6 +74,7 @@ class BaselineArchitecture:
     batch_norm_eps: float | None = None
     tokens: TokenOptions | None = None
     jpm: bool = False
+    semantic_weight: float | None = None
     reduced: bool = False
 
 
@@ -175,6 +179,8 @@ def build_backbone(architecture: BaselineArchitecture) -> Backbone:
         return VisionTransformer(VITS[name], architecture.tokens, jpm=architecture.jpm)
     if name in CLIP_ENCODERS and architecture.tokens is not None:
         return CLIP_ENCODERS[name](architecture.tokens)
+    if name in SWINS:
+        return SwinTransformer(SWINS[name], architecture.semantic_weight)
     if name in TIMM_NAMES:
         return senet(name, last_stride)
     if name == "resnest50":
