@@ -25,6 +25,7 @@ class CheckpointChoices:
         resize: the kernel that images are resized with.
         camera: whose camera embedding a transformer adds, from 1.
         camera_weight: what it is multiplied by.
+        semantic_weight: of SOLIDER's semantic embedding, from 0 (appearance) to 1 (semantics).
         weights: which of several sets of weights, such as "state_dict_ema", with dots between nested keys.
     """
 
@@ -42,4 +43,5 @@ class CheckpointChoices:
     resize: ResizeKernel | None = None
     camera: int | None = None
     camera_weight: float | None = None
+    semantic_weight: float | None = None
     weights: str | None = None

@@ -59,6 +59,7 @@ def facts_of(
     stem_relu = "a ReLU after the stem" if architecture.stem_relu else "no ReLU after the stem"
     pooling = {"avg": "average", "max": "max", "gem": "generalized-mean", "none": ""}[architecture.pooling]
     power = "" if gem_p is None else f" with p = {gem_p:g}"
+    semantic = architecture.semantic_weight
     mean, std = (
         ", ".join(f"{value:.4g}" for value in values) for values in (preprocess.mean, preprocess.std)
     )
@@ -69,6 +70,7 @@ def facts_of(
         "stem_pool": f"stem pooling {_STEM_POOLS[architecture.stem_pool]}" if is_resnet else None,
         "pooling": pooling and f"{pooling} pooling{power}",
         **_camera_facts(architecture.tokens),
+        "semantic_weight": None if semantic is None else f"semantic weight {semantic:g}",
         "batch_norm_eps": None if batch_norm_eps is None else f"BatchNorm eps {batch_norm_eps:g}",
         "size": f"input {preprocess.height_px}x{preprocess.width_px} px",
         "mean": f"mean {mean}",
@@ -102,6 +104,7 @@ OPTIONS = {
     "pooling": "--pooling",
     "camera": "--camid",
     "camera_weight": "--camera-weight",
+    "semantic_weight": "--semantic-weight",
     "batch_norm_eps": "--bn-eps",
     "size": "--size",
     "mean": "--mean",

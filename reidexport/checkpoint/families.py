@@ -8,14 +8,16 @@ import torch
 from torch import nn
 
 from reidexport.checkpoint.family import Family, Shapes
+from reidexport.checkpoint.projects.clip_reid import CLIP_REID_RESNET, CLIP_REID_VIT
 from reidexport.checkpoint.projects.fast_reid import FAST_REID
+from reidexport.checkpoint.projects.solider import SOLIDER
 from reidexport.checkpoint.projects.strong_baseline import STRONG_BASELINE
 from reidexport.checkpoint.projects.torchreid import TORCHREID
 from reidexport.checkpoint.projects.transreid import TRANSREID
 from reidexport.models.baseline import BaselineArchitecture, build_backbone
 
 # The first whose signature fits counts.
-FAMILIES = (TRANSREID, STRONG_BASELINE, FAST_REID, TORCHREID)
+FAMILIES = (TRANSREID, SOLIDER, CLIP_REID_VIT, CLIP_REID_RESNET, STRONG_BASELINE, FAST_REID, TORCHREID)
 
 
 def family_of(keys: Collection[str]) -> Family | None:

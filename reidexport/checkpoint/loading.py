@@ -130,6 +130,8 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
         raise InputError(f"size must be positive, got {choices.size[0]}x{choices.size[1]}")
     if choices.batch_norm_eps is not None and not 0 < choices.batch_norm_eps < 1:
         raise InputError(f"--bn-eps must be between 0 and 1, got {choices.batch_norm_eps}")
+    if choices.semantic_weight is not None and not 0 <= choices.semantic_weight <= 1:
+        raise InputError(f"--semantic-weight must be from 0 to 1, got {choices.semantic_weight}")
     weights = read_weights(path, choices.weights)
     for name, found in weights.module.unknown:
         if name not in told_facts(choices):
@@ -299,7 +301,7 @@ def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
     if family is None:
         refuse_known_kinds(found)
         first = next(iter(weights.state_dict), None)
-        names = ", ".join(each.name for each in FAMILIES)
+        names = ", ".join(dict.fromkeys(each.name for each in FAMILIES))
         raise CheckpointError(
             f"no known project names its tensors like this (first: {first}). Known are {names} and reidexport itself."
         )
@@ -370,6 +372,8 @@ def _with_choices(contents: _Contents, choices: CheckpointChoices) -> _Contents:
         raise InputError(f"the stem of {backbone} pools in one way only: leave --stem-pool out")
     if choices.pooling is not None and architecture.pooling == "none":
         raise InputError(f"{backbone} has no global pooling to choose: leave --pooling out")
+    if choices.semantic_weight is not None and architecture.semantic_weight is None:
+        raise InputError(f"this {backbone} has no semantic embedding: leave --semantic-weight out")
     stated: dict[str, Any] = {
         "tokens": _tokens(architecture, choices),
         "last_stride": choices.last_stride,
@@ -377,6 +381,7 @@ def _with_choices(contents: _Contents, choices: CheckpointChoices) -> _Contents:
         "stem_pool": choices.stem_pool,
         "pooling": choices.pooling,
         "batch_norm_eps": choices.batch_norm_eps,
+        "semantic_weight": choices.semantic_weight,
     }
     architecture = replace(
         architecture, **{name: value for name, value in stated.items() if value is not None}

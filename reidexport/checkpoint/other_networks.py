@@ -18,9 +18,6 @@ _VIT_SIZES = {192: "Ti", 384: "S", 768: "B", 1024: "L", 1280: "H"}
 # (regular expressions, what the network is): each expression must be found in the name of some tensor. The first row
 # that fits counts; "{vit}" stands for the vision transformer's size and patch.
 _SIGNATURES: tuple[tuple[tuple[str, ...], str], ...] = (
-    ((r"^image_encoder\.(class_embedding|positional)",), "a CLIP-ReID vision transformer ({vit})"),
-    ((r"^image_encoder\.",), "a CLIP-ReID network"),
-    ((r"^base\.patch_embed\.projection", r"^base\.stages\."), "a SOLIDER Swin transformer"),
     ((r"^backbone\.(patch_embed\.|cls_token)", r"^heads\."), "a fast-reid vision transformer ({vit})"),
     ((r"^b1\.", r"^b1_head\."), "a fast-reid MGN, a network of several branches"),
     ((r"^backbone\.stage\d\.(\d\.)?rbr_", r"^heads\."), "a fast-reid RepVGG"),

@@ -225,6 +225,10 @@ class CheckpointOptions:
     camera_weight: Annotated[
         float | None, _stated(metavar="W", help="What the camera embedding is multiplied by (SIE_COE).")
     ] = None
+    semantic_weight: Annotated[
+        float | None,
+        _stated(metavar="W", help="Of SOLIDER's networks: 0 to 1, how much of semantics, not of looks."),
+    ] = None
     bn_eps: Annotated[float | None, _stated(metavar="EPS", help="What all BatchNorms add to variances.")] = (
         None
     )
@@ -242,6 +246,7 @@ class CheckpointOptions:
             batch_norm_eps=self.bn_eps,
             camera=self.camid,
             camera_weight=self.camera_weight,
+            semantic_weight=self.semantic_weight,
             size=_parse_size(pixels.size) if pixels.size else None,
             mean=_parse_channels("--mean", pixels.mean) if pixels.mean else None,
             std=_parse_channels("--std", pixels.std) if pixels.std else None,

@@ -192,6 +192,7 @@ def _alternatives(checkpoint: Checkpoint) -> Iterator[Change]:
         if architecture.neck != "none" and architecture.pooling != "none"
         else (),
         "batch_norm_eps": (1e-5, 1e-3),
+        "semantic_weight": () if architecture.semantic_weight is None else (0.2, 1.0),
         "size": [size for size in _SIZES if _has_its_patches(architecture.tokens, size)],
         "resize": ("bilinear", "bicubic"),
     }

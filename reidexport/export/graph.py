@@ -165,6 +165,7 @@ def manifest_of_graph(graph: InferenceGraph, static_batch: int | None = None) ->
             pooling=checkpoint.architecture.pooling,
             gem_p=float(checkpoint.state_dict["pool.p"]) if "pool.p" in checkpoint.state_dict else None,
             batch_norm_eps=checkpoint.architecture.batch_norm_eps,
+            semantic_weight=checkpoint.architecture.semantic_weight,
             cameras=_cameras(checkpoint.architecture.tokens),
             neck=checkpoint.architecture.neck,
             feature_dim=graph.feature_dim,

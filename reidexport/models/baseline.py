@@ -8,13 +8,25 @@ import torch
 from reidruntime.artifact.manifest import Pooling, StemPool
 from torch import Tensor, nn
 
+from reidexport.models.clip import CLIP_ENCODERS, ClipResNet, ClipVisionTransformer
 from reidexport.models.osnet import OSNet, Variant
 from reidexport.models.resnet import ResNet
+from reidexport.models.swin import SWINS, SwinTransformer
 from reidexport.models.timm_backbone import PREFIX, TimmBackbone
 from reidexport.models.trunk import TIMM_NAMES, Trunk, mobilenet_v2, resnest50, senet
 from reidexport.models.vit import VITS, TokenOptions, VisionTransformer
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+Backbone = (
+    ResNet
+    | OSNet
+    | TimmBackbone
+    | Trunk
+    | VisionTransformer
+    | SwinTransformer
+    | ClipVisionTransformer
+    | ClipResNet
+)
 Neck = Literal["bnneck", "reduction-bnneck", "fc", "none"]
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -46,6 +58,7 @@ class BaselineArchitecture:
         batch_norm_eps: what every BatchNorm adds to its variances; None: what the backbone's own code has.
         tokens: how a transformer makes its tokens; None for networks that have none.
         jpm: TransReID's jigsaw branch.
+        semantic_weight: of SOLIDER's semantic embedding; None of networks that have none.
         reduced: a linear layer without bias before the neck, whose answer is f_t (SOLIDER's and PersonViT's fcneck).
     """
 
@@ -61,6 +74,7 @@ class BaselineArchitecture:
     batch_norm_eps: float | None = None
     tokens: TokenOptions | None = None
     jpm: bool = False
+    semantic_weight: float | None = None
     reduced: bool = False
 
 
@@ -152,9 +166,7 @@ def is_backbone(name: str) -> bool:
     return name in BACKBONES or (name.startswith(PREFIX) and timm.is_model(name.removeprefix(PREFIX)))
 
 
-def build_backbone(
-    architecture: BaselineArchitecture,
-) -> ResNet | OSNet | TimmBackbone | Trunk | VisionTransformer:
+def build_backbone(architecture: BaselineArchitecture) -> Backbone:
     """The backbone that a :class:`BaselineArchitecture` names, with fresh weights.
 
     Raises:
@@ -165,6 +177,10 @@ def build_backbone(
         return TimmBackbone(name.removeprefix(PREFIX), last_stride)
     if name in VITS and architecture.tokens is not None:
         return VisionTransformer(VITS[name], architecture.tokens, jpm=architecture.jpm)
+    if name in CLIP_ENCODERS and architecture.tokens is not None:
+        return CLIP_ENCODERS[name](architecture.tokens)
+    if name in SWINS:
+        return SwinTransformer(SWINS[name], architecture.semantic_weight)
     if name in TIMM_NAMES:
         return senet(name, last_stride)
     if name == "resnest50":

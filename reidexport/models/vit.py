@@ -55,7 +55,8 @@ class TokenOptions:
         num_cameras: rows of the table of camera embeddings (TransReID's SIE), 0 where there is none.
         camera: whose row is added, from 1; None: no row is.
         camera_weight: what the row is multiplied by.
-        conv_stem: PersonViT's convolutions before patches of half the size on a map of half the size.
+        conv_stem: whether convolutions come first (PersonViT's stem before patches of half the size, CLIP's ResNet):
+            its patches never overlap.
     """
 
     grid: tuple[int, int]
@@ -74,7 +75,7 @@ def patch_grid(height_px: int, width_px: int, stride_px: int) -> tuple[int, int]
 def tokens_in_size(tokens: TokenOptions, size: tuple[int, int]) -> TokenOptions:
     """The tokens of images of another size: as many in another arrangement where they can be, else more or fewer."""
     num_patches = tokens.grid[0] * tokens.grid[1]
-    for stride_px in (tokens.stride_px, *STRIDES_PX):
+    for stride_px in (tokens.stride_px, *(() if tokens.conv_stem else STRIDES_PX)):
         grid = patch_grid(*size, stride_px)
         if grid[0] * grid[1] == num_patches:
             return replace(tokens, grid=grid, stride_px=stride_px)

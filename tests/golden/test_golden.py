@@ -36,11 +36,13 @@ from tests.standins.checkpoints import expected, golden_cases, golden_images, no
 TOLERANCE = 1e-4
 ALWAYS_EXPORTED = {
     "sb_resnet50_ibn_a", "sb_se_resnet50", "fr_bot_s50", "fr_sbs_r50", "tr_osnet_ain_x0_25", "pv_vit_tiny",
+    "cl_rn50", "so_swin_t_odd_size",
 }  # fmt: skip
 # The same code as a shallower case, only more of it: drawing their weights takes minutes.
 DEEP = {"sb_resnet101", "sb_resnet152", "sb_se_resnet101", "sb_se_resnext101", "sb_senet154", "fr_bot_r101_ibn",
         "fr_sbs_r101_ibn", "tn_vit_base", "tn_vit_base_stride12", "tn_vit_base_sie", "tn_vit_base_jpm_384",
-        "pv_vit_base_384", "pv_vit_small_256x192"}  # fmt: skip
+        "pv_vit_base_384", "pv_vit_small_256x192", "cl_vit_b16", "cl_vit_b16_sie", "cl_vit_b16_sie_no_camera",
+        "cl_vit_b16_stage2", "so_swin_t", "so_swin_s", "so_swin_b"}  # fmt: skip
 NECKS = {"no": "none", "bnneck": "bnneck", "fc": "fc"}
 Record = Callable[[str, object], None]
 POOLINGS = {"avg": "avg", "gem": "gem", "gemp": "gem"}

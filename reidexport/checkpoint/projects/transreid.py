@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from itertools import product
+from dataclasses import replace
 
 import torch
 
 from reidexport.checkpoint.family import HALF, Family, Shapes, StateDict
+from reidexport.checkpoint.projects.patches import layout_of, size_of
 from reidexport.models.baseline import BaselineArchitecture
-from reidexport.models.vit import PATCH_PX, STRIDES_PX, VITS, TokenOptions, patch_grid
+from reidexport.models.vit import STRIDES_PX, VITS
 
 # Of its configurations, first those of persons: 192 patches are 384x128, and not 256x192.
 _SIZES = ((256, 128), (384, 128), (256, 256), (224, 224), (384, 384), (256, 192))
@@ -36,16 +37,11 @@ def _necks(state_dict: StateDict) -> StateDict:
 def _candidates(found: Shapes) -> Iterator[BaselineArchitecture]:
     """The transformers of the found number of tokens, in its configurations' sizes and strides."""
     num_patches = found.get("backbone.pos_embed", (1, 129, 0))[1] - 1
-    grids = [(patch_grid(*size, stride_px), stride_px) for size, stride_px in product(_SIZES, STRIDES_PX)]
-    grid, stride_px = next(
-        ((grid, stride_px) for grid, stride_px in grids if grid[0] * grid[1] == num_patches),
-        ((16, 8), PATCH_PX),
-    )
     num_cameras = found.get("backbone.sie_embed", (0,))[0]
-    tokens = TokenOptions(
-        grid,
-        stride_px,
-        num_cameras,
+    layout = layout_of(num_patches, _SIZES, STRIDES_PX)
+    tokens = replace(
+        layout,
+        num_cameras=num_cameras,
         camera_weight=_SIE_WEIGHT,
         conv_stem="backbone.patch_embed.conv.0.weight" in found,
     )
@@ -53,13 +49,6 @@ def _candidates(found: Shapes) -> Iterator[BaselineArchitecture]:
         yield BaselineArchitecture(
             backbone, None, pooling="none", tokens=tokens, jpm="backbone.b1.0.norm1.weight" in found
         )
-
-
-def _size(architecture: BaselineArchitecture) -> tuple[int, int]:
-    tokens = architecture.tokens
-    return next(
-        (size for size in _SIZES if tokens and patch_grid(*size, tokens.stride_px) == tokens.grid), _SIZES[0]
-    )
 
 
 TRANSREID = Family(
@@ -78,7 +67,7 @@ TRANSREID = Family(
     candidates=lambda found: list(_candidates(found)),
     last_stride=None,
     feature="f_t",
-    size=_size,
+    size=lambda architecture: size_of(architecture.tokens, _SIZES),
     mean=HALF,
     std=HALF,
     lookalikes="PersonViT with another pooling than the class token, which is not read",

@@ -31,6 +31,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "stem_pool": ("padded", "padded-ceil", "valid", "ceil", "2x2", "none"),
     "pooling": ("avg", "max", "gem"),
     "batch_norm_eps": (1e-5, 1e-3),
+    "semantic_weight": (0.2, 1.0),
     "size": ((256, 128), (384, 128)),
     "mean": ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5)),
     "std": ((0.229, 0.224, 0.225), (0.5, 0.5, 0.5)),
@@ -91,6 +92,7 @@ def test_every_fact_is_read_or_printed_and_can_be_told(generated: Any) -> None:
     applicable -= {"last_stride"} if checkpoint.architecture.last_stride is None else set()
     applicable -= {"pooling"} if checkpoint.architecture.pooling == "none" else set()
     applicable |= {"camera"} if tokens and tokens.num_cameras else set()
+    applicable -= {"semantic_weight"} if checkpoint.architecture.semantic_weight is None else set()
     if checkpoint.architecture.backbone not in RESNET_STEMS:
         applicable -= {"stem_relu", "stem_pool"}
     assert set(checkpoint.origins) == applicable | {"backbone"}

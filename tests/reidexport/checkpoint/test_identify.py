@@ -1,5 +1,6 @@
 """The architecture that weights belong to, and what is said of weights that belong to none."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -148,7 +149,9 @@ def test_unknown_names(load: Load) -> None:
     """Tensors named as in no known project: the first is quoted and the known ones are listed."""
     message = refusal(load, {"encoder.block.0.weight": torch.ones(3)})
     assert "no known project names its tensors like this (first: encoder.block.0.weight)" in message
-    assert "Known are TransReID, reid-strong-baseline, fast-reid" in message
+    for name in ("TransReID", "reid-strong-baseline", "fast-reid", "CLIP-ReID"):
+        assert re.search(f"Known are .*{name}", message)
+    assert message.count("CLIP-ReID") == 1
 
 
 def test_arch_restricts_the_search(load: Load, resnet18: Weights) -> None:

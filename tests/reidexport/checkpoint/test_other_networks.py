@@ -33,13 +33,6 @@ OTHERS: dict[str, Shapes] = {
     "a fast-reid vision transformer (ViT-B/16)": under("backbone.", VIT) | {"heads.weight": (9, 768)},
     "a vision transformer (ViT-B/16)": VIT,
     "a vision transformer (ViT-S/14)": {"a.cls_token": (1, 1, 384), "a.patch_embed.proj.weight": (384, 3, 14, 14)},
-    "a CLIP-ReID vision transformer (ViT-B/16)": {
-        "image_encoder.conv1.weight": (768, 3, 16, 16), "image_encoder.class_embedding": (768,)
-    },
-    "a CLIP-ReID network": {"image_encoder.layer1.0.conv1.weight": (64, 64, 1, 1), "prompt_learner.cls_ctx": (9, 4)},
-    "a SOLIDER Swin transformer": {
-        "base.patch_embed.projection.weight": (96, 3, 4, 4), "base.stages.0.blocks.0.attn.w_msa.qkv.weight": (288, 96)
-    },
     "a Swin transformer": {"layers.0.blocks.0.attn.relative_position_bias_table": (169, 3)},
     "a TinyViT": {"patch_embed.seq.0.c.weight": (32, 3, 3, 3)},
     "a fast-reid MGN, a network of several branches": (

@@ -97,6 +97,7 @@ class Architecture(_Frozen):
         pooling: "avg", "max" or "gem"; "unknown" of a third-party file.
         gem_p: the power of "gem".
         batch_norm_eps: what all BatchNorms add to their variances; None: each what its network's code has.
+        semantic_weight: of SOLIDER's semantic embedding.
         cameras: the camera embedding, of transformers that have some.
     """
 
@@ -105,6 +106,7 @@ class Architecture(_Frozen):
             "stem_pool",
             "gem_p",
             "batch_norm_eps",
+            "semantic_weight",
             "cameras",
         )
     )
@@ -117,6 +119,7 @@ class Architecture(_Frozen):
     pooling: str
     gem_p: float | None = None
     batch_norm_eps: float | None = None
+    semantic_weight: float | None = None
     cameras: CameraEmbedding | None = None
     neck: str
     feature_dim: PositiveInt
