@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reidexport.models.osnet import OSNet, Variant
 from reidexport.models.resnet import ResNet
-from reidexport.models.timm_backbone import PREFIX, TimmBackbone
+from reidexport.models.timm_backbone import PREFIX, TimmBackbone, TimmEmbedder
 from reidexport.models.trunk import TIMM_NAMES, Trunk, mobilenet_v2, resnest50, senet
 from reidexport.models.vit import VITS, TokenOptions, VisionTransformer
 
@@ -154,13 +154,15 @@ def is_backbone(name: str) -> bool:
 
 def build_backbone(
     architecture: BaselineArchitecture,
-) -> ResNet | OSNet | TimmBackbone | Trunk | VisionTransformer:
+) -> ResNet | OSNet | TimmBackbone | TimmEmbedder | Trunk | VisionTransformer:
     """The backbone that a :class:`BaselineArchitecture` names, with fresh weights.
 
     Raises:
         InputError: it names a network that timm does not have, or that cannot be a backbone.
     """
     name, last_stride = architecture.backbone, architecture.last_stride or 2
+    if name.startswith(PREFIX) and architecture.pooling == "none":
+        return TimmEmbedder(name.removeprefix(PREFIX))
     if name.startswith(PREFIX):
         return TimmBackbone(name.removeprefix(PREFIX), last_stride)
     if name in VITS and architecture.tokens is not None:
