@@ -45,7 +45,7 @@ def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) ->
             f"({share:.0%} of the tensors agree). First difference: {problem}. "
             "If you know the backbone, pass --arch to compare with that one."
         )
-    return _with_head(nearest, state_dict)
+    return with_head(nearest, state_dict)
 
 
 def describe(architecture: BaselineArchitecture) -> str:
@@ -70,7 +70,7 @@ def _similarity(found: Shapes, expected: Shapes) -> float:
     return agreeing / max(len(found.keys() | expected.keys()), 1)
 
 
-def _with_head(architecture: BaselineArchitecture, state_dict: dict[str, Tensor]) -> BaselineArchitecture:
+def with_head(architecture: BaselineArchitecture, state_dict: dict[str, Tensor]) -> BaselineArchitecture:
     """Complete the backbone's architecture by the pooling, neck and classifier that the tensors show."""
     neck, feature_dim = _neck_of(state_dict), backbone_channels(architecture)
     reduction = state_dict.get("reduction.weight")

@@ -19,13 +19,15 @@ from torch import Tensor
 
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.checkpoint.facts import OPTIONS, CheckpointFact, facts_of, told_facts
-from reidexport.checkpoint.families import FAMILIES, family_of, shapes_of
-from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD, Family, rename_keys
-from reidexport.checkpoint.identify import describe, first_difference, identify
+from reidexport.checkpoint.families import FAMILIES, backbone_shapes, family_of, shapes_of
+from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD, Family, candidates_of, rename_keys
+from reidexport.checkpoint.identify import describe, first_difference, identify, with_head
 from reidexport.checkpoint.module_facts import ModuleFacts
 from reidexport.checkpoint.other_networks import refuse_known_kinds, refuse_other_networks
 from reidexport.checkpoint.projects.own import REIDEXPORT
+from reidexport.checkpoint.projects.roboflow import reid_family
 from reidexport.checkpoint.projects.torchreid import TORCHREID
+from reidexport.checkpoint.reid_folder import CONFIG, ReidConfig, preprocess_of, weights_file
 from reidexport.checkpoint.weights import FORMAT, Weights, read_weights
 from reidexport.errors import CheckpointError, InputError
 from reidexport.files import replaced_when_whole
@@ -50,8 +52,8 @@ class Checkpoint:
     """Weights under this project's names, with everything needed to rebuild and feed the network.
 
     Attributes:
-        name: the file's name.
-        sha256: of the file's bytes.
+        name: the file's name, or the folder's.
+        sha256: of the bytes of the file with the weights.
         family: the project whose conventions it follows.
         layout: how the file holds the weights, in words.
         architecture: the network.
@@ -117,7 +119,8 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
     """Read a checkpoint and identify what it holds; no code from the file runs.
 
     Args:
-        path: a file of ``torch.save`` (state dict, wrapped state dict or whole module) or safetensors.
+        path: a file of ``torch.save`` (state dict, wrapped state dict or whole module) or safetensors, or a folder
+            that roboflow's reid saved.
         choices: what is known of it that its weights do not show; default: what the file and its family say.
 
     Raises:
@@ -140,16 +143,19 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
                 f"answers, state it with {OPTIONS[name]}; else export the module to ONNX with its own code."
             )
     try:
-        read = _contents_by_names if weights.header is None else _contents_by_header
-        contents = read(weights, choices.arch)
+        if weights.config is not None:
+            contents = _contents_by_config(weights, weights.config, choices)
+        else:
+            read = _contents_by_names if weights.header is None else _contents_by_header
+            contents = read(weights, choices.arch)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     family, architecture, preprocess, state_dict, known = _with_choices(contents, choices)
     in_file = known if weights.other_keys else known | {"weights"}
     origins: dict[str, Origin] = dict.fromkeys(in_file, "read")
     checkpoint = Checkpoint(
-        name=path.name,
-        sha256=file_sha256(path),
+        name=path.resolve().name if path.is_dir() else path.name,
+        sha256=file_sha256(weights_file(path)),
         family=family.name,
         layout=weights.layout,
         architecture=architecture,
@@ -215,6 +221,11 @@ def model_from_checkpoint(checkpoint: Checkpoint) -> Baseline:
     tensors = checkpoint.state_dict.items()
     used = {key: tensor.clone() for key, tensor in tensors if not key.startswith("classifier.")}
     model.load_state_dict({**counters, **used}, assign=True)
+    if any(
+        buffer.is_meta for buffer in model.buffers()
+    ):  # what a network computes for itself is in no state dict
+        model = Baseline(model.architecture)
+        model.load_state_dict({**counters, **used}, assign=True)
     return model.eval()
 
 
@@ -291,6 +302,34 @@ def _contents_by_header(weights: Weights, arch: str | None) -> _Contents:
     state_dict = rename_keys(weights.state_dict, REIDEXPORT)
     _check_names(state_dict, architecture)
     return _Contents(REIDEXPORT, architecture, preprocess, _finite(state_dict), frozenset(OPTIONS))
+
+
+def _contents_by_config(weights: Weights, config: ReidConfig, choices: CheckpointChoices) -> _Contents:
+    """Of a folder of roboflow's reid: its config names the network and states the images."""
+    family = reid_family(config.architecture)
+    if family is None:
+        raise CheckpointError(
+            f"its {CONFIG} names the network {config.architecture!r}, which is not known here: neither one of reid's "
+            "own, nor one of the installed timm."
+        )
+    if choices.arch not in (None, *family.backbones):
+        raise CheckpointError(f"--arch {choices.arch}: its {CONFIG} says that it is {config.architecture}")
+    state_dict = rename_keys(weights.state_dict, family)
+    found = {key: tuple(tensor.shape) for key, tensor in state_dict.items() if key.startswith("backbone.")}
+    (network,) = candidates_of(family, found)
+    try:
+        expected = backbone_shapes(network)
+    except InputError as error:
+        raise CheckpointError(f"{error}. Export it with timm, and use the ONNX file") from error
+    if problem := first_difference(found, expected):
+        raise CheckpointError(
+            f"its {CONFIG} says that it is {config.architecture}, but its weights are others: {problem}"
+        )
+    architecture = with_head(network, state_dict)
+    _check_names(state_dict, architecture)
+    preprocess, stated = preprocess_of(config, choices.resize)
+    known = {"backbone", "last_stride", "pooling", "batch_norm_eps", *stated}
+    return _Contents(family, architecture, preprocess, _finite(state_dict), frozenset(known))
 
 
 def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:

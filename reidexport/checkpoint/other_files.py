@@ -118,11 +118,7 @@ def folder_kind(path: Path) -> str:
             f"cd {path.resolve().parent} && zip -0 -r model.pth {path.resolve().name}."
         )
     inside = [name for name in names if name.endswith(_SUFFIXES)]
-    what = "a folder"
-    if "reid_config.json" in names:
-        what = "a folder of roboflow's reid"
-    elif "config.json" in names:
-        what = "a folder of Hugging Face"
+    what = "a folder of Hugging Face" if "config.json" in names else "a folder"
     if any(name.endswith(".index.json") for name in names):
         return f"this is {what} with weights in several files. Save them in one: safetensors.torch.save_file."
     if not inside:

@@ -15,6 +15,7 @@ from torch import Tensor
 from reidexport.checkpoint.module_facts import ModuleFacts, module_facts
 from reidexport.checkpoint.other_files import refuse_other_files
 from reidexport.checkpoint.pickle_reader import STREAM_ERRORS, StandIn, read_torch_file
+from reidexport.checkpoint.reid_folder import ReidConfig, is_reid_folder, read_config, weights_file
 from reidexport.checkpoint.unwrapping import tensors_of, weight_set
 from reidexport.errors import CheckpointError
 
@@ -34,6 +35,7 @@ class Weights:
         other_keys: of the other sets of weights in it, such as the raw ones beside an EMA's.
         module: what a pickled module tells beyond its weights.
         header: of this project's own format: architecture and preprocessing.
+        config: of a folder of roboflow's reid, the same.
     """
 
     state_dict: dict[str, Tensor]
@@ -42,13 +44,14 @@ class Weights:
     other_keys: tuple[str, ...] = ()
     module: ModuleFacts = field(default_factory=ModuleFacts)
     header: Mapping[str, Any] | None = None
+    config: ReidConfig | None = None
 
 
 def read_weights(path: Path, key: str | None = None) -> Weights:
     """Read the tensors of a checkpoint file; no code from the file runs.
 
     Args:
-        path: a file of ``torch.save`` or safetensors.
+        path: a file of ``torch.save`` or safetensors, or a folder of roboflow's reid.
         key: which of several sets of weights, such as "model" or "state_dict_ema", with dots between nested keys;
             default: the exponential moving average (EMA) of the only other set, else the only one.
 
@@ -58,7 +61,7 @@ def read_weights(path: Path, key: str | None = None) -> Weights:
     """
     try:
         weights = _weights_in(path, key)
-        file_size = path.stat().st_size
+        file_size = weights_file(path).stat().st_size
         for key, tensor in weights.state_dict.items():
             if tensor.numel() * tensor.itemsize > file_size:
                 raise CheckpointError(
@@ -70,11 +73,21 @@ def read_weights(path: Path, key: str | None = None) -> Weights:
 
 
 def _weights_in(path: Path, key: str | None) -> Weights:
+    is_folder = is_reid_folder(path)
+    config, path = read_config(path) if is_folder else None, weights_file(path)
+    if is_folder and not path.is_file():
+        raise CheckpointError(
+            f"a folder of roboflow's reid without its {path.name}. Copy or download it again."
+        )
     refuse_other_files(path)
     with path.open("rb") as stream:
         is_safetensors = stream.read(9)[8:] == b"{"
     if is_safetensors:
-        weights = _read_safetensors(path)
+        weights = _read_safetensors(path, config)
+    elif is_folder:
+        raise CheckpointError(
+            f"its {path.name} is not a safetensors file. Save the model again with save_pretrained."
+        )
     else:
         loaded = read_torch_file(path)
         try:
@@ -89,16 +102,17 @@ def _weights_in(path: Path, key: str | None) -> Weights:
     return weights
 
 
-def _read_safetensors(path: Path) -> Weights:
+def _read_safetensors(path: Path, config: ReidConfig | None) -> Weights:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return Weights(tensors_of(load_file(path)), "safetensors")
+        tensors = tensors_of(load_file(path), known_prefixes=config is None)
     except SafetensorError as error:
         raise CheckpointError(
             f"not a whole safetensors file ({error}). Copy or download it again."
         ) from error
+    return Weights(tensors, "folder of roboflow's reid" if config else "safetensors", config=config)
 
 
 def _unwrap(loaded: object, key: str | None) -> Weights:

@@ -15,6 +15,7 @@ from reidruntime.artifact.onnx_metadata import OnnxFile, manifest_from_onnx, rea
 from reidruntime.artifact.own_manifest import artifact_manifest
 
 from reidexport.checkpoint.choices import CheckpointChoices
+from reidexport.checkpoint.reid_folder import weights_file
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import kind_of
 from reidexport.records.inspection import (
@@ -56,8 +57,9 @@ def inspect_file(
     """
     path = Path(path)
     kind = kind_of(path)
-    size_mib = round(path.stat().st_size / 2**20, 2)
-    about = {"file": str(path), "size_mib": size_mib, "sha256": file_sha256(path)}
+    content = weights_file(path)
+    size_mib = round(content.stat().st_size / 2**20, 2)
+    about = {"file": str(path), "size_mib": size_mib, "sha256": file_sha256(content)}
     is_embeddings = path.suffix in _EMBEDDINGS
     if kind == "checkpoint" and not is_embeddings:
         return _checkpoint(path, choices, test, about)

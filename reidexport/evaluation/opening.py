@@ -13,6 +13,7 @@ from reidruntime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_s
 
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.checkpoint.other_files import folder_kind
+from reidexport.checkpoint.reid_folder import is_reid_folder, weights_file
 from reidexport.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ def kind_of(path: Path) -> Kind:
     """What a file is: an engine by its suffix (.engine, .plan), ONNX by suffix or content, else a checkpoint.
 
     Raises:
-        ArtifactError: there is no such file, or it is a folder.
+        ArtifactError: there is no such file, or it is a folder and none of roboflow's reid.
     """
+    if is_reid_folder(path):
+        return "checkpoint"
     if path.is_dir():
         raise ArtifactError(f"{path}: {folder_kind(path)}")
     if not path.is_file():
@@ -156,7 +159,7 @@ def open_reference(
         )
     told = choices or CheckpointChoices()
     recorded = recorded_choices(candidate)
-    if file_sha256(path) != candidate.source.sha256:
+    if file_sha256(weights_file(path)) != candidate.source.sha256:
         recorded = replace(recorded, weights=None)  # the keys of another file
     elif not candidate.origins and recorded.weights is None:
         recorded = replace(recorded, weights=_key_of_earlier_versions(path))

@@ -20,6 +20,7 @@ from reidruntime.images.depth import Depth
 from reidruntime.session import Session, SessionOptions, open_session
 from reidruntime.tensorrt_library import first_gpu
 
+from reidexport.checkpoint.reid_folder import weights_file
 from reidexport.data.records import Dataset
 from reidexport.errors import GpuError, InputError, NotInstalledError
 from reidexport.evaluation.opening import exported_manifest, kind_of
@@ -195,7 +196,7 @@ def _without(pending: list[Task], earlier: tuple[AnyRow, ...]) -> tuple[AnyRow, 
 
 def _artifact_sha256(path: Path) -> str:
     """Of a file; with those beside it in which an ONNX file keeps its weights."""
-    own = file_sha256(path)
+    own = file_sha256(weights_file(path))
     external = sorted(read_onnx(path).external) if kind_of(path) == "onnx" else []
     if not external:
         return own

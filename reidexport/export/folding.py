@@ -41,17 +41,22 @@ class _Tracer(fx.Tracer):
         return is_block or holds_norm or super().is_leaf_module(m, module_qualified_name)
 
 
-def fold_batch_norms(module: nn.Module) -> fx.GraphModule:
+def fold_batch_norms(module: nn.Module) -> nn.Module:
     """Fold every BatchNorm into the convolution or linear layer before it, in float64.
 
     Args:
         module: in eval mode; left as it is.
+
+    Returns:
+        A copy: traced where there is something to fold.
 
     Raises:
         InputError: a BatchNorm follows something that it cannot be folded into, or the network decides by the
             values or shapes of its maps what to compute.
     """
     module = copy.deepcopy(module)
+    if not any(isinstance(part, BatchNorm) for part in module.modules()):
+        return module
     try:
         traced = fx.GraphModule(module, _Tracer().trace(module))
     except fx.proxy.TraceError as error:

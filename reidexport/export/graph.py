@@ -133,10 +133,10 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
     try:
         with torch.inference_mode():
             graph(graph.example(1))
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError) as error:
         raise InputError(
-            f"{checkpoint.architecture.backbone} cannot take images of {height}x{width} px: {error}. "
-            "Choose a larger --size."
+            f"{checkpoint.architecture.backbone} cannot take images of {height}x{width} px: {str(error).rstrip('.')}. "
+            "Choose another --size."
         ) from error
     return graph
 

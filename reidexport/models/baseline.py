@@ -12,7 +12,7 @@ from reidexport.models.clip import CLIP_ENCODERS, ClipResNet, ClipVisionTransfor
 from reidexport.models.osnet import OSNet, Variant
 from reidexport.models.resnet import ResNet
 from reidexport.models.swin import SWINS, SwinTransformer
-from reidexport.models.timm_backbone import PREFIX, TimmBackbone
+from reidexport.models.timm_backbone import PREFIX, TimmBackbone, TimmEmbedder
 from reidexport.models.trunk import TIMM_NAMES, Trunk, mobilenet_v2, resnest50, senet
 from reidexport.models.vit import VITS, TokenOptions, VisionTransformer
 
@@ -21,6 +21,7 @@ Backbone = (
     ResNet
     | OSNet
     | TimmBackbone
+    | TimmEmbedder
     | Trunk
     | VisionTransformer
     | SwinTransformer
@@ -173,6 +174,8 @@ def build_backbone(architecture: BaselineArchitecture) -> Backbone:
         InputError: it names a network that timm does not have, or that cannot be a backbone.
     """
     name, last_stride = architecture.backbone, architecture.last_stride or 2
+    if name.startswith(PREFIX) and architecture.pooling == "none":
+        return TimmEmbedder(name.removeprefix(PREFIX))
     if name.startswith(PREFIX):
         return TimmBackbone(name.removeprefix(PREFIX), last_stride)
     if name in VITS and architecture.tokens is not None:

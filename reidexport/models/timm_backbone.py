@@ -1,14 +1,19 @@
-"""Any convolutional network of timm, by its name there."""
+"""Networks of timm, by their names there: convolutional ones as backbones, any as what gives a whole embedding."""
 
 import difflib
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import timm
 import torch
+from timm.layers import attention
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional
 
 from reidexport.errors import InputError
+from reidexport.models.vit import Attention, Dimensions
 
 PREFIX = "timm/"
 _TRIAL_PX = (256, 128)
@@ -28,9 +33,7 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, last_stride: int) -> None:
         super().__init__()
-        if not timm.is_model(name):
-            near = difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
-            raise InputError(f"timm has no network {name}" + (f"; it has {', '.join(near)}" if near else ""))
+        _check_name(name)
         self.trunk: Any = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
         strided, parts, features = _run_once(name)
         if features.ndim != 4 or features.shape[1] <= features.shape[3]:
@@ -49,6 +52,117 @@ class TimmBackbone(nn.Module):
         """(B, 3, H, W) → (B, out_channels, h, w)."""
         features: Tensor = self.trunk.forward_features(x)
         return features
+
+
+class TimmEmbedder(nn.Module):
+    """(B, 3, H, W) → (B, out_channels): what timm's network answers without its classifier, pooled as its head does.
+
+    Args:
+        name: timm's own, such as "vit_tiny_patch16_224"; one of a fixed size takes images of no other.
+
+    Raises:
+        InputError: timm has no such network, it answers no vector, or it takes the image in several places.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        _check_name(name)
+        self.trunk: Any = timm.create_model(name, pretrained=False, num_classes=0)
+        _simplify(self.trunk)
+        self.out_channels = _vector_size(name)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, out_channels)."""
+        vectors: Tensor = self.trunk(images)
+        return vectors
+
+
+class _KeptMean(nn.Module):
+    """(B, C, h, w) → (B, C, 1, 1): the mean over the map."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """The mean over the map."""
+        return maps.mean((2, 3), keepdim=True)
+
+
+class _PlainAttention(Attention):
+    """timm's attention with neither norms nor gate, without masks, which no network uses for images."""
+
+    def forward(  # type: ignore[override]  # called as timm's blocks do
+        self, tokens: Tensor, attn_mask: None = None, is_causal: bool = False
+    ) -> Tensor:
+        """(B, N, D) → (B, N, D)."""
+        del attn_mask, is_causal
+        return super().forward(tokens)
+
+
+def _simplify(trunk: nn.Module) -> None:
+    """Let parts of a network compute the same without asking for the size of the batch, which torch would export."""
+    for part, module in list(trunk.named_modules()):
+        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+            # In channels_last torch exports it as a gathering of strides.
+            trunk.set_submodule(part, _KeptMean())
+        elif type(module) is attention.Attention and module.gate is None:
+            width = module.qkv.in_features
+            has_norms = any(list(norm.parameters()) for norm in (module.q_norm, module.k_norm, module.norm))
+            if has_norms or module.attn_dim != width or module.proj.bias is None:
+                continue
+            dimensions = Dimensions(width, num_heads=module.num_heads, qkv_bias=module.qkv.bias is not None)
+            trunk.set_submodule(part, _PlainAttention(dimensions))
+    if type(trunk) is VisionTransformer and not trunk.dynamic_img_size and not trunk.no_embed_class:
+        changed: Any = trunk
+        if trunk.cls_token is not None and trunk.reg_token is None and trunk.pos_embed is not None:
+            changed._pos_embed = MethodType(_with_positions, trunk)
+        if trunk.global_pool == "token":
+            changed.pool = MethodType(_class_token, trunk)
+
+
+def _with_positions(trunk: Any, patches: Tensor) -> Tensor:
+    """(B, N, D) → (B, 1 + N, D): the class token, which comes out of the padding, and the embeddings of positions."""
+    num_patches = trunk.pos_embed.shape[1] - 1
+    added: Tensor = trunk.pos_embed + functional.pad(trunk.cls_token, (0, 0, 0, num_patches))
+    return functional.pad(patches, (0, 0, 1, 0)) + added
+
+
+def _class_token(_: Any, tokens: Tensor, pool_type: None = None) -> Tensor:
+    """(B, N, D) → (B, D)."""
+    del pool_type
+    return tokens[:, :1].flatten(1)
+
+
+def _check_name(name: str) -> None:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
+        raise InputError(f"timm has no network {name}" + (f"; it has {', '.join(near)}" if near else ""))
+
+
+def _vector_size(name: str) -> int:
+    """How many numbers a network gives for an image of its own size, on the meta device.
+
+    Its first convolution must be all that takes the image: pixels are scaled there.
+    """
+    with torch.device("meta"):
+        trunk: Any = timm.create_model(name, pretrained=False, num_classes=0)
+    taking: list[nn.Module] = []
+
+    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 4 and inputs[0].shape[1] == 3:
+            taking.append(module)
+
+    for module in trunk.modules():
+        if not list(module.children()) and list(module.parameters()):
+            module.register_forward_pre_hook(note)
+    size = trunk.pretrained_cfg.get("input_size", (3, *_TRIAL_PX))
+    try:
+        vectors: Tensor = trunk.eval()(torch.empty(1, *size, device="meta"))
+    except (AssertionError, RuntimeError, AttributeError, NotImplementedError) as error:
+        raise InputError(f"timm's {name} cannot be run to see what it gives: {error}") from error
+    if not isinstance(vectors, Tensor) or vectors.ndim != 2:
+        raise InputError(f"timm's {name} gives no vector for an image: it cannot be an embedder")
+    first = next((module for module in trunk.modules() if isinstance(module, nn.Conv2d)), None)
+    if taking != [first]:
+        raise InputError(f"timm's {name} does not take its images by one convolution, as exporting needs")
+    return int(vectors.shape[1])
 
 
 def _run_once(name: str) -> tuple[dict[str, int], set[str], Tensor]:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.checkpoint.loading import Checkpoint, load_checkpoint, model_from_checkpoint
+from reidexport.checkpoint.reid_folder import weights_file
 from reidexport.errors import InputError
 from reidexport.export.folding import ScaleShift, fold_batch_norms
 from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
@@ -36,7 +37,7 @@ from tests.standins.checkpoints import expected, golden_cases, golden_images, no
 TOLERANCE = 1e-4
 ALWAYS_EXPORTED = {
     "sb_resnet50_ibn_a", "sb_se_resnet50", "fr_bot_s50", "fr_sbs_r50", "tr_osnet_ain_x0_25", "pv_vit_tiny",
-    "cl_rn50", "so_swin_t_odd_size",
+    "cl_rn50", "so_swin_t_odd_size", "rf_timm_convnext_atto",
 }  # fmt: skip
 # The same code as a shallower case, only more of it: drawing their weights takes minutes.
 DEEP = {"sb_resnet101", "sb_resnet152", "sb_se_resnet101", "sb_se_resnext101", "sb_senet154", "fr_bot_r101_ibn",
@@ -50,10 +51,9 @@ POOLINGS = {"avg": "avg", "gem": "gem", "gemp": "gem"}
 
 @pytest.fixture(scope="module")
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkpoint]:
-    """A golden case's checkpoint, written by torch.save under upstream's names and read back."""
+    """A golden case's checkpoint, written under upstream's names as its project writes it, and read back."""
     case = golden_cases()[request.param]
-    path = tmp_path_factory.mktemp("golden") / f"{request.param}.pth"
-    torch.save(checkpoints.golden_weights(request.param), path)
+    path = checkpoints.write_golden(tmp_path_factory.mktemp("golden"), request.param)
     # A plain state dict cannot tell a stride that is not its project's usual one.
     told = {
         name: tuple(value) if isinstance(value, list) else value
@@ -62,7 +62,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "sb_resnet50_stride2":
         told = {"last_stride": 2}
     checkpoint = load_checkpoint(path, CheckpointChoices(**told))
-    path.unlink()
+    weights_file(path).unlink()
     assert checkpoint.family == case["family"]
     yield checkpoint
 

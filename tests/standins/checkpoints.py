@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
@@ -73,6 +75,23 @@ def golden_weights(case: str) -> dict[str, Tensor]:
     """The state dict of a case under its upstream project's names."""
     about = golden_cases()[case]
     return seeded_weights(about["shapes"], about["seed"])
+
+
+def write_golden(folder: Path, case: str) -> Path:
+    """A case's checkpoint as its project writes it: a file of torch.save, or a folder of roboflow's reid."""
+    config = golden_cases()[case].get("config")
+    if config is not None:
+        return write_reid_folder(folder, golden_weights(case), config)
+    path = folder / f"{case}.pth"
+    torch.save(golden_weights(case), path)
+    return path
+
+
+def write_reid_folder(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> Path:
+    """What ``ReIDModel.save_pretrained`` of roboflow's reid leaves in a folder."""
+    save_file(weights, folder / "weights.safetensors")
+    (folder / "reid_config.json").write_text(json.dumps(config, indent=2))
+    return folder
 
 
 def normalized(images: Tensor, case: str | None = None) -> Tensor:

@@ -85,10 +85,6 @@ FOLDERS = {
     "with checkpoints": (
         ("a.pth", "b.pth", "c.txt"), "this is a folder, not a file. Pass the checkpoint in it (a.pth, b.pth)"
     ),
-    "of roboflow's reid": (
-        ("reid_config.json", "weights.safetensors"),
-        "this is a folder of roboflow's reid, not a file. Pass the checkpoint in it (weights.safetensors)",
-    ),
     "of Hugging Face": (
         ("config.json", "pytorch_model.bin"),
         "this is a folder of Hugging Face, not a file. Pass the checkpoint in it (pytorch_model.bin)",
