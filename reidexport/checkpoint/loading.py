@@ -213,7 +213,20 @@ def model_from_checkpoint(checkpoint: Checkpoint) -> Baseline:
     tensors = checkpoint.state_dict.items()
     used = {key: tensor.clone() for key, tensor in tensors if not key.startswith("classifier.")}
     model.load_state_dict({**counters, **used}, assign=True)
+    _compute_buffers(model)
     return model.eval()
+
+
+def _compute_buffers(model: Baseline) -> None:
+    """Fill what a network computes when it is built and does not store, such as indices into tables of biases."""
+    empty = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    if not empty:
+        return
+    with torch.random.fork_rng(devices=()):
+        computed = dict(Baseline(model.architecture).named_buffers())
+    for name in empty:
+        owner, _, attribute = name.rpartition(".")
+        model.get_submodule(owner).register_buffer(attribute, computed[name], persistent=False)
 
 
 def save_checkpoint(
@@ -299,7 +312,7 @@ def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
     if family is None:
         refuse_known_kinds(found)
         first = next(iter(weights.state_dict), None)
-        names = ", ".join(each.name for each in FAMILIES)
+        names = ", ".join(dict.fromkeys(each.name for each in FAMILIES))
         raise CheckpointError(
             f"no known project names its tensors like this (first: {first}). Known are {names} and reidexport itself."
         )
