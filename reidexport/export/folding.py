@@ -1,6 +1,7 @@
 """Every BatchNorm and the pixel scaling, folded into the layers beside them, in float64 and stored in float32."""
 
 import copy
+from typing import Any
 
 import torch
 from timm.layers.norm_act import BatchNormAct2d
@@ -102,11 +103,11 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
 
 def _merge_branches(module: nn.Module) -> None:
     """Make one convolution of the branches of every block of timm's that is trained in several, such as RepVGG's."""
-    for block in list(module.modules()):
-        if isinstance(block, RepVggBlock | MobileOneBlock):
-            with torch.no_grad():
-                block.double().reparameterize()
-            block.float()
+    blocks: list[Any] = [part for part in module.modules() if isinstance(part, RepVggBlock | MobileOneBlock)]
+    for block in blocks:
+        with torch.no_grad():
+            block.double().reparameterize()
+        block.float()
 
 
 def _scale_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -126,17 +126,17 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
         options: what the graph takes and emits; default: uint8 pixels, and f_i where there is a neck.
 
     Raises:
-        InputError: ``feature="f_i"`` is asked of a network without a neck, or the images are too small.
+        InputError: ``feature="f_i"`` is asked of a network without a neck, or it cannot take images of this size.
     """
     graph = InferenceGraph(checkpoint, options or GraphOptions()).eval()
     height, width = graph.preprocess.height_px, graph.preprocess.width_px
     try:
         with torch.inference_mode():
             graph(graph.example(1))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # timm asserts its networks' sizes
         raise InputError(
             f"{checkpoint.architecture.backbone} cannot take images of {height}x{width} px: {error}. "
-            "Choose a larger --size."
+            "Choose another --size."
         ) from error
     return graph
 

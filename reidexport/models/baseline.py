@@ -177,14 +177,14 @@ def build_backbone(architecture: BaselineArchitecture) -> Backbone:
     if name in OSNETS:
         variant: Variant = "ain" if "_ain_" in name else "ibn" if "_ibn_" in name else "plain"
         return OSNet(name[name.rindex("x") :], variant)
-    depth, _, variant = name.removeprefix("resnet").partition("_")
+    depth, _, extras = name.removeprefix("resnet").partition("_")
     return ResNet(
         int(depth),
         last_stride,
         stem_relu=architecture.stem_relu,
         stem_pool=architecture.stem_pool,
-        ibn=variant.startswith("ibn_a"),
-        se=variant.endswith("se"),
+        ibn=extras.startswith("ibn_a"),
+        se=extras.endswith("se"),
         non_local=architecture.non_local,
     )
 

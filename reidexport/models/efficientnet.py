@@ -1,4 +1,4 @@
-"""EfficientNet-B4 as the package efficientnet_pytorch has it, which layumi's project uses, with timm's parameter names."""
+"""EfficientNet-B4 as the package efficientnet_pytorch has it, for layumi's project, with timm's parameter names."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """Networks that answer one feature for each of several horizontal stripes of the image."""
 
-from torch import Tensor, nn
 import torch
+from torch import Tensor
 
 from reidexport.models.resnet import ResNet
 

@@ -47,7 +47,9 @@ class SqueezeExcitation(nn.Module):
         super().__init__()
         inner = channels // 16
         self.fc = nn.Sequential(
-            nn.Linear(channels, inner, bias=False), nn.ReLU(inplace=True), nn.Linear(inner, channels, bias=False)
+            nn.Linear(channels, inner, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Linear(inner, channels, bias=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:

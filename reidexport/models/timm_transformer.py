@@ -18,13 +18,14 @@ class TimmTransformer(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.trunk: Any = timm.create_model(
+        trunk: Any = timm.create_model(
             name, pretrained=False, num_classes=0, global_pool="", img_size=TRANSFORMERS_PX[name]
         )
-        for module in self.trunk.modules():
+        for module in trunk.modules():
             if hasattr(module, "fused_attn"):
-                module.fused_attn = False  # written out it is exported as three plain operators
-        self.out_channels: int = self.trunk.num_features
+                module.fused_attn = False  # written out it is exported as plain operators
+        self.trunk = trunk
+        self.out_channels: int = trunk.num_features
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, out_channels)."""

@@ -71,7 +71,9 @@ def mobilenet_v3(size: Literal["large", "small"]) -> Trunk:
     first = network.classifier[0]
     channels: int = first.out_features
     network.conv = nn.Sequential(
-        nn.Conv2d(first.in_features, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU6(inplace=True)
+        nn.Conv2d(first.in_features, channels, 1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU6(inplace=True),
     )
     return Trunk(network, ("features", "conv"), channels)
 

@@ -29,6 +29,7 @@ from reidexport.export.folding import ScaleShift, fold_batch_norms
 from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.models.baseline import BaselineArchitecture
+from reidexport.models.resnet import IBN
 from tests.golden import seeded
 from tests.standins import checkpoints
 from tests.standins.checkpoints import expected, golden_cases, golden_images, normalized, relative_l2
@@ -320,10 +321,25 @@ def test_no_norm_is_left_and_the_network_is_untouched(resnet18: Checkpoint) -> N
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+def test_a_norm_without_a_layer_before_it_becomes_a_scale_and_a_shift() -> None:
+    """As DenseNet's, which follow concatenations: none is left, and the answer is the same."""
+    network = nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1)).eval()
+    statistics = {
+        "running_mean": torch.randn(3),
+        "running_var": torch.rand(3) + 0.5,
+        "weight": torch.randn(3),
+    }
+    network[1].load_state_dict({**network[1].state_dict(), **statistics})
+    folded = fold_batch_norms(network)
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    images = torch.randn(2, 3, 5, 4)
+    torch.testing.assert_close(folded(images), network(images))
+
+
 def test_unfoldable_norm_is_named() -> None:
-    """A BatchNorm with no convolution before it is refused by name, not left in the graph."""
-    with pytest.raises(InputError, match=r"the BatchNorm 1 follows 0: nothing to fold it into"):
-        fold_batch_norms(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)).eval())
+    """An IBN with no convolution before it is refused by name, not left in the graph."""
+    with pytest.raises(InputError, match=r"the IBN 1 follows 0: nothing to fold it into"):
+        fold_batch_norms(nn.Sequential(nn.ReLU(), IBN(4)).eval())
 
 
 # ── options of the graph ──────────────────────────────────────────────────────────────────────────────────────

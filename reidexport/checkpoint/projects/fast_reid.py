@@ -25,14 +25,20 @@ from reidexport.models.vit import VITS
 _NUM_VEHICLES = (575, 576, 13164, 30671)
 _OSNETS = tuple(name for name in OSNETS if "_ain_" not in name)
 _RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
-# By (number of blocks, width of the first stage), number of blocks, and (number of blocks, width of the last layer).
+# By (number of blocks, width of the first stage).
 _REPVGGS = {
-    **{(22, 48): ("repvgg_a0",), (22, 64): ("repvgg_a1",), (22, 96): ("repvgg_a2",)},
-    **{(28, 64): ("repvgg_b0",), (28, 128): ("repvgg_b1", "repvgg_b1g4")},
-    **{(28, 160): ("repvgg_b2", "repvgg_b2g4"), (28, 192): ("repvgg_b3", "repvgg_b3g4")},
+    (22, 48): ("repvgg_a0",),
+    (22, 64): ("repvgg_a1",),
+    (22, 96): ("repvgg_a2",),
+    (28, 64): ("repvgg_b0",),
+    (28, 128): ("repvgg_b1", "repvgg_b1g4"),
+    (28, 160): ("repvgg_b2", "repvgg_b2g4"),
+    (28, 192): ("repvgg_b3", "repvgg_b3g4"),
 }
+# By number of blocks.
 _REGNETS_X = {13: "002", 22: "004", 16: "008", 18: "016", 25: "032", 23: "040", 17: "064"}
 _REGNETS_Y = {13: "002", 16: "004", 14: "008", 27: "016", 21: "032", 22: "040", 25: "064"}
+# By (number of blocks, width of the last layer).
 _EFFNETS = {(16, 1280): 0, (23, 1280): 1, (23, 1408): 2, (26, 1536): 3, (32, 1792): 4, (39, 2048): 5}
 
 
@@ -132,8 +138,9 @@ def _mgn(state_dict: StateDict) -> StateDict:
         if not key.startswith("necks.")
     }
     for name in ("weight", "bias", "running_mean", "running_var"):
-        parts = [state_dict.get(f"necks.{head}.{name}") for head in HEADS]
-        found[f"neck.{name}"] = torch.cat([part for part in parts if part is not None])
+        parts = [part for head in HEADS if (part := state_dict.get(f"necks.{head}.{name}")) is not None]
+        if len(parts) == len(HEADS):
+            found[f"neck.{name}"] = torch.cat(parts)
     return found
 
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from reidexport.checkpoint.family import Family, Shapes, StateDict
 from reidexport.checkpoint.projects.timm_names import (
     efficientnet_b4_names,
@@ -52,13 +50,13 @@ def _backbone(state_dict: StateDict) -> StateDict:
 
 def _head(state_dict: StateDict) -> StateDict:
     """Its linear layer has a bias: a BatchNorm behind it takes it from the mean that it subtracts."""
-    if "neck.1.weight" not in state_dict:
+    mean, bias = state_dict.get("neck.1.running_mean"), state_dict.get("neck.0.bias")
+    if mean is None:  # no linear layer, the BatchNorm is the first
         return renamed(state_dict, ((r"^neck\.0\.", "neck."),))
-    bias = state_dict.get("neck.0.bias", torch.zeros(1))
-    mean = state_dict["neck.1.running_mean"].double() - bias.double()
-    return {key: tensor for key, tensor in state_dict.items() if key != "neck.0.bias"} | {
-        "neck.1.running_mean": mean.float()
-    }
+    if bias is None or bias.shape != mean.shape:
+        return state_dict
+    others = {key: tensor for key, tensor in state_dict.items() if key != "neck.0.bias"}
+    return {**others, "neck.1.running_mean": (mean.double() - bias.double()).float()}
 
 
 def _candidates(found: Shapes) -> Sequence[BaselineArchitecture]:

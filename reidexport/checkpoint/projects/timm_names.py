@@ -47,8 +47,12 @@ _EFFICIENTNET_PYTORCH: Pairs = (
 _B4_BLOCKS = (2, 4, 4, 6, 6, 8, 2)
 # The layers of a block that expands its input, and of one that does not.
 _EXPANDING = {
-    **{"exp": "conv_pw", "exp_bn": "bn1", "dwise": "conv_dw", "dwise_bn": "bn2"},
-    **{"lin_proj": "conv_pwl", "lin_proj_bn": "bn3"},
+    "exp": "conv_pw",
+    "exp_bn": "bn1",
+    "dwise": "conv_dw",
+    "dwise_bn": "bn2",
+    "lin_proj": "conv_pwl",
+    "lin_proj_bn": "bn3",
 }
 _PLAIN = {"dwise": "conv_dw", "dwise_bn": "bn1", "lin_proj": "conv_pw", "lin_proj_bn": "bn2"}
 
@@ -93,7 +97,7 @@ def effnet_names(state_dict: StateDict) -> StateDict:
 
 
 def efficientnet_b4_names(state_dict: StateDict) -> StateDict:
-    """The tensors of efficientnet_pytorch's EfficientNet-B4, which numbers all blocks in one row, under timm's names."""
+    """The tensors of efficientnet_pytorch's B4, which numbers its blocks in one row, under timm's names."""
     places = [(stage, block) for stage, count in enumerate(_B4_BLOCKS, 1) for block in range(1, count + 1)]
     row = tuple(
         (rf"^_blocks\.{number}\.", f"s{stage}.b{block}.") for number, (stage, block) in enumerate(places)
@@ -102,13 +106,15 @@ def efficientnet_b4_names(state_dict: StateDict) -> StateDict:
 
 
 def mobilenet_v2_names(state_dict: StateDict) -> StateDict:
-    """The tensors of fast-reid's MobileNetV2, whose last convolution is no part of ``features``, under torchvision's."""
+    """Those of fast-reid's MobileNetV2, whose last layer is no part of ``features``, under torchvision's names."""
     return torchvision_names(renamed(state_dict, ((r"^conv\.", "features.18."),)))
 
 
 def swin_names(state_dict: StateDict) -> StateDict:
-    """The tensors of a Swin transformer of timm's before 0.9, whose stages end in their patch merging, as since then."""
+    """Those of a Swin transformer of timm's before 0.9, whose stages end in a patch merging, under its later names."""
     if "layers.0.downsample.reduction.weight" not in state_dict:
         return state_dict
-    later = tuple((rf"^layers\.{stage}\.downsample\.", f"layers.{stage + 1}.downsample.") for stage in (2, 1, 0))
+    later = tuple(
+        (rf"^layers\.{stage}\.downsample\.", f"layers.{stage + 1}.downsample.") for stage in (2, 1, 0)
+    )
     return renamed(state_dict, later)

@@ -21,7 +21,12 @@ from reidexport.models.baseline import RESNET_STEMS, Baseline, BaselineArchitect
 from tests.standins.checkpoints import golden_cases
 
 NETWORKS = [
-    *((family, name) for family in (STRONG_BASELINE, FAST_REID, TORCHREID) for name in family.backbones),
+    *(
+        (family, name)
+        for family in (STRONG_BASELINE, FAST_REID, TORCHREID)
+        for name in family.backbones
+        if "*" not in name
+    ),
     *((None, case) for case, about in golden_cases().items() if "feature" in about),
 ]
 # Values of every fact, of which a checkpoint has one.
@@ -91,10 +96,12 @@ def test_every_fact_is_read_or_printed_and_can_be_told(generated: Any) -> None:
     applicable -= {"last_stride"} if checkpoint.architecture.last_stride is None else set()
     applicable -= {"pooling"} if checkpoint.architecture.pooling == "none" else set()
     applicable |= {"camera"} if tokens and tokens.num_cameras else set()
+    if checkpoint.architecture.backbone == "efficientnet_b4":
+        applicable -= {"batch_norm_eps"}  # its BatchNorms have another eps than the neck's
     if checkpoint.architecture.backbone not in RESNET_STEMS:
         applicable -= {"stem_relu", "stem_pool"}
     assert set(checkpoint.origins) == applicable | {"backbone"}
-    for name in sorted(applicable):
+    for name in sorted(applicable - checkpoint.read):
         assert checkpoint.origins[name] == "assumed"
         assert f"set with {OPTIONS[name]})" in printed
         for value in VALUES.get(name, (1, 2)):
