@@ -42,6 +42,27 @@ ALWAYS_EXPORTED = {
 DEEP = {"sb_resnet101", "sb_resnet152", "sb_se_resnet101", "sb_se_resnext101", "sb_senet154", "fr_bot_r101_ibn",
         "fr_sbs_r101_ibn", "tn_vit_base", "tn_vit_base_stride12", "tn_vit_base_sie", "tn_vit_base_jpm_384",
         "pv_vit_base_384", "pv_vit_small_256x192"}  # fmt: skip
+DEEP |= {
+    *(
+        "la_ft_net_stride1_linear0",
+        "la_ft_net_ibn",
+        "la_hr",
+        "la_convnext",
+        "la_swin",
+        "la_swinv2",
+        "la_dino",
+    ),
+    *(
+        "fo_mgn_r50_ibn",
+        "fo_vit",
+        "fo_vit_small_stride12",
+        "fo_sbs_r50_emb512",
+        "fo_agw_r50_emb256",
+        "fo_bot_r18",
+    ),
+    *("fo_sbs_r34", "fo_bot_r34_ibn", "fo_agw_se_r50_ibn", "fo_repvgg_b1g4", "fo_effnet_b3", "fo_resnext50"),
+    "fo_regnetx_400",
+}
 NECKS = {"no": "none", "bnneck": "bnneck", "fc": "fc"}
 Record = Callable[[str, object], None]
 POOLINGS = {"avg": "avg", "gem": "gem", "gemp": "gem"}

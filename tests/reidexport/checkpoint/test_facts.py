@@ -20,6 +20,17 @@ from reidexport.checkpoint.weights import Weights
 from reidexport.models.baseline import RESNET_STEMS, Baseline, BaselineArchitecture, backbone_channels
 from tests.standins.checkpoints import golden_cases
 
+# They have the facts of others, and take seconds.
+SLOW = {
+    "la_hr",
+    "la_convnext",
+    "la_swin",
+    "la_swinv2",
+    "la_dino",
+    "fo_mgn_r50_ibn",
+    "fo_repvgg_b1g4",
+    "fo_effnet_b3",
+}
 NETWORKS = [
     *(
         (family, name)
@@ -27,7 +38,8 @@ NETWORKS = [
         for name in family.backbones
         if "*" not in name
     ),
-    *((None, case) for case, about in golden_cases().items() if "feature" in about),
+    *((None, case) for case, about in golden_cases().items() if "feature" in about and case not in SLOW),
+    *(pytest.param((None, case), marks=pytest.mark.slow) for case in SLOW),
 ]
 # Values of every fact, of which a checkpoint has one.
 VALUES: dict[str, tuple[Any, ...]] = {
