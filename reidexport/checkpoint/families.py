@@ -9,7 +9,8 @@ from torch import nn
 
 from reidexport.checkpoint.family import Family, Shapes
 from reidexport.checkpoint.projects.clip_reid import CLIP_REID_RESNET, CLIP_REID_VIT
-from reidexport.checkpoint.projects.fast_reid import FAST_REID
+from reidexport.checkpoint.projects.fast_reid import FAST_REID, FAST_REID_MGN, FAST_REID_VIT
+from reidexport.checkpoint.projects.layumi import LAYUMI, LAYUMI_PCB
 from reidexport.checkpoint.projects.solider import SOLIDER
 from reidexport.checkpoint.projects.strong_baseline import STRONG_BASELINE
 from reidexport.checkpoint.projects.torchreid import TORCHREID
@@ -17,7 +18,11 @@ from reidexport.checkpoint.projects.transreid import TRANSREID
 from reidexport.models.baseline import BaselineArchitecture, build_backbone
 
 # The first whose signature fits counts.
-FAMILIES = (TRANSREID, SOLIDER, CLIP_REID_VIT, CLIP_REID_RESNET, STRONG_BASELINE, FAST_REID, TORCHREID)
+FAMILIES = (
+    *(TRANSREID, SOLIDER, CLIP_REID_VIT, CLIP_REID_RESNET, STRONG_BASELINE),
+    *(FAST_REID_VIT, FAST_REID_MGN, FAST_REID),
+    *(LAYUMI, LAYUMI_PCB, TORCHREID),
+)
 
 
 def family_of(keys: Collection[str]) -> Family | None:

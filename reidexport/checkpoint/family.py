@@ -36,7 +36,8 @@ class Family:
         key_map: (pattern, replacement) pairs that turn its tensor names into this project's; an empty result
             drops the tensor.
         convert: what names alone do not do, to tensors under this project's names.
-        backbones: the backbones it has; a name with "+nl" has fast-reid's non-local blocks.
+        backbones: the backbones it has, or where there are ``candidates``, as messages list them; a name with "+nl"
+            has fast-reid's non-local blocks.
         candidates: what they can be, given names and shapes under this project's names, where that is more than a
             list of backbones.
         silent_stem: backbones without a ReLU after the stem's bn1.

@@ -221,12 +221,20 @@ def model_from_checkpoint(checkpoint: Checkpoint) -> Baseline:
     tensors = checkpoint.state_dict.items()
     used = {key: tensor.clone() for key, tensor in tensors if not key.startswith("classifier.")}
     model.load_state_dict({**counters, **used}, assign=True)
-    if any(
-        buffer.is_meta for buffer in model.buffers()
-    ):  # what a network computes for itself is in no state dict
-        model = Baseline(model.architecture)
-        model.load_state_dict({**counters, **used}, assign=True)
+    _compute_buffers(model)
     return model.eval()
+
+
+def _compute_buffers(model: Baseline) -> None:
+    """Fill what a network computes when it is built and does not store, such as indices into tables of biases."""
+    empty = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    if not empty:
+        return
+    with torch.random.fork_rng(devices=()):
+        computed = dict(Baseline(model.architecture).named_buffers())
+    for name in empty:
+        owner, _, attribute = name.rpartition(".")
+        model.get_submodule(owner).register_buffer(attribute, computed[name], persistent=False)
 
 
 def save_checkpoint(

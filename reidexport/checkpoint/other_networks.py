@@ -18,16 +18,10 @@ _VIT_SIZES = {192: "Ti", 384: "S", 768: "B", 1024: "L", 1280: "H"}
 # (regular expressions, what the network is): each expression must be found in the name of some tensor. The first row
 # that fits counts; "{vit}" stands for the vision transformer's size and patch.
 _SIGNATURES: tuple[tuple[tuple[str, ...], str], ...] = (
-    ((r"^backbone\.(patch_embed\.|cls_token)", r"^heads\."), "a fast-reid vision transformer ({vit})"),
-    ((r"^b1\.", r"^b1_head\."), "a fast-reid MGN, a network of several branches"),
-    ((r"^backbone\.stage\d\.(\d\.)?rbr_", r"^heads\."), "a fast-reid RepVGG"),
-    ((r"^backbone\.conv1\.conv\.", r"^heads\."), "a fast-reid OSNet"),
-    ((r"^backbone\.features\.", r"^heads\."), "a fast-reid MobileNet or ShuffleNet"),
-    ((r"^classifier\d\.add_block\.",), "layumi's PCB, a network of several branches"),
-    (
-        (r"^classifier\.add_block\.",),
-        "a network of layumi's Person_reID_baseline_pytorch (ft_net and its kin)",
-    ),
+    ((r"^backbone\..*fused_weight$", r"^heads\."), "a fast-reid RepVGG whose branches are merged"),
+    ((r"^backbone\.first_conv\.", r"^heads\."), "a fast-reid ShuffleNet"),
+    ((r"^usam_1\.", r"^classifier\.add_block\."), "layumi's ft_net with its attention USAM"),
+    ((r"^model\.cell_stem_0\.", r"^classifier\.add_block\."), "layumi's ft_net_NAS"),
     ((r"^base\.NL_\d\.",), "an AGW of ReID-Survey, with non-local blocks"),
     ((r"^base\.\d+\.", r"^feat(_bn)?\."), "a network of open-reid, SpCL or one of their kin"),
     ((r"^base\.", r"^local_conv_list\."), "a PCB of beyond-part-models, a network of several branches"),

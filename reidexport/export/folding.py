@@ -1,9 +1,11 @@
 """Every BatchNorm and the pixel scaling, folded into the layers beside them, in float64 and stored in float32."""
 
 import copy
+from typing import Any
 
 import torch
 from timm.layers.norm_act import BatchNormAct2d
+from timm.models.byobnet import MobileOneBlock, RepVggBlock
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
@@ -13,19 +15,23 @@ from reidexport.models.resnet import IBN
 
 
 class ScaleShift(nn.Module):
-    """BNNeck folded: ``f_i = scale · f_t + shift``, scale = γ/√(σ²+ε), shift = β − μ·scale (paper, 3.5)."""
+    """BNNeck folded: ``f_i = scale · f_t + shift``, scale = γ/√(σ²+ε), shift = β − μ·scale (paper, 3.5).
 
-    def __init__(self, norm: nn.BatchNorm1d) -> None:
+    Or any other BatchNorm without a layer before it that could take it.
+    """
+
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
         super().__init__()
-        scale, shift = _scale_shift(norm)
-        self.register_buffer("scale", scale.float())
-        self.register_buffer("shift", shift.float())
+        shape = (-1, 1, 1) if isinstance(norm, nn.BatchNorm2d) else (-1,)
+        scale, shift = (values.float().reshape(shape) for values in _scale_shift(norm))
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
         self.scale: Tensor
         self.shift: Tensor
 
-    def forward(self, f_t: Tensor) -> Tensor:
-        """(B, D) → (B, D)."""
-        return f_t * self.scale + self.shift
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) or (B, D, H, W) → the same shape."""
+        return x * self.scale + self.shift
 
 
 class _Tracer(fx.Tracer):
@@ -44,6 +50,8 @@ class _Tracer(fx.Tracer):
 def fold_batch_norms(module: nn.Module) -> nn.Module:
     """Fold every BatchNorm into the convolution or linear layer before it, in float64.
 
+    One that follows another layer, as DenseNet's do, becomes a scale and a shift.
+
     Args:
         module: in eval mode; left as it is.
 
@@ -51,12 +59,13 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
         A copy: traced where there is something to fold.
 
     Raises:
-        InputError: a BatchNorm follows something that it cannot be folded into, or the network decides by the
-            values or shapes of its maps what to compute.
+        InputError: an IBN follows something that it cannot be folded into, or the network decides by the values or
+            shapes of its maps what to compute.
     """
     module = copy.deepcopy(module)
     if not any(isinstance(part, BatchNorm) for part in module.modules()):
         return module
+    _merge_branches(module)
     try:
         traced = fx.GraphModule(module, _Tracer().trace(module))
     except fx.proxy.TraceError as error:
@@ -71,8 +80,11 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
         before = node.args[0]
         layer = layers.get(str(before.target)) if before.op == "call_module" else None
         if not isinstance(layer, nn.Conv2d | nn.Linear) or len(before.users) > 1:
-            raise InputError(f"the BatchNorm {node.target} follows {before.target}: nothing to fold it into")
-        if isinstance(norm, IBN) and isinstance(norm.BN, nn.BatchNorm2d):
+            if isinstance(norm, IBN):
+                raise InputError(f"the IBN {node.target} follows {before.target}: nothing to fold it into")
+            act = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()
+            traced.set_submodule(str(node.target), nn.Sequential(ScaleShift(norm), act))
+        elif isinstance(norm, IBN) and isinstance(norm.BN, nn.BatchNorm2d):
             scale, shift = _scale_shift(norm.BN)
             untouched = (norm.num_instance, 0)  # channels before the others
             _scale_outputs(
@@ -90,6 +102,15 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
+
+
+def _merge_branches(module: nn.Module) -> None:
+    """Make one convolution of the branches of every block of timm's that is trained in several, such as RepVGG's."""
+    blocks: list[Any] = [part for part in module.modules() if isinstance(part, RepVggBlock | MobileOneBlock)]
+    for block in blocks:
+        with torch.no_grad():
+            block.double().reparameterize()
+        block.float()
 
 
 def _scale_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -126,7 +126,7 @@ def graph_from_checkpoint(checkpoint: Checkpoint, options: GraphOptions | None =
         options: what the graph takes and emits; default: uint8 pixels, and f_i where there is a neck.
 
     Raises:
-        InputError: ``feature="f_i"`` is asked of a network without a neck, or the images are too small.
+        InputError: ``feature="f_i"`` is asked of a network without a neck, or it cannot take images of this size.
     """
     graph = InferenceGraph(checkpoint, options or GraphOptions()).eval()
     height, width = graph.preprocess.height_px, graph.preprocess.width_px

@@ -1,6 +1,8 @@
 """The model of the paper: backbone, global pooling to f_t, neck to f_i, classifier (paper, Fig. 2b and 5b)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import timm
@@ -9,11 +11,24 @@ from reidruntime.artifact.manifest import Pooling, StemPool
 from torch import Tensor, nn
 
 from reidexport.models.clip import CLIP_ENCODERS, ClipResNet, ClipVisionTransformer
+from reidexport.models.efficientnet import efficientnet_b4
+from reidexport.models.mgn import MGN
 from reidexport.models.osnet import OSNet, Variant
+from reidexport.models.parts import PCB
+from reidexport.models.pooling import GeneralizedMeanPooling, GlobalAveragePooling, GlobalMaxPooling
 from reidexport.models.resnet import ResNet
 from reidexport.models.swin import SWINS, SwinTransformer
 from reidexport.models.timm_backbone import PREFIX, TimmBackbone, TimmEmbedder
-from reidexport.models.trunk import TIMM_NAMES, Trunk, mobilenet_v2, resnest50, senet
+from reidexport.models.timm_transformer import TRANSFORMERS_PX, TimmTransformer
+from reidexport.models.trunk import (
+    TIMM_NAMES,
+    Trunk,
+    densenet121,
+    mobilenet_v2,
+    mobilenet_v3,
+    resnest50,
+    senet,
+)
 from reidexport.models.vit import VITS, TokenOptions, VisionTransformer
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -27,18 +42,39 @@ Backbone = (
     | SwinTransformer
     | ClipVisionTransformer
     | ClipResNet
+    | MGN
+    | TimmTransformer
 )
 Neck = Literal["bnneck", "reduction-bnneck", "fc", "none"]
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-IBN_RESNETS = ("resnet50_ibn_a", "resnet101_ibn_a")
-RESNET_STEMS = (*RESNETS, *IBN_RESNETS)  # those whose stem's ReLU and pooling differ between projects
+IBN_RESNETS = ("resnet18_ibn_a", "resnet34_ibn_a", "resnet50_ibn_a", "resnet101_ibn_a")
+SE_RESNETS = tuple(f"{name}_se" for name in (*RESNETS[:4], *IBN_RESNETS))  # fast-reid's
+# Those whose stem's ReLU and pooling differ between projects.
+RESNET_STEMS = (*RESNETS, *IBN_RESNETS, *SE_RESNETS)
 OSNETS = (
     *(f"osnet_{width}" for width in ("x1_0", "x0_75", "x0_5", "x0_25")),
     "osnet_ibn_x1_0",
     *(f"osnet_ain_{width}" for width in ("x1_0", "x0_75", "x0_5", "x0_25")),
 )
 BACKBONES = (*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", "mobilenet_v2", *OSNETS)
+# Builders of backbones that a last stride alone describes. Those that are not in BACKBONES only checkpoints have.
+_STRIDED: dict[str, Callable[[int], Backbone]] = {
+    **{name: partial(senet, name) for name in TIMM_NAMES},
+    "resnest50": resnest50,
+    "mobilenet_v2": mobilenet_v2,
+    "densenet121": densenet121,
+    "resnet50_pcb": PCB,
+    "resnet50_mgn": partial(MGN, ibn=False),
+    "resnet50_ibn_a_mgn": partial(MGN, ibn=True),
+}
+# And of those that have none, either.
+_UNSTRIDED: dict[str, Callable[[], Backbone]] = {
+    "efficientnet_b4": efficientnet_b4,
+    "mobilenet_v3_large": partial(mobilenet_v3, "large"),
+    "mobilenet_v3_small": partial(mobilenet_v3, "small"),
+    **{name: partial(TimmTransformer, name) for name in TRANSFORMERS_PX},
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +82,7 @@ class BaselineArchitecture:
     """Everything that decides which numbers come out for some weights.
 
     Attributes:
-        backbone: a name in ``BACKBONES``, or "timm/" and a network of timm.
+        backbone: a name in ``BACKBONES``, "timm/" and a network of timm, or one that only checkpoints have.
         last_stride: stride of the backbone's last stage (paper, 3.4); None for OSNet, which has no such stage.
         stem_relu: whether a ReLU follows the stem's bn1. False for reid-strong-baseline's plain ResNets.
         stem_pool: max pooling of a ResNet's stem: "padded" (torchvision), "ceil" (fast-reid) or another.
@@ -77,34 +113,6 @@ class BaselineArchitecture:
     jpm: bool = False
     semantic_weight: float | None = None
     reduced: bool = False
-
-
-class GeneralizedMeanPooling(nn.Module):
-    """GeM (Radenovic et al., 2018) with fast-reid's clamp at 1e-6; p is a parameter."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.p = nn.Parameter(torch.full((1,), 3.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C)."""
-        return x.clamp(min=1e-6).pow(self.p).mean((2, 3)).pow(1.0 / self.p)
-
-
-class GlobalAveragePooling(nn.Module):
-    """Mean over the map."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C)."""
-        return x.mean((2, 3))
-
-
-class GlobalMaxPooling(nn.Module):
-    """Maximum over the map."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C)."""
-        return x.amax((2, 3))
 
 
 _POOLINGS: dict[str, type[nn.Module]] = {
@@ -184,19 +192,22 @@ def build_backbone(architecture: BaselineArchitecture) -> Backbone:
         return CLIP_ENCODERS[name](architecture.tokens)
     if name in SWINS:
         return SwinTransformer(SWINS[name], architecture.semantic_weight)
-    if name in TIMM_NAMES:
-        return senet(name, last_stride)
-    if name == "resnest50":
-        return resnest50(last_stride)
-    if name == "mobilenet_v2":
-        return mobilenet_v2(last_stride)
+    if name in _STRIDED:
+        return _STRIDED[name](last_stride)
+    if name in _UNSTRIDED:
+        return _UNSTRIDED[name]()
     if name in OSNETS:
         variant: Variant = "ain" if "_ain_" in name else "ibn" if "_ibn_" in name else "plain"
         return OSNet(name[name.rindex("x") :], variant)
-    ibn = name in IBN_RESNETS
-    depth = int(name.removesuffix("_ibn_a").removeprefix("resnet"))
+    depth, _, extras = name.removeprefix("resnet").partition("_")
     return ResNet(
-        depth, last_stride, architecture.stem_relu, architecture.stem_pool, ibn, architecture.non_local
+        int(depth),
+        last_stride,
+        stem_relu=architecture.stem_relu,
+        stem_pool=architecture.stem_pool,
+        ibn=extras.startswith("ibn_a"),
+        se=extras.endswith("se"),
+        non_local=architecture.non_local,
     )
 
 

@@ -1,7 +1,9 @@
-"""ResNet-18 to -152, their IBN-a variants and fast-reid's non-local blocks, on torchvision's blocks.
+"""ResNet-18 to -152, their IBN-a and SE variants and fast-reid's non-local blocks, on torchvision's blocks.
 
 Parameter names are torchvision's, so strong-baseline, fast-reid, torchreid and ImageNet weights load as they are.
 """
+
+from collections import OrderedDict
 
 import torch
 from reidruntime.artifact.manifest import StemPool
@@ -38,6 +40,23 @@ class IBN(nn.Module):
         return torch.cat((self.IN(x[:, : self.num_instance]), self.BN(x[:, self.num_instance :])), 1)
 
 
+class SqueezeExcitation(nn.Module):
+    """fast-reid's channel attention: two linear layers without biases behind the mean over the map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = channels // 16
+        self.fc = nn.Sequential(
+            nn.Linear(channels, inner, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Linear(inner, channels, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape."""
+        return x * torch.sigmoid(self.fc(x.mean((2, 3))))[:, :, None, None]
+
+
 class NonLocal(nn.Module):
     """fast-reid's non-local block: dot-product attention through a single channel, divided by H·W."""
 
@@ -64,11 +83,20 @@ class ResNet(nn.Module):
         stem_relu: False for reid-strong-baseline, whose code has none after bn1.
         stem_pool: its max pooling; "padded" in torchvision, "ceil" in fast-reid.
         ibn: IBN-a: layers 1 to 3 get :class:`IBN` as their first norm.
+        se: every block gets a :class:`SqueezeExcitation` behind its last norm.
         non_local: fast-reid's non-local blocks (SBS and AGW).
     """
 
     def __init__(
-        self, depth: int, last_stride: int, stem_relu: bool, stem_pool: StemPool, ibn: bool, non_local: bool
+        self,
+        depth: int,
+        last_stride: int,
+        *,
+        stem_relu: bool = True,
+        stem_pool: StemPool = "padded",
+        ibn: bool = False,
+        se: bool = False,
+        non_local: bool = False,
     ) -> None:
         super().__init__()
         trunk = models.get_model(f"resnet{depth}", num_classes=1)
@@ -82,6 +110,12 @@ class ResNet(nn.Module):
         for layer in (self.layer1, self.layer2, self.layer3) if ibn else ():
             for first in layer:
                 first.bn1 = IBN(first.bn1.num_features)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4) if se else ():
+            for block in layer:
+                place = "bn3" if hasattr(block, "bn3") else "bn2"
+                norm = getattr(block, place)
+                excitation = SqueezeExcitation(norm.num_features)
+                setattr(block, place, nn.Sequential(OrderedDict(bn=norm, se=excitation)))
         counts = NON_LOCAL_BLOCKS[depth] if non_local else (0, 0, 0, 0)
         for stage, count in enumerate(counts, start=1):
             channels = self.out_channels >> (len(counts) - stage)

@@ -2,7 +2,8 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import timm
 from torch import Tensor, nn
@@ -59,6 +60,33 @@ def mobilenet_v2(last_stride: int) -> Trunk:
     network = models.mobilenet_v2(weights=None)
     set_last_stride(network.features[_LAST_STRIDED_BLOCK], last_stride)
     return Trunk(network, ["features"], 1280)
+
+
+def mobilenet_v3(size: Literal["large", "small"]) -> Trunk:
+    """MobileNetV3 as in fast-reid, without a last stride to choose: (B, 3, H, W) → (B, 1280 or 1024, H/32, W/32).
+
+    It is torchvision's with the usual eps, and with a convolution for the first layer of its classifier.
+    """
+    network: Any = models.get_model(f"mobilenet_v3_{size}", norm_layer=partial(nn.BatchNorm2d, eps=1e-5))
+    first = network.classifier[0]
+    channels: int = first.out_features
+    network.conv = nn.Sequential(
+        nn.Conv2d(first.in_features, channels, 1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU6(inplace=True),
+    )
+    return Trunk(network, ("features", "conv"), channels)
+
+
+def densenet121(last_stride: int) -> Trunk:
+    """DenseNet-121 as in layumi's project, without torchvision's last ReLU.
+
+    (B, 3, H, W) → (B, 1024, H/32, W/32), or almost (H/16, W/16) with a last stride of 1.
+    """
+    network = models.densenet121(weights=None)
+    if last_stride == 1:
+        network.features.transition3.pool.stride = 1
+    return Trunk(network, ["features"], 1024)
 
 
 def set_last_stride(last_stage: nn.Module, last_stride: int) -> None:

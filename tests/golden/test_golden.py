@@ -30,6 +30,7 @@ from reidexport.export.folding import ScaleShift, fold_batch_norms
 from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.models.baseline import BaselineArchitecture
+from reidexport.models.resnet import IBN
 from tests.golden import seeded
 from tests.standins import checkpoints
 from tests.standins.checkpoints import expected, golden_cases, golden_images, normalized, relative_l2
@@ -44,6 +45,27 @@ DEEP = {"sb_resnet101", "sb_resnet152", "sb_se_resnet101", "sb_se_resnext101", "
         "fr_sbs_r101_ibn", "tn_vit_base", "tn_vit_base_stride12", "tn_vit_base_sie", "tn_vit_base_jpm_384",
         "pv_vit_base_384", "pv_vit_small_256x192", "cl_vit_b16", "cl_vit_b16_sie", "cl_vit_b16_sie_no_camera",
         "cl_vit_b16_stage2", "so_swin_t", "so_swin_s", "so_swin_b"}  # fmt: skip
+DEEP |= {
+    *(
+        "la_ft_net_stride1_linear0",
+        "la_ft_net_ibn",
+        "la_hr",
+        "la_convnext",
+        "la_swin",
+        "la_swinv2",
+        "la_dino",
+    ),
+    *(
+        "fo_mgn_r50_ibn",
+        "fo_vit",
+        "fo_vit_small_stride12",
+        "fo_sbs_r50_emb512",
+        "fo_agw_r50_emb256",
+        "fo_bot_r18",
+    ),
+    *("fo_sbs_r34", "fo_bot_r34_ibn", "fo_agw_se_r50_ibn", "fo_repvgg_b1g4", "fo_effnet_b3", "fo_resnext50"),
+    "fo_regnetx_400",
+}
 NECKS = {"no": "none", "bnneck": "bnneck", "fc": "fc"}
 Record = Callable[[str, object], None]
 POOLINGS = {"avg": "avg", "gem": "gem", "gemp": "gem"}
@@ -322,10 +344,25 @@ def test_no_norm_is_left_and_the_network_is_untouched(resnet18: Checkpoint) -> N
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+def test_a_norm_without_a_layer_before_it_becomes_a_scale_and_a_shift() -> None:
+    """As DenseNet's, which follow concatenations: none is left, and the answer is the same."""
+    network = nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1)).eval()
+    statistics = {
+        "running_mean": torch.randn(3),
+        "running_var": torch.rand(3) + 0.5,
+        "weight": torch.randn(3),
+    }
+    network[1].load_state_dict({**network[1].state_dict(), **statistics})
+    folded = fold_batch_norms(network)
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    images = torch.randn(2, 3, 5, 4)
+    torch.testing.assert_close(folded(images), network(images))
+
+
 def test_unfoldable_norm_is_named() -> None:
-    """A BatchNorm with no convolution before it is refused by name, not left in the graph."""
-    with pytest.raises(InputError, match=r"the BatchNorm 1 follows 0: nothing to fold it into"):
-        fold_batch_norms(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)).eval())
+    """An IBN with no convolution before it is refused by name, not left in the graph."""
+    with pytest.raises(InputError, match=r"the IBN 1 follows 0: nothing to fold it into"):
+        fold_batch_norms(nn.Sequential(nn.ReLU(), IBN(4)).eval())
 
 
 # ── options of the graph ──────────────────────────────────────────────────────────────────────────────────────

@@ -30,23 +30,20 @@ def under(prefix: str, shapes: Shapes) -> Shapes:
 
 # A few names of each network, as its project has them, and what it must be called.
 OTHERS: dict[str, Shapes] = {
-    "a fast-reid vision transformer (ViT-B/16)": under("backbone.", VIT) | {"heads.weight": (9, 768)},
     "a vision transformer (ViT-B/16)": VIT,
     "a vision transformer (ViT-S/14)": {"a.cls_token": (1, 1, 384), "a.patch_embed.proj.weight": (384, 3, 14, 14)},
     "a Swin transformer": {"layers.0.blocks.0.attn.relative_position_bias_table": (169, 3)},
     "a TinyViT": {"patch_embed.seq.0.c.weight": (32, 3, 3, 3)},
-    "a fast-reid MGN, a network of several branches": (
-        under("backbone.", RESNET) | {"b1.0.conv1.weight": (9, 9, 1, 1), "b1_head.bottleneck.0.weight": (9, 9, 1, 1)}
+    "a fast-reid RepVGG whose branches are merged": {
+        "backbone.stage0.fused_weight": (48, 3, 3, 3), "heads.weight": (9, 1280)
+    },
+    "a fast-reid ShuffleNet": {"backbone.first_conv.0.weight": (24, 3, 3, 3), "heads.weight": (9, 1024)},
+    "layumi's ft_net with its attention USAM": (
+        under("model.", RESNET) | {"classifier.add_block.0.weight": (512, 2048), "usam_1.weight": (1, 1, 3, 3)}
     ),
-    "a fast-reid RepVGG": {"backbone.stage0.rbr_dense.conv.weight": (48, 3, 3, 3), "heads.weight": (9, 1280)},
-    "a fast-reid OSNet": {"backbone.conv1.conv.weight": (64, 3, 7, 7), "heads.weight": (9, 512)},
-    "a fast-reid MobileNet or ShuffleNet": {"backbone.features.0.0.weight": (32, 3, 3, 3), "heads.weight": (9, 1280)},
-    "a network of layumi's Person_reID_baseline_pytorch": (
-        under("model.", RESNET) | {"classifier.add_block.0.weight": (512, 2048)}
-    ),
-    "layumi's PCB, a network of several branches": (
-        under("model.", RESNET) | {"classifier0.add_block.0.weight": (256, 2048)}
-    ),
+    "layumi's ft_net_NAS": {
+        "model.cell_stem_0.conv_1x1.conv.weight": (42, 96, 1, 1), "classifier.add_block.0.weight": (512, 4032)
+    },
     "an AGW of ReID-Survey": under("base.", RESNET) | {"base.NL_2.0.g.weight": (9, 9), "global_pool.p": (1,)},
     "a network of open-reid, SpCL or one of their kin": {"base.0.weight": (64, 3, 7, 7), "feat_bn.weight": (2048,)},
     "a LightMBN": {"backone.0.conv.weight": (64, 3, 7, 7), "global_branch.0.0.conv1.conv.weight": (9, 9)},

@@ -8,14 +8,17 @@ import pytest
 import torch
 from reidruntime import SessionOptions, open_session
 from torch import nn
+from torch.nn import functional
 from torchvision.models import mobilenet_v2
 
 from reidexport.checkpoint.loading import imagenet_preprocess, load_checkpoint, save_checkpoint
 from reidexport.errors import CheckpointError, InputError
+from reidexport.export.folding import fold_batch_norms
 from reidexport.export.graph import graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.models import Baseline, BaselineArchitecture
 from reidexport.models.baseline import backbone_channels, build_backbone, is_backbone
+from reidexport.models.parts import stripe_means
 from reidexport.models.trunk import torchvision_names
 
 CONVOLUTIONAL = [
@@ -25,6 +28,7 @@ CONVOLUTIONAL = [
     "timm/efficientnet_lite0",
     "timm/mobilenetv3_small_050",
     "timm/regnety_002",
+    "timm/repvgg_a0",
 ]
 
 
@@ -156,3 +160,23 @@ def test_a_checkpoint_of_an_unknown_backbone_is_refused(tmp_path: Path) -> None:
         CheckpointError, match=r"'timm/resnet_18' is not known\. Known: resnet18, .*and timm/NAME"
     ):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("height", [24, 23, 13, 6])
+def test_stripes_are_cut_as_adaptive_pooling_does(height: int) -> None:
+    """Also where their number does not divide the height, and they overlap by a row."""
+    x = torch.randn(2, 5, height, 4)
+    wanted = functional.adaptive_avg_pool2d(x, (6, 1)).squeeze(3)
+    torch.testing.assert_close(stripe_means(x, 6), wanted)
+
+
+def test_branches_are_merged_for_export() -> None:
+    """Of RepVGG's three branches one convolution is left, which answers as they do together."""
+    backbone = seeded("timm/repvgg_a0", 2).backbone
+    folded = fold_batch_norms(backbone)
+    convolutions = [part for part in folded.modules() if isinstance(part, nn.Conv2d)]
+    assert len(convolutions) == 1 + 2 + 4 + 14 + 1
+    images = torch.randn(2, 3, 64, 32)
+    with torch.inference_mode():
+        expected = backbone(images)
+        assert float((folded(images) - expected).norm() / expected.norm()) < 1e-5
