@@ -25,6 +25,7 @@ class CheckpointChoices:
         resize: the kernel that images are resized with.
         camera: whose camera embedding a transformer adds, from 1.
         camera_weight: what it is multiplied by.
+        unit_parts: whether each part of a LightMBN's feature has unit length.
         weights: which of several sets of weights, such as "state_dict_ema", with dots between nested keys.
     """
 
@@ -42,4 +43,5 @@ class CheckpointChoices:
     resize: ResizeKernel | None = None
     camera: int | None = None
     camera_weight: float | None = None
+    unit_parts: bool | None = None
     weights: str | None = None

@@ -7,6 +7,8 @@ from reidruntime.artifact.manifest import Origin, Preprocess
 
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.models.baseline import RESNET_STEMS, BaselineArchitecture
+from reidexport.models.catalogue import LIGHTMBNS
+from reidexport.models.lightmbn import NUM_PARTS
 from reidexport.models.vit import TokenOptions
 
 _STEM_POOLS = {
@@ -69,6 +71,7 @@ def facts_of(
         "stem_pool": f"stem pooling {_STEM_POOLS[architecture.stem_pool]}" if is_resnet else None,
         "pooling": pooling and f"{pooling} pooling{power}",
         **_camera_facts(architecture.tokens),
+        "unit_parts": _parts_fact(architecture),
         "batch_norm_eps": None if batch_norm_eps is None else f"BatchNorm eps {batch_norm_eps:g}",
         "size": f"input {preprocess.height_px}x{preprocess.width_px} px",
         "mean": f"mean {mean}",
@@ -80,6 +83,13 @@ def facts_of(
     for name, text in texts.items():
         if text:
             yield CheckpointFact(name, text, origins.get(name, "assumed"), OPTIONS[name])
+
+
+def _parts_fact(architecture: BaselineArchitecture) -> str | None:
+    """Whether each part of the feature has unit length, of networks whose feature has parts."""
+    if architecture.backbone not in LIGHTMBNS:
+        return None
+    return f"its {NUM_PARTS} parts {'each of unit length' if architecture.unit_parts else 'as they are'}"
 
 
 def _camera_facts(tokens: TokenOptions | None) -> dict[str, str]:
@@ -102,6 +112,7 @@ OPTIONS = {
     "pooling": "--pooling",
     "camera": "--camid",
     "camera_weight": "--camera-weight",
+    "unit_parts": "--unit-parts",
     "batch_norm_eps": "--bn-eps",
     "size": "--size",
     "mean": "--mean",

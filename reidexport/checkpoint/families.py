@@ -9,13 +9,14 @@ from torch import nn
 
 from reidexport.checkpoint.family import Family, Shapes
 from reidexport.checkpoint.projects.fast_reid import FAST_REID
+from reidexport.checkpoint.projects.lightmbn import BOXMOT, LIGHT_MBN
 from reidexport.checkpoint.projects.strong_baseline import STRONG_BASELINE
 from reidexport.checkpoint.projects.torchreid import TORCHREID
 from reidexport.checkpoint.projects.transreid import TRANSREID
 from reidexport.models.baseline import BaselineArchitecture, build_backbone
 
 # The first whose signature fits counts.
-FAMILIES = (TRANSREID, STRONG_BASELINE, FAST_REID, TORCHREID)
+FAMILIES = (TRANSREID, STRONG_BASELINE, FAST_REID, LIGHT_MBN, BOXMOT, TORCHREID)
 
 
 def family_of(keys: Collection[str]) -> Family | None:

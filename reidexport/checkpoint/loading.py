@@ -37,6 +37,7 @@ from reidexport.models.baseline import (
     batch_norms,
     is_backbone,
 )
+from reidexport.models.catalogue import LIGHTMBNS
 from reidexport.models.vit import PATCH_PX, TokenOptions, patch_grid, resized_grid
 
 _IMAGENET = (
@@ -160,7 +161,7 @@ def load_checkpoint(path: str | Path, choices: CheckpointChoices | None = None) 
         read=in_file,
         weights_key=weights.key if weights.other_keys else None,
     )
-    is_ambiguous = architecture.backbone in (*RESNET_STEMS, "resnest50") and checkpoint.assumed
+    is_ambiguous = architecture.backbone in (*RESNET_STEMS, "resnest50", *LIGHTMBNS) and checkpoint.assumed
     is_imagenet = family is TORCHREID and architecture.num_classes == 1000
     lookalikes = (_IMAGENET if is_imagenet else "", family.lookalikes if is_ambiguous else "")
     return replace(checkpoint, lookalikes="; ".join(filter(None, lookalikes)))
@@ -306,13 +307,13 @@ def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
     identified = identify(state_dict, family, arch)
     _check_names(state_dict, identified)
     state_dict = _finite(state_dict)
-    preprocess = imagenet_preprocess(*family.size(identified)).model_copy(
+    preprocess = imagenet_preprocess(*(weights.size or family.size(identified))).model_copy(
         update={"resize": family.resize, "mean": family.mean, "std": family.std}
     )
     statistics = _pixel_statistics(weights.state_dict)
     architecture = _as_in_family(identified, family)
     by_module = _told_by_module(architecture, weights.module)
-    known = {"backbone", *statistics, *by_module}
+    known = {"backbone", *statistics, *by_module, *(["size"] if weights.size else [])}
     if by_module.get("batch_norm_eps") == TORCH_EPS:
         del by_module["batch_norm_eps"]  # what every network of these families has anyway
     architecture = replace(architecture, **by_module)
@@ -339,7 +340,9 @@ def _as_in_family(architecture: BaselineArchitecture, family: Family) -> Baselin
 
 def _told_by_module(architecture: BaselineArchitecture, module: ModuleFacts) -> dict[str, Any]:
     """The fields of an architecture that a pickled module tells."""
-    known: dict[str, Any] = {"pooling": module.pooling, "batch_norm_eps": module.batch_norm_eps}
+    known: dict[str, Any] = {"batch_norm_eps": module.batch_norm_eps}
+    if architecture.pooling != "none":
+        known["pooling"] = module.pooling
     if architecture.last_stride is not None:
         known["last_stride"] = module.last_stride
     if architecture.backbone in RESNET_STEMS:
@@ -369,6 +372,8 @@ def _with_choices(contents: _Contents, choices: CheckpointChoices) -> _Contents:
         raise InputError(f"the stem of {backbone} pools in one way only: leave --stem-pool out")
     if choices.pooling is not None and architecture.pooling == "none":
         raise InputError(f"{backbone} has no global pooling to choose: leave --pooling out")
+    if choices.unit_parts is not None and backbone not in LIGHTMBNS:
+        raise InputError(f"the feature of {backbone} is not made of parts: leave --unit-parts out")
     stated: dict[str, Any] = {
         "tokens": _tokens(architecture, choices),
         "last_stride": choices.last_stride,
@@ -376,6 +381,7 @@ def _with_choices(contents: _Contents, choices: CheckpointChoices) -> _Contents:
         "stem_pool": choices.stem_pool,
         "pooling": choices.pooling,
         "batch_norm_eps": choices.batch_norm_eps,
+        "unit_parts": choices.unit_parts,
     }
     architecture = replace(
         architecture, **{name: value for name, value in stated.items() if value is not None}

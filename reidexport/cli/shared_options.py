@@ -225,6 +225,9 @@ class CheckpointOptions:
     camera_weight: Annotated[
         float | None, _stated(metavar="W", help="What the camera embedding is multiplied by (SIE_COE).")
     ] = None
+    unit_parts: Annotated[
+        bool | None, _stated(help="Whether each part of a LightMBN's feature has unit length.")
+    ] = None
     bn_eps: Annotated[float | None, _stated(metavar="EPS", help="What all BatchNorms add to variances.")] = (
         None
     )
@@ -240,6 +243,7 @@ class CheckpointOptions:
             pooling=pooling,
             gem_p=gem_p,
             batch_norm_eps=self.bn_eps,
+            unit_parts=self.unit_parts,
             camera=self.camid,
             camera_weight=self.camera_weight,
             size=_parse_size(pixels.size) if pixels.size else None,

@@ -187,9 +187,9 @@ def _alternatives(checkpoint: Checkpoint) -> Iterator[Change]:
         "stem_relu": (True, False),
         "stem_pool": ("padded", "padded-ceil", "valid", "ceil", "2x2", "none"),
         # Only a BatchNorm behind the pooling can tell.
-        "pooling": ("avg", "max", "gem") if architecture.neck != "none" else (),
+        "pooling": ("avg", "max", "gem") if "none" not in (architecture.neck, architecture.pooling) else (),
         "batch_norm_eps": (1e-5, 1e-3),
-        "size": _SIZES,
+        "size": () if architecture.backbone == "hacnn" else _SIZES,  # it takes one size only
         "resize": ("bilinear", "bicubic"),
     }
     now = vars(architecture) | {"size": (pixels.height_px, pixels.width_px), "resize": pixels.resize}

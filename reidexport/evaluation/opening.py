@@ -198,6 +198,7 @@ def recorded_choices(manifest: Manifest) -> CheckpointChoices:
         pooling=known.get(network.pooling),
         gem_p=network.gem_p,
         batch_norm_eps=network.batch_norm_eps,
+        unit_parts=None if network.parts is None else network.parts == "unit",
         size=size,
         mean=pixels.mean,
         std=pixels.std,

@@ -1,6 +1,7 @@
 """Every BatchNorm and the pixel scaling, folded into the layers beside them, in float64 and stored in float32."""
 
 import copy
+from itertools import chain
 
 import torch
 from timm.layers.norm_act import BatchNormAct2d
@@ -13,43 +14,51 @@ from reidexport.models.resnet import IBN
 
 
 class ScaleShift(nn.Module):
-    """BNNeck folded: ``f_i = scale · f_t + shift``, scale = γ/√(σ²+ε), shift = β − μ·scale (paper, 3.5)."""
+    """BNNeck folded: ``f_i = scale · f_t + shift``, scale = γ/√(σ²+ε), shift = β − μ·scale (paper, 3.5).
 
-    def __init__(self, norm: nn.BatchNorm1d) -> None:
+    Or another BatchNorm that follows nothing it could be folded into, such as those of a DenseNet.
+    """
+
+    def __init__(self, norm: BatchNorm) -> None:
         super().__init__()
         scale, shift = _scale_shift(norm)
-        self.register_buffer("scale", scale.float())
-        self.register_buffer("shift", shift.float())
+        over_map = (-1, 1, 1) if isinstance(norm, nn.BatchNorm2d) else (-1,)
+        self.register_buffer("scale", scale.float().reshape(over_map))
+        self.register_buffer("shift", shift.float().reshape(over_map))
         self.scale: Tensor
         self.shift: Tensor
 
-    def forward(self, f_t: Tensor) -> Tensor:
-        """(B, D) → (B, D)."""
-        return f_t * self.scale + self.shift
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) or (B, D, H, W) → the same shape."""
+        return x * self.scale + self.shift
 
 
 class _Tracer(fx.Tracer):
     """Sees as one layer what holds a norm, and what holds none to fold.
 
-    That is an IBN, whose batch norm reaches half of the channels, timm's norms, and the blocks of transformers.
+    That is an IBN, whose batch norm reaches half of the channels, timm's norms, the blocks of transformers, and what
+    holds no weights, which may so decide by the shapes of its maps what to compute.
     """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         kinds = [type(part) for part in m.modules()]
         is_block = nn.LayerNorm in kinds and not any(issubclass(kind, BatchNorm) for kind in kinds)
         holds_norm = isinstance(m, IBN | BatchNormAct2d)
-        return is_block or holds_norm or super().is_leaf_module(m, module_qualified_name)
+        is_weightless = next(chain(m.parameters(), m.buffers()), None) is None
+        return is_block or holds_norm or is_weightless or super().is_leaf_module(m, module_qualified_name)
 
 
 def fold_batch_norms(module: nn.Module) -> fx.GraphModule:
     """Fold every BatchNorm into the convolution or linear layer before it, in float64.
 
+    One that follows something else becomes a multiplication and an addition.
+
     Args:
         module: in eval mode; left as it is.
 
     Raises:
-        InputError: a BatchNorm follows something that it cannot be folded into, or the network decides by the
-            values or shapes of its maps what to compute.
+        InputError: an IBN follows something that it cannot be folded into, or the network decides by the values or
+            shapes of its maps what to compute.
     """
     module = copy.deepcopy(module)
     try:
@@ -66,8 +75,11 @@ def fold_batch_norms(module: nn.Module) -> fx.GraphModule:
         before = node.args[0]
         layer = layers.get(str(before.target)) if before.op == "call_module" else None
         if not isinstance(layer, nn.Conv2d | nn.Linear) or len(before.users) > 1:
-            raise InputError(f"the BatchNorm {node.target} follows {before.target}: nothing to fold it into")
-        if isinstance(norm, IBN) and isinstance(norm.BN, nn.BatchNorm2d):
+            if isinstance(norm, IBN):
+                raise InputError(f"the IBN {node.target} follows {before.target}: nothing to fold it into")
+            activation = [norm.act] if isinstance(norm, BatchNormAct2d) else []
+            traced.set_submodule(str(node.target), nn.Sequential(ScaleShift(norm), *activation))
+        elif isinstance(norm, IBN) and isinstance(norm.BN, nn.BatchNorm2d):
             scale, shift = _scale_shift(norm.BN)
             untouched = (norm.num_instance, 0)  # channels before the others
             _scale_outputs(

@@ -8,6 +8,8 @@ import torch
 from reidruntime.artifact.manifest import Pooling, StemPool
 from torch import Tensor, nn
 
+from reidexport.models.catalogue import CATALOGUE, FIXED_STRIDES, MAPS, Catalogued, catalogued
+from reidexport.models.lightmbn import NUM_PARTS, UnitParts
 from reidexport.models.osnet import OSNet, Variant
 from reidexport.models.resnet import ResNet
 from reidexport.models.timm_backbone import PREFIX, TimmBackbone
@@ -25,7 +27,8 @@ OSNETS = (
     "osnet_ibn_x1_0",
     *(f"osnet_ain_{width}" for width in ("x1_0", "x0_75", "x0_5", "x0_25")),
 )
-BACKBONES = (*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", "mobilenet_v2", *OSNETS)
+BACKBONES = (*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", "mobilenet_v2", *OSNETS, *MAPS)
+WITHOUT_LAST_STRIDE = (*OSNETS, *FIXED_STRIDES)  # to choose
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class BaselineArchitecture:
         tokens: how a transformer makes its tokens; None for networks that have none.
         jpm: TransReID's jigsaw branch.
         reduced: a linear layer without bias before the neck, whose answer is f_t (SOLIDER's and PersonViT's fcneck).
+        unit_parts: whether each of the parts of f_i has unit length (LightMBN's seven).
     """
 
     backbone: str
@@ -62,6 +66,7 @@ class BaselineArchitecture:
     tokens: TokenOptions | None = None
     jpm: bool = False
     reduced: bool = False
+    unit_parts: bool = False
 
 
 class GeneralizedMeanPooling(nn.Module):
@@ -118,6 +123,7 @@ class Baseline(nn.Module):
             self.reduction = nn.Linear(dim, architecture.feature_dim, bias=False)
             dim = architecture.feature_dim
         self.neck = _build_neck(architecture.neck, dim, architecture.feature_dim)
+        self.parts = UnitParts(NUM_PARTS) if architecture.unit_parts else nn.Identity()
         self.classifier: nn.Linear | None = None
         if architecture.num_classes:
             self.classifier = nn.Linear(architecture.feature_dim, architecture.num_classes, bias=False)
@@ -128,7 +134,7 @@ class Baseline(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalized images → f_t of shape (B, :func:`f_t_dim`), f_i of shape (B, feature_dim)."""
         f_t = self.reduction(self.pool(self.backbone(images)))
-        return f_t, self.neck(f_t)
+        return f_t, self.parts(self.neck(f_t))
 
 
 def batch_norms(module: nn.Module) -> dict[str, BatchNorm]:
@@ -154,7 +160,7 @@ def is_backbone(name: str) -> bool:
 
 def build_backbone(
     architecture: BaselineArchitecture,
-) -> ResNet | OSNet | TimmBackbone | Trunk | VisionTransformer:
+) -> ResNet | OSNet | TimmBackbone | Trunk | VisionTransformer | Catalogued:
     """The backbone that a :class:`BaselineArchitecture` names, with fresh weights.
 
     Raises:
@@ -165,6 +171,8 @@ def build_backbone(
         return TimmBackbone(name.removeprefix(PREFIX), last_stride)
     if name in VITS and architecture.tokens is not None:
         return VisionTransformer(VITS[name], architecture.tokens, jpm=architecture.jpm)
+    if name in CATALOGUE:
+        return catalogued(name, last_stride)
     if name in TIMM_NAMES:
         return senet(name, last_stride)
     if name == "resnest50":

@@ -29,17 +29,25 @@ from reidexport.export.folding import ScaleShift, fold_batch_norms
 from reidexport.export.graph import GraphOptions, InferenceGraph, graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.models.baseline import BaselineArchitecture
+from reidexport.models.resnet import IBN
 from tests.golden import seeded
 from tests.standins import checkpoints
 from tests.standins.checkpoints import expected, golden_cases, golden_images, normalized, relative_l2
 
 TOLERANCE = 1e-4
 ALWAYS_EXPORTED = {
-    "sb_resnet50_ibn_a", "sb_se_resnet50", "fr_bot_s50", "fr_sbs_r50", "tr_osnet_ain_x0_25",
+    "sb_resnet50_ibn_a", "sb_se_resnet50", "fr_bot_s50", "fr_sbs_r50", "tr_osnet_ain_x0_25", "tr_hacnn",
+    "tr_shufflenet",
 }  # fmt: skip
 # The same code as a shallower case, only more of it: drawing their weights takes minutes.
 DEEP = {"sb_resnet101", "sb_resnet152", "sb_se_resnet101", "sb_se_resnext101", "sb_senet154", "fr_bot_r101_ibn",
         "fr_sbs_r101_ibn"}  # fmt: skip
+# torchreid's and LightMBN's that are not deep: the others differ from them in sizes, or from ResNets in a few lines.
+_SHALLOW = {"tr_mobilenetv2_x1_0", "tr_mlfn", "tr_hacnn", "tr_shufflenet", "tr_squeezenet1_1", "tr_densenet121",
+            "lm_lmbn_n"}  # fmt: skip
+DEEP |= {
+    name for name, about in golden_cases().items() if name.startswith(("tr_", "lm_")) and "feature" in about
+} - _SHALLOW
 NECKS = {"no": "none", "bnneck": "bnneck", "fc": "fc"}
 Record = Callable[[str, object], None]
 POOLINGS = {"avg": "avg", "gem": "gem", "gemp": "gem"}
@@ -319,10 +327,23 @@ def test_no_norm_is_left_and_the_network_is_untouched(resnet18: Checkpoint) -> N
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_unfoldable_norm_is_named() -> None:
-    """A BatchNorm with no convolution before it is refused by name, not left in the graph."""
-    with pytest.raises(InputError, match=r"the BatchNorm 1 follows 0: nothing to fold it into"):
-        fold_batch_norms(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)).eval())
+def test_norm_behind_no_convolution_multiplies_and_adds() -> None:
+    """A BatchNorm with no convolution before it becomes a multiplication and an addition over the map."""
+    network = nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)).eval()
+    rng = np.random.default_rng(0)
+    for tensor in (*network.parameters(), network[1].running_mean, network[1].running_var):
+        tensor.data.copy_(torch.from_numpy(rng.uniform(0.5, 2.0, tensor.shape)))
+    folded = fold_batch_norms(network)
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    x = torch.from_numpy(rng.standard_normal((2, 3, 4, 5))).float()
+    with torch.inference_mode():
+        assert relative_l2(folded(x).flatten(1), network(x).flatten(1)) < 1e-6
+
+
+def test_unfoldable_ibn_is_named() -> None:
+    """An IBN with no convolution before it is refused by name, not left in the graph."""
+    with pytest.raises(InputError, match=r"the IBN 1 follows 0: nothing to fold it into"):
+        fold_batch_norms(nn.Sequential(nn.ReLU(), IBN(4)).eval())
 
 
 # ── options of the graph ──────────────────────────────────────────────────────────────────────────────────────

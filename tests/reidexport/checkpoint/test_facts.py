@@ -14,13 +14,33 @@ from reidexport.checkpoint.families import shapes_of
 from reidexport.checkpoint.family import candidate
 from reidexport.checkpoint.loading import Checkpoint, load_checkpoint
 from reidexport.checkpoint.projects.fast_reid import FAST_REID
+from reidexport.checkpoint.projects.lightmbn import LIGHT_MBN
 from reidexport.checkpoint.projects.strong_baseline import STRONG_BASELINE
 from reidexport.checkpoint.projects.torchreid import TORCHREID
 from reidexport.checkpoint.weights import Weights
-from reidexport.models.baseline import RESNET_STEMS, Baseline, BaselineArchitecture, backbone_channels
+from reidexport.models.baseline import (
+    RESNET_STEMS,
+    Baseline,
+    BaselineArchitecture,
+    backbone_channels,
+    batch_norms,
+)
+from reidexport.models.catalogue import LIGHTMBNS
 
+# One of each kind of torchreid's networks: the others have the same facts.
+_TORCHREID = (
+    "osnet_x0_25",
+    "resnet18",
+    "resnext50_32x4d",
+    "se_resnet50",
+    "mobilenetv2_x1_0",
+    "mlfn",
+    "squeezenet1_1",
+)
 FAMILIES = [
-    (family, backbone) for family in (STRONG_BASELINE, FAST_REID, TORCHREID) for backbone in family.backbones
+    *((family, backbone) for family in (STRONG_BASELINE, FAST_REID) for backbone in family.backbones),
+    *((TORCHREID, backbone) for backbone in _TORCHREID),
+    (LIGHT_MBN, "lmbn_n"),
 ]
 # Values of every fact, of which a checkpoint has one.
 VALUES: dict[str, tuple[Any, ...]] = {
@@ -28,6 +48,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "stem_relu": (True, False),
     "stem_pool": ("padded", "padded-ceil", "valid", "ceil", "2x2", "none"),
     "pooling": ("avg", "max", "gem"),
+    "unit_parts": (True, False),
     "batch_norm_eps": (1e-5, 1e-3),
     "size": ((256, 128), (384, 128)),
     "mean": ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5)),
@@ -77,6 +98,12 @@ def test_every_fact_is_read_or_printed_and_can_be_told(generated: Any) -> None:
         applicable -= {"last_stride"}
     if checkpoint.architecture.backbone not in RESNET_STEMS:
         applicable -= {"stem_relu", "stem_pool"}
+    if checkpoint.architecture.pooling == "none":
+        applicable -= {"pooling"}
+    if not batch_norms(Baseline(checkpoint.architecture)):
+        applicable -= {"batch_norm_eps"}
+    if checkpoint.architecture.backbone not in LIGHTMBNS:
+        applicable -= {"unit_parts"}
     assert set(checkpoint.origins) == applicable | {"backbone"}
     for name in sorted(applicable):
         assert checkpoint.origins[name] == "assumed"
@@ -90,7 +117,7 @@ def test_every_fact_is_read_or_printed_and_can_be_told(generated: Any) -> None:
 
 def test_no_field_is_without_a_fact() -> None:
     """A field that decides answers, and no name or shape shows, has a fact: a new one must be added here, too."""
-    shown = {"backbone", "non_local", "neck", "feature_dim", "num_classes"}
+    shown = {"backbone", "non_local", "neck", "feature_dim", "num_classes", "tokens", "jpm", "reduced"}
     pixels = {"height_px", "width_px", "layout", "in_graph", "mean", "std", "channel_order", "resize"}
     assert {field.name for field in fields(BaselineArchitecture)} - shown == VALUES.keys() - pixels - {"size"}
     assert set(loading.imagenet_preprocess(2, 1).model_dump()) == pixels

@@ -98,6 +98,7 @@ class Architecture(_Frozen):
         gem_p: the power of "gem".
         batch_norm_eps: what all BatchNorms add to their variances; None: each what its network's code has.
         cameras: the camera embedding, of transformers that have some.
+        parts: of a feature of several parts (LightMBN's): each of "unit" length, or "plain".
     """
 
     later_fields: ClassVar[frozenset[str]] = frozenset(
@@ -106,6 +107,7 @@ class Architecture(_Frozen):
             "gem_p",
             "batch_norm_eps",
             "cameras",
+            "parts",
         )
     )
 
@@ -118,6 +120,7 @@ class Architecture(_Frozen):
     gem_p: float | None = None
     batch_norm_eps: float | None = None
     cameras: CameraEmbedding | None = None
+    parts: Literal["unit", "plain"] | None = None
     neck: str
     feature_dim: PositiveInt
 
