@@ -16,8 +16,8 @@ from reidexport.checkpoint.weights import read_weights
 from reidexport.errors import CheckpointError, InputError, NotInstalledError
 from reidexport.models.baseline import (
     BACKBONES,
-    OSNETS,
     RESNETS,
+    WITHOUT_LAST_STRIDE,
     Baseline,
     BaselineArchitecture,
     backbone_channels,
@@ -86,11 +86,11 @@ def architecture_of(recipe: Recipe, num_classes: int) -> BaselineArchitecture:
         raise InputError(
             f"there is no backbone {name}{nearest} Backbones: {', '.join(BACKBONES)}, and timm/NAME."
         )
-    if name in OSNETS and recipe.tricks.last_stride_1:
+    if name in WITHOUT_LAST_STRIDE and recipe.tricks.last_stride_1:
         raise InputError(f"{name} has no last stride: set tricks.last_stride_1=false")
     architecture = BaselineArchitecture(
         backbone=name,
-        last_stride=None if name in OSNETS else 1 if recipe.tricks.last_stride_1 else 2,
+        last_stride=None if name in WITHOUT_LAST_STRIDE else 1 if recipe.tricks.last_stride_1 else 2,
         stem_relu=recipe.model.stem_relu or name not in RESNETS,
         neck="bnneck" if recipe.tricks.bnneck else "none",
         num_classes=num_classes,

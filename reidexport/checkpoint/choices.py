@@ -26,6 +26,7 @@ class CheckpointChoices:
         camera: whose camera embedding a transformer adds, from 1.
         camera_weight: what it is multiplied by.
         semantic_weight: of SOLIDER's semantic embedding, from 0 (appearance) to 1 (semantics).
+        unit_parts: whether each part of a LightMBN's feature has unit length.
         weights: which of several sets of weights, such as "state_dict_ema", with dots between nested keys.
     """
 
@@ -44,4 +45,5 @@ class CheckpointChoices:
     camera: int | None = None
     camera_weight: float | None = None
     semantic_weight: float | None = None
+    unit_parts: bool | None = None
     weights: str | None = None

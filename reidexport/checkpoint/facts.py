@@ -7,6 +7,8 @@ from reidruntime.artifact.manifest import Origin, Preprocess
 
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.models.baseline import RESNET_STEMS, BaselineArchitecture
+from reidexport.models.catalogue import LIGHTMBNS
+from reidexport.models.lightmbn import NUM_PARTS
 from reidexport.models.vit import TokenOptions
 
 _STEM_POOLS = {
@@ -71,6 +73,7 @@ def facts_of(
         "pooling": pooling and f"{pooling} pooling{power}",
         **_camera_facts(architecture.tokens),
         "semantic_weight": None if semantic is None else f"semantic weight {semantic:g}",
+        "unit_parts": _parts_fact(architecture),
         "batch_norm_eps": None if batch_norm_eps is None else f"BatchNorm eps {batch_norm_eps:g}",
         "size": f"input {preprocess.height_px}x{preprocess.width_px} px",
         "mean": f"mean {mean}",
@@ -82,6 +85,13 @@ def facts_of(
     for name, text in texts.items():
         if text:
             yield CheckpointFact(name, text, origins.get(name, "assumed"), OPTIONS[name])
+
+
+def _parts_fact(architecture: BaselineArchitecture) -> str | None:
+    """Whether each part of the feature has unit length, of networks whose feature has parts."""
+    if architecture.backbone not in LIGHTMBNS:
+        return None
+    return f"its {NUM_PARTS} parts {'each of unit length' if architecture.unit_parts else 'as they are'}"
 
 
 def _camera_facts(tokens: TokenOptions | None) -> dict[str, str]:
@@ -105,6 +115,7 @@ OPTIONS = {
     "camera": "--camid",
     "camera_weight": "--camera-weight",
     "semantic_weight": "--semantic-weight",
+    "unit_parts": "--unit-parts",
     "batch_norm_eps": "--bn-eps",
     "size": "--size",
     "mean": "--mean",

@@ -11,6 +11,7 @@ from reidexport.checkpoint.family import Family, Shapes
 from reidexport.checkpoint.projects.clip_reid import CLIP_REID_RESNET, CLIP_REID_VIT
 from reidexport.checkpoint.projects.fast_reid import FAST_REID, FAST_REID_MGN, FAST_REID_VIT
 from reidexport.checkpoint.projects.layumi import LAYUMI, LAYUMI_PCB
+from reidexport.checkpoint.projects.lightmbn import BOXMOT, LIGHT_MBN
 from reidexport.checkpoint.projects.solider import SOLIDER
 from reidexport.checkpoint.projects.strong_baseline import STRONG_BASELINE
 from reidexport.checkpoint.projects.torchreid import TORCHREID
@@ -21,7 +22,7 @@ from reidexport.models.baseline import BaselineArchitecture, build_backbone
 FAMILIES = (
     *(TRANSREID, SOLIDER, CLIP_REID_VIT, CLIP_REID_RESNET, STRONG_BASELINE),
     *(FAST_REID_VIT, FAST_REID_MGN, FAST_REID),
-    *(LAYUMI, LAYUMI_PCB, TORCHREID),
+    *(LAYUMI, LAYUMI_PCB, LIGHT_MBN, BOXMOT, TORCHREID),
 )
 
 

@@ -8,7 +8,8 @@ from typing import Literal
 from reidruntime.artifact.manifest import Channels3, Feature, StemPool
 from torch import Tensor
 
-from reidexport.models.baseline import OSNETS, RESNET_STEMS, BaselineArchitecture
+from reidexport.models.baseline import RESNET_STEMS, WITHOUT_LAST_STRIDE, BaselineArchitecture
+from reidexport.models.catalogue import VECTORS
 
 Shapes = dict[str, tuple[int, ...]]
 StateDict = dict[str, Tensor]
@@ -92,8 +93,9 @@ def candidate(family: Family, backbone: str) -> BaselineArchitecture:
     name = backbone.removesuffix("+nl")
     return BaselineArchitecture(
         backbone=name,
-        last_stride=None if name in OSNETS else family.last_stride,
+        last_stride=None if name in WITHOUT_LAST_STRIDE else family.last_stride,
         stem_relu=name not in family.silent_stem,
         stem_pool=family.stem_pool if name in RESNET_STEMS else "padded",
         non_local=backbone.endswith("+nl"),
+        pooling="none" if name in VECTORS else "avg",
     )

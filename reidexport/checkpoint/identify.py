@@ -5,7 +5,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from reidexport.checkpoint.families import backbone_shapes
-from reidexport.checkpoint.family import Family, Shapes, candidates_of
+from reidexport.checkpoint.family import Family, Shapes, candidate, candidates_of
 from reidexport.errors import CheckpointError
 from reidexport.models.baseline import BaselineArchitecture, Neck, backbone_channels
 
@@ -26,6 +26,8 @@ def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) ->
     """
     found = {key: tuple(tensor.shape) for key, tensor in state_dict.items() if key.startswith("backbone.")}
     candidates = [each for each in candidates_of(family, found) if arch in (None, each.backbone)]
+    if not candidates and arch in family.backbones:
+        candidates = [candidate(family, arch)]
     if not candidates:
         raise CheckpointError(
             f"--arch {arch}: {family.name} has no such backbone; it has {', '.join(family.backbones)}"

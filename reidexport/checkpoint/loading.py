@@ -39,6 +39,7 @@ from reidexport.models.baseline import (
     batch_norms,
     is_backbone,
 )
+from reidexport.models.catalogue import LIGHTMBNS
 from reidexport.models.vit import PATCH_PX, TokenOptions, resized_grid, tokens_in_size
 
 _IMAGENET = (
@@ -356,13 +357,13 @@ def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
     identified = identify(state_dict, family, arch)
     _check_names(state_dict, identified)
     state_dict = _finite(state_dict)
-    preprocess = imagenet_preprocess(*family.size(identified)).model_copy(
+    preprocess = imagenet_preprocess(*(weights.size or family.size(identified))).model_copy(
         update={"resize": family.resize, "mean": family.mean, "std": family.std}
     )
     statistics = _pixel_statistics(weights.state_dict)
     architecture = _as_in_family(identified, family)
     by_module = _told_by_module(architecture, weights.module)
-    known = {"backbone", *statistics, *by_module}
+    known = {"backbone", *statistics, *by_module, *(["size"] if weights.size else [])}
     if by_module.get("batch_norm_eps") == TORCH_EPS:
         del by_module["batch_norm_eps"]  # what every network of these families has anyway
     architecture = replace(architecture, **by_module)
@@ -389,7 +390,9 @@ def _as_in_family(architecture: BaselineArchitecture, family: Family) -> Baselin
 
 def _told_by_module(architecture: BaselineArchitecture, module: ModuleFacts) -> dict[str, Any]:
     """The fields of an architecture that a pickled module tells."""
-    known: dict[str, Any] = {"pooling": module.pooling, "batch_norm_eps": module.batch_norm_eps}
+    known: dict[str, Any] = {"batch_norm_eps": module.batch_norm_eps}
+    if architecture.pooling != "none":
+        known["pooling"] = module.pooling
     if architecture.last_stride is not None:
         known["last_stride"] = module.last_stride
     if architecture.backbone in RESNET_STEMS:
@@ -421,6 +424,8 @@ def _with_choices(contents: _Contents, choices: CheckpointChoices) -> _Contents:
         raise InputError(f"{backbone} has no global pooling to choose: leave --pooling out")
     if choices.semantic_weight is not None and architecture.semantic_weight is None:
         raise InputError(f"this {backbone} has no semantic embedding: leave --semantic-weight out")
+    if choices.unit_parts is not None and backbone not in LIGHTMBNS:
+        raise InputError(f"the feature of {backbone} is not made of parts: leave --unit-parts out")
     stated: dict[str, Any] = {
         "tokens": _tokens(architecture, choices),
         "last_stride": choices.last_stride,
@@ -429,6 +434,7 @@ def _with_choices(contents: _Contents, choices: CheckpointChoices) -> _Contents:
         "pooling": choices.pooling,
         "batch_norm_eps": choices.batch_norm_eps,
         "semantic_weight": choices.semantic_weight,
+        "unit_parts": choices.unit_parts,
     }
     architecture = replace(
         architecture, **{name: value for name, value in stated.items() if value is not None}

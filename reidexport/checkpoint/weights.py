@@ -34,6 +34,7 @@ class Weights:
         key: where in the file they are; empty where it holds nothing else.
         other_keys: of the other sets of weights in it, such as the raw ones beside an EMA's.
         module: what a pickled module tells beyond its weights.
+        size: (height, width) in pixels that boxmot's trainer notes beside them.
         header: of this project's own format: architecture and preprocessing.
         config: of a folder of roboflow's reid, the same.
     """
@@ -43,6 +44,7 @@ class Weights:
     key: str = ""
     other_keys: tuple[str, ...] = ()
     module: ModuleFacts = field(default_factory=ModuleFacts)
+    size: tuple[int, int] | None = None
     header: Mapping[str, Any] | None = None
     config: ReidConfig | None = None
 
@@ -134,7 +136,26 @@ def _unwrap(loaded: object, key: str | None) -> Weights:
     else:
         layout = f"state dict under {found.key!r}" if found.key else "state dict"
         weights = Weights(tensors_of(found.content), layout)
-    return replace(weights, key=found.key, other_keys=found.others)
+    size = _boxmot_size(loaded) if isinstance(loaded, dict) else None
+    return replace(weights, key=found.key, other_keys=found.others, size=size)
+
+
+def _boxmot_size(loaded: Mapping[Any, Any]) -> tuple[int, int] | None:
+    """The size of images that boxmot's trainer notes beside the weights; None in files of others.
+
+    Raises:
+        CheckpointError: it trained on images that it resized in a way that is not known here.
+    """
+    size = loaded.get("img_size")
+    if "model_name" not in loaded or not isinstance(size, list | tuple) or len(size) != 2:
+        return None
+    if loaded.get("preprocess", "resize") != "resize":
+        raise CheckpointError(
+            f"boxmot trained it with preprocess {loaded['preprocess']!r}: images that keep their shape, with a border "
+            "around them. Here images are resized to the whole size, which it would not know. Train it with "
+            "preprocess 'resize'."
+        )
+    return int(size[0]), int(size[1])
 
 
 def _weights_of_module(module: StandIn) -> Weights:

@@ -229,6 +229,9 @@ class CheckpointOptions:
         float | None,
         _stated(metavar="W", help="Of SOLIDER's networks: 0 to 1, how much of semantics, not of looks."),
     ] = None
+    unit_parts: Annotated[
+        bool | None, _stated(help="Whether each part of a LightMBN's feature has unit length.")
+    ] = None
     bn_eps: Annotated[float | None, _stated(metavar="EPS", help="What all BatchNorms add to variances.")] = (
         None
     )
@@ -244,6 +247,7 @@ class CheckpointOptions:
             pooling=pooling,
             gem_p=gem_p,
             batch_norm_eps=self.bn_eps,
+            unit_parts=self.unit_parts,
             camera=self.camid,
             camera_weight=self.camera_weight,
             semantic_weight=self.semantic_weight,

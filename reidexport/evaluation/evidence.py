@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
 from reidexport.checkpoint.loading import TORCH_EPS, Checkpoint, checkpoint_facts, model_from_checkpoint
 from reidexport.errors import InputError
-from reidexport.models.baseline import Baseline, BatchNorm, batch_norms
-from reidexport.models.vit import TokenOptions, tokens_in_size
+from reidexport.models.baseline import Baseline, BaselineArchitecture, BatchNorm, batch_norms
+from reidexport.models.vit import tokens_in_size
 from reidexport.progress import ProgressBar, no_progress_bar
 from reidexport.records.inspection import Evidence, Fit
 
@@ -188,12 +188,10 @@ def _alternatives(checkpoint: Checkpoint) -> Iterator[Change]:
         "stem_relu": (True, False),
         "stem_pool": ("padded", "padded-ceil", "valid", "ceil", "2x2", "none"),
         # Only a BatchNorm behind the pooling can tell.
-        "pooling": ("avg", "max", "gem")
-        if architecture.neck != "none" and architecture.pooling != "none"
-        else (),
+        "pooling": ("avg", "max", "gem") if "none" not in (architecture.neck, architecture.pooling) else (),
         "batch_norm_eps": (1e-5, 1e-3),
         "semantic_weight": () if architecture.semantic_weight is None else (0.2, 1.0),
-        "size": [size for size in _SIZES if _has_its_patches(architecture.tokens, size)],
+        "size": _sizes_of(architecture),
         "resize": ("bilinear", "bicubic"),
     }
     now = vars(architecture) | {"size": (pixels.height_px, pixels.width_px), "resize": pixels.resize}
@@ -211,12 +209,16 @@ def _alternatives(checkpoint: Checkpoint) -> Iterator[Change]:
             yield {"mean": mean, "std": std, "channel_order": order}
 
 
-def _has_its_patches(tokens: TokenOptions | None, size: tuple[int, int]) -> bool:
-    """Whether images of a size have as many patches as a transformer has position embeddings."""
+def _sizes_of(architecture: BaselineArchitecture) -> Sequence[tuple[int, int]]:
+    """The sizes of images that a network may have been trained on."""
+    tokens = architecture.tokens
+    if architecture.backbone == "hacnn":
+        return ()  # it takes one size only
     if tokens is None:
-        return True
-    rows, columns = tokens_in_size(tokens, size).grid
-    return rows * columns == tokens.grid[0] * tokens.grid[1]
+        return _SIZES
+    num_patches = tokens.grid[0] * tokens.grid[1]
+    grids = {size: tokens_in_size(tokens, size).grid for size in _SIZES}
+    return [size for size, (rows, columns) in grids.items() if rows * columns == num_patches]
 
 
 def _changed(checkpoint: Checkpoint, change: Change) -> Checkpoint:

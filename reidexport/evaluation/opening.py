@@ -204,6 +204,7 @@ def recorded_choices(manifest: Manifest) -> CheckpointChoices:
         camera=network.cameras.camera if network.cameras else None,
         camera_weight=network.cameras.weight if network.cameras else None,
         semantic_weight=network.semantic_weight,
+        unit_parts=None if network.parts is None else network.parts == "unit",
         size=size,
         mean=pixels.mean,
         std=pixels.std,

@@ -1,6 +1,7 @@
 """Every BatchNorm and the pixel scaling, folded into the layers beside them, in float64 and stored in float32."""
 
 import copy
+from itertools import chain
 from typing import Any
 
 import torch
@@ -37,14 +38,16 @@ class ScaleShift(nn.Module):
 class _Tracer(fx.Tracer):
     """Sees as one layer what holds a norm, and what holds none to fold.
 
-    That is an IBN, whose batch norm reaches half of the channels, timm's norms, and the blocks of transformers.
+    That is an IBN, whose batch norm reaches half of the channels, timm's norms, the blocks of transformers, and what
+    holds no weights, which may so decide by the shapes of its maps what to compute.
     """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         kinds = [type(part) for part in m.modules()]
         is_block = nn.LayerNorm in kinds and not any(issubclass(kind, BatchNorm) for kind in kinds)
         holds_norm = isinstance(m, IBN | BatchNormAct2d)
-        return is_block or holds_norm or super().is_leaf_module(m, module_qualified_name)
+        is_weightless = next(chain(m.parameters(), m.buffers()), None) is None
+        return is_block or holds_norm or is_weightless or super().is_leaf_module(m, module_qualified_name)
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
@@ -82,8 +85,8 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
         if not isinstance(layer, nn.Conv2d | nn.Linear) or len(before.users) > 1:
             if isinstance(norm, IBN):
                 raise InputError(f"the IBN {node.target} follows {before.target}: nothing to fold it into")
-            act = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()
-            traced.set_submodule(str(node.target), nn.Sequential(ScaleShift(norm), act))
+            activation = [norm.act] if isinstance(norm, BatchNormAct2d) else []
+            traced.set_submodule(str(node.target), nn.Sequential(ScaleShift(norm), *activation))
         elif isinstance(norm, IBN) and isinstance(norm.BN, nn.BatchNorm2d):
             scale, shift = _scale_shift(norm.BN)
             untouched = (norm.num_instance, 0)  # channels before the others

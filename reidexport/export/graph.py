@@ -28,6 +28,7 @@ from reidexport.checkpoint.loading import Checkpoint, model_from_checkpoint
 from reidexport.errors import InputError
 from reidexport.export.folding import divide_first_convolution, fold_batch_norms, fold_neck
 from reidexport.models.baseline import RESNET_STEMS, f_t_dim
+from reidexport.models.catalogue import LIGHTMBNS
 from reidexport.models.vit import TokenOptions
 from reidexport.version import __version__
 
@@ -76,7 +77,7 @@ class InferenceGraph(nn.Module):
         if normalizes:
             divide_first_convolution(self.backbone, checkpoint.preprocess.std)
         self.pool: nn.Module = nn.Sequential(model.pool, model.reduction)
-        self.neck = fold_neck(model.neck) if with_neck else nn.Identity()
+        self.neck = nn.Sequential(fold_neck(model.neck), model.parts) if with_neck else nn.Identity()
         self.feature_dim: int = (
             checkpoint.architecture.feature_dim if with_neck else f_t_dim(checkpoint.architecture)
         )
@@ -149,6 +150,13 @@ def _cameras(tokens: TokenOptions | None) -> CameraEmbedding | None:
     return CameraEmbedding(count=tokens.num_cameras, camera=tokens.camera, weight=weight)
 
 
+def _parts(checkpoint: Checkpoint) -> Literal["unit", "plain"] | None:
+    """How the parts of a feature that is made of some are given."""
+    if checkpoint.architecture.backbone not in LIGHTMBNS:
+        return None
+    return "unit" if checkpoint.architecture.unit_parts else "plain"
+
+
 def manifest_of_graph(graph: InferenceGraph, static_batch: int | None = None) -> Manifest:
     """The manifest of an artifact that answers as this graph does, in FP32, at any batch size or at one."""
     checkpoint, options, pixels = graph.checkpoint, graph.options, graph.preprocess
@@ -167,6 +175,7 @@ def manifest_of_graph(graph: InferenceGraph, static_batch: int | None = None) ->
             batch_norm_eps=checkpoint.architecture.batch_norm_eps,
             semantic_weight=checkpoint.architecture.semantic_weight,
             cameras=_cameras(checkpoint.architecture.tokens),
+            parts=_parts(checkpoint),
             neck=checkpoint.architecture.neck,
             feature_dim=graph.feature_dim,
         ),

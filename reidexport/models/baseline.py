@@ -10,8 +10,10 @@ import torch
 from reidruntime.artifact.manifest import Pooling, StemPool
 from torch import Tensor, nn
 
+from reidexport.models.catalogue import CATALOGUE, FIXED_STRIDES, MAPS, Catalogued, catalogued
 from reidexport.models.clip import CLIP_ENCODERS, ClipResNet, ClipVisionTransformer
 from reidexport.models.efficientnet import efficientnet_b4
+from reidexport.models.lightmbn import NUM_PARTS, UnitParts
 from reidexport.models.mgn import MGN
 from reidexport.models.osnet import OSNet, Variant
 from reidexport.models.parts import PCB
@@ -23,7 +25,7 @@ from reidexport.models.timm_transformer import TRANSFORMERS_PX, TimmTransformer
 from reidexport.models.trunk import (
     TIMM_NAMES,
     Trunk,
-    densenet121,
+    densenet121_without_relu,
     mobilenet_v2,
     mobilenet_v3,
     resnest50,
@@ -44,6 +46,7 @@ Backbone = (
     | ClipResNet
     | MGN
     | TimmTransformer
+    | Catalogued
 )
 Neck = Literal["bnneck", "reduction-bnneck", "fc", "none"]
 
@@ -57,13 +60,14 @@ OSNETS = (
     "osnet_ibn_x1_0",
     *(f"osnet_ain_{width}" for width in ("x1_0", "x0_75", "x0_5", "x0_25")),
 )
-BACKBONES = (*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", "mobilenet_v2", *OSNETS)
+BACKBONES = (*RESNETS, *IBN_RESNETS, *TIMM_NAMES, "resnest50", "mobilenet_v2", *OSNETS, *MAPS)
+WITHOUT_LAST_STRIDE = (*OSNETS, *FIXED_STRIDES)  # to choose
 # Builders of backbones that a last stride alone describes. Those that are not in BACKBONES only checkpoints have.
 _STRIDED: dict[str, Callable[[int], Backbone]] = {
     **{name: partial(senet, name) for name in TIMM_NAMES},
     "resnest50": resnest50,
     "mobilenet_v2": mobilenet_v2,
-    "densenet121": densenet121,
+    "densenet121_without_relu": densenet121_without_relu,
     "resnet50_pcb": PCB,
     "resnet50_mgn": partial(MGN, ibn=False),
     "resnet50_ibn_a_mgn": partial(MGN, ibn=True),
@@ -97,6 +101,7 @@ class BaselineArchitecture:
         jpm: TransReID's jigsaw branch.
         semantic_weight: of SOLIDER's semantic embedding; None of networks that have none.
         reduced: a linear layer without bias before the neck, whose answer is f_t (SOLIDER's and PersonViT's fcneck).
+        unit_parts: whether each of the parts of f_i has unit length (LightMBN's seven).
     """
 
     backbone: str
@@ -113,6 +118,7 @@ class BaselineArchitecture:
     jpm: bool = False
     semantic_weight: float | None = None
     reduced: bool = False
+    unit_parts: bool = False
 
 
 _POOLINGS: dict[str, type[nn.Module]] = {
@@ -141,6 +147,7 @@ class Baseline(nn.Module):
             self.reduction = nn.Linear(dim, architecture.feature_dim, bias=False)
             dim = architecture.feature_dim
         self.neck = _build_neck(architecture.neck, dim, architecture.feature_dim)
+        self.parts = UnitParts(NUM_PARTS) if architecture.unit_parts else nn.Identity()
         self.classifier: nn.Linear | None = None
         if architecture.num_classes:
             self.classifier = nn.Linear(architecture.feature_dim, architecture.num_classes, bias=False)
@@ -151,7 +158,7 @@ class Baseline(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalized images → f_t of shape (B, :func:`f_t_dim`), f_i of shape (B, feature_dim)."""
         f_t = self.reduction(self.pool(self.backbone(images)))
-        return f_t, self.neck(f_t)
+        return f_t, self.parts(self.neck(f_t))
 
 
 def batch_norms(module: nn.Module) -> dict[str, BatchNorm]:
@@ -188,6 +195,8 @@ def build_backbone(architecture: BaselineArchitecture) -> Backbone:
         return TimmBackbone(name.removeprefix(PREFIX), last_stride)
     if name in VITS and architecture.tokens is not None:
         return VisionTransformer(VITS[name], architecture.tokens, jpm=architecture.jpm)
+    if name in CATALOGUE:
+        return catalogued(name, last_stride)
     if name in CLIP_ENCODERS and architecture.tokens is not None:
         return CLIP_ENCODERS[name](architecture.tokens)
     if name in SWINS:

@@ -17,7 +17,8 @@ TIMM_NAMES = {
     "se_resnext101": "legacy_seresnext101_32x4d",
     "senet154": "legacy_senet154",
 }
-_STAGES = ("layer1", "layer2", "layer3", "layer4")
+RESNET_STEM = ("conv1", "bn1", "relu", "maxpool")
+STAGES = ("layer1", "layer2", "layer3", "layer4")
 _LAST_STRIDED_BLOCK = 14  # of torchvision's MobileNetV2: the first of ``features`` with 160 channels
 
 
@@ -37,7 +38,7 @@ def senet(name: str, last_stride: int) -> Trunk:
     """
     network: Any = timm.create_model(TIMM_NAMES[name], pretrained=False, num_classes=0)
     set_last_stride(network.layer4, last_stride)
-    return Trunk(network, ("layer0", "pool0", *_STAGES), 2048)
+    return Trunk(network, ("layer0", "pool0", *STAGES), 2048)
 
 
 def resnest50(last_stride: int) -> Trunk:
@@ -52,7 +53,7 @@ def resnest50(last_stride: int) -> Trunk:
     if last_stride == 1:
         network.layer4[0].avd_last = nn.AvgPool2d(3, stride=1, padding=1)
         network.layer4[0].downsample[0] = nn.Identity()
-    return Trunk(network, ("conv1", "bn1", "act1", "maxpool", *_STAGES), 2048)
+    return Trunk(network, ("conv1", "bn1", "act1", "maxpool", *STAGES), 2048)
 
 
 def mobilenet_v2(last_stride: int) -> Trunk:
@@ -78,7 +79,7 @@ def mobilenet_v3(size: Literal["large", "small"]) -> Trunk:
     return Trunk(network, ("features", "conv"), channels)
 
 
-def densenet121(last_stride: int) -> Trunk:
+def densenet121_without_relu(last_stride: int) -> Trunk:
     """DenseNet-121 as in layumi's project, without torchvision's last ReLU.
 
     (B, 3, H, W) → (B, 1024, H/32, W/32), or almost (H/16, W/16) with a last stride of 1.
@@ -87,6 +88,35 @@ def densenet121(last_stride: int) -> Trunk:
     if last_stride == 1:
         network.features.transition3.pool.stride = 1
     return Trunk(network, ["features"], 1024)
+
+
+def densenet(name: str) -> Trunk:
+    """DenseNet as torchreid has it, with a ReLU at its end: (B, 3, H, W) → (B, out_channels, H/32, W/32)."""
+    network = models.get_model(name, num_classes=1)
+    network.relu5 = nn.ReLU(inplace=True)
+    return Trunk(network, ["features", "relu5"], network.classifier.in_features)
+
+
+def squeezenet(name: str) -> Trunk:
+    """SqueezeNet: (B, 3, H, W) → (B, 512, h, w), about a sixteenth of the image's height and width."""
+    return Trunk(models.get_model(name, num_classes=1), ["features"], 512)
+
+
+def xception() -> Trunk:
+    """Xception: (B, 3, H, W) → (B, 2048, H/32, W/32)."""
+    network: Any = timm.create_model("legacy_xception", pretrained=False, num_classes=0)
+    blocks = [f"block{number}" for number in range(1, 13)]
+    entry = ("conv1", "bn1", "act1", "conv2", "bn2", "act2")
+    return Trunk(network, (*entry, *blocks, "conv3", "bn3", "act3", "conv4", "bn4", "act4"), 2048)
+
+
+def inception_resnet_v2() -> Trunk:
+    """Inception-ResNet-v2: (B, 3, H, W) → (B, 1536, h, w)."""
+    network: Any = timm.create_model("inception_resnet_v2", pretrained=False, num_classes=0)
+    parts = [
+        name for name, _ in network.named_children() if name not in ("global_pool", "head_drop", "classif")
+    ]
+    return Trunk(network, parts, 1536)
 
 
 def set_last_stride(last_stage: nn.Module, last_stride: int) -> None:

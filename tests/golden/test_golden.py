@@ -38,7 +38,7 @@ from tests.standins.checkpoints import expected, golden_cases, golden_images, no
 TOLERANCE = 1e-4
 ALWAYS_EXPORTED = {
     "sb_resnet50_ibn_a", "sb_se_resnet50", "fr_bot_s50", "fr_sbs_r50", "tr_osnet_ain_x0_25", "pv_vit_tiny",
-    "cl_rn50", "so_swin_t_odd_size", "rf_timm_convnext_atto",
+    "cl_rn50", "so_swin_t_odd_size", "rf_timm_convnext_atto", "tr_hacnn", "tr_shufflenet",
 }  # fmt: skip
 # The same code as a shallower case, only more of it: drawing their weights takes minutes.
 DEEP = {"sb_resnet101", "sb_resnet152", "sb_se_resnet101", "sb_se_resnext101", "sb_senet154", "fr_bot_r101_ibn",
@@ -66,6 +66,12 @@ DEEP |= {
     *("fo_sbs_r34", "fo_bot_r34_ibn", "fo_agw_se_r50_ibn", "fo_repvgg_b1g4", "fo_effnet_b3", "fo_resnext50"),
     "fo_regnetx_400",
 }
+# torchreid's and LightMBN's that are not deep: the others differ from them in sizes, or from ResNets in a few lines.
+_SHALLOW = {"tr_mobilenetv2_x1_0", "tr_mlfn", "tr_hacnn", "tr_shufflenet", "tr_squeezenet1_1", "tr_densenet121",
+            "lm_lmbn_n"}  # fmt: skip
+DEEP |= {
+    name for name, about in golden_cases().items() if name.startswith(("tr_", "lm_")) and "feature" in about
+} - _SHALLOW
 NECKS = {"no": "none", "bnneck": "bnneck", "fc": "fc"}
 Record = Callable[[str, object], None]
 POOLINGS = {"avg": "avg", "gem": "gem", "gemp": "gem"}

@@ -15,7 +15,7 @@ from reidexport.models.timm_transformer import TRANSFORMERS_PX
 
 # By a tensor that no other of its networks has; all others are ResNet-50. Where a last stride can be chosen, it is 2.
 _BACKBONES = {
-    "features.conv0.weight": BaselineArchitecture("densenet121", 2),
+    "features.conv0.weight": BaselineArchitecture("densenet121_without_relu", 2),
     "conv_stem.1.weight": BaselineArchitecture("efficientnet_b4", None),
     "trunk.stage2.0.branches.0.0.conv1.weight": BaselineArchitecture("timm/hrnet_w18", None),
     "trunk.stages.0.blocks.0.gamma": BaselineArchitecture("timm/convnext_base", None),

@@ -17,9 +17,21 @@ from reidexport.checkpoint.projects.fast_reid import FAST_REID
 from reidexport.checkpoint.projects.strong_baseline import STRONG_BASELINE
 from reidexport.checkpoint.projects.torchreid import TORCHREID
 from reidexport.checkpoint.weights import Weights
-from reidexport.models.baseline import RESNET_STEMS, Baseline, BaselineArchitecture, backbone_channels
+from reidexport.models.baseline import (
+    RESNET_STEMS,
+    Baseline,
+    BaselineArchitecture,
+    backbone_channels,
+    batch_norms,
+)
+from reidexport.models.catalogue import LIGHTMBNS
 from tests.standins.checkpoints import golden_cases
 
+# One of each kind of torchreid's networks: the others have the same facts.
+TORCHREID_KINDS = (
+    *("osnet_x0_25", "resnet18", "resnext50_32x4d", "se_resnet50"),
+    *("mobilenetv2_x1_0", "mlfn", "squeezenet1_1"),
+)
 # They have the facts of others, and take seconds.
 SLOW = {
     "la_hr",
@@ -34,10 +46,11 @@ SLOW = {
 NETWORKS = [
     *(
         (family, name)
-        for family in (STRONG_BASELINE, FAST_REID, TORCHREID)
+        for family in (STRONG_BASELINE, FAST_REID)
         for name in family.backbones
         if "*" not in name
     ),
+    *((TORCHREID, name) for name in TORCHREID_KINDS),
     *((None, case) for case, about in golden_cases().items() if "feature" in about and case not in SLOW),
     *(pytest.param((None, case), marks=pytest.mark.slow) for case in SLOW),
 ]
@@ -47,6 +60,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "stem_relu": (True, False),
     "stem_pool": ("padded", "padded-ceil", "valid", "ceil", "2x2", "none"),
     "pooling": ("avg", "max", "gem"),
+    "unit_parts": (True, False),
     "batch_norm_eps": (1e-5, 1e-3),
     "semantic_weight": (0.2, 1.0),
     "size": ((256, 128), (384, 128)),
@@ -114,6 +128,12 @@ def test_every_fact_is_read_or_printed_and_can_be_told(generated: Any) -> None:
         applicable -= {"batch_norm_eps"}  # its BatchNorms have another eps than the neck's
     if checkpoint.architecture.backbone not in RESNET_STEMS:
         applicable -= {"stem_relu", "stem_pool"}
+    if checkpoint.architecture.pooling == "none":
+        applicable -= {"pooling"}
+    if not batch_norms(Baseline(checkpoint.architecture)):
+        applicable -= {"batch_norm_eps"}
+    if checkpoint.architecture.backbone not in LIGHTMBNS:
+        applicable -= {"unit_parts"}
     assert set(checkpoint.origins) == applicable | {"backbone"}
     for name in sorted(applicable - checkpoint.read):
         assert checkpoint.origins[name] == "assumed"

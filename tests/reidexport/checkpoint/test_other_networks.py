@@ -46,17 +46,19 @@ OTHERS: dict[str, Shapes] = {
     },
     "an AGW of ReID-Survey": under("base.", RESNET) | {"base.NL_2.0.g.weight": (9, 9), "global_pool.p": (1,)},
     "a network of open-reid, SpCL or one of their kin": {"base.0.weight": (64, 3, 7, 7), "feat_bn.weight": (2048,)},
-    "a LightMBN": {"backone.0.conv.weight": (64, 3, 7, 7), "global_branch.0.0.conv1.conv.weight": (9, 9)},
     "the network of deep_sort_pytorch": {"conv.0.weight": (64, 3, 3, 3), "layer1.0.conv1.weight": (64, 64, 3, 3)},
-    "a torchreid HACNN": {"ha1.soft_attn.weight": (9, 9), "classifier_local.weight": (9, 512)},
-    "a torchreid MLFN": {"conv1.weight": (64, 3, 7, 7), "feature.0.fm_conv1.weight": (9, 9)},
-    "a torchreid PCB": RESNET | {"conv5.layers.0.weight": (256, 2048, 1, 1), "classifier.0.weight": (9, 256)},
-    "a torchreid resnet50mid": RESNET | {"fc_fusion.0.weight": (1024, 4096)},
-    "a torchreid MobileNetV2": {"conv1.conv.weight": (32, 3, 3, 3), "conv2.0.dwconv2.conv.weight": (32, 1, 3, 3)},
-    "a torchreid SE-ResNet": {"layer0.conv1.weight": (9, 9), "layer1.0.se_module.fc1.weight": (9, 9)},
-    "a torchreid ResNet-IBN": {"layer1.0.bn1.IN.weight": (32,), "classifier.weight": (9, 2048)},
-    "a DenseNet": {"features.denseblock1.denselayer1.norm1.weight": (64,)},
-    "a ShuffleNet": {"conv1.0.weight": (24, 3, 3, 3), "stage2.0.branch2.0.weight": (58, 24, 1, 1)},
+    "an Inception-v4, as torchreid's": {
+        "features.0.conv.weight": (32, 3, 3, 3), "features.3.conv.conv.weight": (96, 64, 3, 3)
+    },
+    "a NASNet, as torchreid's": {"conv0.conv.weight": (32, 3, 3, 3), "cell_stem_0.conv_1x1.conv.weight": (9, 9)},
+    "a torchreid MuDeep": {"block1.conv1.conv.weight": (48, 3, 3, 3), "block2.stream1.0.conv.weight": (96, 96, 1, 1)},
+    "a CSL-TinyViT of boxmot": {
+        "patch_embed.seq.0.c.weight": (32, 3, 3, 3), "head.bn_part0.reduction.weight": (512, 448, 1, 1)
+    },
+    "a MobileNetV4 of boxmot": {
+        "backbone.conv_stem.weight": (32, 3, 3, 3), "head.bn_global.reduction.weight": (512, 960, 1, 1)
+    },
+    "a HiAFA of boxmot": {"stem.0.conv.weight": (64, 3, 7, 7), "bn_necks.0.bn.weight": (512,)},
     "a file of MoCo pre-training": {"encoder_q.conv1.weight": (64, 3, 7, 7)},
 }  # fmt: skip
 

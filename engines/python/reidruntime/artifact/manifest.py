@@ -99,6 +99,7 @@ class Architecture(_Frozen):
         batch_norm_eps: what all BatchNorms add to their variances; None: each what its network's code has.
         semantic_weight: of SOLIDER's semantic embedding.
         cameras: the camera embedding, of transformers that have some.
+        parts: of a feature of several parts (LightMBN's): each of "unit" length, or "plain".
     """
 
     later_fields: ClassVar[frozenset[str]] = frozenset(
@@ -108,6 +109,7 @@ class Architecture(_Frozen):
             "batch_norm_eps",
             "semantic_weight",
             "cameras",
+            "parts",
         )
     )
 
@@ -121,6 +123,7 @@ class Architecture(_Frozen):
     batch_norm_eps: float | None = None
     semantic_weight: float | None = None
     cameras: CameraEmbedding | None = None
+    parts: Literal["unit", "plain"] | None = None
     neck: str
     feature_dim: PositiveInt
 
