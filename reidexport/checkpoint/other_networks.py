@@ -56,7 +56,10 @@ def refuse_other_networks(found: Shapes) -> None:
     Raises:
         CheckpointError: one of the known ones has such tensors; the message says which, and what to do.
     """
-    if imagenet := next((name for name in _IMAGENET_HEADS if found.get(name, (0,))[0] == 1000), None):
+    heads = [*_IMAGENET_HEADS]
+    if any(name.startswith("features.") for name in found):
+        heads.append("classifier.weight")  # torchvision's DenseNets; others have it behind a neck
+    if imagenet := next((name for name in heads if found.get(name, (0,))[0] == 1000), None):
         raise CheckpointError(
             f"this is an ImageNet classifier, as torchvision and timm publish them: {imagenet} has 1000 classes. It "
             "was not trained to tell persons apart. Pass a checkpoint that was, or train one: see docs/train.md."

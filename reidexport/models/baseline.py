@@ -16,7 +16,7 @@ from reidexport.models.efficientnet import efficientnet_b4
 from reidexport.models.lightmbn import NUM_PARTS, UnitParts
 from reidexport.models.mgn import MGN
 from reidexport.models.osnet import OSNet, Variant
-from reidexport.models.parts import PCB
+from reidexport.models.parts import LayumiPCB
 from reidexport.models.pooling import GeneralizedMeanPooling, GlobalAveragePooling, GlobalMaxPooling
 from reidexport.models.resnet import ResNet
 from reidexport.models.swin import SWINS, SwinTransformer
@@ -68,7 +68,7 @@ _STRIDED: dict[str, Callable[[int], Backbone]] = {
     "resnest50": resnest50,
     "mobilenet_v2": mobilenet_v2,
     "densenet121_without_relu": densenet121_without_relu,
-    "resnet50_pcb": PCB,
+    "resnet50_pcb": LayumiPCB,
     "resnet50_mgn": partial(MGN, ibn=False),
     "resnet50_ibn_a_mgn": partial(MGN, ibn=True),
 }

@@ -64,7 +64,7 @@ class Regions(nn.Module):
 
         Args:
             x: (B, C, height, width).
-            shifts: (B, 4, 2), of each region's center from the map's, to the right and down, in halves of the map.
+            shifts: (B, 4, 2), of each region's center from the map's, to the right and down, in units of half a map.
 
         Returns:
             (4 B, C, height, width), the regions of an image one after the other.
@@ -102,7 +102,7 @@ class InceptionA(nn.Module):
 
 
 class InceptionB(nn.Module):
-    """Three streams that halve the map: (B, C, H, W) → (B, out_channels, H/2, W/2)."""
+    """Three streams of stride 2: (B, C, H, W) → (B, out_channels, H/2, W/2)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

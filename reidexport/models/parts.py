@@ -8,7 +8,7 @@ from reidexport.models.resnet import ResNet
 _NUM_STRIPES = 6
 
 
-class PCB(ResNet):
+class LayumiPCB(ResNet):
     """layumi's PCB (Sun et al., ECCV 2018): ResNet-50 and the mean of each of six stripes, each of equal length.
 
     (B, 3, H, W) → (B, 2048 · 6), channel by channel, of unit length: every stripe has a sixth of its square. What

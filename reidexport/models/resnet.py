@@ -45,7 +45,7 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        inner = channels // 16
+        self.channels, inner = channels, channels // 16
         self.fc = nn.Sequential(
             nn.Linear(channels, inner, bias=False),
             nn.ReLU(inplace=True),
@@ -54,7 +54,8 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape."""
-        return x * torch.sigmoid(self.fc(x.mean((2, 3))))[:, :, None, None]
+        gates = torch.sigmoid(self.fc(x.mean((2, 3))))
+        return x * gates.reshape(-1, self.channels, 1, 1)
 
 
 class NonLocal(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import timm
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.ops import SqueezeExcitation
 
 TIMM_NAMES = {
     "se_resnet50": "legacy_seresnet50",
@@ -20,6 +21,14 @@ TIMM_NAMES = {
 RESNET_STEM = ("conv1", "bn1", "relu", "maxpool")
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 _LAST_STRIDED_BLOCK = 14  # of torchvision's MobileNetV2: the first of ``features`` with 160 channels
+
+
+class _Mean(nn.Module):
+    """Mean over a map, which is exported as one operator; adaptive pooling is not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, 1, 1)."""
+        return x.mean((2, 3), keepdim=True)
 
 
 class Trunk(nn.Sequential):
@@ -69,6 +78,9 @@ def mobilenet_v3(size: Literal["large", "small"]) -> Trunk:
     It is torchvision's with the usual eps, and with a convolution for the first layer of its classifier.
     """
     network: Any = models.get_model(f"mobilenet_v3_{size}", norm_layer=partial(nn.BatchNorm2d, eps=1e-5))
+    for module in network.modules():
+        if isinstance(module, SqueezeExcitation):
+            module.avgpool = _Mean()
     first = network.classifier[0]
     channels: int = first.out_features
     network.conv = nn.Sequential(

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from torch.nn import functional
+
 from reidexport.checkpoint.family import Family, Shapes, StateDict
 from reidexport.checkpoint.projects.timm_names import (
     efficientnet_b4_names,
@@ -16,7 +18,7 @@ from reidexport.models.timm_transformer import TRANSFORMERS_PX
 # By a tensor that no other of its networks has; all others are ResNet-50. Where a last stride can be chosen, it is 2.
 _BACKBONES = {
     "features.conv0.weight": BaselineArchitecture("densenet121_without_relu", 2),
-    "conv_stem.1.weight": BaselineArchitecture("efficientnet_b4", None),
+    "conv_stem.weight": BaselineArchitecture("efficientnet_b4", None),
     "trunk.stage2.0.branches.0.0.conv1.weight": BaselineArchitecture("timm/hrnet_w18", None),
     "trunk.stages.0.blocks.0.gamma": BaselineArchitecture("timm/convnext_base", None),
     "trunk.layers.0.blocks.0.attn.relative_position_bias_table": BaselineArchitecture(
@@ -28,11 +30,8 @@ _BACKBONES = {
     "trunk.reg_token": BaselineArchitecture("vit_base_patch16_dinov3", None, pooling="none"),
 }
 _RESNETS = (BaselineArchitecture("resnet50", 2), BaselineArchitecture("resnet50_ibn_a", 2))
-# Strided layers of EfficientNet-B4 are padded in a layer of their own.
-_PADDED = (
-    (r"^conv_stem\.", "conv_stem.1."),
-    (r"^(blocks\.[1235]\.0\.conv_dw)\.", r"\1.1."),
-)
+# The layers of EfficientNet-B4 that pad more at the bottom and right.
+_UNEVENLY_PADDED = ("conv_stem.weight", *(f"blocks.{stage}.0.conv_dw.weight" for stage in (1, 3, 5)))
 
 
 def _converted(state_dict: StateDict) -> StateDict:
@@ -42,7 +41,10 @@ def _converted(state_dict: StateDict) -> StateDict:
 
 def _backbone(state_dict: StateDict) -> StateDict:
     if "_conv_stem.weight" in state_dict:
-        return renamed(efficientnet_b4_names(state_dict), _PADDED)
+        found = efficientnet_b4_names(state_dict)
+        return found | {
+            key: functional.pad(found[key], (1, 0, 1, 0)) for key in _UNEVENLY_PADDED if key in found
+        }
     if "features.conv0.weight" in state_dict or "layer4.0.conv1.weight" in state_dict:
         return state_dict
     return {f"trunk.{key}": tensor for key, tensor in swin_names(state_dict).items()}

@@ -24,6 +24,7 @@ def reid_family(architecture: str) -> Family | None:
             signature=(),
             key_map=(*_LOST, *TORCHREID.key_map),
             backbones=(architecture,),
+            candidates=None,
             lookalikes="",
         )
     if architecture == _SBS:

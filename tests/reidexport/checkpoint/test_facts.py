@@ -51,7 +51,11 @@ NETWORKS = [
         if "*" not in name
     ),
     *((TORCHREID, name) for name in TORCHREID_KINDS),
-    *((None, case) for case, about in golden_cases().items() if "feature" in about and case not in SLOW),
+    *(
+        (None, case)
+        for case, about in golden_cases().items()
+        if "feature" in about and "config" not in about and case not in SLOW
+    ),
     *(pytest.param((None, case), marks=pytest.mark.slow) for case in SLOW),
 ]
 # Values of every fact, of which a checkpoint has one.

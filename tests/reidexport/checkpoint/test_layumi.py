@@ -21,7 +21,7 @@ def test_an_average_of_snapshots_is_read(load: Load) -> None:
     """A file of torch.optim.swa_utils has a counter, and DataParallel's prefix."""
     weights = checkpoints.golden_weights("la_dense")
     checkpoint = load({"n_averaged": torch.tensor(9), **prefixed(weights, "module.")})
-    assert (checkpoint.family, checkpoint.architecture.backbone) == ("layumi", "densenet121")
+    assert (checkpoint.family, checkpoint.architecture.backbone) == ("layumi", "densenet121_without_relu")
     images = normalized(golden_images("la_dense"))
     with torch.inference_mode():
         _, found = model_from_checkpoint(checkpoint)(images)
