@@ -8,6 +8,7 @@ from reidexport.models.swin import (
     WINDOW,
     PatchMerging,
     SemanticEmbedding,
+    SwinStem,
     WindowAttention,
     from_windows,
     relative_positions,
@@ -89,6 +90,16 @@ def test_patch_merging_takes_channels_first() -> None:
     assert found.shape == (1, 2, 2, 6)
     square = torch.stack([image[0, 2, 2], image[0, 2, 3], torch.zeros(3), torch.zeros(3)]).T.flatten()
     assert torch.allclose(found[0, 1, 1], merging.reduction(merging.norm(square)))
+
+
+def test_stem_pads_below_and_to_the_right() -> None:
+    """Images whose sides are no multiple of 4 px get zeros there."""
+    torch.manual_seed(0)
+    stem, image = SwinStem(8), torch.randn(2, 3, 6, 9)
+    larger = torch.zeros(2, 3, 8, 12)
+    larger[:, :, :6, :9] = image
+    assert stem(image).shape == (2, 2, 3, 8)
+    assert torch.equal(stem(image), stem(larger))
 
 
 def test_semantic_embedding_is_upstreams_formula() -> None:
