@@ -1,5 +1,6 @@
 """Files and folders that people take for a checkpoint: known by their first bytes, so that a refusal can name them."""
 
+import re
 import struct
 import tarfile
 import zipfile
@@ -33,8 +34,16 @@ _FIRST_BYTES: tuple[tuple[bytes, str, str], ...] = (
     (b"ftrt", "a TensorRT engine, not a checkpoint", "It is exported already: pass the checkpoint it was made from."),
     (b"ptrt", "a TensorRT engine, not a checkpoint", "It is exported already: pass the checkpoint it was made from."),
 )  # fmt: skip
+ENCRYPTED = (
+    "encrypted, as NVIDIA TAO writes its models with a key (encryption_key), which is not read. Export it with TAO and "
+    "that key (tao model re_identification export), and use the ONNX file."
+)
+_ENCRYPTED_SUFFIXES = (".etlt", ".tlt", ".hdf5")
+# How formats begin that are not encrypted: torch.save's, HDF5, gzip.
+_PLAIN = (b"PK", b"\x80", b"\x89HDF", b"\x1f\x8b")
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".t7", ".tar")
 _MOST_LISTED = 6
+_LONGEST_NAME = 100  # of a network's input
 # What a damaged archive makes its reader raise.
 _DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, struct.error, zlib.error),
@@ -59,6 +68,8 @@ def refuse_other_files(path: Path) -> None:
     for first_bytes, what, advice in _FIRST_BYTES:
         if head.startswith(first_bytes):
             raise CheckpointError(f"this is {what}. {advice.replace('FILE', path.name)}")
+    if is_encrypted(path):
+        raise CheckpointError(f"this is {ENCRYPTED}")
     if head[257:262] == b"ustar":
         raise CheckpointError(
             f"this is a tar archive{_listed(_tar_names(path))}. {_UNPACK}: tar -xf {path.name}."
@@ -74,6 +85,25 @@ def refuse_other_files(path: Path) -> None:
         raise CheckpointError(
             f"not a checkpoint: neither torch.save's nor safetensors' format (it begins {head[:8]!r})"
         )
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether a file is a model that NVIDIA TAO encrypted as a whole.
+
+    Its .etlt begins with the length of an input's name and that name, which its PyTorch models leave out; what follows
+    looks like noise, so that of its suffixes only those are taken for it whose content has no known format.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    if path.suffix in _ENCRYPTED_SUFFIXES:
+        return (
+            len(head) > 4 and not head.startswith(_PLAIN) and head[8:9] != b"{" and not _reads_as_onnx(path)
+        )
+    size = int.from_bytes(head[:4], "little")
+    name = head[4 : 4 + size]
+    return (
+        0 < size < _LONGEST_NAME and len(head) > 2 * size + 4 and re.fullmatch(rb"[\w./:]+", name) is not None
+    )
 
 
 def _refuse_other_archives(path: Path) -> None:

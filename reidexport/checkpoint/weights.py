@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from reidexport.checkpoint.module_facts import ModuleFacts, module_facts
-from reidexport.checkpoint.other_files import refuse_other_files
+from reidexport.checkpoint.other_files import ENCRYPTED, refuse_other_files
 from reidexport.checkpoint.pickle_reader import STREAM_ERRORS, StandIn, read_torch_file
 from reidexport.checkpoint.reid_folder import ReidConfig, is_reid_folder, read_config, weights_file
 from reidexport.checkpoint.unwrapping import tensors_of, weight_set
@@ -130,6 +130,8 @@ def _unwrap(loaded: object, key: str | None) -> Weights:
             "reidexport checkpoint",
             header=loaded,
         )
+    if isinstance(loaded, dict) and loaded.get("state_dict_encrypted"):
+        raise CheckpointError(f"its weights are {ENCRYPTED}")
     found = weight_set(loaded, key)
     if isinstance(found.content, StandIn):
         weights = _weights_of_module(found.content)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from reidgallery import Gallery, MilvusGallery
 from reidruntime import (
@@ -24,10 +24,12 @@ from reidruntime.artifact.manifest import (
     Channels3,
     Feature,
     Layout,
+    Origin,
     Pooling,
     ResizeKernel,
     StemPool,
 )
+from reidruntime.artifact.onnx_metadata import read_onnx
 from reidruntime.backends import BackendName, DeviceName
 from reidruntime.images.depth import Depth
 from typer import Argument, Option
@@ -38,11 +40,14 @@ from reidexport.data import Dataset, SameCamera, load_dataset
 from reidexport.embed.files import read_gallery
 from reidexport.errors import InputError
 from reidexport.evaluation.opening import lacks_manifest
+from reidexport.evaluation.recognition import OPTIONS, recognize
 from reidexport.gallery.milvus_address import is_milvus, open_milvus
 from reidexport.records.embeddings import GalleryChange
 
 if TYPE_CHECKING:
     from reidexport.serving.triton.config import Batching
+
+_DEFAULTS = {"channel_order": "RGB", "layout": "NCHW", "resize": "bilinear"}
 
 _pixels = partial(Option, rich_help_panel="How the network takes its images, where the file does not say")
 _stated = partial(Option, rich_help_panel="What a checkpoint cannot tell")
@@ -145,7 +150,9 @@ class ForeignOptions(PixelOptions):
     ] = None
 
     def manifest(self, artifact: Path) -> Manifest | None:
-        """The manifest that the options state, or None where none of them is given.
+        """The manifest of an ONNX file that carries none: as its project is known to export, and as the options state.
+
+        None where the file is of another kind, or carries a manifest, or nothing is known of it.
 
         Raises:
             InputError: an option cannot be read, some of size, mean and std are missing, or the file has a manifest.
@@ -153,38 +160,53 @@ class ForeignOptions(PixelOptions):
         return self.manifests([artifact]).get(artifact)
 
     def manifests(self, files: Sequence[Path]) -> dict[Path, Manifest]:
-        """The manifests that the options state of those files that are ONNX and carry none.
+        """The manifests of those files that are ONNX and carry none, as for :meth:`manifest`.
 
         Raises:
             InputError: as for :meth:`manifest`; that is, where options are given, of all files.
         """
-        if self == ForeignOptions():
-            return {}
         without = [path for path in files if lacks_manifest(path)]
-        if not without:
+        if not without and self != ForeignOptions():
             manifest_from_onnx(files[0])  # says what it is if it is not ONNX
             raise InputError(
                 f"{files[0]}: the file carries a manifest. "
                 "Leave out --size --mean --std --channel-order --layout --output-name --resize."
             )
-        return {path: self._stated(path) for path in without}
+        stated = {path: self._stated(path) for path in without}
+        return {path: manifest for path, manifest in stated.items() if manifest is not None}
 
-    def _stated(self, artifact: Path) -> Manifest:
-        if self.size is None or self.mean is None or self.std is None:
-            given = {"--size": self.size, "--mean": self.mean, "--std": self.std}
-            missing = " ".join(name for name, value in given.items() if value is None)
-            raise InputError(f"{artifact}: the file carries no manifest; give {missing} too.")
-        height_px, width_px = _parse_size(self.size)
-        images = ImageInput(
-            height_px=height_px,
-            width_px=width_px,
-            mean=_parse_channels("--mean", self.mean),
-            std=_parse_channels("--std", self.std),
-            channel_order=self.channel_order or "RGB",
-            layout=self.layout or "NCHW",
-            resize=self.resize or "bilinear",
-        )
-        return manifest_for_foreign_onnx(artifact, images, output_name=self.output_name)
+    def _stated(self, artifact: Path) -> Manifest | None:
+        told = self._told()
+        recognized = recognize(read_onnx(artifact))
+        known: dict[str, Any] = {**recognized.facts, **told} if recognized else told
+        if not known and self.output_name is None:
+            return None
+        if missing := [name for name in ("size", "mean", "std") if name not in known]:
+            options = " ".join(OPTIONS[name] for name in missing)
+            raise InputError(f"{artifact}: the file carries no manifest; give {options} too.")
+        origins: dict[str, Origin] = {}
+        # What is as it would be anyway needs no words.
+        if recognized is not None and any(known[name] != {**_DEFAULTS, **told}.get(name) for name in known):
+            origins = recognized.origins(told)
+            log(f"{artifact}: taken for an export of {recognized.project}")
+            for line in recognized.lines(told):
+                log(f"  {line}")
+        height_px, width_px = known.pop("size")
+        images = ImageInput(height_px=height_px, width_px=width_px, **{**_DEFAULTS, **known})
+        manifest = manifest_for_foreign_onnx(artifact, images, output_name=self.output_name)
+        return manifest.model_copy(update={"origins": origins})
+
+    def _told(self) -> dict[str, Any]:
+        """The given facts, by the names of :class:`ImageInput`'s fields, and "size"."""
+        told = {
+            "size": _parse_size(self.size) if self.size else None,
+            "mean": _parse_channels("--mean", self.mean) if self.mean else None,
+            "std": _parse_channels("--std", self.std) if self.std else None,
+            "channel_order": self.channel_order,
+            "layout": self.layout,
+            "resize": self.resize,
+        }
+        return {name: value for name, value in told.items() if value is not None}
 
     def refuse_for_checkpoint(self, checkpoint: Path) -> None:
         """Raise InputError where an option is given that only ONNX files have."""
@@ -277,16 +299,16 @@ def open_stated(
     """
     from reidexport.evaluation.opening import kind_of, open_any
 
-    if foreign != ForeignOptions() and kind_of(artifact) == "checkpoint":
+    if kind_of(artifact) == "checkpoint":
         foreign.refuse_for_checkpoint(artifact)
-    elif foreign != ForeignOptions():
+    elif (manifest := foreign.manifest(artifact)) is not None:
         if feature is not None or checkpoint != CheckpointOptions():
             options = 'the options under "What a checkpoint cannot tell"'
             raise InputError(
                 f"{artifact} is an artifact, whose network is built in: leave out "
                 f"{options if feature is None else f'--feature and {options}'}."
             )
-        return run.open(artifact, foreign.manifest(artifact))
+        return run.open(artifact, manifest)
     return open_any(artifact, run.options(), feature=feature, choices=checkpoint.choices(foreign), log=log)
 
 

@@ -121,7 +121,7 @@ def verify(
     json_file: JsonOption = None,
 ) -> None:
     """Compare an artifact with its reference; exit status 1 when it lost more than allowed."""
-    from reidexport.evaluation.opening import kind_of, open_reference
+    from reidexport.evaluation.opening import is_foreign, kind_of, open_reference
     from reidexport.evaluation.verification import verify as verify_sessions
 
     check_strict(allowed.strict, compared.images if kind_of(reference) == "checkpoint" else None)
@@ -160,7 +160,8 @@ def verify(
             progress=progress,
         )
     _print(result)
-    assumed = assumed_text(artifact.manifest.origins)
+    # What is known of another program's file is compared with its reference.
+    assumed = "" if is_foreign(artifact.manifest) else assumed_text(artifact.manifest.origins)
     if assumed and not (found and found[0]):
         print(f"assumed    {assumed}; --images tests them")
     files = {"artifact": str(candidate), "reference_file": str(reference)}

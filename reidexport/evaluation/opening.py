@@ -12,7 +12,7 @@ from reidruntime.images.depth import Depth
 from reidruntime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 
 from reidexport.checkpoint.choices import CheckpointChoices
-from reidexport.checkpoint.other_files import folder_kind
+from reidexport.checkpoint.other_files import ENCRYPTED, folder_kind, is_encrypted
 from reidexport.checkpoint.reid_folder import is_reid_folder, weights_file
 from reidexport.errors import ArtifactError, InputError
 
@@ -34,6 +34,8 @@ def kind_of(path: Path) -> Kind:
         raise ArtifactError(f"{path}: {folder_kind(path)}")
     if not path.is_file():
         raise ArtifactError(f"{path}: there is no such file")
+    if is_encrypted(path):
+        raise ArtifactError(f"{path}: this is {ENCRYPTED}")
     if path.suffix in (".engine", ".plan"):
         return "engine"
     return "onnx" if path.suffix == ".onnx" or _reads_as_onnx(path) else "checkpoint"
@@ -171,7 +173,9 @@ def open_reference(
     checkpoint = load_checkpoint(path, replace(recorded, **stated))
     # What the manifest only repeats is as open as in the file, or as it was at the export.
     origins: dict[str, Origin] = dict.fromkeys(checkpoint.read, "read")
-    origins |= candidate.origins | told_facts(told)
+    if not is_foreign(candidate):
+        origins |= candidate.origins
+    origins |= told_facts(told)
     facts = tuple(replace(fact, origin=origins.get(fact.name, "assumed")) for fact in checkpoint.facts)
     on_checkpoint(replace(checkpoint, facts=facts))
     return session_from_checkpoint(checkpoint, options, threads=threads, depth=depth)

@@ -88,6 +88,40 @@ def write_foreign(
     return path
 
 
+def write_export(
+    path: Path,
+    image: str,
+    output: str,
+    size: tuple[int | str, int | str],
+    *,
+    metadata: dict[str, str] | None = None,
+    start: tuple[tuple[str, tuple[float, ...]], ...] = (),
+    with_softmax: bool = False,
+    dim: int | str = DIM,
+) -> Path:
+    """A float32 NCHW network of the form that another project's exporter gives its own."""
+    nodes, constants, name = [], [], image
+    for place, (op, numbers) in enumerate(start):
+        array = np.array(numbers, np.float32)
+        shaped = array.reshape(1, -1, 1, 1) if len(numbers) > 1 else array[0]
+        constants.append(numpy_helper.from_array(np.asarray(shaped), f"constant{place}"))
+        nodes.append(helper.make_node(op, [name, f"constant{place}"], [f"step{place}"]))
+        name = f"step{place}"
+    nodes.append(helper.make_node("Identity", [name], ["planes"]))
+    info = helper.make_tensor_value_info(image, TensorProto.FLOAT, ["batch", 3, *size])
+    model = _model(nodes, info, None, [(output, ["batch", dim])])
+    model.graph.initializer.extend(constants)
+    last = model.graph.node[-1]
+    last.output[0] = output
+    if with_softmax:
+        last.output[0] = "flat"
+        model.graph.node.append(helper.make_node("Softmax", ["flat"], [output]))
+    for key, value in (metadata or {}).items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, path)
+    return path
+
+
 def write_overflowing(path: Path) -> Path:
     """The network of :func:`write_artifact`, but it answers NaN to images of more than 200 on average."""
     model = onnx.load(write_artifact(path))

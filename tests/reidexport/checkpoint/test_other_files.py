@@ -121,3 +121,44 @@ def test_a_packed_folder_is_read_again(tmp_path: Path) -> None:
         for path in sorted((tmp_path / "archive").rglob("*")):
             archive.write(path, path.relative_to(tmp_path))
     assert read_weights(tmp_path / "b.pth").state_dict["conv1.weight"].tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
+ENCRYPTED = {
+    "model.etlt": b"\x00\x00\x00\x00" + bytes(range(40, 240)),
+    "model.tlt": bytes(range(40, 240)),
+    "weights.hdf5": bytes(range(40, 240)),
+    "renamed.bin": b"\x07\x00\x00\x00input_1" + bytes(range(40, 240)),
+}
+
+
+@pytest.mark.parametrize("name", ENCRYPTED)
+def test_encrypted_files_of_tao_are_named(name: str, tmp_path: Path) -> None:
+    """Its .etlt, .tlt and .hdf5 under a key are called encrypted, with what to do, by every command."""
+    path = tmp_path / name
+    path.write_bytes(ENCRYPTED[name])
+    words = (
+        r"this is encrypted, as NVIDIA TAO writes its models with a key .* Export it with TAO and that key"
+    )
+    with pytest.raises(CheckpointError, match=words):
+        read_weights(path)
+    with pytest.raises(ArtifactError, match=words):
+        kind_of(path)
+
+
+def test_encrypted_weights_in_a_checkpoint_are_named(tmp_path: Path) -> None:
+    """What TAO's Lightning saves under a key: bytes in the place of tensors."""
+    path = tmp_path / "reid_model_latest.pth"
+    torch.save({"epoch": 5, "state_dict": b"\x01" * 99, "state_dict_encrypted": "AES"}, path)
+    with pytest.raises(CheckpointError, match="its weights are encrypted, as NVIDIA TAO writes"):
+        read_weights(path)
+
+
+def test_what_is_not_encrypted_is_called_what_it_is(tmp_path: Path) -> None:
+    """TAO's suffixes alone prove nothing: a plain checkpoint is read, and plain HDF5 is called that."""
+    plain = tmp_path / "model.tlt"
+    plain.write_bytes(saved())
+    assert read_weights(plain).state_dict.keys() == {"conv1.weight"}
+    keras = tmp_path / "weights.hdf5"
+    keras.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))
+    with pytest.raises(CheckpointError, match="this is an HDF5 file, as Keras writes"):
+        read_weights(keras)

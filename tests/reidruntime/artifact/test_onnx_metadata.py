@@ -2,11 +2,20 @@
 
 from pathlib import Path
 
+import onnx
 import pytest
 from reidruntime.artifact.onnx_metadata import manifest_from_onnx, read_onnx, shape_text
 from reidruntime.errors import ArtifactError
 
-from tests.standins.runtime_models import DIM, HEIGHT, WIDTH, small_manifest, write_artifact, write_foreign
+from tests.standins.runtime_models import (
+    DIM,
+    HEIGHT,
+    WIDTH,
+    small_manifest,
+    write_artifact,
+    write_export,
+    write_foreign,
+)
 
 
 def test_manifest_comes_back(tmp_path: Path) -> None:
@@ -78,3 +87,29 @@ def test_shapes_read_well() -> None:
     """Only the first dimension is called batch."""
     assert shape_text((None, 3, None)) == "[batch, 3, ?]"
     assert shape_text(None) == "of unknown shape"
+
+
+def test_what_is_first_done_to_images(tmp_path: Path) -> None:
+    """Arithmetic by one number or one per channel, up to the first other operator; the kinds of all operators."""
+    steps = (("Div", (255.0,)), ("Sub", (0.5, 0.25, 0.125)), ("Mul", (2.0, 2.0, 2.0)))
+    file = read_onnx(write_export(tmp_path / "a.onnx", "images", "y", (HEIGHT, WIDTH), start=steps))
+    assert file.start == steps
+    assert file.operators == {"Div", "Sub", "Mul", "Identity", "Conv", "Relu", "GlobalAveragePool", "Flatten"}
+    assert read_onnx(write_foreign(tmp_path / "b.onnx")).start == ()
+
+
+def test_numbers_in_constant_nodes_are_seen_and_others_end_the_search(tmp_path: Path) -> None:
+    """A Constant node counts as an initializer; two numbers, or what is divided by the image, do not."""
+    path = write_export(
+        tmp_path / "a.onnx", "images", "y", (HEIGHT, WIDTH), start=(("Sub", (2.0,)), ("Div", (4.0,)))
+    )
+    model = onnx.load(path)
+    (kept,) = [each for each in model.graph.initializer if each.name == "constant0"]
+    model.graph.initializer.remove(kept)
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["constant0"], value=kept))
+    onnx.save(model, path)
+    assert read_onnx(path).start == (("Sub", (2.0,)), ("Div", (4.0,)))
+    (division,) = [node for node in model.graph.node if node.op_type == "Div"]
+    division.input[:] = reversed(division.input)
+    onnx.save(model, path)
+    assert read_onnx(path).start == (("Sub", (2.0,)),)

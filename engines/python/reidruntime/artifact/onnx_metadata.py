@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision, manifest_from_json
 from reidruntime.artifact.onnx_hazards import external_files, training_nodes
+from reidruntime.artifact.onnx_start import Step, first_arithmetic
 from reidruntime.artifact.protobuf import MalformedError, Message
 from reidruntime.errors import ArtifactError
 
@@ -45,6 +46,8 @@ class OnnxFile:
     precision: Precision
     external: dict[str, int]
     training: tuple[str, ...]
+    operators: frozenset[str] = frozenset()
+    start: tuple[Step, ...] = ()
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -107,15 +110,17 @@ def _file(model: Message) -> OnnxFile:
     # TensorProto: data_type = 2, name = 8.
     stored = {tensor.text(8): _dtype(tensor, 2) for tensor in graphs[0].messages(5)}
     dtypes = list(stored.values())
-    inputs = [_tensor(value) for value in graphs[0].messages(11)]
+    inputs = tuple(tensor for tensor in map(_tensor, graphs[0].messages(11)) if tensor.name not in stored)
     return OnnxFile(
         producer=(model.text(2), model.text(3)),
         metadata={each.text(1): each.text(2) for each in model.messages(14)},
-        inputs=tuple(tensor for tensor in inputs if tensor.name not in stored),
+        inputs=inputs,
         outputs=tuple(_tensor(value) for value in graphs[0].messages(12)),
         precision="fp16" if dtypes.count("float16") > dtypes.count("float32") else "fp32",
         external=external_files(model),
         training=training_nodes(model),
+        operators=frozenset(node.text(4) for node in graphs[0].messages(1)),
+        start=first_arithmetic(graphs[0], inputs[0].name) if len(inputs) == 1 else (),
     )
 
 
