@@ -66,7 +66,7 @@ def facts_of(
         ", ".join(f"{value:.4g}" for value in values) for values in (preprocess.mean, preprocess.std)
     )
     texts = {
-        "backbone": f"backbone {architecture.backbone}",
+        "backbone": f"backbone {architecture.backbone}{_patches(architecture.tokens)}",
         "last_stride": architecture.last_stride and f"last stride {architecture.last_stride}",
         "stem_relu": stem_relu if is_resnet else None,
         "stem_pool": f"stem pooling {_STEM_POOLS[architecture.stem_pool]}" if is_resnet else None,
@@ -92,6 +92,14 @@ def _parts_fact(architecture: BaselineArchitecture) -> str | None:
     if architecture.backbone not in LIGHTMBNS:
         return None
     return f"its {NUM_PARTS} parts {'each of unit length' if architecture.unit_parts else 'as they are'}"
+
+
+def _patches(tokens: TokenOptions | None) -> str:
+    """How a transformer cuts its images, in words."""
+    if tokens is None or tokens.conv_stem:
+        return ""
+    rows, columns = tokens.grid
+    return f" of {rows}x{columns} patches, one every {tokens.stride_px} px"
 
 
 def _camera_facts(tokens: TokenOptions | None) -> dict[str, str]:

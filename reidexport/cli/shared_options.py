@@ -176,7 +176,7 @@ class ForeignOptions(PixelOptions):
         return {path: manifest for path, manifest in stated.items() if manifest is not None}
 
     def _stated(self, artifact: Path) -> Manifest | None:
-        told = self._told()
+        told = self._given_facts()
         recognized = recognize(read_onnx(artifact))
         known: dict[str, Any] = {**recognized.facts, **told} if recognized else told
         if not known and self.output_name is None:
@@ -196,7 +196,7 @@ class ForeignOptions(PixelOptions):
         manifest = manifest_for_foreign_onnx(artifact, images, output_name=self.output_name)
         return manifest.model_copy(update={"origins": origins})
 
-    def _told(self) -> dict[str, Any]:
+    def _given_facts(self) -> dict[str, Any]:
         """The given facts, by the names of :class:`ImageInput`'s fields, and "size"."""
         told = {
             "size": _parse_size(self.size) if self.size else None,
