@@ -8,6 +8,7 @@ from typing import Any
 import timm
 import torch
 from timm.layers import attention
+from timm.models.byobnet import MobileOneBlock, RepVggBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -139,7 +140,8 @@ def _check_name(name: str) -> None:
 def _vector_size(name: str) -> int:
     """How many numbers a network gives for an image of its own size, on the meta device.
 
-    Its first convolution must be all that takes the image: pixels are scaled there.
+    Its first convolution, of one branch or of several that are merged, must be all that takes the image: pixels are
+    scaled there.
     """
     with torch.device("meta"):
         trunk: Any = timm.create_model(name, pretrained=False, num_classes=0)
@@ -159,8 +161,10 @@ def _vector_size(name: str) -> int:
         raise InputError(f"timm's {name} cannot be run to see what it gives: {error}") from error
     if not isinstance(vectors, Tensor) or vectors.ndim != 2:
         raise InputError(f"timm's {name} gives no vector for an image: it cannot be an embedder")
-    first = next((module for module in trunk.modules() if isinstance(module, nn.Conv2d)), None)
-    if taking != [first]:
+    first: nn.Module | None = next((part for part in trunk.modules() if isinstance(part, nn.Conv2d)), None)
+    merged = [block for block in trunk.modules() if isinstance(block, RepVggBlock | MobileOneBlock)]
+    owners: dict[nn.Module | None, nn.Module] = {part: block for block in merged for part in block.modules()}
+    if {owners.get(module, module) for module in taking} != {owners.get(first, first)}:
         raise InputError(f"timm's {name} does not take its images by one convolution, as exporting needs")
     return int(vectors.shape[1])
 

@@ -87,7 +87,9 @@ def test_a_timm_network_answers_as_timm_itself(vit_folder: Path, vit_weights: di
         torch.testing.assert_close(f_t, network.eval()(images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_efficientnet", "test_vit2"])
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_convnext", "test_efficientnet", "test_vit2", "repvgg_a0"]
+)
 def test_heads_with_layers_behind_the_pooling_are_kept(name: str, tmp_path: Path) -> None:
     """Convolutional networks and transformers of other poolings are folded into what timm answers."""
     weights = timm_weights(name)
