@@ -20,6 +20,7 @@ from onnx import TensorProto, numpy_helper
 from reidruntime.artifact.onnx_graph import read_onnx_graph
 from reidruntime.backends.onnx_fusion import fuse
 from reidruntime.backends.torch_network import TorchNetwork
+from reidruntime.errors import ArtifactError
 from torch import Tensor, nn
 
 from reidexport.checkpoint.choices import CheckpointChoices
@@ -58,6 +59,8 @@ ALWAYS_EXPORTED = set(_ALWAYS_EXPORTED.split())
 DEEP = set(_DEEP.split()) | {
     name for name, about in golden_cases().items() if name.startswith(("tr_", "lm_")) and "feature" in about
 } - set(_SHALLOW.split())
+# They have operators that it does not know, which it says.
+NOT_FOR_TORCH_CUDA = {"la_hr", "la_swin", "la_swinv2", "la_dino"}
 NECKS = {"no": "none", "bnneck": "bnneck", "fc": "fc"}
 Record = Callable[[str, object], None]
 POOLINGS = {"avg": "avg", "gem": "gem", "gemp": "gem"}
@@ -219,7 +222,11 @@ def test_exported_file_equals_upstream(
         errors.append(relative_l2(found, wanted[rows]))
     record_property("relative_l2", errors)
     assert max(errors) < TOLERANCE
-    assert_torch_cuda_answers_likewise(path, session, images)
+    if case in NOT_FOR_TORCH_CUDA:
+        with pytest.raises(ArtifactError, match="torch-cuda cannot compute"):
+            assert_torch_cuda_answers_likewise(path, session, images)
+    else:
+        assert_torch_cuda_answers_likewise(path, session, images)
     assert manifest.parity is not None
     assert manifest.parity.num_images == 1 + 2 + 5
     half = onnxruntime.InferenceSession(
