@@ -66,7 +66,7 @@ def facts_of(
         ", ".join(f"{value:.4g}" for value in values) for values in (preprocess.mean, preprocess.std)
     )
     texts = {
-        "backbone": f"backbone {architecture.backbone}{_patches(architecture.tokens)}",
+        "backbone": f"backbone {architecture.backbone}",
         "last_stride": architecture.last_stride and f"last stride {architecture.last_stride}",
         "stem_relu": stem_relu if is_resnet else None,
         "stem_pool": f"stem pooling {_STEM_POOLS[architecture.stem_pool]}" if is_resnet else None,
@@ -75,7 +75,7 @@ def facts_of(
         "semantic_weight": None if semantic is None else f"semantic weight {semantic:g}",
         "unit_parts": _parts_fact(architecture),
         "batch_norm_eps": None if batch_norm_eps is None else f"BatchNorm eps {batch_norm_eps:g}",
-        "size": f"input {preprocess.height_px}x{preprocess.width_px} px",
+        "size": f"input {preprocess.height_px}x{preprocess.width_px} px{_patches(architecture.tokens)}",
         "mean": f"mean {mean}",
         "std": f"std {std}",
         "channel_order": f"{preprocess.channel_order} channels",
@@ -99,7 +99,7 @@ def _patches(tokens: TokenOptions | None) -> str:
     if tokens is None or tokens.conv_stem:
         return ""
     rows, columns = tokens.grid
-    return f" of {rows}x{columns} patches, one every {tokens.stride_px} px"
+    return f" in {rows}x{columns} patches, one every {tokens.stride_px} px"
 
 
 def _camera_facts(tokens: TokenOptions | None) -> dict[str, str]:
@@ -107,7 +107,8 @@ def _camera_facts(tokens: TokenOptions | None) -> dict[str, str]:
     if tokens is None or not tokens.num_cameras:
         return {}
     if tokens.camera is None:
-        return {"camera": f"no camera embedding added, of {tokens.num_cameras}"}
+        none = f"no camera embedding added, of {tokens.num_cameras}"
+        return {"camera": f"{none}, where its project adds each image's own"}
     return {
         "camera": f"the embedding of camera {tokens.camera} of {tokens.num_cameras} added",
         "camera_weight": f"camera embedding times {tokens.camera_weight:g}",

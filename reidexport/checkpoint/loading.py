@@ -6,7 +6,8 @@ What the file does not show is assumed as in the family's published configuratio
 fact where it comes from, and :class:`CheckpointChoices` override it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,7 @@ from reidexport.models.vit import PATCH_PX, TokenOptions, resized_grid, tokens_i
 _IMAGENET = (
     "ImageNet's classifiers of 1000 classes (torchreid's *_imagenet.pth), never trained for re-identification"
 )
+_OWN_WORDS = ("weights", "camera")  # facts that are not as in a checkpoint's project
 TORCH_EPS = 1e-5  # torch.nn.BatchNorm2d's default
 
 
@@ -84,7 +86,7 @@ class Checkpoint:
     def assumed(self) -> tuple[str, ...]:
         """What is assumed because the file does not show it, each with the option that sets it."""
         return tuple(
-            f"{fact.text} ({'' if fact.name == 'weights' else f'as in {self.family}; '}set with {fact.option})"
+            f"{fact.text} ({'' if fact.name in _OWN_WORDS else f'as in {self.family}; '}set with {fact.option})"
             for fact in self.facts
             if fact.origin == "assumed"
         )
@@ -259,7 +261,15 @@ def save_weights(
     preprocess: Preprocess,
     extra: dict[str, object] | None = None,
 ) -> None:
-    """:func:`save_checkpoint` for a network's weights by name, on any device, that are in no model at the moment."""
+    """:func:`save_checkpoint` for a network's weights by name, on any device, that are in no model at the moment.
+
+    Raises:
+        InputError: this format does not hold such networks, which only other projects' checkpoints have.
+    """
+    if not is_backbone(architecture.backbone):
+        raise InputError(
+            f"this format does not hold {architecture.backbone}: keep the checkpoint that it was read from"
+        )
     content = {
         **(extra or {}),
         "format": FORMAT,
@@ -323,7 +333,8 @@ def _contents_by_config(weights: Weights, config: ReidConfig, choices: Checkpoin
         )
     if choices.arch not in (None, *family.backbones):
         raise CheckpointError(f"--arch {choices.arch}: its {CONFIG} says that it is {config.architecture}")
-    state_dict = rename_keys(weights.state_dict, family)
+    with _shaped_as_in(family):
+        state_dict = rename_keys(weights.state_dict, family)
     found = {key: tuple(tensor.shape) for key, tensor in state_dict.items() if key.startswith("backbone.")}
     (network,) = candidates_of(family, found)
     try:
@@ -341,6 +352,18 @@ def _contents_by_config(weights: Weights, config: ReidConfig, choices: Checkpoin
     return _Contents(family, architecture, preprocess, _finite(state_dict), frozenset(known))
 
 
+@contextmanager
+def _shaped_as_in(family: Family) -> Iterator[None]:
+    """Names a family's own tensors that are missing or of another shape, where they are put together or taken apart."""
+    try:
+        yield
+    except (LookupError, ValueError, RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            f"its tensors are named as {family.name}'s, but some are missing or of another shape ({error}). The file "
+            "may be cut, or of a changed network: export that with its own code (torch.onnx.export)."
+        ) from error
+
+
 def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
     """Of a foreign checkpoint: names and shapes identify the network, the family's conventions say the rest."""
     found = {key: tuple(tensor.shape) for key, tensor in weights.state_dict.items()}
@@ -353,9 +376,10 @@ def _contents_by_names(weights: Weights, arch: str | None) -> _Contents:
         raise CheckpointError(
             f"no known project names its tensors like this (first: {first}). Known are {names} and reidexport itself."
         )
-    state_dict = rename_keys(weights.state_dict, family)
-    identified = identify(state_dict, family, arch)
-    _check_names(state_dict, identified)
+    with _shaped_as_in(family):
+        state_dict = rename_keys(weights.state_dict, family)
+        identified = identify(state_dict, family, arch)
+        _check_names(state_dict, identified)
     state_dict = _finite(state_dict)
     preprocess = imagenet_preprocess(*(weights.size or family.size(identified))).model_copy(
         update={"resize": family.resize, "mean": family.mean, "std": family.std}
@@ -462,7 +486,8 @@ def _tokens(architecture: BaselineArchitecture, choices: CheckpointChoices) -> T
             f"has embeddings of {num_cameras} cameras, from 1" if num_cameras else "has no camera embeddings"
         )
         raise InputError(f"--camid {choices.camera}: this {architecture.backbone} {has}")
-    if choices.camera_weight is not None and choices.camera is None:
+    camera = choices.camera or (tokens.camera if tokens else None)
+    if choices.camera_weight is not None and camera is None:
         raise InputError("--camera-weight weighs the embedding of a camera: give --camid too")
     if tokens is None:
         return None
@@ -474,7 +499,7 @@ def _tokens(architecture: BaselineArchitecture, choices: CheckpointChoices) -> T
             )
         tokens = tokens_in_size(tokens, choices.size)
     weight = tokens.camera_weight if choices.camera_weight is None else choices.camera_weight
-    return replace(tokens, camera=choices.camera, camera_weight=weight)
+    return replace(tokens, camera=camera, camera_weight=weight)
 
 
 def _with_power(

@@ -59,7 +59,7 @@ def refuse_other_networks(found: Shapes) -> None:
     heads = [*_IMAGENET_HEADS]
     if any(name.startswith("features.") for name in found):
         heads.append("classifier.weight")  # torchvision's DenseNets; others have it behind a neck
-    if imagenet := next((name for name in heads if found.get(name, (0,))[0] == 1000), None):
+    if imagenet := next((name for name in heads if found.get(name, ())[:1] == (1000,)), None):
         raise CheckpointError(
             f"this is an ImageNet classifier, as torchvision and timm publish them: {imagenet} has 1000 classes. It "
             "was not trained to tell persons apart. Pass a checkpoint that was, or train one: see docs/train.md."

@@ -157,7 +157,9 @@ def _boxmot_size(loaded: Mapping[Any, Any]) -> tuple[int, int] | None:
             "around them. Here images are resized to the whole size, which it would not know. Train it with "
             "preprocess 'resize'."
         )
-    return int(size[0]), int(size[1])
+    if not all(isinstance(side, int) and side > 0 for side in size):
+        raise CheckpointError(f"boxmot notes img_size {size!r}, expected height and width in pixels")
+    return size[0], size[1]
 
 
 def _weights_of_module(module: StandIn) -> Weights:

@@ -83,9 +83,12 @@ def exit_where_strict(strict: bool, evidence: "Evidence | None") -> None:
         raise typer.Exit(1)
 
 
+_UNTESTED = ("weights", "camera", "camera_weight", "unit_parts")  # by images
+
+
 def assumed_text(origins: Mapping[str, Origin]) -> str:
     """What is assumed of a checkpoint on both sides of a comparison; empty where nothing is that images can test."""
-    assumed = [name for name, origin in origins.items() if origin == "assumed" and name != "weights"]
+    assumed = [name for name, origin in origins.items() if origin == "assumed" and name not in _UNTESTED]
     return f"the same on both sides, so not compared: {', '.join(assumed)}" if assumed else ""
 
 

@@ -172,6 +172,7 @@ def _default_output(
         "fp16": precision == "fp16",
         f"int8-{target}": precision == "int8",
     }
+    checkpoint = checkpoint if checkpoint.name else checkpoint.resolve()  # "." of a folder
     is_usual = checkpoint.suffix in (".pth", ".pt", ".safetensors")
     stem = checkpoint.stem if is_usual else checkpoint.name
     return checkpoint.with_name(

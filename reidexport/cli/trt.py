@@ -130,6 +130,7 @@ def trt(
 
 def _default_output(source: Path, precision: Precision | None, flavor: Flavor) -> Path:
     """``model.onnx`` becomes ``model.engine``, or ``model-fp16-rtx.engine``: what is asked for is in the name."""
+    source = source if source.name else source.resolve()  # "." of a folder
     stem = source.name.removesuffix(source.suffix)
     if precision and not re.search(rf"\b{precision}\b", stem):
         stem += f"-{precision}"

@@ -212,13 +212,22 @@ def _alternatives(checkpoint: Checkpoint) -> Iterator[Change]:
 def _sizes_of(architecture: BaselineArchitecture) -> Sequence[tuple[int, int]]:
     """The sizes of images that a network may have been trained on."""
     tokens = architecture.tokens
-    if architecture.backbone == "hacnn":
-        return ()  # it takes one size only
     if tokens is None:
-        return _SIZES
+        with torch.device("meta"):
+            model = Baseline(architecture).eval()
+        return [size for size in _SIZES if _takes(model, size)]
     num_patches = tokens.grid[0] * tokens.grid[1]
     grids = {size: tokens_in_size(tokens, size).grid for size in _SIZES}
     return [size for size, (rows, columns) in grids.items() if rows * columns == num_patches]
+
+
+def _takes(model: Baseline, size: tuple[int, int]) -> bool:
+    """Whether a network on the meta device takes images of a size: some are built for one only."""
+    try:
+        model(torch.empty(1, 3, *size, device="meta"))
+    except (AssertionError, RuntimeError):
+        return False
+    return True
 
 
 def _changed(checkpoint: Checkpoint, change: Change) -> Checkpoint:

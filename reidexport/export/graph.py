@@ -73,6 +73,8 @@ class InferenceGraph(nn.Module):
         published: Feature = checkpoint.feature if has_neck else "f_t"
         self.options = replace(options, feature=options.feature or published)
         with_neck, normalizes = self.options.feature == "f_i", options.input == "uint8"
+        if checkpoint.origins.get("unit_parts") == "told" and not with_neck:
+            raise InputError("--unit-parts is of f_i: leave it out, or leave --feature f_t out")
         self.backbone: nn.Module = fold_batch_norms(model.backbone)
         if normalizes:
             divide_first_convolution(self.backbone, checkpoint.preprocess.std)

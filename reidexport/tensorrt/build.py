@@ -124,7 +124,8 @@ def _build(
     parsed = layers_of_network(network)
     file = FileLayers.of(source.path)
     check_precision(parsed, precision, "network", num_float, fp16_products=file.fp16_products)
-    check_whole_layers(parsed, file.layer_norms)
+    if precision == "fp16":
+        check_whole_layers(parsed, file.layer_norms)
     profiles = optimization_profiles(profile, options.flavor)
     config = _builder_config(trt, builder, source, profiles, options)
     cache: AbstractContextManager[None] = nullcontext()

@@ -249,6 +249,11 @@ def proved_layers(
         raise PrecisionError(
             f"{error}\nWhat TensorRT says of every layer is in {described_in}.{hint}"
         ) from error
+    products = {layer.name: layer.precision for layer in layers if layer.kind == "matrix product"}
+    if unknown := sum(products.get(name, UNPROVED) == UNPROVED for name in fp16_products):
+        log(
+            f"TensorRT does not say in what {unknown} of the {len(fp16_products)} FP16 matrix products compute"
+        )
     if allow_unproved and num_unproved:
         log(
             f"accepted without a proof of their precision: {num_unproved} of {len(convolutions)} convolutions of the "

@@ -70,11 +70,10 @@ class FileLayers:
             for each in graph.value_info
             if each.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
         }
+        named = [node for node in graph.node if node.name]  # TensorRT gives the others names of its own
         return cls(
-            tuple(
-                node.name for node in graph.node if node.op_type == "MatMul" and half.issuperset(node.input)
-            ),
-            tuple(node.name for node in graph.node if node.op_type == "LayerNormalization"),
+            tuple(node.name for node in named if node.op_type == "MatMul" and half.issuperset(node.input)),
+            tuple(node.name for node in named if node.op_type == "LayerNormalization"),
         )
 
 
@@ -181,7 +180,9 @@ def _from_checkpoint(
     for line in checkpoint.fact_lines:
         log(f"  {line}")
     manifest = onnx_from_graph(graph_from_checkpoint(checkpoint), target, precision=precision)
-    return EngineSource(target, manifest, path.with_suffix(".onnx").name, file_sha256(target), kept=False)
+    return EngineSource(
+        target, manifest, path.resolve().with_suffix(".onnx").name, file_sha256(target), kept=False
+    )
 
 
 def _converted_to_fp16(path: Path, manifest: Manifest, target: Path) -> EngineSource:

@@ -17,14 +17,21 @@ def layout_of(num_patches: int, sizes: Sequence[Size], strides_px: Sequence[int]
         strides_px: from patch to patch, likewise.
 
     Returns:
-        Grid and stride of the first size that has so many patches; of the first size and stride if none has.
+        Grid and stride of the first size that has so many patches. If none has: a grid of so many that is nearest to
+        twice as high as wide, in the first stride.
     """
-    layouts = [(patch_grid(*size, stride_px), stride_px) for size, stride_px in product(sizes, strides_px)]
-    fitting = (each for each in layouts if each[0][0] * each[0][1] == num_patches)
-    return TokenOptions(*next(fitting, layouts[0]))
+    for size, stride_px in product(sizes, strides_px):
+        grid = patch_grid(*size, stride_px)
+        if grid[0] * grid[1] == num_patches:
+            return TokenOptions(grid, stride_px)
+    grids = [(num_patches // n, n) for n in range(1, num_patches + 1) if num_patches % n == 0] or [(16, 8)]
+    return TokenOptions(min(grids, key=lambda grid: abs(grid[0] - 2 * grid[1])), strides_px[0])
 
 
 def size_of(tokens: TokenOptions | None, sizes: Sequence[Size]) -> Size:
-    """The first size, in pixels, of images with such a grid of patches; the first of all where none has."""
-    grid, stride_px = (tokens.grid, tokens.stride_px) if tokens else ((0, 0), PATCH_PX)
-    return next((size for size in sizes if patch_grid(*size, stride_px) == grid), sizes[0])
+    """The first size, in pixels, of images with such a grid of patches; where none has, the smallest that has it."""
+    if tokens is None:
+        return sizes[0]
+    rows, columns = tokens.grid
+    smallest = ((rows - 1) * tokens.stride_px + PATCH_PX, (columns - 1) * tokens.stride_px + PATCH_PX)
+    return next((size for size in sizes if patch_grid(*size, tokens.stride_px) == tokens.grid), smallest)

@@ -3,6 +3,7 @@
 No tensor has memory: every value of one is the same number.
 """
 
+import re
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,29 @@ def test_networks_of_known_projects_are_recognized(
     about = golden_cases()[name]
     said = answer({key: tuple(shape) for key, shape in about["shapes"].items()}, monkeypatch, tmp_path)
     assert said.startswith(f"{about['family']} "), said
+
+
+# One case of each project's tensors, which are put together and taken apart in the project's own way.
+CHANGED = """
+tn_vit_base_sie_jpm_stride12 cl_vit_b16_sie cl_rn50 so_swin_t_fcneck la_ft_net la_efficient fo_mgn_r50_ibn
+lm_lmbn_n
+"""
+
+
+@pytest.mark.parametrize("name", CHANGED.split())
+def test_files_of_known_projects_that_lack_something_are_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A tensor of the head or of the first layers that is missing, or a plain list, is an error in words."""
+    shapes = {key: tuple(shape) for key, shape in golden_cases()[name]["shapes"].items()}
+    heads = re.compile("bottleneck|embed|reduction|neck|add_block|stem|attnpool.pos|b21_head|sie")
+    odd = [key for key in shapes if heads.search(key) and not key.endswith("num_batches_tracked")][:14]
+    whole = answer(shapes, monkeypatch, tmp_path)
+    for key in odd:
+        for changed in (
+            {each: shape for each, shape in shapes.items() if each != key},
+            shapes | {key: (5,)},
+            shapes | {key: ()},
+        ):
+            said = answer(changed, monkeypatch, tmp_path)  # anything but a CheckpointError fails here
+            assert "model.pth: " in said or said == whole or "classes" in said

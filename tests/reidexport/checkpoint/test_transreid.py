@@ -44,9 +44,10 @@ def answer(checkpoint: Checkpoint) -> Tensor:
 def test_the_camera_is_said_and_changes_the_answer(vit: Path) -> None:
     """No camera is a fact that is printed; each camera answers otherwise, and the manifest says which was taken."""
     without = load(vit)
-    assert (
-        "assumed: no camera embedding added, of 6 (as in TransReID; set with --camid)" in without.fact_lines
+    line = (
+        "assumed: no camera embedding added, of 6, where its project adds each image's own (set with --camid)"
     )
+    assert line in without.fact_lines
     first, last = load(vit, camera=1), load(vit, camera=6)
     assert relative_l2(answer(first), answer(without)) > 0.01
     assert relative_l2(answer(first), answer(last)) > 0.01
