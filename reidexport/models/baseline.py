@@ -87,7 +87,7 @@ class BaselineArchitecture:
 
     Attributes:
         backbone: a name in ``BACKBONES``, "timm/" and a network of timm, or one that only checkpoints have.
-        last_stride: stride of the backbone's last stage (paper, 3.4); None for OSNet, which has no such stage.
+        last_stride: stride of the backbone's last stage (paper, 3.4); None where there is none to choose.
         stem_relu: whether a ReLU follows the stem's bn1. False for reid-strong-baseline's plain ResNets.
         stem_pool: max pooling of a ResNet's stem: "padded" (torchvision), "ceil" (fast-reid) or another.
         non_local: fast-reid's non-local blocks.
