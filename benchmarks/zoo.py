@@ -42,12 +42,12 @@ ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 PAGE = ROOT / "docs" / "zoo.md"
 BATCH_SIZE = 8
-# What is measured: the precision that is shown, that of the file, and what runs it.
-FORMS: tuple[tuple[str, Precision, BackendName], ...] = (
-    ("fp32", "fp32", "onnxruntime"),
-    ("bf16", "fp32", "openvino-bf16"),
-    ("int8", "int8", "onnxruntime"),
-)
+# What is measured: of each precision that of the file, and what runs it.
+FORMS: dict[str, tuple[Precision, BackendName]] = {
+    "fp32": ("fp32", "onnxruntime"),
+    "bf16": ("fp32", "openvino-bf16"),
+    "int8": ("int8", "onnxruntime"),
+}
 _TURN_S = 1.0
 _BEGIN, _END = "<!-- zoo: python -m benchmarks.zoo --page -->", "<!-- end of zoo -->"
 
@@ -59,6 +59,9 @@ def main() -> None:
     )
     parser.add_argument("file", type=Path, nargs="?")
     parser.add_argument("case", nargs="*", help="of tests/golden; all of them if left out")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=[*FORMS], default=[*FORMS], help="INT8 takes minutes of a network"
+    )
     parser.add_argument("--page", action="store_true", help="write docs/zoo.md")
     options = parser.parse_args()
     if options.page == (options.file is not None):
@@ -67,7 +70,7 @@ def main() -> None:
         with replaced_when_whole(PAGE) as temporary:
             temporary.write_text(page_with_tables(PAGE.read_text()))
         return
-    measure(options.file, options.case)
+    measure(options.file, options.case, options.precisions)
 
 
 def golden_cases() -> dict[str, dict[str, Any]]:
@@ -79,7 +82,7 @@ def golden_cases() -> dict[str, dict[str, Any]]:
     return {name: about for name, about in cases.items() if "config" not in about}
 
 
-def measure(file: Path, names: Sequence[str]) -> None:
+def measure(file: Path, names: Sequence[str], precisions: Sequence[str] = ()) -> None:
     """Measure networks one after the other; those that ``file`` has are left out, so that it can be interrupted."""
     cases = golden_cases()
     if unknown := set(names) - cases.keys():
@@ -95,11 +98,11 @@ def measure(file: Path, names: Sequence[str]) -> None:
             if name in done:
                 continue
             print(name, file=sys.stderr)
-            known += (_measured(name, cases[name], Path(folder)),)
+            known += (_measured(name, cases[name], precisions or [*FORMS], Path(folder)),)
             write_record(file, ZooRecord(networks=known, **place))
 
 
-def _measured(name: str, about: dict[str, Any], folder: Path) -> ZooNetwork:
+def _measured(name: str, about: dict[str, Any], precisions: Sequence[str], folder: Path) -> ZooNetwork:
     told = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in about.get("choices", {}).items()
@@ -109,7 +112,8 @@ def _measured(name: str, about: dict[str, Any], folder: Path) -> ZooNetwork:
     graph = graph_from_checkpoint(checkpoint, GraphOptions())
     path, speeds, refused = folder / "model.onnx", {}, {}
     onnx_from_graph(graph, path)
-    for shown, precision, backend in FORMS:
+    for shown in precisions:
+        precision, backend = FORMS[shown]
         try:
             file = path if precision == "fp32" else _exported(graph, precision, folder)
             speeds[shown] = _images_per_s(file, backend)
@@ -179,40 +183,27 @@ def page_with_tables(page: str) -> str:
 
 
 def _tables(record: ZooRecord, file: Path) -> Iterable[str]:
-    precisions = [shown for shown, _, _ in FORMS]
     yield (
         f"Images per second on [{file.parent.name}](../{file.relative_to(ROOT)}) in batches of {BATCH_SIZE}: FP32 and "
-        "INT8 by ONNX Runtime, BF16 by OpenVINO."
+        "INT8 by ONNX Runtime, BF16 by OpenVINO. A dash: not measured, or refused, as INT8 of transformers is."
     )
     by_project = sorted(record.networks, key=lambda network: network.project)
     for project, networks in groupby(by_project, key=lambda network: network.project):
         yield f"\n### {project}\n"
-        header = [
-            "network",
-            "input",
-            "feature",
-            "FP32 file, MiB",
-            "GFLOP",
-            *map(str.upper, precisions),
-            "vectors",
-        ]
+        header = ["network", "input", "feature", "FP32 file, MiB", "GFLOP", *map(str.upper, FORMS), "vectors"]
         yield f"| {' | '.join(header)} |"
         yield f"|{'---|' * len(header)}"
         for network in networks:
-            speeds = [
-                f"{network.images_per_s[key]:.3g}" if key in network.images_per_s else "–"
-                for key in precisions
-            ]
-            cells = [
-                *(network.backbone, f"{network.height_px}x{network.width_px}"),
-                *(
+            speeds = network.images_per_s
+            yield " | ".join(
+                (
+                    f"| {network.backbone} | {network.height_px}x{network.width_px}",
                     f"{network.feature}, {network.feature_dim}",
-                    f"{network.size_mib:.3g}",
-                    f"{network.gflop:.3g}",
-                ),
-                *(*speeds, f"`{network.case}`"),
-            ]
-            yield f"| {' | '.join(cells)} |"
+                    f"{network.size_mib:.3g} | {network.gflop:.3g}",
+                    *(f"{speeds[shown]:.3g}" if shown in speeds else "–" for shown in FORMS),
+                    f"`{network.case}` |",
+                )
+            )
 
 
 if __name__ == "__main__":

@@ -61,10 +61,9 @@ def test_an_unknown_case_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network is written as soon as it is measured, and not measured again."""
-    monkeypatch.setattr(zoo, "FORMS", zoo.FORMS[:1])
     monkeypatch.setattr(zoo, "_TURN_S", 0.01)
     file = tmp_path / "zoo.json"
-    zoo.measure(file, ["tr_osnet_x0_25"])
+    zoo.measure(file, ["tr_osnet_x0_25"], ["fp32"])
     written = file.read_bytes()
     record = read_record(file)
     assert isinstance(record, ZooRecord)
