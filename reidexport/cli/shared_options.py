@@ -301,13 +301,13 @@ def open_stated(
 
     if kind_of(artifact) == "checkpoint":
         foreign.refuse_for_checkpoint(artifact)
+    elif foreign != ForeignOptions() and (feature is not None or checkpoint != CheckpointOptions()):
+        options = 'the options under "What a checkpoint cannot tell"'
+        raise InputError(
+            f"{artifact} is an artifact, whose network is built in: leave out "
+            f"{options if feature is None else f'--feature and {options}'}."
+        )
     elif (manifest := foreign.manifest(artifact)) is not None:
-        if feature is not None or checkpoint != CheckpointOptions():
-            options = 'the options under "What a checkpoint cannot tell"'
-            raise InputError(
-                f"{artifact} is an artifact, whose network is built in: leave out "
-                f"{options if feature is None else f'--feature and {options}'}."
-            )
         return run.open(artifact, manifest)
     return open_any(artifact, run.options(), feature=feature, choices=checkpoint.choices(foreign), log=log)
 

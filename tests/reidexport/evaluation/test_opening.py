@@ -94,7 +94,8 @@ def test_inspect_describes_a_checkpoint(exported: Exported) -> None:
     assert isinstance(found, CheckpointDescription)
     assert found.kind == "checkpoint"
     assert found.family == "reidexport"
-    assert (found.backbone, found.neck, found.feature_dim) == ("resnet18", "bnneck", 512)
+    network = [found.architecture[name] for name in ("backbone", "neck", "feature_dim")]
+    assert network == ["resnet18", "bnneck", 512]
     assert found.num_classes == 4
     assert found.assumed == ()
     assert len(found.sha256) == 64

@@ -18,6 +18,7 @@ from reidexport.evaluation.scoring import Features, evaluate, score_features
 from reidexport.metrics.cmc_map import evaluate_rank
 from reidexport.metrics.rerank import k_reciprocal
 from reidexport.records.accuracy import EvaluationRecord
+from tests.standins.runtime_models import write_artifact
 
 MANIFEST = Manifest.model_validate(
     {
@@ -147,8 +148,10 @@ def test_an_unreadable_image_is_not_scored_around(drawn_dataset: Dataset) -> Non
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
-    """`reidexport eval`, opening thumbnails whatever it is given."""
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
+    """`reidexport eval` in a folder with a file model.onnx, opening thumbnails whatever it is given."""
+    write_artifact(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("reidexport.evaluation.opening.open_any", lambda *_, **__: Thumbnails())
     app = typer.Typer()
     app.command()(eval_)

@@ -71,7 +71,11 @@ TRANSFORMERS = [
         {"convolution": 1, "matrix product": 72, "normalization": 25, "softmax": 12},
         marks=pytest.mark.slow,
     ),
-    pytest.param("so_swin_t", {"convolution": 1, "matrix product": 75, "normalization": 29, "softmax": 12}),
+    pytest.param(
+        "so_swin_t",
+        {"convolution": 1, "matrix product": 75, "normalization": 29, "softmax": 12},
+        marks=pytest.mark.slow,
+    ),
 ]
 
 
