@@ -23,6 +23,7 @@ from benchmarks.harness.subjects import device
 from benchmarks.harness.turns import calls_in_a_row, rounded
 from benchmarks.peers.peers import num_threads, onnxruntime_session
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
+from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.evaluation.timing import noise
 from reidexport.metrics.agreement import agreement
 
@@ -93,7 +94,7 @@ def solider(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 TRANSFORMERS = {
     "ViT-B/16": Transformer("vit_base_patch16_224", (256, 128), transreid, is_same=True),
-    "Swin-T": Transformer("swin_tiny_patch4_window7_224", (384, 128), solider, is_same=False),
+    "Swin-T": Transformer("swin_tiny_patch4_window7_224", (448, 224), solider, is_same=False),
 }
 _MEAN = _STD = 0.5
 
@@ -108,7 +109,8 @@ def test_transformer(compare: Compare, name: str, batch_size: int, quick: bool, 
     model = network.build()
     torch.save(network.checkpoint(model.state_dict()), tmp_path / "model.pth")
     ours = tmp_path / "model.onnx"
-    onnx_from_graph(graph_from_checkpoint(load_checkpoint(tmp_path / "model.pth")), ours)
+    checkpoint = load_checkpoint(tmp_path / "model.pth", CheckpointChoices(size=network.size))
+    onnx_from_graph(graph_from_checkpoint(checkpoint), ours)
     torch.set_num_threads(num_threads())
     with open_session(ours, SessionOptions(threads=num_threads())) as session:
         pixels = noise(session, batch_size)

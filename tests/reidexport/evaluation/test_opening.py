@@ -96,7 +96,7 @@ def test_inspect_describes_a_checkpoint(exported: Exported) -> None:
     assert found.family == "reidexport"
     network = [found.architecture[name] for name in ("backbone", "neck", "feature_dim")]
     assert network == ["resnet18", "bnneck", 512]
-    assert found.num_classes == 4
+    assert found.architecture["num_classes"] == 4
     assert found.assumed == ()
     assert len(found.sha256) == 64
 
