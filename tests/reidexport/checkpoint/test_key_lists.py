@@ -120,7 +120,7 @@ def test_files_of_known_projects_that_lack_something_are_refused(
     """A tensor of the head or of the first layers that is missing, or a plain list, is an error in words."""
     shapes = {key: tuple(shape) for key, shape in golden_cases()[name]["shapes"].items()}
     heads = re.compile("bottleneck|embed|reduction|neck|add_block|stem|attnpool.pos|b21_head|sie")
-    odd = [key for key in shapes if heads.search(key) and not key.endswith("num_batches_tracked")][:14]
+    odd = [key for key in shapes if heads.search(key) and not key.endswith("num_batches_tracked")][:8]
     whole = answer(shapes, monkeypatch, tmp_path)
     for key in odd:
         for changed in (
