@@ -24,6 +24,7 @@ _ON_GPUS = ("batch 128", "batch 256")  # left out of the tables of other machine
 _COMPARISONS = {
     "end_to_end": ("torch DataLoader", "network alone"),
     "preprocessing": ("Pillow",),
+    "transformers": ("timm eager", "onnxruntime on timm's export"),
     "ranking": ("plain evaluator", "original", "limit"),
     "gallery": ("faiss IndexFlatIP", "faiss knn", "usearch exact", "faiss-gpu", "cuVS brute force"),
 }
