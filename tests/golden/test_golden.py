@@ -201,12 +201,8 @@ def assert_torch_cuda_answers_likewise(
         summands = [
             name for each in inputs if (add := writers.get(each)) and add.op == "Add" for name in add.inputs
         ]
-        behind = (
-            []
-            if not is_fused
-            else [writers[name] for name in (*inputs, *summands) if name in writers and readers[name] == 1]
-        )
-        assert not [node.name for node in behind if node.op == "Conv"]
+        behind = [writers[name] for name in (*inputs, *summands) if name in writers and readers[name] == 1]
+        assert not (is_fused and any(node.op == "Conv" for node in behind))
 
 
 @each_case(lambda name: name not in ALWAYS_EXPORTED)
