@@ -60,6 +60,12 @@ def _lines(content: dict[str, Any], depth: int) -> list[str]:
 
 def _shortened(name: str, items: dict[str, Any] | list[Any]) -> str:
     """The first of many facts on a line of their own."""
-    facts = [f"{key} {value:.4g}" for key, value in items.items()] if isinstance(items, dict) else items
+    if isinstance(items, dict):
+        facts = [
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in items.items()
+        ]
+    else:
+        facts = items
     more = f" … and {len(facts) - _MOST_SHOWN} more (--json)" if len(facts) > _MOST_SHOWN else ""
     return f"    {name:<14} " + ", ".join(map(str, facts[:_MOST_SHOWN])) + more

@@ -15,6 +15,7 @@ from reidexport.errors import CheckpointError, InputError
 from reidexport.evaluation import evidence
 from reidexport.export.graph import graph_from_checkpoint, manifest_of_graph
 from reidexport.models.vit import resized_positions, shuffle_patches
+from tests.conftest import Run
 from tests.standins.checkpoints import golden_cases, relative_l2, seeded_weights
 
 
@@ -158,3 +159,12 @@ def test_evidence_varies_what_the_file_leaves_open(vit: Path) -> None:
     assert turned.architecture.tokens is not None
     assert turned.architecture.tokens.grid == (16, 12)
     assert answer(turned).shape == (2, 192)
+
+
+def test_inspect_prints_the_tokens(vit: Path, run: Run) -> None:
+    """The description of a transformer has its patches and cameras on a line of their own."""
+    done = run("inspect", vit, "--camid", "2")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "tokens         grid [16, 8], stride_px 16, num_cameras 6, camera 2, camera_weight 3" in done.stdout
+    )
