@@ -40,34 +40,31 @@ def _convert(state_dict: StateDict) -> StateDict:
     return converted
 
 
-def _as_in_light_mbn(_: Shapes) -> Sequence[BaselineArchitecture]:
-    return [replace(each, unit_parts=True) for each in _as_in_boxmot(_)]
-
-
-def _as_in_boxmot(_: Shapes) -> Sequence[BaselineArchitecture]:
+def _candidates(_: Shapes) -> Sequence[BaselineArchitecture]:
     return [candidate(BOXMOT, name) for name in LIGHTMBNS]
+
+
+def _with_unit_parts(found: Shapes) -> Sequence[BaselineArchitecture]:
+    return [replace(each, unit_parts=True) for each in _candidates(found)]
 
 
 def _size(_: BaselineArchitecture) -> tuple[int, int]:
     return 384, 128
 
 
-LIGHT_MBN = Family(
-    name="LightMBN",
-    signature=(r"^backone\.0\.", r"^reduction_ch_0\."),
-    key_map=_KEY_MAP,
-    convert=_convert,
-    backbones=LIGHTMBNS,
-    candidates=_as_in_light_mbn,
-    size=_size,
-    lookalikes="boxmot's lmbn_n up to version 20, which does not give each part unit length (--no-unit-parts)",
-)
 BOXMOT = Family(
     name="boxmot",
     signature=(r"^backbone\.0\.", r"^reduction_ch_0\."),
     key_map=_KEY_MAP,
     convert=_convert,
     backbones=LIGHTMBNS,
-    candidates=_as_in_boxmot,
+    candidates=_candidates,
     size=_size,
+)
+LIGHT_MBN = replace(
+    BOXMOT,
+    name="LightMBN",
+    signature=(r"^backone\.0\.", r"^reduction_ch_0\."),
+    candidates=_with_unit_parts,
+    lookalikes="boxmot's lmbn_n up to version 20, which does not give each part unit length (--no-unit-parts)",
 )
