@@ -64,7 +64,7 @@ class LightMBN(nn.Module):
             nn.BatchNorm1d(_REDUCED),
             nn.ReLU(inplace=True),
         )
-        self.halves = Halves()
+        self.cut = TwoStripes()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, 3584)."""
@@ -72,18 +72,18 @@ class LightMBN(nn.Module):
         whole, partial = self.drop_block(self.global_branch(x)), self.partial_branch(x)
         channels = self.channel_branch(x)
         strongest = whole.amax((2, 3))
-        upper, lower = self.halves(partial)
+        upper, lower = self.cut(partial)
         pooled = (
             strongest if self.is_resnet else whole.mean((2, 3)), strongest, partial.amax((2, 3)), upper, lower,
         )  # fmt: skip
         reduced = [reduce(each) for reduce, each in zip(self.reductions, pooled, strict=True)]
         channels = channels.amax((2, 3)) if self.is_resnet else channels.mean((2, 3))
-        # Both halves of the channels go through the same layer, as if they were two images.
+        # The first and the last channels go through the same layer, as if they were two images.
         shared = self.shared(channels.reshape(-1, self.half_channels)).reshape(-1, 2, _REDUCED)
         return torch.cat((torch.stack(reduced, 2), shared.transpose(1, 2)), 2).flatten(1)
 
 
-class Halves(nn.Module):
+class TwoStripes(nn.Module):
     """The means over the upper and the lower half of a map, which share the middle row of an odd number."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

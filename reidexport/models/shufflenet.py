@@ -14,10 +14,10 @@ _NUM_UNITS = (4, 8, 4)
 class ShuffleUnit(nn.Module):
     """Grouped 1×1 convolutions with a shuffle between them, beside the input or its average of half the size."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, halves: bool, is_first: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, strided: bool, is_first: bool = False) -> None:
         super().__init__()
         mid_channels = out_channels // 4
-        kept = out_channels - in_channels if halves else out_channels
+        kept = out_channels - in_channels if strided else out_channels
         # The first of all has too few input channels for groups.
         self.conv1 = nn.Conv2d(
             in_channels, mid_channels, 1, groups=1 if is_first else _NUM_GROUPS, bias=False
@@ -25,20 +25,20 @@ class ShuffleUnit(nn.Module):
         self.bn1 = nn.BatchNorm2d(mid_channels)
         self.shuffle1 = nn.ChannelShuffle(_NUM_GROUPS)
         self.conv2 = nn.Conv2d(
-            mid_channels, mid_channels, 3, 2 if halves else 1, 1, groups=mid_channels, bias=False
+            mid_channels, mid_channels, 3, 2 if strided else 1, 1, groups=mid_channels, bias=False
         )
         self.bn2 = nn.BatchNorm2d(mid_channels)
         self.conv3 = nn.Conv2d(mid_channels, kept, 1, groups=_NUM_GROUPS, bias=False)
         self.bn3 = nn.BatchNorm2d(kept)
-        self.halves = halves
-        self.shortcut = nn.AvgPool2d(3, 2, 1) if halves else nn.Identity()
+        self.is_strided = strided
+        self.shortcut = nn.AvgPool2d(3, 2, 1) if strided else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C_out, H, W) or half its size."""
         inner = self.shuffle1(torch.relu(self.bn1(self.conv1(x))))
         inner = self.bn3(self.conv3(self.bn2(self.conv2(inner))))
         shortcut = self.shortcut(x)
-        return torch.relu(torch.cat((shortcut, inner), 1) if self.halves else shortcut + inner)
+        return torch.relu(torch.cat((shortcut, inner), 1) if self.is_strided else shortcut + inner)
 
 
 class ShuffleNet(nn.Sequential):
@@ -51,8 +51,8 @@ class ShuffleNet(nn.Sequential):
         stem = nn.Conv2d(3, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
         super().__init__(OrderedDict(conv1=nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1))))
         for stage, (out_channels, num_units) in enumerate(zip(_CHANNELS, _NUM_UNITS, strict=True), start=2):
-            units = [ShuffleUnit(channels, out_channels, halves=True, is_first=stage == 2)]
-            units += [ShuffleUnit(out_channels, out_channels, halves=False) for _ in range(num_units - 1)]
+            units = [ShuffleUnit(channels, out_channels, strided=True, is_first=stage == 2)]
+            units += [ShuffleUnit(out_channels, out_channels, strided=False) for _ in range(num_units - 1)]
             self.add_module(f"stage{stage}", nn.Sequential(*units))
             channels = out_channels
 
@@ -62,14 +62,14 @@ class ShuffleUnitV2(nn.Module):
 
     def __init__(self, unit: models.shufflenetv2.InvertedResidual) -> None:
         super().__init__()
-        self.halves = unit.stride > 1
+        self.is_strided = unit.stride > 1
         self.branch1 = unit.branch1
         self.branch2 = unit.branch2
         self.shuffle = nn.ChannelShuffle(2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C_out, H, W) or half its size."""
-        if self.halves:
+        if self.is_strided:
             parts = self.branch1(x), self.branch2(x)
         else:
             first, second = x.chunk(2, 1)
