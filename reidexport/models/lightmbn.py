@@ -12,6 +12,7 @@ from torchvision import models
 from torchvision.models.resnet import Bottleneck
 
 from reidexport.models.osnet import OSBlock, OSNet
+from reidexport.models.parts import means_of_stripes
 from reidexport.models.trunk import set_last_stride
 
 NUM_PARTS = 7
@@ -88,8 +89,8 @@ class TwoStripes(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) → (B, C) twice."""
-        height = int(x.shape[2])
-        return x[:, :, : (height + 1) // 2].mean((2, 3)), x[:, :, height // 2 :].mean((2, 3))
+        upper, lower = means_of_stripes(x, 2)
+        return upper, lower
 
 
 class UnitParts(nn.Module):

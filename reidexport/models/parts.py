@@ -27,6 +27,11 @@ class LayumiPCB(ResNet):
 
 
 def stripe_means(x: Tensor, count: int) -> Tensor:
+    """:func:`means_of_stripes` in one tensor, (B, C, count)."""
+    return torch.stack(means_of_stripes(x, count), 2)
+
+
+def means_of_stripes(x: Tensor, count: int) -> list[Tensor]:
     """The mean of each of ``count`` horizontal stripes, as adaptive average pooling cuts them.
 
     Args:
@@ -34,8 +39,8 @@ def stripe_means(x: Tensor, count: int) -> Tensor:
         count: number of stripes; they overlap by a row where it does not divide H.
 
     Returns:
-        (B, C, count).
+        Of each stripe, from above, (B, C).
     """
     height = x.shape[2]
     bounds = [(height * index // count, -(-height * (index + 1) // count)) for index in range(count)]
-    return torch.stack([x[:, :, start:end].mean((2, 3)) for start, end in bounds], 2)
+    return [x[:, :, start:end].mean((2, 3)) for start, end in bounds]
