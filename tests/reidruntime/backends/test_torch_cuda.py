@@ -141,6 +141,26 @@ def test_an_answer_that_another_node_reads_is_kept(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+SPLITS: list[tuple[onnx.NodeProto, dict[str, Any]]] = [
+    (MAKE("Split", ["x", "sizes"], ["a", "b", "c"], axis=1), {"sizes": np.int64([1, 2, 3])}),
+    (MAKE("Split", ["x"], ["a", "b", "c"], axis=-3, num_outputs=3), {}),
+    (MAKE("Split", ["x"], ["a", "b", "c"], axis=2, num_outputs=3), {}),
+]
+
+
+@pytest.mark.parametrize(("split", "constants"), SPLITS)
+def test_a_node_may_have_several_outputs(
+    split: onnx.NodeProto, constants: dict[str, Any], tmp_path: Path
+) -> None:
+    """Parts of a tensor, of given sizes or of equal ones (the last may be smaller), each under its own name."""
+    (axis,) = (each.i for each in split.attribute if each.name == "axis")
+    path = write_network(
+        tmp_path / "a.onnx", [split, MAKE("Concat", ["c", "a"], ["y"], axis=axis)], constants
+    )
+    found, expected, _ = answers(path, np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32))
+    np.testing.assert_array_equal(found, expected)
+
+
 REFUSED: list[tuple[list[onnx.NodeProto], dict[str, Any], str]] = [
     (
         [node("QuantizeLinear", "s", "z")],
@@ -174,9 +194,9 @@ REFUSED: list[tuple[list[onnx.NodeProto], dict[str, Any], str]] = [
     ),
     ([node("Cast", to=TensorProto.STRING)], {}, "it casts to the data type 8"),
     (
-        [MAKE("Split", ["x"], ["y", "z"], axis=1, num_outputs=2)],
+        [MAKE("MaxPool", ["x"], ["y", "z"], kernel_shape=[2, 2])],
         {},
-        r"Split \(y\): this operator is not supported",
+        r"MaxPool \(y\): it has 2 outputs, expected one",
     ),
 ]
 

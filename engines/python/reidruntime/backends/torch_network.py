@@ -55,7 +55,7 @@ class TorchNetwork:
         self.convolutions: list[Convolution] = []
         zeros = Zeros()
         self._input_name, self._output_name = input_name, output_name
-        steps: list[tuple[Operator, tuple[str, ...], str]] = []
+        steps: list[tuple[Operator, tuple[str, ...], tuple[str, ...]]] = []
         for node in fused.nodes:
             operator: Operator
             try:
@@ -70,7 +70,7 @@ class TorchNetwork:
                     f"{path}: torch-cuda cannot compute {node.op} ({node.name or node.outputs[0]}): {error}. Use "
                     "backend onnxruntime."
                 ) from error
-            steps.append((operator, inputs, node.outputs[0]))
+            steps.append((operator, inputs, node.outputs))
         last_reads = {name: index for index, (_, inputs, _) in enumerate(steps) for name in inputs}
         self._constants = {
             name: torch.tensor(array, device=device)
@@ -88,8 +88,9 @@ class TorchNetwork:
         """Answer a batch in the file's own input type and layout."""
         values = {**self._constants, self._input_name: batch}
         with torch.inference_mode():
-            for operator, inputs, output, finished in self._steps:
-                values[output] = operator(*(values[name] for name in inputs))
+            for operator, inputs, outputs, finished in self._steps:
+                answer = operator(*(values[name] for name in inputs))
+                values.update(zip(outputs, answer if isinstance(answer, tuple) else (answer,), strict=True))
                 for name in finished:
                     del values[name]
         return values[self._output_name]

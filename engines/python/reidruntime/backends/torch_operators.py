@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from reidruntime.artifact.onnx_graph import Array, OnnxNode
 
-Operator = Callable[..., Tensor]
+Operator = Callable[..., Tensor | tuple[Tensor, ...]]  # a tensor for each output, where there are several
 # TensorProto's data types.
 DTYPES = {1: torch.float32, 2: torch.uint8, 6: torch.int32, 7: torch.int64, 10: torch.float16}
 
@@ -31,7 +31,7 @@ def operator_of(node: OnnxNode, constants: dict[str, Array]) -> tuple[Operator, 
         return _ELEMENTWISE[node.op], node.inputs
     if node.op not in {**_WITH_ATTRIBUTES, **_BUILDERS}:
         raise UnknownOperatorError("this operator is not supported")
-    if len(node.outputs) != 1:
+    if len(node.outputs) != 1 and node.op != "Split":
         raise UnknownOperatorError(f"it has {len(node.outputs)} outputs, expected one")
     form = Form(node, constants)
     if node.op in _BUILDERS:
@@ -93,6 +93,7 @@ class Form:
     def __init__(self, node: OnnxNode, constants: dict[str, Array]) -> None:
         self.attributes, self._constants = node.attributes, constants
         self.inputs, self.tensors = node.inputs, tuple(name for name in node.inputs if name)
+        self.num_outputs = len(node.outputs)
 
     def numbers(self, place: int, default: Sequence[int] | None = None) -> list[Any]:
         """A constant input as a flat list."""
@@ -206,6 +207,12 @@ def _slice(form: Form) -> _Built:
     return lambda x: x.movedim(axis, 0)[start:end:step].movedim(0, axis), form.inputs[:1]
 
 
+def _split(form: Form) -> _Built:
+    axis, num_outputs, sizes = form.attributes.get("axis", 0), form.num_outputs, form.numbers(1, ())
+    # Without sizes the parts are equal, but for the last one.
+    return lambda x: x.split(sizes or -(-x.shape[axis] // num_outputs), axis), form.inputs[:1]
+
+
 def _squeeze(form: Form) -> _Built:
     axes = form.numbers(1)
     return lambda x: x.squeeze(axes), form.inputs[:1]
@@ -230,6 +237,7 @@ _BUILDERS: dict[str, Callable[[Form], _Built]] = {
     "ReduceSum": lambda form: _reduce(form, torch.sum),
     "Reshape": _reshape,
     "Slice": _slice,
+    "Split": _split,
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
 }
