@@ -28,7 +28,6 @@ _SIGNATURES: tuple[tuple[tuple[str, ...], str], ...] = (
     ((r"^base\.", r"^local_(conv|bn)\."), "an AlignedReID, a network of two branches"),
     ((r"^back(b)?one\.", r"^p3\."), "an MGN, a network of several branches"),
     ((r"^conv\.0\.weight$", r"^layer1\.0\.conv1\."), "the network of deep_sort_pytorch (ckpt.t7)"),
-    ((r"^features\.0\.conv\.", r"^features\.3\.conv\.conv\."), "an Inception-v4, as torchreid's"),
     ((r"^cell_stem_0\.",), "a NASNet, as torchreid's"),
     ((r"^block1\.conv1\.conv\.", r"^block2\.stream1\."), "a torchreid MuDeep, a network of several branches"),
     ((r"^patch_embed\.seq\.0\.c\.", r"^head\.bn_\w+\.reduction\."), "a CSL-TinyViT of boxmot"),

@@ -9,7 +9,7 @@ from reidexport.models.mlfn import MLFN
 from reidexport.models.mobilenetv2 import WIDTHS, MobileNetV2
 from reidexport.models.resnet_variants import PCB, ResNet50Mid, resnet50_ibn_b, resnext
 from reidexport.models.shufflenet import ShuffleNet, ShuffleNetV2
-from reidexport.models.trunk import Trunk, densenet, inception_resnet_v2, squeezenet, xception
+from reidexport.models.trunk import Trunk, densenet, inception_resnet_v2, inception_v4, squeezenet, xception
 
 Catalogued = Trunk | MobileNetV2 | ShuffleNet | ShuffleNetV2 | ResNet50Mid | MLFN | HACNN | PCB | LightMBN
 
@@ -33,6 +33,7 @@ _FIXED: dict[str, Callable[[], Catalogued]] = {
     "shufflenet": ShuffleNet,
     "xception": xception,
     "inceptionresnetv2": inception_resnet_v2,
+    "inceptionv4": inception_v4,
     "mlfn": MLFN,
     "hacnn": HACNN,
     **{name: partial(PCB, parts) for name, parts in PCBS.items()},

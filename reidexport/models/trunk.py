@@ -131,6 +131,11 @@ def inception_resnet_v2() -> Trunk:
     return Trunk(network, parts, 1536)
 
 
+def inception_v4() -> Trunk:
+    """Inception-v4: (B, 3, H, W) → (B, 1536, h, w)."""
+    return Trunk(timm.create_model("inception_v4", pretrained=False, num_classes=0), ["features"], 1536)
+
+
 def set_last_stride(last_stage: nn.Module, last_stride: int) -> None:
     """Turn every stride-2 convolution of the last stage to stride 1 where ``last_stride`` is 1 (paper, 3.4)."""
     if last_stride == 1:

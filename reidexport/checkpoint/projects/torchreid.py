@@ -35,6 +35,7 @@ _MARKS: dict[str, tuple[str, ...]] = {
     "stage2.0.conv1.weight": ("shufflenet",),
     "block1.rep.0.conv1.weight": ("xception",),
     "mixed_5b.branch0.conv.weight": ("inceptionresnetv2",),
+    "features.3.conv.conv.weight": ("inceptionv4",),
 }
 
 

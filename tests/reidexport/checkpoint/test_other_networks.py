@@ -47,9 +47,6 @@ OTHERS: dict[str, Shapes] = {
     "an AGW of ReID-Survey": under("base.", RESNET) | {"base.NL_2.0.g.weight": (9, 9), "global_pool.p": (1,)},
     "a network of open-reid, SpCL or one of their kin": {"base.0.weight": (64, 3, 7, 7), "feat_bn.weight": (2048,)},
     "the network of deep_sort_pytorch": {"conv.0.weight": (64, 3, 3, 3), "layer1.0.conv1.weight": (64, 64, 3, 3)},
-    "an Inception-v4, as torchreid's": {
-        "features.0.conv.weight": (32, 3, 3, 3), "features.3.conv.conv.weight": (96, 64, 3, 3)
-    },
     "a NASNet, as torchreid's": {"conv0.conv.weight": (32, 3, 3, 3), "cell_stem_0.conv_1x1.conv.weight": (9, 9)},
     "a torchreid MuDeep": {"block1.conv1.conv.weight": (48, 3, 3, 3), "block2.stream1.0.conv.weight": (96, 96, 1, 1)},
     "a CSL-TinyViT of boxmot": {
