@@ -56,7 +56,7 @@ NETWORKS = [
         for case, about in golden_cases().items()
         if "feature" in about and "config" not in about and case not in SLOW
     ),
-    *(pytest.param((None, case), marks=pytest.mark.slow) for case in SLOW),
+    *(pytest.param((None, case), marks=pytest.mark.slow) for case in sorted(SLOW)),
 ]
 # Values of every fact, of which a checkpoint has one.
 VALUES: dict[str, tuple[Any, ...]] = {
