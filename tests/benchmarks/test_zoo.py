@@ -63,12 +63,14 @@ def test_what_is_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """A network is written as soon as it is measured, and not measured again."""
     monkeypatch.setattr(zoo, "_TURN_S", 0.01)
     file = tmp_path / "zoo.json"
-    zoo.measure(file, ["tr_osnet_x0_25"], ["fp32"])
+    zoo.measure(file, ["tr_osnet_x0_25"])
     written = file.read_bytes()
     record = read_record(file)
     assert isinstance(record, ZooRecord)
     (network,) = record.networks
     assert network.images_per_s["fp32"] > 0
+    assert network.images_per_s.keys() | network.refused.keys() == {"fp32", "bf16", "int8"}
+    assert "int8" not in network.refused
     assert network.model_copy(
         update={"images_per_s": NETWORK.images_per_s, "refused": {}}
     ) == NETWORK.model_copy(update={"refused": {}})
