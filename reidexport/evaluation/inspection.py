@@ -18,6 +18,7 @@ from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.checkpoint.reid_folder import weights_file
 from reidexport.errors import ArtifactError, InputError
 from reidexport.evaluation.opening import kind_of
+from reidexport.evaluation.recognition import recognize
 from reidexport.records.inspection import (
     CheckpointDescription,
     EngineDescription,
@@ -106,6 +107,8 @@ def _onnx(path: Path, about: dict[str, Any]) -> OnnxDescription:
     except DecodeError as error:
         raise ArtifactError(f"{path}: not a whole ONNX file ({error}). Copy or export it again.") from error
     weights = {tensor.name for tensor in model.graph.initializer}
+    file = read_onnx(path)
+    recognized = None if manifest else recognize(file)
     return OnnxDescription(
         **about,
         opset=next((entry.version for entry in model.opset_import if entry.domain == ""), None),
@@ -114,7 +117,9 @@ def _onnx(path: Path, about: dict[str, Any]) -> OnnxDescription:
         outputs=tuple(_tensor(value) for value in model.graph.output),
         operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
         manifest=manifest,
-        problems=_problems(read_onnx(path), path),
+        exporter=recognized.project if recognized else None,
+        images=tuple(recognized.lines(())) if recognized else (),
+        problems=_problems(file, path),
     )
 
 

@@ -83,7 +83,10 @@ class CheckpointDescription(FileDescription):
 class OnnxDescription(FileDescription):
     """An ONNX file; its ``manifest`` is None where another exporter wrote it.
 
-    ``problems`` says why it cannot be opened: weights that are not beside it, nodes in training mode.
+    Attributes:
+        exporter: the project that it is taken for an export of, where it has no manifest and is recognized.
+        images: what is then known of the images that it takes, in words.
+        problems: why it cannot be opened: weights that are not beside it, nodes in training mode.
     """
 
     kind: Literal["onnx"] = "onnx"
@@ -93,6 +96,8 @@ class OnnxDescription(FileDescription):
     outputs: tuple[str, ...]
     operators: dict[str, int]
     manifest: Manifest | None
+    exporter: str | None = None
+    images: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
 

@@ -1,6 +1,7 @@
 """Commands with ONNX files of other projects, which need no options where they are recognized."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,17 @@ def test_facts_beyond_the_defaults_are_filled_in_beside_told_ones(
     _, manifest, printed = embedded(run, file, crops, "--size", "256x128", "--mean", "0", "--std", "1/255")
     assert manifest.preprocess.resize == "bicubic"
     assert "assumed: bicubic resizing (as in fast-reid's exports; set with --resize)" in printed
+
+
+def test_inspect_names_the_exporter(run: Run, tao: Path, tmp_path: Path) -> None:
+    """And what is known of the images; of an unknown exporter it says nothing."""
+    done = run("inspect", tao)
+    assert re.search(r"^exporter +NVIDIA TAO \(ResNet\)$", done.stdout, re.MULTILINE)
+    assert re.search(r"^images +read: NCHW layout, input 256x128 px$", done.stdout, re.MULTILINE), done.stdout
+    assert "assumed: std 0.226, 0.226, 0.226 (as in NVIDIA TAO (ResNet)'s exports" in done.stdout
+    unknown = write_export(tmp_path / "b.onnx", "x", "y", (256, 128))
+    found = json.loads(run("inspect", unknown, "--json").stdout)
+    assert (found["exporter"], found["images"]) == (None, [])
 
 
 def test_what_is_not_recognized_needs_its_options(run: Run, tmp_path: Path, crops: Path) -> None:
