@@ -11,9 +11,8 @@ from typing import Any
 import pymilvus  # noqa: F401 - closes all log handlers, with the captured stderr of OpenVINO's: so it comes first
 import pytest
 import torch
-from reidruntime.artifact.manifest import Preprocess
+from reidruntime.artifact.manifest import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
-from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
 from reidexport.checkpoint.loading import load_checkpoint, save_checkpoint
 from reidexport.cli import main
 from reidexport.data import Dataset

@@ -18,12 +18,11 @@ import numpy as np
 import pytest
 import torch
 from reidruntime import open_session
-from reidruntime.artifact.manifest import Preprocess
+from reidruntime.artifact.manifest import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from reidruntime.backends import BACKENDS
 from typer.main import get_command
 
 from reidexport import CheckpointChoices, graph_from_checkpoint, load_checkpoint, onnx_from_graph
-from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
 from reidexport.checkpoint.loading import save_checkpoint
 from reidexport.cli.app import app as reidexport_app
 from reidexport.data import Dataset

@@ -10,9 +10,9 @@ from functools import cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from reidruntime.artifact.manifest import IMAGENET_MEAN, IMAGENET_STD
 from torch import Tensor
 
-from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
 from train.recipe import Erasing, Images
 
 Integers = NDArray[np.int64]

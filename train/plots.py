@@ -10,10 +10,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from reidruntime.artifact.manifest import Feature
+from reidruntime.artifact.manifest import IMAGENET_MEAN, IMAGENET_STD, Feature
 from reidruntime.images.preprocess import image_pixels
 
-from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
 from reidexport.checkpoint.loading import Checkpoint, imagenet_preprocess
 from reidexport.data import Dataset, ImageRecord
 from reidexport.evaluation.torch_session import session_from_checkpoint

@@ -5,17 +5,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reidruntime.artifact.manifest import Channels3, Feature, StemPool
+from reidruntime.artifact.manifest import IMAGENET_MEAN, IMAGENET_STD, Channels3, Feature, StemPool
 from torch import Tensor
 
+from reidexport.errors import CheckpointError
 from reidexport.models.baseline import RESNET_STEMS, WITHOUT_LAST_STRIDE, BaselineArchitecture
 from reidexport.models.catalogue import VECTORS
 
 Shapes = dict[str, tuple[int, ...]]
 StateDict = dict[str, Tensor]
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -70,14 +69,24 @@ class Family:
 
 
 def rename_keys(state_dict: StateDict, family: Family) -> StateDict:
-    """The same tensors under this project's names, without those that inference and training do not use."""
-    renamed = {}
+    """The same tensors under this project's names, without those that inference and training do not use.
+
+    Raises:
+        CheckpointError: two tensors are one and the same under this project's names.
+    """
+    renamed: StateDict = {}
+    origins: dict[str, str] = {}
     for key, tensor in state_dict.items():
         name = key
         for pattern, replacement in family.key_map:
             name = re.sub(pattern, replacement, name)
         if name and not name.endswith(("num_batches_tracked", "relative_position_index")):
-            renamed[name] = tensor
+            if name in renamed:
+                raise CheckpointError(
+                    f"its tensors {origins[name]} and {key} are the same one ({name}) of a {family.name} network. The "
+                    "file may hold two networks, or one under two names: save the state dict of the one to export."
+                )
+            renamed[name], origins[name] = tensor, key
     return family.convert(renamed)
 
 

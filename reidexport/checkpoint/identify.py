@@ -1,13 +1,14 @@
 """Which architecture do these weights belong to? Found by comparing names and shapes with every known one."""
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 from torch import Tensor
 
 from reidexport.checkpoint.families import backbone_shapes
 from reidexport.checkpoint.family import Family, Shapes, candidate, candidates_of
 from reidexport.errors import CheckpointError
-from reidexport.models.baseline import BaselineArchitecture, Neck, backbone_channels
+from reidexport.models.baseline import BaselineArchitecture, Neck, backbone_channels, is_backbone
 
 # Another network of the same depth has up to a third of the tensors (resnext50 and resnet50): it is not a near miss.
 _LEAST_SIMILARITY = 0.5
@@ -26,7 +27,7 @@ def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) ->
     """
     found = {key: tuple(tensor.shape) for key, tensor in state_dict.items() if key.startswith("backbone.")}
     candidates = [each for each in candidates_of(family, found) if arch in (None, each.backbone)]
-    if not candidates and arch in family.backbones:
+    if not candidates and arch and _has(family, arch):
         candidates = [candidate(family, arch)]
     if not candidates:
         raise CheckpointError(
@@ -48,6 +49,12 @@ def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) ->
             "If you know the backbone, pass --arch to compare with that one."
         )
     return with_head(nearest, state_dict)
+
+
+def _has(family: Family, arch: str) -> bool:
+    """Whether a family lists a backbone, be it by a name with a wildcard."""
+    by_wildcard = any(fnmatchcase(arch, name) for name in family.backbones)
+    return arch in family.backbones or (by_wildcard and is_backbone(arch))
 
 
 def describe(architecture: BaselineArchitecture) -> str:

@@ -15,13 +15,21 @@ from typing import Any, NamedTuple
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from reidruntime.artifact.manifest import Channels3, Feature, Origin, Preprocess, file_sha256
+from reidruntime.artifact.manifest import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Channels3,
+    Feature,
+    Origin,
+    Preprocess,
+    file_sha256,
+)
 from torch import Tensor
 
 from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.checkpoint.facts import OPTIONS, CheckpointFact, facts_of, told_facts
 from reidexport.checkpoint.families import FAMILIES, backbone_shapes, family_of, shapes_of
-from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD, Family, candidates_of, rename_keys
+from reidexport.checkpoint.family import Family, candidates_of, rename_keys
 from reidexport.checkpoint.identify import describe, first_difference, identify, with_head
 from reidexport.checkpoint.module_facts import ModuleFacts
 from reidexport.checkpoint.other_networks import refuse_known_kinds, refuse_other_networks

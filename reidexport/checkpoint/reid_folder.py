@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from reidruntime.artifact.manifest import Channels3, Preprocess, ResizeKernel
+from reidruntime.artifact.manifest import IMAGENET_MEAN, IMAGENET_STD, Channels3, Preprocess, ResizeKernel
 
 from reidexport.errors import CheckpointError
 
@@ -22,8 +22,8 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     input_size: tuple[int, int] = (256, 128)
-    mean: Channels3 = (0.485, 0.456, 0.406)
-    std: Channels3 = (0.229, 0.224, 0.225)
+    mean: Channels3 = IMAGENET_MEAN
+    std: Channels3 = IMAGENET_STD
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     to_rgb: bool = True
     resize_mode: Literal["stretch", "letterbox"] = "stretch"

@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from reidruntime.artifact.manifest import Channels3, Origin
+from reidruntime.artifact.manifest import IMAGENET_MEAN, IMAGENET_STD, Channels3, Origin
 from reidruntime.images.depth import Depth
 from reidruntime.images.preprocess import decode_image
 from reidruntime.images.resize import Image8, resize
 from torch import Tensor, nn
 
-from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
 from reidexport.checkpoint.loading import TORCH_EPS, Checkpoint, checkpoint_facts, model_from_checkpoint
 from reidexport.errors import InputError
 from reidexport.models.baseline import Baseline, BaselineArchitecture, BatchNorm, batch_norms

@@ -16,11 +16,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reidruntime.artifact.manifest import Channels3, Origin
+from reidruntime.artifact.manifest import IMAGENET_MEAN, IMAGENET_STD, Channels3, Origin
 from reidruntime.artifact.onnx_metadata import OnnxFile, Shape
 
-_IMAGENET = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 _TAO_STD = (0.226, 0.226, 0.226)
 _HALF = (0.5, 0.5, 0.5)
 _ZERO, _ONE, _255TH = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1 / 255, 1 / 255, 1 / 255)
@@ -128,7 +126,7 @@ def _tao(look: _Look) -> _Found | None:
         return None
     if "Softmax" in look.file.operators:
         return "NVIDIA TAO (Swin)", _pixels(_HALF, _HALF), ()
-    return "NVIDIA TAO (ResNet)", _pixels(_IMAGENET, _TAO_STD), ()
+    return "NVIDIA TAO (ResNet)", _pixels(IMAGENET_MEAN, _TAO_STD), ()
 
 
 def _fast_reid(look: _Look) -> _Found | None:
@@ -147,7 +145,7 @@ def _fast_reid(look: _Look) -> _Found | None:
 def _deep_object_reid(look: _Look) -> _Found | None:
     if (look.image, look.output) != ("data", "reid_embedding"):
         return None
-    return "deep-object-reid", _pixels(_IMAGENET, _IMAGENET_STD), ()
+    return "deep-object-reid", _pixels(IMAGENET_MEAN, IMAGENET_STD), ()
 
 
 def _boxmot(look: _Look) -> _Found | None:
@@ -156,7 +154,7 @@ def _boxmot(look: _Look) -> _Found | None:
     if look.size not in _BOXMOT_SIZES or look.file.start:
         return None
     project = "boxmot" if look.output == "output0" else "torchreid and boxmot"
-    return project, _pixels(_IMAGENET, _IMAGENET_STD), ()
+    return project, _pixels(IMAGENET_MEAN, IMAGENET_STD), ()
 
 
 def _pixels(mean: Channels3, std: Channels3) -> dict[str, Any]:

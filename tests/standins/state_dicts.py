@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from reidruntime.artifact.manifest import IMAGENET_MEAN, IMAGENET_STD
 from torch import Tensor, nn
 
-from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
 from reidexport.checkpoint.loading import Checkpoint
 from reidexport.errors import CheckpointError
 

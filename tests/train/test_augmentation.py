@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from reidruntime.artifact.manifest import IMAGENET_MEAN, IMAGENET_STD
 
-from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
 from train import augmentation
 from train.augmentation import Draws, augment, draw_augmentation, draw_boxes, normalize
 from train.recipe import Erasing, Images

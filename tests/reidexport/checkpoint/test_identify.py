@@ -154,6 +154,13 @@ def test_unknown_names(load: Load) -> None:
     assert message.count("CLIP-ReID") == 1
 
 
+def test_two_tensors_under_one_name(load: Load, resnet18: Weights) -> None:
+    """A file that holds the same tensor twice is refused, as nothing says which of the two is meant."""
+    message = refusal(load, {**resnet18, "backbone.conv1.weight": torch.zeros(64, 3, 7, 7)})
+    assert "its tensors base.conv1.weight and backbone.conv1.weight are the same one" in message
+    assert "save the state dict of the one to export" in message
+
+
 def test_arch_restricts_the_search(load: Load, resnet18: Weights) -> None:
     """--arch of the right backbone changes nothing; of a wrong one, it compares with that one."""
     assert load(resnet18, arch="resnet18").architecture == load(resnet18).architecture
@@ -168,6 +175,15 @@ def test_arch_that_the_project_does_not_have(load: Load, resnet18: Weights) -> N
     assert (
         "--arch osnet_x1_0: reid-strong-baseline has no such backbone; it has resnet18, resnet34" in message
     )
+
+
+def test_arch_of_a_family_of_names(load: Load, resnet18: Weights) -> None:
+    """--arch of a backbone that the project lists by a wildcard compares with that one; not what nobody has."""
+    message = refusal(load, fast_reid(resnet18), arch="resnet18_ibn_a")
+    assert "Nearest: resnet18_ibn_a (" in message
+    assert "First difference: backbone.layer1.0.bn1.IN.weight" in message
+    message = refusal(load, fast_reid(resnet18), arch="resnet19_ibn_a")
+    assert "--arch resnet19_ibn_a: fast-reid has no such backbone" in message
 
 
 def test_last_stride_of_torchreid_resnets(load: Load, resnet18: Weights) -> None:

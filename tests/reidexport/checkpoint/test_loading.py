@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from reidruntime.artifact.manifest import Preprocess
+from reidruntime.artifact.manifest import IMAGENET_MEAN, Preprocess
 
 from reidexport.checkpoint.choices import CheckpointChoices
-from reidexport.checkpoint.family import IMAGENET_MEAN
 from reidexport.checkpoint.loading import load_checkpoint, model_from_checkpoint, save_checkpoint
 from reidexport.checkpoint.weights import FORMAT, read_weights
 from reidexport.errors import CheckpointError, InputError

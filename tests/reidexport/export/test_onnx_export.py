@@ -7,9 +7,14 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from reidruntime.artifact.manifest import METADATA_KEY, Preprocess, manifest_from_json
+from reidruntime.artifact.manifest import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    METADATA_KEY,
+    Preprocess,
+    manifest_from_json,
+)
 
-from reidexport.checkpoint.family import IMAGENET_MEAN, IMAGENET_STD
 from reidexport.checkpoint.loading import load_checkpoint, save_checkpoint
 from reidexport.errors import InputError, ParityError
 from reidexport.export import onnx_check

@@ -37,6 +37,8 @@ Flavor = Literal["tensorrt", "rtx"]
 QuantizationTarget = Literal["cpu", "tensorrt"]
 RangeMethod = Literal["min-max", "percentile-99.99", "percentile-99.999", "least-squares"]
 Channels3 = tuple[float, float, float]
+IMAGENET_MEAN: Channels3 = (0.485, 0.456, 0.406)  # of its pixels in [0, 1]
+IMAGENET_STD: Channels3 = (0.229, 0.224, 0.225)
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
