@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 import timm
@@ -171,6 +171,7 @@ def f_t_dim(architecture: BaselineArchitecture) -> int:
     return architecture.feature_dim if architecture.reduced else backbone_channels(architecture)
 
 
+@cache
 def backbone_channels(architecture: BaselineArchitecture) -> int:
     """The dimension of what a backbone gives."""
     with torch.device("meta"):

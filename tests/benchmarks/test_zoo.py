@@ -13,14 +13,14 @@ from tests.standins.checkpoints import golden_cases
 
 NETWORK = ZooNetwork(
     project="torchreid",
-    case="tr_osnet_x0_25",
-    backbone="osnet_x0_25",
+    case="tr_squeezenet1_1",
+    backbone="squeezenet1_1",
     height_px=256,
     width_px=128,
-    feature="f_i",
+    feature="f_t",
     feature_dim=512,
-    size_mib=0.8517,
-    gflop=0.1646,
+    size_mib=2.763,
+    gflop=0.3333,
     batch_size=8,
     images_per_s={"fp32": 118.7, "bf16": 240.9},
     refused={"int8": "why"},
@@ -49,7 +49,7 @@ def test_a_row_names_input_feature_size_and_speeds() -> None:
     """What was refused is a dash; figures have three digits."""
     record = ZooRecord(networks=(NETWORK,), **here())
     *_, row = zoo._tables(record, zoo.ROOT / "benchmarks" / "results" / "here" / "zoo.json")
-    assert row == "| osnet_x0_25 | 256x128 | f_i, 512 | 0.852 | 0.165 | 119 | 241 | – | `tr_osnet_x0_25` |"
+    assert row == "| squeezenet1_1 | 256x128 | f_t, 512 | 2.76 | 0.333 | 119 | 241 | – | `tr_squeezenet1_1` |"
 
 
 def test_an_unknown_case_is_refused(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_what_is_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """A network is written as soon as it is measured, and not measured again."""
     monkeypatch.setattr(zoo, "_TURN_S", 0.01)
     file = tmp_path / "zoo.json"
-    zoo.measure(file, ["tr_osnet_x0_25"])
+    zoo.measure(file, ["tr_squeezenet1_1"])
     written = file.read_bytes()
     record = read_record(file)
     assert isinstance(record, ZooRecord)
@@ -74,5 +74,5 @@ def test_what_is_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert network.model_copy(
         update={"images_per_s": NETWORK.images_per_s, "refused": {}}
     ) == NETWORK.model_copy(update={"refused": {}})
-    zoo.measure(file, ["tr_osnet_x0_25"])
+    zoo.measure(file, ["tr_squeezenet1_1"])
     assert file.read_bytes() == written
