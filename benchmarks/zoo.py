@@ -25,6 +25,7 @@ from reidruntime import SessionOptions, open_session
 from reidruntime.backends import BackendName
 
 from benchmarks.harness.operations import operations_per_image
+from benchmarks.harness.result_file import place_of
 from benchmarks.harness.turns import calls_in_a_row, rounded
 from reidexport import GraphOptions, graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.checkpoint.choices import CheckpointChoices
@@ -79,22 +80,35 @@ def golden_cases() -> dict[str, dict[str, Any]]:
 
 
 def measure(file: Path, names: Sequence[str]) -> None:
-    """Measure networks one after the other; those that ``file`` has are left out, so that it can be interrupted."""
+    """Measure networks one after the other; those that ``file`` has are left out, so that it can be interrupted.
+
+    Raises:
+        InputError: there is no such case, or the file is no zoo, or one of another machine or other versions.
+    """
     cases = golden_cases()
     if unknown := set(names) - cases.keys():
         raise InputError(f"no golden case is called {', '.join(sorted(unknown))}")
-    place = here()
-    known: tuple[ZooNetwork, ...] = ()
-    if file.exists() and isinstance(record := read_record(file), ZooRecord):
-        known = record.networks
-    done = {network.case for network in known}
+    record = ZooRecord(networks=(), **here())
+    if file.exists():
+        record = _continued(file, record)
+    done = {network.case for network in record.networks}
     with TemporaryDirectory(prefix="zoo-") as folder:
         for name in names or cases:
             if name in done:
                 continue
             print(name, file=sys.stderr)
-            known += (_measured(name, cases[name], Path(folder)),)
-            write_record(file, ZooRecord(networks=known, **place))
+            networks = (*record.networks, _measured(name, cases[name], Path(folder)))
+            record = record.model_copy(update={"networks": networks})
+            write_record(file, record)
+
+
+def _continued(file: Path, fresh: ZooRecord) -> ZooRecord:
+    record = read_record(file)
+    if not isinstance(record, ZooRecord):
+        raise InputError(f"{file} is no zoo but a record of kind {record.kind}: pass another FILE")
+    if place_of(record) != place_of(fresh):
+        raise InputError(f"{file} was measured on another machine or with other versions: pass another FILE")
+    return fresh.model_copy(update={"networks": record.networks})
 
 
 def _measured(name: str, about: dict[str, Any], folder: Path) -> ZooNetwork:

@@ -6,6 +6,7 @@ from typing import Any
 
 from reidexport.errors import InputError
 from reidexport.machine import MachineInfo, package_versions
+from reidexport.records.base import Measurement
 from reidexport.records.reading import read_record, write_record
 from reidexport.records.speed import Benchmark, BenchmarkRow
 
@@ -40,7 +41,7 @@ def _known(path: Path, machine: MachineInfo) -> Benchmark:
         return nothing
     try:
         known = read_record(path)
-        if isinstance(known, Benchmark) and _place(known) == _place(nothing):
+        if isinstance(known, Benchmark) and place_of(known) == place_of(nothing):
             return known.model_copy(update={"machine": machine})
     except InputError as error:  # a measurement is not lost to a file that is no use
         warnings.warn(f"{error} Its rows are dropped.", stacklevel=3)
@@ -49,7 +50,8 @@ def _known(path: Path, machine: MachineInfo) -> Benchmark:
     return nothing
 
 
-def _place(result: Benchmark) -> tuple[object, ...]:
+def place_of(result: Measurement) -> tuple[object, ...]:
+    """What two measurements must have in common to be compared: the machine and the versions."""
     machine = result.machine  # whose clock and load change
     return machine["cpu"], machine["cores"], machine["memory_mib"], machine["gpus"], result.versions
 

@@ -7,7 +7,8 @@ import pytest
 from benchmarks import zoo
 from reidexport.errors import InputError
 from reidexport.records.base import here
-from reidexport.records.reading import read_record
+from reidexport.records.inspection import EngineDescription
+from reidexport.records.reading import read_record, write_record
 from reidexport.records.speed import ZooNetwork, ZooRecord
 from tests.standins.checkpoints import golden_cases
 
@@ -76,3 +77,26 @@ def test_what_is_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ) == NETWORK.model_copy(update={"refused": {}})
     zoo.measure(file, ["tr_squeezenet1_1"])
     assert file.read_bytes() == written
+
+
+def test_figures_of_two_machines_are_not_mixed(tmp_path: Path) -> None:
+    """A file of another machine, of other versions, or of another kind is refused and stays as it is."""
+    place = here()
+    machine = place["machine"] | {"cores": 1000}
+    file = tmp_path / "zoo.json"
+    for record, words in (
+        (ZooRecord(networks=(), **place | {"machine": machine}), "another machine or with other versions"),
+        (
+            ZooRecord(networks=(), **place | {"versions": {"torch": "1"}}),
+            "another machine or with other versions",
+        ),
+        (
+            EngineDescription(file="a", size_mib=1, sha256="b", manifest=None),
+            "is no zoo but a record of kind engine",
+        ),
+    ):
+        write_record(file, record)
+        written = file.read_bytes()
+        with pytest.raises(InputError, match=words):
+            zoo.measure(file, ["tr_squeezenet1_1"])
+        assert file.read_bytes() == written

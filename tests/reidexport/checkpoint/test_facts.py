@@ -94,6 +94,7 @@ def generated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, t
     weights = Weights({key: torch.ones(()).expand(shape) for key, shape in shapes.items()}, "state dict")
     monkeypatch.setattr(loading, "_finite", dict)  # nothing is allocated
     contents = loading._contents_by_names(weights, None)
+    assert family or contents.family.name == golden_cases()[name]["family"]
     monkeypatch.setattr(loading, "read_weights", lambda *_: weights)
     monkeypatch.setattr(loading, "_contents_by_names", lambda *_: contents)
     return lambda **choices: load_checkpoint(path, CheckpointChoices(**choices))

@@ -96,16 +96,6 @@ def test_timms_networks_are_refused(
         assert any(text in said for text in REFUSALS), said
 
 
-@pytest.mark.parametrize("name", [name for name, about in golden_cases().items() if "config" not in about])
-def test_networks_of_known_projects_are_recognized(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Each golden case is taken for its project's."""
-    about = golden_cases()[name]
-    said = answer({key: tuple(shape) for key, shape in about["shapes"].items()}, monkeypatch, tmp_path)
-    assert said.startswith(f"{about['family']} "), said
-
-
 # One case of each project's tensors, which are put together and taken apart in the project's own way.
 CHANGED = """
 tn_vit_base_sie_jpm_stride12 cl_vit_b16_sie cl_rn50 so_swin_t_fcneck la_ft_net la_efficient fo_mgn_r50_ibn
