@@ -195,8 +195,9 @@ def page_with_tables(page: str) -> str:
 def _tables(record: ZooRecord, file: Path) -> Iterable[str]:
     yield (
         f"Images per second on [{file.parent.name}](../{file.relative_to(ROOT)}) in batches of {BATCH_SIZE}: FP32 and "
-        "INT8 by ONNX Runtime, BF16 by OpenVINO. INT8 has every layer quantized; an exported file keeps up to a "
-        "quarter of its layers float32, as its accuracy asks. A dash: refused, as INT8 of transformers is."
+        "INT8 by ONNX Runtime, BF16 by OpenVINO. INT8 has every convolution and every addition of maps quantized; an "
+        "exported file keeps up to a quarter of them float32, as its accuracy asks. A dash: refused, as INT8 of "
+        "transformers is."
     )
     by_project = sorted(record.networks, key=lambda network: network.project)
     for project, networks in groupby(by_project, key=lambda network: network.project):

@@ -74,9 +74,17 @@ def installed_versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def cpu_model(cpuinfo: str) -> str | None:
-    """The CPU's name in the text of ``/proc/cpuinfo``; None where it has none."""
-    found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    return found.group(1) if found else None
+    """The CPU's name in the text of ``/proc/cpuinfo``, with the numbers that tell generations of one name apart.
+
+    None where it has none.
+    """
+    name, family, model = (
+        re.search(rf"^{what}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+        for what in ("model name", "cpu family", "model")
+    )
+    if not name:
+        return None
+    return f"{name[1]} (family {family[1]}, model {model[1]})" if family and model else name[1]
 
 
 def cpu_mhz(cpuinfo: str) -> int | None:

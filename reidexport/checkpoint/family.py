@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from reidruntime.artifact.manifest import IMAGENET_MEAN, IMAGENET_STD, Channels3, Feature, StemPool
 from torch import Tensor
 
@@ -72,7 +73,7 @@ def rename_keys(state_dict: StateDict, family: Family) -> StateDict:
     """The same tensors under this project's names, without those that inference and training do not use.
 
     Raises:
-        CheckpointError: two tensors are one and the same under this project's names.
+        CheckpointError: two tensors that differ have one name.
     """
     renamed: StateDict = {}
     origins: dict[str, str] = {}
@@ -81,7 +82,7 @@ def rename_keys(state_dict: StateDict, family: Family) -> StateDict:
         for pattern, replacement in family.key_map:
             name = re.sub(pattern, replacement, name)
         if name and not name.endswith(("num_batches_tracked", "relative_position_index")):
-            if name in renamed:
+            if name in renamed and not torch.equal(renamed[name], tensor):
                 raise CheckpointError(
                     f"its tensors {origins[name]} and {key} are the same one ({name}) of a {family.name} network. The "
                     "file may hold two networks, or one under two names: save the state dict of the one to export."

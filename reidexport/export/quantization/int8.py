@@ -105,16 +105,16 @@ def int8_model(
 
 
 def every_layer_in_int8(model: onnx.ModelProto, images: Pixels) -> onnx.ModelProto:
-    """The fastest INT8 form of a network for CPUs, to measure its speed with: nobody asks how far its features are off.
+    """A network with all that can be in INT8 on CPUs, to measure its speed with; nobody asks how far it is off.
 
-    Ranges cover what the images reach, no layer stays float32.
+    Ranges cover what the images reach, and no convolution or addition of maps stays float32.
 
     Args:
         model: an FP32 network with one input, weights inside, of any batch size.
         images: what it takes, a few are enough.
 
     Raises:
-        InputError: the network has no convolution, or is a transformer.
+        InputError: the network has no convolution, or is a transformer, or a tensor in it is not finite.
     """
     typed, layers = _typed_with_layers(model, "cpu")
     tensors = _float_tensors_of(typed, _nodes_in_int8(typed, layers, "cpu"))

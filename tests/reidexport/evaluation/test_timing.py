@@ -93,6 +93,13 @@ def test_the_clock_is_that_of_the_fastest_core() -> None:
     assert (cpu_model("processor: 0\n"), cpu_mhz("")) == (None, None)
 
 
+def test_generations_of_one_name_are_told_apart() -> None:
+    """Zen 4 and Zen 5 are both called "AMD EPYC" in virtual machines: the numbers of family and model differ."""
+    text = "cpu family\t: {}\nmodel\t\t: {}\nmodel name\t: AMD EPYC\n"
+    assert cpu_model(text.format(25, 17)) == "AMD EPYC (family 25, model 17)"
+    assert cpu_model(text.format(26, 2)) == "AMD EPYC (family 26, model 2)"
+
+
 def test_command_prints_a_table_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One row a batch size on stdout, one object in the file, its paths and batches inside."""
     monkeypatch.setattr(timing, "disturbance", lambda *_: None)

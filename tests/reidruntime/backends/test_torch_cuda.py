@@ -194,6 +194,11 @@ REFUSED: list[tuple[list[onnx.NodeProto], dict[str, Any], str]] = [
     ),
     ([node("Cast", to=TensorProto.STRING)], {}, "it casts to the data type 8"),
     (
+        [MAKE("Split", ["x", "sizes"], ["y", "z"], axis=1)],
+        {"sizes": np.int64([1, 2, 3])},
+        "it has 2 outputs and sizes of 3",
+    ),
+    (
         [MAKE("MaxPool", ["x"], ["y", "z"], kernel_shape=[2, 2])],
         {},
         r"MaxPool \(y\): it has 2 outputs, expected one",

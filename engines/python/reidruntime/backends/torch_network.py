@@ -80,7 +80,7 @@ class TorchNetwork:
         kept = {*self._constants, output_name}
         # Any other tensor is freed where it was read last, so that the next one can reuse its memory.
         self._steps = [
-            (*step, [n for n in set(step[1]) if last_reads[n] == index and n not in kept])
+            (*step, [n for n in {*step[1], *step[2]} if last_reads.get(n, index) == index and n not in kept])
             for index, step in enumerate(steps)
         ]
 

@@ -209,6 +209,8 @@ def _slice(form: Form) -> _Built:
 
 def _split(form: Form) -> _Built:
     axis, num_outputs, sizes = form.attributes.get("axis", 0), form.num_outputs, form.numbers(1, ())
+    if sizes and len(sizes) != num_outputs:
+        raise UnknownOperatorError(f"it has {num_outputs} outputs and sizes of {len(sizes)}")
     # Without sizes the parts are equal, but for the last one.
     return lambda x: x.split(sizes or -(-x.shape[axis] // num_outputs), axis), form.inputs[:1]
 
