@@ -32,7 +32,7 @@ from reidexport.checkpoint.choices import CheckpointChoices
 from reidexport.errors import InputError
 from reidexport.evaluation.timing import noise
 from reidexport.export.graph import InferenceGraph
-from reidexport.export.quantization.int8 import every_layer_in_int8
+from reidexport.export.quantization.int8 import int8_without_search
 from reidexport.files import replaced_when_whole
 from reidexport.records.base import here
 from reidexport.records.reading import read_record, write_record
@@ -162,7 +162,7 @@ def _drawn(shapes: dict[str, Sequence[int]]) -> Iterator[tuple[str, torch.Tensor
 
 def _in_int8(path: Path, graph: InferenceGraph) -> Path:
     file = path.with_name("int8.onnx")
-    onnx.save(every_layer_in_int8(onnx.load(path), graph.example(BATCH_SIZE).numpy()), file)
+    onnx.save(int8_without_search(onnx.load(path), graph.example(BATCH_SIZE).numpy()), file)
     return file
 
 

@@ -73,10 +73,9 @@ def int8_model(
         ParityError: the features are off by more than 15 % even with layers left in float32.
     """
     calibrated, held_out = images.calibrated, images.held_out
-    typed, layers = _typed_with_layers(model, target)
+    typed, layers, tensors = _to_quantize(model, target)
     if min(len(calibrated), len(held_out)) < (batch or 1):
         raise InputError(f"the network takes batches of {batch}: pass more images to calibrate on")
-    tensors = _float_tensors_of(typed, _nodes_in_int8(typed, layers, target))
     with progress_bar("ranges", len(calibrated)) as progress:
         histograms = collect_histograms(typed, tensors, _batches(calibrated, batch), progress)
     trials = _Trials(typed, target, batch, held_out)
@@ -104,10 +103,10 @@ def int8_model(
     return _with_qdq(typed, set(layers) - set(left_out), ranges, target), quantization
 
 
-def every_layer_in_int8(model: onnx.ModelProto, images: Pixels) -> onnx.ModelProto:
-    """A network with all that can be in INT8 on CPUs, to measure its speed with; nobody asks how far it is off.
+def int8_without_search(model: onnx.ModelProto, images: Pixels) -> onnx.ModelProto:
+    """A network with every convolution and addition of maps in INT8, as CPUs compute it: enough to measure its speed.
 
-    Ranges cover what the images reach, and no convolution or addition of maps stays float32.
+    Ranges cover what the images reach; how far the features are off is not looked at.
 
     Args:
         model: an FP32 network with one input, weights inside, of any batch size.
@@ -116,17 +115,16 @@ def every_layer_in_int8(model: onnx.ModelProto, images: Pixels) -> onnx.ModelPro
     Raises:
         InputError: the network has no convolution, or is a transformer, or a tensor in it is not finite.
     """
-    typed, layers = _typed_with_layers(model, "cpu")
-    tensors = _float_tensors_of(typed, _nodes_in_int8(typed, layers, "cpu"))
+    typed, layers, tensors = _to_quantize(model, "cpu")
     histograms = collect_histograms(typed, tensors, [images])
     ranges = {name: each.range_by("min-max", symmetric=False) for name, each in histograms.items()}
     return _with_qdq(typed, layers, ranges, "cpu")
 
 
-def _typed_with_layers(
+def _to_quantize(
     model: onnx.ModelProto, target: QuantizationTarget
-) -> tuple[onnx.ModelProto, list[str]]:
-    """The network with the types of its inner tensors, and the layers to quantize; refuses what has none, or few."""
+) -> tuple[onnx.ModelProto, list[str], set[str]]:
+    """The network with its inner types, the layers to quantize and their tensors; refuses what has none, or few."""
     typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     layers = _quantizable_layers(typed, target)
     if not layers:
@@ -137,7 +135,7 @@ def _typed_with_layers(
             f"INT8 quantizes convolutions, and this is a transformer: of its {num_products + len(layers)} layers "
             f"{num_products} are matrix products, so nothing would be gained. Use --fp16, or FP32 on CPUs."
         )
-    return typed, layers
+    return typed, layers, _float_tensors_of(typed, _nodes_in_int8(typed, layers, target))
 
 
 class _Trials:
