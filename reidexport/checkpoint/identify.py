@@ -52,9 +52,9 @@ def identify(state_dict: dict[str, Tensor], family: Family, arch: str | None) ->
 
 
 def _has(family: Family, arch: str) -> bool:
-    """Whether a family lists a backbone, be it by a name with a wildcard, which is none itself."""
-    by_wildcard = any(fnmatchcase(arch, name) for name in family.backbones)
-    return (arch in family.backbones and "*" not in arch) or (by_wildcard and is_backbone(arch))
+    """Whether a family lists a backbone, be it by a name with a wildcard."""
+    names = [name for name in family.backbones if fnmatchcase(arch, name)]
+    return any("*" not in name for name in names) or (bool(names) and is_backbone(arch))
 
 
 def describe(architecture: BaselineArchitecture) -> str:
