@@ -73,7 +73,7 @@ def rename_keys(state_dict: StateDict, family: Family) -> StateDict:
     """The same tensors under this project's names, without those that inference and training do not use.
 
     Raises:
-        CheckpointError: two tensors that differ have one name.
+        CheckpointError: two tensors that differ get the same name.
     """
     renamed: StateDict = {}
     origins: dict[str, str] = {}
@@ -84,8 +84,8 @@ def rename_keys(state_dict: StateDict, family: Family) -> StateDict:
         if name and not name.endswith(("num_batches_tracked", "relative_position_index")):
             if name in renamed and not torch.equal(renamed[name], tensor):
                 raise CheckpointError(
-                    f"its tensors {origins[name]} and {key} are the same one ({name}) of a {family.name} network. The "
-                    "file may hold two networks, or one under two names: save the state dict of the one to export."
+                    f"its tensors {origins[name]} and {key} differ, and both are {name} of a {family.name} network. "
+                    "The file may hold two networks: save the state dict of the one to export."
                 )
             renamed[name], origins[name] = tensor, key
     return family.convert(renamed)
