@@ -157,7 +157,7 @@ def _vector_size(name: str) -> int:
     size = trunk.pretrained_cfg.get("input_size", (3, *_TRIAL_PX))
     try:
         vectors: Tensor = trunk.eval()(torch.empty(1, *size, device="meta"))
-    except (AssertionError, RuntimeError, AttributeError, NotImplementedError) as error:
+    except (AssertionError, RuntimeError, AttributeError) as error:
         raise InputError(f"timm's {name} cannot be run to see what it gives: {error}") from error
     if not isinstance(vectors, Tensor) or vectors.ndim != 2:
         raise InputError(f"timm's {name} gives no vector for an image: it cannot be an embedder")
