@@ -133,8 +133,6 @@ def test_every_fact_is_read_or_printed_and_can_be_told(generated: Any) -> None:
         applicable -= {"batch_norm_eps"}  # its BatchNorms have another eps than the neck's
     if checkpoint.architecture.backbone not in RESNET_STEMS:
         applicable -= {"stem_relu", "stem_pool"}
-    if checkpoint.architecture.pooling == "none":
-        applicable -= {"pooling"}
     with torch.device("meta"):
         network = Baseline(checkpoint.architecture)
     if not batch_norms(network):
