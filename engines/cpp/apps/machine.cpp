@@ -17,17 +17,26 @@
 namespace apps {
 namespace {
 
-/// What stands after the colon in the first line that begins with `key`, or "".
+/// What stands after the colon in the first line that names `key`, or "".
 std::string value_in(const std::filesystem::path& path, const std::string& key) {
     std::ifstream file(path);
     for (std::string line; std::getline(file, line);) {
         const std::size_t colon = line.find(':');
-        if (line.starts_with(key) && colon != std::string::npos) {
+        if (colon == std::string::npos) continue;
+        if (line.find_last_not_of(" \t", colon - 1) + 1 == key.size() && line.starts_with(key)) {
             const std::size_t start = line.find_first_not_of(" \t", colon + 1);
             return start == std::string::npos ? "" : line.substr(start);
         }
     }
     return "";
+}
+
+/// The CPU's name, with the numbers that tell generations of one name apart.
+std::string cpu_model() {
+    const std::string name = value_in("/proc/cpuinfo", "model name");
+    const std::string family = value_in("/proc/cpuinfo", "cpu family");
+    const std::string model = value_in("/proc/cpuinfo", "model");
+    return family.empty() || model.empty() ? name : name + " (family " + family + ", model " + model + ")";
 }
 
 /// The highest clock of any core in MHz, or null where the system does not tell.
@@ -72,7 +81,7 @@ nlohmann::ordered_json machine_info() {
     getloadavg(&load, 1);
     const long mebibyte = 1 << 20;
     return {
-        {"cpu", value_in("/proc/cpuinfo", "model name")},
+        {"cpu", cpu_model()},
         {"cpu_mhz", cpu_mhz()},
         {"governor", governor()},
         {"cores", CPU_COUNT(&allowed)},
