@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import typer
 from reidgallery.file import GALLERY_SUFFIX
 from reidruntime import Manifest
-from reidruntime.artifact.own_manifest import artifact_manifest
 from typer import Argument, Option
 from typer.core import TyperCommand
 
@@ -26,7 +25,7 @@ from reidexport.cli.shared_options import (
     RunOptions,
     change_text,
 )
-from reidexport.data.label_file import read_label_file
+from reidexport.data.label_file import LabelFile, read_label_file
 from reidexport.embed.adding import AddingRules
 from reidexport.embed.cluster import ClusterRunOptions, embed_shards_on_ray, import_ray
 from reidexport.embed.plan import ERRORS_NAME, Columns, Done, Plan
@@ -88,7 +87,7 @@ class EmbeddingOptions:
         ),
     ] = "image,path"
 
-    def run_options(self) -> EmbeddingRunOptions:
+    def run_options(self, labels: LabelFile | None) -> EmbeddingRunOptions:
         """The same, parsed; raises InputError where the columns are not two names."""
         names = self.columns.split(",")
         if len(names) != 2 or not all(names):
@@ -99,6 +98,7 @@ class EmbeddingOptions:
             batch_size=self.batch,
             shard_size=self.shard_size,
             columns=Columns(*names),
+            labels=labels,
         )
 
 
@@ -198,18 +198,16 @@ def embed(
     is_of_this_run = embedding.resume and run_folder(output).exists()
     check_replaceable(output, force=embedding.force or is_of_this_run or output.suffix == GALLERY_SUFFIX)
     table = None if target.labels is None else read_label_file(target.labels)
-    options, manifest = embedding.run_options(), foreign.manifest(artifact)
+    options, manifest = embedding.run_options(table), foreign.manifest(artifact)
     if cluster.ray is None:
         execute: Executor = partial(_embed_here, run, artifact, manifest)
     else:
         import_ray()  # or say that it is missing, before the images are searched for
-        nodes = ClusterRunOptions(cluster.ray, cluster.actors, run.options())
+        nodes = ClusterRunOptions(cluster.ray, cluster.actors, run.options(), run.cameras)
         execute = partial(embed_shards_on_ray, artifact, manifest, nodes)
     try:
-        known = manifest or artifact_manifest(artifact)
-        done = embed_images(
-            execute, images, output, known, options, progress_bar, target=existing, table=table, log=log
-        )
+        known = run.features_manifest(artifact, manifest)
+        done = embed_images(execute, images, output, known, options, progress_bar, target=existing, log=log)
     except KeyboardInterrupt:
         kept = run_folder(output)
         finished = f"What is finished is in {kept}: continue with --resume."

@@ -7,17 +7,20 @@ from typing import Annotated
 
 from reidruntime.artifact.manifest import Feature, Metric
 from reidruntime.backends import backend_places
+from reidruntime.session import SessionOptions
 from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import SAME_CAMERA_TEXTS, ForceOption, log, text_table
 from reidexport.cli.shared_options import (
+    CamerasOption,
     CheckpointOptions,
     DataOptions,
     DepthOption,
     ForeignOptions,
     PixelOptions,
     ThreadsOption,
+    UnknownCameraOption,
 )
 from reidexport.errors import InputError
 from reidexport.files import check_replaceable
@@ -48,6 +51,8 @@ class ParityOptions:
     ] = None
     threads: ThreadsOption = None
     depth: DepthOption = "refuse"
+    cameras: CamerasOption = None
+    unknown_camera: UnknownCameraOption = "refuse"
 
 
 @dataclass(frozen=True)
@@ -93,12 +98,15 @@ def parity(
         check_replaceable(json_file, force=kept.force or kept.resume)
     finished = parity_from_json(json_file) if kept.resume and json_file and json_file.is_file() else None
     manifests = foreign.manifests([*artifacts, reference])
+    options = SessionOptions(
+        threads=compared.threads, depth=compared.depth, unknown_camera=compared.unknown_camera
+    )
     tasks = tasks_from_artifacts(
         artifacts,
         compared.backend or [],
         manifests=manifests,
-        threads=compared.threads,
-        depth=compared.depth,
+        options=options,
+        cameras=compared.cameras,
     )
     records = data.load()
     # What a file of this project records of its network says more than what is stated of others.
@@ -109,9 +117,9 @@ def parity(
         choices=checkpoint.choices(PixelOptions()),
         feature=compared.feature,
         manifest=manifests.get(reference),
+        cameras=compared.cameras,
         on_checkpoint=lambda original: log("\n".join(f"reference: {line}" for line in original.fact_lines)),
-        threads=compared.threads,
-        depth=compared.depth,
+        options=options,
     ) as session:
         result = measure_parity(
             session,

@@ -21,9 +21,11 @@ from reidexport.cli.shared_options import (
 )
 from reidexport.data.image_paths import find_images
 from reidexport.data.label_file import read_label_file
+from reidexport.data.name_labels import labels_from_names
 from reidexport.data.times import parse_time, time_text
 from reidexport.embed.files import SUFFIXES, add_embeddings, gallery_from_manifest, read_gallery
 from reidexport.errors import ImageError, InputError
+from reidexport.evaluation.scoring import camids_where_used
 from reidexport.files import check_replaceable, replaced_when_whole
 from reidexport.gallery.contact_sheets import answers_sheet
 from reidexport.gallery.empty_answers import why_empty
@@ -153,7 +155,9 @@ def _query_gallery(
         gallery.check_artifact(session.manifest.sha256)
         embedded = gallery_from_manifest(session.manifest)
         with progress_bar("embedding", len(paths)) as progress:
-            rows = session.embed(paths, progress=progress)
+            known = labels_from_names(paths) if table is None else table.labels_of(paths)
+            camids = camids_where_used(session.manifest, known[1].tolist())
+            rows = session.embed(paths, camids=camids, progress=progress)
         for path, row in zip(paths, rows, strict=True):
             if fault := fault_of_row(row, embedded.metric):
                 raise ImageError(f"{path}: {fault}. Leave the image out.")

@@ -19,6 +19,7 @@ from reidruntime import (
     manifest_from_onnx,
     open_session,
 )
+from reidruntime.artifact.camera_profile import UnknownCamera, manifest_with_profile, read_camera_profile
 from reidruntime.artifact.manifest import (
     ChannelOrder,
     Channels3,
@@ -30,6 +31,7 @@ from reidruntime.artifact.manifest import (
     StemPool,
 )
 from reidruntime.artifact.onnx_metadata import read_onnx
+from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.backends import BackendName, DeviceName
 from reidruntime.images.depth import Depth
 from typer import Argument, Option
@@ -61,6 +63,18 @@ DepthOption = Annotated[
     Option(
         help="Image files of more than 8 bits a channel: refuse them, or scale their whole range to 8 bits."
     ),
+]
+CamerasOption = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="The camera profile (*.cameras.json) that reidexport adapt wrote with the artifact: features are "
+        "standardized by the camera of each image.",
+    ),
+]
+UnknownCameraOption = Annotated[
+    UnknownCamera,
+    Option(help="With --cameras, an image of another camera: refuse it, or take the mean of all cameras."),
 ]
 DatasetOption = Annotated[
     str | None, Option(metavar="NAME", help="Which data set, where the folder holds several.")
@@ -116,14 +130,25 @@ class RunOptions:
     device: Annotated[DeviceName, Option(help="Where it runs; auto: CUDA where it can be used.")] = "auto"
     threads: ThreadsOption = None
     depth: DepthOption = "refuse"
+    cameras: CamerasOption = None
+    unknown_camera: UnknownCameraOption = "refuse"
 
     def options(self) -> SessionOptions:
-        """The same, for sessions."""
-        return SessionOptions(**vars(self))
+        """The same, for sessions; their camera profile is passed beside."""
+        chosen = dict(vars(self))
+        del chosen["cameras"]
+        return SessionOptions(**chosen)
 
     def open(self, artifact: Path, manifest: Manifest | None = None) -> Session:
         """A session from :func:`reidruntime.open_session`, with its errors."""
-        return open_session(artifact, self.options(), manifest=manifest)
+        return open_session(artifact, self.options(), manifest=manifest, cameras=self.cameras)
+
+    def features_manifest(self, artifact: Path, manifest: Manifest | None) -> Manifest:
+        """The manifest of the features that a session would give; its own, where none is given."""
+        known = manifest or artifact_manifest(artifact)
+        if self.cameras is None:
+            return known
+        return manifest_with_profile(known, read_camera_profile(self.cameras, artifact, known))
 
 
 @dataclass(frozen=True)
@@ -309,7 +334,14 @@ def open_stated(
         )
     elif (manifest := foreign.manifest(artifact)) is not None:
         return run.open(artifact, manifest)
-    return open_any(artifact, run.options(), feature=feature, choices=checkpoint.choices(foreign), log=log)
+    return open_any(
+        artifact,
+        run.options(),
+        feature=feature,
+        choices=checkpoint.choices(foreign),
+        cameras=run.cameras,
+        log=log,
+    )
 
 
 @dataclass(frozen=True)

@@ -143,9 +143,9 @@ def verify(
             choices=choices,
             feature=compared.feature,
             manifest=manifests.get(reference),
+            cameras=run.cameras,
             on_checkpoint=print_and_test,
-            threads=run.threads,
-            depth=run.depth,
+            options=run.options(),
         ) as original,
         progress_bar("comparing", total) as progress,
     ):

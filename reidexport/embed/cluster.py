@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reidruntime import Manifest, Session, SessionOptions, open_session
+from reidruntime.artifact.camera_profile import manifest_with_profile, read_camera_profile
 from reidruntime.artifact.manifest import file_sha256
 from reidruntime.artifact.own_manifest import artifact_manifest
 from reidruntime.backends import BACKENDS
@@ -38,11 +39,13 @@ class ClusterRunOptions:
         address: of the cluster; see ``ray_cluster``.
         actors: how many sessions; default: what the cluster has room for; see ``pool_for``.
         session: of each; its threads, if left out, are those of ``pool_for``.
+        cameras: a camera profile of the artifact, which every node must be able to read.
     """
 
     address: str = LOCAL
     actors: int | None = None
     session: SessionOptions = DEFAULT_OPTIONS
+    cameras: Path | None = None
 
 
 class Pool(NamedTuple):
@@ -77,7 +80,9 @@ def embed_shards_on_ray(
         NotInstalledError: a node lacks what opens a URL or the artifact.
         ClusterError: the cluster cannot be reached, or fails.
     """
-    known = manifest or artifact_manifest(artifact)
+    known, cameras = manifest or artifact_manifest(artifact), cluster.cameras
+    if cameras is not None:
+        known = manifest_with_profile(known, read_camera_profile(cameras, artifact, known))
     with ray_cluster(cluster.address):
         yield Done()
         ray = import_ray()
@@ -93,6 +98,7 @@ def embed_shards_on_ray(
                 folder=Path.cwd(),
                 artifact=artifact.resolve(),
                 manifest=manifest,
+                cameras=cameras and cameras.resolve(),
                 manifest_sha256=known.sha256,
                 options=replace(options, batch_size=chosen_batch_size(known, options.batch_size)),
                 session_options=replace(cluster.session, threads=pool.threads),
@@ -122,7 +128,8 @@ class ShardEmbedder:
         folder: where relative paths of sources start.
         artifact: the ONNX file or engine, absolute.
         manifest: of an ONNX file that carries none.
-        manifest_sha256: that the artifact must have.
+        cameras: a camera profile, absolute.
+        manifest_sha256: that the artifact must have, with its camera profile.
         options: of the run.
         session_options: what runs the network, and where.
     """
@@ -131,6 +138,7 @@ class ShardEmbedder:
     folder: Path
     artifact: Path
     manifest: Manifest | None
+    cameras: Path | None
     manifest_sha256: str
     options: EmbeddingRunOptions
     session_options: SessionOptions
@@ -152,7 +160,9 @@ class ShardEmbedder:
             raise InputError(
                 f"{plan.parent}: a node cannot read the plan there. Use a folder that every node can read."
             )
-        session = open_session(self.artifact, self.session_options, manifest=self.manifest)
+        session = open_session(
+            self.artifact, self.session_options, manifest=self.manifest, cameras=self.cameras
+        )
         if session.manifest.sha256 != self.manifest_sha256:
             raise InputError(
                 f"{self.artifact}: a node has another file there. Use one that is the same on all nodes."

@@ -34,7 +34,7 @@ def run_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial") if output.suffix else output
 
 
-def embed_images(  # noqa: PLR0913 - what a run is, and what it tells while it runs
+def embed_images(
     execute: Executor,
     sources: Sequence[str],
     output: Path,
@@ -43,7 +43,6 @@ def embed_images(  # noqa: PLR0913 - what a run is, and what it tells while it r
     progress_bar: ProgressBar = no_progress_bar,
     *,
     target: TargetOptions = NEW_TARGET,
-    table: LabelFile | None = None,
     log: Log = lambda _: None,
 ) -> EmbeddingRun:
     """Embed images into a ``.npz``, Parquet or gallery file, or into a folder of Parquet files.
@@ -55,11 +54,10 @@ def embed_images(  # noqa: PLR0913 - what a run is, and what it tells while it r
             machine, ``partial(embed_shards_on_ray, artifact, manifest, cluster)`` on a cluster.
         sources: as :func:`reidexport.embed.sources.shards_of` takes them.
         output: ``*.npz``, ``*.parquet``, ``*.gallery``, or a name without suffix for a folder of Parquet files.
-        manifest: of the artifact.
-        options: of the run.
+        manifest: of the artifact, with the camera profile that is used.
+        options: of the run; its table tells the images' persons and times, too.
         progress_bar: shows the number of images, or of shards where tars do not tell how many images they hold.
         target: what to do where the output is a gallery that exists.
-        table: of the images' persons, cameras and times.
         log: called with a line for each folder of which files are left out.
 
     Raises:
@@ -70,7 +68,7 @@ def embed_images(  # noqa: PLR0913 - what a run is, and what it tells while it r
         NotInstalledError: Ray, or what opens a URL, is missing.
         ClusterError: the cluster cannot be reached, or fails.
     """
-    began = time.time()
+    began, table = time.time(), options.labels
     if output.suffix:
         check_suffix(output)
     elif table is not None:

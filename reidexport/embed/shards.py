@@ -15,6 +15,8 @@ from reidruntime import Session
 from reidruntime.images.preprocess import Image
 from reidruntime.session import Features
 
+from reidexport.data.label_file import LabelFile
+from reidexport.data.name_labels import labels_from_names
 from reidexport.embed.plan import DEFAULT_COLUMNS, Columns, Done, Plan, write_bad_images
 from reidexport.embed.reading import read_shard
 from reidexport.embed.table import embeddings_writer
@@ -37,6 +39,7 @@ class EmbeddingRunOptions:
         batch_size: images per run of the network.
         shard_size: images per shard, rounded up to whole batches: what a killed process loses at most.
         columns: of Parquet sources.
+        labels: a table that tells the cameras of images, where their names do not: for a camera profile.
 
     Raises:
         InputError: ``on_error`` has another value.
@@ -47,6 +50,7 @@ class EmbeddingRunOptions:
     batch_size: int | None = None
     shard_size: int = 1024
     columns: Columns = DEFAULT_COLUMNS
+    labels: LabelFile | None = None
 
     def __post_init__(self) -> None:
         if self.on_error not in ("stop", "skip"):
@@ -77,7 +81,7 @@ def embed_shards(
     Raises:
         ImageError: an image cannot be read, or what the network makes of it is not an embedding, and
             ``options.on_error`` is ``"stop"``.
-        InputError: reading or writing fails, or a source is missing.
+        InputError: reading or writing fails, or a source is missing; or a camera profile lacks the camera of an image.
     """
     for pause_s in (*_PAUSES_S, None):
         unfinished = [number for number in numbers if not plan.part_path(number).exists()]
@@ -128,6 +132,12 @@ class _Stream:
                     yield image
             part.is_read = True
 
+    def camid(self, position: int) -> int:
+        """The camera of an image, from 0, by the table or by its name."""
+        names, table = [self.waiting[position][1]], self.options.labels
+        labels = labels_from_names(names) if table is None else table.labels_of(names)
+        return int(labels[1, 0])
+
     def answer(self, position: int, answer: Features | ImageError) -> None:
         part, name = self.waiting.pop(position)
         part.num_waiting -= 1
@@ -150,8 +160,17 @@ class _Stream:
 def _write_parts(session: Session, stream: _Stream) -> Iterator[Done]:
     ready = time.time()
     num_images = 0
+
+    def camid_of(position: int) -> int:
+        camid = stream.camid(position)
+        session.check_camera(camid, stream.waiting[position][1])
+        return camid
+
     answers = session.embed_batches(
-        stream.images(), batch_size=stream.options.batch_size, on_bad_image=stream.answer
+        stream.images(),
+        camid_of=camid_of if session.camids else None,
+        batch_size=stream.options.batch_size,
+        on_bad_image=stream.answer,
     )
     with closing(answers) as batches:  # a bad answer ends it here, and not in a thread of its own
         for number in stream.numbers:

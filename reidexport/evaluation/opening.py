@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 from reidruntime.artifact.manifest import Feature, Manifest, Origin, Pooling, file_sha256
 from reidruntime.artifact.onnx_metadata import manifest_from_onnx, read_onnx
 from reidruntime.artifact.own_manifest import artifact_manifest
-from reidruntime.images.depth import Depth
 from reidruntime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 
 from reidexport.checkpoint.choices import CheckpointChoices
@@ -66,6 +65,7 @@ def open_any(
     *,
     feature: Feature | None = None,
     choices: CheckpointChoices | None = None,
+    cameras: Path | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Session:
     """Open a checkpoint or an artifact as a session.
@@ -76,6 +76,7 @@ def open_any(
             chosen.
         feature: f_i or f_t; an artifact has one of them built in.
         choices: of a checkpoint.
+        cameras: a camera profile of an artifact.
         log: called with a line for the facts of a checkpoint.
 
     Raises:
@@ -88,17 +89,20 @@ def open_any(
             raise InputError(
                 f"{path} is an artifact: what is chosen for a checkpoint is built in, leave it out"
             )
-        session = open_session(path, options)
+        session = open_session(path, options, cameras=cameras)
         if feature not in (None, session.manifest.feature):
             raise InputError(
                 f"{path} emits {session.manifest.feature}, not {feature}: export the checkpoint again with "
                 f"--feature {feature}"
             )
         return session
-    if options != SessionOptions(threads=options.threads, depth=options.depth):
+    if options != SessionOptions(
+        threads=options.threads, depth=options.depth, unknown_camera=options.unknown_camera
+    ):
         raise InputError(
             f"{path} is a checkpoint and runs in torch: --backend and --device are for artifacts"
         )
+    _refuse_cameras(path, cameras)
     from reidexport.checkpoint.loading import load_checkpoint
     from reidexport.evaluation.torch_session import session_from_checkpoint
     from reidexport.export.graph import GraphOptions
@@ -119,9 +123,9 @@ def open_reference(
     choices: CheckpointChoices | None = None,
     feature: Feature | None = None,
     manifest: Manifest | None = None,
+    cameras: Path | None = None,
     on_checkpoint: "Callable[[Checkpoint], object]" = lambda _: None,
-    threads: int | None = None,
-    depth: Depth = "refuse",
+    options: SessionOptions = DEFAULT_OPTIONS,
 ) -> Session:
     """Open what a candidate is compared with.
 
@@ -135,12 +139,13 @@ def open_reference(
         choices: of a checkpoint, instead of what the manifest records.
         feature: of a checkpoint, where the candidate carried no manifest; default: what its project publishes.
         manifest: the facts about an ONNX file that carries none.
+        cameras: a camera profile of an artifact.
         on_checkpoint: called with a checkpoint before it is opened, to print or to test its facts.
-        threads: of the network.
-        depth: as in :class:`reidruntime.SessionOptions`.
+        options: of the session, but for backend and device: the reference chooses them itself.
 
     Raises:
-        InputError: choices are given for an artifact, or the checkpoint cannot have them.
+        InputError: choices are given for an artifact, or the checkpoint cannot have them; or the candidate was adapted
+            to a site, and the reference is a checkpoint.
         CheckpointError: the checkpoint cannot be read.
         ArtifactError: the artifact cannot be opened.
     """
@@ -149,7 +154,15 @@ def open_reference(
             raise InputError(
                 f"{path} is an artifact: what is chosen for a checkpoint is built in, leave it out"
             )
-        return open_session(path, SessionOptions(threads=threads, depth=depth), manifest=manifest)
+        return open_session(
+            path, replace(options, backend="auto", device="auto"), manifest=manifest, cameras=cameras
+        )
+    _refuse_cameras(path, cameras)
+    if candidate.adaptation is not None:
+        raise InputError(
+            f"The candidate was adapted to a site, so it does not answer as the checkpoint {path} does. Compare it "
+            "with the FP32 file of the same crops: reidexport adapt CHECKPOINT CROPS -o FILE.onnx."
+        )
     from reidexport.checkpoint.facts import told_facts
     from reidexport.checkpoint.loading import load_checkpoint
     from reidexport.evaluation.torch_session import session_from_checkpoint
@@ -169,7 +182,7 @@ def open_reference(
     if told.pooling is not None:
         stated["gem_p"] = told.gem_p
     wanted = feature if is_foreign(candidate) else candidate.feature
-    options = GraphOptions(feature=wanted, normalize=candidate.normalized, flip=candidate.flip)
+    graph_options = GraphOptions(feature=wanted, normalize=candidate.normalized, flip=candidate.flip)
     checkpoint = load_checkpoint(path, replace(recorded, **stated))
     # What the manifest only repeats is as open as in the file, or as it was at the export.
     origins: dict[str, Origin] = dict.fromkeys(checkpoint.read, "read")
@@ -178,7 +191,15 @@ def open_reference(
     origins |= told_facts(told)
     facts = tuple(replace(fact, origin=origins.get(fact.name, "assumed")) for fact in checkpoint.facts)
     on_checkpoint(replace(checkpoint, facts=facts))
-    return session_from_checkpoint(checkpoint, options, threads=threads, depth=depth)
+    return session_from_checkpoint(checkpoint, graph_options, threads=options.threads, depth=options.depth)
+
+
+def _refuse_cameras(checkpoint: Path, cameras: Path | None) -> None:
+    if cameras is not None:
+        raise InputError(
+            f"{checkpoint} is a checkpoint, and a camera profile belongs to the file that was exported with it: leave "
+            "--cameras out, or pass that file."
+        )
 
 
 def _key_of_earlier_versions(path: Path) -> str | None:

@@ -6,18 +6,18 @@ cannot run is listed in the table with the reason.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import commonpath
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from reidruntime.artifact.camera_profile import manifest_with_profile, read_camera_profile
 from reidruntime.artifact.manifest import Manifest, Metric, file_sha256
 from reidruntime.artifact.onnx_metadata import read_onnx
 from reidruntime.backends import BACKENDS, backend_places
-from reidruntime.images.depth import Depth
-from reidruntime.session import Session, SessionOptions, open_session
+from reidruntime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 from reidruntime.tensorrt_library import first_gpu
 
 from reidexport.checkpoint.reid_folder import weights_file
@@ -48,13 +48,21 @@ class Task:
     artifact: Path
     manifest: Manifest
     backend: str
-    threads: int | None = None
-    depth: Depth = "refuse"
+    options: SessionOptions = DEFAULT_OPTIONS
+    cameras: Path | None = None
+
+    @property
+    def features_sha256(self) -> str:
+        """Of the manifest, with the camera profile that changes its features."""
+        if self.cameras is None:
+            return self.manifest.sha256
+        profile = read_camera_profile(self.cameras, self.artifact, self.manifest)
+        return manifest_with_profile(self.manifest, profile).sha256
 
     def is_done_by(self, row: ParityRow) -> bool:
         """Whether a row is this artifact, unchanged, on this backend."""
         return self.is_place_of(row) and (row.manifest_sha256, row.artifact_sha256) == (
-            self.manifest.sha256,
+            self.features_sha256,
             _artifact_sha256(self.artifact),
         )
 
@@ -68,8 +76,8 @@ def tasks_from_artifacts(
     backends: Sequence[str] = (),
     *,
     manifests: Mapping[Path, Manifest] = MappingProxyType({}),
-    threads: int | None = None,
-    depth: Depth = "refuse",
+    options: SessionOptions = DEFAULT_OPTIONS,
+    cameras: Path | None = None,
 ) -> tuple[Task, ...]:
     """Pair every artifact with the backends that are to run it.
 
@@ -78,8 +86,8 @@ def tasks_from_artifacts(
         backends: those to use, as :func:`reidruntime.backends.backend_places` names them; default: all that load the
             artifact, in its own precision, on a device that is here.
         manifests: the facts about those ONNX files that carry none.
-        threads: of every network; default: the CPUs this process may use.
-        depth: as in :class:`reidruntime.SessionOptions`.
+        options: of every session; backend and device are those of the task.
+        cameras: a camera profile that belongs to all of them.
 
     Raises:
         ArtifactError: a file is missing, or neither an ONNX file with a manifest nor an engine with one beside it,
@@ -97,7 +105,7 @@ def tasks_from_artifacts(
             artifact, "State its facts: --size --mean --std."
         )
         chosen = backends or _default_backends("engine" if manifest.engine else "onnx")
-        tasks += [Task(artifact, manifest, backend, threads, depth) for backend in dict.fromkeys(chosen)]
+        tasks += [Task(artifact, manifest, backend, options, cameras) for backend in dict.fromkeys(chosen)]
     return tuple(tasks)
 
 
@@ -231,8 +239,8 @@ def _run(
 ) -> ParityRow | NotRun:
     backend, device = backend_places()[task.backend]
     try:
-        options = SessionOptions(backend, device, task.threads, depth=task.depth)
-        with open_session(task.artifact, options, manifest=task.manifest) as session:
+        options = replace(task.options, backend=backend, device=device)
+        with open_session(task.artifact, options, manifest=task.manifest, cameras=task.cameras) as session:
             row, _ = _measured(session, task.artifact, task.backend, dataset, metric, expected, progress_bar)
     except (InputError, NotInstalledError, GpuError) as error:
         return NotRun(artifact=str(task.artifact), backend=task.backend, reason=str(error))

@@ -41,6 +41,11 @@ def calibration_warnings(manifest: Manifest, images: Sequence[Path]) -> tuple[st
     )
 
 
+def camids_where_used(manifest: Manifest, camids: Sequence[int]) -> Sequence[int] | None:
+    """The cameras of images for a session with that manifest: None unless a camera profile is in use."""
+    return camids if manifest.cameras_sha256 else None
+
+
 class Embedder(Protocol):
     """What an evaluation needs of a session; :class:`reidruntime.Session` is one."""
 
@@ -154,14 +159,16 @@ def evaluate(
     Raises:
         ImageError: an image cannot be read.
         DatasetError: before anything is embedded: no query has a match, or cameras are needed and not known.
-        InputError: the session answers with features that are not finite, or for cosine of zeros only.
+        InputError: the session answers with features that are not finite, or for cosine of zeros only; or its camera
+            profile lacks a camera.
     """
     check_scorable(dataset)
     gallery = dataset.scored_gallery
     records = (*dataset.query, *gallery)
     paths = [record.path for record in records]
     began = time.perf_counter()
-    feats = session.embed(paths, batch_size=batch_size, progress=progress)
+    camids = camids_where_used(session.manifest, [record.camid for record in records])
+    feats = session.embed(paths, camids=camids, batch_size=batch_size, progress=progress)
     embedding_seconds = time.perf_counter() - began
     metric = metric or session.manifest.metric
     _refuse_broken(feats, records, metric)

@@ -68,14 +68,16 @@ def _time_batch(session: Session, batch_size: int, seconds: float) -> BatchTimin
 
 def _time_files(session: Session, paths: Sequence[str], batch_size: int, seconds: float) -> EndToEnd:
     """Files and network in turn, several times over, as machines drift."""
-    session.embed(paths[:batch_size], batch_size=batch_size)
+    camids = _any_camids(session, len(paths))
+    session.embed(paths[:batch_size], camids=camids and camids[:batch_size], batch_size=batch_size)
     batch = noise(session, batch_size)
     num_turns = min(_TURNS, -(-len(paths) // batch_size))
     times, elapsed = _run_for(session, batch, seconds / num_turns, 1), 0.0
     for turn in range(num_turns):
         part = paths[turn * len(paths) // num_turns : (turn + 1) * len(paths) // num_turns]
         began = time.perf_counter()
-        for _ in session.embed_batches(part, batch_size=batch_size):
+        camid_of = camids.__getitem__ if camids else None
+        for _ in session.embed_batches(part, camid_of=camid_of, batch_size=batch_size):
             pass
         elapsed += time.perf_counter() - began
         times += _run_for(session, batch, seconds / num_turns, 1)
@@ -93,13 +95,18 @@ def _time_files(session: Session, paths: Sequence[str], batch_size: int, seconds
 def _run_for(session: Session, batch: Image8, seconds: float, min_repeats: int) -> list[float]:
     """Durations in seconds of runs, one after the other, until the time is over."""
     times: list[float] = []
-    total = 0.0
+    total, camids = 0.0, _any_camids(session, len(batch))
     while len(times) < min_repeats or total < seconds:
         began = time.perf_counter()
-        session.run(batch)
+        session.run(batch, camids)
         times.append(time.perf_counter() - began)
         total += times[-1]
     return times
+
+
+def _any_camids(session: Session, num_images: int) -> list[int] | None:
+    """The cameras of a profile in turn, where one is in use: which camera does not matter for the time."""
+    return np.resize(session.camids, num_images).tolist() if session.camids else None
 
 
 def noise(session: Session, batch_size: int) -> Image8:

@@ -16,11 +16,12 @@ from reidruntime.images.preprocess import Image, image_pixels
 from reidruntime.session import Features, Session
 
 from reidexport.data import Dataset
+from reidexport.data.name_labels import labels_from_names
 from reidexport.errors import InputError
 from reidexport.evaluation.causes import causes_of_failure
 from reidexport.evaluation.limits import Limits, limits_of
 from reidexport.evaluation.protocol import check_scorable, numbers_of_images
-from reidexport.evaluation.scoring import calibration_warnings, score_features
+from reidexport.evaluation.scoring import calibration_warnings, camids_where_used, score_features
 from reidexport.metrics.agreement import agreement, check_comparable, neighbor_agreement
 from reidexport.records.accuracy import Ranks, Verification, VerificationLimits, WorstImage
 from reidexport.records.base import here
@@ -59,7 +60,8 @@ def verify(
         progress: called with the number of images done, over both sessions.
 
     Raises:
-        InputError: their features differ in kind or number of values, or there are fewer than two images.
+        InputError: their features differ in kind or number of values, or there are fewer than two images; or a camera
+            profile lacks the camera of one.
         DatasetError: the data set cannot be scored.
     """
     if dataset is not None:
@@ -69,9 +71,15 @@ def verify(
     metric = metric or candidate.manifest.metric
     queries, gallery = _images(images, dataset)
     paths = [*queries, *gallery]
-    found = candidate.embed(paths, progress=progress)
+    camids = _camids(paths, dataset)
+    of_candidate, of_reference = (
+        camids_where_used(session.manifest, camids) for session in (candidate, reference)
+    )
+    found = candidate.embed(paths, camids=of_candidate, progress=progress)
     offset = len(paths)
-    expected = reference.embed(paths, progress=progress and (lambda done: progress(offset + done)))
+    expected = reference.embed(
+        paths, camids=of_reference, progress=progress and (lambda done: progress(offset + done))
+    )
     rows = agreement(found, expected)
     itself = None
     if dataset and dataset.same_camera == "keep":  # a query may lie in the gallery
@@ -88,7 +96,7 @@ def verify(
         max_abs_error=float(rows.max_abs_errors.max()),
         max_relative_l2=float(rows.relative_l2.max()),
         worst=_worst(paths, rows.cosines),
-        batch_consistency=batch_consistency(candidate, paths[:NUM_CONSISTENCY_IMAGES]),
+        batch_consistency=batch_consistency(candidate, paths[:NUM_CONSISTENCY_IMAGES], of_candidate),
         top1_agreement=top1,
         top10_agreement=top10,
         metric=metric,
@@ -113,8 +121,15 @@ def verify(
     return result.model_copy(update={"failures": failures, "causes": causes, "passed": False})
 
 
-def batch_consistency(session: Session, images: Sequence[Image]) -> dict[str, float]:
+def batch_consistency(
+    session: Session, images: Sequence[Image], camids: Sequence[int] | None = None
+) -> dict[str, float]:
     """How much a row's answer depends on the batch around it.
+
+    Args:
+        session: to ask.
+        images: a few.
+        camids: of the images, or of more, for a session with a camera profile.
 
     Returns:
         The largest relative L2 difference from the row alone, for rows ``duplicated`` through a batch, ``permuted``,
@@ -125,15 +140,20 @@ def batch_consistency(session: Session, images: Sequence[Image]) -> dict[str, fl
     pixels = np.stack([read(image, f"image {i}") for i, image in enumerate(images)])
     profile = session.manifest.batch_profile
     whole = np.arange(profile.static or profile.optimum or FULL_BATCH) % len(pixels)
-    alone = np.concatenate([session.run(row[None]) for row in pixels])
+
+    def answers(some: NDArray[np.int64]) -> Features:
+        return session.run(pixels[some], None if camids is None else [camids[i] for i in some.tolist()])
+
+    every = np.arange(len(pixels))
+    alone = np.concatenate([answers(some) for some in np.split(every, len(every))])
     order = np.random.default_rng(0).permutation(len(pixels))
     permuted = np.empty_like(alone)
-    permuted[order] = session.run(pixels[order])
-    duplicated = np.concatenate([session.run(np.repeat(row[None], 3, axis=0)) for row in pixels])
+    permuted[order] = answers(order)
+    duplicated = np.concatenate([answers(np.repeat(some, 3)) for some in np.split(every, len(every))])
     return {
         name: float(agreement(found, expected).relative_l2.max())
         for name, found, expected in (
-            ("full_batch", session.run(pixels[whole]), alone[whole]),
+            ("full_batch", answers(whole), alone[whole]),
             ("permuted", permuted, alone),
             ("duplicated", duplicated, np.repeat(alone, 3, axis=0)),
         )
@@ -146,6 +166,15 @@ def _images(images: Sequence[Image], dataset: Dataset | None) -> tuple[list[Imag
     if len(images) < 2:
         raise InputError(f"verify needs at least two images to compare, got {len(images)}")
     return list(images), []
+
+
+def _camids(images: Sequence[Image], dataset: Dataset | None) -> list[int]:
+    """The camera of each image, from 0; of pixels none is known."""
+    if dataset is not None:
+        return [record.camid for record in (*dataset.query, *dataset.scored_gallery)]
+    names = [str(image) if isinstance(image, str | Path) else "" for image in images]
+    camids: list[int] = labels_from_names(names)[1].tolist()
+    return camids
 
 
 def _worst(images: Sequence[Image], cosines: NDArray[np.float64]) -> tuple[WorstImage, ...]:

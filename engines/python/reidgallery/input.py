@@ -317,7 +317,8 @@ class BaseGallery(ABC):
         if manifest_sha256 is not None and known is not None and manifest_sha256 != known:
             raise InputError(
                 f"{name} were made by another artifact than this gallery's (manifest {manifest_sha256[:12]}…, expected "
-                f"{known[:12]}…): their distances mean nothing. Embed both with the same file."
+                f"{known[:12]}…), or with another camera profile: their distances mean nothing. Embed both with the "
+                "same files."
             )
 
     def _check_metric(self, other: "BaseGallery") -> None:

@@ -11,8 +11,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from reidruntime.artifact.camera_profile import (
+    UNKNOWN_CAMERA,
+    CameraProfile,
+    Camids,
+    Standardizer,
+    UnknownCamera,
+    manifest_with_profile,
+    read_camera_profile,
+)
 from reidruntime.artifact.checks import check_external_data, check_inference_mode, check_manifest
-from reidruntime.artifact.manifest import METADATA_KEY, ChannelOrder, Manifest, Precision
+from reidruntime.artifact.manifest import METADATA_KEY, ChannelOrder, Manifest, Precision, file_sha256
 from reidruntime.artifact.onnx_metadata import read_onnx
 from reidruntime.artifact.own_manifest import ENGINE_SUFFIXES, artifact_manifest
 from reidruntime.backends import (
@@ -50,6 +59,8 @@ class SessionOptions:
         allow_host_code: load a version-compatible engine, which runs code that it carries.
         depth: what to do with image files of more than 8 bits a channel: ``"refuse"`` them, or ``"scale"`` their whole
             range to 8 bits (:func:`reidruntime.images.depth.rgb_pixels`).
+        unknown_camera: what to do with an image whose camera a camera profile does not have: ``"refuse"`` it, or take
+            the ``"mean"`` of all crops of the site.
     """
 
     backend: BackendName = "auto"
@@ -58,13 +69,18 @@ class SessionOptions:
     memory: MemoryName | None = None
     allow_host_code: bool = False
     depth: Depth = "refuse"
+    unknown_camera: UnknownCamera = "refuse"
 
 
 DEFAULT_OPTIONS = SessionOptions()
 
 
 def open_session(
-    artifact: str | Path, options: SessionOptions = DEFAULT_OPTIONS, *, manifest: Manifest | None = None
+    artifact: str | Path,
+    options: SessionOptions = DEFAULT_OPTIONS,
+    *,
+    manifest: Manifest | None = None,
+    cameras: str | Path | None = None,
 ) -> "Session":
     """Check an artifact against its manifest and load it.
 
@@ -75,13 +91,16 @@ def open_session(
         options: what runs it, and where.
         manifest: the facts about a file that carries none (see
             :func:`reidruntime.artifact.foreign.manifest_for_foreign_onnx`); takes precedence over the file's own.
+        cameras: a camera profile of the artifact, ``NAME.cameras.json``, that ``reidexport adapt`` wrote: features are
+            standardized by the camera of each image, whose ``camids`` are then needed.
 
     Returns:
         A session, which closes itself at the end of a ``with`` block.
 
     Raises:
         ArtifactError: the file is unreadable, has no manifest, or is not what its manifest states; or it is an ONNX
-            file without a manifest of its own that computes as in training, or answers an image by the batch around it.
+            file without a manifest of its own that computes as in training, or answers an image by the batch around it;
+            or the camera profile is not valid, or belongs to another artifact.
         InputError: an option has a value that does not exist.
         NotInstalledError: the backend or device is missing, or ``REIDRUNTIME_LIBRARY`` names a library that cannot
             be used (see :mod:`reidruntime.images.batch_reader`); nothing else is used in its place.
@@ -93,6 +112,24 @@ def open_session(
         raise InputError(f"threads must be at least 1, got {threads}.")
     if options.depth not in DEPTHS:
         raise InputError(f"depth must be {' or '.join(DEPTHS)}, got {options.depth!r}.")
+    if options.unknown_camera not in UNKNOWN_CAMERA:
+        raise InputError(
+            f"unknown_camera must be {' or '.join(UNKNOWN_CAMERA)}, got {options.unknown_camera!r}."
+        )
+    session = _open(path, options, threads, manifest)
+    if cameras is not None:
+        try:
+            profile = read_camera_profile(Path(cameras), path, session.manifest)
+            session.use_profile(
+                profile, options.unknown_camera, _open_networks(profile, path, options, threads)
+            )
+        except (ArtifactError, InputError):
+            session.close()
+            raise
+    return session
+
+
+def _open(path: Path, options: SessionOptions, threads: int, manifest: Manifest | None) -> "Session":
     if path.suffix in ENGINE_SUFFIXES:
         return _open_engine(path, options, threads, manifest)
     if options.memory is not None or options.allow_host_code:
@@ -122,6 +159,24 @@ def open_session(
             session.close()
             raise
     return session
+
+
+def _open_networks(
+    profile: CameraProfile, artifact: Path, options: SessionOptions, threads: int
+) -> dict[int, "Session"]:
+    """The sessions of cameras that have a network of their own, whose files lie beside the artifact."""
+    opened: dict[int, Session] = {}
+    for camera in profile.cameras:
+        if camera.network is None:
+            continue
+        file = artifact.with_name(camera.network.name)
+        if not file.is_file() or file_sha256(file) != camera.network.sha256:
+            raise ArtifactError(
+                f"{file}: the network of camera {camera.camid + 1} is missing, or not the one that the camera profile "
+                "was measured with. Copy all files that reidexport adapt wrote."
+            )
+        opened[camera.camid] = _open(file, options, threads, None)
+    return opened
 
 
 def _open_engine(path: Path, options: SessionOptions, threads: int, manifest: Manifest | None) -> "Session":
@@ -159,6 +214,11 @@ def chosen_batch_size(manifest: Manifest, wanted: int | None, default: int = DEF
     return min(size, profile.maximum) if profile.maximum else size
 
 
+def image_name(image: Image, position: int) -> str:
+    """What to call an image in an error: its path, or its position."""
+    return str(image) if isinstance(image, str | Path) else f"Image {position}"
+
+
 class Session(AbstractContextManager["Session"]):
     """An opened artifact; made by :func:`open_session`. One caller at a time.
 
@@ -178,6 +238,29 @@ class Session(AbstractContextManager["Session"]):
         self._reader = open_batch_reader(manifest.preprocess, threads, depth)
         self.description = f"{loaded.describe()}; {self._reader.describe()}"
         self._network: Backend | None = loaded
+        self._standardizer: Standardizer | None = None
+        self._networks: dict[int, Session] = {}
+
+    def use_profile(
+        self, profile: CameraProfile, unknown: UnknownCamera, networks: dict[int, "Session"] | None = None
+    ) -> None:
+        """Change features by the cameras of their images from now on; the manifest says so.
+
+        Args:
+            profile: that belongs to the artifact.
+            unknown: what to do with images of other cameras, see :class:`SessionOptions`.
+            networks: of the cameras that have one of their own, by camid; closed with this session.
+        """
+        if not profile.changes_features:
+            return
+        self._standardizer = Standardizer(profile, unknown, unit_length=self.manifest.normalized)
+        self._networks = networks or {}
+        self.manifest = manifest_with_profile(self.manifest, profile)
+
+    @property
+    def camids(self) -> tuple[int, ...]:
+        """The cameras of the profile in use, from 0: every image must then come with its own. Empty without one."""
+        return () if self._standardizer is None else tuple(self._standardizer.camids.tolist())
 
     @property
     def precision(self) -> Precision | Literal["bf16"]:
@@ -189,6 +272,7 @@ class Session(AbstractContextManager["Session"]):
         self,
         images: Sequence[Image],
         *,
+        camids: Camids | None = None,
         batch_size: int | None = None,
         channel_order: ChannelOrder = "RGB",
         progress: Callable[[int], None] | None = None,
@@ -198,6 +282,7 @@ class Session(AbstractContextManager["Session"]):
         Args:
             images: paths, contents of image files (:class:`EncodedImage`), and uint8 arrays of shape (H, W, 3) of any
                 size, in any mixture.
+            camids: of a session with a camera profile: the number of each image's camera, from 0.
             batch_size: images per run of the network; default: the artifact's optimum, or what suits the device,
                 which is 32 on a CPU.
             channel_order: of the arrays among the images: ``"BGR"`` for those that OpenCV read. What the network takes
@@ -210,13 +295,23 @@ class Session(AbstractContextManager["Session"]):
 
         Raises:
             ImageError: an image cannot be read; the message names it.
-            InputError: ``images`` is a single path, there is no such ``channel_order``, or the session is closed.
+            InputError: ``images`` is a single path, there is no such ``channel_order``, or the session is closed; or
+                camids are given without a camera profile, or missing with one, or of a camera that it does not have.
             ArtifactError: the network fails on a batch.
         """
         if isinstance(images, str | Path):
             raise InputError(f"Expected a list of images, got the single path {str(images)!r}.")
+        if camids is not None and len(camids) != len(images):
+            raise InputError(f"Expected a camid for each of {len(images)} images, got {len(camids)}.")
+        if camids is not None and self._standardizer is not None:  # before anything is embedded
+            self._standardizer.places(camids, lambda i: image_name(images[i], i))
         features = np.empty((len(images), self.manifest.architecture.feature_dim), np.float32)
-        batches = self.embed_batches(images, batch_size=batch_size, channel_order=channel_order)
+        batches = self.embed_batches(
+            images,
+            camid_of=None if camids is None else camids.__getitem__,
+            batch_size=batch_size,
+            channel_order=channel_order,
+        )
         for indices, rows in batches:
             features[indices] = rows
             if progress:
@@ -227,6 +322,7 @@ class Session(AbstractContextManager["Session"]):
         self,
         images: Iterable[Image],
         *,
+        camid_of: Callable[[int], int] | None = None,
         batch_size: int | None = None,
         channel_order: ChannelOrder = "RGB",
         on_bad_image: Callable[[int, ImageError], None] | None = None,
@@ -237,6 +333,7 @@ class Session(AbstractContextManager["Session"]):
 
         Args:
             images: as for :meth:`embed`, but any iterable.
+            camid_of: of a session with a camera profile: the number of the camera, from 0, of the image at a position.
             batch_size: as for :meth:`embed`.
             channel_order: as for :meth:`embed`.
             on_bad_image: called with the position and the error of an image that cannot be read, which is
@@ -262,7 +359,8 @@ class Session(AbstractContextManager["Session"]):
                             raise error
                         on_bad_image(index, error)
                     if indices:
-                        started.append((indices, self._start(pixels)))
+                        camids = None if camid_of is None else [camid_of(index) for index in indices]
+                        started.append((indices, self._start(pixels, camids)))
                     if len(started) >= in_flight:
                         indices, answer = started.popleft()
                         yield indices, answer()
@@ -273,18 +371,19 @@ class Session(AbstractContextManager["Session"]):
                 for _, answer in started:
                     answer()  # a batch under way holds buffers until its answer is fetched
 
-    def run(self, batch: Image8) -> Features:
+    def run(self, batch: Image8, camids: Camids | None = None) -> Features:
         """Answer images that already have the artifact's size and channel order.
 
         Args:
             batch: uint8, shape (N, height_px, width_px, 3), any N: it is split and padded as the artifact's
                 batch profile needs.
+            camids: as for :meth:`embed`.
 
         Returns:
             float32, shape (N, feature dimension).
 
         Raises:
-            InputError: the batch has another dtype or shape, or the session is closed.
+            InputError: the batch has another dtype or shape, or the session is closed; or as for :meth:`embed`.
             ArtifactError: the network fails on the batch.
         """
         wanted = (self.manifest.preprocess.height_px, self.manifest.preprocess.width_px, 3)
@@ -294,7 +393,10 @@ class Session(AbstractContextManager["Session"]):
                 f"got {batch.dtype} of shape {batch.shape}."
             )
         limit = self.manifest.batch_profile.maximum or max(len(batch), 1)
-        parts = [self._start(batch[start : start + limit])() for start in range(0, len(batch), limit)]
+        parts = [
+            self._start(batch[some], None if camids is None else camids[some])()
+            for some in (slice(start, start + limit) for start in range(0, len(batch), limit))
+        ]
         no_features = np.empty((0, self.manifest.architecture.feature_dim), np.float32)
         return np.concatenate(parts) if parts else no_features
 
@@ -308,9 +410,14 @@ class Session(AbstractContextManager["Session"]):
             A torch tensor on the GPU, shape (N, feature dimension), ready in the order of torch's current stream.
 
         Raises:
-            InputError: the backend does not take tensors, or this one is not of the right dtype, shape or device.
+            InputError: the backend does not take tensors, or this one is not of the right dtype, shape or device; or
+                a camera profile is in use, which is not for tensors.
             GpuError: the GPU fails.
         """
+        if self._standardizer is not None:
+            raise InputError(
+                "A camera profile is in use, which changes arrays only. Call run(), or leave it out."
+            )
         if not isinstance(self._network, PipelinedBackend):
             raise InputError(
                 f"Backend {self.backend} takes arrays, not tensors on a GPU. Open a TensorRT engine, or use backend "
@@ -330,11 +437,18 @@ class Session(AbstractContextManager["Session"]):
             raise InputError(f"Expected a batch of {profile.minimum} to {profile.maximum}, got {shape[0]}.")
         return self._network.run_tensor(images)
 
+    def check_camera(self, camid: int, name: str) -> None:
+        """Raise InputError for an image of a camera that the profile in use does not have, and is to refuse."""
+        if self._standardizer is not None:
+            self._standardizer.places([camid], lambda _: name)
+
     def close(self) -> None:
         """Release the network's memory; the session cannot be used any more."""
         if isinstance(self._network, PipelinedBackend):
             self._network.close()
         self._network = None
+        for network in self._networks.values():
+            network.close()
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -347,7 +461,46 @@ class Session(AbstractContextManager["Session"]):
             return network.host_array(num_images)
         return np.empty(shape, np.uint8)
 
-    def _start(self, batch: Image8) -> Callable[[], Features]:
+    def _start(self, batch: Image8, camids: Camids | None) -> Callable[[], Features]:
+        """Start a batch; its answer is standardized by the cameras of the images, where a profile is in use."""
+        standardizer = self._standardizer
+        if standardizer is None:
+            if camids is not None:
+                raise InputError(
+                    "camids are for a camera profile: open_session(…, cameras=PROFILE), or leave them out."
+                )
+            return self._start_network(batch)
+        if camids is None:
+            if self.camids:
+                raise InputError(
+                    "A camera profile is in use: pass the camera of each image, camids=[0, 3, …]."
+                )
+            camids = np.zeros(len(batch), np.int64)
+        if len(camids) != len(batch):
+            raise InputError(f"Expected a camid for each of {len(batch)} images, got {len(camids)}.")
+        places = standardizer.places(camids, lambda i: f"Image {i} of a batch")
+        answer = (
+            self._start_by_camera(batch, np.asarray(camids)) if self._networks else self._start_network(batch)
+        )
+        return lambda: standardizer(answer(), places)
+
+    def _start_by_camera(self, batch: Image8, camids: NDArray[np.int64]) -> Callable[[], Features]:
+        """Start the images of each camera on its own network, those of others on the artifact's."""
+        own = np.where(np.isin(camids, list(self._networks)), camids, -1)
+        started = []
+        for camid in np.unique(own).tolist():
+            some = np.flatnonzero(own == camid)
+            started.append((some, self._networks.get(camid, self)._start_network(batch[some])))
+
+        def answer() -> Features:
+            features = np.empty((len(batch), self.manifest.architecture.feature_dim), np.float32)
+            for some, rows in started:
+                features[some] = rows()
+            return features
+
+        return answer
+
+    def _start_network(self, batch: Image8) -> Callable[[], Features]:
         """Start a batch, its last row repeated up to the smallest batch that the artifact takes."""
         network = self._network
         if network is None:

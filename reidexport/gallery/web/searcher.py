@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, Field
 from reidgallery import Gallery, MilvusGallery, SearchFilter
+from reidgallery.input import UNLABELED
 from reidruntime import Session
 from reidruntime.images.depth import Depth
 
@@ -77,7 +78,8 @@ class Searcher:
         if len(self.catalogue.row_numbers):
             self.by_row(int(self.catalogue.row_numbers[0]), SearchLimits(k=1))
             if self._session is not None:
-                self.by_upload(np.zeros((2, 1, 3), np.uint8), "", SearchLimits(k=1))
+                camera = f"1_c{self._session.camids[0] + 1}" if self._session.camids else ""
+                self.by_upload(np.zeros((2, 1, 3), np.uint8), camera, SearchLimits(k=1))
 
     def images(self, rows: NDArray[np.int64]) -> list[SeenImage]:
         """Some rows, as they are labeled; raises InputError where there is no such row."""
@@ -120,7 +122,11 @@ class Searcher:
             raise InputError("Uploaded images must be embedded. Start the page with --artifact ARTIFACT.")
         pid, camid = pid_and_camid(name) or (None, None)
         with self._lock:
-            features = self._session.embed([pixels])
+            camids = None
+            if self._session.camids:
+                self._session.check_camera(UNLABELED if camid is None else camid, name)
+                camids = [UNLABELED if camid is None else camid]
+            features = self._session.embed([pixels], camids=camids)
             return self._search(features, SeenImage(name, pid, camid, time_from_name(name)), limits)
 
     def _search(

@@ -132,7 +132,7 @@ def test_the_precision_is_the_one_that_is_computed_in(
 ) -> None:
     """Files that a backend computes in bfloat16 are rows of bf16; the table is read again as it was written."""
 
-    def open_here(artifact: Path, options: Any, manifest: Manifest) -> Session:
+    def open_here(artifact: Path, options: Any, manifest: Manifest, cameras: None) -> Session:
         session = open_session(artifact, replace(options, backend=options.backend.removesuffix("-bf16")))
         session.backend = options.backend
         return session

@@ -63,7 +63,9 @@ class Thumbnails:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def embed(self, images: Sequence[Path], *, batch_size: Any = None, progress: Any = None) -> Features:
+    def embed(
+        self, images: Sequence[Path], *, camids: None, batch_size: Any = None, progress: Any = None
+    ) -> Features:
         """Thumbnails as rows."""
         self.paths, self.batch_size = list(images), batch_size
         if progress:

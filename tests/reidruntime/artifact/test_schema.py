@@ -1,14 +1,14 @@
-"""The JSON Schema that the C++ runtime reads is the manifest's own."""
+"""The JSON Schemas that the C++ runtime reads are those of the manifest and of camera profiles themselves."""
 
-from reidruntime.artifact.schema import schema_text
+import pytest
+from reidruntime.artifact.schema import FILES, schema_text
 
 from tests import ROOT
 
-COMMITTED = ROOT / "engines/manifest.schema.json"
 
-
-def test_the_committed_schema_is_the_manifests_own() -> None:
-    """engines/manifest.schema.json is what manifest.py says now."""
-    assert COMMITTED.read_text() == schema_text(), (
-        "run: python -m reidruntime.artifact.schema > engines/manifest.schema.json"
+@pytest.mark.parametrize("name", FILES)
+def test_the_committed_schema_is_the_models_own(name: str) -> None:
+    """engines/NAME.schema.json is what the model says now."""
+    assert (ROOT / f"engines/{name}.schema.json").read_text() == schema_text(name), (
+        f"run: python -m reidruntime.artifact.schema {name} > engines/{name}.schema.json"
     )

@@ -42,7 +42,7 @@ IMAGENET_STD: Channels3 = (0.229, 0.224, 0.225)
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
-class _Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """Immutable, and strict about unknown keys: a typo must not become a silent default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,14 +56,14 @@ class _Frozen(BaseModel):
         return {name: value for name, value in content.items() if value or name not in self.later_fields}
 
 
-class Producer(_Frozen):
+class Producer(FrozenModel):
     """The program that wrote the artifact."""
 
     name: str
     version: str
 
 
-class Source(_Frozen):
+class Source(FrozenModel):
     """The checkpoint the artifact was made from: its file name and the sha256 of its bytes.
 
     ``weights`` is the key of the weights in it, where it holds several sets of them.
@@ -76,7 +76,7 @@ class Source(_Frozen):
     weights: str | None = None
 
 
-class CameraEmbedding(_Frozen):
+class CameraEmbedding(FrozenModel):
     """The camera embedding that a transformer adds to its tokens.
 
     Attributes:
@@ -90,7 +90,7 @@ class CameraEmbedding(_Frozen):
     weight: float | None = None
 
 
-class Architecture(_Frozen):
+class Architecture(FrozenModel):
     """The network: what ``reidexport inspect`` prints and what a rebuild needs; None where it is not known.
 
     Attributes:
@@ -130,7 +130,7 @@ class Architecture(_Frozen):
     feature_dim: PositiveInt
 
 
-class TensorSpec(_Frozen):
+class TensorSpec(FrozenModel):
     """One graph input or output; ``None`` in ``shape`` is the dynamic batch dimension."""
 
     name: str
@@ -138,7 +138,7 @@ class TensorSpec(_Frozen):
     shape: tuple[PositiveInt | None, ...]
 
 
-class ImageInput(_Frozen):
+class ImageInput(FrozenModel):
     """The images that a network takes.
 
     Attributes:
@@ -178,7 +178,7 @@ class Preprocess(ImageInput):
     in_graph: bool
 
 
-class BatchProfile(_Frozen):
+class BatchProfile(FrozenModel):
     """Batch sizes the artifact answers: ``maximum`` None means no upper limit, min = max a static batch."""
 
     minimum: PositiveInt = 1
@@ -191,7 +191,7 @@ class BatchProfile(_Frozen):
         return self.minimum if self.maximum == self.minimum else None
 
 
-class LayerCounts(_Frozen):
+class LayerCounts(FrozenModel):
     """How many convolution and linear layers compute in each precision, as TensorRT itself reports it.
 
     ``network`` is what the parser made of the ONNX file, ``plan`` what the inspector found in the finished engine, in
@@ -209,7 +209,7 @@ class LayerCounts(_Frozen):
     kinds: dict[str, dict[str, int]] = {}
 
 
-class Engine(_Frozen):
+class Engine(FrozenModel):
     """What a TensorRT engine is tied to, and what it was built from.
 
     ``gpu_name``, ``compute_capability`` and ``driver_version`` are None for an RTX engine: it is finished on the GPU
@@ -230,7 +230,7 @@ class Engine(_Frozen):
     layers: LayerCounts
 
 
-class Quantization(_Frozen):
+class Quantization(FrozenModel):
     """How an INT8 network was made, and what it costs.
 
     ``mean_relative_l2`` is the error of the features against the float32 network's, on images that were not calibrated
@@ -252,7 +252,7 @@ class Quantization(_Frozen):
     image_digits: tuple[str, ...] = ()
 
 
-class Parity(_Frozen):
+class Parity(FrozenModel):
     """How far the artifact's answers are from its reference's, as measured when it was written or verified."""
 
     reference: str
@@ -261,10 +261,24 @@ class Parity(_Frozen):
     max_relative_l2: float
 
 
-class Manifest(_Frozen):
+class Adaptation(FrozenModel):
+    """How a network's BatchNorm statistics were moved towards a site's, before they were folded.
+
+    Attributes:
+        num_crops: of the site, that statistics were measured on.
+        mix: the site's share in the statistics: 0 keeps the checkpoint's, 1 takes the site's.
+        statistics_sha256: of the statistics that were folded: tells two adaptations apart.
+    """
+
+    num_crops: PositiveInt
+    mix: Annotated[float, Field(gt=0, le=1)]
+    statistics_sha256: str
+
+
+class Manifest(FrozenModel):
     """The facts about one artifact; written once with it and checked by every runtime that opens it."""
 
-    later_fields: ClassVar[frozenset[str]] = frozenset(("origins",))
+    later_fields: ClassVar[frozenset[str]] = frozenset(("origins", "adaptation", "cameras_sha256"))
 
     format_version: Literal[1] = FORMAT_VERSION
     producer: Producer
@@ -290,6 +304,10 @@ class Manifest(_Frozen):
     quantization: Quantization | None = None
     engine: Engine | None = None
     parity: Parity | None = None
+    adaptation: Adaptation | None = None
+    cameras_sha256: str | None = Field(
+        default=None, description="of a session: hash of the camera profile that its features are changed by"
+    )
 
     def to_json(self) -> str:
         """The manifest as compact JSON text."""
@@ -298,7 +316,12 @@ class Manifest(_Frozen):
     @property
     def sha256(self) -> str:
         """Hash of the JSON text: ties a file of embeddings to the exact artifact that made them."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        return content_sha256(self)
+
+
+def content_sha256(content: FrozenModel) -> str:
+    """Hex sha256 of the compact JSON text."""
+    return hashlib.sha256(content.model_dump_json().encode()).hexdigest()
 
 
 def manifest_from_json(text: str | bytes, origin: str) -> Manifest:
