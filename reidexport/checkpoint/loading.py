@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from reidruntime.artifact.manifest import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    Adaptation,
     Channels3,
     Feature,
     Origin,
@@ -75,6 +76,7 @@ class Checkpoint:
         read: the facts that the file itself says, by name, whether another value was told or not.
         weights_key: which of several sets of weights in the file these are; None where it holds one.
         lookalikes: other networks that have these names and shapes, in words; "" where none is known.
+        adaptation: how its BatchNorm statistics were moved towards a site's, where they were.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Checkpoint:
     read: frozenset[str] = frozenset()
     weights_key: str | None = None
     lookalikes: str = ""
+    adaptation: Adaptation | None = None
 
     @property
     def assumed(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
+from reidexport.cli.adapt import adapt
 from reidexport.cli.bench import bench
 from reidexport.cli.bundle import bundle
 from reidexport.cli.demo import demo
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_COMMANDS = (onnx, trt, verify, parity, eval_, embed, store, search, web, forget, serve, bench, report,
+_COMMANDS = (onnx, adapt, trt, verify, parity, eval_, embed, store, search, web, forget, serve, bench, report,
              inspect, doctor, demo)  # fmt: skip
 for command in _COMMANDS:
     app.command(command.__name__.strip("_"), cls=EmbedCommand if command is embed else None)(command)

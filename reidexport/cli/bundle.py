@@ -8,7 +8,13 @@ from typer import Argument, Option
 
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import ForceOption, log
-from reidexport.cli.shared_options import ArtifactArgument, BatchingOptions, ForeignOptions
+from reidexport.cli.shared_options import (
+    ArtifactArgument,
+    BatchingOptions,
+    CamerasOption,
+    ForeignOptions,
+    UnknownCameraOption,
+)
 from reidexport.data.image_paths import find_images
 from reidexport.files import check_replaceable
 
@@ -77,11 +83,15 @@ def triton(
     images: Annotated[
         list[str] | None, Option(metavar="PATH", help="Images to warm up with; people are drawn if left out.")
     ] = None,
+    cameras: CamerasOption = None,
+    unknown_camera: UnknownCameraOption = "refuse",
 ) -> None:
     """Write a model repository: for each artifact the network, a decoder of image files, and both together.
 
     NAME_onnx or NAME_tensorrt takes the artifact's own input, NAME_…_jpeg the bytes of image files. The decoder runs in
-    Triton's Python backend and needs this package there, without extras. Existing files are never written over.
+    Triton's Python backend and needs this package there, without extras. With --cameras, NAME_…_jpeg standardizes
+    features by "camid", the number of each image's camera from 0; the network alone does not standardize, and
+    NAME_…_cameras makes of its features what NAME_…_jpeg answers. Existing files are never written over.
     """
     from reidexport.serving.triton.repository import write_repository
 
@@ -92,7 +102,14 @@ def triton(
         instances=instances,
         batching=batching.options(),
         image_paths=find_images(images or [], log=log),
+        cameras=cameras,
+        unknown_camera=unknown_camera,
     )
-    for network, ensemble in written.items():
-        typer.echo(f"{repository / network}, {repository / ensemble}")
+    for models in written:
+        typer.echo(", ".join(str(repository / name) for name in models if name))
+        if models.cameras:
+            typer.echo(f"  {models.jpeg} gives standardized features, {models.network} those of the network, which "
+                       f"{models.cameras} standardizes")  # fmt: skip
+        elif cameras:
+            typer.echo(f"  {cameras} leaves features as they are")
     typer.echo(f"tritonserver --model-repository={repository.resolve()}", err=True)

@@ -38,8 +38,9 @@ def serve(
     """Serve an artifact until Ctrl-C or SIGTERM: KServe's protocol, version 2, over HTTP and gRPC.
 
     Two models: NAME takes "images", uint8 pixels (N, height, width, 3); NAME_jpeg takes "jpeg", the bytes of image
-    files. Requests that come together are answered in one run of the network. When asked to stop, it answers what it
-    has accepted and refuses the rest; at a second Ctrl-C it ends at once.
+    files. With --cameras, each image comes with the number of its camera, from 0: "camid", int32 (N, 1). Requests that
+    come together are answered in one run of the network. When asked to stop, it answers what it has accepted and
+    refuses the rest; at a second Ctrl-C it ends at once.
     """
     manifest = foreign.manifest(artifact)
 
@@ -53,6 +54,7 @@ def serve(
         batching=batching.options(),
         instances=instances,
         session=run.options(),
+        cameras=run.cameras,
     )
     num_answered = serve_artifact(artifact, name or model_name(artifact), options, log=log, manifest=manifest)
     typer.echo(f"{num_answered} requests answered")

@@ -1,19 +1,13 @@
 """What a checkpoint's BatchNorms remember of its training, as a test of what is assumed about it; no label is needed.
 
 A BatchNorm keeps the mean and the variance of what it normalized in training. On images like those of the training,
-through the right network and the right preprocessing, it meets the same again; through a wrong one it does not. The
-two Gaussians of each channel, recorded and measured, are apart by the symmetric Kullback-Leibler divergence
-
-    J = ½ [v₁/v₂ + v₂/v₁ − 2 + (m₁ − m₂)² (1/v₁ + 1/v₂)]
-
-of which the median over the channels is taken. Where the images are as in training it is about 1/N of N images, since
-that is how well N images show a mean; the figure of a configuration is the mean over all BatchNorms.
+through the right network and the right preprocessing, it meets the same again; through a wrong one it does not. How far
+it is off is the divergence of :mod:`reidexport.evaluation.batch_norm_moments`; the figure of a configuration is the
+mean over all BatchNorms.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,11 +18,12 @@ from reidruntime.artifact.manifest import IMAGENET_MEAN, IMAGENET_STD, Channels3
 from reidruntime.images.depth import Depth
 from reidruntime.images.preprocess import decode_image
 from reidruntime.images.resize import Image8, resize
-from torch import Tensor, nn
+from torch import Tensor
 
 from reidexport.checkpoint.loading import TORCH_EPS, Checkpoint, checkpoint_facts, model_from_checkpoint
 from reidexport.errors import InputError
-from reidexport.models.baseline import Baseline, BaselineArchitecture, BatchNorm, batch_norms
+from reidexport.evaluation.batch_norm_moments import divergence, measured_moments
+from reidexport.models.baseline import Baseline, BaselineArchitecture, batch_norms
 from reidexport.models.vit import tokens_in_size
 from reidexport.progress import ProgressBar, no_progress_bar
 from reidexport.records.inspection import Evidence, Fit
@@ -48,7 +43,6 @@ _GLIMPSED_IMAGES, _SCREENED_IMAGES = 16, 64
 _FAR = 4.0
 _MAX_CHANGES = 3
 _BATCH = 32
-_FLOOR = 1e-5  # of variances: channels that are always 0 agree; an eps that is in question would favor itself
 _SIZES = (
     *((256, 128), (384, 128), (128, 64), (256, 256), (224, 224), (288, 144), (384, 192), (160, 64)),
     *((192, 64), (192, 96), (256, 192), (320, 160)),
@@ -254,7 +248,7 @@ def _fit(configuration: _Configuration, images: Sequence[Image8], model: Baselin
     pixels = configuration.checkpoint.preprocess
     model = model.to(memory_format=torch.channels_last)
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (pixels.mean, pixels.std))
-    with _measuring(model, configuration.moments) as moments, torch.inference_mode():
+    with measured_moments(model, configuration.moments) as moments, torch.inference_mode():
         for start in range(0, len(images), _BATCH):
             sized = [
                 resize(image, pixels.height_px, pixels.width_px, pixels.resize)
@@ -266,7 +260,7 @@ def _fit(configuration: _Configuration, images: Sequence[Image8], model: Baselin
                 batch = batch.flip(1)
             model((batch - mean) / std)
     norms = batch_norms(model)
-    apart = {name: _divergence(norms[name], met) for name, met in moments.items()}
+    apart = {name: divergence(norms[name], met) for name, met in moments.items()}
     neck = [value for name, value in apart.items() if name.startswith("neck")]
     return replace(
         configuration,
@@ -276,55 +270,6 @@ def _fit(configuration: _Configuration, images: Sequence[Image8], model: Baselin
         neck=neck[-1] if neck else None,
         divergence=float(np.mean(list(apart.values()))),
     )
-
-
-@contextmanager
-def _measuring(model: Baseline, before: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """While the block runs images: of each BatchNorm that they reach, in that order, count, sums and sums of squares.
-
-    Args:
-        model: the network.
-        before: what other images have shown.
-
-    Yields:
-        By a BatchNorm's name: float64 (3, C), of those images and these.
-    """
-    measured = dict(before)
-
-    def measure(name: str, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        # In channels_last a view. Matrix products are the fastest sums; an image at a time they are exact enough.
-        pixels = inputs[0].movedim(1, -1).reshape(len(inputs[0]), -1, inputs[0].shape[1])
-        ones = pixels.new_ones(1, pixels.shape[1])
-        sums, squares = ((ones @ each).double().sum((0, 1)) for each in (pixels, pixels.square()))
-        moments = torch.stack((torch.full_like(sums, pixels.shape[0] * pixels.shape[1]), sums, squares))
-        measured[name] = measured[name] + moments if name in measured else moments
-
-    handles = [
-        norm.register_forward_pre_hook(partial(measure, name)) for name, norm in batch_norms(model).items()
-    ]
-    try:
-        yield measured
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _divergence(norm: BatchNorm, moments: Tensor) -> float:
-    """The median over channels of the symmetric divergence of recorded and measured Gaussians."""
-    count, sums, squares = moments
-    mean = sums / count
-    var = (squares / count - mean.square()).clamp(min=0) + _FLOOR
-    recorded_mean, recorded_var = _recorded(norm)
-    ratio = var / recorded_var
-    means_apart = (mean - recorded_mean).square() * (1 / var + 1 / recorded_var)
-    return float((0.5 * (ratio + 1 / ratio - 2 + means_apart)).nan_to_num(float("inf")).median())
-
-
-def _recorded(norm: BatchNorm) -> tuple[Tensor, Tensor]:
-    """What a BatchNorm recorded: mean and variance, float64 (C,)."""
-    if norm.running_mean is None or norm.running_var is None:
-        raise InputError("a BatchNorm without running statistics recorded nothing that could be compared.")
-    return norm.running_mean.double(), norm.running_var.double() + _FLOOR
 
 
 def _is_clearly_nearer(one: _Configuration, other: _Configuration) -> bool:

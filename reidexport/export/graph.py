@@ -196,4 +196,5 @@ def manifest_of_graph(graph: InferenceGraph, static_batch: int | None = None) ->
         layer_precisions={},
         batch_profile=BatchProfile(minimum=static_batch or 1, optimum=static_batch, maximum=static_batch),
         origins=checkpoint.origins,
+        adaptation=checkpoint.adaptation,
     )

@@ -5,7 +5,7 @@ graph ─▶ torch.onnx ─▶ FP32 network ─▶ FP16 or INT8, if asked for �
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +41,7 @@ def onnx_from_graph(  # noqa: PLR0913 - each is a choice of its own
     *,
     batch: int | Literal["dynamic"] = "dynamic",
     precision: Precision = "fp32",
-    calibration: str | Path | None = None,
+    calibration: str | Path | Sequence[str] | None = None,
     target: QuantizationTarget = "cpu",
     opset: int = OPSET,
     tested_on: Dataset | None = None,
@@ -56,7 +56,7 @@ def onnx_from_graph(  # noqa: PLR0913 - each is a choice of its own
         path: where to; an old file there stays until the new one is whole and right.
         batch: "dynamic", or the one batch size that the file is to take.
         precision: "fp16" converts the convolutions, see ``fp16_model``; "int8" quantizes them, see ``int8_model``.
-        calibration: for "int8": a folder of images to measure ranges on, or a data set with a train split.
+        calibration: for "int8": a folder of images to measure ranges on, or a data set with a train split, or paths.
         target: for "int8": "cpu", or "tensorrt", whose form differs.
         opset: of ONNX's operators; runtimes read the opsets of their time. See ``opsets.check_opset``.
         tested_on: for "int8": the data set that accuracy will be measured on, whose query and gallery are refused as

@@ -9,13 +9,14 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from reidexport.errors import InputError
 from reidexport.files import replaced_when_whole
-from reidexport.records import accuracy, checks, demo, embeddings, inspection, speed
+from reidexport.records import accuracy, adaptation, checks, demo, embeddings, inspection, speed
 from reidexport.records.base import Record
 
 AnyRecord = Annotated[
     accuracy.ParityTable
     | accuracy.Verification
     | accuracy.EvaluationRecord
+    | adaptation.AdaptationRecord
     | speed.BenchReport
     | speed.Benchmark
     | speed.PrecisionsRecord

@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +18,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
+from reidgallery.input import UNLABELED
 from reidruntime import SessionOptions, open_session
 from reidruntime.artifact.manifest import METADATA_KEY, Preprocess, QuantizationTarget, TensorSpec
 
 from reidexport import graph_from_checkpoint, load_checkpoint, onnx_from_graph
 from reidexport.data import Dataset
+from reidexport.data.records import pid_and_camid
 from tests import ROOT
 from tests.conftest import Exported, Run
 from tests.reidexport.tensorrt.test_tensorrt_contract import VERSIONS, bindings_folder
-from tests.standins.runtime_models import small_manifest, write_artifact, write_foreign
+from tests.standins.camera_profiles import small_profile, write_profile
+from tests.standins.runtime_models import DIM, small_manifest, write_artifact, write_foreign
 
 BUILD = Path(os.environ.get("REIDEXPORT_CPP_BUILD", "")).resolve()
 SOURCES = ROOT / "engines" / "cpp"
@@ -90,6 +94,120 @@ def test_a_static_batch_is_split_and_padded(photos: list[Path], tmp_path: Path) 
     with open_session(artifact, SessionOptions(backend="onnxruntime", device="cpu", threads=1)) as session:
         expected = session.embed(photos)
     np.testing.assert_array_equal(embed(artifact, photos, tmp_path / "f.npy"), expected)
+
+
+# The cameras 1 and 3 of a profile, others, and names that tell none.
+NAMES = [
+    "0001_c1s1_01.jpg",
+    "0001_c3s1_02.jpg",
+    "-1_c03s2.jpg",
+    "0002_c3.jpg",
+    "0003_c2s1_01.jpg",
+    "0004_c1234567890.jpg",
+    "0005_c12345678901234567890.jpg",
+    "0006_c0s1.jpg",
+    "-2_c1s1.jpg",
+    "crop_c1.jpg",
+    "0007.jpg",
+    "0008_c1_c3.jpg",
+    "0009_c1s1.jpg",
+]
+ON_CPU = SessionOptions(backend="onnxruntime", device="cpu", threads=1, unknown_camera="mean")
+
+
+@pytest.fixture
+def crops(photos: list[Path], tmp_path: Path) -> list[Path]:
+    """Thirteen JPEG files, named after people and cameras."""
+    (tmp_path / "crops").mkdir()
+    paths = [tmp_path / "crops" / name for name in NAMES]
+    for photo, path in zip(photos, paths, strict=True):
+        shutil.copy(photo, path)
+    return paths
+
+
+def camids_of(paths: list[Path]) -> list[int]:
+    """What Python makes of their names."""
+    return [labels[1] if (labels := pid_and_camid(path.name)) else UNLABELED for path in paths]
+
+
+def write_other_weights(artifact: Path, path: Path) -> Path:
+    """The same network with weights of its own."""
+    model = onnx.load(artifact)
+    for weights in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(weights)
+        weights.CopyFrom(onnx.numpy_helper.from_array(values[::-1].copy() * 2, weights.name))
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("batch", [None, 4])
+@pytest.mark.parametrize("with_networks", [False, True])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_a_camera_profile_does_as_in_python(
+    normalized: bool, with_networks: bool, batch: int | None, crops: list[Path], tmp_path: Path
+) -> None:
+    """Standardized to 1e-6 alike by the camera of each name, those of others by all; each by its camera's network."""
+    artifact = write_artifact(
+        tmp_path / "site.onnx", batch, small_manifest(batch).model_copy(update={"normalized": normalized})
+    )
+    own = write_other_weights(artifact, tmp_path / "site-c3.onnx")
+    profile = small_profile(artifact, DIM, networks={2: own} if with_networks else None)
+    cameras = write_profile(profile, artifact)
+    with open_session(artifact, ON_CPU, cameras=cameras) as session:
+        expected = session.embed(crops, camids=camids_of(crops))
+    options = ("--cameras", cameras, "--unknown-camera", "mean")
+    found = embed(artifact, crops, tmp_path / "f.npy", *options)
+    assert np.abs(found - expected).max() <= 1e-6 * max(1.0, float(np.abs(expected).max()))
+    for crop, row in zip(crops[:5], expected[:5], strict=True):
+        np.testing.assert_allclose(embed(artifact, [crop], tmp_path / "f.npy", *options)[0], row, atol=1e-5)
+    plain = embed(artifact, crops, tmp_path / "f.npy")
+    assert not np.isclose(found, plain, atol=1e-3).all(axis=1).any()
+
+
+def test_a_camera_profile_that_changes_nothing_needs_no_cameras(crops: list[Path], tmp_path: Path) -> None:
+    """Where standardizing was found to cost more than it gives, embeddings are those of the artifact."""
+    artifact = write_artifact(tmp_path / "site.onnx")
+    cameras = write_profile(small_profile(artifact, DIM, standardizes=False), artifact)
+    found = embed(artifact, crops, tmp_path / "f.npy", "--cameras", cameras)
+    np.testing.assert_array_equal(found, embed(artifact, crops, tmp_path / "f.npy"))
+
+
+def test_a_camera_profile_refuses_what_it_does_not_fit(crops: list[Path], tmp_path: Path) -> None:
+    """Unknown cameras, another artifact, a network that has changed or is of another kind: status 2, and no file."""
+    artifact, out = write_artifact(tmp_path / "site.onnx"), tmp_path / "f.npy"
+    cameras = write_profile(small_profile(artifact, DIM), artifact)
+    other = write_other_weights(artifact, tmp_path / "other.onnx")
+    known, of_camera_2, of_none = crops[0], crops[4], crops[10]
+    profiled = "the camera profile is of cameras 1, 3"
+    advice = "--unknown-camera mean (in C: reid_options.unknown_camera_mean = 1)"
+    refused: list[tuple[Path, list[Path], list[object], str]] = [
+        (artifact, [known, of_camera_2], [], f"{of_camera_2} is of camera 2, and {profiled}."),
+        (artifact, [tmp_path / "crops"], [], advice),
+        (artifact, [known, of_none], [], f"{of_none} does not tell its camera, and {profiled}."),
+        (
+            artifact,
+            [known],
+            ["--unknown-camera", "guess"],
+            "--unknown-camera 'guess': expected refuse or mean.",
+        ),
+        (artifact, [known], ["--cameras", tmp_path / "none.json"], "none.json: cannot be read (No such file"),
+        (artifact, [known], ["--cameras", artifact], "the camera profile is not JSON"),
+        (other, [known], [], "the profile was measured on the features of site.onnx (sha256 "),
+    ]
+    for path, paths, options, message in refused:
+        done = call("reid_embed", path, *paths, "-o", out, "--cameras", cameras, *options)
+        assert (done.returncode, message in done.stderr) == (2, True), (message, done.stderr)
+    network = write_artifact(tmp_path / "four.onnx", batch=4)
+    write_profile(small_profile(artifact, DIM, networks={2: network}), artifact)
+    for problem in (
+        f"takes other images or batches than {artifact}",
+        "is missing, or not the one that the camera profile was measured with",
+    ):
+        done = call("reid_embed", artifact, known, "-o", out, "--cameras", cameras)
+        message = f"{network}: the network of camera 3 {problem}"
+        assert (done.returncode, message in done.stderr) == (2, True), (message, done.stderr)
+        network.write_bytes(network.read_bytes() + b"\0")
+    assert not out.exists()
 
 
 def write_mirror(path: Path, preprocess: Preprocess) -> Path:
@@ -457,7 +575,7 @@ def test_an_installed_library_is_found_and_used(
         (source / f"app.{suffix}").write_text(code[0])
         (source / "CMakeLists.txt").write_text(
             f"cmake_minimum_required(VERSION 3.25)\nproject(app LANGUAGES {language})\n"
-            f"find_package(reidruntime 0.1 REQUIRED)\nadd_executable(app app.{suffix})\n"
+            f"find_package(reidruntime 0.2 REQUIRED)\nadd_executable(app app.{suffix})\n"
             "target_link_libraries(app PRIVATE reidruntime::reidruntime)\n"
         )
         build_project(source, program.parent, prefix)

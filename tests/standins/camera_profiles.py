@@ -8,7 +8,7 @@ from reidruntime.artifact.camera_profile import (
     CameraProfile,
     CameraStatistics,
     FeatureStatistics,
-    OnnxFile,
+    HashedFile,
     camera_profile_path,
 )
 from reidruntime.artifact.manifest import Producer, file_sha256
@@ -32,11 +32,12 @@ def small_profile(
         )
 
     files = {
-        camid: OnnxFile(name=path.name, sha256=file_sha256(path)) for camid, path in (networks or {}).items()
+        camid: HashedFile(name=path.name, sha256=file_sha256(path))
+        for camid, path in (networks or {}).items()
     }
     return CameraProfile(
         producer=Producer(name="tests", version="0"),
-        artifact=OnnxFile(name=artifact.name, sha256=file_sha256(artifact)),
+        artifact=HashedFile(name=artifact.name, sha256=file_sha256(artifact)),
         standardizes=standardizes,
         all_crops=numbers(100),
         cameras=tuple(

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <iostream>
 #include <map>
+#include <regex>
 #include <set>
 
 namespace apps {
@@ -23,6 +24,7 @@ namespace fs = std::filesystem;
 
 const std::set<std::string> kImageSuffixes = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"};
 constexpr int kFirstLongOption = 256;
+constexpr long long kJunkPid = -1;
 
 /// Why a file in a folder is left out; "" for an image.
 std::string left_out_as(const fs::path& path) {
@@ -112,6 +114,14 @@ std::vector<std::string> find_images(const std::vector<std::string>& sources) {
         }
     }
     return found;
+}
+
+std::size_t camera_of(const std::string& path) {
+    static const std::regex labels(R"((-?\d{1,18})_c(\d{1,18})(?!\d))");  // numbers that fit 64 bits
+    const std::string name = fs::path(path).filename();
+    std::smatch found;
+    if (!std::regex_search(name, found, labels, std::regex_constants::match_continuous)) return 0;
+    return std::stoll(found[1]) < kJunkPid ? 0 : static_cast<std::size_t>(std::stoll(found[2]));
 }
 
 void check_writable(const std::string& path) {

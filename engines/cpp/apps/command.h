@@ -40,6 +40,9 @@ std::size_t positive(const std::string& text, const std::string& option);
 /// @throws UsageError: a source does not exist or holds no image.
 std::vector<std::string> find_images(const std::vector<std::string>& sources);
 
+/// The camera that a file's name `<pid>_c<camera>…` tells, from 1; 0 for another name.
+std::size_t camera_of(const std::string& path);
+
 /// Whether write_whole() could put a file there, asked before long work.
 ///
 /// @throws UsageError: the folder is missing or cannot be written to, or the path is not a regular file.

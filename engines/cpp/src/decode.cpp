@@ -3,15 +3,11 @@
 #include <turbojpeg.h>
 
 #include <array>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string_view>
-#include <vector>
 
 #include "error.h"
+#include "file.h"
 
 namespace reid {
 namespace {
@@ -23,20 +19,6 @@ constexpr std::size_t kMaxPixels = 178'956'970;
 // Where Python leaves the decision to Pillow.
 constexpr std::size_t kMaxOrdinaryPixels = std::size_t{1} << 25;
 constexpr std::array<unsigned char, 3> kJpegMagic = {0xff, 0xd8, 0xff};
-
-std::vector<std::uint8_t> read_file(const std::string& path) {
-    std::error_code problem;
-    const std::filesystem::file_status status = std::filesystem::status(path, problem);
-    if (problem) fail_image(path + ": cannot be read (" + problem.message() + ").");
-    if (!std::filesystem::is_regular_file(status)) fail_image(path + ": not a regular file.");
-    std::ifstream file(path, std::ios::binary | std::ios::ate);
-    if (!file) fail_image(path + ": cannot be read (" + std::strerror(errno) + ").");
-    std::vector<std::uint8_t> data(static_cast<std::size_t>(file.tellg()));
-    file.seekg(0);
-    file.read(reinterpret_cast<char*>(data.data()), static_cast<std::streamsize>(data.size()));
-    if (!file) fail_image(path + ": cannot be read to its end.");
-    return data;
-}
 
 using Decoder = std::unique_ptr<void, int (*)(tjhandle)>;
 
@@ -93,6 +75,6 @@ Image decode_jpeg(Bytes data, const std::string& name, Jpegs wanted) {
     return image;
 }
 
-Image decode_jpeg_file(const std::string& path, Jpegs wanted) { return decode_jpeg(read_file(path), path, wanted); }
+Image decode_jpeg_file(const std::string& path, Jpegs wanted) { return decode_jpeg(read_file(path, fail_image), path, wanted); }
 
 }  // namespace reid

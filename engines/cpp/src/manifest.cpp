@@ -1,60 +1,17 @@
 #include "manifest.h"
 
-#include <memory>
-
-#include <nlohmann/json.hpp>
-#include <valijson/adapters/nlohmann_json_adapter.hpp>
-#include <valijson/schema.hpp>
-#include <valijson/schema_parser.hpp>
-#include <valijson/validation_results.hpp>
-#include <valijson/validator.hpp>
-
 #include "error.h"
-#include "manifest_schema.h"
+#include "json_format.h"
+#include "schemas.h"
 
 namespace reid {
 namespace {
 
 using nlohmann::json;
 
-constexpr int kFormatVersion = 1;
 // One image of this many bytes is a mistake, and the product of sizes below it cannot overflow.
 constexpr std::int64_t kMaxSide = 1 << 14;
 constexpr std::int64_t kMaxCount = 1 << 24;
-// A manifest has five levels; copying and printing JSON needs stack for every one.
-constexpr int kMaxDepth = 16;
-
-json parse(const std::string& text, const std::string& origin) {
-    const auto keep = [&](int depth, json::parse_event_t, const json&) {
-        if (depth > kMaxDepth) fail_artifact(origin + ": the manifest is nested too deeply. Export the artifact again.");
-        return true;
-    };
-    try {
-        return json::parse(text, keep);
-    } catch (const json::exception& error) {
-        fail_artifact(origin + ": the manifest is not JSON (" + error.what() + "). Export the artifact again.");
-    }
-}
-
-void validate(const json& data, const std::string& origin) {
-    static const std::unique_ptr<const valijson::Schema> schema = [] {
-        auto parsed = std::make_unique<valijson::Schema>();
-        const json text = json::parse(kManifestSchema);
-        valijson::SchemaParser().populateSchema(valijson::adapters::NlohmannJsonAdapter(text), *parsed);
-        return parsed;
-    }();
-    valijson::ValidationResults problems;
-    valijson::Validator validator;
-    if (validator.validate(*schema, valijson::adapters::NlohmannJsonAdapter(data), &problems)) return;
-    std::string text;
-    valijson::ValidationResults::Error problem;
-    while (problems.popError(problem)) {
-        std::string place;
-        for (const std::string& part : problem.context) place += part;
-        text += (text.empty() ? "" : "; ") + place + ": " + problem.description;
-    }
-    fail_artifact(origin + ": the manifest is not valid: " + text + " Export the artifact again.");
-}
 
 std::size_t count(const json& value, std::int64_t largest, const char* what, const std::string& origin) {
     const double size = value.get<double>();
@@ -115,6 +72,7 @@ std::optional<Engine> engine(const json& data) {
         .compute_capability = text_or_empty(*found, "compute_capability"),
         .driver_version = text_or_empty(*found, "driver_version"),
         .onnx_name = found->at("onnx_name"),
+        .onnx_sha256 = found->at("onnx_sha256"),
         .plan_sha256 = found->at("plan_sha256"),
         .version_compatible = found->value("version_compatible", false),
         .hardware_compatible = found->value("hardware_compatible", false),
@@ -140,30 +98,22 @@ std::string quantized_for(const json& data) {
 }  // namespace
 
 Manifest manifest_from_json(const std::string& text, const std::string& origin) {
-    const json data = parse(text, origin);
-    const json version = data.is_object() ? data.value("format_version", json()) : json();
-    if (version != kFormatVersion) {
-        fail_artifact(origin + ": the manifest has format version " + version.dump() +
-                      ", this reidruntime reads " + std::to_string(kFormatVersion) +
-                      ". Export the artifact again, or install the reidruntime that fits it.");
-    }
-    validate(data, origin);
-    try {
+    static const JsonFormat format("the manifest", kManifestSchema, "Export the artifact again.");
+    return format.read(text, origin, [&](const json& data) {
         return Manifest{
             .json = text,
             .input = tensor(data.at("input"), origin),
             .output = tensor(data.at("output"), origin),
             .preprocess = preprocess(data.at("preprocess"), origin),
             .feature_dim = count(data.at("architecture").at("feature_dim"), kMaxCount, "feature_dim", origin),
+            .normalized = data.at("normalized"),
             .metric = data.at("metric"),
             .precision = data.at("precision"),
             .quantized_for = quantized_for(data),
             .batch_profile = batch_profile(data.at("batch_profile"), origin),
             .engine = engine(data),
         };
-    } catch (const json::exception& error) {
-        fail_artifact(origin + ": the manifest is not valid: " + error.what() + ". Export the artifact again.");
-    }
+    });
 }
 
 }  // namespace reid

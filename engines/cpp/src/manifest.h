@@ -29,12 +29,16 @@ struct Preprocess {
     std::array<double, 3> std;
     bool in_graph;  ///< the artifact takes raw uint8 pixels
     bool bgr_pixels = false;  ///< the caller's pixels are BGR: of its options, not of the manifest
+
+    bool operator==(const Preprocess&) const = default;
 };
 
 struct BatchProfile {
     std::size_t minimum;
     std::optional<std::size_t> optimum;
     std::optional<std::size_t> maximum;  ///< none: no upper limit
+
+    bool operator==(const BatchProfile&) const = default;
 };
 
 /// What a TensorRT engine is tied to; gpu_name and the like are empty for TensorRT for RTX.
@@ -45,6 +49,7 @@ struct Engine {
     std::string compute_capability;
     std::string driver_version;
     std::string onnx_name;
+    std::string onnx_sha256;
     std::string plan_sha256;
     bool version_compatible;
     bool hardware_compatible;
@@ -57,6 +62,7 @@ struct Manifest {
     TensorSpec output;
     Preprocess preprocess;
     std::size_t feature_dim;
+    bool normalized;  ///< features have unit length
     std::string metric;
     std::string precision;
     std::string quantized_for;  ///< "cpu" or "tensorrt"; empty where nothing is said

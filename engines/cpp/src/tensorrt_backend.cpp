@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <future>
 #include <iterator>
@@ -18,6 +17,7 @@
 #include "cuda_driver.h"
 #include "engine_checks.h"
 #include "error.h"
+#include "file.h"
 #include "library.h"
 
 namespace reid {
@@ -32,15 +32,6 @@ std::string read_text(const std::string& path) {
         fail_artifact(path + ": cannot be read. An engine's manifest is the file beside it: copy both files together.");
     }
     return {std::istreambuf_iterator<char>(file), {}};
-}
-
-std::vector<std::uint8_t> read_bytes(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    std::vector<std::uint8_t> bytes(std::filesystem::file_size(path));
-    if (!file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()))) {
-        fail_artifact(path + ": cannot be read to its end.");
-    }
-    return bytes;
 }
 
 /// Keeps what TensorRT complains about, for the next error message.
@@ -203,7 +194,7 @@ public:
     TensorRtBackend(const std::string& path, const Manifest& manifest, const OpenOptions& options)
         : path_(path), manifest_(manifest), library_(options.tensorrt_library), device_(path) {
         check_engine(manifest_, path, library_.version, device_.gpu(), options.allow_host_code);
-        const std::vector<std::uint8_t> plan = read_bytes(path);
+        const std::vector<std::uint8_t> plan = read_file(path, fail_artifact);
         check_plan_bytes(*manifest_.engine, path, plan);
         const CudaScope scope(device_);
         runtime_ = library_.make(logger_);

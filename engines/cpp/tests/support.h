@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "error.h"
 
@@ -74,4 +75,22 @@ inline nlohmann::json small_engine_manifest() {
                           {"plan_sha256", "0"},
                           {"layers", {{"network", {{"fp32", 1}}}}}};
     return manifest;
+}
+
+/// A profile of an ONNX file with features as long as small_manifest()'s, of cameras 1 and 3.
+inline nlohmann::json small_camera_profile(const std::string& onnx_sha256) {
+    const auto statistics = [](float mean, float deviation) -> nlohmann::json {
+        return {{"num_crops", 64},
+                {"mean", std::vector<float>(24, mean)},
+                {"deviation", std::vector<float>(24, deviation)}};
+    };
+    nlohmann::json profile = {{"format_version", 1},
+                              {"producer", {{"name", "tests"}, {"version", "0"}}},
+                              {"artifact", {{"name", "site.onnx"}, {"sha256", onnx_sha256}}},
+                              {"standardizes", true},
+                              {"all_crops", statistics(10, 4)},
+                              {"cameras", {statistics(1, 2), statistics(3, 0.5)}}};
+    profile["cameras"][0]["camid"] = 0;
+    profile["cameras"][1]["camid"] = 2;
+    return profile;
 }

@@ -78,6 +78,37 @@ TEST_CASE("pixels that the options call BGR answer as their RGB") {
     }
 }
 
+TEST_CASE("the answers of batches beside each other are standardized by the cameras of their images") {
+    const TemporaryFolder folder;
+    const std::string cameras = folder.write("x.cameras.json", small_camera_profile("0").dump());
+    const std::string artifact = write(folder, "plan", manifest_of("plan"));
+    reid_options options = reidruntime::default_options();
+    options.cameras = cameras.c_str();
+    const std::vector<std::uint8_t> pixels = pictures(16);
+    std::vector<reid_image> images;
+    std::vector<float> expected(pixels.begin(), pixels.end());
+    for (std::size_t i = 0; i < 16; ++i) {
+        const bool is_first = i % 3 == 0;
+        images.push_back(reidruntime::image_from_pixels(pixels.data() + i * kPixels, 4, 2, 0, is_first ? 1 : 3));
+        for (float& value : std::span(expected).subspan(i * kPixels, kPixels)) {
+            value = is_first ? (value - 1) / 2 : (value - 3) / 0.5F;
+        }
+    }
+    const reidruntime::Session session(artifact, options);
+    CHECK(session.embed(std::span<const reid_image>(images)).values == expected);
+    CHECK(session.embed(std::span<const reid_image>(images).first(1)).values ==
+          std::vector<float>(expected.begin(), expected.begin() + kPixels));
+    CHECK_THROWS_AS((void)session.run(pixels), reidruntime::Error);
+    CHECK(contains(reid_last_error(), "reid_run() does not take the cameras of images. Call reid_embed()"));
+    const std::vector<std::string> paths = {"a.jpg", "b.jpg"};
+    const std::vector<std::size_t> too_few = {1};
+    CHECK_THROWS_WITH_AS((void)session.embed(paths, 0, too_few), "expected a camera for each of 2 images, got 1",
+                         reidruntime::Error);
+    options.unknown_camera_mean = 1;
+    for (std::size_t i = 0; i < expected.size(); ++i) expected[i] = (static_cast<float>(pixels[i]) - 10) / 4;
+    CHECK(reidruntime::Session(artifact, options).run(pixels).values == expected);
+}
+
 TEST_CASE("threads answer beside each other") {
     const TemporaryFolder folder;
     const reidruntime::Session session(write(folder, "plan", manifest_of("plan")));

@@ -121,7 +121,9 @@ def open_session(
         try:
             profile = read_camera_profile(Path(cameras), path, session.manifest)
             session.use_profile(
-                profile, options.unknown_camera, _open_networks(profile, path, options, threads)
+                profile,
+                options.unknown_camera,
+                _open_networks(profile, path, session.manifest, options, threads),
             )
         except (ArtifactError, InputError):
             session.close()
@@ -162,7 +164,7 @@ def _open(path: Path, options: SessionOptions, threads: int, manifest: Manifest 
 
 
 def _open_networks(
-    profile: CameraProfile, artifact: Path, options: SessionOptions, threads: int
+    profile: CameraProfile, artifact: Path, manifest: Manifest, options: SessionOptions, threads: int
 ) -> dict[int, "Session"]:
     """The sessions of cameras that have a network of their own, whose files lie beside the artifact."""
     opened: dict[int, Session] = {}
@@ -175,8 +177,19 @@ def _open_networks(
                 f"{file}: the network of camera {camera.camid + 1} is missing, or not the one that the camera profile "
                 "was measured with. Copy all files that reidexport adapt wrote."
             )
-        opened[camera.camid] = _open(file, options, threads, None)
+        session = opened[camera.camid] = _open(file, options, threads, None)
+        if _takes_and_gives(session.manifest) != _takes_and_gives(manifest):
+            for each in opened.values():
+                each.close()
+            raise ArtifactError(
+                f"{file}: the network of camera {camera.camid + 1} takes other images or gives other features than "
+                f"{artifact.name}. Write all files again: reidexport adapt CHECKPOINT CROPS -o FILE --per-camera."
+            )
     return opened
+
+
+def _takes_and_gives(manifest: Manifest) -> tuple[object, ...]:
+    return manifest.input, manifest.preprocess, manifest.batch_profile, manifest.output
 
 
 def _open_engine(path: Path, options: SessionOptions, threads: int, manifest: Manifest | None) -> "Session":
@@ -238,6 +251,7 @@ class Session(AbstractContextManager["Session"]):
         self._reader = open_batch_reader(manifest.preprocess, threads, depth)
         self.description = f"{loaded.describe()}; {self._reader.describe()}"
         self._network: Backend | None = loaded
+        self._has_profile = False
         self._standardizer: Standardizer | None = None
         self._networks: dict[int, Session] = {}
 
@@ -251,6 +265,7 @@ class Session(AbstractContextManager["Session"]):
             unknown: what to do with images of other cameras, see :class:`SessionOptions`.
             networks: of the cameras that have one of their own, by camid; closed with this session.
         """
+        self._has_profile = True
         if not profile.changes_features:
             return
         self._standardizer = Standardizer(profile, unknown, unit_length=self.manifest.normalized)
@@ -465,17 +480,17 @@ class Session(AbstractContextManager["Session"]):
         """Start a batch; its answer is standardized by the cameras of the images, where a profile is in use."""
         standardizer = self._standardizer
         if standardizer is None:
-            if camids is not None:
+            if camids is not None and not self._has_profile:
                 raise InputError(
                     "camids are for a camera profile: open_session(…, cameras=PROFILE), or leave them out."
                 )
             return self._start_network(batch)
         if camids is None:
-            if self.camids:
+            if standardizer.refuses_unknown:
                 raise InputError(
                     "A camera profile is in use: pass the camera of each image, camids=[0, 3, …]."
                 )
-            camids = np.zeros(len(batch), np.int64)
+            camids = np.full(len(batch), -1)
         if len(camids) != len(batch):
             raise InputError(f"Expected a camid for each of {len(batch)} images, got {len(camids)}.")
         places = standardizer.places(camids, lambda i: f"Image {i} of a batch")

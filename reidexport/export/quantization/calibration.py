@@ -1,6 +1,6 @@
 """The images that INT8 is calibrated on: real ones, and never those that accuracy is measured on."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +46,12 @@ class CalibrationImages:
 
 
 def load_calibration_images(
-    source: str | Path, preprocess: Preprocess, tested_on: Dataset | None = None
+    source: str | Path | Sequence[str], preprocess: Preprocess, tested_on: Dataset | None = None
 ) -> CalibrationImages:
     """Draw up to 320 images of a folder, the same ones every time: 256 to calibrate on, 64 to measure on.
 
     Args:
-        source: a folder of images, searched with all its subfolders, or a data set, whose train split is used.
+        source: a folder of images, searched with all its subfolders; a data set, whose train split is used; or paths.
         preprocess: the network's.
         tested_on: the data set that accuracy will be measured on, where ``source`` does not lie inside it.
 
@@ -67,17 +67,23 @@ def load_calibration_images(
         pixels = np.stack(list(workers.map(lambda path: image_pixels(path, path, preprocess), chosen)))
     inputs = pixels if preprocess.in_graph else normalize(pixels, preprocess)
     num_calibrated = round(len(inputs) * NUM_CALIBRATED / (NUM_CALIBRATED + NUM_HELD_OUT))
-    warnings = tuple(_warnings(pixels, source))
+    warnings = tuple(_warnings(pixels, _name_of(source)))
     digits = tuple(content_digits(map(Path, chosen)))
     return CalibrationImages(inputs[:num_calibrated], inputs[num_calibrated:], digits, warnings)
 
 
-def find_calibration_images(source: str | Path, tested_on: Dataset | None = None) -> list[str]:
-    """Paths of the images that a folder offers for calibration, in order; arguments and errors as above."""
-    try:
-        paths = [str(record.path) for record in load_dataset(source).train]
-    except DatasetError:
-        paths = find_images([source])
+def find_calibration_images(
+    source: str | Path | Sequence[str], tested_on: Dataset | None = None
+) -> list[str]:
+    """Paths of the images that a source offers for calibration, in order; arguments and errors as above."""
+    name = _name_of(source)
+    if not isinstance(source, str | Path):
+        paths = list(source)
+    else:
+        try:
+            paths = [str(record.path) for record in load_dataset(source).train]
+        except DatasetError:
+            paths = find_images([source])
     datasets = [*_data_sets_around(paths), *([tested_on] if tested_on else [])]
     test_images = tuple(record.path for each in datasets for record in (*each.query, *each.gallery))
     numbers, test_numbers = image_numbers(tuple(map(Path, paths)), test_images)
@@ -85,15 +91,19 @@ def find_calibration_images(source: str | Path, tested_on: Dataset | None = None
         path for path, is_copy in zip(paths, np.isin(numbers, test_numbers), strict=True) if is_copy
     ]:
         raise InputError(
-            f"{len(copies)} of the {len(paths)} images of {source} are query or gallery images of "
+            f"{len(copies)} of the {len(paths)} images of {name} are query or gallery images of "
             f"{' or '.join(each.name for each in datasets)}, {copies[0]} first: they are what accuracy is measured on, "
             "so INT8 must not be calibrated on them. Use the train split, or images of your own cameras."
         )
     if len(paths) < _FEWEST:
         raise InputError(
-            f"{source}: {len(paths)} images to calibrate on, expected at least {_FEWEST}, better {_FEW} or more"
+            f"{name}: {len(paths)} images to calibrate on, expected at least {_FEWEST}, better {_FEW} or more"
         )
     return paths
+
+
+def _name_of(source: str | Path | Sequence[str]) -> str:
+    return str(source) if isinstance(source, str | Path) else "the crops"
 
 
 def _data_sets_around(paths: Collection[str]) -> Iterator[Dataset]:
@@ -127,7 +137,7 @@ def looks_like_noise(pixels: Image8) -> bool:
     return bool(np.median(likeness) > _NOISE_LIKENESS or np.median(gray.var((1, 2))) < 1)
 
 
-def _warnings(pixels: Image8, source: str | Path) -> Iterator[str]:
+def _warnings(pixels: Image8, source: str) -> Iterator[str]:
     if len(pixels) < _FEW:
         yield f"{source}: only {len(pixels)} images to calibrate on; use {_FEW} or more, of all cameras and lights"
     if looks_like_noise(pixels):

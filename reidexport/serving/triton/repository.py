@@ -9,15 +9,22 @@ import struct
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from google.protobuf import text_format
 from PIL import Image
 from reidruntime import Manifest
+from reidruntime.artifact.camera_profile import (
+    UnknownCamera,
+    manifest_with_profile,
+    read_camera_profile,
+)
 from reidruntime.artifact.checks import check_manifest
 from reidruntime.artifact.manifest import engine_manifest_path, file_sha256
 from reidruntime.artifact.onnx_metadata import read_onnx
 from reidruntime.images.preprocess import decode_bytes, image_pixels, network_input
+from reidruntime.triton import PROFILE_FILE
 from tritonclient.grpc import model_config_pb2 as schema
 
 from reidexport.data.synthetic import draw_people
@@ -32,9 +39,24 @@ from reidexport.serving.triton.config import (
     file_network,
     jpeg_ensemble,
     model_name,
+    standardizer,
 )
 
 VERSION = "1"
+
+
+class Written(NamedTuple):
+    """The models of an artifact that clients ask, by name.
+
+    Attributes:
+        network: takes the artifact's own input.
+        jpeg: takes image files, and does all the others do.
+        cameras: applies a camera profile to what the network answers; None where none changes features.
+    """
+
+    network: str
+    jpeg: str
+    cameras: str | None
 
 
 def write_repository(
@@ -45,7 +67,9 @@ def write_repository(
     instances: int = 1,
     batching: Batching | None = None,
     image_paths: Sequence[str] = (),
-) -> dict[str, str]:
+    cameras: Path | None = None,
+    unknown_camera: UnknownCamera = "refuse",
+) -> list[Written]:
     """Write the models of every artifact; the folder appears whole or not at all.
 
     Args:
@@ -55,17 +79,25 @@ def write_repository(
         instances: how many copies of a network answer at a time, on every GPU or on the CPU.
         batching: how Triton gathers requests.
         image_paths: images to warm up with; none: people are drawn.
+        cameras: a camera profile of the artifact, which is then the only one; it is copied into the folder.
+        unknown_camera: what to do with images of cameras that the profile does not have.
 
     Returns:
-        For each network the name of the ensemble that takes image files to it.
+        The models of each artifact.
 
     Raises:
-        ArtifactError: an artifact cannot be read, has no manifest, or is of a kind that Triton does not load.
-        InputError: two artifacts have one name, an artifact does not take such batches, or the folder exists.
+        ArtifactError: an artifact cannot be read, has no manifest, or is of a kind that Triton does not load; or the
+            camera profile is not the artifact's, or has a network for each camera.
+        InputError: two artifacts have one name, an artifact does not take such batches, or the folder exists; or there
+            is a camera profile and more than one artifact.
         ImageError: an image to warm up with cannot be read.
     """
+    if cameras is not None and len(artifacts) > 1:
+        raise InputError(
+            f"{cameras}: a camera profile is of one artifact, got {len(artifacts)}. Write a repository for each."
+        )
     images = warm_up_images(image_paths)
-    written: dict[str, str] = {}
+    written: list[Written] = []
     if repository.exists() and not (repository.is_dir() and not any(repository.iterdir())):
         raise InputError(f"{repository}: exists already. Choose another folder, or remove it first.")
 
@@ -78,11 +110,14 @@ def write_repository(
         for artifact in artifacts:
             manifest = _manifest(artifact)
             name = f"{model_name(artifact)}_{'tensorrt' if manifest.engine else 'onnx'}"
-            if name in written:
+            if any(name == each.network for each in written):
                 raise InputError(f"{artifact}: there is another artifact named {name}. Rename one of them.")
             place: Place = "gpu" if manifest.engine else device
             network = file_network(name, manifest, batching or Batching(), place=place, instances=instances)
-            written[name] = write_models(folder, network, manifest, images, artifact)
+            behind = _standardizer(network, manifest, artifact, cameras, unknown_camera)
+            written.append(write_models(folder, network, manifest, images, artifact, standardizing=behind))
+            if cameras is not None and behind is not None:
+                shutil.copyfile(cameras, folder / behind.name / VERSION / PROFILE_FILE)
     return written
 
 
@@ -99,27 +134,48 @@ def warm_up_images(paths: Sequence[str] = ()) -> list[bytes]:
 
 
 def write_models(
-    folder: Path, network: ModelConfig, manifest: Manifest, images: Sequence[bytes], artifact: Path | None
-) -> str:
-    """Write a network, what decodes for it, and the ensemble of both, into ``folder``; the ensemble's name.
+    folder: Path,
+    network: ModelConfig,
+    manifest: Manifest,
+    images: Sequence[bytes],
+    artifact: Path | None,
+    *,
+    camids: Sequence[int] = (),
+    standardizing: ModelConfig | None = None,
+) -> Written:
+    """Write a network, what decodes for it, and the ensemble of both, into ``folder``.
 
-    They are warmed up with ``images``, bytes of image files. The ``artifact`` is copied to where Triton's backend looks
-    for it; None for the Python backend.
+    Args:
+        folder: where to write.
+        network: its configuration.
+        manifest: of the artifact.
+        images: bytes of image files, to warm up with.
+        artifact: is copied to where Triton's backend looks for it; None for the Python backend.
+        camids: of the cameras to warm up a network with that takes them.
+        standardizing: the step behind the network, if there is one.
 
     Raises:
         ImageError: an image cannot be decoded.
     """
     decoding = decoder(f"{network.name}_decode", manifest, network)
-    ensemble = jpeg_ensemble(f"{network.name}_jpeg", decoding, network)
+    behind = [standardizing] if standardizing else []
+    ensemble = jpeg_ensemble(f"{network.name}_jpeg", [decoding, network, *behind])
 
     # An element of a tensor of strings, in Triton's protocol: length, then bytes.
     _warm_up(folder, decoding, [struct.pack("<I", len(data)) + data for data in images])
     decoded = [decode_bytes(data, f"warm-up image {index}") for index, data in enumerate(images)]
     pixels = np.stack([image_pixels(image, "", manifest.preprocess) for image in decoded])
     ready = pixels if artifact is None else network_input(pixels, manifest)
-    _warm_up(folder, network, [row.tobytes() for row in ready])
+    _warm_up(
+        folder, network, [row.tobytes() for row in ready], [struct.pack("<i", camid) for camid in camids]
+    )
 
-    for config, model in ((ensemble, None), (decoding, "decode"), (network, None if artifact else "network")):
+    for config, model in (
+        (ensemble, None),
+        (decoding, "decode"),
+        (network, None if artifact else "network"),
+        *((last, "standardize") for last in behind),
+    ):
         version = folder / config.name / VERSION
         version.mkdir(parents=True)  # an ensemble's stays empty, but Triton looks for it
         (version.parent / "config.pbtxt").write_text(text_format.MessageToString(config))
@@ -129,24 +185,63 @@ def write_models(
     if artifact:
         file = "model.onnx" if artifact.suffix == ".onnx" else "model.plan"
         shutil.copyfile(artifact, folder / network.name / VERSION / file)
-    return str(ensemble.name)
+    return Written(network.name, ensemble.name, standardizing.name if standardizing else None)
 
 
-def _warm_up(repository: Path, config: ModelConfig, rows: Sequence[bytes]) -> None:
+def _standardizer(
+    network: ModelConfig,
+    manifest: Manifest,
+    artifact: Path,
+    cameras: Path | None,
+    unknown_camera: UnknownCamera,
+) -> ModelConfig | None:
+    """What applies a camera profile behind the network; None where none changes features.
+
+    Raises:
+        ArtifactError: the profile is not the artifact's, or has a network for each camera.
+    """
+    if cameras is None:
+        return None
+    profile = read_camera_profile(cameras, artifact, manifest)
+    if any(camera.network for camera in profile.cameras):
+        raise ArtifactError(
+            f"{cameras}: the profile has a network for each camera, and Triton's own backends cannot choose among "
+            "them. Adapt without --per-camera, or use reidexport serve."
+        )
+    if not profile.changes_features:
+        return None
+    return standardizer(
+        f"{network.name}_cameras",
+        manifest_with_profile(manifest, profile),
+        network,
+        unknown_camera,
+        takes_camids=bool(profile.cameras),
+    )
+
+
+def _warm_up(repository: Path, config: ModelConfig, *rows: Sequence[bytes]) -> None:
     """Add a sample to ``config`` for every batch that is likely, and write the images that they are made of.
 
     Likely are one image, the sizes that the model prefers, and the largest. Triton makes a batch of ``batch_size``
     requests that all hold the same image; one without ``max_batch_size`` is a request with a batch of its own.
+
+    Args:
+        repository: where to write.
+        config: of the model.
+        rows: for each input of the model, in its order, what it may hold for an image; what is beyond is left.
     """
     folder = repository / config.name / "warmup"  # where Triton looks for the files
     folder.mkdir(parents=True)
-    fed, endless = config.input[0], cycle(rows)
-    per_request = 1 if config.max_batch_size else fed.dims[0]
+    endless = [cycle(of_input) for of_input in rows]
+    per_request = 1 if config.max_batch_size else config.input[0].dims[0]
     for size in sorted({1, *config.dynamic_batching.preferred_batch_size, config.max_batch_size or 1}):
-        file = f"batch{size}.bin"
-        (folder / file).write_bytes(b"".join(islice(endless, per_request)))
-        warm_up = schema.ModelWarmup.Input(data_type=fed.data_type, dims=fed.dims, input_data_file=file)
-        config.model_warmup.add(name=f"batch {size}", batch_size=size, inputs={fed.name: warm_up})
+        sample = config.model_warmup.add(name=f"batch {size}", batch_size=size)
+        for place, (fed, values) in enumerate(zip(config.input, endless, strict=False)):
+            file = f"batch{size}_{place}.bin"
+            (folder / file).write_bytes(b"".join(islice(values, per_request)))
+            sample.inputs[fed.name].CopyFrom(
+                schema.ModelWarmup.Input(data_type=fed.data_type, dims=fed.dims, input_data_file=file)
+            )
 
 
 def _manifest(artifact: Path) -> Manifest:

@@ -51,7 +51,7 @@ def serve(
         InputError: a port is taken, the artifact does not take such large batches, or ``options.session`` has memory
             or ``allow_host_code``, which do not reach Triton's processes.
         NotInstalledError: Triton, the backend or the device is missing.
-        ArtifactError: the artifact cannot be opened.
+        ArtifactError: the artifact cannot be opened, or the camera profile is not its own.
     """
     _check_ports(options)
     if options.session.memory or options.session.allow_host_code:
@@ -61,13 +61,15 @@ def serve(
     threads = options.session.threads or max(default_threads() // options.instances, 1)
     options = replace(options, session=replace(options.session, threads=threads))
     # Opened here once, as an error in one of Triton's processes is only a line in its log.
-    with open_session(artifact, options.session, manifest=manifest) as session:
-        facts = session.manifest
+    with open_session(artifact, options.session, manifest=manifest, cameras=options.cameras) as session:
+        facts, camids = session.manifest, session.camids
         log(session.description)
+        if camids:
+            log(f"each image comes with the number of its camera, camid, from 0 ({options.cameras})")
     server = installed_server()
-    network = session_network(name, facts, artifact, options)
+    network = session_network(name, facts, artifact, options, takes_camids=bool(camids))
     with TemporaryDirectory(prefix="reidexport-models-") as folder:
-        write_models(Path(folder), network, facts, warm_up_images(), None)
+        write_models(Path(folder), network, facts, warm_up_images(), None, camids=camids)
         return asyncio.run(_serve(server, Path(folder), name, options, log))
 
 

@@ -14,7 +14,8 @@ from torch import nn
 from reidexport.checkpoint.loading import Checkpoint, checkpoint_facts, imagenet_preprocess
 from reidexport.data.synthetic import draw_people
 from reidexport.errors import InputError
-from reidexport.evaluation.evidence import _divergence, _measuring, check_assumptions
+from reidexport.evaluation.batch_norm_moments import divergence, measured_moments
+from reidexport.evaluation.evidence import check_assumptions
 from reidexport.models.baseline import Baseline, BaselineArchitecture, batch_norms
 
 RIGHT = BaselineArchitecture("resnet18", last_stride=1, stem_relu=True, feature_dim=512)
@@ -138,7 +139,7 @@ def test_moments_are_those_of_all_images(shape: tuple[int, ...]) -> None:
     model = cast(Baseline, nn.Sequential(norm))
     moments: Mapping[str, torch.Tensor] = {}
     for batches in ((x[:1],), (x[1:3], x[3:])):
-        with _measuring(model, moments) as met:
+        with measured_moments(model, moments) as met:
             for batch in batches:
                 model(batch)
         moments = met
@@ -163,4 +164,4 @@ def test_divergence_is_that_of_gaussians() -> None:
         q = density(float(means[channel]), float(variances[channel])) + 1e-300
         expected.append(np.trapezoid((p - q) * np.log(p / q), x))
     moments = torch.stack((torch.full((3,), 8.0).double(), 8 * means, 8 * (variances + means.square())))
-    assert _divergence(norm, moments) == pytest.approx(np.median(expected), rel=1e-4)
+    assert divergence(norm, moments) == pytest.approx(np.median(expected), rel=1e-4)

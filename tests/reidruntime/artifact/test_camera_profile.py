@@ -154,6 +154,10 @@ def test_a_profile_is_bound_to_its_artifact(artifact: Path, tmp_path: Path) -> N
         ({"standardise": True}, "the camera profile is not valid: standardise"),
         ({"all_crops": {"num_crops": 1, "mean": [0.0], "deviation": [0.0]}}, "greater than 0"),
         ({"all_crops": {"num_crops": 1, "mean": [0.0], "deviation": [1.0]}}, "differ in length"),
+        (
+            {"cameras": [], "all_crops": {"num_crops": 1, "mean": [1e39], "deviation": [1.0]}},
+            "that float32 holds",
+        ),
     ],
 )
 def test_what_is_not_a_profile_is_refused(artifact: Path, change: dict[str, Any], message: str) -> None:

@@ -53,9 +53,16 @@ typedef struct reid_options {
     /* 1 opens version-compatible engines too: they hold host code, which runs when the engine is loaded. */
     int allow_host_code;
     int bgr_pixels; /* the order of reid_image.pixels: 0: RGB; 1: BGR, as OpenCV keeps them. Files have their own. */
+    /* Path of a camera profile of the artifact, NAME.cameras.json, that `reidexport adapt` wrote: features are
+     * standardized by the camera of each image. NULL: none. */
+    const char* cameras;
+    /* An image of a camera that the profile does not have, or whose camera is not known: 0: is refused; 1: gets the
+     * statistics of all crops that the profile was measured on. */
+    int unknown_camera_mean;
 } reid_options;
 
-/* One image: a JPEG file, its bytes in memory, or pixels. Zero everything, then set one of the three. */
+/* One image: a JPEG file, its bytes in memory, or pixels. Zero everything, then set one of the three, and the camera
+ * where a camera profile is in use. */
 typedef struct reid_image {
     const char* path;      /* a JPEG file */
     const uint8_t* pixels; /* RGB, or BGR where the options say so; row by row */
@@ -64,6 +71,9 @@ typedef struct reid_image {
     size_t row_bytes;    /* from the start of a row to the next one's; 0: 3 * width_px */
     const uint8_t* jpeg; /* the bytes of a JPEG file */
     size_t jpeg_bytes;
+    /* The camera that took it, for a camera profile; nothing else looks at it. From 1, as in names of files
+     * (0002_c1s1.jpg), where Python's camid is from 0. 0: not known. */
+    size_t camera;
 } reid_image;
 
 /* Reads images without an artifact, for programs that run the network themselves. */
@@ -98,7 +108,8 @@ REID_API reid_status reid_open(const char* artifact, const reid_options* options
  * features    receives num_images * reid_feature_dim() floats; row i belongs to image i. Undefined after an error.
  *             Rows are not of unit length, unless the artifact was exported with --normalize.
  *
- * REID_ERROR_IMAGE names the first image that cannot be read; REID_ERROR_INPUT; REID_ERROR_RUN.
+ * REID_ERROR_IMAGE names the first image that cannot be read; REID_ERROR_INPUT, before anything is embedded, the first
+ * one of a camera that a camera profile does not have; REID_ERROR_RUN.
  */
 REID_API reid_status reid_embed(reid_session* session, const reid_image* images, size_t num_images,
                                 size_t batch_size, float* features);
@@ -108,6 +119,10 @@ REID_API reid_status reid_embed(reid_session* session, const reid_image* images,
  * pixels    uint8, num_images x height_px x width_px x 3, without gaps; any num_images: they are split and padded as the
  *           artifact's batch profile needs.
  * features  receives num_images * reid_feature_dim() floats.
+ *
+ * With a camera profile that needs the cameras of images, REID_ERROR_INPUT: call reid_embed(), which does not resize
+ * pixels that have the artifact's size. With unknown_camera_mean, or with a profile without cameras, all images get the
+ * statistics of all crops.
  *
  * REID_ERROR_INPUT or REID_ERROR_RUN.
  */
@@ -149,7 +164,7 @@ REID_API void reid_close_reader(reid_reader* reader);
 /* What the last failed call of this thread complained about; "" if none failed. Valid until the thread's next failure. */
 REID_API const char* reid_last_error(void);
 
-/* "0.1.0" */
+/* "0.2.0" */
 REID_API const char* reid_version(void);
 
 /* Facts about an open artifact. Strings live as long as the session. */

@@ -48,17 +48,21 @@ struct Features {
 };
 
 /// Pixels that somebody else owns, RGB unless the options' `bgr_pixels` is 1, as `reid_image` wants them; row_bytes 0 means rows without gaps.
+/// A camera is for a camera profile: from 1, 0 where it is not known.
 [[nodiscard]] inline reid_image image_from_pixels(const std::uint8_t* pixels, std::size_t height_px,
-                                                  std::size_t width_px, std::size_t row_bytes = 0) {
-    return {nullptr, pixels, height_px, width_px, row_bytes, nullptr, 0};
+                                                  std::size_t width_px, std::size_t row_bytes = 0,
+                                                  std::size_t camera = 0) {
+    return {nullptr, pixels, height_px, width_px, row_bytes, nullptr, 0, camera};
 }
 
-/// A JPEG file; somebody else owns the path.
-[[nodiscard]] inline reid_image image_from_file(const char* path) { return {path, nullptr, 0, 0, 0, nullptr, 0}; }
+/// A JPEG file; somebody else owns the path. The camera is as for pixels.
+[[nodiscard]] inline reid_image image_from_file(const char* path, std::size_t camera = 0) {
+    return {path, nullptr, 0, 0, 0, nullptr, 0, camera};
+}
 
-/// The bytes of a JPEG file that somebody else owns.
-[[nodiscard]] inline reid_image image_from_jpeg(std::span<const std::uint8_t> jpeg) {
-    return {nullptr, nullptr, 0, 0, 0, jpeg.data(), jpeg.size()};
+/// The bytes of a JPEG file that somebody else owns. The camera is as for pixels.
+[[nodiscard]] inline reid_image image_from_jpeg(std::span<const std::uint8_t> jpeg, std::size_t camera = 0) {
+    return {nullptr, nullptr, 0, 0, 0, jpeg.data(), jpeg.size(), camera};
 }
 
 /// Options with their size filled in.
@@ -85,11 +89,18 @@ public:
         return features;
     }
 
-    /// Embed JPEG files.
-    [[nodiscard]] Features embed(std::span<const std::string> paths, std::size_t batch_size = 0) const {
+    /// Embed JPEG files; for a camera profile each with its camera, from 1, 0 where it is not known.
+    [[nodiscard]] Features embed(std::span<const std::string> paths, std::size_t batch_size = 0,
+                                 std::span<const std::size_t> cameras = {}) const {
+        if (!cameras.empty() && cameras.size() != paths.size()) {
+            throw Error(REID_ERROR_INPUT, "expected a camera for each of " + std::to_string(paths.size()) +
+                                              " images, got " + std::to_string(cameras.size()));
+        }
         std::vector<reid_image> images;
         images.reserve(paths.size());
-        for (const std::string& path : paths) images.push_back(image_from_file(path.c_str()));
+        for (const std::string& path : paths) {
+            images.push_back(image_from_file(path.c_str(), cameras.empty() ? 0 : cameras[images.size()]));
+        }
         return embed(std::span<const reid_image>(images), batch_size);
     }
 

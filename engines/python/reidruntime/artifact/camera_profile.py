@@ -37,7 +37,7 @@ _SMALLEST_NORM = 1e-12
 _MEASURE_AGAIN = "Write it again: reidexport adapt CHECKPOINT CROPS -o FILE."
 
 
-class OnnxFile(FrozenModel):
+class HashedFile(FrozenModel):
     """An ONNX file by its name and the sha256 of its bytes."""
 
     name: str
@@ -61,7 +61,7 @@ class CameraStatistics(FeatureStatistics):
     """
 
     camid: Camid
-    network: OnnxFile | None = None
+    network: HashedFile | None = None
 
 
 class CameraProfile(FrozenModel):
@@ -77,7 +77,7 @@ class CameraProfile(FrozenModel):
 
     format_version: Literal[1] = PROFILE_VERSION
     producer: Producer
-    artifact: OnnxFile
+    artifact: HashedFile
     standardizes: bool
     all_crops: FeatureStatistics
     cameras: tuple[CameraStatistics, ...] = ()
@@ -135,6 +135,12 @@ def profile_from_json(text: str | bytes, origin: str) -> CameraProfile:
     every = (profile.all_crops, *profile.cameras)
     if len({len(values) for each in every for values in (each.mean, each.deviation)}) > 1:
         raise ArtifactError(f"{origin}: its means and deviations differ in length. {_MEASURE_AGAIN}")
+    with np.errstate(over="ignore"):
+        numbers = np.array([(each.mean, each.deviation) for each in every], np.float32)
+    if not np.isfinite(numbers).all() or numbers[:, 1].min(initial=1) <= 0:
+        raise ArtifactError(
+            f"{origin}: expected means and positive deviations that float32 holds. {_MEASURE_AGAIN}"
+        )
     camids = [camera.camid for camera in profile.cameras]
     if camids != sorted(set(camids)):
         raise ArtifactError(
@@ -191,6 +197,7 @@ class Standardizer:
 
     Attributes:
         camids: of the cameras that have statistics of their own, in order.
+        refuses_unknown: whether images of other cameras are refused.
     """
 
     def __init__(self, profile: CameraProfile, unknown: UnknownCamera, *, unit_length: bool) -> None:
@@ -206,7 +213,7 @@ class Standardizer:
         self._means = np.array([each.mean for each in every], np.float32)
         self._deviations = np.array([each.deviation for each in every], np.float32)
         self._is_needed, self._unit_length = profile.standardizes, unit_length
-        self._unknown = "mean" if not profile.cameras else unknown
+        self.refuses_unknown = bool(profile.cameras) and unknown == "refuse"
         self.camids = np.array([camera.camid for camera in profile.cameras], np.int64)
 
     def places(self, camids: Camids, name_of: Callable[[int], str]) -> NDArray[np.int64]:
@@ -222,7 +229,7 @@ class Standardizer:
         wanted = np.asarray(camids, np.int64)
         places = np.searchsorted(self.camids, wanted)
         is_known = np.append(self.camids, -1)[places] == wanted
-        if self._unknown == "refuse" and not is_known.all():
+        if self.refuses_unknown and not is_known.all():
             first = int(np.flatnonzero(~is_known)[0])
             camid = int(wanted[first])
             found = f"is of camera {camid + 1}" if camid >= 0 else "does not tell its camera"

@@ -25,7 +25,7 @@ from reidruntime.images.preprocess import EncodedImage, Image, describe_preproce
 from reidruntime.images.resize import Image8
 
 LIBRARY_VARIABLE = "REIDRUNTIME_LIBRARY"
-LIBRARY_VERSION = "0.1.0"
+LIBRARY_VERSION = "0.2.0"
 _OK, _ERROR_IMAGE = 0, 3
 # Two: while the rest of one batch is read, idle threads begin with the next.
 _MIN_AT_ONCE = 2
@@ -195,6 +195,7 @@ class _Image(Structure):
         ("row_bytes", c_size_t),
         ("jpeg", c_char_p),
         ("jpeg_bytes", c_size_t),
+        ("camera", c_size_t),
     )
 
 

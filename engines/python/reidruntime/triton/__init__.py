@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, manifest_from_json
 from reidruntime.errors import ArtifactError
 
+CAMID_INPUT = "camid"  # the number of each image's camera, from 0
+PROFILE_FILE = "cameras.json"
+
 
 @dataclass(frozen=True)
 class ModelFacts:

@@ -4,13 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import triton_python_backend_utils as pb_utils  # Triton's, in its Python processes only
 from numpy.typing import NDArray
 
 from reidruntime.errors import ImageError
 from reidruntime.images.preprocess import decode_bytes, image_pixels, network_input
 from reidruntime.threads import default_threads
 from reidruntime.triton import model_facts
+from reidruntime.triton.messages import answer, refusal, values
 
 MAX_PIXELS = 1 << 25  # of one image: larger ones are refused before they are decoded
 
@@ -26,7 +26,7 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request with its batch, or with an error that names the image which cannot be read."""
         name, manifest = self._facts.input_name, self._facts.manifest
-        inputs = [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests]
+        inputs = [values(request, name) for request in requests]
         pending = [
             [self._workers.submit(self._pixels, data, index) for index, data in enumerate(files.ravel())]
             for files in inputs
@@ -36,12 +36,11 @@ class TritonPythonModel:
             try:
                 batch = np.stack([image.result() for image in images])
             except ImageError as error:
-                refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
-                responses.append(pb_utils.InferenceResponse(error=refusal))
+                responses.append(refusal(error))
                 continue
             raw_pixels = self._facts.parameters["output"] == "pixels"
             ready = batch if raw_pixels else network_input(batch, manifest)
-            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor(self._facts.output_name, ready)]))
+            responses.append(answer(self._facts.output_name, ready))
         return responses
 
     def finalize(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 from PIL import Image
+from reidruntime.artifact.camera_profile import manifest_with_profile
 from reidruntime.artifact.manifest import (
     METADATA_KEY,
     BatchProfile,
@@ -25,6 +26,7 @@ from tritonclient.grpc import model_config_pb2 as schema
 from reidexport.serving.triton.config import Batching
 from reidexport.serving.triton.repository import warm_up_images, write_repository
 from tests.conftest import Run
+from tests.standins.camera_profiles import small_profile, write_profile
 from tests.standins.runtime_models import (
     DIM,
     HEIGHT,
@@ -36,12 +38,18 @@ from tests.standins.runtime_models import (
     write_normalized,
 )
 
+FP32, INT32 = schema.TYPE_FP32, schema.TYPE_INT32
 GPU, CPU = schema.ModelInstanceGroup.KIND_GPU, schema.ModelInstanceGroup.KIND_CPU
 
 
 def read_config(model: Path) -> Any:
     """A model's configuration, parsed by Triton's schema: a field that it does not have is an error."""
     return text_format.Parse((model / "config.pbtxt").read_text(), schema.ModelConfig())
+
+
+def inputs(config: Any) -> dict[str, tuple[int, list[int]]]:
+    """Type and dimensions of each input of a model."""
+    return {each.name: (each.data_type, list(each.dims)) for each in config.input}
 
 
 def write_plan(path: Path, profile: BatchProfile | None = None, **changes: object) -> Path:
@@ -115,7 +123,7 @@ def test_both_forms_of_a_network_lie_in_one_repository(tmp_path: Path) -> None:
     """An ONNX file and the plan built from it keep apart; on a GPU float32 stays float32."""
     artifacts = [write_artifact(tmp_path / "a.onnx"), write_plan(tmp_path / "a.engine")]
     written = write_repository(artifacts, tmp_path / "models", device="gpu")
-    assert written == {"a_onnx": "a_onnx_jpeg", "a_tensorrt": "a_tensorrt_jpeg"}
+    assert written == [("a_onnx", "a_onnx_jpeg", None), ("a_tensorrt", "a_tensorrt_jpeg", None)]
     config = read_config(tmp_path / "models" / "a_onnx")
     assert [group.kind for group in config.instance_group] == [GPU]
     (cuda,) = config.optimization.execution_accelerators.gpu_execution_accelerator
@@ -132,13 +140,13 @@ def test_networks_are_warmed_up_with_images(tmp_path: Path) -> None:
     pixels = image_pixels(image, "person", manifest.preprocess)
     network, decoder = (tmp_path / "models" / name for name in ("a_onnx", "a_onnx_decode"))
     for size in (1, 32):
-        stored = np.fromfile(network / "warmup" / f"batch{size}.bin", np.float32)
+        stored = np.fromfile(network / "warmup" / f"batch{size}_0.bin", np.float32)
         np.testing.assert_array_equal(stored, normalize(pixels[None], manifest.preprocess).ravel())
-        stored_bytes = (decoder / "warmup" / f"batch{size}.bin").read_bytes()
+        stored_bytes = (decoder / "warmup" / f"batch{size}_0.bin").read_bytes()
         assert stored_bytes == struct.pack("<I", image.stat().st_size) + image.read_bytes()
     config = read_config(network)
     assert [sample.batch_size for sample in config.model_warmup] == [1, 32]
-    assert config.model_warmup[0].inputs["planes"].input_data_file == "batch1.bin"
+    assert config.model_warmup[0].inputs["planes"].input_data_file == "batch1_0.bin"
     assert list(read_config(decoder).output[0].dims) == [3, HEIGHT, WIDTH]
 
 
@@ -161,8 +169,85 @@ def test_a_static_batch_is_served_as_it_is(tmp_path: Path) -> None:
     assert list(ensemble.input[0].dims) == [4]
     assert list(ensemble.output[0].dims) == [4, DIM]
     assert not network.HasField("dynamic_batching")
-    file = tmp_path / "models" / "a_onnx" / "warmup" / "batch1.bin"
+    file = tmp_path / "models" / "a_onnx" / "warmup" / "batch1_0.bin"
     assert file.stat().st_size == 4 * HEIGHT * WIDTH * 3
+
+
+def test_a_camera_profile_becomes_a_step_behind_the_network(tmp_path: Path, run: Run) -> None:
+    """A third model applies it, with the profile in its folder; image files go through it, and the network stays."""
+    artifact, repository = write_artifact(tmp_path / "a.onnx"), tmp_path / "models"
+    profile = small_profile(artifact, DIM)
+    cameras = write_profile(profile, artifact)
+    done = run(
+        "bundle", "triton", artifact, "-o", repository, "--cameras", cameras, "--unknown-camera", "mean"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        f"{repository}/a_onnx, {repository}/a_onnx_jpeg, {repository}/a_onnx_cameras\n"
+        "  a_onnx_jpeg gives standardized features, a_onnx those of the network, which a_onnx_cameras standardizes\n"
+    )
+    network, standardizer, ensemble = (
+        read_config(repository / f"a_onnx{part}") for part in ("", "_cameras", "_jpeg")
+    )
+    assert [each.name for each in network.input] == ["images"]
+    assert (standardizer.backend, standardizer.max_batch_size) == ("python", 32)
+    assert inputs(standardizer) == {"raw_f_i": (FP32, [DIM]), "camid": (INT32, [1])}
+    assert standardizer.output[0] == ensemble.output[0] == network.output[0]
+    assert inputs(ensemble) == {"jpeg": (schema.TYPE_STRING, [1]), "camid": (INT32, [1])}
+    _, second, third = ensemble.ensemble_scheduling.step
+    assert dict(second.output_map) == {"f_i": "raw_f_i"}
+    assert dict(third.input_map) == {"raw_f_i": "raw_f_i", "camid": "camid"}
+    assert (third.model_name, dict(third.output_map)) == ("a_onnx_cameras", {"f_i": "f_i"})
+    assert standardizer.parameters["unknown_camera"].string_value == "mean"
+    manifest = manifest_from_json(standardizer.parameters[METADATA_KEY].string_value, "test")
+    assert manifest == manifest_with_profile(small_manifest(), profile)
+    version = repository / "a_onnx_cameras" / "1"
+    assert (version / "cameras.json").read_bytes() == cameras.read_bytes()
+    assert "reidruntime.triton.standardize" in (version / "model.py").read_text()
+
+
+def test_a_profile_of_a_static_batch_is_applied_to_all_of_it(tmp_path: Path) -> None:
+    """There is a camid for each image of the batch, which is part of every shape."""
+    artifact = write_artifact(tmp_path / "a.onnx", batch=4)
+    write_repository(
+        [artifact], tmp_path / "models", cameras=write_profile(small_profile(artifact, DIM), artifact)
+    )
+    standardizer, ensemble = (
+        read_config(tmp_path / "models" / f"a_onnx_{part}") for part in ("cameras", "jpeg")
+    )
+    assert inputs(standardizer) == {"raw_f_i": (FP32, [4, DIM]), "camid": (INT32, [4])}
+    assert list(standardizer.output[0].dims) == list(ensemble.output[0].dims) == [4, DIM]
+    assert inputs(ensemble)["camid"] == (INT32, [4])
+
+
+def test_only_a_profile_with_cameras_asks_for_them(tmp_path: Path, run: Run) -> None:
+    """One without cameras takes no camids; one that changes nothing adds no model, and that is said."""
+    artifact, repository = write_artifact(tmp_path / "a.onnx"), tmp_path / "models"
+    cameras = write_profile(small_profile(artifact, DIM, camids=()), artifact)
+    assert write_repository([artifact], repository, cameras=cameras)[0].cameras == "a_onnx_cameras"
+    assert list(inputs(read_config(repository / "a_onnx_cameras"))) == ["raw_f_i"]
+    assert list(inputs(read_config(repository / "a_onnx_jpeg"))) == ["jpeg"]
+    write_profile(small_profile(artifact, DIM, standardizes=False), artifact)
+    done = run("bundle", "triton", artifact, "-o", tmp_path / "plain", "--cameras", cameras)
+    assert f"  {cameras} leaves features as they are\n" in done.stdout
+    assert not (tmp_path / "plain" / "a_onnx_cameras").exists()
+
+
+def test_profiles_that_a_bundle_cannot_apply_are_refused(tmp_path: Path) -> None:
+    """Those with a network for each camera, those of other artifacts, and one for several."""
+    artifact = write_artifact(tmp_path / "a.onnx")
+    other = write_artifact(tmp_path / "b.onnx", batch=2)
+    own = write_artifact(tmp_path / "a-c3.onnx")
+    cameras = write_profile(small_profile(artifact, DIM, networks={2: own}), artifact)
+    with pytest.raises(
+        ArtifactError, match=r"a network for each camera.*--per-camera, or use reidexport serve"
+    ):
+        write_repository([artifact], tmp_path / "models", cameras=cameras)
+    with pytest.raises(ArtifactError, match=r"the profile was measured on the features of a\.onnx"):
+        write_repository([other], tmp_path / "models", cameras=cameras)
+    with pytest.raises(InputError, match=r"a camera profile is of one artifact, got 2\."):
+        write_repository([artifact, other], tmp_path / "models", cameras=cameras)
+    assert not (tmp_path / "models").exists()
 
 
 def test_what_triton_cannot_run_is_refused(tmp_path: Path) -> None:

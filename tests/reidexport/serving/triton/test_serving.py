@@ -27,9 +27,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from reidruntime import SessionOptions, open_session
+from reidruntime import EncodedImage, SessionOptions, open_session
+from reidruntime.artifact.manifest import METADATA_KEY, manifest_from_json
 from reidruntime.images.resize import Image8
 
+from tests.standins.camera_profiles import small_profile, write_profile
 from tests.standins.runtime_models import DIM, HEIGHT, WIDTH, write_artifact, write_normalized
 
 pytestmark = pytest.mark.skipif(
@@ -118,8 +120,9 @@ def jpeg_bytes(pixels: Image8, form: str = "JPEG") -> bytes:
 def grpc_tensor(name: str, values: Any) -> Any:
     """An input of a gRPC request."""
     from tritonclient import grpc
+    from tritonclient.utils import np_to_triton_dtype
 
-    tensor = grpc.InferInput(name, values.shape, "UINT8" if values.dtype == np.uint8 else "BYTES")
+    tensor = grpc.InferInput(name, values.shape, np_to_triton_dtype(values.dtype))
     tensor.set_data_from_numpy(values)
     return tensor
 
@@ -162,6 +165,39 @@ def test_image_files_are_answered_as_the_session_embeds_them(server: Server, tmp
         expected = session.embed([str(tmp_path / f"{number}.img") for number in range(len(files))])
     answer = server.grpc_client().infer("tiny_jpeg", [grpc_tensor("jpeg", as_strings(files))])
     np.testing.assert_array_equal(answer.as_numpy("f_i"), expected)
+
+
+def test_images_are_answered_by_their_cameras(tmp_path: Path) -> None:
+    """With a profile pixels and files come with camids, and unknown cameras are refused with the session's words."""
+    from tritonclient import grpc
+
+    artifact = write_artifact(tmp_path / "tiny.onnx")
+    cameras = write_profile(small_profile(artifact, DIM), artifact)
+    images, camids = noise(4, HEIGHT, WIDTH, 3), np.array([[2], [0], [0], [2]], np.int32)
+    files = [jpeg_bytes(noise(50, 40, 3, seed=seed), "PNG") for seed in range(4)]
+    with open_session(artifact, SessionOptions(threads=1), cameras=cameras) as session:
+        expected = session.run(images, camids.ravel().tolist())
+        of_files = session.embed([EncodedImage("", data) for data in files], camids=camids.ravel().tolist())
+        manifest = session.manifest
+    with serving(tmp_path, "--cameras", cameras) as server:
+        client = server.grpc_client()
+        pixels, numbers = grpc_tensor("images", images), grpc_tensor("camid", camids)
+        found = client.infer("tiny", [pixels, numbers]).as_numpy("f_i")
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        strings = grpc_tensor("jpeg", as_strings(files))
+        found = client.infer("tiny_jpeg", [strings, numbers]).as_numpy("f_i")
+        np.testing.assert_allclose(found, of_files, rtol=1e-5, atol=1e-5)
+        unknown = grpc_tensor("camid", np.array([[2], [0], [1], [2]], np.int32))
+        for model, tensor in (("tiny", pixels), ("tiny_jpeg", strings)):
+            with pytest.raises(
+                grpc.InferenceServerException, match="Image 2 is of camera 2, and the"
+            ) as refused:
+                client.infer(model, [tensor, unknown])
+            assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+        with pytest.raises(grpc.InferenceServerException, match="expected 2 inputs but got 1"):
+            client.infer("tiny", [pixels])
+        config = client.get_model_config("tiny").config
+        assert manifest_from_json(config.parameters[METADATA_KEY].string_value, "served") == manifest
 
 
 @pytest.mark.parametrize(
@@ -419,8 +455,9 @@ class TritonPythonModel:
 """
 
 
+@pytest.mark.parametrize("with_profile", [False, True])
 @pytest.mark.parametrize("batch", [None, 2])
-def test_a_bundle_works_in_triton(tmp_path: Path, batch: int | None) -> None:
+def test_a_bundle_works_in_triton(tmp_path: Path, batch: int | None, with_profile: bool) -> None:
     """Triton takes every configuration and warm-up file, and the ensemble answers files as the session does."""
     from tritonclient import grpc
 
@@ -433,7 +470,8 @@ def test_a_bundle_works_in_triton(tmp_path: Path, batch: int | None) -> None:
         model = model.replace("planes", "images")
     else:
         write_normalized(artifact)
-    write_repository([artifact], tmp_path / "models")
+    cameras = write_profile(small_profile(artifact, DIM), artifact) if with_profile else None
+    write_repository([artifact], tmp_path / "models", cameras=cameras)
     network = tmp_path / "models" / "net_onnx"
     config = (network / "config.pbtxt").read_text()
     (network / "config.pbtxt").write_text(config.replace('backend: "onnxruntime"', 'backend: "python"'))
@@ -442,8 +480,8 @@ def test_a_bundle_works_in_triton(tmp_path: Path, batch: int | None) -> None:
     paths = [tmp_path / f"{number}.jpg" for number in range(2)]
     for path, data in zip(paths, files, strict=True):
         path.write_bytes(data)
-    with open_session(artifact, SessionOptions(backend="onnxruntime", threads=1)) as session:
-        expected = session.embed(paths)
+    with open_session(artifact, SessionOptions(backend="onnxruntime", threads=1), cameras=cameras) as session:
+        expected = session.embed(paths, camids=[2, 0] if with_profile else None)
     with tritonserver(installed_server(), tmp_path / "models") as triton:
         client = grpc.InferenceServerClient(f"127.0.0.1:{triton.ports.grpc}")
         deadline = time.monotonic() + 60
@@ -453,7 +491,10 @@ def test_a_bundle_works_in_triton(tmp_path: Path, batch: int | None) -> None:
             )
             time.sleep(0.1)
         strings = as_strings(files).ravel() if batch else as_strings(files)
-        found = client.infer("net_onnx_jpeg", [grpc_tensor("jpeg", strings)]).as_numpy("f_i")
+        inputs = [grpc_tensor("jpeg", strings)]
+        if with_profile:
+            inputs.append(grpc_tensor("camid", np.array([2, 0], np.int32).reshape(strings.shape)))
+        found = client.infer("net_onnx_jpeg", inputs).as_numpy("f_i")
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 

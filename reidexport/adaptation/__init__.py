@@ -1,0 +1,1 @@
+"""A checkpoint adapted to the cameras of a site, without a label, and a judgement whether that is needed."""

@@ -1,0 +1,50 @@
+"""What a site needs, in sentences."""
+
+from collections.abc import Iterator
+
+from reidexport.adaptation.crops import FEW, SiteCrops
+from reidexport.adaptation.site import NUM_MEASURED, MeasuredSite
+from reidexport.records.adaptation import AdaptationRecord
+
+
+def advice(found: AdaptationRecord, site: MeasuredSite) -> Iterator[str]:
+    """What to do, by what was found out and done."""
+    if site.times_nearer_swapped is not None:
+        yield (
+            f"Look at the colors first: with red and blue swapped the crops are {site.times_nearer_swapped:.1f} times "
+            "nearer to those of the training. Pass --channel-order, or convert the crops, and adapt again."
+        )
+    is_far = site.whole is not None and site.whole.is_far
+    far = [str(camid + 1) for camid, measured in site.cameras.items() if measured.is_far]
+    if not found.is_needed:
+        yield (
+            "Not needed: the crops are like those of the training. The network is as it was, and the profile changes "
+            "nothing."
+        )
+    if found.mix:
+        yield f"Adapted: {found.mix:.0%} of the BatchNorm statistics are the site's."
+    elif is_far and found.pairs is not None and "adapted" in found.pairs.separations:
+        yield (
+            "The site is far from home, but its own tracks are told apart worse by adapted statistics: these are left "
+            "as they were."
+        )
+    has_own = any(camera.mix is not None for camera in found.cameras)
+    if 0 < len(far) < len(site.cameras) and not has_own:
+        yield (
+            f"Only cameras {', '.join(far)} are far from home: look at their crops, or pass --per-camera, which adapts "
+            "each camera by itself."
+        )
+    if found.standardizes:
+        yield f"Use the profile, too: {found.camera_share or 0:.1%} of the features' variance lies between cameras."
+
+
+def crop_warnings(crops: SiteCrops) -> Iterator[str]:
+    """What few crops make doubtful."""
+    if len(crops.paths) < NUM_MEASURED:
+        yield (
+            f"{len(crops.paths)} crops are few to measure a site by: use {NUM_MEASURED} or more, of all hours and "
+            "lights."
+        )
+    counts = {camid: int((crops.camids == camid).sum()) for camid in crops.cameras}
+    if few := [f"{camid + 1} ({count})" for camid, count in counts.items() if count < FEW]:
+        yield f"Few crops of cameras {', '.join(few)}: their profile is a guess. Use 256 of each or more."

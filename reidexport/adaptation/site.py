@@ -1,0 +1,90 @@
+"""How far a site's crops, and those of each camera, are from what a network's BatchNorms recorded in training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from reidgallery.input import UNLABELED
+from reidruntime.images.depth import Depth
+from reidruntime.images.resize import Image8
+from torch import Tensor
+
+from reidexport.adaptation.crops import Ints, SiteCrops
+from reidexport.adaptation.statistics import (
+    Divergence,
+    SiteNetwork,
+    drawn_evenly,
+    padded_and_cut,
+    read_pixels,
+)
+from reidexport.evaluation.evidence import CLEARLY, SYSTEMATIC
+from reidexport.progress import ProgressBar
+
+NUM_MEASURED = 256  # crops: more give no better statistics
+
+
+@dataclass(frozen=True)
+class MeasuredSite:
+    """What was measured.
+
+    Attributes:
+        whole: of all crops together; None where the network has no BatchNorm.
+        cameras: of each camera, by its camid; empty where crops tell no camera.
+        times_nearer_swapped: how many times nearer the crops are with red and blue swapped, where that is clear.
+    """
+
+    whole: Divergence | None
+    cameras: Mapping[int, Divergence]
+    times_nearer_swapped: float | None
+
+
+def measured_pixels(network: SiteNetwork, crops: SiteCrops, depth: Depth, camid: int = UNLABELED) -> Image8:
+    """The crops that statistics are measured on: of all cameras in turn, or of one; uint8 (N, height, width, 3)."""
+    places = np.arange(len(crops.paths)) if camid == UNLABELED else np.flatnonzero(crops.camids == camid)
+    drawn = places[drawn_evenly(crops.camids[places], NUM_MEASURED)]
+    return read_pixels([crops.paths[place] for place in drawn.tolist()], network.checkpoint.preprocess, depth)
+
+
+def measured_site(
+    network: SiteNetwork, crops: SiteCrops, pixels: Image8, progress_bar: ProgressBar
+) -> MeasuredSite:
+    """Run crops through a network as it is, also as a strong baseline's training pads them: what is nearer counts.
+
+    Args:
+        network: of the checkpoint.
+        crops: of the site.
+        pixels: those of :func:`measured_pixels` of all cameras.
+        progress_bar: shows how many crops are done.
+    """
+    if not network.has_batch_norms:
+        return MeasuredSite(None, {}, None)
+    drawn = drawn_evenly(crops.camids, NUM_MEASURED)
+    camids, tracks = crops.camids[drawn], crops.tracks[drawn]
+    num_people = {camid: _num_people(tracks[camids == camid]) for camid in np.unique(camids).tolist()}
+    with progress_bar("measuring the site", 2 * len(pixels)) as progress:
+        found: list[tuple[Divergence, dict[int, Divergence]]] = []
+        for images in (pixels, padded_and_cut(pixels)):
+            total, cameras = dict[str, Tensor](), dict[int, Divergence]()
+            for camid, count in num_people.items():
+                moments = network.moments(images[camids == camid])
+                total = {name: met + total.get(name, torch.zeros_like(met)) for name, met in moments.items()}
+                if camid != UNLABELED:
+                    cameras[camid] = network.divergence(moments, count)
+            # One person may pass all cameras, so those of all are no more people than those of one.
+            found.append((network.divergence(total, max(num_people.values())), cameras))
+            if progress:
+                progress(len(found) * len(pixels))
+    whole, cameras = min(found, key=lambda each: each[0].mean)
+    nearer = None
+    if whole.is_far:
+        swapped = network.divergence(network.moments(pixels[..., ::-1]), len(pixels))
+        times = (found[0][0].mean + SYSTEMATIC) / (swapped.mean + SYSTEMATIC)
+        nearer = times if times > CLEARLY else None
+    return MeasuredSite(whole, cameras, nearer)
+
+
+def _num_people(tracks: Ints) -> int:
+    """How many of one camera's crops show different people: as many as there are tracks, or else all."""
+    known = tracks[tracks > 0]
+    return len(np.unique(known)) + len(tracks) - len(known)
