@@ -79,12 +79,6 @@ class AdaptationOptions:
         if self.mix is not None and not 0 <= self.mix <= 1:
             raise InputError(f"mix must be from 0 to 1, got {self.mix}.")
 
-    def mix_of(self, measured: Divergence | None) -> float:
-        """The share of crops that are so far from home."""
-        if self.mix is not None:
-            return self.mix
-        return measured.mix if measured is not None else 0.0
-
 
 def adapt(
     checkpoint: Checkpoint,
@@ -122,16 +116,19 @@ def adapt(
         )
     pixels = measured_pixels(network, crops, options.depth)
     site = measured_site(network, crops, pixels, progress_bar)
-    mix, adapted, separations = options.mix_of(site.whole), checkpoint, dict[str, float]()
+    mix, adapted, separations = site.mix, checkpoint, dict[str, float]()
+    if options.mix is not None:
+        mix = options.mix
     if mix:
         adapted = network.adapted(pixels, mix)
     if mix and pairs.are_enough:
         separations = _separations({"as it is": checkpoint, "adapted": adapted}, crops, pairs, options)
         if options.mix is None and separations["adapted"] < (1 - _NOTICED_LOSS) * separations["as it is"]:
             mix, adapted = 0.0, checkpoint
-    own_mixes = (
-        {camid: options.mix_of(site.cameras[camid]) for camid in crops.cameras} if options.per_camera else {}
-    )
+    own_mixes: dict[int, float] = {}
+    if options.per_camera:
+        mixes = site.camera_mixes
+        own_mixes = mixes if options.mix is None else dict.fromkeys(mixes, options.mix)
     with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         files = {UNLABELED: Path(folder, output.name)}
         _export(adapted, files[UNLABELED], crops, options, log, progress_bar)
@@ -142,9 +139,8 @@ def adapt(
                 of_camera = network.adapted(own, own_mix) if own_mix else checkpoint
                 _export(of_camera, files[camid], crops, options, log, progress_bar)
         features = _embedded(files, crops, options.depth, progress_bar)
-        share = camera_share(features, crops.camids) if len(crops.cameras) > 1 else None
-        is_far = site.whole is not None and site.whole.is_far
-        least = _STANDARDIZED_FROM if is_far else _STANDARDIZED_FROM_AT_HOME
+        share = camera_share(features, crops.camids, crops.tracks) if len(crops.cameras) > 1 else None
+        least = _STANDARDIZED_FROM if site.is_far else _STANDARDIZED_FROM_AT_HOME
         standardizes = share is not None and share >= least
         if options.standardize is not None:
             standardizes = options.standardize
@@ -184,10 +180,7 @@ def adapt(
 
 def _is_needed(site: MeasuredSite, profile: CameraProfile, mix: float) -> bool:
     """Whether anything was changed, or something is to be looked at."""
-    everything = [site.whole, *site.cameras.values()]
-    return (
-        bool(mix) or profile.changes_features or any(each is not None and each.is_far for each in everything)
-    )
+    return bool(mix or site.is_far or site.far_cameras) or profile.changes_features
 
 
 def _report(measured: Divergence | None) -> DivergenceReport | None:

@@ -14,8 +14,7 @@ def advice(found: AdaptationRecord, site: MeasuredSite) -> Iterator[str]:
             f"Look at the colors first: with red and blue swapped the crops are {site.times_nearer_swapped:.1f} times "
             "nearer to those of the training. Pass --channel-order, or convert the crops, and adapt again."
         )
-    is_far = site.whole is not None and site.whole.is_far
-    far = [str(camid + 1) for camid, measured in site.cameras.items() if measured.is_far]
+    far = [str(camid + 1) for camid in site.far_cameras]
     if not found.is_needed:
         yield (
             "Not needed: the crops are like those of the training. The network is as it was, and the profile changes "
@@ -23,7 +22,7 @@ def advice(found: AdaptationRecord, site: MeasuredSite) -> Iterator[str]:
         )
     if found.mix:
         yield f"Adapted: {found.mix:.0%} of the BatchNorm statistics are the site's."
-    elif is_far and found.pairs is not None and "adapted" in found.pairs.separations:
+    elif site.is_far and found.pairs is not None and "adapted" in found.pairs.separations:
         yield (
             "The site is far from home, but its own tracks are told apart worse by adapted statistics: these are left "
             "as they were."

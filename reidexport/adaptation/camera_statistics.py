@@ -26,19 +26,30 @@ _SMALLEST_VARIANCE = 1e-12
 Features = NDArray[np.float32]
 
 
-def camera_share(features: Features, camids: Ints) -> float:
+def camera_share(features: Features, camids: Ints, tracks: Ints) -> float:
     """The share of the variance of unit-length features that lies between cameras: 0 where they do nothing, up to 1.
 
-    What chance alone puts between the means of so many crops is taken off (one-way analysis of variance).
+    What chance alone puts between the means of a few people is taken off (one-way analysis of variance).
+
+    Args:
+        features: float32 (N, D).
+        camids: int64 (N,).
+        tracks: int64 (N,); crops of one track are one person's, those of no track (0 or less) of different people.
     """
-    groups = [unit_rows(features[camids == camid]).astype(np.float64) for camid in np.unique(camids)]
-    if len(groups) < 2:
+    rows, within, by_chance, means = unit_rows(features).astype(np.float64), [], [], []
+    for camid in np.unique(camids):
+        group, own = rows[camids == camid], tracks[camids == camid]
+        people = np.unique(np.where(own > 0, own, -np.arange(len(own))), return_inverse=True)[1]
+        counts = np.bincount(people)
+        of_people = np.zeros((len(counts), group.shape[1]))
+        np.add.at(of_people, people, group)
+        within.append(group.var(axis=0).sum())
+        by_chance.append((of_people / counts[:, None]).var(axis=0).sum() / len(counts))
+        means.append(group.mean(axis=0))
+    if len(means) < 2:
         return 0.0
-    within = np.array([group.var(axis=0).sum() for group in groups])
-    means = np.stack([group.mean(axis=0) for group in groups])
-    by_chance = np.mean(within / [len(group) for group in groups])
-    between = max(float(means.var(axis=0, ddof=1).sum() - by_chance), 0.0)
-    return between / max(between + float(within.mean()), np.finfo(np.float64).tiny)
+    between = max(float(np.var(means, axis=0, ddof=1).sum() - np.mean(by_chance)), 0.0)
+    return between / max(between + float(np.mean(within)), np.finfo(np.float64).tiny)
 
 
 def profile_of_features(

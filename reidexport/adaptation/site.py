@@ -22,6 +22,7 @@ from reidexport.evaluation.evidence import CLEARLY, SYSTEMATIC
 from reidexport.progress import ProgressBar
 
 NUM_MEASURED = 256  # crops: more give no better statistics
+_AWAY = 0.5  # of the way to another data set: crops that are nearer are at home
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,27 @@ class MeasuredSite:
     whole: Divergence | None
     cameras: Mapping[int, Divergence]
     times_nearer_swapped: float | None
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the crops are unlike those of the training."""
+        return self.whole is not None and self.whole.share_of_far >= _AWAY
+
+    @property
+    def far_cameras(self) -> tuple[int, ...]:
+        """Cameras whose crops are unlike those of the training; one camera alone differs from all of a training."""
+        least = _AWAY if self.is_far else 1
+        return tuple(camid for camid, measured in self.cameras.items() if measured.share_of_far >= least)
+
+    @property
+    def mix(self) -> float:
+        """The share of the site's statistics that a network for all cameras needs."""
+        return self.whole.mix if self.whole is not None and self.is_far else 0.0
+
+    @property
+    def camera_mixes(self) -> dict[int, float]:
+        """The share of its own statistics that the network of each camera needs."""
+        return {camid: each.mix if camid in self.far_cameras else 0.0 for camid, each in self.cameras.items()}
 
 
 def measured_pixels(network: SiteNetwork, crops: SiteCrops, depth: Depth, camid: int = UNLABELED) -> Image8:
@@ -77,7 +99,7 @@ def measured_site(
                 progress(len(found) * len(pixels))
     whole, cameras = min(found, key=lambda each: each[0].mean)
     nearer = None
-    if whole.is_far:
+    if MeasuredSite(whole, cameras, None).is_far:
         swapped = network.divergence(network.moments(pixels[..., ::-1]), len(pixels))
         times = (found[0][0].mean + SYSTEMATIC) / (swapped.mean + SYSTEMATIC)
         nearer = times if times > CLEARLY else None

@@ -39,7 +39,6 @@ _BATCH = 64  # crops of all cameras, that a BatchNorm is normalized by along the
 # Divergences from which on crops are as far as those of another data set. MSMT17's OSNet has 0.09 and 0.017 on
 # Market-1501, Market-1501's own 0.002 and 0.0003; a single camera of the own data set has up to 0.03 and 0.005.
 _FAR_NECK, _FAR_MEAN = 0.08, 0.015
-_AWAY = 0.5  # of the way there: crops that are nearer are at home
 
 Moments = Mapping[str, Tensor]
 
@@ -64,14 +63,9 @@ class Divergence:
         return min(self.mean / _FAR_MEAN if self.neck is None else self.neck / _FAR_NECK, 1.0)
 
     @property
-    def is_far(self) -> bool:
-        """Whether the crops are unlike those of the training."""
-        return self.share_of_far >= _AWAY
-
-    @property
     def mix(self) -> float:
-        """The site's share in the statistics that it needs: 0 at home, at most a half."""
-        return _LARGEST_MIX * self.share_of_far if self.is_far else 0.0
+        """The share in the statistics that the crops need, at most a half."""
+        return _LARGEST_MIX * self.share_of_far
 
 
 def read_pixels(paths: Sequence[str], preprocess: Preprocess, depth: Depth) -> Image8:

@@ -95,7 +95,7 @@ class AdaptationRecord(Measurement):
         seconds: of all, files to files.
     """
 
-    command: ClassVar[str] = "reidexport adapt --json"
+    command: ClassVar[str] = "reidexport adapt CHECKPOINT CROPS -o FILE --json FILE"
     timed_region: ClassVar[str] = "reading crops, measuring, exporting, embedding and writing"
 
     kind: Literal["adaptation"] = "adaptation"
@@ -113,3 +113,68 @@ class AdaptationRecord(Measurement):
     advice: tuple[str, ...]
     warnings: tuple[str, ...]
     seconds: float
+
+
+class SiteRow(RecordPart):
+    """A network at a site.
+
+    Attributes:
+        site: what the site is.
+        network: what embeds: "as it is", "adapted", ...; "as advised": what ``adapt`` wrote.
+        rank1: share of queries.
+        mAP: of all queries.
+        rerank: whether re-ranked by k-reciprocal neighbors.
+    """
+
+    site: str
+    network: str
+    rank1: float
+    mAP: float
+    rerank: bool = False
+
+
+class SiteVerdict(RecordPart):
+    """Whether the advice for a site was right.
+
+    Attributes:
+        site: what the site is.
+        is_right: what was advised costs at most 0.3 points of mAP, and gains half or more of what is to be gained where
+            that is a point or more; and the words are those that ``wanted`` says.
+        wanted: what the advice, or the refusal, must name; "" where only the figures count.
+        advice: what it says.
+        mix: as in :class:`AdaptationRecord`; None where crops were refused.
+        standardizes: likewise.
+        camera_share: likewise.
+        divergence: likewise, of the whole site.
+        seconds: of adapting.
+    """
+
+    site: str
+    is_right: bool
+    wanted: str
+    advice: tuple[str, ...]
+    mix: float | None = None
+    standardizes: bool | None = None
+    camera_share: float | None = None
+    divergence: DivergenceReport | None = None
+    seconds: float | None = None
+
+
+class SitesRecord(Measurement):
+    """What adapting gives: scores of networks at sites, and whether the advice was right.
+
+    Attributes:
+        checkpoint: the file's name.
+        dataset: whose people are at the sites.
+        rows: the scores.
+        verdicts: of sites that were planted; none of a real one.
+    """
+
+    command: ClassVar[str] = "python -m benchmarks.sites CHECKPOINT --data ROOT --json FILE"
+    timed_region: ClassVar[str] = "adapting, files to files"
+
+    kind: Literal["sites"] = "sites"
+    checkpoint: str
+    dataset: str
+    rows: tuple[SiteRow, ...]
+    verdicts: tuple[SiteVerdict, ...] = ()

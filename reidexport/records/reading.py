@@ -17,6 +17,7 @@ AnyRecord = Annotated[
     | accuracy.Verification
     | accuracy.EvaluationRecord
     | adaptation.AdaptationRecord
+    | adaptation.SitesRecord
     | speed.BenchReport
     | speed.Benchmark
     | speed.PrecisionsRecord
