@@ -25,6 +25,7 @@ from reidruntime.artifact.manifest import METADATA_KEY
 from reidexport.embed.files import write_embeddings
 from reidexport.embed.table import write_table
 from tests.fuzz.inputs import inputs_of
+from tests.standins.camera_profiles import small_profile
 from tests.standins.checkpoints import lost_classes
 from tests.standins.runtime_models import (
     DIM,
@@ -51,6 +52,7 @@ def seeds(folder: Path) -> dict[str, list[bytes]]:
         "safetensors": [safetensors.torch.save(_weights()), safetensors.torch.save({}, {"format": "pt"})],
         "onnx_metadata": onnx_files,
         "onnx_graph": onnx_files,
+        "cameras": _camera_profiles(folder),
         "manifest": _manifests(),
         **_embeddings(folder),
         "image": _images(),
@@ -93,6 +95,12 @@ def _checkpoints() -> list[bytes]:
 def _pickle_in(data: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+
+
+def _camera_profiles(folder: Path) -> list[bytes]:
+    artifact = write_artifact(folder / "site.onnx")
+    profiles = (small_profile(artifact, 3), small_profile(artifact, 3, (), standardizes=False))
+    return [profile.to_json().encode() for profile in profiles]
 
 
 def _manifests() -> list[bytes]:

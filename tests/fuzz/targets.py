@@ -135,6 +135,12 @@ def _read_manifest(path: Path) -> None:
     artifact_manifest(path)
 
 
+def _read_camera_profile(path: Path) -> None:
+    from reidruntime.artifact.camera_profile import profile_from_json
+
+    profile_from_json(path.read_bytes(), str(path))
+
+
 def _write_manifest(path: Path, data: bytes) -> None:
     path.with_name(f"{path.name}.json").write_bytes(data)
 
@@ -184,6 +190,7 @@ TARGETS = {
     "safetensors": Target(_read_weights, ".safetensors"),
     "onnx_metadata": Target(_read_onnx, ".onnx"),
     "onnx_graph": Target(_read_onnx_graph, ".onnx"),
+    "cameras": Target(_read_camera_profile, ".cameras.json"),
     "manifest": Target(_read_manifest, ".engine", _write_manifest),
     "gallery": Target(_search, ".gallery"),
     "npz": Target(_search, ".npz"),
