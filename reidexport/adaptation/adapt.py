@@ -31,17 +31,17 @@ from reidexport.checkpoint.loading import Checkpoint
 from reidexport.errors import InputError
 from reidexport.export.graph import GraphOptions, graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
+from reidexport.files import replaced_when_whole
 from reidexport.progress import ProgressBar, no_progress_bar
 from reidexport.records.adaptation import AdaptationRecord, CameraReport, DivergenceReport, PairReport
 from reidexport.records.base import here
 
-# Of the features' variance that lies between cameras, from which on taking it off gains more than it costs. At home
-# the network has learned to see through its cameras: there a little of it is people. MSMT17's OSNet has 0.03 on
-# Market-1501, Market-1501's own 0.007.
-_STANDARDIZED_FROM, _STANDARDIZED_FROM_AT_HOME = 0.015, 0.05
+# Of the features' variance that lies between cameras, from which on taking it off gains more than it costs. MSMT17's
+# OSNet has 0.03 on Market-1501, Market-1501's own 0.007.
+_STANDARDIZED_FROM = 0.0125
 # What the separation of tracks must lose to count: less is chance.
-_NOTICED_LOSS = 0.02
-_MOST_PAIR_CROPS = 512
+_NOTICED_LOSS = 0.05
+_NUM_ASKED_PAIRS = 128  # of each kind, to compare networks by
 _BATCH = 32
 
 Features = NDArray[np.float32]
@@ -110,10 +110,7 @@ def adapt(
     """
     began, options = time.perf_counter(), options or AdaptationOptions()
     network, pairs = SiteNetwork(checkpoint), free_pairs(crops)
-    if not network.has_batch_norms and (options.mix or options.per_camera):
-        raise InputError(
-            f"{checkpoint.name} has no BatchNorm, whose statistics could be mixed. Leave --mix and --per-camera out."
-        )
+    _check(network, crops, output, options)
     pixels = measured_pixels(network, crops, options.depth)
     site = measured_site(network, crops, pixels, progress_bar)
     mix, adapted, separations = site.mix, checkpoint, dict[str, float]()
@@ -124,7 +121,7 @@ def adapt(
     if mix and pairs.are_enough:
         separations = _separations({"as it is": checkpoint, "adapted": adapted}, crops, pairs, options)
         if options.mix is None and separations["adapted"] < (1 - _NOTICED_LOSS) * separations["as it is"]:
-            mix, adapted = 0.0, checkpoint
+            mix, adapted, site = 0.0, checkpoint, replace(site, is_kept=True)
     own_mixes: dict[int, float] = {}
     if options.per_camera:
         mixes = site.camera_mixes
@@ -134,21 +131,21 @@ def adapt(
         _export(adapted, files[UNLABELED], crops, options, log, progress_bar)
         for camid, own_mix in own_mixes.items():
             if own_mix or mix:  # where neither has one, the network is as it is
-                files[camid] = Path(folder, f"{output.stem}-c{camid + 1}.onnx")
+                files[camid] = Path(folder, camera_file(output, camid).name)
                 own = measured_pixels(network, crops, options.depth, camid)
                 of_camera = network.adapted(own, own_mix) if own_mix else checkpoint
-                _export(of_camera, files[camid], crops, options, log, progress_bar)
+                _export(of_camera, files[camid], crops.of_camera(camid), options, log, progress_bar)
         features = _embedded(files, crops, options.depth, progress_bar)
         share = camera_share(features, crops.camids, crops.tracks) if len(crops.cameras) > 1 else None
-        least = _STANDARDIZED_FROM if site.is_far else _STANDARDIZED_FROM_AT_HOME
-        standardizes = share is not None and share >= least
+        standardizes = share is not None and share >= _STANDARDIZED_FROM
         if options.standardize is not None:
             standardizes = options.standardize
         profile = _profile(files, crops, features, standardizes)
         beside = camera_profile_path(files[UNLABELED])
         beside.write_text(profile.to_json() + "\n")
         for path in (*files.values(), beside):
-            path.replace(output.with_name(path.name))
+            with replaced_when_whole(output.with_name(path.name)) as temporary:
+                path.replace(temporary)
     found = AdaptationRecord(
         checkpoint="",
         artifact=str(output),
@@ -168,6 +165,7 @@ def adapt(
         mix=mix,
         camera_share=share,
         standardizes=profile.standardizes,
+        own_networks=tuple(camera.camid for camera in profile.cameras if camera.network),
         pairs=_pair_report(pairs, separations, _standardized(profile, features, crops.camids)),
         is_needed=_is_needed(site, profile, mix),
         advice=(),
@@ -178,6 +176,20 @@ def adapt(
     return found.model_copy(update={"advice": tuple(advice(found, site))})
 
 
+def _check(network: SiteNetwork, crops: SiteCrops, output: Path, options: AdaptationOptions) -> None:
+    if options.per_camera and not crops.cameras:
+        raise InputError(
+            "The crops tell no camera, so no camera can have a network of its own. Leave --per-camera out."
+        )
+    if not network.has_batch_norms and (options.mix or options.per_camera):
+        raise InputError(
+            f"{network.checkpoint.name} has no BatchNorm, whose statistics could be mixed. Leave --mix and "
+            "--per-camera out."
+        )
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: there is no folder {output.parent}. Make it, or choose another path.")
+
+
 def _is_needed(site: MeasuredSite, profile: CameraProfile, mix: float) -> bool:
     """Whether anything was changed, or something is to be looked at."""
     return bool(mix or site.is_far or site.far_cameras) or profile.changes_features
@@ -185,6 +197,11 @@ def _is_needed(site: MeasuredSite, profile: CameraProfile, mix: float) -> bool:
 
 def _report(measured: Divergence | None) -> DivergenceReport | None:
     return None if measured is None else DivergenceReport(**vars(measured))
+
+
+def camera_file(output: Path, camid: int) -> Path:
+    """The file of a camera's own network: ``NAME-c1.onnx``."""
+    return output.with_name(f"{output.stem}-c{camid + 1}.onnx")
 
 
 def _export(
@@ -200,6 +217,7 @@ def _export(
         path,
         precision=options.precision,
         calibration=crops.paths if options.precision == "int8" else None,
+        depth=options.depth,
         target=options.target,
         opset=options.opset,
         log=log,
@@ -244,7 +262,7 @@ def _separations(
     networks: Mapping[str, Checkpoint], crops: SiteCrops, pairs: FreePairs, options: AdaptationOptions
 ) -> dict[str, float]:
     """How well each network separates the pairs of some crops."""
-    some = pairs.of_crops(_MOST_PAIR_CROPS)
+    some = pairs.some(_NUM_ASKED_PAIRS)
     places, found = some.places, dict[str, float]()
     for name, checkpoint in networks.items():
         paths = [crops.paths[place] for place in places.tolist()]
@@ -263,6 +281,6 @@ def _pair_report(pairs: FreePairs, separations: dict[str, float], features: Feat
     return PairReport(
         num_genuine=len(pairs.genuine),
         num_impostor=len(pairs.impostor),
-        separations=separations | {"written": separation(features, pairs.of_crops(_MOST_PAIR_CROPS))},
+        separations=separations | {"written": separation(features, pairs.some(_NUM_ASKED_PAIRS))},
         threshold=suggested_threshold(features, pairs),
     )

@@ -15,6 +15,7 @@ def advice(found: AdaptationRecord, site: MeasuredSite) -> Iterator[str]:
             "nearer to those of the training. Pass --channel-order, or convert the crops, and adapt again."
         )
     far = [str(camid + 1) for camid in site.far_cameras]
+    own = [str(camera.camid + 1) for camera in found.cameras if camera.mix and camera.camid is not None]
     if not found.is_needed:
         yield (
             "Not needed: the crops are like those of the training. The network is as it was, and the profile changes "
@@ -22,19 +23,27 @@ def advice(found: AdaptationRecord, site: MeasuredSite) -> Iterator[str]:
         )
     if found.mix:
         yield f"Adapted: {found.mix:.0%} of the BatchNorm statistics are the site's."
-    elif site.is_far and found.pairs is not None and "adapted" in found.pairs.separations:
+    elif site.is_kept:
         yield (
             "The site is far from home, but its own tracks are told apart worse by adapted statistics: these are left "
             "as they were."
         )
-    has_own = any(camera.mix is not None for camera in found.cameras)
-    if 0 < len(far) < len(site.cameras) and not has_own:
+    elif site.is_far:
+        yield "The site is far from home, and the BatchNorm statistics are left as they were, as --mix says."
+    if own:
+        yield f"Cameras {', '.join(own)} have networks of their own: use the profile, which names them."
+    elif 0 < len(far) <= len(site.cameras) / 2:
         yield (
             f"Only cameras {', '.join(far)} are far from home: look at their crops, or pass --per-camera, which adapts "
             "each camera by itself."
         )
     if found.standardizes:
-        yield f"Use the profile, too: {found.camera_share or 0:.1%} of the features' variance lies between cameras."
+        share = (
+            ""
+            if found.camera_share is None
+            else f": {found.camera_share:.1%} of the variance lies between cameras"
+        )
+        yield f"Use the profile, which standardizes features{share}."
 
 
 def crop_warnings(crops: SiteCrops) -> Iterator[str]:

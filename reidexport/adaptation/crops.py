@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,12 @@ class SiteCrops:
     times: Ints
     camera_names: dict[int, str]
 
+    def of_camera(self, camid: int) -> "SiteCrops":
+        """Those of one camera."""
+        own = self.camids == camid
+        paths = list(compress(self.paths, own))
+        return SiteCrops(paths, self.camids[own], self.tracks[own], self.times[own], self.camera_names)
+
     @property
     def cameras(self) -> list[int]:
         """The camids, in order; none where crops tell no camera."""
@@ -64,26 +71,27 @@ def find_site_crops(source: Path, *, ignore_cameras: bool = False, log: Log = la
             crops in all, or of a camera.
         DatasetError: a data set cannot be read.
     """
-    if source.suffix in _LIST_SUFFIXES:
+    names: dict[int, str] = {}
+    if source.suffix.lower() in _LIST_SUFFIXES:
         table = read_label_file(source)
         paths = [str(source.parent / image) for image in table.images]
-        labels = table.labels_of(paths)
-    else:
-        is_dataset = source.is_dir() and bool(recognized_in(source))
-        paths = (
-            [str(record.path) for record in load_dataset(source, log=log).train]
-            if is_dataset
-            else find_images([source], log=log)
+        tracks, camids, times = table.labels_of(paths)
+    elif source.is_dir() and recognized_in(source):
+        records = load_dataset(source, log=log).train
+        paths = [str(record.path) for record in records]
+        tracks, camids = (
+            np.array([(record.pid, record.camid) for record in records], np.int64).reshape(-1, 2).T
         )
-        labels = labels_from_names(paths)
-    tracks, camids, times = labels
-    names: dict[int, str] = {}
-    if (camids == UNLABELED).all() and source.is_dir():
-        camids, names = _cameras_by_folder(source, paths)
-        for camid, name in names.items():
-            log(f"the folder {name} is taken for camera {camid + 1}")
-    if ignore_cameras:
-        camids, names = np.full(len(paths), UNLABELED, np.int64), {}
+        times = labels_from_names(paths)[2]
+    else:
+        paths = find_images([source], log=log)
+        tracks, camids, times = labels_from_names(paths)
+        if (camids == UNLABELED).all() and source.is_dir() and not ignore_cameras:
+            camids, names = _cameras_by_folder(source, paths)
+            for camid, name in names.items():
+                log(f"the folder {name} is taken for camera {camid + 1}")
+    if ignore_cameras:  # a track is one camera's, too
+        camids, tracks = (np.full(len(paths), UNLABELED, np.int64) for _ in range(2))
     _check_numbers(source, paths, camids)
     return SiteCrops(paths, camids, tracks, times, names)
 

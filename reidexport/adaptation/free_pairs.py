@@ -5,7 +5,6 @@ All of it is within one camera: how a network tells people across cameras, no su
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -51,16 +50,10 @@ class FreePairs:
         """Those of all crops of pairs, in order."""
         return np.unique(np.concatenate([self.genuine[:, :2], self.impostor[:, :2]]))
 
-    def of_crops(self, count: int) -> "FreePairs":
-        """Those of whole tracks, drawn until they are of so many crops."""
-        tracks = np.random.default_rng(0).permutation(np.unique(self.genuine[:, 2]))
-        seen: set[int] = set()
-        chosen: list[int] = []
-        while len(seen) < count and len(chosen) < len(tracks):
-            chosen.append(int(tracks[len(chosen)]))
-            for pairs in (self.genuine, self.impostor):
-                seen.update(pairs[pairs[:, 2] == chosen[-1], :2].ravel().tolist())
-        return FreePairs(*(pairs[np.isin(pairs[:, 2], chosen)] for pairs in (self.genuine, self.impostor)))
+    def some(self, count: int) -> "FreePairs":
+        """So many of each kind, drawn; or all."""
+        rng = np.random.default_rng(0)
+        return FreePairs(*(_at_most(pairs, count, rng) for pairs in (self.genuine, self.impostor)))
 
     def among(self, places: Ints) -> "FreePairs":
         """The same pairs, where of all crops only those at ``places``, in order, are left: their places among them."""
@@ -88,7 +81,8 @@ def free_pairs(crops: SiteCrops) -> FreePairs:
             if crops.tracks[tracks[number][0]] != crops.tracks[tracks[other][0]]:
                 both = (rng.choice(tracks[each], _PAIRS_PER_ENCOUNTER) for each in (number, other))
                 impostor += [(int(one), int(two), number) for one, two in zip(*both, strict=True)]
-    return FreePairs(_at_most(genuine, rng), _at_most(impostor, rng))
+    both = (np.array(pairs, np.int64).reshape(-1, 3) for pairs in (genuine, impostor))
+    return FreePairs(*(_at_most(pairs, _MOST_PAIRS, rng) for pairs in both))
 
 
 def separation(features: Features, pairs: FreePairs) -> float:
@@ -144,9 +138,8 @@ def _tracks(crops: SiteCrops) -> list[list[int]]:
     return tracks
 
 
-def _at_most(pairs: Sequence[tuple[int, int, int]], rng: np.random.Generator) -> Ints:
-    array = np.array(pairs, np.int64).reshape(-1, 3)
-    return array if len(array) <= _MOST_PAIRS else array[np.sort(rng.permutation(len(array))[:_MOST_PAIRS])]
+def _at_most(pairs: Ints, count: int, rng: np.random.Generator) -> Ints:
+    return pairs if len(pairs) <= count else pairs[np.sort(rng.permutation(len(pairs))[:count])]
 
 
 def _distances(features: Features, pairs: Ints) -> Distances:

@@ -10,7 +10,7 @@ from reidruntime.images.depth import Depth
 from reidruntime.images.resize import Image8
 from torch import Tensor
 
-from reidexport.adaptation.crops import Ints, SiteCrops
+from reidexport.adaptation.crops import FEWEST, Ints, SiteCrops
 from reidexport.adaptation.statistics import (
     Divergence,
     SiteNetwork,
@@ -33,11 +33,13 @@ class MeasuredSite:
         whole: of all crops together; None where the network has no BatchNorm.
         cameras: of each camera, by its camid; empty where crops tell no camera.
         times_nearer_swapped: how many times nearer the crops are with red and blue swapped, where that is clear.
+        is_kept: whether the statistics are to stay as they are, however far the site is: its tracks speak against it.
     """
 
     whole: Divergence | None
     cameras: Mapping[int, Divergence]
     times_nearer_swapped: float | None
+    is_kept: bool = False
 
     @property
     def is_far(self) -> bool:
@@ -53,18 +55,19 @@ class MeasuredSite:
     @property
     def mix(self) -> float:
         """The share of the site's statistics that a network for all cameras needs."""
-        return self.whole.mix if self.whole is not None and self.is_far else 0.0
+        return self.whole.mix if self.whole is not None and self.is_far and not self.is_kept else 0.0
 
     @property
     def camera_mixes(self) -> dict[int, float]:
         """The share of its own statistics that the network of each camera needs."""
-        return {camid: each.mix if camid in self.far_cameras else 0.0 for camid, each in self.cameras.items()}
+        adapted = () if self.is_kept else self.far_cameras
+        return {camid: each.mix if camid in adapted else 0.0 for camid, each in self.cameras.items()}
 
 
 def measured_pixels(network: SiteNetwork, crops: SiteCrops, depth: Depth, camid: int = UNLABELED) -> Image8:
     """The crops that statistics are measured on: of all cameras in turn, or of one; uint8 (N, height, width, 3)."""
     places = np.arange(len(crops.paths)) if camid == UNLABELED else np.flatnonzero(crops.camids == camid)
-    drawn = places[drawn_evenly(crops.camids[places], NUM_MEASURED)]
+    drawn = places[drawn_evenly(crops.camids[places], _num_drawn(crops))]
     return read_pixels([crops.paths[place] for place in drawn.tolist()], network.checkpoint.preprocess, depth)
 
 
@@ -81,7 +84,7 @@ def measured_site(
     """
     if not network.has_batch_norms:
         return MeasuredSite(None, {}, None)
-    drawn = drawn_evenly(crops.camids, NUM_MEASURED)
+    drawn = drawn_evenly(crops.camids, _num_drawn(crops))
     camids, tracks = crops.camids[drawn], crops.tracks[drawn]
     num_people = {camid: _num_people(tracks[camids == camid]) for camid in np.unique(camids).tolist()}
     with progress_bar("measuring the site", 2 * len(pixels)) as progress:
@@ -104,6 +107,11 @@ def measured_site(
         times = (found[0][0].mean + SYSTEMATIC) / (swapped.mean + SYSTEMATIC)
         nearer = times if times > CLEARLY else None
     return MeasuredSite(whole, cameras, nearer)
+
+
+def _num_drawn(crops: SiteCrops) -> int:
+    """Of many cameras more are measured: enough of each to judge it by."""
+    return max(NUM_MEASURED, FEWEST * len(crops.cameras))
 
 
 def _num_people(tracks: Ints) -> int:

@@ -7,6 +7,7 @@ shift adaptation", 2020). Every BatchNorm's is measured behind the mixtures of t
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -132,7 +133,8 @@ class SiteNetwork:
     def divergence(self, moments: Moments, num_independent: int) -> Divergence:
         """How far the moments of some crops are from what was recorded.
 
-        A neck sees every crop once: what chance alone puts between it and what was recorded is taken off.
+        A neck sees every crop once: what chance alone puts between it and what was recorded is taken off. Of N people
+        that is the median of a chi-squared variable with two degrees of freedom, for mean and variance, over N.
 
         Args:
             moments: of the crops.
@@ -144,7 +146,7 @@ class SiteNetwork:
         necks = [value for name, value in apart.items() if name.startswith("neck")]
         return Divergence(
             stem=next(iter(apart.values())),
-            neck=max(necks[-1] - 1 / num_independent, 0) if necks else None,
+            neck=max(necks[-1] - 2 * math.log(2) / num_independent, 0) if necks else None,
             mean=float(np.mean(list(apart.values()))),
         )
 

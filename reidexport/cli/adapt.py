@@ -102,7 +102,7 @@ def adapt(  # noqa: PLR0913 - groups of options
     Writes NAME.onnx and NAME.cameras.json. Where the crops are like those of the training, the network stays as it is,
     and the profile changes nothing.
     """
-    from reidexport.adaptation.adapt import AdaptationOptions
+    from reidexport.adaptation.adapt import AdaptationOptions, camera_file
     from reidexport.adaptation.adapt import adapt as adapt_checkpoint
     from reidexport.adaptation.crops import find_site_crops
     from reidexport.checkpoint.loading import load_checkpoint
@@ -117,9 +117,12 @@ def adapt(  # noqa: PLR0913 - groups of options
     log(f"{checkpoint}: {loaded.summary}")
     for line in loaded.fact_lines:
         log(f"  {line}")
+    found_crops = find_site_crops(crops, ignore_cameras=site.ignore_cameras, log=log)
+    for camid in found_crops.cameras if site.per_camera else ():
+        check_replaceable(camera_file(output, camid), force=force)
     found = adapt_checkpoint(
         loaded,
-        find_site_crops(crops, ignore_cameras=site.ignore_cameras, log=log),
+        found_crops,
         output,
         AdaptationOptions(
             mix=site.mix,
@@ -139,6 +142,8 @@ def adapt(  # noqa: PLR0913 - groups of options
 
 
 def _print(found: "AdaptationRecord") -> None:
+    from reidexport.adaptation.adapt import camera_file
+
     rows = [["camera", "crops", "stem", "neck", "all", "own mix"]]
     rows += [_row(camera) for camera in (*found.cameras, found.site)]
     print("how far the crops are from what the BatchNorms recorded in training (0: alike)")
@@ -158,7 +163,8 @@ def _print(found: "AdaptationRecord") -> None:
             "one track"
         )
     kept = "adapted" if found.mix else "as it was"
-    print(f"wrote {found.artifact} ({kept}) and {found.profile} in {found.seconds:.1f} s")
+    own = [str(camera_file(Path(found.artifact), camid)) for camid in found.own_networks]
+    print(f"wrote {', '.join([found.artifact, *own])} ({kept}) and {found.profile} in {found.seconds:.1f} s")
     for line in found.advice:
         print(f"  {line}")
     for warning in found.warnings:

@@ -110,7 +110,9 @@ def parity(
     )
     records = data.load()
     # What a file of this project records of its network says more than what is stated of others.
-    recorded = min((task.manifest for task in tasks), key=is_foreign)
+    recorded = min(
+        (task.manifest for task in tasks), key=lambda each: (is_foreign(each), not each.adaptation)
+    )
     with open_reference(
         reference,
         recorded,

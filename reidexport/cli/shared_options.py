@@ -74,7 +74,7 @@ CamerasOption = Annotated[
 ]
 UnknownCameraOption = Annotated[
     UnknownCamera,
-    Option(help="With --cameras, an image of another camera: refuse it, or take the mean of all cameras."),
+    Option(help="With --cameras, an image of another camera: refuse it, or take the mean of all crops."),
 ]
 DatasetOption = Annotated[
     str | None, Option(metavar="NAME", help="Which data set, where the folder holds several.")

@@ -63,6 +63,11 @@ class ComparedOptions:
         ),
     ] = None
 
+    reference_cameras: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="The reference's camera profile, where it has one of its own."),
+    ] = None
+
     def load(self) -> tuple[Sequence[Image], str, Dataset | None]:
         """The images, what they are, and the data set that is in their place where one is given.
 
@@ -143,7 +148,7 @@ def verify(
             choices=choices,
             feature=compared.feature,
             manifest=manifests.get(reference),
-            cameras=run.cameras,
+            cameras=compared.reference_cameras or run.cameras,
             on_checkpoint=print_and_test,
             options=run.options(),
         ) as original,

@@ -1,6 +1,8 @@
 """A table beside the images, CSV or Parquet, of what their names do not tell: persons, cameras and times."""
 
 import csv
+import hashlib
+import json
 import math
 import os
 import re
@@ -42,6 +44,12 @@ class LabelFile:
     labels: Labels
     unread: list[str]
     row_of: dict[str, int]
+
+    @property
+    def cameras_sha256(self) -> str:
+        """Of the cameras that it tells, and of which images."""
+        cameras = zip(self.images, self.labels[1].tolist(), strict=True)
+        return hashlib.sha256(json.dumps(list(cameras)).encode()).hexdigest()
 
     def labels_of(self, paths: Sequence[str], otherwise: Labels | None = None) -> Labels:
         """The labels of N images: int64, (3, N).

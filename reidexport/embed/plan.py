@@ -125,11 +125,21 @@ def make_plan(
     shards: Iterable[Shard],
     *,
     manifest_sha256: str,
+    cameras_sha256: str | None = None,
     columns: Columns,
     shard_size: int,
     resume: bool,
 ) -> Plan:
     """Write the plan of a new run, or check that an interrupted one had the same.
+
+    Args:
+        folder: of the run.
+        shards: what is to be embedded.
+        manifest_sha256: of the artifact, with its camera profile.
+        cameras_sha256: of the table that tells the cameras of images, where features depend on these.
+        columns: of Parquet files.
+        shard_size: images per shard.
+        resume: continue the run in the folder.
 
     Raises:
         InputError: the folder holds a run and ``resume`` is false, or it was of another artifact or of other
@@ -150,6 +160,7 @@ def make_plan(
         "manifest_sha256": manifest_sha256,
         "columns": columns,
         "shard_size": shard_size,
+        **({"cameras_sha256": cameras_sha256} if cameras_sha256 else {}),
     }
     with replaced_when_whole(path) as temporary:
         with temporary.open("w") as file:
@@ -219,8 +230,8 @@ def _check_same(plan: Path, replanned: Path) -> None:
         old_header, new_header = old.readline(), new.readline()
         if old_header != new_header:
             raise InputError(
-                f"{plan.parent}: the run there used another artifact or other columns. Use those, or delete the "
-                "folder."
+                f"{plan.parent}: the run there used another artifact, camera profile or table of cameras, or other "
+                "columns. Use those, or delete the folder."
             )
         if any(before != now for before, now in zip_longest(old, new)):
             raise InputError(

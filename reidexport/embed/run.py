@@ -71,7 +71,7 @@ def embed_images(
     began, table = time.time(), options.labels
     if output.suffix:
         check_suffix(output)
-    elif table is not None:
+    elif table is not None and manifest.cameras_sha256 is None:
         raise InputError(
             f"{output}: a folder of parts holds no labels. Pass --labels to reidexport store, which reads the folder, "
             "or write a file."
@@ -89,6 +89,7 @@ def embed_images(
         run_folder(output),
         shards,
         manifest_sha256=manifest.sha256,
+        cameras_sha256=table.cameras_sha256 if table and manifest.cameras_sha256 else None,
         columns=options.columns,
         shard_size=shard_size,
         resume=options.resume,

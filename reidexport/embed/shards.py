@@ -17,6 +17,7 @@ from reidruntime.session import Features
 
 from reidexport.data.label_file import LabelFile
 from reidexport.data.name_labels import labels_from_names
+from reidexport.embed.opening import is_url
 from reidexport.embed.plan import DEFAULT_COLUMNS, Columns, Done, Plan, write_bad_images
 from reidexport.embed.reading import read_shard
 from reidexport.embed.table import embeddings_writer
@@ -83,6 +84,8 @@ def embed_shards(
             ``options.on_error`` is ``"stop"``.
         InputError: reading or writing fails, or a source is missing; or a camera profile lacks the camera of an image.
     """
+    if session.camids:
+        _check_cameras(session, plan, numbers, options.labels, folder)
     for pause_s in (*_PAUSES_S, None):
         unfinished = [number for number in numbers if not plan.part_path(number).exists()]
         try:
@@ -134,9 +137,7 @@ class _Stream:
 
     def camid(self, position: int) -> int:
         """The camera of an image, from 0, by the table or by its name."""
-        names, table = [self.waiting[position][1]], self.options.labels
-        labels = labels_from_names(names) if table is None else table.labels_of(names)
-        return int(labels[1, 0])
+        return _camid(self.waiting[position][1], self.options.labels, self.folder)
 
     def answer(self, position: int, answer: Features | ImageError) -> None:
         part, name = self.waiting.pop(position)
@@ -155,6 +156,21 @@ class _Stream:
         if self.options.on_error == "stop":
             raise error
         part.bad.append((name, str(error)))
+
+
+def _camid(name: str, table: LabelFile | None, folder: Path) -> int:
+    names = [name if is_url(name) else str(folder / name)]
+    labels = labels_from_names(names) if table is None else table.labels_of(names)
+    return int(labels[1, 0])
+
+
+def _check_cameras(
+    session: Session, plan: Plan, numbers: Sequence[int], table: LabelFile | None, folder: Path
+) -> None:
+    """Refuse image files of cameras that the profile in use does not have, before any is embedded."""
+    for shard in map(plan.shard, numbers):
+        for path in shard.paths if shard.kind == "images" else ():
+            session.check_camera(_camid(path, table, folder), path)
 
 
 def _write_parts(session: Session, stream: _Stream) -> Iterator[Done]:

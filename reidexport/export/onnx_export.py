@@ -14,6 +14,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from reidruntime.artifact.manifest import METADATA_KEY, Manifest, Precision, QuantizationTarget
+from reidruntime.images.depth import Depth
 
 from reidexport.data import Dataset
 from reidexport.errors import ExportError, InputError
@@ -46,6 +47,7 @@ def onnx_from_graph(  # noqa: PLR0913 - each is a choice of its own
     opset: int = OPSET,
     tested_on: Dataset | None = None,
     measure_speed: bool = False,
+    depth: Depth = "refuse",
     log: Callable[[str], None] = lambda _: None,
     progress_bar: ProgressBar = no_progress_bar,
 ) -> Manifest:
@@ -62,6 +64,7 @@ def onnx_from_graph(  # noqa: PLR0913 - each is a choice of its own
         tested_on: for "int8": the data set that accuracy will be measured on, whose query and gallery are refused as
             calibration images; a data set that they lie in is known without.
         measure_speed: for "int8": also say how fast and how large the network is beside FP32's, which takes seconds.
+        depth: for "int8": what becomes of images of more than 8 bits a channel.
         log: called with a line for everything that quantizing found out.
         progress_bar: shows how far the long parts of quantizing are.
 
@@ -86,7 +89,7 @@ def onnx_from_graph(  # noqa: PLR0913 - each is a choice of its own
     manifest = manifest_of_graph(graph, static).model_copy(update={"precision": precision})
     drawn = None
     if calibration is not None:  # before what takes long: it may be refused
-        drawn = load_calibration_images(calibration, graph.preprocess, tested_on)
+        drawn = load_calibration_images(calibration, graph.preprocess, tested_on, depth)
     with replaced_when_whole(Path(path)) as temporary, torch.inference_mode():
         model = _fp32_model(graph, static, max(opset, OPSET))
         if opset < OPSET:

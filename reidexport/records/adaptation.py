@@ -88,6 +88,7 @@ class AdaptationRecord(Measurement):
         mix: the site's share in the network's BatchNorm statistics; 0: the network is as it was.
         camera_share: the share of the features' variance that lies between cameras; None of fewer than two.
         standardizes: whether the profile is applied.
+        own_networks: the camids of cameras that have a network of their own.
         pairs: None where crops tell no tracks and times, or too few.
         is_needed: whether anything was changed, or should be.
         advice: what to do, in sentences.
@@ -108,6 +109,7 @@ class AdaptationRecord(Measurement):
     mix: float
     camera_share: float | None
     standardizes: bool
+    own_networks: tuple[int, ...] = ()
     pairs: PairReport | None
     is_needed: bool
     advice: tuple[str, ...]
@@ -139,7 +141,8 @@ class SiteVerdict(RecordPart):
     Attributes:
         site: what the site is.
         is_right: what was advised costs at most 0.3 points of mAP, and gains half or more of what is to be gained where
-            that is a point or more; and the words are those that ``wanted`` says.
+            that is a point or more; and the words are those that ``wanted`` says. Where it wants cameras named, nothing
+            need be gained.
         wanted: what the advice, or the refusal, must name; "" where only the figures count.
         advice: what it says.
         mix: as in :class:`AdaptationRecord`; None where crops were refused.

@@ -51,9 +51,10 @@ Opened open_network(const CameraStatistics& camera, const std::string& artifact,
     Opened opened = open(path, options);
     const Manifest& own = opened.manifest;
     if (own.preprocess != manifest.preprocess || own.batch_profile != manifest.batch_profile ||
-        own.feature_dim != manifest.feature_dim) {
-        fail_artifact(what + " takes other images or batches than " + artifact + ", or has features of another " +
-                      "length. Write both again: reidexport adapt CHECKPOINT CROPS -o FILE --per-camera.");
+        own.feature_dim != manifest.feature_dim || own.normalized != manifest.normalized ||
+        own.metric != manifest.metric) {
+        fail_artifact(what + " takes other images or batches than " + artifact + ", or gives features of another " +
+                      "kind. Write both again: reidexport adapt CHECKPOINT CROPS -o FILE --per-camera.");
     }
     return opened;
 }

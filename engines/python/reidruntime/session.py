@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -116,18 +116,13 @@ def open_session(
         raise InputError(
             f"unknown_camera must be {' or '.join(UNKNOWN_CAMERA)}, got {options.unknown_camera!r}."
         )
-    session = _open(path, options, threads, manifest)
-    if cameras is not None:
-        try:
+    with ExitStack() as opened:
+        session = opened.enter_context(_open(path, options, threads, manifest))
+        if cameras is not None:
             profile = read_camera_profile(Path(cameras), path, session.manifest)
-            session.use_profile(
-                profile,
-                options.unknown_camera,
-                _open_networks(profile, path, session.manifest, options, threads),
-            )
-        except (ArtifactError, InputError):
-            session.close()
-            raise
+            networks = _open_networks(profile, path, session.manifest, options, threads)
+            session.use_profile(profile, options.unknown_camera, networks)
+        opened.pop_all()
     return session
 
 
@@ -167,29 +162,31 @@ def _open_networks(
     profile: CameraProfile, artifact: Path, manifest: Manifest, options: SessionOptions, threads: int
 ) -> dict[int, "Session"]:
     """The sessions of cameras that have a network of their own, whose files lie beside the artifact."""
-    opened: dict[int, Session] = {}
-    for camera in profile.cameras:
-        if camera.network is None:
-            continue
-        file = artifact.with_name(camera.network.name)
-        if not file.is_file() or file_sha256(file) != camera.network.sha256:
-            raise ArtifactError(
-                f"{file}: the network of camera {camera.camid + 1} is missing, or not the one that the camera profile "
-                "was measured with. Copy all files that reidexport adapt wrote."
-            )
-        session = opened[camera.camid] = _open(file, options, threads, None)
-        if _takes_and_gives(session.manifest) != _takes_and_gives(manifest):
-            for each in opened.values():
-                each.close()
-            raise ArtifactError(
-                f"{file}: the network of camera {camera.camid + 1} takes other images or gives other features than "
-                f"{artifact.name}. Write all files again: reidexport adapt CHECKPOINT CROPS -o FILE --per-camera."
-            )
-    return opened
+    with ExitStack() as opened:
+        networks: dict[int, Session] = {}
+        for camera in profile.cameras:
+            if camera.network is None:
+                continue
+            file = artifact.with_name(camera.network.name)
+            if not file.is_file() or file_sha256(file) != camera.network.sha256:
+                raise ArtifactError(
+                    f"{file}: the network of camera {camera.camid + 1} is missing, or not the one that the camera "
+                    "profile was measured with. Copy all files that reidexport adapt wrote."
+                )
+            session = opened.enter_context(_open(file, options, threads, None))
+            if _takes_and_gives(session.manifest) != _takes_and_gives(manifest):
+                raise ArtifactError(
+                    f"{file}: the network of camera {camera.camid + 1} takes other images or gives other features than "
+                    f"{artifact.name}. Write all files again: reidexport adapt CHECKPOINT CROPS -o FILE --per-camera."
+                )
+            networks[camera.camid] = session
+        opened.pop_all()
+    return networks
 
 
 def _takes_and_gives(manifest: Manifest) -> tuple[object, ...]:
-    return manifest.input, manifest.preprocess, manifest.batch_profile, manifest.output
+    given = manifest.feature, manifest.normalized, manifest.flip, manifest.metric
+    return manifest.input, manifest.preprocess, manifest.batch_profile, manifest.output, *given
 
 
 def _open_engine(path: Path, options: SessionOptions, threads: int, manifest: Manifest | None) -> "Session":
@@ -316,10 +313,8 @@ class Session(AbstractContextManager["Session"]):
         """
         if isinstance(images, str | Path):
             raise InputError(f"Expected a list of images, got the single path {str(images)!r}.")
-        if camids is not None and len(camids) != len(images):
-            raise InputError(f"Expected a camid for each of {len(images)} images, got {len(camids)}.")
-        if camids is not None and self._standardizer is not None:  # before anything is embedded
-            self._standardizer.places(camids, lambda i: image_name(images[i], i))
+        if camids is not None:  # before anything is embedded
+            self._check_camids(camids, len(images), lambda i: image_name(images[i], i))
         features = np.empty((len(images), self.manifest.architecture.feature_dim), np.float32)
         batches = self.embed_batches(
             images,
@@ -407,6 +402,8 @@ class Session(AbstractContextManager["Session"]):
                 f"Expected a uint8 batch of shape (N, {wanted[0]}, {wanted[1]}, 3), "
                 f"got {batch.dtype} of shape {batch.shape}."
             )
+        if camids is not None:
+            self._check_camids(camids, len(batch), lambda i: f"Image {i} of the batch")
         limit = self.manifest.batch_profile.maximum or max(len(batch), 1)
         parts = [
             self._start(batch[some], None if camids is None else camids[some])()
@@ -452,6 +449,12 @@ class Session(AbstractContextManager["Session"]):
             raise InputError(f"Expected a batch of {profile.minimum} to {profile.maximum}, got {shape[0]}.")
         return self._network.run_tensor(images)
 
+    def _check_camids(self, camids: Camids, num_images: int, name_of: Callable[[int], str]) -> None:
+        if len(camids) != num_images:
+            raise InputError(f"Expected a camid for each of {num_images} images, got {len(camids)}.")
+        if self._standardizer is not None:
+            self._standardizer.places(camids, name_of)
+
     def check_camera(self, camid: int, name: str) -> None:
         """Raise InputError for an image of a camera that the profile in use does not have, and is to refuse."""
         if self._standardizer is not None:
@@ -491,8 +494,6 @@ class Session(AbstractContextManager["Session"]):
                     "A camera profile is in use: pass the camera of each image, camids=[0, 3, …]."
                 )
             camids = np.full(len(batch), -1)
-        if len(camids) != len(batch):
-            raise InputError(f"Expected a camid for each of {len(batch)} images, got {len(camids)}.")
         places = standardizer.places(camids, lambda i: f"Image {i} of a batch")
         answer = (
             self._start_by_camera(batch, np.asarray(camids)) if self._networks else self._start_network(batch)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from reidruntime.artifact.manifest import Preprocess
+from reidruntime.images.depth import Depth
 from reidruntime.images.preprocess import image_pixels, normalize
 from reidruntime.images.resize import Image8
 from reidruntime.threads import default_threads
@@ -46,7 +47,10 @@ class CalibrationImages:
 
 
 def load_calibration_images(
-    source: str | Path | Sequence[str], preprocess: Preprocess, tested_on: Dataset | None = None
+    source: str | Path | Sequence[str],
+    preprocess: Preprocess,
+    tested_on: Dataset | None = None,
+    depth: Depth = "refuse",
 ) -> CalibrationImages:
     """Draw up to 320 images of a folder, the same ones every time: 256 to calibrate on, 64 to measure on.
 
@@ -54,6 +58,7 @@ def load_calibration_images(
         source: a folder of images, searched with all its subfolders; a data set, whose train split is used; or paths.
         preprocess: the network's.
         tested_on: the data set that accuracy will be measured on, where ``source`` does not lie inside it.
+        depth: what becomes of images of more than 8 bits a channel.
 
     Raises:
         InputError: the folder does not exist, holds fewer than 8 images, or a copy of a query or gallery image of
@@ -64,7 +69,9 @@ def load_calibration_images(
     order = np.random.default_rng(0).permutation(len(paths))
     chosen = [paths[place] for place in order[: NUM_CALIBRATED + NUM_HELD_OUT]]
     with ThreadPoolExecutor(default_threads()) as workers:
-        pixels = np.stack(list(workers.map(lambda path: image_pixels(path, path, preprocess), chosen)))
+        pixels = np.stack(
+            list(workers.map(lambda path: image_pixels(path, path, preprocess, depth=depth), chosen))
+        )
     inputs = pixels if preprocess.in_graph else normalize(pixels, preprocess)
     num_calibrated = round(len(inputs) * NUM_CALIBRATED / (NUM_CALIBRATED + NUM_HELD_OUT))
     warnings = tuple(_warnings(pixels, _name_of(source)))

@@ -203,7 +203,7 @@ def _standardizer(
     if cameras is None:
         return None
     profile = read_camera_profile(cameras, artifact, manifest)
-    if any(camera.network for camera in profile.cameras):
+    if profile.has_networks:
         raise ArtifactError(
             f"{cameras}: the profile has a network for each camera, and Triton's own backends cannot choose among "
             "them. Adapt without --per-camera, or use reidexport serve."

@@ -17,6 +17,7 @@ from reidexport.adaptation.crops import SiteCrops, find_site_crops
 from reidexport.checkpoint.loading import load_checkpoint, save_checkpoint
 from reidexport.data import Dataset
 from reidexport.data.synthetic import draw_dataset
+from reidexport.embed.files import read_gallery
 from reidexport.errors import InputError
 from reidexport.models import Baseline, BaselineArchitecture
 from reidexport.models.timm_backbone import PREFIX
@@ -98,9 +99,10 @@ def test_a_mix_of_nothing_leaves_the_artifact_as_it_is_exported(
         open_session(exported.onnx) as plain,
         open_session(output, cameras=tmp_path / "site.cameras.json") as same,
     ):
-        assert same.manifest.sha256 == plain.manifest.sha256
+        measured = {"parity": None}  # with other numbers of threads, which round otherwise
+        assert same.manifest.model_copy(update=measured) == plain.manifest.model_copy(update=measured)
         few = crops.paths[:4]
-        assert np.array_equal(same.embed(few, camids=crops.camids[:4]), plain.embed(few))
+        assert np.allclose(same.embed(few, camids=crops.camids[:4]), plain.embed(few), rtol=1e-5)
 
 
 def test_each_camera_may_have_its_own_network(exported: Exported, crops: SiteCrops, tmp_path: Path) -> None:
@@ -117,6 +119,45 @@ def test_each_camera_may_have_its_own_network(exported: Exported, crops: SiteCro
     with open_session(output, cameras=tmp_path / "site.cameras.json") as session:
         one, other = (session.embed(few, camids=[camid, camid]) for camid in (0, 1))
     assert not np.allclose(one, other, rtol=1e-2)
+
+
+def test_each_camera_needs_a_camera(exported: Exported, folder: Path, tmp_path: Path) -> None:
+    """Where crops tell none, a network for each is refused; and a folder that is not there, before any work."""
+    checkpoint, nobody = load_checkpoint(exported.checkpoint), find_site_crops(folder, ignore_cameras=True)
+    with pytest.raises(InputError, match="The crops tell no camera"):
+        adapt(checkpoint, nobody, tmp_path / "site.onnx", AdaptationOptions(per_camera=True))
+    with pytest.raises(InputError, match="there is no folder"):
+        adapt(checkpoint, nobody, tmp_path / "nowhere" / "site.onnx")
+
+
+def test_a_networks_tracks_can_speak_against_it(
+    exported: Exported, crops: SiteCrops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where adapted statistics separate the site's tracks worse, all networks keep their own."""
+    found = {"as it is": 4.0, "adapted": 3.7}
+    monkeypatch.setattr("reidexport.adaptation.adapt._separations", lambda *_: found)
+    monkeypatch.setattr("reidexport.adaptation.free_pairs.FEWEST_PAIRS", 10)
+    options = AdaptationOptions(per_camera=True)
+    record = adapt(load_checkpoint(exported.checkpoint), crops, tmp_path / "site.onnx", options)
+    assert (record.mix, record.own_networks) == (0, ())
+    assert record.advice[0].startswith("The site is far from home, but its own tracks are told apart worse")
+    assert record.pairs is not None
+    assert record.pairs.separations.items() > found.items()
+
+
+def test_int8_is_calibrated_on_the_crops(exported: Exported, crops: SiteCrops, tmp_path: Path) -> None:
+    """With the gate of every INT8 file; the profile is of its own features."""
+    adapt(
+        load_checkpoint(exported.checkpoint),
+        crops,
+        tmp_path / "site.onnx",
+        AdaptationOptions(precision="int8"),
+    )
+    quantization = artifact_manifest(tmp_path / "site.onnx").quantization
+    assert quantization is not None
+    assert quantization.num_calibrated_images + quantization.num_held_out_images == len(crops.paths)
+    with open_session(tmp_path / "site.onnx", cameras=tmp_path / "site.cameras.json") as session:
+        assert session.precision == "int8"
 
 
 def test_nothing_is_written_where_something_fails(
@@ -166,6 +207,10 @@ def test_commands_take_the_profile(
     assert "how far the crops are from what the BatchNorms recorded" in done.stdout
     assert "Adapted: 50% of the BatchNorm statistics are the site's." in done.stdout
     assert json.loads(Path("adapt.json").read_text())["kind"] == "adaptation"
+    Path("other-c2.onnx").write_text("mine")
+    kept = run("adapt", exported.checkpoint, folder, "-o", "other.onnx", "--per-camera")
+    assert kept.returncode == 2
+    assert "other-c2.onnx: exists" in kept.stderr
     refused = run("adapt", exported.checkpoint, folder, "-o", "site.onnx")
     assert refused.returncode == 2
     assert "exists" in refused.stderr
@@ -214,7 +259,7 @@ def test_cameras_of_a_table_are_those_of_the_images(
     refused = run("embed", "site.onnx", "crops", "-o", "no.npz", *options)
     assert refused.returncode == 2
     assert "crops/0.jpg does not tell its camera, and the camera profile is of cameras 1, 2" in refused.stderr
-    assert not Path("no.npz").exists()
+    assert not any(path.name.startswith("no.npz") for path in Path().iterdir())
     assert (
         run("embed", "site.onnx", "crops", "-o", "told.npz", *options, "--labels", "labels.csv").returncode
         == 0
@@ -231,3 +276,8 @@ def test_cameras_of_a_table_are_those_of_the_images(
     assert np.allclose(told["embeddings"], expected, rtol=1e-4, atol=1e-5)
     assert not np.allclose(mean["embeddings"], expected, rtol=1e-2)
     assert told["manifest_sha256"] == mean["manifest_sha256"]
+    assert (
+        run("embed", "site.onnx", "crops", "-o", "parts", *options, "--labels", "labels.csv").returncode == 0
+    )
+    parts = read_gallery(Path("parts"))
+    assert np.allclose(parts.embeddings(np.arange(4)), told["embeddings"], rtol=1e-4, atol=1e-5)

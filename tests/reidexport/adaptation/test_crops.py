@@ -65,7 +65,7 @@ def test_a_list_names_crops_and_cameras(tmp_path: Path) -> None:
     crops = find_site_crops(tmp_path / "site.csv", ignore_cameras=True)
     assert crops.cameras == []
     assert (crops.camids == UNLABELED).all()
-    assert crops.tracks[:4].tolist() == [9, 9, 9, 9]
+    assert (crops.tracks == UNLABELED).all()  # a tracker numbers each camera's anew
     assert Path(crops.paths[0]) == tmp_path / "crops/32.jpg"
 
 

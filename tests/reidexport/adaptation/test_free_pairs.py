@@ -29,14 +29,16 @@ def test_boxes_of_a_track_are_one_person_and_tracks_at_one_time_are_two() -> Non
     assert not pairs.are_enough
 
 
-def test_pairs_of_some_crops_are_those_of_whole_tracks() -> None:
-    """Places are counted anew among the crops that are left."""
+def test_some_pairs_are_counted_anew_among_their_crops() -> None:
+    """So many of each kind are left; places are those among the crops that they are of."""
     crops = site(*((0, track, time) for track in range(1, 9) for time in range(3)))
     pairs = free_pairs(crops)
-    some = pairs.of_crops(6)
-    assert 0 < len(some.genuine) < len(pairs.genuine)
+    some = pairs.some(5)
+    assert (len(some.genuine), len(some.impostor)) == (5, 5)
+    assert {tuple(pair) for pair in some.genuine} <= {tuple(pair) for pair in pairs.genuine}
     renumbered = some.among(some.places)
     assert np.array_equal(some.places[renumbered.impostor[:, :2]], some.impostor[:, :2])
+    assert np.array_equal(pairs.some(10_000).genuine, pairs.genuine)
 
 
 def test_separation_is_the_distance_of_means_over_the_mean_deviation() -> None:

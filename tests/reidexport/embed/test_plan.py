@@ -26,8 +26,12 @@ def test_a_plan_is_gone_on_with_only_as_it_was(tmp_path: Path) -> None:
     for other in (shards[:1], [*shards, shards[0]], [shards[1], shards[0]]):
         with pytest.raises(InputError, match=r"was of other images \(3 files, now"):
             plan(other, resume=True)
-    with pytest.raises(InputError, match="used another artifact or other columns"):
+    with pytest.raises(
+        InputError, match="used another artifact, camera profile or table of cameras, or other columns"
+    ):
         make_plan(output, shards, manifest_sha256="2", columns=COLUMNS, shard_size=32, resume=True)
+    with pytest.raises(InputError, match="table of cameras"):
+        plan(shards, resume=True, cameras_sha256="of another table")
     assert (output / PLAN_NAME).read_bytes() == before
     with pytest.raises(InputError, match="exists and is not a folder of embeddings"):
         make_plan(tmp_path, shards, manifest_sha256="1", columns=COLUMNS, shard_size=32, resume=True)

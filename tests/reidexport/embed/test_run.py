@@ -282,7 +282,7 @@ def test_a_resumed_run_must_be_the_same(folder: Path, session: Session, tmp_path
     for text in ("", "[]", '{"manifest_sha256": "0"}'):
         plan.write_text(text)
         with pytest.raises(
-            InputError, match=r"used another artifact or other columns\. Use those, or delete"
+            InputError, match=r"used another artifact, .* or other columns\. Use those, or delete"
         ):
             embed_to(session, paths, output, resume=True)
     plan.unlink()

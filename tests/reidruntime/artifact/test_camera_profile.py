@@ -69,12 +69,17 @@ def test_images_of_unknown_cameras_are_refused_or_get_the_mean(artifact: Path, t
         ):
             session.embed(list(images), camids=[0, 1, 2])
         missing = tmp_path / "nowhere.jpg"
-        with pytest.raises(InputError, match=rf"{missing} does not tell its camera.*--unknown-camera mean"):
+        with pytest.raises(
+            InputError, match=rf"{missing} does not tell its camera.* pass --labels .*--unknown-camera mean"
+        ):
             session.embed([missing], camids=[-2])
         with pytest.raises(InputError, match="pass the camera of each image"):
             session.run(images)
-        with pytest.raises(InputError, match="Expected a camid for each of 3 images, got 2"):
-            session.embed(list(images), camids=[0, 0])
+        for camids in ([0, 0], [0, 0, 0, 0]):
+            with pytest.raises(InputError, match=f"Expected a camid for each of 3 images, got {len(camids)}"):
+                session.embed(list(images), camids=camids)
+            with pytest.raises(InputError, match=f"Expected a camid for each of 3 images, got {len(camids)}"):
+                session.run(images, camids)
     with open_session(artifact) as plain, open_session(artifact, MEAN, cameras=cameras) as session:
         mean, deviation = np.float32(profile.all_crops.mean), np.float32(profile.all_crops.deviation)
         expected = (plain.run(images) - mean) / deviation
@@ -107,15 +112,21 @@ def test_a_profile_that_changes_nothing_leaves_the_manifest(artifact: Path) -> N
 def test_each_camera_may_have_a_network_of_its_own(artifact: Path, tmp_path: Path) -> None:
     """Images go to the file of their camera, those of others to the artifact; a file that differs is refused."""
     own = write_artifact(
-        tmp_path / "site-c3.onnx", manifest=small_manifest(None).model_copy(update={"flip": True})
+        tmp_path / "site-c3.onnx",
+        manifest=small_manifest(None).model_copy(update={"layer_precisions": {"fp32": 7}}),
     )
     profile = small_profile(artifact, DIM, networks={2: own})
     cameras, images = write_profile(profile, artifact), pixels(6)
     with open_session(artifact, cameras=cameras) as session:
         alike = session.run(images, [0, 2, 0, 2, 2, 0])
         taken = dict(session._networks)
-        assert list(taken) == [2] and taken[2].manifest.flip
+        assert list(taken) == [2] and taken[2].manifest.layer_precisions == {"fp32": 7}
         assert np.allclose(alike[1], session.run(images[1:2], [2])[0], rtol=1e-5)
+    write_artifact(own, manifest=small_manifest(None).model_copy(update={"flip": True}))
+    with pytest.raises(ArtifactError, match=r"takes other images or gives other features than site\.onnx"):
+        open_session(
+            artifact, cameras=write_profile(small_profile(artifact, DIM, networks={2: own}), artifact)
+        )
     own.write_bytes(own.read_bytes() + b"\0")
     with pytest.raises(
         ArtifactError, match=r"site-c3\.onnx: the network of camera 3 is missing, or not the one"
@@ -151,6 +162,7 @@ def test_a_profile_is_bound_to_its_artifact(artifact: Path, tmp_path: Path) -> N
     ("change", "message"),
     [
         ({"format_version": 7}, "format version 7, this reidruntime reads 1"),
+        ({"artifact": {"name": "../site.onnx", "sha256": ""}}, "artifact.name"),
         ({"standardise": True}, "the camera profile is not valid: standardise"),
         ({"all_crops": {"num_crops": 1, "mean": [0.0], "deviation": [0.0]}}, "greater than 0"),
         ({"all_crops": {"num_crops": 1, "mean": [0.0], "deviation": [1.0]}}, "differ in length"),

@@ -31,16 +31,16 @@ PROFILE_VERSION: Final = 1
 PROFILE_SUFFIX = ".cameras.json"
 UnknownCamera = Literal["refuse", "mean"]
 UNKNOWN_CAMERA: tuple[UnknownCamera, ...] = get_args(UnknownCamera)
-Camid = Annotated[int, Field(ge=0, description="number of the camera, from 0")]
+Camid = Annotated[int, Field(ge=0, le=10**18, description="number of the camera, from 0")]
 Camids = Sequence[int] | NDArray[np.int64]
 _SMALLEST_NORM = 1e-12
 _MEASURE_AGAIN = "Write it again: reidexport adapt CHECKPOINT CROPS -o FILE."
 
 
 class HashedFile(FrozenModel):
-    """An ONNX file by its name and the sha256 of its bytes."""
+    """An ONNX file by its name, without a folder, and the sha256 of its bytes."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[^/\\]+$")]
     sha256: str
 
 
@@ -92,9 +92,14 @@ class CameraProfile(FrozenModel):
         return content_sha256(self)
 
     @property
+    def has_networks(self) -> bool:
+        """Whether a camera has a network of its own."""
+        return any(camera.network for camera in self.cameras)
+
+    @property
     def changes_features(self) -> bool:
         """Whether anything is done to features because of a camera."""
-        return self.standardizes or any(camera.network for camera in self.cameras)
+        return self.standardizes or self.has_networks
 
 
 def camera_profile_path(artifact: Path) -> Path:
@@ -177,7 +182,7 @@ def read_camera_profile(path: Path, artifact: Path, manifest: Manifest) -> Camer
             f"{path}: the profile is of features of {len(profile.all_crops.mean)} elements, those of {artifact} have "
             f"{dim}. {_MEASURE_AGAIN}"
         )
-    if manifest.engine and any(camera.network for camera in profile.cameras):
+    if manifest.engine and profile.has_networks:
         raise ArtifactError(
             f"{path}: the profile has an ONNX file for each camera, and {artifact} is an engine. Open "
             f"{profile.artifact.name}, or adapt without --per-camera."
@@ -232,12 +237,14 @@ class Standardizer:
         if self.refuses_unknown and not is_known.all():
             first = int(np.flatnonzero(~is_known)[0])
             camid = int(wanted[first])
-            found = f"is of camera {camid + 1}" if camid >= 0 else "does not tell its camera"
             known = ", ".join(str(camid + 1) for camid in self.camids)
+            found, advice = f"is of camera {camid + 1}", "Adapt again with crops of all cameras"
+            if camid < 0:
+                found = "does not tell its camera"
+                advice = "Name it <track>_c<camera>_…, or pass --labels (in Python: camids)"
             raise InputError(
-                f"{name_of(first)} {found}, and the camera profile is of cameras {known}. Adapt again with crops of "
-                "all cameras, or take the mean of all for the others: --unknown-camera mean (in Python: "
-                'SessionOptions(unknown_camera="mean")).'
+                f"{name_of(first)} {found}, and the camera profile is of cameras {known}. {advice}; or take the mean "
+                'of all crops for it: --unknown-camera mean (in Python: SessionOptions(unknown_camera="mean")).'
             )
         return np.where(is_known, places, len(self.camids))
 
