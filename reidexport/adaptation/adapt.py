@@ -187,7 +187,9 @@ def _check(network: SiteNetwork, crops: SiteCrops, output: Path, options: Adapta
             "--per-camera out."
         )
     if not output.parent.is_dir():
-        raise InputError(f"{output}: there is no folder {output.parent}. Make it, or choose another path.")
+        raise InputError(
+            f"{output}: the folder {output.parent} does not exist. Make it, or choose another path."
+        )
 
 
 def _is_needed(site: MeasuredSite, profile: CameraProfile, mix: float) -> bool:

@@ -26,6 +26,7 @@ def test_a_node_that_sees_other_files_stops_the_run(artifact: Path, tmp_path: Pa
         folder=Path(),
         artifact=artifact,
         manifest=None,
+        cameras=None,
         manifest_sha256=sha256,
         options=EmbeddingRunOptions(on_error="skip"),
         session_options=SessionOptions(device="cpu", threads=1),

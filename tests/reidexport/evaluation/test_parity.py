@@ -179,7 +179,7 @@ def test_what_cannot_run_says_why(
         def describe(self) -> str:
             return "nan"
 
-    def open_broken(artifact: Path, options: Any, manifest: Manifest) -> Session:
+    def open_broken(artifact: Path, options: Any, manifest: Manifest, cameras: None) -> Session:
         session = open_session(artifact, options, manifest=manifest)
         if artifact == exported.fp16:
             session = Session(session.manifest, session.backend, NanBackend(session._network), 1)
