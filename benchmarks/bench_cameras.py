@@ -41,7 +41,7 @@ def test_camera_profile(
     options = SessionOptions(cast(BackendName, subject.session.backend), threads=num_threads())
     with open_session(subject.path, options, cameras=cameras) as session:
         row = compare(
-            f"camera profile of {subject}",
+            f"camera profile of {subject}, batch {batch_size}",
             f"batch {batch_size}, warm, same pixels and threads: uint8 pixels in memory to float32 features, "
             "standardized by camera or not; each turn is calls in a row for 0.3 s",
             lambda: session.run(pixels, camids),
