@@ -83,7 +83,7 @@ def test_crops_that_tell_no_camera_are_one_cameras(tmp_path: Path) -> None:
 
 
 def test_some_cameras_without_others_are_refused(tmp_path: Path) -> None:
-    """Nobody is told a camera that is only guessed."""
+    """Crops without a camera beside crops with one are an error, which names the first of them."""
     write_images(tmp_path, [f"1_c1_{number}.png" for number in range(32)] + ["stray.png"])
     with pytest.raises(
         InputError,
