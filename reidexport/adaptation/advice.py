@@ -33,10 +33,8 @@ def advice(found: AdaptationRecord, site: MeasuredSite) -> Iterator[str]:
     if own:
         yield f"Cameras {', '.join(own)} have networks of their own: use the profile, which names them."
     elif 0 < len(far) <= len(site.cameras) / 2:
-        yield (
-            f"Only cameras {', '.join(far)} are far from home: look at their crops, or pass --per-camera, which adapts "
-            "each camera by itself."
-        )
+        which = f"camera {far[0]} is" if len(far) == 1 else f"cameras {', '.join(far)} are"
+        yield f"Only {which} far from home: look at the crops, or pass --per-camera, which adapts each by itself."
     if found.standardizes:
         share = (
             ""
