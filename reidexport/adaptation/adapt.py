@@ -26,14 +26,14 @@ from reidexport.adaptation.camera_statistics import camera_share, profile_of_fea
 from reidexport.adaptation.crops import Ints, SiteCrops
 from reidexport.adaptation.free_pairs import FreePairs, free_pairs, separation, suggested_threshold
 from reidexport.adaptation.site import MeasuredSite, measured_pixels, measured_site
-from reidexport.adaptation.statistics import Divergence, SiteNetwork, read_pixels
+from reidexport.adaptation.statistics import SiteNetwork, read_pixels
 from reidexport.checkpoint.loading import Checkpoint
 from reidexport.errors import InputError
 from reidexport.export.graph import GraphOptions, graph_from_checkpoint
 from reidexport.export.onnx_export import onnx_from_graph
 from reidexport.files import replaced_when_whole
 from reidexport.progress import ProgressBar, no_progress_bar
-from reidexport.records.adaptation import AdaptationRecord, CameraReport, DivergenceReport, PairReport
+from reidexport.records.adaptation import AdaptationRecord, CameraReport, PairReport
 from reidexport.records.base import here
 
 # Of the features' variance that lies between cameras, from which on taking it off gains more than it costs. MSMT17's
@@ -151,13 +151,13 @@ def adapt(
         artifact=str(output),
         profile=str(camera_profile_path(output)),
         crops="",
-        site=CameraReport(camid=None, num_crops=len(crops.paths), divergence=_report(site.whole)),
+        site=CameraReport(camid=None, num_crops=len(crops.paths), divergence=site.whole),
         cameras=tuple(
             CameraReport(
                 camid=camid,
                 name=crops.camera_names.get(camid),
                 num_crops=int((crops.camids == camid).sum()),
-                divergence=_report(site.cameras.get(camid)),
+                divergence=site.cameras.get(camid),
                 mix=own_mixes.get(camid),
             )
             for camid in crops.cameras
@@ -195,10 +195,6 @@ def _check(network: SiteNetwork, crops: SiteCrops, output: Path, options: Adapta
 def _is_needed(site: MeasuredSite, profile: CameraProfile, mix: float) -> bool:
     """Whether anything was changed, or something is to be looked at."""
     return bool(mix or site.is_far or site.far_cameras) or profile.changes_features
-
-
-def _report(measured: Divergence | None) -> DivergenceReport | None:
-    return None if measured is None else DivergenceReport(**vars(measured))
 
 
 def camera_file(output: Path, camid: int) -> Path:

@@ -12,14 +12,16 @@ from torch import Tensor
 
 from reidexport.adaptation.crops import FEWEST, Ints, SiteCrops
 from reidexport.adaptation.statistics import (
-    Divergence,
     SiteNetwork,
     drawn_evenly,
+    needed_mix,
     padded_and_cut,
     read_pixels,
+    share_of_far,
 )
 from reidexport.evaluation.evidence import CLEARLY, SYSTEMATIC
 from reidexport.progress import ProgressBar
+from reidexport.records.adaptation import Divergence
 
 NUM_MEASURED = 256  # crops: more give no better statistics
 _AWAY = 0.5  # of the way to another data set: crops that are nearer are at home
@@ -44,24 +46,24 @@ class MeasuredSite:
     @property
     def is_far(self) -> bool:
         """Whether the crops are unlike those of the training."""
-        return self.whole is not None and self.whole.share_of_far >= _AWAY
+        return self.whole is not None and share_of_far(self.whole) >= _AWAY
 
     @property
     def far_cameras(self) -> tuple[int, ...]:
         """Cameras whose crops are unlike those of the training; one camera alone differs from all of a training."""
         least = _AWAY if self.is_far else 1
-        return tuple(camid for camid, measured in self.cameras.items() if measured.share_of_far >= least)
+        return tuple(camid for camid, measured in self.cameras.items() if share_of_far(measured) >= least)
 
     @property
     def mix(self) -> float:
         """The share of the site's statistics that a network for all cameras needs."""
-        return self.whole.mix if self.whole is not None and self.is_far and not self.is_kept else 0.0
+        return needed_mix(self.whole) if self.whole is not None and self.is_far and not self.is_kept else 0.0
 
     @property
     def camera_mixes(self) -> dict[int, float]:
         """The share of its own statistics that the network of each camera needs."""
         adapted = () if self.is_kept else self.far_cameras
-        return {camid: each.mix if camid in adapted else 0.0 for camid, each in self.cameras.items()}
+        return {camid: needed_mix(each) if camid in adapted else 0.0 for camid, each in self.cameras.items()}
 
 
 def measured_pixels(network: SiteNetwork, crops: SiteCrops, depth: Depth, camid: int = UNLABELED) -> Image8:

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from reidexport.evaluation.batch_norm_moments import (
     moments_of,
 )
 from reidexport.models.baseline import Baseline, batch_norms
+from reidexport.records.adaptation import Divergence
 
 _LARGEST_MIX = 0.5
 _BATCH = 64  # crops of all cameras, that a BatchNorm is normalized by along the way
@@ -44,29 +45,14 @@ _FAR_NECK, _FAR_MEAN = 0.08, 0.015
 Moments = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Divergence:
-    """How far a site's crops are from what the BatchNorms recorded: 0 where they are alike.
+def share_of_far(measured: Divergence) -> float:
+    """From 0, where the crops are as those of the training, to 1 for a site as far as another data set."""
+    return min(measured.mean / _FAR_MEAN if measured.neck is None else measured.neck / _FAR_NECK, 1.0)
 
-    Attributes:
-        stem: of the first BatchNorm.
-        neck: of the neck's; None where it has none.
-        mean: over all BatchNorms.
-    """
 
-    stem: float
-    neck: float | None
-    mean: float
-
-    @property
-    def share_of_far(self) -> float:
-        """From 0, where the crops are as those of the training, to 1 for a site as far as another data set."""
-        return min(self.mean / _FAR_MEAN if self.neck is None else self.neck / _FAR_NECK, 1.0)
-
-    @property
-    def mix(self) -> float:
-        """The share in the statistics that the crops need, at most a half."""
-        return _LARGEST_MIX * self.share_of_far
+def needed_mix(measured: Divergence) -> float:
+    """The share in the statistics that the crops need, at most a half."""
+    return _LARGEST_MIX * share_of_far(measured)
 
 
 def read_pixels(paths: Sequence[str], preprocess: Preprocess, depth: Depth) -> Image8:

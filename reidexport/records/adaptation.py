@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from reidexport.records.base import Measurement, RecordPart
 
 
-class DivergenceReport(RecordPart):
+class Divergence(RecordPart):
     """How far crops are from what a network's BatchNorms recorded in training: symmetric Kullback-Leibler divergence.
 
     Attributes:
@@ -33,7 +33,7 @@ class CameraReport(RecordPart):
     camid: int | None
     name: str | None = None
     num_crops: int
-    divergence: DivergenceReport | None
+    divergence: Divergence | None
     mix: float | None = None
 
 
@@ -159,7 +159,7 @@ class SiteVerdict(RecordPart):
     mix: float | None = None
     standardizes: bool | None = None
     camera_share: float | None = None
-    divergence: DivergenceReport | None = None
+    divergence: Divergence | None = None
     seconds: float | None = None
 
 

@@ -6,15 +6,16 @@ import torch
 from torch import nn
 
 from reidexport.adaptation.statistics import (
-    Divergence,
     SiteNetwork,
     drawn_evenly,
+    needed_mix,
     padded_and_cut,
     read_pixels,
 )
 from reidexport.checkpoint.loading import load_checkpoint, model_from_checkpoint
 from reidexport.data import Dataset
 from reidexport.models.baseline import batch_norms
+from reidexport.records.adaptation import Divergence
 from tests.conftest import Exported
 
 
@@ -104,4 +105,4 @@ def test_padded_crops_keep_their_size_and_content() -> None:
 )
 def test_the_mix_grows_with_the_distance(measured: Divergence, mix: float) -> None:
     """Nothing for what is alike, a half for a site as far as another data set, by the neck where there is one."""
-    assert measured.mix == pytest.approx(mix)
+    assert needed_mix(measured) == pytest.approx(mix)
