@@ -16,6 +16,7 @@ from reidexport.checkpoint.family import rename_keys
 from reidexport.checkpoint.loading import Checkpoint, imagenet_preprocess, model_from_checkpoint
 from reidexport.checkpoint.projects.own import REIDEXPORT
 from reidexport.data import Dataset
+from reidexport.errors import InputError
 from reidexport.evaluation.scoring import Evaluation, evaluate
 from reidexport.evaluation.torch_session import session_from_checkpoint
 from reidexport.export.graph import GraphOptions, graph_from_checkpoint, manifest_of_graph
@@ -101,10 +102,17 @@ class PixelEmbedder:
         self,
         images: Sequence[Path],
         *,
+        camids: Sequence[int] | None = None,
         batch_size: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> NDArray[np.float32]:
-        """float32 (len(images), D); the images are those of :class:`TestImages`."""
+        """float32 (len(images), D); the images are those of :class:`TestImages`.
+
+        Raises:
+            InputError: ``camids`` are given: a network in training has no camera profile.
+        """
+        if camids is not None:
+            raise InputError("A network in training has no camera profile. Leave camids out.")
         places = torch.tensor([self._images.places[path] for path in images])
         parts = []
         for rows in torch.split(places, batch_size or _BATCH_SIZE):

@@ -52,8 +52,15 @@ class Embedder(Protocol):
     manifest: Manifest
     description: str
 
-    @property
-    def embed(self) -> Callable[..., Features]:
+    def embed(
+        self,
+        images: Sequence[Path],
+        /,
+        *,
+        camids: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Features:
         """As :meth:`reidruntime.Session.embed`: paths to one float32 row of features per image."""
 
 
