@@ -13,12 +13,12 @@ from reidexport.data import SameCamera
 from reidexport.data.layouts import left_out_of
 from reidexport.errors import ReidExportError
 from reidexport.files import check_replaceable
+from reidexport.memory import keep_freed_memory
 from train.campaign import campaign_parts, run_campaign
 from train.checkpoints import LAST
 from train.dataset import DataSource, data_of_recipe
 from train.execution import Precision
 from train.interruption import stop_requested
-from train.memory import keep_freed_memory
 from train.parts import join_parts
 from train.recipe import keys, load_recipe, recipe_description, recipe_names
 from train.tables import TABLES, run_table

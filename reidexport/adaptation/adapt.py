@@ -113,29 +113,33 @@ def adapt(
     _check(network, crops, output, options)
     pixels = measured_pixels(network, crops, options.depth)
     site = measured_site(network, crops, pixels, progress_bar)
-    mix, adapted, separations = site.mix, checkpoint, dict[str, float]()
-    if options.mix is not None:
-        mix = options.mix
-    if mix:
-        adapted = network.adapted(pixels, mix)
-    if mix and pairs.are_enough:
-        separations = _separations({"as it is": checkpoint, "adapted": adapted}, crops, pairs, options)
-        if options.mix is None and separations["adapted"] < (1 - _NOTICED_LOSS) * separations["as it is"]:
-            mix, adapted, site = 0.0, checkpoint, replace(site, is_kept=True)
-    own_mixes: dict[int, float] = {}
-    if options.per_camera:
-        mixes = site.camera_mixes
-        own_mixes = mixes if options.mix is None else dict.fromkeys(mixes, options.mix)
+    mix, own_mixes = _chosen_mixes(site, options)
+    separations: dict[str, float] = {}
     with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
-        files = {UNLABELED: Path(folder, output.name)}
-        _export(adapted, files[UNLABELED], crops, options, log, progress_bar)
-        for camid, own_mix in own_mixes.items():
-            if own_mix or mix:  # where neither has one, the network is as it is
-                files[camid] = Path(folder, camera_file(output, camid).name)
-                own = measured_pixels(network, crops, options.depth, camid)
-                of_camera = network.adapted(own, own_mix) if own_mix else checkpoint
-                _export(of_camera, files[camid], crops.of_camera(camid), options, log, progress_bar)
-        features = _embedded(files, crops, options.depth, progress_bar)
+
+        def write(mix: float, own_mixes: Mapping[int, float]) -> tuple[dict[int, Path], Features]:
+            adapted = network.adapted(pixels, mix) if mix else checkpoint
+            files = {UNLABELED: Path(folder, output.name)}
+            _export(adapted, files[UNLABELED], crops, options, log, progress_bar)
+            for camid, own_mix in own_mixes.items():
+                if own_mix or mix:  # where neither has one, the network is as it is
+                    files[camid] = Path(folder, camera_file(output, camid).name)
+                    own = measured_pixels(network, crops, options.depth, camid)
+                    of_camera = network.adapted(own, own_mix) if own_mix else checkpoint
+                    _export(of_camera, files[camid], crops.of_camera(camid), options, log, progress_bar)
+            return files, _embedded(files, crops, options.depth, progress_bar)
+
+        files, features = write(mix, own_mixes)
+        if mix and pairs.are_enough:
+            some = pairs.some(_NUM_ASKED_PAIRS)
+            separations = {
+                "as it is": _separation_as_it_is(checkpoint, crops, some, options),
+                "adapted": separation(features, some),
+            }
+            if options.mix is None and separations["adapted"] < (1 - _NOTICED_LOSS) * separations["as it is"]:
+                site = replace(site, is_kept=True)
+                mix, own_mixes = _chosen_mixes(site, options)
+                files, features = write(mix, own_mixes)
         share = camera_share(features, crops.camids, crops.tracks) if len(crops.cameras) > 1 else None
         standardizes = share is not None and share >= _STANDARDIZED_FROM
         if options.standardize is not None:
@@ -256,21 +260,26 @@ def _standardized(profile: CameraProfile, features: Features, camids: Ints) -> F
     return standardizer(features, standardizer.places(camids, str))
 
 
-def _separations(
-    networks: Mapping[str, Checkpoint], crops: SiteCrops, pairs: FreePairs, options: AdaptationOptions
-) -> dict[str, float]:
-    """How well each network separates the pairs of some crops."""
-    some = pairs.some(_NUM_ASKED_PAIRS)
-    places, found = some.places, dict[str, float]()
-    for name, checkpoint in networks.items():
-        paths = [crops.paths[place] for place in places.tolist()]
-        pixels = read_pixels(paths, checkpoint.preprocess, options.depth)
-        graph = graph_from_checkpoint(checkpoint, replace(options.graph, input="uint8"))
-        with torch.inference_mode():
-            parts = np.array_split(pixels, -(-len(pixels) // _BATCH))
-            features = np.concatenate([graph(torch.from_numpy(part)).numpy() for part in parts])
-        found[name] = separation(features, some.among(places))
-    return found
+def _chosen_mixes(site: MeasuredSite, options: AdaptationOptions) -> tuple[float, dict[int, float]]:
+    """The site's share in the statistics of the network for all cameras, and in those of each camera's own."""
+    cameras = site.camera_mixes if options.per_camera else {}
+    if options.mix is None:
+        return site.mix, cameras
+    return options.mix, dict.fromkeys(cameras, options.mix)
+
+
+def _separation_as_it_is(
+    checkpoint: Checkpoint, crops: SiteCrops, pairs: FreePairs, options: AdaptationOptions
+) -> float:
+    """How well the network that is not adapted separates the pairs."""
+    places = pairs.places
+    paths = [crops.paths[place] for place in places.tolist()]
+    pixels = read_pixels(paths, checkpoint.preprocess, options.depth)
+    graph = graph_from_checkpoint(checkpoint, replace(options.graph, input="uint8"))
+    with torch.inference_mode():
+        parts = np.array_split(pixels, -(-len(pixels) // _BATCH))
+        features = np.concatenate([graph(torch.from_numpy(part)).numpy() for part in parts])
+    return separation(features, pairs.among(places))
 
 
 def _pair_report(pairs: FreePairs, separations: dict[str, float], features: Features) -> PairReport | None:

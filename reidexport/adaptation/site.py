@@ -1,7 +1,7 @@
 """How far a site's crops, and those of each camera, are from what a network's BatchNorms recorded in training."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from reidexport.progress import ProgressBar
 from reidexport.records.adaptation import Divergence
 
 NUM_MEASURED = 256  # crops: more give no better statistics
+_NUM_COMPARED = 64  # crops: enough to tell which of two ways of feeding them is nearer to the training
 _AWAY = 0.5  # of the way to another data set: crops that are nearer are at home
 
 
@@ -89,26 +90,33 @@ def measured_site(
     drawn = drawn_evenly(crops.camids, _num_drawn(crops))
     camids, tracks = crops.camids[drawn], crops.tracks[drawn]
     num_people = {camid: _num_people(tracks[camids == camid]) for camid in np.unique(camids).tolist()}
-    with progress_bar("measuring the site", 2 * len(pixels)) as progress:
-        found: list[tuple[Divergence, dict[int, Divergence]]] = []
-        for images in (pixels, padded_and_cut(pixels)):
-            total, cameras = dict[str, Tensor](), dict[int, Divergence]()
-            for camid, count in num_people.items():
-                moments = network.moments(images[camids == camid])
-                total = {name: met + total.get(name, torch.zeros_like(met)) for name, met in moments.items()}
-                if camid != UNLABELED:
-                    cameras[camid] = network.divergence(moments, count)
-            # One person may pass all cameras, so those of all are no more people than those of one.
-            found.append((network.divergence(total, max(num_people.values())), cameras))
+    compared = pixels[:_NUM_COMPARED]
+    with progress_bar("measuring the site", len(pixels)) as progress:
+        as_they_are, padded = (
+            _mean_divergence(network, each) for each in (compared, padded_and_cut(compared))
+        )
+        images = padded_and_cut(pixels) if padded < as_they_are else pixels
+        total, cameras, done = dict[str, Tensor](), dict[int, Divergence](), 0
+        for camid, count in num_people.items():
+            own = images[camids == camid]
+            moments = network.moments(own)
+            total = {name: met + total.get(name, torch.zeros_like(met)) for name, met in moments.items()}
+            if camid != UNLABELED:
+                cameras[camid] = network.divergence(moments, count)
+            done += len(own)
             if progress:
-                progress(len(found) * len(pixels))
-    whole, cameras = min(found, key=lambda each: each[0].mean)
-    nearer = None
-    if MeasuredSite(whole, cameras, None).is_far:
-        swapped = network.divergence(network.moments(pixels[..., ::-1]), len(pixels))
-        times = (found[0][0].mean + SYSTEMATIC) / (swapped.mean + SYSTEMATIC)
-        nearer = times if times > CLEARLY else None
-    return MeasuredSite(whole, cameras, nearer)
+                progress(done)
+    # One person may pass all cameras, so those of all are no more people than those of one.
+    site = MeasuredSite(network.divergence(total, max(num_people.values())), cameras, None)
+    if not site.is_far:
+        return site
+    swapped = _mean_divergence(network, compared[..., ::-1])
+    times = (as_they_are + SYSTEMATIC) / (swapped + SYSTEMATIC)
+    return replace(site, times_nearer_swapped=times if times > CLEARLY else None)
+
+
+def _mean_divergence(network: SiteNetwork, pixels: Image8) -> float:
+    return network.divergence(network.moments(pixels), len(pixels)).mean
 
 
 def _num_drawn(crops: SiteCrops) -> int:

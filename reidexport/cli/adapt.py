@@ -107,12 +107,14 @@ def adapt(  # noqa: PLR0913 - groups of options
     from reidexport.adaptation.crops import find_site_crops
     from reidexport.checkpoint.loading import load_checkpoint
     from reidexport.export.graph import GraphOptions
+    from reidexport.memory import keep_freed_memory
 
     if output.suffix != ".onnx":
         raise InputError(f"{output}: expected a name that ends in .onnx.")
     chosen, choices = precision.chosen(), stated.choices(pixels)
     for path in (output, camera_profile_path(output)):
         check_replaceable(path, force=force)
+    keep_freed_memory()
     loaded = load_checkpoint(checkpoint, choices)
     log(f"{checkpoint}: {loaded.summary}")
     for line in loaded.fact_lines:

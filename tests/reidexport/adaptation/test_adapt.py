@@ -134,15 +134,16 @@ def test_a_networks_tracks_can_speak_against_it(
     exported: Exported, crops: SiteCrops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where adapted statistics separate the site's tracks worse, all networks keep their own."""
-    found = {"as it is": 4.0, "adapted": 3.7}
-    monkeypatch.setattr("reidexport.adaptation.adapt._separations", lambda *_: found)
+    monkeypatch.setattr("reidexport.adaptation.adapt._separation_as_it_is", lambda *_: 1e3)
     monkeypatch.setattr("reidexport.adaptation.free_pairs.FEWEST_PAIRS", 10)
     options = AdaptationOptions(per_camera=True)
     record = adapt(load_checkpoint(exported.checkpoint), crops, tmp_path / "site.onnx", options)
     assert (record.mix, record.own_networks) == (0, ())
     assert record.advice[0].startswith("The site is far from home, but its own tracks are told apart worse")
     assert record.pairs is not None
-    assert record.pairs.separations.items() > found.items()
+    assert record.pairs.separations["as it is"] > record.pairs.separations["adapted"]
+    assert artifact_manifest(tmp_path / "site.onnx").adaptation is None
+    assert not list(tmp_path.glob("site-c*.onnx"))
 
 
 def test_int8_is_calibrated_on_the_crops(exported: Exported, crops: SiteCrops, tmp_path: Path) -> None:
