@@ -15,6 +15,7 @@ from reidruntime.artifact.camera_profile import (
     UNKNOWN_CAMERA,
     CameraProfile,
     Camids,
+    Places,
     Standardizer,
     UnknownCamera,
     manifest_with_profile,
@@ -314,7 +315,7 @@ class Session(AbstractContextManager["Session"]):
         if isinstance(images, str | Path):
             raise InputError(f"Expected a list of images, got the single path {str(images)!r}.")
         if camids is not None:  # before anything is embedded
-            self._check_camids(camids, len(images), lambda i: image_name(images[i], i))
+            self._places(camids, len(images), lambda i: image_name(images[i], i))
         features = np.empty((len(images), self.manifest.architecture.feature_dim), np.float32)
         batches = self.embed_batches(
             images,
@@ -370,7 +371,8 @@ class Session(AbstractContextManager["Session"]):
                         on_bad_image(index, error)
                     if indices:
                         camids = None if camid_of is None else [camid_of(index) for index in indices]
-                        started.append((indices, self._start(pixels, camids)))
+                        places = self._places(camids, len(indices), lambda i: f"Image {i} of a batch")
+                        started.append((indices, self._start(pixels, places)))
                     if len(started) >= in_flight:
                         indices, answer = started.popleft()
                         yield indices, answer()
@@ -402,11 +404,10 @@ class Session(AbstractContextManager["Session"]):
                 f"Expected a uint8 batch of shape (N, {wanted[0]}, {wanted[1]}, 3), "
                 f"got {batch.dtype} of shape {batch.shape}."
             )
-        if camids is not None:
-            self._check_camids(camids, len(batch), lambda i: f"Image {i} of the batch")
+        places = self._places(camids, len(batch), lambda i: f"Image {i} of the batch")
         limit = self.manifest.batch_profile.maximum or max(len(batch), 1)
         parts = [
-            self._start(batch[some], None if camids is None else camids[some])()
+            self._start(batch[some], None if places is None else places[some])()
             for some in (slice(start, start + limit) for start in range(0, len(batch), limit))
         ]
         no_features = np.empty((0, self.manifest.architecture.feature_dim), np.float32)
@@ -449,11 +450,24 @@ class Session(AbstractContextManager["Session"]):
             raise InputError(f"Expected a batch of {profile.minimum} to {profile.maximum}, got {shape[0]}.")
         return self._network.run_tensor(images)
 
-    def _check_camids(self, camids: Camids, num_images: int, name_of: Callable[[int], str]) -> None:
-        if len(camids) != num_images:
+    def _places(self, camids: Camids | None, num_images: int, name_of: Callable[[int], str]) -> Places | None:
+        """Where the statistics for images stand, by their cameras; None where no profile changes features."""
+        if camids is not None and len(camids) != num_images:
             raise InputError(f"Expected a camid for each of {num_images} images, got {len(camids)}.")
-        if self._standardizer is not None:
-            self._standardizer.places(camids, name_of)
+        standardizer = self._standardizer
+        if standardizer is None:
+            if camids is not None and not self._has_profile:
+                raise InputError(
+                    "camids are for a camera profile: open_session(…, cameras=PROFILE), or leave them out."
+                )
+            return None
+        if camids is None:
+            if standardizer.refuses_unknown:
+                raise InputError(
+                    "A camera profile is in use: pass the camera of each image, camids=[0, 3, …]."
+                )
+            camids = np.full(num_images, -1)
+        return standardizer.places(camids, name_of)
 
     def check_camera(self, camid: int, name: str) -> None:
         """Raise InputError for an image of a camera that the profile in use does not have, and is to refuse."""
@@ -479,34 +493,21 @@ class Session(AbstractContextManager["Session"]):
             return network.host_array(num_images)
         return np.empty(shape, np.uint8)
 
-    def _start(self, batch: Image8, camids: Camids | None) -> Callable[[], Features]:
+    def _start(self, batch: Image8, places: Places | None) -> Callable[[], Features]:
         """Start a batch; its answer is standardized by the cameras of the images, where a profile is in use."""
         standardizer = self._standardizer
-        if standardizer is None:
-            if camids is not None and not self._has_profile:
-                raise InputError(
-                    "camids are for a camera profile: open_session(…, cameras=PROFILE), or leave them out."
-                )
+        if standardizer is None or places is None:
             return self._start_network(batch)
-        if camids is None:
-            if standardizer.refuses_unknown:
-                raise InputError(
-                    "A camera profile is in use: pass the camera of each image, camids=[0, 3, …]."
-                )
-            camids = np.full(len(batch), -1)
-        places = standardizer.places(camids, lambda i: f"Image {i} of a batch")
-        answer = (
-            self._start_by_camera(batch, np.asarray(camids)) if self._networks else self._start_network(batch)
-        )
+        answer = self._start_by_camera(batch, places) if self._networks else self._start_network(batch)
         return lambda: standardizer(answer(), places)
 
-    def _start_by_camera(self, batch: Image8, camids: NDArray[np.int64]) -> Callable[[], Features]:
+    def _start_by_camera(self, batch: Image8, places: Places) -> Callable[[], Features]:
         """Start the images of each camera on its own network, those of others on the artifact's."""
-        own = np.where(np.isin(camids, list(self._networks)), camids, -1)
         started = []
-        for camid in np.unique(own).tolist():
-            some = np.flatnonzero(own == camid)
-            started.append((some, self._networks.get(camid, self)._start_network(batch[some])))
+        for place in np.unique(places).tolist():
+            some = np.flatnonzero(places == place)
+            network = self._networks.get(self.camids[place], self) if place < len(self.camids) else self
+            started.append((some, network._start_network(batch[some])))
 
         def answer() -> Features:
             features = np.empty((len(batch), self.manifest.architecture.feature_dim), np.float32)

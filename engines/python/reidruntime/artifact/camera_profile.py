@@ -33,6 +33,7 @@ UnknownCamera = Literal["refuse", "mean"]
 UNKNOWN_CAMERA: tuple[UnknownCamera, ...] = get_args(UnknownCamera)
 Camid = Annotated[int, Field(ge=0, le=10**18, description="number of the camera, from 0")]
 Camids = Sequence[int] | NDArray[np.int64]
+Places = NDArray[np.int64]
 _SMALLEST_NORM = 1e-12
 _MEASURE_AGAIN = "Write it again: reidexport adapt CHECKPOINT CROPS -o FILE."
 
@@ -220,8 +221,9 @@ class Standardizer:
         self._is_needed, self._unit_length = profile.standardizes, unit_length
         self.refuses_unknown = bool(profile.cameras) and unknown == "refuse"
         self.camids = np.array([camera.camid for camera in profile.cameras], np.int64)
+        self._camids_and_none = np.append(self.camids, -1)  # what searchsorted answers may be beyond the last
 
-    def places(self, camids: Camids, name_of: Callable[[int], str]) -> NDArray[np.int64]:
+    def places(self, camids: Camids, name_of: Callable[[int], str]) -> Places:
         """Where the statistics for images stand, by their cameras; the last place is that of all crops.
 
         Args:
@@ -233,8 +235,10 @@ class Standardizer:
         """
         wanted = np.asarray(camids, np.int64)
         places = np.searchsorted(self.camids, wanted)
-        is_known = np.append(self.camids, -1)[places] == wanted
-        if self.refuses_unknown and not is_known.all():
+        is_known = self._camids_and_none[places] == wanted
+        if is_known.all():
+            return places
+        if self.refuses_unknown:
             first = int(np.flatnonzero(~is_known)[0])
             camid = int(wanted[first])
             known = ", ".join(str(camid + 1) for camid in self.camids)
@@ -248,7 +252,7 @@ class Standardizer:
             )
         return np.where(is_known, places, len(self.camids))
 
-    def __call__(self, features: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float32]:
+    def __call__(self, features: NDArray[np.float32], places: Places) -> NDArray[np.float32]:
         """Features less the mean of their camera, over its deviation: float32 (N, D), with N places."""
         if not self._is_needed:
             return features
