@@ -48,7 +48,7 @@ def small_profile(
 
 
 def write_profile(profile: CameraProfile, artifact: Path) -> Path:
-    """The profile as a file beside its artifact."""
+    """The profile as a file beside its artifact, as ``adapt`` writes it."""
     path = camera_profile_path(artifact)
     path.write_text(profile.to_json())
     return path

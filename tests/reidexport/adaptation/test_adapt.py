@@ -277,6 +277,9 @@ def test_cameras_of_a_table_are_those_of_the_images(
     assert np.allclose(told["embeddings"], expected, rtol=1e-4, atol=1e-5)
     assert not np.allclose(mean["embeddings"], expected, rtol=1e-2)
     assert told["manifest_sha256"] == mean["manifest_sha256"]
+    search = ("search", "told.npz", "crops/0.jpg", "--artifact", "site.onnx", *options, "-k", "1")
+    assert "crops/0.jpg does not tell its camera" in run(*search).stderr
+    assert run(*search, "--unknown-camera", "mean").returncode == 0
     assert (
         run("embed", "site.onnx", "crops", "-o", "parts", *options, "--labels", "labels.csv").returncode == 0
     )

@@ -4,14 +4,17 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from reidruntime import SessionOptions
+from reidruntime import SessionOptions, open_session
 from reidruntime.artifact.own_manifest import artifact_manifest
 
 from reidexport.embed.cluster import ShardEmbedder
+from reidexport.embed.files import read_gallery
 from reidexport.embed.plan import Shard, make_plan
 from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.errors import InputError
+from tests.standins.camera_profiles import small_profile, write_profile
 from tests.standins.image_sources import COLUMNS, write_images
 
 
@@ -41,3 +44,32 @@ def test_a_node_that_sees_other_files_stops_the_run(artifact: Path, tmp_path: Pa
     with pytest.raises(InputError, match=r"in: .* finds no such folder"):
         embedder.embed(0)
     assert plan.unfinished() == [0, 1]
+
+
+def test_a_node_uses_the_camera_profile(artifact: Path, tmp_path: Path) -> None:
+    """Its rows are those of a session with the profile; with another one than the driver's it stops."""
+    paths = write_images(tmp_path / "in", 2)
+    with open_session(artifact) as plain:
+        dim = plain.manifest.architecture.feature_dim
+    cameras = write_profile(small_profile(artifact, dim), artifact)
+    options = SessionOptions(device="cpu", threads=1, unknown_camera="mean")
+    with open_session(artifact, options, cameras=cameras) as session:
+        sha256, expected = session.manifest.sha256, session.embed(paths)
+    shards = [Shard("images", paths)]
+    plan = make_plan(
+        tmp_path / "out", shards, manifest_sha256=sha256, columns=COLUMNS, shard_size=32, resume=False
+    )
+    embedder = ShardEmbedder(
+        plan=plan,
+        folder=Path(),
+        artifact=artifact,
+        manifest=None,
+        cameras=cameras,
+        manifest_sha256=sha256,
+        options=EmbeddingRunOptions(),
+        session_options=options,
+    )
+    with pytest.raises(InputError, match="a node has another file there"):
+        replace(embedder, cameras=None).embed(0)
+    assert embedder.embed(0).num_images == 2
+    assert np.array_equal(read_gallery(plan.folder).embeddings(np.arange(2)), expected)

@@ -1,6 +1,7 @@
 """One table of artifacts and backends: what is in it, what is not and why, and going on with it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from reidexport.records.base import here
 from reidexport.records.reading import write_record
 from reidexport.records.speed import BenchReport
 from tests.conftest import Exported, Run
+from tests.standins.camera_profiles import small_profile, write_profile
 
 SCORES = ("rank1", "rank5", "rank10", "mAP", "mINP")
 
@@ -97,6 +99,21 @@ def test_every_artifact_is_measured_on_every_backend(exported: Exported, drawn_d
     assert 1 - 1e-6 < fp32.min_cosine <= fp32.mean_cosine < 1 + 1e-6
     assert 0.999 < fp16.min_cosine < fp32.min_cosine
     assert fp16.size_mib == pytest.approx(exported.fp16.stat().st_size / 2**20, abs=0.01)
+
+
+def test_a_camera_profile_changes_a_row(exported: Exported, drawn_dataset: Dataset, tmp_path: Path) -> None:
+    """Its scores are those of a session with the profile, and a row without it is not that row."""
+    artifact = Path(shutil.copy(exported.onnx, tmp_path))
+    cameras = write_profile(small_profile(artifact, 512, range(6)), artifact)
+    (task,) = tasks_from_artifacts([artifact], ("onnxruntime",), cameras=cameras)
+    with open_any(artifact) as reference:
+        (row,) = measure_parity(reference, artifact, [task], drawn_dataset).rows
+    with open_session(artifact, SessionOptions("onnxruntime"), cameras=cameras) as session:
+        expected = evaluate(session, drawn_dataset).metrics
+    assert {name: getattr(row, name) for name in SCORES} == pytest.approx(expected.as_dict())
+    assert row.min_cosine < 0.999
+    assert task.is_done_by(row)
+    assert not replace(task, cameras=None).is_done_by(row)
 
 
 def test_worst_queries_are_those_that_lost_most(

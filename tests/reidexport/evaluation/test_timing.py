@@ -16,6 +16,7 @@ from reidexport.errors import InputError
 from reidexport.evaluation import timing
 from reidexport.evaluation.timing import bench_session
 from reidexport.machine import cpu_mhz, cpu_model, machine_info, package_versions
+from tests.standins.camera_profiles import small_profile, write_profile
 from tests.standins.runtime_models import write_artifact
 
 CLI = typer.Typer()
@@ -33,6 +34,23 @@ def test_every_batch_size_is_measured(tmp_path: Path) -> None:
         assert row.images_per_s > 0
     assert report.end_to_end is None
     assert report.session.endswith(session.description)
+
+
+def test_a_camera_profile_is_part_of_what_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every batch and every file comes with a camera of the profile."""
+    monkeypatch.setattr(timing, "disturbance", lambda *_: None)
+    artifact, image = write_artifact(tmp_path / "a.onnx"), tmp_path / "street.png"
+    Image.fromarray(np.zeros((20, 10, 3), np.uint8)).save(image)
+    with open_session(artifact) as plain:
+        dim = plain.manifest.architecture.feature_dim
+    cameras = write_profile(small_profile(artifact, dim), artifact)
+    with open_session(artifact, cameras=cameras) as session:
+        report = bench_session(session, (1, 3), seconds_per_batch=0.01, image_paths=[str(image)])
+    assert [row.batch_size for row in report.batches] == [1, 3]
+    assert report.end_to_end is not None
+    assert report.end_to_end.num_images == 1
 
 
 def test_files_are_measured_beside_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What the page's server answers: searches, filters, people, images, sheets, and refusals."""
 
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from reidgallery import Gallery, MilvusGallery, SearchFilter
-from reidruntime import Session
+from reidruntime import Session, open_session
 
 from reidexport.data import Dataset
+from reidexport.embed.files import add_embeddings, gallery_from_manifest
 from reidexport.gallery.web.searcher import Searcher
+from tests.conftest import Exported
 from tests.reidexport.gallery.web.conftest import Site, served
+from tests.standins.camera_profiles import small_profile, write_profile
 
 
 @pytest.fixture
@@ -89,6 +93,30 @@ def test_an_upload_of_an_unknown_camera_is_compared_with_all(
     }
     assert [hit["row"] for hit in other["hits"]] == [hit["row"] for hit in plain["hits"]]
     assert {hit["is_same_person"] for hit in plain["hits"]} == {None}
+
+
+def test_an_upload_is_standardized_by_its_camera(
+    exported: Exported, drawn_dataset: Dataset, tmp_path: Path
+) -> None:
+    """The camera is that of the upload's name; without one it is refused, as the profile has no camera for it."""
+    artifact = Path(shutil.copy(exported.onnx, tmp_path))
+    cameras = write_profile(small_profile(artifact, 512, range(6)), artifact)
+    query, shown = drawn_dataset.query[0], drawn_dataset.gallery[:8]
+    with open_session(artifact, cameras=cameras) as session:
+        gallery = gallery_from_manifest(session.manifest)
+        paths = [str(record.path) for record in shown]
+        add_embeddings(gallery, session.embed(paths, camids=[record.camid for record in shown]), paths)
+        expected = gallery.search(session.embed([query.path], camids=[query.camid]), 5)
+        data = query.path.read_bytes()
+        with served(Searcher(gallery, session)) as site, site.client() as visitor:
+            hits = visitor.post("/search", params={"name": query.path.name, "k": 5}, content=data).json()[
+                "hits"
+            ]
+            refused = visitor.post("/search", params={"name": "street.jpg", "k": 5}, content=data)
+    assert [hit["row"] for hit in hits] == expected.indices[0].tolist()
+    assert [hit["distance"] for hit in hits] == pytest.approx(expected.distances[0].tolist(), abs=1e-6)
+    assert refused.status_code == 400
+    assert "street.jpg does not tell its camera" in refused.text
 
 
 def test_distractors_and_junk_are_nobodys_match(visitor: httpx.Client, people: Gallery) -> None:
