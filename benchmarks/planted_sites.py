@@ -4,13 +4,14 @@ What a site needs is then known, since the persons are.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from reidexport.data.records import ImageRecord
+from reidexport.data.records import Dataset, ImageRecord
 
 Change = Callable[[Image.Image, int], Image.Image]  # of a crop, by its camera
 _JPEG_QUALITY = 90
@@ -85,3 +86,15 @@ def write_crops(records: Sequence[ImageRecord], folder: Path, change: Change) ->
         with Image.open(record.path) as image:
             changed = change(image.convert("RGB"), record.camid)
         changed.save(folder / record.path.name, "JPEG", quality=_JPEG_QUALITY)
+
+
+def changed_dataset(dataset: Dataset, folder: Path, change: Change) -> Dataset:
+    """The same queries and gallery, changed by their cameras and written to ``query`` and ``gallery`` of a folder."""
+    parts = {"query": dataset.query, "gallery": dataset.gallery}
+    for name, records in parts.items():
+        write_crops(records, folder / name, change)
+    moved = {
+        name: tuple(replace(record, path=folder / name / record.path.name) for record in records)
+        for name, records in parts.items()
+    }
+    return replace(dataset, **moved)

@@ -21,6 +21,7 @@ from reidruntime.artifact.camera_profile import camera_profile_path
 from benchmarks.planted_sites import (
     Change,
     blurred,
+    changed_dataset,
     darker,
     loose,
     nearest,
@@ -121,7 +122,7 @@ def _planted(
     """One site of changed crops: all ways scored, and the advice judged."""
     change, wanted = PLANTED[name]
     persons = sorted({record.pid for record in dataset.query})
-    scored = _changed(_of_persons(dataset, persons[:_NUM_SCORED]), folder / f"{name} scored", change)
+    scored = changed_dataset(_of_persons(dataset, persons[:_NUM_SCORED]), folder / f"{name} scored", change)
     theirs = set(persons[_NUM_SCORED : _NUM_SCORED + _NUM_OF_SITE])
     given = _some_of_each_camera([record for record in dataset.gallery if record.pid in theirs])
     if name == "too few crops":
@@ -196,17 +197,6 @@ def _some_of_each_camera(records: list[ImageRecord]) -> list[ImageRecord]:
         for camid in sorted({record.camid for record in records})
     ]
     return [record for turn in zip(*by_camera, strict=False) for record in turn]
-
-
-def _changed(dataset: Dataset, folder: Path, change: Change) -> Dataset:
-    """The same data set, its files changed and written elsewhere."""
-    write_crops(dataset.query, folder / "query", change)
-    write_crops(dataset.gallery, folder / "gallery", change)
-    moved = {
-        part: tuple(replace(record, path=folder / part / record.path.name) for record in records)
-        for part, records in (("query", dataset.query), ("gallery", dataset.gallery))
-    }
-    return replace(dataset, **moved)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,15 @@ def refuses(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     return check
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread of torch, during a module: sums over other numbers of threads round otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def precision_switches() -> Iterator[None]:
     """Restore, after the test, torch's switches for the precision of matrix products."""

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from reidruntime.artifact.camera_profile import camera_profile_path
-from reidruntime.artifact.manifest import Precision, QuantizationTarget
 from typer import Argument, Option
 
-from reidexport.cli.onnx import GraphChoices
+from reidexport.cli.onnx import GraphChoices, PrecisionOptions
 from reidexport.cli.option_groups import with_option_groups
 from reidexport.cli.output import ForceOption, JsonOption, log, text_table
 from reidexport.cli.shared_options import CheckpointOptions, DepthOption, PixelOptions
@@ -50,29 +49,6 @@ class SiteOptions:
     depth: DepthOption = "refuse"
 
 
-@dataclass(frozen=True)
-class SitePrecision:
-    """What the written network computes in."""
-
-    fp16: Annotated[
-        bool, Option("--fp16/--fp32", help="Convert the convolutions to FP16, or keep all in FP32.")
-    ] = False
-    int8: Annotated[bool, Option("--int8", help="Quantize the convolutions, calibrated on the crops.")] = (
-        False
-    )
-    target: Annotated[
-        QuantizationTarget | None, Option(help="For --int8: what will run the file; cpu if left out.")
-    ] = None
-
-    def chosen(self) -> Precision:
-        """The chosen precision; raises InputError where the options exclude each other."""
-        if self.fp16 and self.int8:
-            raise InputError("--fp16 and --int8 exclude each other")
-        if self.target and not self.int8:
-            raise InputError("--target is for --int8")
-        return "int8" if self.int8 else "fp16" if self.fp16 else "fp32"
-
-
 @with_option_groups
 def adapt(  # noqa: PLR0913 - groups of options
     checkpoint: Annotated[Path, Argument(help="Checkpoint of any known project.")],
@@ -90,7 +66,7 @@ def adapt(  # noqa: PLR0913 - groups of options
     *,
     site: SiteOptions,
     graph: GraphChoices,
-    precision: SitePrecision,
+    precision: PrecisionOptions,
     opset: Annotated[int, Option(help="Of ONNX: 11 to 25, INT8 from 13 on.")] = 18,
     force: ForceOption = False,
     pixels: PixelOptions,

@@ -34,18 +34,35 @@ class GraphChoices:
 
 
 @dataclass(frozen=True)
-class OnnxPrecision:
-    """What the exported network computes in."""
+class PrecisionOptions:
+    """What a network computes in."""
 
     fp16: Annotated[
         bool, Option("--fp16/--fp32", help="Convert the convolutions to FP16, or keep all in FP32.")
     ] = False
-    int8: Annotated[bool, Option("--int8", help="Quantize the convolutions; needs --calibration.")] = False
+    int8: Annotated[bool, Option("--int8", help="Quantize the convolutions.")] = False
+    target: Annotated[
+        QuantizationTarget | None, Option(help="For --int8: what will run the file; cpu if left out.")
+    ] = None
+
+    def chosen(self) -> Precision:
+        """The chosen precision; raises InputError where the options exclude each other."""
+        if self.fp16 and self.int8:
+            raise InputError("--fp16 and --int8 exclude each other")
+        if self.target and not self.int8:
+            raise InputError("--target is for --int8")
+        return "int8" if self.int8 else "fp16" if self.fp16 else "fp32"
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What an INT8 network is calibrated with, and measured on."""
+
     calibration: Annotated[
         Path | None,
         Option(
             metavar="DIR",
-            help="For --int8: a folder of real images, or a data set, whose train split is used.",
+            help="For --int8, which needs it: a folder of real images, or a data set, whose train split is used.",
         ),
     ] = None
     data: Annotated[
@@ -55,21 +72,15 @@ class OnnxPrecision:
             help="For --int8: the data set to measure on, whose query and gallery must not be calibrated on.",
         ),
     ] = None
-    target: Annotated[
-        QuantizationTarget | None, Option(help="For --int8: what will run the file; cpu if left out.")
-    ] = None
 
-    def chosen(self) -> Precision:
-        """The chosen precision; raises InputError where the options exclude each other."""
-        if self.fp16 and self.int8:
-            raise InputError("--fp16 and --int8 exclude each other")
-        if self.int8 and self.calibration is None:
+    def check(self, precision: Precision) -> None:
+        """Raise InputError where they are missing, or not needed."""
+        if precision == "int8" and self.calibration is None:
             raise InputError(
                 "--int8 needs images to calibrate with: --calibration FOLDER, never query or gallery"
             )
-        if not self.int8 and (self.calibration or self.data or self.target):
-            raise InputError("--calibration, --data and --target are for --int8")
-        return "int8" if self.int8 else "fp16" if self.fp16 else "fp32"
+        if precision != "int8" and (self.calibration or self.data):
+            raise InputError("--calibration and --data are for --int8")
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class FileOptions:
 
 
 @with_option_groups
-def onnx(
+def onnx(  # noqa: PLR0913 - groups of options
     checkpoint: Annotated[Path, Argument(help="Checkpoint of any known project.")],
     output: Annotated[
         Path | None,
@@ -97,7 +108,8 @@ def onnx(
     ] = None,
     *,
     graph: GraphChoices,
-    precision: OnnxPrecision,
+    precision: PrecisionOptions,
+    calibration: CalibrationOptions,
     file: FileOptions,
     pixels: PixelOptions,
     stated: CheckpointOptions,
@@ -111,6 +123,7 @@ def onnx(
 
     check_strict(evidence.strict, evidence.images)
     chosen, target = precision.chosen(), precision.target or "cpu"
+    calibration.check(chosen)
     batch_size, choices = _parse_batch(file.batch), stated.choices(pixels)
     path = output or _default_output(checkpoint, graph, file, chosen, target)
     check_replaceable(path, force=file.force)
@@ -125,10 +138,10 @@ def onnx(
         path,
         batch=batch_size,
         precision=chosen,
-        calibration=precision.calibration,
+        calibration=calibration.calibration,
         target=target,
         opset=file.opset,
-        tested_on=load_dataset(precision.data) if precision.data else None,
+        tested_on=load_dataset(calibration.data) if calibration.data else None,
         measure_speed=chosen == "int8",
         log=log,
         progress_bar=progress_bar,

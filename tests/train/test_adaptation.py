@@ -10,7 +10,7 @@ import pytest
 from reidruntime import open_session
 from reidruntime.artifact.camera_profile import camera_profile_path
 
-from benchmarks.planted_sites import Change, other_light, unchanged, write_crops
+from benchmarks.planted_sites import Change, changed_dataset, other_light, unchanged
 from reidexport.adaptation.adapt import AdaptationOptions, adapt
 from reidexport.adaptation.crops import find_site_crops
 from reidexport.checkpoint.loading import Checkpoint, load_checkpoint
@@ -34,16 +34,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Datas
 
 def moved(dataset: Dataset, folder: Path, change: Change) -> tuple[Dataset, Path]:
     """The same people under other cameras; and the folder of a site's crops, without boxes that miss people."""
-    write_crops(dataset.query, folder / "query", change)
-    write_crops(dataset.scored_gallery, folder / "crops", change)
-    parts = {
-        name: tuple(replace(record, path=folder / place / record.path.name) for record in records)
-        for name, place, records in (
-            ("query", "query", dataset.query),
-            ("gallery", "crops", dataset.scored_gallery),
-        )
-    }
-    return replace(dataset, **parts), folder / "crops"
+    changed = changed_dataset(replace(dataset, gallery=dataset.scored_gallery), folder, change)
+    return changed, folder / "gallery"
 
 
 def adapted(

@@ -16,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-const std::string kMeasureAgain = "Write it again: reidexport adapt CHECKPOINT CROPS -o FILE.";
+const std::string kMeasureAgain = "Write it again with reidexport adapt.";
 constexpr double kLargestCamid = 1e18;  // what file names can tell
 constexpr double kSmallestNorm = 1e-12;
 

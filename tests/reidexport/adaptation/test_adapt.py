@@ -1,7 +1,6 @@
 """``adapt`` and the commands that take its profile: what is written, what is not, and that everything agrees."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +24,7 @@ from reidexport.records.adaptation import AdaptationRecord
 from reidexport.records.reading import read_record
 from tests.conftest import Exported, Run
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,13 @@ is left, element by element in float32; then unit length, where the artifact's f
 measures the means and deviations on crops of the site, without a label, and writes them as ``NAME.cameras.json``.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from reidruntime.artifact.manifest import (
     FrozenModel,
@@ -24,6 +23,7 @@ from reidruntime.artifact.manifest import (
     Producer,
     content_sha256,
     file_sha256,
+    model_from_json,
 )
 from reidruntime.errors import ArtifactError, InputError
 
@@ -35,7 +35,7 @@ Camid = Annotated[int, Field(ge=0, le=10**18, description="number of the camera,
 Camids = Sequence[int] | NDArray[np.int64]
 Places = NDArray[np.int64]
 _SMALLEST_NORM = 1e-12
-_MEASURE_AGAIN = "Write it again: reidexport adapt CHECKPOINT CROPS -o FILE."
+_MEASURE_AGAIN = "Write it again with reidexport adapt"
 
 
 class HashedFile(FrozenModel):
@@ -119,38 +119,20 @@ def profile_from_json(text: str | bytes, origin: str) -> CameraProfile:
         ArtifactError: it is not JSON, is of another format version, or lacks or misspells a field; or its means and
             deviations are not all of one length; or a camera is there twice.
     """
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:  # not UTF-8, or nested without end, too
-        raise ArtifactError(
-            f"{origin}: the camera profile is not JSON ({error}). {_MEASURE_AGAIN}"
-        ) from error
-    version = data.get("format_version") if isinstance(data, dict) else None
-    if version != PROFILE_VERSION:
-        raise ArtifactError(
-            f"{origin}: the camera profile has format version {version!r:.40}, this reidruntime reads "
-            f"{PROFILE_VERSION}. {_MEASURE_AGAIN}"
-        )
-    try:
-        profile = CameraProfile.model_validate_json(text)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-        raise ArtifactError(
-            f"{origin}: the camera profile is not valid: {problems}. {_MEASURE_AGAIN}"
-        ) from error
+    profile = model_from_json(CameraProfile, text, origin, "the camera profile", _MEASURE_AGAIN)
     every = (profile.all_crops, *profile.cameras)
     if len({len(values) for each in every for values in (each.mean, each.deviation)}) > 1:
-        raise ArtifactError(f"{origin}: its means and deviations differ in length. {_MEASURE_AGAIN}")
+        raise ArtifactError(f"{origin}: its means and deviations differ in length. {_MEASURE_AGAIN}.")
     with np.errstate(over="ignore"):
         numbers = np.array([(each.mean, each.deviation) for each in every], np.float32)
     if not np.isfinite(numbers).all() or numbers[:, 1].min(initial=1) <= 0:
         raise ArtifactError(
-            f"{origin}: expected means and positive deviations that float32 holds. {_MEASURE_AGAIN}"
+            f"{origin}: expected means and positive deviations that float32 holds. {_MEASURE_AGAIN}."
         )
     camids = [camera.camid for camera in profile.cameras]
     if camids != sorted(set(camids)):
         raise ArtifactError(
-            f"{origin}: expected each camera once, in order, got camids {camids}. {_MEASURE_AGAIN}"
+            f"{origin}: expected each camera once, in order, got camids {camids}. {_MEASURE_AGAIN}."
         )
     return profile
 
@@ -181,7 +163,7 @@ def read_camera_profile(path: Path, artifact: Path, manifest: Manifest) -> Camer
     if len(profile.all_crops.mean) != dim:
         raise ArtifactError(
             f"{path}: the profile is of features of {len(profile.all_crops.mean)} elements, those of {artifact} have "
-            f"{dim}. {_MEASURE_AGAIN}"
+            f"{dim}. {_MEASURE_AGAIN}."
         )
     if manifest.engine and profile.has_networks:
         raise ArtifactError(

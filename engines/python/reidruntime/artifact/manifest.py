@@ -7,7 +7,7 @@ it is a file of its own, ``NAME.engine.json``.
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -40,6 +40,9 @@ Channels3 = tuple[float, float, float]
 IMAGENET_MEAN: Channels3 = (0.485, 0.456, 0.406)  # of its pixels in [0, 1]
 IMAGENET_STD: Channels3 = (0.229, 0.224, 0.225)
 PositiveInt = Annotated[int, Field(gt=0)]
+
+
+VersionedModel = TypeVar("VersionedModel", bound="FrozenModel")
 
 
 class FrozenModel(BaseModel):
@@ -334,25 +337,39 @@ def manifest_from_json(text: str | bytes, origin: str) -> Manifest:
     Raises:
         ArtifactError: it is not JSON, is of another format version, or lacks or misspells a field.
     """
+    return model_from_json(Manifest, text, origin, "the manifest", "Export the artifact again")
+
+
+def model_from_json(
+    model: type[VersionedModel], text: str | bytes, origin: str, name: str, remedy: str
+) -> VersionedModel:
+    """Parse and validate the JSON of a model that has a format version.
+
+    Args:
+        model: with a ``format_version`` of one value, the default.
+        text: JSON.
+        origin: what to call the source in an error message.
+        name: what the text is.
+        remedy: what to do where it cannot be read, without a full stop.
+
+    Raises:
+        ArtifactError: it is not JSON, is of another format version, or lacks or misspells a field.
+    """
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:  # not UTF-8, or nested without end, too
-        raise ArtifactError(
-            f"{origin}: the manifest is not JSON ({error}). Export the artifact again."
-        ) from error
+        raise ArtifactError(f"{origin}: {name} is not JSON ({error}). {remedy}.") from error
     version = data.get("format_version") if isinstance(data, dict) else None
-    if version != FORMAT_VERSION:
+    if version != (read := model.model_fields["format_version"].default):
         raise ArtifactError(
-            f"{origin}: the manifest has format version {version!r:.40}, this reidruntime reads {FORMAT_VERSION}. "
-            "Export the artifact again, or install the reidexport that wrote it."
+            f"{origin}: {name} has format version {version!r:.40}, this reidruntime reads {read}. {remedy}, or install "
+            "the reidexport that wrote it."
         )
     try:
-        return Manifest.model_validate_json(text)
+        return model.model_validate_json(text)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ArtifactError(
-            f"{origin}: the manifest is not valid: {problems}. Export the artifact again."
-        ) from error
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise ArtifactError(f"{origin}: {name} is not valid: {problems}. {remedy}.") from error
 
 
 def file_sha256(path: Path) -> str:
