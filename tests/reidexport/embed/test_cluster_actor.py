@@ -11,11 +11,25 @@ from reidruntime.artifact.own_manifest import artifact_manifest
 
 from reidexport.embed.cluster import ShardEmbedder
 from reidexport.embed.files import read_gallery
-from reidexport.embed.plan import Shard, make_plan
+from reidexport.embed.plan import Plan, Shard, make_plan
 from reidexport.embed.shards import EmbeddingRunOptions
 from reidexport.errors import InputError
 from tests.standins.camera_profiles import small_profile, write_profile
 from tests.standins.image_sources import COLUMNS, write_images
+
+
+def node(plan: Plan, artifact: Path, manifest_sha256: str) -> ShardEmbedder:
+    """What a node of the cluster embeds with."""
+    return ShardEmbedder(
+        plan=plan,
+        folder=Path(),
+        artifact=artifact,
+        manifest=None,
+        cameras=None,
+        manifest_sha256=manifest_sha256,
+        options=EmbeddingRunOptions(on_error="skip"),
+        session_options=SessionOptions(device="cpu", threads=1),
+    )
 
 
 def test_a_node_that_sees_other_files_stops_the_run(artifact: Path, tmp_path: Path) -> None:
@@ -24,16 +38,7 @@ def test_a_node_that_sees_other_files_stops_the_run(artifact: Path, tmp_path: Pa
     output, sha256 = tmp_path / "out", artifact_manifest(artifact).sha256
     shards = [Shard("images", paths), Shard("tar", [f"{tmp_path}/x.tar"])]
     plan = make_plan(output, shards, manifest_sha256=sha256, columns=COLUMNS, shard_size=32, resume=False)
-    embedder = ShardEmbedder(
-        plan=plan,
-        folder=Path(),
-        artifact=artifact,
-        manifest=None,
-        cameras=None,
-        manifest_sha256=sha256,
-        options=EmbeddingRunOptions(on_error="skip"),
-        session_options=SessionOptions(device="cpu", threads=1),
-    )
+    embedder = node(plan, artifact, sha256)
     with pytest.raises(InputError, match="a node cannot read the plan there"):
         replace(embedder, plan=replace(plan, sha256="0")).embed(0)
     with pytest.raises(InputError, match="a node has another file there"):
@@ -59,16 +64,7 @@ def test_a_node_uses_the_camera_profile(artifact: Path, tmp_path: Path) -> None:
     plan = make_plan(
         tmp_path / "out", shards, manifest_sha256=sha256, columns=COLUMNS, shard_size=32, resume=False
     )
-    embedder = ShardEmbedder(
-        plan=plan,
-        folder=Path(),
-        artifact=artifact,
-        manifest=None,
-        cameras=cameras,
-        manifest_sha256=sha256,
-        options=EmbeddingRunOptions(),
-        session_options=options,
-    )
+    embedder = replace(node(plan, artifact, sha256), cameras=cameras, session_options=options)
     with pytest.raises(InputError, match="a node has another file there"):
         replace(embedder, cameras=None).embed(0)
     assert embedder.embed(0).num_images == 2
