@@ -46,6 +46,6 @@ def test_camera_profile(
             "standardized by camera or not; each turn is calls in a row for 0.3 s",
             lambda: session.run(pixels, camids),
             {"the same without a profile": lambda: subject.session.run(pixels)},
-            ComparisonOptions(rounds=20, measure=partial(calls_in_a_row, at_least_s=0.02 if quick else 0.3)),
+            ComparisonOptions(rounds=60, measure=partial(calls_in_a_row, at_least_s=0.02 if quick else 0.3)),
         )
     row |= subject.about(batch_size=batch_size)
