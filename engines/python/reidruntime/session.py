@@ -251,7 +251,7 @@ class Session(AbstractContextManager["Session"]):
         self._network: Backend | None = loaded
         self._has_profile = False
         self._standardizer: Standardizer | None = None
-        self._networks: dict[int, Session] = {}
+        self._networks: dict[int, Session] = {}  # of cameras that have one, by place in the profile
 
     def use_profile(
         self, profile: CameraProfile, unknown: UnknownCamera, networks: dict[int, "Session"] | None = None
@@ -267,7 +267,11 @@ class Session(AbstractContextManager["Session"]):
         if not profile.changes_features:
             return
         self._standardizer = Standardizer(profile, unknown, unit_length=self.manifest.normalized)
-        self._networks = networks or {}
+        self._networks = {
+            place: networks[camera.camid]
+            for place, camera in enumerate(profile.cameras)
+            if networks and camera.camid in networks
+        }
         self.manifest = manifest_with_profile(self.manifest, profile)
 
     @property
@@ -504,10 +508,10 @@ class Session(AbstractContextManager["Session"]):
     def _start_by_camera(self, batch: Image8, places: Places) -> Callable[[], Features]:
         """Start the images of each camera on its own network, those of others on the artifact's."""
         started = []
-        for place in np.unique(places).tolist():
-            some = np.flatnonzero(places == place)
-            network = self._networks.get(self.camids[place], self) if place < len(self.camids) else self
-            started.append((some, network._start_network(batch[some])))
+        own = np.where(np.isin(places, list(self._networks)), places, -1)
+        for place in np.unique(own).tolist():
+            some = np.flatnonzero(own == place)
+            started.append((some, self._networks.get(place, self)._start_network(batch[some])))
 
         def answer() -> Features:
             features = np.empty((len(batch), self.manifest.architecture.feature_dim), np.float32)
