@@ -17,7 +17,6 @@ namespace {
 using nlohmann::json;
 
 const std::string kMeasureAgain = "Write it again with reidexport adapt.";
-constexpr double kLargestCamid = 1e18;  // what file names can tell
 constexpr double kSmallestNorm = 1e-12;
 
 OnnxFile onnx_file(const json& data) { return {data.at("name"), data.at("sha256")}; }
@@ -34,12 +33,8 @@ FeatureStatistics statistics(const json& data, const std::string& origin) {
 }
 
 CameraStatistics camera(const json& data, const std::string& origin) {
-    const json& camid = data.at("camid");
-    if (camid.get<double>() > kLargestCamid) {
-        fail_artifact(origin + ": camid " + camid.dump() + " is too large. " + kMeasureAgain);
-    }
     const json network = data.value("network", json());
-    return {camid.get<std::size_t>() + 1, statistics(data, origin),
+    return {data.at("camid").get<std::size_t>() + 1, statistics(data, origin),
             network.is_null() ? std::nullopt : std::optional(onnx_file(network))};
 }
 
