@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from reidexport.data import Dataset
-from train.evaluation import checkpoint_in_memory, evaluate_checkpoint, fits_on_gpu, load_test_images
+from reidexport.errors import InputError
+from reidexport.export.graph import GraphOptions
+from train.evaluation import (
+    PixelEmbedder,
+    checkpoint_in_memory,
+    evaluate_checkpoint,
+    fits_on_gpu,
+    load_test_images,
+)
 from train.model import build_model
 from train.recipe import load_recipe
 
@@ -25,6 +33,14 @@ def test_pixels_in_memory_score_as_files_do(feature: str, drawn_dataset: Dataset
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
     assert found.metrics.as_dict() == expected.metrics.as_dict()
     assert found.manifest == expected.manifest
+
+
+def test_pixels_in_memory_have_no_camera_profile(drawn_dataset: Dataset) -> None:
+    """Cameras are refused, not left out in silence."""
+    images = load_test_images(drawn_dataset, 64, 32, CPU, workers=1)
+    checkpoint = checkpoint_in_memory(build_model(load_recipe("smoke"), 4), 64, 32)
+    with pytest.raises(InputError, match="no camera profile. Leave camids out"):
+        PixelEmbedder(checkpoint, images, GraphOptions()).embed([drawn_dataset.query[0].path], camids=[0])
 
 
 def test_half_of_the_free_memory_is_enough(drawn_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
