@@ -39,7 +39,7 @@ def test_pixels_in_memory_have_no_camera_profile(drawn_dataset: Dataset) -> None
     """Cameras are refused, not left out in silence."""
     images = load_test_images(drawn_dataset, 64, 32, CPU, workers=1)
     checkpoint = checkpoint_in_memory(build_model(load_recipe("smoke"), 4), 64, 32)
-    with pytest.raises(InputError, match="no camera profile. Leave camids out"):
+    with pytest.raises(InputError, match=r"no camera profile\. Leave camids out"):
         PixelEmbedder(checkpoint, images, GraphOptions()).embed([drawn_dataset.query[0].path], camids=[0])
 
 
