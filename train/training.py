@@ -91,12 +91,28 @@ class TrainingOptions:
 
 @dataclass
 class Progress:
-    """Where a run is: epochs done, steps done of the next one with the sums of their metrics, and what happened."""
+    """Where a run is.
+
+    Attributes:
+        epoch: epochs done.
+        step: steps done of the next one.
+        sums: of the metrics of these steps.
+        history: the records of the epochs done.
+        seconds: that these steps took, in all the parts that an interrupted epoch has.
+        waited_s: of them, for data.
+    """
 
     epoch: int
     step: int
     sums: list[float]
     history: list[dict[str, Any]]
+    seconds: float = 0.0
+    waited_s: float = 0.0
+
+    def next_epoch(self) -> None:
+        """Begin to count again, after the last step of an epoch."""
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0] * len(METRICS)
+        self.seconds = self.waited_s = 0.0
 
 
 def train(
@@ -269,7 +285,7 @@ class _Run:
         epoch = progress.epoch + 1
         record = self._train_epoch(epoch)
         progress.history.append(record)
-        progress.epoch, progress.step, progress.sums = epoch, 0, [0.0] * len(METRICS)
+        progress.next_epoch()
         if self.processes.is_first:
             self._save_epoch(
                 [f"epoch-{epoch:03d}.pth"] if epoch % recipe.checkpoint_every_epochs == 0 else []
@@ -302,9 +318,10 @@ class _Run:
         recipe, progress, device = self.recipe, self.progress, self.images.pixels.device
         rate = learning_rate(epoch, recipe.schedule, warmup=recipe.tricks.warmup)
         plan = plan_of_epoch(self.images, recipe, epoch)
-        num_steps, first = len(plan), progress.step
+        num_steps = len(plan)
         between_checks = steps_between_checks(device)
-        began, waits = time.perf_counter(), []
+        checked_at_s = time.perf_counter()
+        waits: list[Callable[[], float]] = []
         pending: list[torch.Tensor] = []
         self.learner.set_learning_rate(rate)
         with (
@@ -321,7 +338,10 @@ class _Run:
                 if len(pending) < between_checks and progress.step < num_steps and not at_once:
                     continue
                 self._add_metrics(pending, epoch)
-                pending = []
+                now_s = time.perf_counter()
+                progress.seconds += now_s - checked_at_s
+                progress.waited_s += sum(wait() for wait in waits)
+                checked_at_s, pending, waits = now_s, [], []
                 if show and self.processes.is_first:
                     show(progress.step)
                 self.stopping = self.processes.any(stop_here)
@@ -329,8 +349,7 @@ class _Run:
                     self._save_and_stop(epoch, num_steps)
                 if self.processes.is_first and self.saver.is_due and progress.step < num_steps:
                     self.saver.save(self._snapshot())
-        seconds = time.perf_counter() - began
-        num_images = (num_steps - first) * recipe.batch.num_pids * recipe.batch.num_instances
+        num_images = num_steps * recipe.batch.num_pids * recipe.batch.num_instances
         means = (
             self.processes.mean(torch.tensor(progress.sums, dtype=torch.float64, device=device)) / num_steps
         )
@@ -338,9 +357,9 @@ class _Run:
             "epoch": epoch,
             "learning_rate": rate,
             **dict(zip(METRICS, means.tolist(), strict=True)),
-            "seconds": seconds,
-            "images_per_s": num_images / seconds,
-            "data_wait_share": sum(wait() for wait in waits) / seconds,
+            "seconds": progress.seconds,
+            "images_per_s": num_images / progress.seconds,
+            "data_wait_share": progress.waited_s / progress.seconds,
         }
 
     def _steps(

@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -136,6 +137,34 @@ def test_resuming_gives_the_losses_of_an_uninterrupted_run(
     train(recipe, dataset, tmp_path, replace(OPTIONS, resume=True))
     assert losses(tmp_path) == losses(whole[0])
     assert same_weights(tmp_path, whole[0])
+
+
+def test_an_interrupted_epoch_took_the_time_of_all_its_parts(
+    dataset: Dataset, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that ticks once a step, each epoch takes as many seconds as it has steps, in one part or in two."""
+    seconds, rates = [], []
+    for name, stops in (("whole", ()), ("stopped", (3, 9))):
+        ticks = iter(range(1000))
+        monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=partial(next, ticks)))
+        for steps in stops:
+            calls = iter(range(1000))
+            with pytest.raises(StoppedError):
+                train(
+                    recipe,
+                    dataset,
+                    tmp_path / name,
+                    replace(OPTIONS, resume=True),
+                    stop=lambda: next(calls) == steps,  # noqa: B023
+                )
+        train(recipe, dataset, tmp_path / name, replace(OPTIONS, resume=True))
+        history = json.loads((tmp_path / name / HISTORY).read_text())
+        seconds.append([each["seconds"] for each in history])
+        rates.append([each["images_per_s"] for each in history])
+    images = load_train_images(dataset.train, 64, 32, torch.device("cpu"), workers=1)
+    assert seconds[0] == [len(training.plan_of_epoch(images, recipe, epoch)) for epoch in (1, 2, 3)]
+    assert seconds[1] == seconds[0]
+    assert rates == [[8.0] * 3] * 2
 
 
 def test_the_losses_are_those_of_the_trainer_written_out(
