@@ -109,8 +109,8 @@ class Progress:
     seconds: float = 0.0
     waited_s: float = 0.0
 
-    def next_epoch(self) -> None:
-        """Begin to count again, after the last step of an epoch."""
+    def finish_epoch(self) -> None:
+        """Count the next epoch's steps from 0 again."""
         self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0] * len(METRICS)
         self.seconds = self.waited_s = 0.0
 
@@ -285,7 +285,7 @@ class _Run:
         epoch = progress.epoch + 1
         record = self._train_epoch(epoch)
         progress.history.append(record)
-        progress.next_epoch()
+        progress.finish_epoch()
         if self.processes.is_first:
             self._save_epoch(
                 [f"epoch-{epoch:03d}.pth"] if epoch % recipe.checkpoint_every_epochs == 0 else []
