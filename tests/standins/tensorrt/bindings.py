@@ -93,7 +93,7 @@ class Bindings:
             return (
                 next(iter(real.__members__.values())) if hasattr(real, "__members__") else StandIn(self, real)
             )
-        raise NotImplementedError(f"put an answer for {annotation} into answers")
+        raise LookupError(f"put an answer for {annotation} into answers")
 
 
 class StandIn:
